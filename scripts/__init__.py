@@ -1,0 +1,1 @@
+"""mimflow: a folder of labelled images to a reproducible, explained, exportable classifier."""

@@ -1,0 +1,99 @@
+"""How a script talks to the person who runs it: one line for a mistake, the traceback in the log."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+logger = logging.getLogger(__name__)
+
+#: Exit status of a run that its user interrupted with Ctrl-C, as shells report it (128 + SIGINT).
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Its message is one line: what, where, what to do."""
+
+
+def one_line(message: object) -> str:
+    """Return *message* with every run of white space (line ends too) as one space."""
+    return " ".join(str(message).split())
+
+
+def describe_os_error(error: OSError) -> str:
+    """Say in one line what the operating system refused, and what to do about it."""
+    place = f" ({error.filename})" if error.filename else ""
+    remedies = {
+        errno.ENOSPC: f"no space left on the device{place}: free some and run the same command again",
+        errno.EDQUOT: f"disk quota exceeded{place}: free some (on clusters, home is often small) and run it again",
+        errno.EACCES: f"permission denied{place}: check who owns it",
+        errno.EROFS: f"read-only file system{place}: choose another folder",
+        errno.ENOENT: f"no such file or folder{place}: check the path",
+    }
+    return remedies.get(error.errno or 0, f"{error.strerror or error}{place}")
+
+
+def configure_logging(log: Path | None) -> None:
+    """Send INFO and above to stderr as plain lines, and everything, with times, to *log*."""
+    root = logging.getLogger()
+    root.setLevel(logging.DEBUG if log else logging.INFO)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setLevel(logging.INFO)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    root.addHandler(terminal)
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(log, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(file)
+        # Chatty libraries fill a log that people must read.
+        for name in ("matplotlib", "PIL", "fontTools", "urllib3", "h5py"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run_cli(
+    build_parser: Callable[[], argparse.ArgumentParser],
+    main: Callable[[argparse.Namespace], None],
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Run *main* as a command: exit 0, or say in one line what went wrong and exit with another status.
+
+    Parameters
+    ----------
+    build_parser : makes the parser of the command; ``--log FILE`` is added to it here.
+    main : does the work; raises :class:`UserError` for what the user can mend.
+    argv : the arguments, ``sys.argv[1:]`` when None.
+    """
+    parser = build_parser()
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
+    args = parser.parse_args(argv)
+    configure_logging(args.log)
+    hint = f"; details: {args.log}" if args.log else ""
+    try:
+        main(args)
+    except UserError as error:
+        logger.debug("stopped by a mistake of the user's", exc_info=True)
+        _fail(one_line(error))
+    except OSError as error:
+        logger.debug("stopped by the operating system", exc_info=True)
+        _fail(one_line(describe_os_error(error)) + hint)
+    except KeyboardInterrupt:
+        logger.error("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:  # the outermost frame: law 6, a traceback goes to the log
+        if not args.log:
+            raise
+        logger.debug("unexpected error", exc_info=True)
+        _fail(f"unexpected {type(error).__name__}: {one_line(error)}{hint}")
+    sys.exit(0)
+
+
+def _fail(message: str) -> NoReturn:
+    logger.error("error: %s", message)
+    sys.exit(1)

@@ -1,0 +1,1 @@
+"""Data stage: fetch, unpack and split the images."""

@@ -1,0 +1,80 @@
+"""Files that are either whole or absent: temporary name, fsync, rename (law 2)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside *path*; rename it to *path* when the block succeeds, else remove it.
+
+    The temporary name keeps the suffix, since many writers choose the format by it. A folder works too.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_file():
+            sync_file(temporary)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)  # a folder cannot be renamed over another
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        _remove(temporary)
+
+
+def sync_file(path: Path) -> None:
+    """Force the content of *path* to the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in *folder* to the disk: a rename is durable only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network file systems cannot sync a folder: the rename stays atomic
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write *text* as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write *value* as indented JSON, keys in the order given, atomically. NaN is refused: JSON has none."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path | str) -> str:
+    """Return the sha256 of a file as 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_lines(path: Path | str) -> list[str]:
+    """Return the non-empty lines of a UTF-8 text file, split at newlines only (not at U+2028 and the like)."""
+    return [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
