@@ -6,18 +6,19 @@ neither mmcls nor torch is imported, since the Snakefile asks these questions wh
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import hashlib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from scripts.console import UserError
+from scripts.console import UserError, run_cli
 
 #: Configs that mmcls 0.25.0 ships without a base file of theirs: no tool can load them.
 BROKEN_CONFIGS = frozenset({"mobilenet-v3-small_8xb16_cifar10", "mobilenet_v3_small_cifar"})
@@ -151,7 +152,7 @@ def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
     return _stem(find_weights(base_config, checkpoint.get("zoo")).file_name)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _mim_folder() -> Path:
     spec = importlib.util.find_spec("mmcls")  # finds, does not import
     folder = Path(spec.origin).parent / ".mim" if spec and spec.origin else None
@@ -160,7 +161,7 @@ def _mim_folder() -> Path:
     return folder
 
 
-@lru_cache(maxsize=1)
+@cache
 def _configs() -> dict[str, Path]:
     # One level only: repvgg/deploy holds the same networks folded for inference, which cannot be trained.
     files = (path for path in _mim_folder().glob("configs/*/*.py") if path.parent.name != "_base_")
@@ -174,7 +175,7 @@ def _current_name(name: str) -> str:
     return match[1] if match else name
 
 
-@lru_cache(maxsize=None)
+@cache
 def _entries(folder: Path) -> list[dict[str, Any]]:
     """Return the Models entries of the metafile in *folder*.
 
@@ -235,10 +236,22 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def main() -> None:
-    """Print the names of all base configs."""
-    print("\n".join(config_names()))
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.train.model_zoo", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("text", nargs="?", default="", help="list only the base configs whose name holds this text")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the base configs with their batch (images a step) and the names of their weights."""
+    for name in config_names():
+        if args.text in name:
+            weights = ", ".join(weights.model for weights in weights_of(name)) or "none"
+            print(f"{name}  batch: {base_batch_size(name) or 'unknown'}  weights: {weights}")
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(build_parser, main)
