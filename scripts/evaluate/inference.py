@@ -1,0 +1,171 @@
+"""A trained model at work: the classifier of a config with its weights, and images through its test pipeline."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from scripts.console import UserError, one_line
+
+with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
+    warnings.simplefilter("ignore")
+    import mmcv
+    from mmcls.models import build_classifier
+    from mmcv.parallel import collate
+    from mmcv.runner import load_state_dict
+
+logger = logging.getLogger(__name__)
+
+#: What mmcls's pipelines raise for a file that is no image (cv2 answers None, which then has no shape).
+PIPELINE_ERRORS = (OSError, AttributeError, TypeError, ValueError, cv2.error)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch of images became.
+
+    Attributes
+    ----------
+    indices : places in the data set of the images that could be read.
+    probabilities : float32 array of shape (len(indices), classes).
+    failures : place and reason of each image that could not be read.
+    """
+
+    indices: list[int]
+    probabilities: np.ndarray
+    failures: list[tuple[int, str]]
+
+
+class OrReason(Dataset):
+    """A data set of mmcls whose items are (index, sample, None), or (index, None, why) for an unreadable image."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, Any, str | None]:
+        try:
+            return index, self.dataset[index], None
+        except PIPELINE_ERRORS as error:
+            if isinstance(error, OSError):
+                return index, None, one_line(error.strerror or error)
+            info = self.dataset.data_infos[index]
+            if is_decodable(Path(info["img_prefix"] or "") / info["img_info"]["filename"]):
+                raise  # the image is fine: it is the pipeline that is not
+            return index, None, "not an image, or a broken one"
+
+
+def is_decodable(path: Path) -> bool:
+    """Say whether mmcv can decode *path*."""
+    try:
+        return mmcv.imfrombytes(path.read_bytes()) is not None
+    except (ValueError, cv2.error):
+        return False
+
+
+def load_config(path: Path) -> Any:
+    """Read an mmcls config.
+
+    Raises
+    ------
+    UserError : there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such config; train the run first")
+    return mmcv.Config.fromfile(str(path))
+
+
+def choose_device(name: str) -> str:
+    """Turn ``auto`` into ``cuda`` or ``cpu``, and refuse ``cuda`` where torch cannot use a GPU."""
+    usable = torch.cuda.is_available()
+    if name == "cuda" and not usable:
+        raise UserError("--device cuda: torch sees no usable GPU here; see `make doctor`, or use --device cpu")
+    return ("cuda" if usable else "cpu") if name == "auto" else name
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read the weights and the notes (``meta``) of a checkpoint, as data only: no code in it is run (law 8).
+
+    Raises
+    ------
+    UserError : the file is missing, broken, or holds more than tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; train the run first")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        logger.debug("torch.load: %s", error)
+        raise UserError(f"{path}: not a checkpoint of plain tensors, or a broken one; train the run again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no weights; give the best.pth of a run")
+    weights = content.get("state_dict", content)
+    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}, content.get("meta") or {}
+
+
+def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, threads: int = 0) -> torch.nn.Module:
+    """Return the classifier of *config* with *weights*, ready to predict on *device*.
+
+    Predictions are made in float32 even where training used half precision: they must not hang on a card's kernels.
+
+    Raises
+    ------
+    UserError : the weights are another model's.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    cv2.setNumThreads(0)  # the data loader's processes are the parallelism
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    config.model.pretrained = None
+    model = build_classifier(config.model)
+    # EMAHook keeps a second copy of the weights in the model; the averaged ones are under the plain names.
+    own = {name: tensor for name, tensor in weights.items() if not name.startswith("ema_")}
+    try:
+        load_state_dict(model, own, strict=True)
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint does not fit the config: {one_line(error)[:300]}") from error
+    return model.to(device).eval()
+
+
+def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int, device: str) -> Iterator[Batch]:
+    """Yield the predictions for *dataset* (one of mmcls's, in test mode) in its order, batch by batch.
+
+    mmcls's own loop is not used since it writes a carriage-return bar and stops at the first unreadable image.
+    """
+    loader = DataLoader(
+        OrReason(dataset),
+        batch_size=batch_size,
+        num_workers=min(workers, -(-len(dataset) // batch_size)),
+        collate_fn=partial(_collate, batch_size=batch_size),
+        pin_memory=device == "cuda",
+    )
+    for indices, images, failures in loader:
+        if images is None:
+            yield Batch([], np.empty((0, 0), np.float32), failures)
+            continue
+        with torch.no_grad():
+            rows = model(return_loss=False, img=images.to(device, non_blocking=True))
+        yield Batch(indices, np.stack(rows).astype(np.float32, copy=False), failures)
+
+
+def _collate(items: list[tuple[int, Any, str | None]], batch_size: int) -> tuple[list[int], Any, list[tuple[int, str]]]:
+    failures = [(index, reason) for index, _, reason in items if reason is not None]
+    good = [(index, sample) for index, sample, reason in items if reason is None]
+    if not good:
+        return [], None, failures
+    images = collate([{"img": sample["img"]} for _, sample in good], samples_per_gpu=batch_size)["img"]
+    return [index for index, _ in good], images, failures

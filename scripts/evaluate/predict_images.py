@@ -1,0 +1,89 @@
+"""Predict the images of one split with a trained model: predictions.csv, one row an image in the split's order."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.console import UserError, run_cli
+from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint
+from scripts.evaluate.predictions import write_predictions
+from scripts.files import read_lines
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.predict_images", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the split refers to")
+    parser.add_argument("--split", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
+    parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="predictions.csv")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (64)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
+    return parser
+
+
+def test_dataset(config: Any, images: Path, split: Path, classes: list[str]) -> Any:
+    """Return the data set ``data.test`` of *config*, in test mode, over the given files.
+
+    Raises
+    ------
+    UserError : the split is empty, or a line of it has no label among the classes.
+    """
+    from mmcls.datasets import build_dataset
+
+    for number, line in enumerate(read_lines(split), 1):
+        label = line.rpartition(" ")[2]
+        if not (label.isdecimal() and int(label) < len(classes)):
+            raise UserError(f"{split}, line {number}: the label must be a number below {len(classes)}; make it again")
+    config.data.test.update(data_prefix=str(images), ann_file=str(split), classes=classes)
+    dataset = build_dataset(config.data.test, {"test_mode": True})
+    if not len(dataset):
+        raise UserError(f"{split}: names no image; a test split needs at least one")
+    return dataset
+
+
+def main(args: argparse.Namespace) -> None:
+    device = choose_device(args.device)
+    config = load_config(args.config)
+    classes = read_lines(args.classes)
+    dataset = test_dataset(config, args.images, args.split, classes)
+    weights, _ = read_checkpoint(args.checkpoint)
+    model = build_model(config, weights, device, args.threads)
+    logger.info("predicting %d images of %s on %s", len(dataset), args.split, device)
+    start = time.perf_counter()
+
+    def rows() -> Iterator[tuple[str, int, np.ndarray]]:
+        for batch in iterate(model, dataset, args.batch_size, args.workers, device):
+            for index, reason in batch.failures:
+                raise UserError(f"{args.images / _name(dataset, index)}: {reason}; repair it or leave it out of the data")
+            if batch.probabilities.shape[1] != len(classes):
+                outputs = batch.probabilities.shape[1]
+                raise UserError(f"{args.config}: the model knows {outputs} classes, {args.classes} has {len(classes)}")
+            for index, probabilities in zip(batch.indices, batch.probabilities, strict=True):
+                if not np.isfinite(probabilities).all():
+                    raise UserError(f"{args.checkpoint}: predicts NaN; the training went wrong, lower the learning rate")
+                yield _name(dataset, index), int(dataset.data_infos[index]["gt_label"]), probabilities
+
+    write_predictions(args.output, classes, rows())
+    seconds = time.perf_counter() - start
+    logger.info("%d images in %.1f s, %.1f images/s: %s", len(dataset), seconds, len(dataset) / seconds, args.output)
+
+
+def _name(dataset: Any, index: int) -> str:
+    return dataset.data_infos[index]["img_info"]["filename"]
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

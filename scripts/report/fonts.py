@@ -1,0 +1,53 @@
+"""The one font that draws class names in any language: Noto Sans CJK, as it came with the pip environment."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+from pathlib import Path
+
+from PIL import ImageFont
+
+from scripts.console import UserError
+
+#: The package of the locks that carries the font, and the file in it.
+FONT_PACKAGE = "noto_cjk_sans_otc"
+FONT_FILE = "NotoSansCJK-Regular.ttc"
+#: The .ttc holds ten faces of the same glyphs; these are the Simplified Chinese one's place and name.
+FACE_INDEX = 2
+FACE_NAME = "Noto Sans CJK SC"
+
+
+@functools.cache
+def cjk_font_path() -> Path:
+    """Return the path of the CJK font in this Python environment (never a system font: clusters have none).
+
+    Raises
+    ------
+    UserError : the package is not installed.
+    """
+    try:
+        path = Path(str(resources.files(FONT_PACKAGE).joinpath(FONT_FILE)))
+    except ModuleNotFoundError:
+        path = Path(FONT_FILE)
+    if not path.is_file():
+        raise UserError(f"the font {FONT_FILE} of the package {FONT_PACKAGE} is not installed: run `make setup` again")
+    return path
+
+
+@functools.lru_cache(maxsize=64)
+def pil_font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font for pillow at *size* pixels."""
+    # Basic layout: names are short and left to right, and raqm is not in every pillow build.
+    return ImageFont.truetype(str(cjk_font_path()), size, index=FACE_INDEX, layout_engine=ImageFont.Layout.BASIC)
+
+
+def use_cjk_font() -> None:
+    """Make matplotlib draw every text with the font; DejaVu Sans fills in the symbols that it lacks."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    path = str(cjk_font_path())
+    if FACE_NAME not in font_manager.fontManager.get_font_names():
+        font_manager.fontManager.addfont(path)
+    matplotlib.rcParams["font.family"] = [FACE_NAME, "DejaVu Sans"]
