@@ -1,0 +1,198 @@
+"""A real HTTP server on 127.0.0.1 for tests, which can misbehave in the ways that real ones do."""
+
+from __future__ import annotations
+
+import email.utils
+import hashlib
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class Resource:
+    """One file on the server, and what goes wrong with it. Counters run down as requests are answered."""
+
+    content: bytes
+    #: Break the connection after this many bytes of each body ...
+    break_after: int | None = None
+    #: ... for this many answers; then behave.
+    breaks: int = 10**9
+    #: Reset the connection (RST) instead of closing it in order.
+    reset: bool = False
+    #: Answer a Range request with 206 (False: ignore Range and send everything with 200).
+    ranges: bool = True
+    #: Send ETag and Last-Modified.
+    validators: bool = True
+    #: Send Content-Length (False: the body ends when the connection is closed).
+    declare_length: bool = True
+    #: Added to the Content-Length that is declared: a lie.
+    length_lie: int = 0
+    #: Answer with this status first, ``failures`` times.
+    status: int = 503
+    failures: int = 0
+    #: Value of Retry-After on those answers.
+    retry_after: str | None = None
+    #: Send at most this many bytes a second.
+    bytes_per_second: float | None = None
+    #: Extra or replaced headers.
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.md5(self.content).hexdigest()}"'
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as the server saw it."""
+
+    path: str
+    range: str | None
+    status: int
+
+
+class HttpServer:
+    """``with HttpServer() as server: server.serve("a.zip", data)`` serves ``server.url("a.zip")``.
+
+    ``server.requests`` lists what was asked, in order. Anything that is not served answers 404.
+    """
+
+    def __init__(self) -> None:
+        self.resources: dict[str, Resource] = {}
+        self.requests: list[Request] = []
+        self.lock = threading.Lock()
+        outer = self
+
+        class Handler(_Handler):
+            owner = outer
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def __enter__(self) -> HttpServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    @property
+    def port(self) -> int:
+        return self._server.server_address[1]
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{name}"
+
+    def serve(self, name: str, content: bytes, **behaviour: object) -> Resource:
+        """Serve *content* at ``/name``; *behaviour*: fields of :class:`Resource`."""
+        resource = Resource(content, **behaviour)  # type: ignore[arg-type]
+        self.resources[name] = resource
+        return resource
+
+    def asked(self, name: str) -> list[Request]:
+        """Return the requests for *name*."""
+        return [request for request in self.requests if request.path == name]
+
+
+def refused_url(name: str = "archive.zip") -> str:
+    """Return an address on this machine where nothing listens: the connection is refused at once."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/{name}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: HttpServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        name = unquote(urlsplit(self.path).path).lstrip("/")
+        asked = self.headers.get("Range")
+        resource = self.owner.resources.get(name)
+        self._answer(resource, asked)
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """Note the request before the client can see the answer."""
+        name = unquote(urlsplit(self.path).path).lstrip("/")
+        with self.owner.lock:
+            self.owner.requests.append(Request(name, self.headers.get("Range"), code))
+        super().send_response(code, message)
+
+    def _answer(self, resource: Resource | None, asked: str | None) -> None:
+        if resource is None:
+            return self._plain(404)
+        with self.owner.lock:
+            failing = resource.failures > 0
+            resource.failures -= failing
+        if failing:
+            return self._plain(resource.status, resource.retry_after)
+        content, start = resource.content, 0
+        if asked and resource.ranges and self._same(resource):
+            start = int(asked.removeprefix("bytes=").split("-")[0])
+            if start >= len(content):
+                return self._plain(416)
+        status = 206 if asked and resource.ranges and self._same(resource) else 200
+        body = content[start:]
+        self.send_response(status)
+        if resource.declare_length:
+            self.send_header("Content-Length", str(len(body) + resource.length_lie))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if resource.validators:
+            self.send_header("ETag", resource.etag)
+            self.send_header("Last-Modified", email.utils.formatdate(1_700_000_000, usegmt=True))
+        for header, value in resource.headers.items():
+            self.send_header(header, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self._send_body(resource, body)
+
+    def _same(self, resource: Resource) -> bool:
+        """Tell whether If-Range, where it was sent, names the file as it is now."""
+        condition = self.headers.get("If-Range")
+        return condition is None or (resource.validators and condition == resource.etag)
+
+    def _send_body(self, resource: Resource, body: bytes) -> None:
+        with self.owner.lock:
+            breaking = resource.break_after is not None and resource.breaks > 0
+            resource.breaks -= breaking
+        if breaking:
+            body = body[: resource.break_after]
+        pace = resource.bytes_per_second
+        step = len(body) or 1 if pace is None else max(1, int(pace / 20))
+        try:
+            for begin in range(0, len(body), step):
+                self.wfile.write(body[begin : begin + step])
+                if pace is not None:
+                    self.wfile.flush()
+                    time.sleep(step / pace)
+            self.wfile.flush()
+        except OSError:  # the client went away
+            pass
+        self.close_connection = True
+        if breaking and resource.reset:
+            # Close with unsent data thrown away: the client sees "connection reset by peer".
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _plain(self, status: int, retry_after: str | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        if retry_after is not None:
+            self.send_header("Retry-After", retry_after)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
