@@ -1,0 +1,12 @@
+"""What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched (law 4)."""
+
+import os
+
+# cuBLAS reads this once, when CUDA starts: without it torch refuses to promise deterministic matrix products.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+from scripts.mmcls_plugins.dataset import SeededCustomDataset
+from scripts.mmcls_plugins.runner import ReproducibleRunner
+from scripts.mmcls_plugins.sampler import EpochSampler
+
+__all__ = ["EpochSampler", "ReproducibleRunner", "SeededCustomDataset"]

@@ -1,0 +1,53 @@
+"""mmcls's CustomDataset with augmentations that are a function of (seed, epoch, sample), whichever worker runs them."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, NamedTuple
+
+from mmcls.datasets import DATASETS, CustomDataset
+from torch.utils.data import get_worker_info
+
+from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
+
+
+class SampleKey(NamedTuple):
+    """What EpochSampler asks for: *sample* (its index), as augmented in *epoch*."""
+
+    epoch: int
+    sample: int
+
+
+@DATASETS.register_module()
+class SeededCustomDataset(CustomDataset):
+    """CustomDataset whose pipeline finds random, numpy and torch seeded for each sample.
+
+    Parameters
+    ----------
+    seed : the run's seed.
+    options : CustomDataset's own.
+    """
+
+    def __init__(self, *, seed: int = 0, **options: Any) -> None:
+        self.seed = seed
+        self._shielded = False
+        super().__init__(**options)
+
+    def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
+        self._shield_worker()
+        if isinstance(key, SampleKey):
+            seed_generators(derive_seed(self.seed, "augment", key.epoch, key.sample))
+            return self.prepare_data(key.sample)
+        return self.prepare_data(key)
+
+    def _shield_worker(self) -> None:
+        """Let a worker outlive the signal that asks its trainer to save and stop.
+
+        SIGTERM goes to the whole process group. A worker that dies of it makes torch raise in the middle of the
+        trainer's iteration, before the trainer can save. When the trainer ends, its workers end too: torch's
+        watchdog in each worker sees the parent go.
+        """
+        if not self._shielded and get_worker_info() is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._shielded = True

