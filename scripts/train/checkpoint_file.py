@@ -62,10 +62,10 @@ def read_foreign(path: Path, name: str, *, trust_pickle: bool = False) -> dict[s
         logger.debug("torch.load(weights_only=True) on %s", path, exc_info=True)
         needs = foreign_globals(path)
         if not needs:
-            raise UserError(f"{name} is damaged, or no PyTorch checkpoint: {_first_sentence(error)}") from error
+            raise UserError(f"{name} is damaged, or no PyTorch checkpoint: {printable(error)}") from error
         if not trust_pickle:
             raise UserError(
-                f"{name} holds more than weights ({', '.join(needs[:4])}), and opening such a file can run any code; "
+                f"{name} holds more than weights ({printable(', '.join(needs[:4]))}), and opening such a file can run any code; "
                 "if you trust its origin, allow this one file with checkpoint.trust_pickle: true and its sha256"
             ) from error
         logger.warning("%s holds more than weights and is trusted by the settings (checkpoint.trust_pickle)", name)
@@ -97,6 +97,12 @@ def write_checkpoint(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         # Given a name, torch.save would put it, process id and all, into the file; given an open file it cannot.
         torch.save({"meta": {}, "state_dict": state_dict}, file)
+
+
+def printable(text: object) -> str:
+    """Return the beginning of a text out of a foreign file or its error, as one line that is safe on a terminal."""
+    line = one_line(text) or type(text).__name__
+    return "".join(c if c.isprintable() else "?" for c in line.split(". ")[0][:200])
 
 
 def foreign_globals(path: Path) -> list[str]:
@@ -161,12 +167,8 @@ def _load_trusted(path: Path, name: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False)
     except (*UNREADABLE, ImportError) as error:
-        raise UserError(f"{name} cannot be opened even when trusted: {_first_sentence(error)}") from error
+        raise UserError(f"{name} cannot be opened even when trusted: {printable(error)}") from error
 
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
-
-
-def _first_sentence(error: BaseException) -> str:
-    return one_line(error).split(". ")[0][:200] or type(error).__name__

