@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,6 +90,20 @@ def load_config(path: Path) -> Any:
     return mmcv.Config.fromfile(str(path))
 
 
+def keep_freed_memory() -> None:
+    """Tell glibc to reuse freed memory instead of handing it back to the kernel after every layer.
+
+    Each forward pass on a CPU otherwise maps and zeroes its activations anew: 5 instead of 70 images/s were measured
+    for MobileNetV2 on two virtual cores. The results are the same.
+    """
+    if sys.platform == "linux":
+        m_trim_threshold, m_mmap_max = -1, -4  # /usr/include/malloc.h
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        if mallopt:
+            mallopt(m_mmap_max, 0)
+            mallopt(m_trim_threshold, 2**31 - 1)
+
+
 def choose_device(name: str) -> str:
     """Turn ``auto`` into ``cuda`` or ``cpu``, and refuse ``cuda`` where torch cannot use a GPU."""
     usable = torch.cuda.is_available()
@@ -127,6 +143,8 @@ def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, thre
     """
     if threads:
         torch.set_num_threads(threads)
+    if device == "cpu":
+        keep_freed_memory()
     cv2.setNumThreads(0)  # the data loader's processes are the parallelism
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True

@@ -1,0 +1,48 @@
+"""Turn predictions.csv into metrics.json and per_class.csv: what the model is worth, and how sure one can be."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from scripts.console import run_cli
+from scripts.evaluate.metrics import compute_metrics, per_class_table
+from scripts.evaluate.predictions import read_predictions
+from scripts.files import atomic_path, write_json
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.evaluate_model", description=__doc__)
+    parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of a run")
+    parser.add_argument("--dataset", required=True, metavar="NAME", help="written into metrics.json")
+    parser.add_argument("--experiment", required=True, metavar="NAME", help="written into metrics.json")
+    parser.add_argument("--seed", type=int, required=True, metavar="K", help="the run's seed; draws the bootstrap too")
+    parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="metrics.json")
+    parser.add_argument("--per-class", type=Path, required=True, metavar="FILE", help="per_class.csv")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    predictions = read_predictions(args.predictions)
+    metrics = compute_metrics(predictions, args.seed)
+    table = per_class_table(predictions)
+    without = table.loc[table["n"] == 0, "class"].tolist()
+    if without:
+        logger.warning("no test image of %s: left out of the macro averages", ", ".join(without))
+    names = {"dataset": args.dataset, "experiment": args.experiment, "seed": args.seed}
+    with atomic_path(args.per_class) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_json(args.metrics, {**names, "n_test": len(predictions.labels), **metrics})
+    low, high = metrics["accuracy_top1_ci95"]
+    logger.info(
+        "top-1 accuracy %.1f %% (95 %% interval %.1f-%.1f) on %d test images, macro F1 %.3f, ECE %.3f",
+        100 * metrics["accuracy_top1"], 100 * low, 100 * high, len(predictions.labels),
+        metrics["f1_macro"], metrics["ece"],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
