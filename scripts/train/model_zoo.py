@@ -172,7 +172,7 @@ def _current_name(name: str) -> str:
     """Return the new name of a config that mmcls renamed, or *name* itself."""
     text = config_path(name).read_text(encoding="utf-8")
     match = re.search(r"_deprecation_ = dict\(\s*expected='([^']+)\.py'", text)
-    return match[1] if match else name
+    return PurePosixPath(match[1]).name if match else name
 
 
 @cache
