@@ -1,0 +1,251 @@
+"""Compare experiments over their seeds: leaderboard.csv and a figure, one row an experiment, the best first."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from scripts.console import UserError, run_cli
+from scripts.files import atomic_path, write_text
+from scripts.report import html
+from scripts.report.text import display_width, pad
+from scripts.report.train_log import read_train_log
+
+logger = logging.getLogger(__name__)
+
+#: What leaderboard.csv says in `interval`.
+OVER_SEEDS = "t over seeds"
+OF_TEST_IMAGES = "Wilson over test images"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.report.compare_runs", description=__doc__)
+    parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", help="results/<dataset>/<experiment>/seed<k> ...")
+    parser.add_argument("--leaderboard", type=Path, metavar="FILE", help="leaderboard.csv")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="leaderboard.svg")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the leaderboard as a self-contained page, if wanted")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
+    return parser
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what a leaderboard needs of one run: its metrics, best validation accuracy, seconds and device.
+
+    Raises
+    ------
+    UserError : metrics.json or train_log.csv is missing or not what it should be.
+    """
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        low, high = metrics["accuracy_top1_ci95"]
+        names = ("dataset", "experiment", "seed", "n_test", "accuracy_top1", "accuracy_top5", "f1_macro", "ece")
+        run = {name: metrics[name] for name in names}
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; evaluate the run first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
+    log = read_train_log(folder / "train_log.csv")
+    seconds = float(log[["train_seconds", "val_seconds"]].sum().sum())
+    device, gpus = device_of(folder / "config.py")
+    return run | {
+        "accuracy_top1_low": low,
+        "accuracy_top1_high": high,
+        "val_accuracy_best": log["val_accuracy"].max(),
+        "train_seconds": seconds,
+        "gpu_seconds": {"cuda": seconds * gpus, "cpu": 0.0}.get(device, np.nan),
+        "images_per_second": _throughput(log),
+    }
+
+
+def _throughput(log: pd.DataFrame) -> float:
+    """Return the images/s of training over all epochs: images by seconds, not the mean of the epochs' rates."""
+    known = log.dropna(subset=["images_per_second", "train_seconds"])
+    seconds = known["train_seconds"].sum()
+    return float((known["images_per_second"] * known["train_seconds"]).sum() / seconds) if seconds > 0 else np.nan
+
+
+def device_of(config: Path) -> tuple[str, int]:
+    """Return the ``device`` (cpu, cuda, or "" where unknown) and the number of GPUs that config.py names.
+
+    The file is read as text and not run: importing mmcv for two literals would take seconds.
+    """
+    if not config.is_file():
+        return "", 1
+    values: dict[str, Any] = {}
+    for node in ast.parse(config.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                values[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:  # an expression
+                continue
+    gpus = values.get("gpus") or len(values.get("gpu_ids") or [0])
+    return str(values.get("device", "")), int(gpus)
+
+
+def compare(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row an experiment, best mean accuracy first (then by name).
+
+    The 95 % interval of the accuracy is Student's t over the seeds (what another seed would give) where there are
+    two or more, kept within 0 to 1; of a single seed it is the Wilson interval of its test images, since one seed
+    says nothing about others. The column ``interval`` says which.
+    """
+    rows = [_compare_seeds(name, group) for name, group in runs.groupby("experiment", sort=True)]
+    table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
+    return table.reset_index(drop=True)
+
+
+def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
+    accuracy = runs["accuracy_top1"].astype(float)
+    n = len(accuracy)
+    if n >= 2:
+        half = stats.t.ppf(0.975, n - 1) * accuracy.std(ddof=1) / np.sqrt(n)
+        low, high, interval = max(0.0, accuracy.mean() - half), min(1.0, accuracy.mean() + half), OVER_SEEDS
+    else:
+        low, high, interval = runs["accuracy_top1_low"].iloc[0], runs["accuracy_top1_high"].iloc[0], OF_TEST_IMAGES
+    sizes = sorted(set(runs["n_test"]))
+    return {
+        "experiment": experiment,
+        "seeds": n,
+        "accuracy_top1_mean": accuracy.mean(),
+        "accuracy_top1_ci95_low": low,
+        "accuracy_top1_ci95_high": high,
+        "interval": interval,
+        "accuracy_top5_mean": pd.to_numeric(runs["accuracy_top5"]).mean(),
+        "f1_macro_mean": runs["f1_macro"].mean(),
+        "ece_mean": runs["ece"].mean(),
+        "val_accuracy_best_mean": runs["val_accuracy_best"].mean(),
+        "train_seconds_mean": runs["train_seconds"].mean(),
+        "gpu_seconds_mean": runs["gpu_seconds"].mean(skipna=False),
+        "images_per_second_mean": runs["images_per_second"].mean(),
+        "n_test": "/".join(map(str, sizes)),
+    }
+
+
+def read_leaderboard(path: Path) -> pd.DataFrame:
+    """Read a leaderboard.csv.
+
+    Raises
+    ------
+    UserError : it is missing or not one.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it is written when a run has finished")
+    try:
+        table = pd.read_csv(path, encoding="utf-8", dtype={"experiment": str, "n_test": str}, keep_default_na=True,
+                            na_filter=True, converters={"experiment": str})  # fmt: skip
+        _cells(table)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a leaderboard ({error}); run it again") from error
+    return table
+
+
+def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the leaderboard as people read it: percent, rounded, no column of nothing."""
+
+    def percent(value: float) -> str:
+        return "-" if pd.isna(value) else f"{100 * value:.1f}"
+
+    def number(value: float, digits: int = 0) -> str:
+        return "-" if pd.isna(value) else f"{value:,.{digits}f}"
+
+    header = ["experiment", "seeds", "top-1 %", "95 % interval", "top-5 %", "macro F1", "ECE", "best val %",
+              "train s", "GPU s", "images/s", "test images"]  # fmt: skip
+    rows = [
+        [
+            str(row["experiment"]),
+            str(row["seeds"]),
+            percent(row["accuracy_top1_mean"]),
+            f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}"
+            + ("" if row["interval"] == OVER_SEEDS else " *"),
+            percent(row["accuracy_top5_mean"]),
+            number(row["f1_macro_mean"], 3),
+            number(row["ece_mean"], 3),
+            percent(row["val_accuracy_best_mean"]),
+            number(row["train_seconds_mean"]),
+            number(row["gpu_seconds_mean"]),
+            number(row["images_per_second_mean"], 1),
+            str(row["n_test"]),
+        ]
+        for _, row in leaderboard.iterrows()
+    ]
+    kept = [place for place in range(len(header)) if place < 4 or any(row[place] != "-" for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def _notes(leaderboard: pd.DataFrame) -> list[str]:
+    notes = []
+    if (leaderboard["interval"] == OVER_SEEDS).any():
+        notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds make it wide.")
+    if (leaderboard["interval"] == OF_TEST_IMAGES).any():
+        notes.append("* one seed: what another sample of test images would give (Wilson); other seeds may differ more.")
+    return notes
+
+
+def render_text(leaderboard: pd.DataFrame) -> str:
+    """Return the leaderboard as a table of aligned columns for a terminal."""
+    header, rows = _cells(leaderboard)
+    widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    lines = [
+        "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
+        for row in [header, ["-" * width for width in widths], *rows]
+    ]
+    return "\n".join([*lines, *_notes(leaderboard)]) + "\n"
+
+
+def render_html(leaderboard: pd.DataFrame, title: str) -> str:
+    """Return the leaderboard as a self-contained page."""
+    header, rows = _cells(leaderboard)
+    table = html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(_notes(leaderboard)))
+    return html.page(title, [table])
+
+
+def collect(folders: Sequence[Path]) -> pd.DataFrame:
+    """Return one row a run.
+
+    Raises
+    ------
+    UserError : two of *folders* are the same run, or they are of different data sets.
+    """
+    runs = pd.DataFrame([read_run(folder) for folder in folders])
+    if len(set(runs["dataset"])) > 1:
+        raise UserError(f"--runs: of different data sets ({', '.join(sorted(set(runs['dataset'])))}); compare one")
+    twice = runs[runs.duplicated(["experiment", "seed"])]
+    if len(twice):
+        raise UserError(f"--runs: {twice['experiment'].iloc[0]}, seed {twice['seed'].iloc[0]} is given twice")
+    return runs
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.show:
+        sys.stdout.write(render_text(read_leaderboard(args.show)))
+        return
+    if not (args.runs and args.leaderboard and args.figure):
+        raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")
+    from scripts.report.figures import leaderboard_figure, save_figure  # not for --show: matplotlib is slow to import
+
+    runs = collect(args.runs)
+    leaderboard = compare(runs)
+    title = f"Test accuracy on {runs['dataset'].iloc[0]}"
+    save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
+    if args.html:
+        write_text(args.html, render_html(leaderboard, title))
+    with atomic_path(args.leaderboard) as temporary:
+        leaderboard.to_csv(temporary, index=False, lineterminator="\n")
+    best = leaderboard.iloc[0]
+    logger.info("%d runs, %d experiments; best: %s, %.1f %%",
+                len(runs), len(leaderboard), best["experiment"], 100 * best["accuracy_top1_mean"])  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

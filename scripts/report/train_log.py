@@ -1,0 +1,33 @@
+"""train_log.csv read back: one row an epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from scripts.console import UserError
+
+NUMBERS = ("epoch", "train_loss", "val_accuracy", "val_loss", "images_per_second", "train_seconds", "val_seconds")
+
+
+def read_train_log(path: Path) -> pd.DataFrame:
+    """Read a train_log.csv; its numeric columns are floats, NaN where empty.
+
+    Raises
+    ------
+    UserError : it is missing or empty, or lacks a column.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it is written by scripts.train.train_model")
+    try:
+        log = pd.read_csv(path, encoding="utf-8")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a train_log.csv ({error}); train the run again") from error
+    missing = [name for name in NUMBERS if name not in log]
+    if missing or log.empty:
+        what = f"lacks the column {missing[0]}" if missing else "holds no epoch"
+        raise UserError(f"{path}: {what}; train the run again")
+    for name in NUMBERS:
+        log[name] = pd.to_numeric(log[name], errors="coerce")
+    return log
