@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -16,12 +17,15 @@ from scripts.data.sample_shading import (
     Light,
     Patch,
     draw_leaf,
+    blur_wide,
     draw_polygon,
     leaf_colour,
     look_up,
+    mix_rgb,
     noise_texture,
     render_fruit,
     rotation_from,
+    shade_rgb,
     smoothstep,
 )
 
@@ -95,7 +99,8 @@ def table_grid(view: View, size: int, rng: Rng) -> Grid:
 
 def _tinted(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Map (h, w) in about 0-1 to colours between *low* and *high* (h, w, 3)."""
-    return low + (high - low) * np.clip(value, -0.2, 1.3)[..., None]
+    value = np.clip(value, -0.2, 1.3).astype(F32, copy=False)
+    return cv2.merge([F32(low[k]) + F32(high[k] - low[k]) * value for k in range(3)])
 
 
 def wood(grid: Grid, rng: Rng) -> np.ndarray:
@@ -111,7 +116,7 @@ def wood(grid: Grid, rng: Rng) -> np.ndarray:
     value = rng.uniform(0.35, 0.85)
     out = _tinted(tone, hsv(hue - 3, saturation * 1.2, value * 0.55), hsv(hue + 4, saturation * 0.8, value))
     edge = np.abs(v * F32(planks) - row - F32(0.5))
-    out *= (1 - F32(0.75) * smoothstep((edge - F32(0.485)) * 80))[..., None]
+    shade_rgb(out, 1 - F32(0.75) * smoothstep((edge - F32(0.485)) * 80))
     return out
 
 
@@ -137,7 +142,9 @@ def cloth(grid: Grid, rng: Rng) -> np.ndarray:
     folds = look_up(noise_texture(1, 0.35, 12), u, v, 170 * rng.uniform(0.5, 1.5), rng)
     weave = look_up(noise_texture(7, 0.9, 13), u, v, 700, rng)
     light = 1 + folds * F32(rng.uniform(0.02, 0.16)) + weave * F32(rng.uniform(0.01, 0.07))
-    return _tinted(pattern, first, second) * light[..., None]
+    out = _tinted(pattern, first, second)
+    shade_rgb(out, light)
+    return out
 
 
 def stone(grid: Grid, rng: Rng) -> np.ndarray:
@@ -158,8 +165,8 @@ def tiles(grid: Grid, rng: Rng) -> np.ndarray:
     shade -= np.floor(shade)
     gap = np.minimum(np.abs(a - np.round(a)), np.abs(b - np.round(b)))
     colour, joint = _cloth_colour(rng), hsv(40, 0.1, rng.uniform(0.4, 0.8))
-    out = colour * (1 + (shade - F32(0.5)) * F32(rng.uniform(0.05, 0.5)))[..., None]
-    return out + (joint - out) * smoothstep((F32(0.035) - gap) * 60)[..., None]
+    out = _tinted(F32(0.5) + (shade - F32(0.5)) * F32(rng.uniform(0.05, 0.5)), colour * F32(0), colour * F32(2))
+    return mix_rgb(out, np.full_like(out, joint), smoothstep((F32(0.035) - gap) * 60))
 
 
 def turf(grid: Grid, rng: Rng) -> np.ndarray:
@@ -220,32 +227,40 @@ def backdrop(size: int, rng: Rng, leafy: bool) -> np.ndarray:
 def paint_background(view: View, light: Light, size: int, rng: Rng) -> np.ndarray:
     """Return the lit scene without the fruits, linear RGB (size, size, 3)."""
     if view.hanging:
-        out = backdrop(size, rng, leafy=True)
+        half = max(16, size // 2)  # out of focus: half the resolution will do
+        out = backdrop(half, rng, leafy=True)
         for _ in range(int(rng.integers(6, 18))):
-            start = rng.uniform(-0.1, 1.1, 2) * size
-            soft = size * rng.uniform(0.0, 0.02)
+            start = rng.uniform(-0.1, 1.1, 2) * half
+            soft = half * rng.uniform(0.0, 0.02)
             colour = leaf_colour(rng) * F32(rng.uniform(0.4, 1.2))
-            length = size * rng.uniform(0.15, 0.4)
-            draw_leaf(out, start, rng.uniform(0, 2 * math.pi), length, colour, rng, soft=soft, veins=soft < 2)
-        out *= light.sky + light.colour * F32(0.7)
-        return np.maximum(out, 0)
+            length = half * rng.uniform(0.15, 0.4)
+            draw_leaf(out, start, rng.uniform(0, 2 * math.pi), length, colour, rng, soft=soft, veins=soft < 1)
+        out = cv2.resize(out, (size, size), interpolation=cv2.INTER_CUBIC)
+        return np.maximum(_lit(out, light.sky + light.colour * F32(0.7)), 0)
     weights = [weight for weight, _ in SURFACES]
     surface = SURFACES[int(rng.choice(len(SURFACES), p=weights))][1]
     out = surface(table_grid(view, size, rng), rng)
-    out = out * (light.sky + light.colour * F32(light.direction[2] * 0.5 + light.direction[1] * 0.4))
+    out = _lit(out, light.sky + light.colour * F32(light.direction[2] * 0.5 + light.direction[1] * 0.4))
+    rows = np.broadcast_to((np.arange(size, dtype=F32)[:, None] + F32(0.5)) / F32(size), (size, size))
     if view.elevation < 0.9:  # what is further away is out of focus
-        far = cv2.GaussianBlur(out, (0, 0), size * rng.uniform(0.004, 0.015))
-        weight = np.linspace(1.2, -0.6, size, dtype=F32).clip(0, 1)[:, None, None]
-        out += (far - out) * weight
+        far = blur_wide(out, size * rng.uniform(0.004, 0.015))
+        out = mix_rgb(out, far, np.clip(F32(1.2) - F32(1.8) * rows, 0, 1))
     if view.horizon > 0:
-        wall = backdrop(size, rng, leafy=rng.random() < 0.25) * (light.sky + light.colour * F32(rng.uniform(0.2, 0.8)))
-        rows = np.arange(size, dtype=F32)[:, None, None] / F32(size)
-        edge = smoothstep((F32(view.horizon) - rows) / F32(rng.uniform(0.01, 0.06)) + F32(0.5))
-        out += (wall - out) * edge
+        wall = backdrop(size, rng, leafy=rng.random() < 0.25)
+        wall = _lit(wall, light.sky + light.colour * F32(rng.uniform(0.2, 0.8)))
+        out = mix_rgb(out, wall, smoothstep((F32(view.horizon) - rows) / F32(rng.uniform(0.01, 0.06)) + F32(0.5)))
     fall = rng.normal(0, 0.25, 2)
     axis = np.linspace(-0.5, 0.5, size, dtype=F32)
-    out *= np.maximum(1 + F32(fall[0]) * axis[None, :] + F32(fall[1]) * axis[:, None], F32(0.3))[..., None]
+    shade_rgb(out, np.maximum(1 + F32(fall[0]) * axis[None, :] + F32(fall[1]) * axis[:, None], F32(0.3)))
     return np.maximum(out, 0)
+
+
+def _lit(albedo: np.ndarray, light: np.ndarray) -> np.ndarray:
+    return cv2.transform(albedo, np.diag(light.astype(float)))
+
+
+def _mean_colour(canvas: np.ndarray) -> np.ndarray:
+    return np.array(cv2.mean(canvas)[:3], F32)
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float) -> np.ndarray:
@@ -263,7 +278,7 @@ def lay_plate(canvas: np.ndarray, view: View, light: Light, x: float, y: float, 
     shadow = _ellipse(x - light.direction[0] * radius * 0.12, y + radius * 0.06, radius * 1.02, radius * squash * 1.02)
     size = canvas.shape[0]
     if radius * 0.08 > 0.5:
-        draw_polygon(canvas, shadow, canvas.mean((0, 1)) * F32(0.35), soft=radius * 0.06)
+        draw_polygon(canvas, shadow, _mean_colour(canvas) * F32(0.35), soft=radius * 0.06)
     tilt = (1.1, 0.85) if light.direction[0] < 0 else (0.85, 1.1)
     draw_polygon(canvas, _ellipse(x, y, radius, radius * squash), colour, gradient=tilt, soft=min(soft, 1.0))
     if rng.random() < 0.4:
@@ -292,7 +307,7 @@ def lay_clutter(canvas: np.ndarray, view: View, light: Light, rng: Rng) -> None:
         else:
             corners = _ellipse(0, 0, half[0], half[0] * max(0.5, math.sin(view.elevation)))
         shadow = corners + centre + [-light.direction[0] * half[0] * 0.5, half[1] * 0.35]
-        draw_polygon(canvas, shadow, canvas.mean((0, 1)) * F32(0.4), soft=soft + size * 0.012)
+        draw_polygon(canvas, shadow, _mean_colour(canvas) * F32(0.4), soft=soft + size * 0.012)
         draw_polygon(canvas, corners + centre, colour, gradient=tone, soft=soft)
 
 
@@ -354,9 +369,8 @@ def _axis(look: Look, view: View, rng: Rng) -> np.ndarray:
 
 def _face_viewer(axis: np.ndarray, rng: Rng) -> float:
     """Return the turn that shows the bend of a banana, more or less, on one side or the other."""
-    turns = np.linspace(0, 2 * math.pi, 24, endpoint=False)
-    sign = 1 if rng.random() < 0.5 else -1
-    best = max(turns, key=lambda turn: sign * rotation_from(axis, turn)[2, 2])
+    still = rotation_from(axis, 0.0)
+    best = math.atan2(-still[2, 0], still[2, 2]) + (0 if rng.random() < 0.5 else math.pi)
     return float(best + rng.normal(0, 0.45))
 
 
@@ -381,7 +395,7 @@ def cast_shadow(canvas: np.ndarray, patch: Patch, place: Place, view: View, ligh
         mask = cv2.GaussianBlur(mask, (0, 0), max(0.6, blur * place.radius * ratio))
         total = total + (1 - total) * mask * F32(amount)
     shade = cv2.resize(1 - total, (size, size), interpolation=cv2.INTER_LINEAR)
-    canvas *= shade[..., None]
+    shade_rgb(canvas, shade)
 
 
 def paste(canvas: np.ndarray, patch: Patch, x: float, y: float) -> None:
@@ -394,7 +408,7 @@ def paste(canvas: np.ndarray, patch: Patch, x: float, y: float) -> None:
         return
     source = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     window = canvas[y0:y1, x0:x1]
-    window += (patch.rgb[source] - window) * patch.alpha[source][..., None]
+    window[:] = mix_rgb(window, patch.rgb[source], patch.alpha[source])
 
 
 def lay_obstacles(canvas: np.ndarray, places: list[Place], light: Light, rng: Rng) -> None:
@@ -459,29 +473,36 @@ def develop(canvas: np.ndarray, rng: Rng) -> np.ndarray:
     white = np.exp(rng.normal(0, 0.05, 3)) * gain
     axis = np.linspace(-1, 1, size, dtype=F32)
     vignette = 1 - F32(rng.uniform(0, 0.22)) * (axis[None, :] ** 2 + axis[:, None] ** 2)
-    out = canvas * white.astype(F32) * vignette[..., None]
-    out = np.sqrt(np.maximum(out, 0))  # gamma 2, then a shoulder that keeps highlights from clipping hard
-    out = np.where(out > F32(0.8), 1 - F32(0.2) * np.exp((F32(0.8) - out) * 5), out)
-    contrast = F32(rng.uniform(-0.15, 0.35))
-    out += contrast * (out - F32(0.5)) * out * (1 - out) * 2
-    grey = out @ np.array([0.3, 0.59, 0.11], F32)
-    out = grey[..., None] + (out - grey[..., None]) * F32(rng.uniform(0.72, 1.2))
+    out = _lit(canvas, white)
+    shade_rgb(out, vignette)
+    out = cv2.sqrt(cv2.max(out, 0.0))  # gamma 2, then a shoulder that keeps highlights from clipping hard
+    over = cv2.max(out - F32(0.8), 0.0)
+    out -= over * over * F32(0.55)
+    contrast = F32(2 * rng.uniform(-0.15, 0.35))
+    out += (out - F32(0.5)) * (out - out * out) * contrast
+    saturation = rng.uniform(0.72, 1.2)
+    weights = np.array([0.3, 0.59, 0.11])
+    out = cv2.transform(out, saturation * np.eye(3) + (1 - saturation) * weights[None, :])
     grain = rng.choice([rng.uniform(0.0, 0.012), rng.uniform(0.01, 0.045)], p=[0.65, 0.35])
-    out += _sensor_noise(size, rng) * (F32(grain) * (1.3 - out))
-    return (np.clip(out, 0, 1) * 255 + F32(0.5)).astype(np.uint8)
+    out += _sensor_noise(size, rng) * ((F32(1.3) - out) * F32(grain))
+    return np.clip(out * F32(255) + F32(0.5), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def _noise_sheet() -> np.ndarray:
+    """Return sensor noise (2 * NOISE_SIZE, 2 * NOISE_SIZE, 3): brightness and some colour, unit deviation, about."""
+    common, red, blue = (noise_texture(8, 0.9, salt) for salt in (21, 22, 23))
+    sheet = np.stack([common * F32(0.8) + red * F32(0.6), common, common * F32(0.6) + blue * F32(0.8)], axis=2)
+    return np.tile(sheet, (2, 2, 1))
 
 
 def _sensor_noise(size: int, rng: Rng) -> np.ndarray:
-    """Return noise (size, size, 3) of unit deviation, cut at random places out of the stored texture."""
-    texture = noise_texture(8, 0.9, 21)
-    planes = []
-    for _ in range(3):
-        x, y = (int(value) for value in rng.integers(0, NOISE_SIZE, 2))
-        turned = np.roll(texture, (y, x), (0, 1))
-        repeats = -(-size // NOISE_SIZE)
-        planes.append((np.tile(turned, (repeats, repeats)) if repeats > 1 else turned)[:size, :size])
-    common = planes[0]
-    return np.stack([common, planes[1] * F32(0.6) + common * F32(0.6), planes[2]], axis=2)
+    """Return noise (size, size, 3), cut at a random place out of the stored sheet."""
+    y, x = (int(value) for value in rng.integers(0, NOISE_SIZE, 2))
+    sheet = _noise_sheet()
+    if size > NOISE_SIZE:
+        sheet = np.tile(sheet, (-(-size // NOISE_SIZE), -(-size // NOISE_SIZE), 1))
+    return sheet[y : y + size, x : x + size]
 
 
 def compress_badly(image: np.ndarray, rng: Rng) -> np.ndarray:

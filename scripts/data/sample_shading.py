@@ -19,8 +19,10 @@ from scripts.data.sample_looks import Look, Rng, hsv
 F32 = np.float32
 NOISE_SIZE = 512  #: edge of the tileable noise textures, in texels
 SEED_COLOUR = hsv(48, 0.55, 0.8)
-MARCH_STEPS = 11
-NEWTON_STEPS = 3
+MARCH_STEPS = 10
+SECANT_STEPS = 2
+COARSE = 3  #: rays of the fine grid in one of the coarse grid, along an edge
+RAY_PIXELS = 2  #: pixels in a ray of the fine grid, along an edge
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,19 @@ class Patch:
 
 @dataclass
 class Surface:
-    """What the tracer found, all (h, w): coverage, normals (3, h, w), object-space direction (3, h, w), depth."""
+    """What the tracer found in the *window* (rows, columns) of the patch that holds the body.
 
+    Coverage (from the tracer: distance in pixels) and depth are (h, w); normals (camera space), directions and points
+    (object space) are (3, h, w).
+    """
+
+    window: tuple[slice, slice]
     alpha: np.ndarray
     normal: np.ndarray
     direction: np.ndarray
     depth: np.ndarray
     texture: tuple[np.ndarray, np.ndarray]  # where to look into a noise texture, in units of the fruit's radius
+    points: np.ndarray
     tint: np.ndarray | None = None  # (3, h, w) factor on the skin, for berries that differ
 
 
@@ -79,6 +87,12 @@ def noise_texture(octave: int, persistence: float, salt: int) -> np.ndarray:
     return total / total.std()
 
 
+@lru_cache(maxsize=1)
+def skin_texture() -> np.ndarray:
+    """Return four noises of rising frequency in one texture (one look-up is cheaper than four): the last is pores."""
+    return cv2.merge([noise_texture(*which) for which in ((2, 0.35, 1), (4, 0.55, 2), (6, 0.8, 3), (7, 0.4, 5))])
+
+
 def look_up(texture: np.ndarray, u: np.ndarray, v: np.ndarray, scale: float, rng: Rng) -> np.ndarray:
     """Sample a noise texture at (u, v) * scale texels from a random origin."""
     x0, y0 = rng.uniform(0, NOISE_SIZE, 2)
@@ -95,6 +109,26 @@ def smoothstep(x: np.ndarray) -> np.ndarray:
     """0 below 0, 1 above 1, smooth between."""
     x = np.clip(x, 0, 1)
     return x * x * (3 - 2 * x)
+
+
+def blur_wide(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Blur (h, w) or (h, w, 3) with a Gaussian, a wide one at a lower resolution."""
+    factor = int(sigma / 1.5)
+    if factor < 2:
+        return cv2.GaussianBlur(image, (0, 0), max(sigma, 0.3))
+    height, width = image.shape[:2]
+    small = cv2.resize(image, (-(-width // factor), -(-height // factor)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / factor), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def shade_rgb(canvas: np.ndarray, factor: np.ndarray) -> None:
+    """Multiply (h, w, 3) by (h, w) in place (numpy is slow over an innermost axis of three)."""
+    cv2.multiply(canvas, cv2.merge([factor, factor, factor]), dst=canvas)
+
+
+def mix_rgb(first: np.ndarray, second: np.ndarray, amount: np.ndarray) -> np.ndarray:
+    """Return first + (second - first) * amount for images (h, w, 3) and an amount (h, w) in 0-1."""
+    return cv2.blendLinear(first, second, 1 - amount, amount)
 
 
 # ------------------------------------------------------------------------------------------------------- geometry
@@ -182,50 +216,83 @@ def pixel_grid(extent: float, pixels: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def trace(implicit: Callable[[np.ndarray], np.ndarray], rotation: np.ndarray, extent: float, pixels: int) -> Surface:
-    """Find the surface along parallel rays: sphere tracing at half resolution, then Newton steps at full.
+    """Find the surface along parallel rays: sphere tracing on a coarse grid, then secant steps on the fine one.
 
-    The rays aim at one half pixel below the surface, so that the remaining distance gives a smooth edge.
+    The rays aim at half a pixel below the surface, so that the remaining distance gives a smooth edge.
     """
     inset = F32(2 * extent / pixels)
+    towards = rotation[2][:, None, None]
 
-    def ray_points(n: int) -> np.ndarray:
-        x, y = pixel_grid(extent, n)
+    def ray_points(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return rotation[0][:, None, None] * x + rotation[1][:, None, None] * y
 
-    towards = rotation[2][:, None, None]
-    coarse = max(8, pixels // 2)
-    base = ray_points(coarse)
-    z = np.full(base.shape[1:], F32(extent), F32)
-    best, best_z = np.full_like(z, np.inf), z.copy()
+    coarse = max(16, pixels // COARSE)
+    x, y = pixel_grid(extent, coarse)
+    base = ray_points(x, y)
+    z = np.sqrt(np.maximum(F32(extent * extent) - x * x - y * y, 0))
+    best, best_z = np.full_like(z, np.inf), z
     for _ in range(MARCH_STEPS):
         f = implicit(base + towards * z) + inset
         nearer = f < best
-        best = np.where(nearer, f, best)
-        best_z = np.where(nearer, z, best_z)
-        z = np.maximum(z - np.maximum(f, F32(-0.05)) * F32(0.95), F32(-extent))
-    z = cv2.resize(best_z, (pixels, pixels), interpolation=cv2.INTER_LINEAR)
-    base = ray_points(pixels)
+        best, best_z = np.where(nearer, f, best), np.where(nearer, z, best_z)
+        z = z - np.maximum(f, F32(-0.05)) * F32(0.95)
+    window = _bounds(best < F32(2.5 * 2 * extent / coarse), pixels / coarse, pixels)
+    z = cv2.resize(best_z, (pixels, pixels), interpolation=cv2.INTER_LINEAR)[window]
+    x, y = pixel_grid(extent, pixels)
+    base = ray_points(x[window], y[window])
+
     step = F32(0.02)
-    for _ in range(NEWTON_STEPS):
-        f = implicit(base + towards * z) + inset
-        slope = (implicit(base + towards * (z + step)) + inset - f) / step
-        z = z - np.clip(f / np.maximum(slope, F32(0.3)), F32(-0.1), F32(0.1))
+    f = implicit(base + towards * z) + inset
+    slope = (implicit(base + towards * (z + step)) + inset - f) / step
+    for _ in range(SECANT_STEPS):
+        move = -np.clip(f / np.maximum(slope, F32(0.3)), F32(-0.1), F32(0.1))
+        z = z + move
+        before, f = f, implicit(base + towards * z) + inset
+        slope = np.where(np.abs(move) > F32(1e-3), (f - before) / np.where(move == 0, F32(1), move), slope)
     points = base + towards * z
-    f = implicit(points)
-    alpha = np.clip(F32(0.5) - f / inset, 0, 1)
+    f = f - inset
     h = F32(0.012)
-    gradient = np.empty_like(points)
+    normal = np.empty_like(points)
     for axis in range(3):
-        offset = np.zeros((3, 1, 1), F32)
-        offset[axis] = h
-        gradient[axis] = implicit(points + offset) - f
-    gradient /= np.sqrt((gradient * gradient).sum(0)) + F32(1e-9)
-    normal = np.tensordot(rotation, gradient, axes=1).astype(F32)
+        normal[axis] = implicit(points + rotation[axis][:, None, None] * h) - f
+    normal /= np.sqrt((normal * normal).sum(0)) + F32(1e-9)
     direction = points / (np.sqrt((points * points).sum(0)) + F32(1e-6))
     # Lambert's equal-area map of the direction seen by the camera: no pole on the visible side.
     seen = np.tensordot(rotation, direction, axes=1).astype(F32)
     spread = np.sqrt(2 / np.maximum(1 + seen[2], F32(0.05)))
-    return Surface(alpha, normal, direction, z, (seen[0] * spread, seen[1] * spread))
+    return Surface(window, f / inset, normal, direction, z, (seen[0] * spread, seen[1] * spread), points)
+
+
+def enlarge(surface: Surface, factor: int) -> Surface:
+    """Return a traced surface at *factor* times its resolution.
+
+    A smooth body needs no more rays; its outline stays sharp, since it is the distance to it that is interpolated.
+    """
+
+    def grow(plane: np.ndarray) -> np.ndarray:
+        return cv2.resize(plane, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+
+    rows, columns = surface.window
+    window = (slice(rows.start * factor, rows.stop * factor), slice(columns.start * factor, columns.stop * factor))
+    return Surface(
+        window,
+        np.clip(F32(0.5) - grow(surface.alpha) * F32(factor), 0, 1),
+        np.stack([grow(plane) for plane in surface.normal]),
+        np.stack([grow(plane) for plane in surface.direction]),
+        grow(surface.depth),
+        (grow(surface.texture[0]), grow(surface.texture[1])),
+        surface.points,
+    )
+
+
+def _bounds(mask: np.ndarray, scale: float, pixels: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the fine grid that a coarse mask touches."""
+    slices = []
+    for axis in (1, 0):
+        hit = np.flatnonzero(mask.any(axis))
+        low, high = (hit[0], hit[-1] + 1) if len(hit) else (0, mask.shape[0])
+        slices.append(slice(max(0, math.floor((low - 1) * scale)), min(pixels, math.ceil((high + 1) * scale))))
+    return slices[0], slices[1]
 
 
 def bunch(look: Look, rotation: np.ndarray, extent: float, pixels: int, rng: Rng) -> Surface:
@@ -249,15 +316,17 @@ def bunch(look: Look, rotation: np.ndarray, extent: float, pixels: int, rng: Rng
         r = float(radii[i])
         left, right = int((cx - r + extent) / pixel) - 1, int((cx + r + extent) / pixel) + 2
         upper, lower = int((extent - cy - r) / pixel) - 1, int((extent - cy + r) / pixel) + 2
-        window = (slice(max(upper, 0), lower), slice(max(left, 0), right))
-        dx, dy = x[window] - F32(cx), y[window] - F32(cy)
+        near = (slice(max(upper, 0), lower), slice(max(left, 0), right))
+        dx, dy = x[near] - F32(cx), y[near] - F32(cy)
         planar = np.sqrt(dx * dx + dy * dy)
-        alpha[window] = np.maximum(alpha[window], np.clip((F32(r) - planar) / pixel + F32(0.5), 0, 1))
+        alpha[near] = np.maximum(alpha[near], np.clip((F32(r) - planar) / pixel + F32(0.5), 0, 1))
         front = F32(cz) + np.sqrt(np.maximum(F32(r * r) - planar * planar, 0))
         front = np.where(planar < r + pixel, front, F32(-9))
-        nearer = front > depth[window]
-        depth[window] = np.where(nearer, front, depth[window])
-        owner[window] = np.where(nearer, i, owner[window])
+        nearer = front > depth[near]
+        depth[near] = np.where(nearer, front, depth[near])
+        owner[near] = np.where(nearer, i, owner[near])
+    window = _bounds(alpha > 0, 1.0, pixels)
+    alpha, depth, owner, x, y = (values[window] for values in (alpha, depth, owner, x, y))
     nx = (x - centres[0][owner]) / radii[owner]
     ny = (y - centres[1][owner]) / radii[owner]
     nz = np.sqrt(np.maximum(1 - nx * nx - ny * ny, F32(1e-4)))
@@ -269,7 +338,7 @@ def bunch(look: Look, rotation: np.ndarray, extent: float, pixels: int, rng: Rng
     c = (normal * (axes[:, owner])).sum(0)
     direction = np.stack([nx, -c, nz])
     texture = (nx * F32(0.4) + owner.astype(F32) * F32(0.9), ny * F32(0.4))
-    return Surface(alpha, normal, direction, depth, texture, tints[:, owner])
+    return Surface(window, alpha, normal, direction, depth, texture, normal, tints[:, owner])
 
 
 # ----------------------------------------------------------------------------------------------------------- skin
@@ -283,11 +352,8 @@ def mix(rgb: np.ndarray, colour: np.ndarray, amount: np.ndarray) -> None:
 
 def paint_skin(look: Look, surface: Surface, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
     """Return albedo (3, h, w) and the height map (h, w) that roughens the normals."""
-    u, v = surface.texture
     c = surface.direction[1]
-    soft = look_up(noise_texture(2, 0.45, 1), u, v, 55, rng)
-    middle = look_up(noise_texture(4, 0.55, 2), u, v, 90, rng)
-    fine = look_up(noise_texture(6, 0.8, 3), u, v, 130, rng)
+    soft, middle, fine, pits = cv2.split(look_up(skin_texture(), *surface.texture, 100, rng))
     rgb = np.empty((3, *c.shape), F32)
     rgb[:] = look.ground[:, None, None]
     if look.shoulder_amount > 0:
@@ -325,16 +391,23 @@ def paint_skin(look: Look, surface: Surface, rng: Rng) -> tuple[np.ndarray, np.n
         mix(rgb, hsv(225, 0.12, 0.75), F32(0.35 * look.bloom) * smoothstep(soft * F32(0.4) + F32(0.5)))
     height = middle * F32(0.004)
     if look.pores > 0:
-        pits = look_up(noise_texture(6, 0.4, 5), u, v, 150, rng)
-        height = height - np.maximum(pits, 0) * F32(0.022 * look.pores)
-        rgb *= 1 - F32(0.05 * look.pores) * np.maximum(pits, 0)
+        pits = np.maximum(pits, 0)
+        height = height - pits * F32(0.016 * look.pores)
+        rgb *= 1 - F32(0.05 * look.pores) * pits
     if surface.tint is not None:
         rgb *= surface.tint
     return rgb, height
 
 
 def add_seeds(
-    look: Look, rgb: np.ndarray, height: np.ndarray, rotation: np.ndarray, extent: float, pixels: int, rng: Rng
+    look: Look,
+    surface: Surface,
+    rgb: np.ndarray,
+    height: np.ndarray,
+    rotation: np.ndarray,
+    extent: float,
+    pixels: int,
+    rng: Rng,
 ) -> np.ndarray:
     """Sink the seeds of a strawberry into its skin (golden-angle spiral); return the new height map."""
     k = np.arange(look.seeds) + 0.5
@@ -355,6 +428,7 @@ def add_seeds(
         wide, long = max(0.5, length * 0.55), max(0.6, length * max(0.4, facing[i]))
         cv2.ellipse(dimple, centre, (int(long * 26), int(wide * 30)), angle, 0, 360, 255, -1, cv2.LINE_AA, 4)
         cv2.ellipse(seed, centre, (int(long * 14), int(wide * 13)), angle, 0, 360, 255, -1, cv2.LINE_AA, 4)
+    dimple, seed = np.ascontiguousarray(dimple[surface.window]), seed[surface.window]
     pit = cv2.GaussianBlur(dimple, (0, 0), max(0.5, length * 0.3)).astype(F32) / F32(255)
     rgb *= 1 - F32(0.3) * pit
     mix(rgb, SEED_COLOUR * F32(rng.uniform(0.6, 1.1)), seed.astype(F32) * F32(rng.uniform(0.5, 0.95) / 255))
@@ -387,7 +461,7 @@ def light_surface(look: Look, surface: Surface, albedo: np.ndarray, height: np.n
     wrap = F32(0.15 + 0.35 * light.softness + 0.3 * look.translucent)
     facing = nx * lx + ny * ly + nz * lz
     diffuse = np.maximum(facing + wrap, 0) / (1 + wrap)
-    blurred = cv2.GaussianBlur(surface.depth, (0, 0), max(1.0, 0.12 * scale))
+    blurred = blur_wide(surface.depth, max(1.0, 0.12 * scale))
     occlusion = 1 - np.clip((blurred - surface.depth) * F32(0.9), 0, F32(0.55))
     half = np.array([lx, ly, lz + 1])
     half /= np.linalg.norm(half)
@@ -451,7 +525,7 @@ def draw_polygon(
     else:
         cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, 4)
     if soft > 0:
-        mask = cv2.GaussianBlur(mask, (0, 0), soft)
+        mask = blur_wide(mask, soft)
     paint = np.asarray(colour, F32)
     if gradient is not None:
         ramp = np.linspace(0, 1, width, dtype=F32)[None, :] + np.linspace(0, 1, height, dtype=F32)[:, None]
@@ -550,26 +624,28 @@ def render_fruit(look: Look, axis: np.ndarray, spin: float, radius: float, light
     radius : equatorial radius (round), half width (bunch) or half length (banana) in pixels.
     """
     extent = 1.35 + look.stem * 0.6 + max(0.0, look.height - 1.0) + (max(0.0, look.top[0]) if look.body == "round" else 0)
-    pixels = max(12, 2 * math.ceil(extent * radius))
+    pixels = RAY_PIXELS * max(12, math.ceil(2 * extent * radius / RAY_PIXELS))
     scale = pixels / (2 * extent)
     rotation = rotation_from(axis, spin)
     if look.body == "bunch":
         surface = bunch(look, rotation, extent, pixels, rng)
     elif look.body == "banana":
         implicit, along = tube(look, rng)
-        surface = trace(implicit, rotation, extent, pixels)
-        _place_on_arc(surface, rotation, extent, pixels, along)
+        surface = trace(implicit, rotation, extent, pixels // RAY_PIXELS)
+        _place_on_arc(surface, along)
+        surface = enlarge(surface, RAY_PIXELS)
     else:
-        surface = trace(star_radius(look, rng), rotation, extent, pixels)
+        surface = enlarge(trace(star_radius(look, rng), rotation, extent, pixels // RAY_PIXELS), RAY_PIXELS)
     albedo, height = paint_skin(look, surface, rng)
     if look.body == "banana":
         _dark_ends(surface, albedo, rng)
     if look.seeds:
-        height = add_seeds(look, albedo, height, rotation, extent, pixels, rng)
+        height = add_seeds(look, surface, albedo, height, rotation, extent, pixels, rng)
     lit = light_surface(look, surface, np.clip(albedo, 0.004, 1), height, scale, light)
-    canvas = np.ascontiguousarray(lit.transpose(1, 2, 0))
-    alpha = surface.alpha
-    patch = Patch(canvas, alpha, alpha.copy())
+    rgb, alpha = np.zeros((pixels, pixels, 3), F32), np.zeros((pixels, pixels), F32)
+    rgb[surface.window] = lit.transpose(1, 2, 0)
+    alpha[surface.window] = surface.alpha
+    patch = Patch(rgb, alpha, alpha.copy())
     if look.body != "banana":
         _dress(patch, look, rotation, extent, scale, light, rng)
     return patch
@@ -603,17 +679,14 @@ def _dress(patch: Patch, look: Look, rotation: np.ndarray, extent: float, scale:
         _draw_sepals(patch.rgb, patch.alpha, look, rotation, extent, scale, shade, rng)
 
 
-def _place_on_arc(surface: Surface, rotation: np.ndarray, extent: float, pixels: int, along: Callable[[np.ndarray], np.ndarray]) -> None:
+def _place_on_arc(surface: Surface, along: Callable[[np.ndarray], np.ndarray]) -> None:
     """Give a banana's surface the coordinates that the skin is painted by: its c is the position along the arc."""
-    x, y = pixel_grid(extent, pixels)
-    points = (
-        rotation[0][:, None, None] * x + rotation[1][:, None, None] * y + rotation[2][:, None, None] * surface.depth
-    )
-    t = np.clip(along(points), -1, 1)
-    turn = np.arctan2(points[2], surface.normal[0])
+    x, y, z = surface.points
+    t = np.clip(along(surface.points), -1, 1)
+    turn = np.arctan2(z, surface.normal[0])
     s = np.sqrt(np.maximum(1 - t * t, 0))
-    surface.direction = np.stack([s * np.cos(turn), t, s * np.sin(turn)]).astype(F32)
-    surface.texture = (x * F32(1.3), y * F32(1.3))
+    surface.direction = np.stack([s * np.cos(turn), t, s * np.sin(turn)])
+    surface.texture = ((x + z) * F32(1.3), (y - z) * F32(1.3))
 
 
 def _dark_ends(surface: Surface, albedo: np.ndarray, rng: Rng) -> None:
