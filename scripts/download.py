@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -91,6 +91,8 @@ def download(
     *,
     sha256: str | None = None,
     size: int | None = None,
+    check: Callable[[Path], None] | None = None,
+    mismatch: str = "if the file was changed on purpose, put the new hash in its place, else find another mirror",
 ) -> Download:
     """Fetch a file to *destination*, which appears only when it is whole and verified.
 
@@ -104,6 +106,8 @@ def download(
     destination : the file to write; its folder is made.
     sha256 : the expected hash, 64 hex digits or a prefix of at least 8 of them; None: not checked.
     size : the expected size in bytes; None: what the server declares is checked.
+    check : looks at the whole file before it gets its name, and raises UserError when it is not what it should be.
+    mismatch : what to do about a wrong sha256, for the message.
 
     Raises
     ------
@@ -117,7 +121,8 @@ def download(
     for url in urls:
         try:
             part = _fetch(url, destination, size)
-            digest = _verify(part, sha256, size)
+            digest = _verify(part, sha256, size, mismatch)
+            _examine(part, check)
         except SourceFailed as failure:
             failures.append(f"{shown(url)}: {one_line(failure)}")
             if len(urls) > 1:
@@ -160,7 +165,18 @@ def _check_arguments(urls: Sequence[str], sha256: str | None) -> None:
             raise UserError(f"sha256 {sha256!r}: expected 64 hexadecimal digits")
 
 
-def _verify(part: Path, sha256: str | None, size: int | None) -> str:
+def _examine(part: Path, check: Callable[[Path], None] | None) -> None:
+    """Let *check* look at the file; delete it and raise SourceFailed when it complains."""
+    if check is None:
+        return
+    try:
+        check(part)
+    except UserError as error:
+        _discard(part)
+        raise SourceFailed(f"{error}; the file was deleted") from error
+
+
+def _verify(part: Path, sha256: str | None, size: int | None, mismatch: str) -> str:
     """Return the sha256 of *part*; delete it and raise SourceFailed when it is not what was expected."""
     got_size = part.stat().st_size
     if size is not None and got_size != size:
@@ -170,8 +186,8 @@ def _verify(part: Path, sha256: str | None, size: int | None) -> str:
     if sha256 is not None and not digest.startswith(sha256.lower()):
         _discard(part)
         raise SourceFailed(
-            f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes); the file was deleted:"
-            " if the file was changed on purpose, put the new hash in its place, else find another mirror"
+            f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes);"
+            f" the file was deleted: {mismatch}"
         )
     return digest
 

@@ -1,0 +1,255 @@
+"""Bring the data set's archive here, whole and verified: from a url, its mirrors, a local path, or the sample."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import stat
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.console import UserError, run_cli
+from scripts.data.archives import sniff_format
+from scripts.data.image_paths import is_junk
+from scripts.download import download, megabytes, shown
+from scripts.files import atomic_path, sha256_of, write_text
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The section ``dataset.source`` of the settings: exactly one of url, path and sample."""
+
+    url: str | None = None
+    mirrors: tuple[str, ...] = ()
+    path: str | None = None
+    sample: dict[str, int] | None = None
+    sha256: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The source as the record names it: no password, no token, but another query is another source."""
+        if self.url:
+            query = urlsplit(self.url).query
+            return shown(self.url) + (f" (query {hashlib.sha256(query.encode()).hexdigest()[:12]})" if query else "")
+        return f"sample {json.dumps(self.sample, sort_keys=True)}" if self.sample is not None else str(self.path)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A known hash and the source that it belongs to."""
+
+    sha256: str
+    source: str
+
+
+def parse_source(text: str) -> Source:
+    """Return the source that *text*, the JSON of ``dataset.source``, describes; null counts as absent.
+
+    Raises
+    ------
+    UserError : no JSON, an unknown key, not exactly one of url, path and sample, or no sha256.
+    """
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--source is no JSON ({error}): give the section dataset.source") from error
+    if not isinstance(given, dict):
+        raise UserError("--source: expected a JSON object, the section dataset.source")
+    given = {key: value for key, value in given.items() if value is not None}
+    if unknown := sorted(set(given) - {"url", "mirrors", "path", "sample", "sha256"}):
+        raise UserError(f"dataset.source: unknown key {unknown[0]!r}; allowed: url, mirrors, path, sample, sha256")
+    kinds = [key for key in ("url", "path", "sample") if key in given]
+    if len(kinds) != 1:
+        raise UserError(
+            f"dataset.source: give exactly one of url, path and sample (found: {', '.join(kinds) or 'none'})"
+        )
+    sha256 = given.get("sha256")
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", str(sha256)):
+        raise UserError(f"dataset.source.sha256: expected 64 hexadecimal digits, not {sha256!r}")
+    return Source(
+        given.get("url"),
+        tuple(given.get("mirrors", ())),
+        given.get("path"),
+        given.get("sample"),
+        sha256.lower() if sha256 else None,
+    )
+
+
+def read_record(path: Path) -> Record | None:
+    """Return what an earlier fetch recorded, None when there is nothing, or nothing that can be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    found = re.match(r"([0-9a-f]{64})  [^\n]*\n(?:# source: ([^\n]*)\n)?", text)
+    return Record(found[1], found[2] or "") if found else None
+
+
+def format_record(record: Record, archive: str) -> str:
+    """Return the record as text that ``sha256sum -c`` reads; the source stands in a comment."""
+    return f"{record.sha256}  {archive}\n# source: {' '.join(record.source.split())}\n"
+
+
+def fetch(source: Source, output: Path, record: Path) -> None:
+    """Write the archive of *source* to *output* and its hash to *record*."""
+    known = read_record(record)
+    if known and known.source != source.name:
+        logger.info("%s belongs to another source (%s): recorded anew", record, known.source or "not named")
+        known = None
+    if source.url is not None:
+        digest = fetch_url(source, output, known, record)
+    else:
+        digest = take_over(source, output)
+        if known and known.sha256 != digest:
+            logger.info("%s changed since it was last read: its sha256 was %s", source.name, known.sha256)
+    write_text(record, format_record(Record(digest, source.name), output.name))
+    verb = "verified" if source.sha256 else "enforced from now on" if source.url and not known else "recorded"
+    logger.info("%s: %s, sha256 %s (%s, in %s)", output, megabytes(output.stat().st_size), digest, verb, record)
+
+
+def fetch_url(source: Source, output: Path, known: Record | None, record: Path) -> str:
+    """Fetch by http(s), against the sha256 that was given or else recorded, and return the sha256."""
+    assert source.url is not None
+    expected = source.sha256 or (known.sha256 if known else None)
+    if expected and output.is_file() and sha256_of(output) == expected:
+        logger.info("%s is there already", output)
+        return expected
+    mismatch = (
+        "dataset.source.sha256 names another file: correct it, or find another mirror"
+        if source.sha256
+        else f"it is not the file of the first fetch; to accept it, delete {record} and fetch again"
+    )
+    result = download((source.url, *source.mirrors), output, sha256=expected, check=_check_archive, mismatch=mismatch)
+    return result.sha256
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what is no archive at once: login pages of networks are served as 200, too."""
+    try:
+        sniff_format(path)
+    except UserError as error:
+        raise UserError(f"the server sent {str(error).partition(': ')[2]}") from error
+
+
+def take_over(source: Source, output: Path) -> str:
+    """Write a local archive, a folder or the sample to *output* and return its sha256.
+
+    A local archive is hard-linked where that is possible, since data sets are large and disks have quotas.
+    """
+    with atomic_path(output) as temporary:
+        if source.sample is not None:
+            # Here, not above: rendering needs OpenCV, fetching does not.
+            from scripts.data.render_sample import write_archive
+
+            write_archive(temporary, **source.sample)
+        else:
+            path = Path(str(source.path)).expanduser()
+            if path.is_dir():
+                pack_folder(path, temporary, output)
+            elif path.is_file():
+                sniff_format(path)
+                _link_or_copy(path, temporary)
+            else:
+                raise UserError(f"dataset.source.path: no such file or folder: {path}")
+        digest = sha256_of(temporary)
+        if source.sha256 and digest != source.sha256:
+            raise UserError(
+                f"{source.name}: wrong sha256: expected {source.sha256}, got {digest}:"
+                " correct dataset.source.sha256, or bring the right file"
+            )
+    return digest
+
+
+def _link_or_copy(path: Path, target: Path) -> None:
+    try:
+        os.link(path.resolve(), target)
+        # atomic_path opens it for writing to sync it: not every file that can be read can be.
+        if not os.access(target, os.W_OK):
+            target.unlink()
+            raise PermissionError
+    except OSError:  # another file system, a file of someone else's
+        shutil.copyfile(path, target)
+
+
+def pack_folder(folder: Path, target: Path, output: Path) -> None:
+    """Write the files of *folder* as an uncompressed tar, the same bytes for the same files: names sorted, no times,
+    owners or rights, nothing hidden. Links to files are followed; what is no file is left out and counted.
+    """
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"dataset.source.path: {folder} holds {output} itself: give the folder of the images only")
+    left_out: Counter[str] = Counter()
+    count = 0
+    # GNU format: names are stored as the bytes that they are, of any length; sizes of any magnitude.
+    with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
+        for path in _walk(folder, left_out):
+            with open(path, "rb") as file:
+                entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                entry.size = os.fstat(file.fileno()).st_size
+                try:
+                    tar.addfile(entry, file)
+                except OSError as error:
+                    if error.errno is not None:
+                        raise
+                    raise UserError(f"{path} shrank while it was read: fetch again when nobody writes there") from error
+            count += 1
+    for reason, number in sorted(left_out.items()):
+        logger.info("left out %d of %s: %s", number, folder, reason)
+    if not count:
+        raise UserError(f"dataset.source.path: no files in {folder}")
+    logger.info("packed %d files of %s", count, folder)
+
+
+def _walk(folder: Path, left_out: Counter[str], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
+    """Yield the files below *folder* in the order of their bytes, through links but not in circles."""
+    status = folder.stat()
+    above = above | {(status.st_dev, status.st_ino)}
+    for path in sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name)):
+        if is_junk([path.name]):
+            left_out["junk (hidden files, __MACOSX, Thumbs.db and the like)"] += 1
+            continue
+        try:
+            status = path.stat()
+        except OSError:
+            left_out["links to nothing"] += 1
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) in above:
+                left_out["links to a folder above"] += 1
+            else:
+                yield from _walk(path, left_out, above)
+        elif stat.S_ISREG(status.st_mode):
+            yield path
+        else:
+            left_out["pipes, sockets or devices"] += 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--source", required=True, metavar="JSON", help='the section dataset.source, such as \'{"url": "https://..."}\''
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the archive to write")
+    parser.add_argument(
+        "--record", type=Path, required=True, help="file for the sha256, which is enforced at the next fetch of the url"
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Fetch one archive."""
+    fetch(parse_source(args.source), args.output, args.record)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

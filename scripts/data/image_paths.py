@@ -1,0 +1,202 @@
+"""Decide under which class, part and name an image of an archive goes: pure functions over names."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import posixpath
+import unicodedata
+from collections.abc import Sequence
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+#: How people call the parts of a data set, to how we call them.
+PARTS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+#: Folders and files that computers leave behind; everything hidden (a leading dot) is junk as well.
+JUNK = frozenset(
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
+)
+
+#: Longest name of a file in bytes (ext4, XFS, Lustre, NFS) and longest path below images/ (PATH_MAX is 4,096).
+LONGEST_NAME, LONGEST_PATH = 255, 1024
+NO_CLASS = "outside any class folder"
+NO_PART = "outside the train, val and test folders"
+
+#: The folders and the file name of one image.
+Parts = tuple[str, ...]
+
+
+def decode_names(names: Sequence[str | bytes]) -> list[str]:
+    """Return names as text; those of unknown encoding are all UTF-8, or else GB18030 (which holds GBK).
+
+    One decision for the whole archive, since about one in fifty Chinese words of two characters is, in GBK, valid
+    UTF-8 by chance. Only where neither fits all names, each is decoded by itself; bytes that fit nothing become
+    surrogates, which :func:`safe_component` writes as %XX.
+    """
+    unknown = [name for name in names if isinstance(name, bytes)]
+    for encoding in ("utf-8", "gb18030"):
+        if all(decodes(name, encoding) for name in unknown):
+            return [name if isinstance(name, str) else name.decode(encoding) for name in names]
+
+    def alone(name: bytes) -> str:
+        encoding = next((e for e in ("utf-8", "gb18030") if decodes(name, e)), None)
+        return name.decode(encoding) if encoding else name.decode("utf-8", "surrogateescape")
+
+    return [name if isinstance(name, str) else alone(name) for name in names]
+
+
+def decodes(name: bytes, encoding: str) -> bool:
+    """Tell whether *name* is valid in *encoding*."""
+    try:
+        name.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def safe_component(name: str) -> str:
+    """Return one part of a path so that it can stand in a line of text and be a file's name.
+
+    Percent-encoded: control characters, line and paragraph separators, signs that turn the direction of writing,
+    white space at the ends, the backslash, and bytes of no encoding. Longer than a file system takes: cut, with a
+    hash of the whole name. Everything else (quotes, ``$(...)``, ``<script>``, Chinese) stays.
+    """
+    inner = name.strip()
+    begin = len(name) - len(name.lstrip()) if inner else len(name)
+    end = begin + len(inner)
+    encoded = "".join(
+        char if begin <= place < end and _stays(char) else _percent(char) for place, char in enumerate(name)
+    )
+    return shorten(encoded)
+
+
+def _stays(char: str) -> bool:
+    if char == "\\" or char == "\ufeff" or unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs"):
+        return False
+    return unicodedata.bidirectional(char) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def _percent(char: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
+
+
+def shorten(name: str, limit: int = LONGEST_NAME, ending: str = "") -> str:
+    """Return *name* in at most *limit* bytes, *ending* before its suffix; what is cut leaves 8 digits of its hash."""
+    stem, suffix = posixpath.splitext(name)
+    if len(suffix.encode()) > 16:
+        stem, suffix = name, ""
+    if len((stem + ending + suffix).encode()) > limit:
+        ending = f"~{hashlib.sha256(name.encode()).hexdigest()[:8]}{ending}"
+        room = limit - len((ending + suffix).encode())
+        stem = stem.encode()[:room].decode("utf-8", "ignore").rstrip()
+    return stem + ending + suffix
+
+
+def is_junk(components: Sequence[str]) -> bool:
+    """Tell whether a path lies in, or is, what computers leave behind."""
+    return any(part.startswith(".") or part.lower() in JUNK for part in components)
+
+
+def is_image(name: str) -> bool:
+    """Tell whether a file is an image by its name."""
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def find_layout(paths: Sequence[Parts]) -> list[Parts | str]:
+    """Return for each image where it goes, ([part,] class, ..., file), or the reason why it is left out.
+
+    The folders that all images share are stripped. Where what is left are folders called train, val or test (or
+    the like), with class folders inside, they are the parts; else the first folders are the classes (a vehicle data
+    set may well have a class *train*). Parts inside class folders are turned round.
+
+    Parameters
+    ----------
+    paths : folders and file name of each image, as they lie in the archive.
+    """
+    paths = _strip_shared(paths)
+    if _are_parts(paths):
+        parts = [_part(path[0]) if len(path) > 1 else None for path in paths]
+        inside = iter(_strip_shared([path[1:] for path, part in zip(paths, parts, strict=True) if part]))
+        return [NO_PART if part is None else _in_class((part,), next(inside)) for part in parts]
+    if _are_classes_of_parts(paths):
+        return [(PARTS[path[1].lower()], path[0], *path[2:]) if len(path) > 2 else NO_CLASS for path in paths]
+    return [_in_class((), path) for path in paths]
+
+
+def _part(folder: str) -> str | None:
+    return PARTS.get(folder.lower())
+
+
+def _in_class(before: Parts, path: Parts) -> Parts | str:
+    return before + path if len(path) > 1 else NO_CLASS
+
+
+def _strip_shared(paths: Sequence[Parts]) -> list[Parts]:
+    """Remove the leading folders that all images share, unless that leaves no folder: then it is the only class.
+
+    Images that lie directly in one of those folders (a cover, a sample picture) do not keep it.
+    """
+    depth = 0
+    while True:
+        folders = {path[depth] for path in paths if len(path) > depth + 1}
+        if len(folders) != 1:
+            break
+        depth += 1
+    if not folders:
+        depth = min((len(path) - 2 for path in paths if len(path) > 1), default=0)
+    return [path[depth:] or path[-1:] for path in paths]
+
+
+def _are_parts(paths: Sequence[Parts]) -> bool:
+    """Tell whether the first folders are parts: all are called so; or train with class folders, and another one."""
+    folders = {path[0] for path in paths if len(path) > 1}
+    named = {part for folder in folders if (part := _part(folder))}
+    if folders and all(_part(folder) for folder in folders):
+        return True
+    train_has_classes = any(len(path) > 2 and _part(path[0]) == "train" for path in paths)
+    return train_has_classes and len(named) > 1
+
+
+def _are_classes_of_parts(paths: Sequence[Parts]) -> bool:
+    """Tell whether each class folder holds nothing but train, val and test folders."""
+    inside = [_part(path[1]) if len(path) > 2 else None for path in paths if len(path) > 1]
+    return bool(inside) and None not in inside and "train" in inside
+
+
+class Taken:
+    """The names given so far: a second file of the same name gets ``~2``, a third ``~3``."""
+
+    def __init__(self) -> None:
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+
+    def take(self, components: Sequence[str]) -> str:
+        """Return the path for *components*, which nothing else has."""
+        whole = "/".join(components)
+        if len(whole.encode()) > LONGEST_PATH:  # part and class stay; the folders below them go
+            digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
+            kept = 2 if components[0] in PARTS.values() and len(components) > 2 else 1
+            components = [*components[:kept], f"long~{digest}{posixpath.splitext(components[-1])[1]}"]
+        path = ""
+        for folder in components[:-1]:
+            path = self._free(path, folder, self.files)
+            self.folders.add(path)
+        path = self._free(path, components[-1], self.files, self.folders)
+        self.files.add(path)
+        return path
+
+    @staticmethod
+    def _free(folder: str, name: str, *taken: set[str]) -> str:
+        """Return *name* in *folder*, numbered where one of *taken* holds it."""
+        candidate = posixpath.join(folder, name)
+        numbers = itertools.count(2)
+        while any(candidate in names for names in taken):
+            candidate = posixpath.join(folder, shorten(name, ending=f"~{next(numbers)}"))
+        return candidate
