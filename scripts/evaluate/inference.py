@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import pickle
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from scripts.console import UserError, one_line
+from scripts.train.checkpoint_file import UNREADABLE, printable
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
@@ -123,9 +123,10 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         raise UserError(f"{path}: no such checkpoint; train the run first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        logger.debug("torch.load: %s", error)
-        raise UserError(f"{path}: not a checkpoint of plain tensors, or a broken one; train the run again") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path}: damaged, or no checkpoint of plain tensors ({printable(error)}); train the run again"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no weights; give the best.pth of a run")
     weights = content.get("state_dict", content)

@@ -67,13 +67,14 @@ def main(args: argparse.Namespace) -> None:
     def rows() -> Iterator[tuple[str, int, np.ndarray]]:
         for batch in iterate(model, dataset, args.batch_size, args.workers, device):
             for index, reason in batch.failures:
-                raise UserError(f"{args.images / _name(dataset, index)}: {reason}; repair it or leave it out of the data")
+                image = args.images / _name(dataset, index)
+                raise UserError(f"{image}: {reason}; repair it or leave it out of the data")
             if batch.probabilities.shape[1] != len(classes):
                 outputs = batch.probabilities.shape[1]
                 raise UserError(f"{args.config}: the model knows {outputs} classes, {args.classes} has {len(classes)}")
             for index, probabilities in zip(batch.indices, batch.probabilities, strict=True):
                 if not np.isfinite(probabilities).all():
-                    raise UserError(f"{args.checkpoint}: predicts NaN; the training went wrong, lower the learning rate")
+                    raise UserError(f"{args.checkpoint}: predicts NaN: its training diverged; lower the learning rate")
                 yield _name(dataset, index), int(dataset.data_infos[index]["gt_label"]), probabilities
 
     write_predictions(args.output, classes, rows())

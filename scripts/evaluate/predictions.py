@@ -36,9 +36,7 @@ class Predictions:
     classes: list[str]
 
 
-def write_predictions(
-    path: Path, classes: Sequence[str], rows: Iterable[tuple[str, int, np.ndarray]]
-) -> None:
+def write_predictions(path: Path, classes: Sequence[str], rows: Iterable[tuple[str, int, np.ndarray]]) -> None:
     """Write one row an image, atomically.
 
     Parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import logging
 import sys
@@ -20,6 +19,7 @@ from scripts.files import atomic_path, write_text
 from scripts.report import html
 from scripts.report.text import display_width, pad
 from scripts.report.train_log import read_train_log
+from scripts.train.config_file import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ OF_TEST_IMAGES = "Wilson over test images"
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report.compare_runs", description=__doc__)
-    parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", help="results/<dataset>/<experiment>/seed<k> ...")
+    parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", help="folders of runs: .../<experiment>/seed<k>")
     parser.add_argument("--leaderboard", type=Path, metavar="FILE", help="leaderboard.csv")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="leaderboard.svg")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the leaderboard as a self-contained page, if wanted")
@@ -56,14 +56,16 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
     log = read_train_log(folder / "train_log.csv")
-    seconds = float(log[["train_seconds", "val_seconds"]].sum().sum())
+    train_seconds = float(log["train_seconds"].sum())
+    busy = train_seconds + float(log["val_seconds"].sum())
     device, gpus = device_of(folder / "config.py")
     return run | {
         "accuracy_top1_low": low,
         "accuracy_top1_high": high,
         "val_accuracy_best": log["val_accuracy"].max(),
-        "train_seconds": seconds,
-        "gpu_seconds": {"cuda": seconds * gpus, "cpu": 0.0}.get(device, np.nan),
+        "train_seconds": train_seconds,
+        # A card is held while the model is validated too; a run on a CPU took none.
+        "gpu_seconds": {"cuda": busy * gpus, "cpu": 0.0}.get(device, np.nan),
         "images_per_second": _throughput(log),
     }
 
@@ -76,21 +78,9 @@ def _throughput(log: pd.DataFrame) -> float:
 
 
 def device_of(config: Path) -> tuple[str, int]:
-    """Return the ``device`` (cpu, cuda, or "" where unknown) and the number of GPUs that config.py names.
-
-    The file is read as text and not run: importing mmcv for two literals would take seconds.
-    """
-    if not config.is_file():
-        return "", 1
-    values: dict[str, Any] = {}
-    for node in ast.parse(config.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                values[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:  # an expression
-                continue
-    gpus = values.get("gpus") or len(values.get("gpu_ids") or [0])
-    return str(values.get("device", "")), int(gpus)
+    """Return the device that config.py trains on (cpu, cuda, or "" where there is no such file) and how many."""
+    runner = read_config(config).get("runner", {}) if config.is_file() else {}
+    return str(runner.get("device", "")), int(runner.get("gpus", 1))
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
@@ -142,8 +132,8 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path}: no such file; it is written when a run has finished")
     try:
-        table = pd.read_csv(path, encoding="utf-8", dtype={"experiment": str, "n_test": str}, keep_default_na=True,
-                            na_filter=True, converters={"experiment": str})  # fmt: skip
+        # A converter, unlike a dtype, keeps an experiment called NA from becoming a missing value.
+        table = pd.read_csv(path, encoding="utf-8", converters={"experiment": str, "n_test": str})
         _cells(table)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not a leaderboard ({error}); run it again") from error

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,7 +29,7 @@ SHARE_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1)
 #: Columns that a name may take beside a figure.
 NAME_WIDTH = 22
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a class may be called $x$
     "svg.fonttype": "path",  # shows on machines without the font
     "svg.hashsalt": "mimflow",  # the same numbers give the same bytes

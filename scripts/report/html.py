@@ -42,12 +42,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequenc
     head = "<tr>" + "".join(f"<th>{escape(name)}</th>" for name in header) + "</tr>\n" if header else ""
     title = f"<caption>{escape(caption)}</caption>\n" if caption else ""
     body = "\n".join(
-        "<tr>"
-        + "".join(
-            _cell(cell, place in numbers) for place, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
+        "<tr>" + "".join(_cell(cell, place in numbers) for place, cell in enumerate(row)) + "</tr>" for row in rows
     )
     return f"<table>\n{title}{head}{body}\n</table>"
 

@@ -1,4 +1,4 @@
-"""Names in columns and figures: how wide a text is, where Chinese characters take two columns, and how to shorten it."""
+"""Names in columns and figures: how wide a text is (Chinese characters take two columns), and how to shorten it."""
 
 from __future__ import annotations
 
