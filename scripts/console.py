@@ -46,10 +46,14 @@ def configure_logging(log: Path | None) -> None:
     terminal = logging.StreamHandler(sys.stderr)
     terminal.setLevel(logging.INFO)
     terminal.setFormatter(logging.Formatter("%(message)s"))
+    # Warnings of libraries are for the log: no user can act on mmcv's notice of its own next version.
+    logging.captureWarnings(True)
+    terminal.addFilter(lambda record: record.name != "py.warnings")
     root.addHandler(terminal)
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(log, mode="w", encoding="utf-8")
+        log.write_bytes(b"")  # emptied here and appended to, so that a child process may write to it as well
+        file = logging.FileHandler(log, mode="a", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
         # Chatty libraries fill a log that people must read.

@@ -29,6 +29,8 @@ from scripts.mmcls_plugins.sampler import EpochSampler
 
 #: Exit status of a trainer that was asked to stop, saved its state and can go on (EX_TEMPFAIL of sysexits.h).
 EXIT_STOPPED = 75
+#: Environment variable with the process id of train_model, which must not be outlived.
+PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
 #: Columns of train_log.csv, one row an epoch.
 LOG_COLUMNS = (
     "epoch",
@@ -66,6 +68,7 @@ class ReproducibleRunner(EpochBasedRunner):
     checkpoint_minutes : longest time between two saved states.
     keep_states : how many states are kept.
     deterministic : ask torch for deterministic kernels; an operation that has none is named in the log.
+    device : where the config means to train. mmcls falls back to the CPU silently where torch finds no GPU.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class ReproducibleRunner(EpochBasedRunner):
         checkpoint_minutes: float = 5.0,
         keep_states: int = 2,
         deterministic: bool = True,
+        device: str = "cpu",
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -83,6 +87,9 @@ class ReproducibleRunner(EpochBasedRunner):
             torch.use_deterministic_algorithms(True, warn_only=True)
             torch.backends.cudnn.benchmark = False
         self.folder = Path(self.work_dir or ".")
+        actual = next(self.model.parameters()).device.type
+        if actual != device:
+            self._fail(f"this config is for device {device}, but it would train on {actual}: `make doctor` says why")
         self.seed = int((self.meta or {}).get("seed") or 0)
         self.states = checkpoints.StateStore(self.folder / "states", keep_states)
         self.checkpoint_seconds = 60 * checkpoint_minutes
@@ -92,7 +99,8 @@ class ReproducibleRunner(EpochBasedRunner):
         self.best: dict[str, Any] | None = None
         self.stage = "train"
         self._inner_iter: int = 0
-        self._stop_signal: int | None = None
+        self._stop_reason: str | None = None
+        self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
         self._loss_sum = self._loss_count = self._train_seconds = 0.0
         self._saved_at = self._progress_at = time.monotonic()
 
@@ -166,11 +174,12 @@ class ReproducibleRunner(EpochBasedRunner):
             now = time.monotonic()
             self._train_seconds, started = self._train_seconds + now - started, now
             self._write_progress()
-            if self._stop_signal or now - self._saved_at > self.checkpoint_seconds:
+            if self._must_stop() or now - self._saved_at > self.checkpoint_seconds:
                 self._save_state()
                 self._stop_if_asked()
         # Logger hooks see the epoch's last iteration as mmcv shows it: 0-based, before the epoch is counted.
         self._inner_iter = len(data_loader) - 1
+        sampler.set_position(self._epoch)  # a hook that reads the loader again (PreciseBN) sees the whole epoch
         self.call_hook("after_train_epoch")
         self._inner_iter = len(data_loader)
 
@@ -311,7 +320,7 @@ class ReproducibleRunner(EpochBasedRunner):
         """Turn SIGTERM and SIGINT into a request that is met at the end of the iteration."""
 
         def notice(number: int, _frame: FrameType | None) -> None:
-            self._stop_signal = number
+            self._stop_reason = signal.Signals(number).name
 
         previous = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -320,12 +329,18 @@ class ReproducibleRunner(EpochBasedRunner):
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
+    def _must_stop(self) -> bool:
+        """Tell whether a signal came, or train_model, which nobody can signal any more, was killed."""
+        if self._parent and not _is_alive(self._parent):
+            self._stop_reason = self._stop_reason or "the end of train_model"
+        return self._stop_reason is not None
+
     def _stop_if_asked(self, save: bool = False) -> None:
-        if self._stop_signal is None:
+        if not self._must_stop():
             return
         if save:
             self._save_state()
-        self.logger.info("stopped by %s; the state is saved", signal.Signals(self._stop_signal).name)
+        self.logger.info("stopped by %s; the state is saved", self._stop_reason)
         raise SystemExit(EXIT_STOPPED)
 
     def _fail(self, message: str) -> NoReturn:
@@ -370,6 +385,16 @@ class ReproducibleRunner(EpochBasedRunner):
         temporary = self.folder / "progress.json.tmp"
         temporary.write_text(json.dumps(progress))
         os.replace(temporary, self.folder / "progress.json")
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _first(value: Any) -> float:

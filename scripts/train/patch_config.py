@@ -1,0 +1,231 @@
+"""Write a run's config.py: a base config of mmcls's model zoo, made for the user's images, that plain mim can train."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.console import UserError, run_cli
+from scripts.files import read_lines
+from scripts.settings import Experiment
+from scripts.train import config_patches as patches
+from scripts.train import model_zoo
+from scripts.train.config_file import write_config
+
+logger = logging.getLogger(__name__)
+
+#: The published tutorial's values (facts of the tutorial: README, "Where the numbers come from").
+TUTORIAL_EPOCHS = 5
+TUTORIAL_BATCH_SIZE = 32
+TUTORIAL_LEARNING_RATE = 0.005  # for MobileNetV2 and a batch of 32; it is not 0.045 / 8
+TUTORIAL_WORKERS = 2
+
+
+def build_config(
+    base: patches.Config,
+    experiment: Experiment,
+    *,
+    classes: Sequence[str],
+    n_train: int,
+    images: str,
+    splits: str,
+    checkpoint: str | None,
+    seed: int,
+    device: str,
+) -> patches.Config:
+    """Return the complete config of one run as plain values.
+
+    Parameters
+    ----------
+    base : the base config, resolved (no ``_base_`` left).
+    experiment : the user's settings.
+    classes : class names in label order.
+    n_train : training images; their number gives the steps of an epoch.
+    images, splits : folders, relative to the repository root.
+    checkpoint : weights to start from, or None to train from scratch.
+    seed : the run's seed.
+    device : ``cpu`` or ``cuda``, resolved.
+
+    Raises
+    ------
+    UserError : a batch larger than the data, an override of a key that does not exist, a base that cannot be used.
+    """
+    _refuse_foreign_bases(base)
+    epochs = TUTORIAL_EPOCHS if experiment.epochs == "auto" else experiment.epochs
+    batch_size = TUTORIAL_BATCH_SIZE if experiment.batch_size == "auto" else experiment.batch_size
+    if batch_size > n_train:
+        raise UserError(
+            f"batch_size: {batch_size} is larger than the {n_train} training images: set it to {n_train} or less"
+        )
+    iterations = epochs * math.ceil(n_train / batch_size)
+    base_epochs = base["runner"]["max_epochs"]
+    base_batch = model_zoo.base_batch_size(experiment.base_config) or batch_size
+    base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
+
+    config = {key: patches.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
+    patches.patch_model(config["model"], len(classes))
+    train_pipeline, test_pipeline = patches.pipelines(base["data"])
+    if experiment.image_size != "auto":
+        scale = experiment.image_size / patches.input_size(test_pipeline)
+        patches.resize_pipeline(train_pipeline, scale)
+        patches.resize_pipeline(test_pipeline, scale)
+        patches.set_backbone_size(config["model"], experiment.image_size, patches.class_accepts)
+    config["data"] = {
+        "samples_per_gpu": batch_size,
+        "workers_per_gpu": TUTORIAL_WORKERS,
+        **patches.datasets(train_pipeline, test_pipeline, classes, images, splits, seed),
+    }
+    config["optimizer"]["lr"] = learning_rate(experiment, config, batch_size)
+    config["lr_config"] = patches.scale_schedule(config["lr_config"], base_epochs, epochs, base_iterations, iterations)
+    config["custom_hooks"] = patches.scale_hooks(config.get("custom_hooks") or [], base_iterations, iterations)
+    config.update(
+        custom_imports={"imports": ["scripts.mmcls_plugins"], "allow_failed_imports": False},
+        sampler={"type": "EpochSampler"},
+        runner={
+            "type": "ReproducibleRunner",
+            "max_epochs": epochs,
+            "threads": experiment.threads,
+            "deterministic": experiment.deterministic,
+            "device": device,
+        },
+        fp16=mixed_precision(experiment, base.get("fp16"), device),
+        evaluation={"interval": 1, "metric": "accuracy", "metric_options": {"topk": patches.top_k(len(classes))}},
+        checkpoint_config={"interval": 5},
+        log_config={"interval": 10, "hooks": [{"type": "TextLoggerHook"}]},
+        load_from=checkpoint,
+        resume_from=None,
+        workflow=[("train", 1)],
+        seed=seed,
+    )
+    config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
+    for key, value in experiment.overrides.items():
+        patches.apply_override(config, key, value, patches.class_accepts)
+    return config
+
+
+#: Read by attribute in mmcls's train.py or mmcv, so they must be there even where they are None.
+_KEPT_EMPTY = ("load_from", "resume_from", "optimizer_config")
+
+
+def _refuse_foreign_bases(base: patches.Config) -> None:
+    if "ipu_model_cfg" in base or base["runner"]["type"] != "EpochBasedRunner":
+        raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
+
+
+def learning_rate(experiment: Experiment, config: patches.Config, batch_size: int) -> float:
+    """Return the learning rate: the user's, the tutorial's for MobileNetV2, or the base's scaled linearly.
+
+    Linear scaling by the effective batch: Goyal et al. 2017, "Accurate, Large Minibatch SGD".
+    """
+    if experiment.learning_rate != "auto":
+        return experiment.learning_rate
+    if config["model"]["backbone"]["type"] == "MobileNetV2":
+        return TUTORIAL_LEARNING_RATE * batch_size / TUTORIAL_BATCH_SIZE
+    base_batch = model_zoo.base_batch_size(experiment.base_config)
+    assert base_batch is not None, "settings.py refuses auto where the base batch is unknown"
+    return config["optimizer"]["lr"] * batch_size / base_batch
+
+
+def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict[str, Any] | None:
+    """Return mmcls's ``fp16`` section: the base's or a dynamic loss scale on a GPU, none on a CPU.
+
+    Raises
+    ------
+    UserError : amp is asked for on a CPU.
+    """
+    if device == "cpu":
+        if experiment.amp is True:
+            raise UserError("amp: true needs a GPU, but this run is on the CPU: set amp: auto, or run it on a GPU")
+        return None
+    if experiment.amp == "auto":
+        return patches.plain(base_fp16) if base_fp16 else None
+    return {"loss_scale": "dynamic"} if experiment.amp else None
+
+
+def training_command(config_file: Path, seed: int, device: str, deterministic: bool) -> str:
+    """Return the command that trains a config by hand, from the repository root, into a work_dir of its own."""
+    words = ["mim", "train", "mmcls", str(config_file), "--gpus", "0" if device == "cpu" else "1"]
+    words += ["--work-dir", str(config_file.parent / "by_hand"), "--seed", str(seed)]
+    return shlex.join(words + (["--deterministic"] if deterministic else []))
+
+
+def resolve_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda``: the one thing that is read off the machine, and then stands in config.py.
+
+    Raises
+    ------
+    UserError : there is a GPU that torch cannot use; training on the CPU instead would waste hours unnoticed.
+    """
+    if device == "cpu":
+        return device
+    import torch  # late: it takes seconds, and --help should not
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda" or gpu_was_given(os.environ, [path.name for path in Path("/dev").glob("nvidia[0-9]*")]):
+        raise UserError(
+            f"device: {device}: torch {torch.__version__} cannot use this machine's GPU: `make doctor` says why;"
+            " to train on the CPU all the same, set device: cpu"
+        )
+    return "cpu"
+
+
+def gpu_was_given(environment: Mapping[str, str], devices: Sequence[str]) -> bool:
+    """Tell whether this process was given a GPU, by Slurm or by the machine's device files.
+
+    Parameters
+    ----------
+    environment : the process's. An empty CUDA_VISIBLE_DEVICES, or -1, takes all GPUs away.
+    devices : names of the GPU device files, as ``nvidia0``.
+    """
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return visible.strip() not in ("", "-1", "NoDevFiles")
+    return bool(devices or environment.get("SLURM_JOB_GPUS") or environment.get("SLURM_STEP_GPUS"))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.train.patch_config", description=__doc__)
+    parser.add_argument("--experiment", required=True, metavar="JSON", help="the experiment's section of the settings")
+    parser.add_argument("--seed", type=int, required=True, help="the run's seed")
+    parser.add_argument("--classes", type=Path, required=True, help="classes.txt")
+    parser.add_argument("--splits", type=Path, required=True, help="folder of train.txt, val.txt and test.txt")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--checkpoint", type=Path, help="weights to start from; without it, training starts at random")
+    parser.add_argument("--output", type=Path, required=True, help="config.py to write")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read the base config, patch it, write it."""
+    from mmcv import Config  # late: it takes seconds, and --help should not
+
+    experiment = Experiment.model_validate(json.loads(args.experiment))
+    base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
+    device = resolve_device(experiment.device)
+    config = build_config(
+        base,
+        experiment,
+        classes=read_lines(args.classes),
+        n_train=len(read_lines(args.splits / "train.txt")),
+        images=str(args.images),
+        splits=str(args.splits),
+        checkpoint=str(args.checkpoint) if args.checkpoint else None,
+        seed=args.seed,
+        device=device,
+    )
+    command = training_command(args.output, args.seed, device, experiment.deterministic)
+    write_config(args.output, config, command, experiment.base_config)
+    logger.info("%s: %s on %s", args.output, experiment.base_config, device)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
