@@ -372,7 +372,7 @@ class ReproducibleRunner(EpochBasedRunner):
             rate = self.records[-1]["images_per_second"] if rate is None else rate
         spent = sum(record["train_seconds"] + record["val_seconds"] for record in self.records) + self._train_seconds
         progress = {
-            "epoch": min(self._epoch + 1, self._max_epochs),
+            "epochs_done": len(self.records),
             "max_epochs": self._max_epochs,
             "iteration": self._iter,
             "max_iterations": self._max_iters,

@@ -155,7 +155,7 @@ class Progress:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.live = sys.stderr.isatty()
-        self.shown: tuple[Any, ...] = ()
+        self.shown = 0
 
     def update(self) -> None:
         """Show what progress.json says, if it is new."""
@@ -163,7 +163,7 @@ class Progress:
             state = json.loads(self.file.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return
-        key = (state["iteration"],) if self.live else (state["epoch"], state["val_accuracy"])
+        key = state["iteration"] if self.live else state["epochs_done"]
         if key == self.shown:
             return
         self.shown = key
@@ -182,7 +182,7 @@ class Progress:
 
 def progress_line(state: Mapping[str, Any]) -> str:
     """Return e.g. ``epoch 3/5  loss 0.412  val accuracy 91.2 %  27 images/s  48 s left``."""
-    parts = [f"epoch {state['epoch']}/{state['max_epochs']}"]
+    parts = [f"epoch {state['epochs_done']}/{state['max_epochs']}"]
     if state.get("loss") is not None:
         parts.append(f"loss {state['loss']:.3f}")
     if state.get("val_accuracy") is not None:

@@ -1,0 +1,323 @@
+# The whole experiment: data -> model -> training -> evaluation -> report. `snakemake --help`, README.md, docs/.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+# Snakemake merges `configfile:` with --configfile: with one, nothing of the demo may remain.
+if not workflow.overwrite_configfiles:
+
+    configfile: "configs/demo.yaml"
+
+
+from scripts.layout import layout_or_exit, use_this_python
+
+use_this_python()
+
+layout = layout_or_exit(config, workflow.configfiles)
+
+
+wildcard_constraints:
+    experiment="|".join(map(re.escape, layout.experiments)),
+    seed="[0-9]+",
+    checkpoint="[A-Za-z0-9._-]+",
+
+
+localrules:
+    all,
+    fetch_archive,
+    fetch_checkpoint,
+    compare_runs,
+
+
+rule all:
+    input:
+        layout.targets(),
+    message:
+        "everything that results/ is to hold"
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+rule fetch_archive:
+    input:
+        layout.local_source,
+    output:
+        layout.archive,
+    log:
+        f"{layout.logs}/fetch_archive.log",
+    params:
+        source=layout.source_json(),
+        record=f"{layout.dataset}/archive.sha256",
+    message:
+        "fetching the archive of {layout.dataset}"
+    shell:
+        "python -m scripts.data.fetch_archive --source {params.source:q} --output {output:q} --record {params.record:q}"
+        " --log {log:q}"
+
+
+rule unpack_archive:
+    input:
+        layout.archive,
+    output:
+        directory(f"{layout.dataset}/images"),
+    log:
+        f"{layout.logs}/unpack_archive.log",
+    message:
+        "unpacking {input}"
+    shell:
+        "python -m scripts.data.unpack_archive --archive {input:q} --output {output:q} --log {log:q}"
+
+
+rule split_dataset:
+    input:
+        rules.unpack_archive.output,
+    output:
+        train=f"{layout.dataset}/splits/train.txt",
+        val=f"{layout.dataset}/splits/val.txt",
+        test=f"{layout.dataset}/splits/test.txt",
+        classes=f"{layout.dataset}/classes.txt",
+    log:
+        f"{layout.logs}/split_dataset.log",
+    params:
+        split=layout.settings.dataset.split,
+        classes=layout.classes_option(),
+        folder=f"{layout.dataset}/splits",
+    message:
+        "splitting {input} into train, val and test"
+    shell:
+        "python -m scripts.data.split_dataset --images {input:q} --val {params.split.val} --test {params.split.test}"
+        " --seed {params.split.seed} {params.classes} --output {params.folder:q} --class-list {output.classes:q}"
+        " --log {log:q}"
+
+
+# --- model ------------------------------------------------------------------------------------------------------------
+
+
+rule fetch_checkpoint:
+    output:
+        layout.checkpoint,
+    log:
+        "logs/checkpoints/{checkpoint}.log",
+    params:
+        checkpoint=layout.checkpoint_json,
+        base_config=layout.checkpoint_base,
+    message:
+        "fetching pretrained weights: {wildcards.checkpoint}"
+    shell:
+        "python -m scripts.train.fetch_checkpoint --checkpoint {params.checkpoint:q} --base-config {params.base_config:q}"
+        " --output {output:q} --log {log:q}"
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+rule patch_config:
+    input:
+        classes=rules.split_dataset.output.classes,
+        train=rules.split_dataset.output.train,
+        checkpoint=layout.checkpoint_of,
+    output:
+        f"{layout.run}/config.py",
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/patch_config.log",
+    params:
+        experiment=layout.experiment_json,
+        checkpoint=layout.checkpoint_option,
+        images=f"{layout.dataset}/images",
+        splits=f"{layout.dataset}/splits",
+    message:
+        "writing the config of {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.train.patch_config --experiment {params.experiment:q} --seed {wildcards.seed}"
+        " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
+        " --output {output:q} --log {log:q}"
+
+
+rule train_model:
+    input:
+        config=rules.patch_config.output,
+        splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],
+        checkpoint=layout.checkpoint_of,
+    output:
+        best=f"{layout.run}/best.pth",
+        last=f"{layout.run}/last.pth",
+        log=f"{layout.run}/train_log.csv",
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/train_model.log",
+    threads: lambda wildcards: layout.experiment(wildcards).threads
+    resources:
+        gpu=layout.gpus,
+    params:
+        # Never an output: Snakemake deletes outputs before a rerun, and training goes on from what is in here.
+        work_dir=f"{layout.run}/work",
+        record=f"{layout.dataset}/archive.sha256",
+    message:
+        "training {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.train.train_model --config {input.config:q} --seed {wildcards.seed}"
+        " --work-dir {params.work_dir:q} --best {output.best:q} --last {output.last:q} --train-log {output.log:q}"
+        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --log {log:q}"
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+rule predict_images:
+    input:
+        config=rules.patch_config.output,
+        checkpoint=rules.train_model.output.best,
+        split=rules.split_dataset.output.test,
+        classes=rules.split_dataset.output.classes,
+    output:
+        f"{layout.run}/predictions.csv",
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/predict_images.log",
+    threads: lambda wildcards: layout.experiment(wildcards).threads
+    resources:
+        gpu=layout.gpus,
+    params:
+        images=f"{layout.dataset}/images",
+    message:
+        "predicting the test split with {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.evaluate.predict_images --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        " --images {params.images:q} --split {input.split:q} --classes {input.classes:q} --output {output:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule evaluate_model:
+    input:
+        rules.predict_images.output,
+    output:
+        metrics=f"{layout.run}/metrics.json",
+        per_class=report(
+            f"{layout.run}/per_class.csv",
+            caption="scripts/report/captions/per_class.rst",
+            category="Runs",
+            subcategory="{experiment}",
+            labels={"seed": "{seed}", "what": "metrics of each class"},
+        ),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/evaluate_model.log",
+    params:
+        dataset=layout.settings.dataset.name,
+    message:
+        "evaluating {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.evaluate.evaluate_model --predictions {input:q} --dataset {params.dataset:q}"
+        " --experiment {wildcards.experiment:q} --seed {wildcards.seed} --metrics {output.metrics:q}"
+        " --per-class {output.per_class:q} --log {log:q}"
+
+
+rule plot_confusion_matrix:
+    input:
+        rules.predict_images.output,
+    output:
+        report(
+            f"{layout.run}/figures/confusion_matrix.svg",
+            caption="scripts/report/captions/confusion_matrix.rst",
+            category="Runs",
+            subcategory="{experiment}",
+            labels={"seed": "{seed}", "what": "confusion matrix"},
+        ),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_confusion_matrix.log",
+    message:
+        "drawing the confusion matrix of {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.report.plot_confusion_matrix --predictions {input:q} --output {output:q}"
+        " --title '{wildcards.experiment}, seed {wildcards.seed}' --log {log:q}"
+
+
+rule plot_training_curves:
+    input:
+        rules.train_model.output.log,
+    output:
+        report(
+            f"{layout.run}/figures/training_curves.svg",
+            caption="scripts/report/captions/training_curves.rst",
+            category="Runs",
+            subcategory="{experiment}",
+            labels={"seed": "{seed}", "what": "training curves"},
+        ),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_training_curves.log",
+    message:
+        "drawing the training curves of {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.report.plot_training_curves --train-log {input:q} --output {output:q}"
+        " --title '{wildcards.experiment}, seed {wildcards.seed}' --log {log:q}"
+
+
+# --- report -----------------------------------------------------------------------------------------------------------
+
+
+rule record_provenance:
+    input:
+        archive=layout.archive,
+        classes=rules.split_dataset.output.classes,
+        splits=[rules.split_dataset.output[name] for name in ("train", "val", "test")],
+        config=rules.patch_config.output,
+        checkpoint=layout.checkpoint_of,
+        best=rules.train_model.output.best,
+        metrics=rules.evaluate_model.output.metrics,
+    output:
+        json=f"{layout.run}/provenance.json",
+        html=report(
+            f"{layout.run}/provenance.html",
+            caption="scripts/report/captions/provenance.rst",
+            category="Runs",
+            subcategory="{experiment}",
+            labels={"seed": "{seed}", "what": "config and environment"},
+        ),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/record_provenance.log",
+    params:
+        run=layout.run,
+        splits=f"{layout.dataset}/splits",
+        record=f"{layout.dataset}/archive.sha256",
+        checkpoint=layout.checkpoint_option,
+        settings=layout.experiment_json,
+    message:
+        "recording where the numbers of {wildcards.experiment}, seed {wildcards.seed} come from"
+    shell:
+        "python -m scripts.report.record_provenance --run-dir {params.run:q} --archive {input.archive:q}"
+        " --archive-record {params.record:q} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
+        " --config {input.config:q} --settings {params.settings:q} --output {output.json:q} --html {output.html:q}"
+        " --log {log:q}"
+
+
+rule compare_runs:
+    input:
+        metrics=layout.runs("metrics.json"),
+        logs=layout.runs("train_log.csv"),
+        provenance=layout.runs("provenance.json"),
+    output:
+        csv=f"{layout.dataset}/leaderboard.csv",
+        html=report(
+            f"{layout.dataset}/leaderboard.html",
+            caption="scripts/report/captions/leaderboard.rst",
+            category="Leaderboard",
+            labels={"what": "table"},
+        ),
+        figure=report(
+            f"{layout.dataset}/figures/leaderboard.svg",
+            caption="scripts/report/captions/leaderboard_figure.rst",
+            category="Leaderboard",
+            labels={"what": "figure"},
+        ),
+    log:
+        f"{layout.logs}/compare_runs.log",
+    params:
+        runs=layout.runs(),
+    message:
+        "comparing the runs of {layout.dataset}"
+    shell:
+        "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
+        " --figure {output.figure:q} --html {output.html:q} --log {log:q}"
+
+
+onsuccess:
+    # In braces, since Snakemake formats a shell line, and JSON is full of braces.
+    shell("{report}", report=layout.report_command(config, workflow.dag_settings.until))

@@ -1,0 +1,126 @@
+"""Which file lies where, and what each rule is told: the questions that the Snakefile asks of the settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NoReturn
+
+from scripts.console import UserError
+from scripts.settings import Experiment, Settings, load_settings
+
+
+class Layout:
+    """The files of one configuration below results/.
+
+    ``run`` and ``checkpoint`` are Snakemake patterns: they hold the wildcards {experiment}, {seed} and {checkpoint}.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        name = settings.dataset.name
+        self.dataset = f"results/{name}"
+        self.archive = f"{self.dataset}/{settings.dataset.source.archive_name()}"
+        self.run = f"{self.dataset}/{{experiment}}/seed{{seed}}"
+        self.checkpoint = "results/checkpoints/{checkpoint}.pth"
+        self.logs = f"logs/{name}"
+        self.experiments = list(settings.experiments)
+        self.seeds = settings.seeds
+
+    def runs(self, pattern: str = "") -> list[str]:
+        """Return *pattern* below the folder of every run, or the folders themselves."""
+        folders = (
+            self.run.format(experiment=name, seed=seed) for name, seed in product(self.experiments, self.seeds)
+        )
+        return [f"{folder}/{pattern}" if pattern else folder for folder in folders]
+
+    def targets(self) -> list[str]:
+        """Return what a complete run of the workflow leaves."""
+        return [
+            f"{self.dataset}/leaderboard.csv",
+            *self.runs("provenance.json"),
+            *self.runs("figures/confusion_matrix.svg"),
+            *self.runs("figures/training_curves.svg"),
+        ]
+
+    def experiment(self, wildcards: Any) -> Experiment:
+        """Return the settings of a rule's experiment."""
+        return self.settings.experiments[wildcards.experiment]
+
+    def local_source(self, _wildcards: Any) -> list[str]:
+        """Return the local file that the archive comes from, so that a newer one is fetched anew; a folder is not."""
+        path = self.settings.dataset.source.path
+        expanded = str(Path(path).expanduser()) if path else ""
+        return [expanded] if os.path.isfile(expanded) else []
+
+    def source_json(self) -> str:
+        """Return the ``source`` section for fetch_archive."""
+        return self.settings.dataset.source.model_dump_json(exclude_none=True, exclude_defaults=True)
+
+    def checkpoint_json(self, wildcards: Any) -> str:
+        """Return the checkpoint setting for fetch_checkpoint; equal for all experiments that share the file."""
+        return json.dumps(self._sharing(wildcards.checkpoint).checkpoint_request(), sort_keys=True)
+
+    def checkpoint_base(self, wildcards: Any) -> str:
+        """Return the base config that decides what the ``zoo`` checkpoint is."""
+        return self._sharing(wildcards.checkpoint).base_config
+
+    def _sharing(self, checkpoint: str) -> Experiment:
+        return next(e for e in self.settings.experiments.values() if e.checkpoint_name() == checkpoint)
+
+    def checkpoint_of(self, wildcards: Any) -> list[str]:
+        """Return the weights that a run starts from; none when it trains from scratch."""
+        name = self.experiment(wildcards).checkpoint_name()
+        return [self.checkpoint.format(checkpoint=name)] if name else []
+
+    def checkpoint_option(self, wildcards: Any) -> str:
+        """Return the same as an option for a shell line."""
+        return "".join(f"--checkpoint {shlex.quote(path)}" for path in self.checkpoint_of(wildcards))
+
+    def classes_option(self) -> str:
+        """Return the user's choice and order of classes as an option for a shell line."""
+        classes = self.settings.dataset.classes
+        return f"--classes {shlex.quote(json.dumps(classes, ensure_ascii=False))}" if classes else ""
+
+    def experiment_json(self, wildcards: Any) -> str:
+        """Return the settings of an experiment for patch_config and the provenance."""
+        return self.experiment(wildcards).model_dump_json(exclude_defaults=True)
+
+    def gpus(self, wildcards: Any) -> int:
+        """Return the GPUs that a job of this experiment occupies."""
+        device = self.experiment(wildcards).device
+        on_cpu = device == "cpu" or (device == "auto" and not any(Path("/dev").glob("nvidia[0-9]*")))
+        return 0 if on_cpu else 1
+
+    def report_command(self, config: Mapping[str, Any], until: Any) -> str:
+        """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
+        if until:
+            return "true"
+        settings = shlex.quote(json.dumps(config, ensure_ascii=False))
+        return f"python -m scripts.report.write_report --settings {settings} --dataset {self.dataset}"
+
+
+def use_this_python() -> None:
+    """Make `python` in shell lines the one that runs Snakemake, also where .venv is not activated."""
+    folder = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
+        os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
+
+
+def layout_or_exit(config: Mapping[str, Any], files: Sequence[str | Path]) -> Layout:
+    """Return the layout of a checked configuration, or end the process with one line (law 6)."""
+    try:
+        return Layout(load_settings(config, files))
+    except UserError as error:
+        _exit(str(error))
+
+
+def _exit(message: str) -> NoReturn:
+    # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    sys.exit(1)

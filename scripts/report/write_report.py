@@ -1,0 +1,64 @@
+"""Make Snakemake's HTML report of a finished workflow, then show the leaderboard and where the report is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scripts.console import UserError, run_cli
+from scripts.files import write_text
+from scripts.report.compare_runs import show_leaderboard
+
+logger = logging.getLogger(__name__)
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings that the workflow ran with, whatever files and options they came from."""
+    header = "# The settings of the last run, as one file: snakemake --configfile takes it.\n"
+    write_text(path, header + yaml.safe_dump(dict(settings), allow_unicode=True, sort_keys=False))
+
+
+def make_report(settings: Path, report: Path, output: Path) -> None:
+    """Let Snakemake write *report*; its own words go to *output*.
+
+    Raises
+    ------
+    UserError : Snakemake could not make the report.
+    """
+    command = [sys.executable, "-m", "snakemake", "--report", str(report), "--configfile", str(settings)]
+    command += ["--cores", "1"]
+    with open(output, "wb") as stream:
+        result = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    if result.returncode != 0:
+        raise UserError(f"{report}: Snakemake could not make the report; details: {output}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
+    parser.add_argument("--settings", required=True, metavar="JSON", help="the whole configuration")
+    parser.add_argument("--dataset", type=Path, required=True, help="results/<dataset>, where report.html is written")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the settings, the report, and the last lines that a user sees."""
+    settings, report = args.dataset / "settings.yaml", args.dataset / "report.html"
+    write_settings(settings, json.loads(args.settings))
+    output = Path("logs") / args.dataset.name / "write_report.log"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    make_report(settings, report, output)
+    print(show_leaderboard(args.dataset / "leaderboard.csv"), flush=True)
+    print(f"report: {report} (open it in a browser; it needs no network)", flush=True)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
