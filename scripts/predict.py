@@ -1,0 +1,269 @@
+"""Predict new images with a finished run: a table of them all, and each image with its top-5 drawn on it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import glob
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from scripts.console import UserError, run_cli
+from scripts.data.image_paths import IMAGE_SUFFIXES, JUNK
+from scripts.evaluate.inference import Batch, build_model, choose_device, iterate, load_config, read_checkpoint
+from scripts.files import atomic_path
+from scripts.report.annotate import LARGEST, annotate
+
+logger = logging.getLogger(__name__)
+
+#: Below the output folder.
+TABLE, DRAWN = "predictions.csv", "images"
+#: Formats that an image is drawn in as it came; all others become JPEG.
+KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.predict", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run, results/.../seed0")
+    parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="folders, files or 'patterns*.jpg'")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (predictions/<the run's name>)")
+    parser.add_argument("--no-draw", action="store_true", help="write the table only")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes an image in table and drawing (5)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time (16)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
+    return parser
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image to predict, and its name below the output folder."""
+
+    path: Path
+    name: str
+
+
+class Photos:
+    """The images as a data set of mmcls, through the test pipeline of a config; one that is broken raises OSError."""
+
+    def __init__(self, photos: Sequence[Photo], pipeline: Any) -> None:
+        from mmcls.datasets.pipelines import Compose
+
+        self.pipeline = Compose(pipeline)
+        self.data_infos: list[dict[str, Any]] = [
+            {"img_prefix": None, "img_info": {"filename": str(photo.path)}} for photo in photos
+        ]
+
+    def __len__(self) -> int:
+        return len(self.data_infos)
+
+    def __getitem__(self, index: int) -> Any:
+        info = self.data_infos[index]
+        check_whole(Path(info["img_info"]["filename"]))
+        return self.pipeline({**info, "gt_label": np.array(0, dtype=np.int64)})
+
+
+def check_whole(path: Path) -> None:
+    """Raise OSError unless *path* is an image that can be decoded to its end.
+
+    OpenCV, which mmcls reads with, fills the missing part of a truncated JPEG with grey and says nothing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tags that hold nonsense, and of large images
+        try:
+            with Image.open(path) as image:
+                image.draft("RGB", (64, 64))  # a JPEG is then read whole but computed at an eighth of its size
+                image.load()
+        except Image.UnidentifiedImageError as error:
+            raise OSError("not an image") from error
+        except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise OSError(f"broken, or too large an image ({error})") from error
+
+
+def find_images(sources: Iterable[str], skip: Path) -> list[Photo]:
+    """Return the images in files, folders (their sub folders too) and patterns, sorted within each source.
+
+    Names keep the sub folders below the folder, or the pattern's fixed part; two that would be equal are numbered.
+    Nothing hidden is taken, and nothing in *skip*, where earlier results lie.
+
+    Raises
+    ------
+    UserError : a source does not exist, or there is no image in all of them.
+    """
+    sources = list(sources)
+    found: list[tuple[Path, Path]] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found += [(file, file.relative_to(path)) for file in _walk(path, skip)]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        elif glob.has_magic(source):
+            base = Path(*_fixed_parts(path))
+            for match in sorted(glob.glob(source, recursive=True)):
+                files = _walk(Path(match), skip) if os.path.isdir(match) else [Path(match)]
+                found += [(file, file.relative_to(base)) for file in files]
+        else:
+            raise UserError(f"--images: {source}: no such file or folder; check the path")
+    if not found:
+        raise UserError(f"--images: no image in {', '.join(sources)}; known are {' '.join(sorted(IMAGE_SUFFIXES))}")
+    unique = {os.path.realpath(path): (path, name) for path, name in reversed(found)}
+    names = distinct(str(name) for _, name in reversed(unique.values()))
+    return [Photo(path, name) for (path, _), name in zip(reversed(unique.values()), names, strict=True)]
+
+
+def _walk(folder: Path, skip: Path) -> Iterator[Path]:
+    skipped = os.path.realpath(skip)
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name.lower() not in JUNK
+            and os.path.realpath(os.path.join(parent, name)) != skipped
+        )
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(parent, name)
+
+
+def _fixed_parts(pattern: Path) -> list[str]:
+    """Return the leading parts of *pattern* that hold no wildcard."""
+    parts: list[str] = []
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return parts
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Return the names under which images are drawn: of a suffix that can be written, and no two the same.
+
+    They differ in more than upper and lower case, which some file systems do not tell apart.
+
+    >>> distinct(["a.jpg", "A.jpg", "b.webp"])
+    ['a.jpg', 'A (2).jpg', 'b.webp.jpg']
+    """
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        wanted = Path(name if name.lower().endswith(KEPT_SUFFIXES) else name + ".jpg")
+        candidate, number = wanted, 2
+        while str(candidate).casefold() in taken:
+            candidate, number = wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}"), number + 1
+        taken.add(str(candidate).casefold())
+        result.append(str(candidate))
+    return result
+
+
+def classes_of(config: Any, meta: dict[str, Any], run: Path) -> list[str]:
+    """Return the class names of a run: from its config, else from its checkpoint.
+
+    Raises
+    ------
+    UserError : neither knows them.
+    """
+    names = config.data.test.get("classes") or meta.get("CLASSES")
+    if not names or isinstance(names, str):
+        raise UserError(f"{run}/config.py: names no classes in data.test; train the run with mimflow")
+    return list(names)
+
+
+def printable(path: Path | str) -> str:
+    """Return a file name of any bytes as one line of valid UTF-8."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequence[float]) -> None:
+    """Write the image with *names* on it to *target*, atomically."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(photo.path) as image:
+            image.draft("RGB", (LARGEST, LARGEST))
+            drawn = annotate(image, names, probabilities)
+    with atomic_path(target) as temporary:
+        drawn.save(temporary, quality=90)
+
+
+def main(args: argparse.Namespace) -> None:
+    if not args.run.is_dir():
+        raise UserError(f"--run: {args.run}: no such folder; give a finished run, such as results/demo/.../seed0")
+    output = args.output or Path("predictions", *args.run.resolve().parts[-3:])
+    config = load_config(args.run / "config.py")
+    weights, meta = read_checkpoint(args.run / "best.pth")
+    classes = classes_of(config, meta, args.run)
+    photos = find_images(args.images, output / DRAWN)
+    targets = {} if args.no_draw else {index: output / DRAWN / photo.name for index, photo in enumerate(photos)}
+    refuse_overwriting(photos, [*targets.values(), output / TABLE])
+    device = choose_device(args.device)
+    model = build_model(config, weights, device)
+    dataset = Photos(photos, config.data.test.pipeline)
+    top = max(1, min(args.top, len(classes)))
+    logger.info("predicting %d images with %s on %s", len(photos), args.run, device)
+
+    done, failed = 0, 0
+    with (
+        atomic_path(output / TABLE) as temporary,
+        # A file name may hold any bytes; the table is UTF-8 all the same.
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        tqdm(total=len(photos), unit=" images", disable=not sys.stderr.isatty()) as bar,
+        logging_redirect_tqdm(),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        columns = [f"{kind}{rank}" for rank in range(1, top + 1) for kind in ("top", "probability")]
+        writer.writerow(["file", "prediction", "confidence", *columns])
+        for batch in iterate(model, dataset, args.batch_size, args.workers, device):
+            for index, reason in batch.failures:
+                logger.warning("skipped %s: %s", printable(photos[index].path), printable(reason))
+            best = _best(batch, classes, top, args.run)
+            for index, (names, values) in best.items():
+                pairs = [text for name, value in zip(names, values, strict=True) for text in (name, f"{value:.6f}")]
+                writer.writerow([str(photos[index].path), names[0], f"{values[0]:.6f}", *pairs])
+            if targets:
+                jobs = [pool.submit(draw, photos[index], targets[index], *answer) for index, answer in best.items()]
+                for job in jobs:  # waited for, so that at most a batch of images is in memory
+                    job.result()
+            done, failed = done + len(batch.indices), failed + len(batch.failures)
+            bar.update(len(batch.indices) + len(batch.failures))
+        if not done:
+            raise UserError(f"none of the {failed} files is an image that can be read: nothing was predicted")
+    where = f"{output / TABLE} and {output / DRAWN}" if targets else output / TABLE
+    logger.info("%d images predicted, %d skipped: %s", done, failed, where)
+
+
+def _best(batch: Batch, classes: Sequence[str], top: int, run: Path) -> dict[int, tuple[list[str], list[float]]]:
+    """Return the *top* class names and probabilities of each image of a batch, the most probable first."""
+    result = {}
+    for index, row in zip(batch.indices, batch.probabilities, strict=True):
+        if len(row) != len(classes):
+            raise UserError(f"{run}/config.py: names {len(classes)} classes, but its model knows {len(row)}")
+        order = np.argsort(-row, kind="stable")[:top]
+        result[index] = ([classes[place] for place in order], [float(row[place]) for place in order])
+    return result
+
+
+def refuse_overwriting(photos: Sequence[Photo], targets: Iterable[Path]) -> None:
+    """Raise UserError where one of *targets* is one of the images."""
+    inputs = {os.path.realpath(photo.path) for photo in photos}
+    for target in targets:
+        if os.path.realpath(target) in inputs:
+            raise UserError(f"--output: {printable(target)} would overwrite an image; choose another folder")
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
