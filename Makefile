@@ -1,0 +1,77 @@
+# The commands that people type; `make` alone lists them. Each is a few words around a script or Snakemake.
+
+# Programs of .venv come first, and nothing of a cluster's Python modules leaks into it.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH PYTHONHOME
+
+# POSIX shells know a variable ENV too (a start-up file): from the environment only our own names count.
+ifneq ($(origin ENV),command line)
+ENV := $(filter cpu cuda11 cuda13,$(ENV))
+endif
+PYTHON ?=
+export PYTHON CONFIG RUN IMAGES
+
+ENV_OPTION := $(if $(ENV),--env '$(ENV)')
+# demo, run and test use the environment that .venv has; only `make setup ENV=...` replaces it by another.
+READY := sh envs/setup.sh --keep $(ENV_OPTION)
+SNAKEMAKE := snakemake --profile profiles/local
+
+# A value that a command cannot do without: $(call need,NAME,example)
+need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run fetch predict test doctor wheelhouse locks lint docs clean-demo
+
+help: ## list these commands
+	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo; echo "  ARGS='...' hands further options to Snakemake or pytest, for example: make run CONFIG=configs/mine.yaml ARGS='-n'"
+
+setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11); does nothing when it is up to date
+	@sh envs/setup.sh $(ENV_OPTION)
+
+demo: ## set up, then run the whole workflow on the embedded sample and show where the report is
+	@$(READY)
+	@$(SNAKEMAKE) $(ARGS)
+
+run: ## run the workflow on your data (CONFIG=configs/mine.yaml)
+	$(call need,CONFIG,configs/mine.yaml)
+	@$(READY)
+	@$(SNAKEMAKE) --configfile "$$CONFIG" $(ARGS)
+
+fetch: ## only what needs the network, on a login node (CONFIG=configs/mine.yaml)
+	$(call need,CONFIG,configs/mine.yaml)
+	@$(READY)
+	@$(SNAKEMAKE) --configfile "$$CONFIG" --until fetch_archive fetch_checkpoint $(ARGS)
+
+predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 IMAGES=file-or-folder)
+	$(call need,RUN,results/demo/mobilenet-v2/seed0 IMAGES=photos)
+	$(call need,IMAGES,photos RUN=results/demo/mobilenet-v2/seed0)
+	@$(READY)
+	@python -m scripts.predict --run "$$RUN" --images "$$IMAGES" $(ARGS)
+
+test: ## unit and workflow tests
+	@$(READY)
+	@python -m pytest $(ARGS)
+
+doctor: ## what this machine has, and one line for each problem with its remedy
+	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; "$$python" -m scripts.doctor
+
+wheelhouse: ## download every package of an environment, for a machine without internet (ENV=cuda11)
+	@sh envs/setup.sh --wheelhouse $(ENV_OPTION)
+
+locks: ## resolve envs/*.in into envs/*.lock again (ARGS=--upgrade: take newer versions)
+	@python="$$(sh envs/find_python.sh)" && sh envs/lock.sh "$$python" $(ARGS)
+
+lint: ## what CI checks in the code: ruff, mypy, snakefmt, snakemake --lint
+	@$(READY)
+	@sh envs/setup.sh --linters
+	@bash .ci/lint
+
+docs: ## write the generated parts of docs/ and configs/ again, from scripts/settings.py
+	@$(READY)
+	@python -m scripts.document_settings $(ARGS)
+
+clean-demo: ## remove the demo's results
+	rm -rf results/demo
