@@ -24,25 +24,26 @@ def annotate(image: Image.Image, names: Sequence[str], probabilities: Sequence[f
     names, probabilities : the classes to write, the most probable first.
     """
     canvas = _resize(ImageOps.exif_transpose(image).convert("RGB"))
-    size = max(15, round(max(canvas.size) / 36))
-    # A narrow image gets a margin on its right, so that the names are not cut off.
-    lines = [
-        f"{_percent(value)}  {shorten(name, NAME_WIDTH)}" for name, value in zip(names, probabilities, strict=True)
-    ]
+    size = max(18, round(max(canvas.size) / 36))
     font = pil_font(size)
+    names = [shorten(name, NAME_WIDTH) for name in names]
     pad, height = size // 2, round(size * 1.6)
-    width = round(max(font.getlength(line) for line in lines)) + 2 * pad
-    if canvas.width < width:
+    # Two columns, since the font's space is narrower than its figures: percentages to the right, names to the left.
+    column = pad + round(font.getlength("100.0 %"))
+    width = column + 2 * pad + round(max(font.getlength(name) for name in names))
+    if canvas.width < width:  # a narrow image gets a margin, so that the names are not cut off
         wider = Image.new("RGB", (width, canvas.height), (235, 235, 235))
         wider.paste(canvas, (0, 0))
         canvas = wider
     draw = ImageDraw.Draw(canvas, "RGBA")
-    draw.rectangle((0, 0, width, height * len(lines) + pad), fill=PANEL_COLOUR)
-    for row, (line, value) in enumerate(zip(lines, probabilities, strict=True)):
+    draw.rectangle((0, 0, width, height * len(names) + pad), fill=PANEL_COLOUR)
+    for row, (name, value) in enumerate(zip(names, probabilities, strict=True)):
         top = pad // 2 + row * height
-        end = pad + round((width - 2 * pad) * min(max(value, 0), 1))
-        draw.text((pad, top + height * 0.42), line, font=font, fill=TEXT_COLOUR, anchor="lm")
-        draw.rectangle((pad, top + height - size // 5, max(end, pad + 1), top + height - size // 10), fill=BAR_COLOUR)
+        middle, bottom = top + height * 0.42, top + height
+        draw.text((column, middle), f"{100 * value:.1f} %", font=font, fill=TEXT_COLOUR, anchor="rm")
+        draw.text((column + pad, middle), name, font=font, fill=TEXT_COLOUR, anchor="lm")
+        end = pad + max(1, round((width - 2 * pad) * value))
+        draw.rectangle((pad, bottom - size // 5, end, bottom - size // 10), fill=BAR_COLOUR)
     return canvas
 
 
@@ -53,8 +54,3 @@ def _resize(image: Image.Image) -> Image.Image:
         return image
     size = tuple(max(1, round(side * wanted / longest)) for side in image.size)
     return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-
-
-def _percent(value: float) -> str:
-    # Figures of the font are all of one width, the space is not: a figure space keeps the names in one column.
-    return f"{100 * value:5.1f} %".replace(" ", "\u2007", 2 if value < 0.1 else 1 if value < 1 else 0)
