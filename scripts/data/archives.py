@@ -106,8 +106,8 @@ def _is_tar_header(head: bytes) -> bool:
 
 
 @contextmanager
-def _damage(archive: Path) -> Iterator[None]:
-    """Say what the decoders of the standard library raise on bad bytes as Damaged; let the disk's errors through."""
+def damage(archive: Path) -> Iterator[None]:
+    """Say what the decoders raise on bad bytes as Damaged; let the disk's errors through."""
     try:
         yield
     except (
@@ -158,7 +158,7 @@ class _Metered:
         self.count = 0
 
     def read(self, size: int = -1) -> bytes:
-        with _damage(self.archive):
+        with damage(self.archive):
             data = self.stream.read(size)
         self.count += len(data)
         check_size(self.archive, self.count, self.packed, self.limits)
@@ -186,7 +186,7 @@ def open_tar(archive: Path, kind: str, limits: Limits) -> Iterator[tarfile.TarFi
         file = stack.enter_context(open(archive, "rb"))
         options: dict[str, Any] = {"tarinfo": _CarefulTarInfo, "encoding": "utf-8", "errors": "surrogateescape"}
         try:
-            with _damage(archive):
+            with damage(archive):
                 if kind == "tar":  # seekable: contents need not be read to list the names
                     tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:", **options))
                 else:
@@ -255,7 +255,7 @@ def list_zip(archive: Path, limits: Limits) -> list[Entry]:
     """Return the entries of a zip, in the order of its central directory."""
     entries: list[Entry] = []
     total, packed = 0, archive.stat().st_size
-    with _damage(archive), zipfile.ZipFile(archive) as zipped:
+    with damage(archive), zipfile.ZipFile(archive) as zipped:
         for info in zipped.infolist():
             if info.flag_bits & 0x1:
                 raise UserError(
@@ -324,7 +324,7 @@ def open_contents(
 ) -> Iterator[tuple[str, int, IO[bytes]]]:
     """Yield (where it goes, declared size, content) of each entry that has a target, in the archive's order."""
     if kind == "zip":
-        with _damage(archive), zipfile.ZipFile(archive) as zipped:
+        with damage(archive), zipfile.ZipFile(archive) as zipped:
             for info, target in zip(zipped.infolist(), targets, strict=True):
                 if target is not None:
                     with zipped.open(info) as content:

@@ -26,6 +26,7 @@ from scripts.data.archives import (
     Damaged,
     Entry,
     Limits,
+    damage,
     open_contents,
     read_entries,
     sniff_format,
@@ -118,7 +119,7 @@ def plan(archive: Path, entries: Sequence[Entry], limits: Limits) -> Plan:
 def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | None], folder: Path, total: int) -> None:
     """Write the entries that have a target below *folder*, which exists and is ours alone."""
     made = {folder}
-    with Progress("unpacking", 0, total) as progress:
+    with damage(archive), Progress("unpacking", 0, total) as progress:
         for target, size, content in open_contents(archive, kind, limits, targets):
             path = folder / target
             if path.parent not in made:
