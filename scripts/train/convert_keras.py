@@ -112,7 +112,7 @@ def convert_arrays(arrays: Mapping[str, np.ndarray], epsilon: float = KERAS_EPSI
     for layer in layers():
         kernel = arrays[f"{layer.conv}/kernel"].astype(np.float64)
         norm = {ours: arrays[f"{layer.batch_norm}/{theirs}"].astype(np.float64) for theirs, ours in BATCH_NORM.items()}
-        norm["running_var"] = norm["running_var"] + 0
+        norm["running_var"] = norm["running_var"] + (epsilon - MMCLS_EPSILON)
         if layer.mmcls == "conv1":
             kernel, constant = fold_input_scaling(kernel)
             norm["running_mean"] = norm["running_mean"] - constant
