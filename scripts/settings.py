@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from scripts.console import UserError, one_line
+from scripts.console import UserError, one_line, run_cli
 from scripts.train import model_zoo
 
 #: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
@@ -286,6 +288,30 @@ def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -
         raise UserError(f"{where}: {describe(error)}") from None
 
 
+def read_file(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML (or JSON) configuration file.
+
+    Raises
+    ------
+    UserError : no such file, no YAML, or no keys in it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: there is no such configuration file; examples are in configs/") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text: save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise UserError(f"{path}:{place} no valid YAML ({error.problem}): check quotes and indentation") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: no valid YAML ({error}): check quotes and indentation") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: it has no keys; it needs at least dataset and experiments (see configs/demo.yaml)")
+    return content
+
+
 def describe(error: ValidationError) -> str:
     """Say in one line what is wrong with the first wrong key, and how many more there are."""
     details = error.errors(include_url=False)
@@ -363,3 +389,20 @@ def _problem(alternatives: list[Any]) -> str:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.settings", description="Check configuration files.")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a YAML file, as configs/demo.yaml")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Check each file; say nothing when all is well."""
+    for path in args.files:
+        load_settings(read_file(path), [path])
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

@@ -1,0 +1,127 @@
+"""Write what is generated from the settings: the JSON schema for editors and the reference of all keys."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from scripts.console import UserError, run_cli
+from scripts.files import write_text
+from scripts.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = Path("configs/schema.json")
+REFERENCE = Path("docs/settings.md")
+
+HEADER = """# All keys
+
+What a file in `configs/` may hold. This page is made from `scripts/settings.py` by `make docs`; a test fails when
+they differ. Editors that know JSON schemas complete and check the keys with the line
+`# yaml-language-server: $schema=schema.json` at the top of a file in `configs/`.
+
+An unknown key, a wrong type, a missing file or an impossible value stops before anything runs, in one line that names
+the file, the key and what is allowed. To check a file without running it:
+`python -m scripts.settings configs/mine.yaml`.
+"""
+
+
+def schema_text() -> str:
+    """Return the JSON schema of a configuration file."""
+    return json.dumps(Settings.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def reference_text() -> str:
+    """Return the reference of all keys as Markdown."""
+    parts = [HEADER]
+    for prefix, section in sections(Settings, ""):
+        title = f"`{prefix}`" if prefix else "Top level"
+        parts.append(f"## {title}\n\n{(section.__doc__ or '').strip()}\n")
+        parts.append("| key | type | default | meaning |\n|---|---|---|---|")
+        for name, field in section.model_fields.items():
+            default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+            parts.append(f"| `{name}` | {type_text(field.annotation)} | {default} | {_cell(field.description or '')} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield every section with its dotted place in the file, in the order of the file."""
+    yield prefix, model
+    for name, field in model.model_fields.items():
+        place = f"{prefix}.{name}" if prefix else name
+        for nested, suffix in _nested(field.annotation):
+            yield from sections(nested, place + suffix)
+
+
+def _nested(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, ""
+    elif get_origin(annotation) is dict:
+        for model, suffix in _nested(get_args(annotation)[1]):
+            yield model, ".<name>" + suffix
+    else:
+        for part in get_args(annotation):
+            yield from _nested(part)
+
+
+def type_text(annotation: Any) -> str:
+    """Return a type as a user would say it."""
+    if annotation is type(None):
+        return ""
+    if isinstance(annotation, type):
+        names = {int: "whole number", float: "number", str: "text", bool: "true or false", dict: "section"}
+        return "section" if issubclass(annotation, BaseModel) else names.get(annotation, "any value")
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is list:
+        return f"list of {type_text(parts[0])}"
+    if origin is dict:
+        return "names to sections" if list(_nested(annotation)) else "keys to values"
+    if origin is None:
+        return "any value"
+    if all(isinstance(part, str) for part in parts):
+        return " or ".join(f"`{part}`" for part in parts)
+    if hasattr(annotation, "__metadata__"):
+        return type_text(parts[0])
+    return " or ".join(dict.fromkeys(text for part in parts if (text := type_text(part))))
+
+
+def _yaml(value: Any) -> str:
+    if value is PydanticUndefined or value is None:
+        return "none"
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.document_settings", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is not up to date")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write, or check, both files."""
+    for path, text in ((SCHEMA, schema_text()), (REFERENCE, reference_text())):
+        if args.check:
+            if not path.exists() or path.read_text(encoding="utf-8") != text:
+                raise UserError(f"{path} differs from scripts/settings.py: run `make docs` and commit the result")
+        else:
+            write_text(path, text)
+            logger.info("%s written", path)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

@@ -1,0 +1,105 @@
+"""How train_model calls mim, tells what it does, and explains a failure in one line."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from scripts.mmcls_plugins import runner
+from scripts.train import train_model
+from scripts.train.train_model import (
+    choose_work_dir,
+    default_workers,
+    explain_failure,
+    mim_command,
+    progress_line,
+    publish,
+    run_identity,
+    training_environment,
+)
+
+CPU = {"runner": {"device": "cpu", "threads": 3, "deterministic": True}}
+GPU = {"runner": {"device": "cuda", "threads": 2, "deterministic": False}}
+
+
+def test_mim_is_called_for_the_device_of_the_config() -> None:
+    on_cpu = mim_command(Path("c.py"), CPU, Path("w"), 4, 2)
+    assert on_cpu[1:4] == ["train", "mmcls", "c.py"]
+    assert on_cpu[on_cpu.index("--gpus") + 1] == "0" and "--deterministic" in on_cpu
+    on_gpu = mim_command(Path("c.py"), GPU, Path("w"), 4, 2)
+    assert on_gpu[on_gpu.index("--gpus") + 1] == "1" and "--deterministic" not in on_gpu
+
+
+def test_no_workers_means_none_are_kept() -> None:
+    assert "data.persistent_workers=False" in mim_command(Path("c.py"), CPU, Path("w"), 0, 0)
+
+
+def test_threads_come_from_the_config_over_the_environment() -> None:
+    environment = training_environment(CPU, {"OMP_NUM_THREADS": "16", "PATH": "/bin"})
+    assert environment["OMP_NUM_THREADS"] == "3"
+    assert environment["PATH"].endswith("/bin") and environment["PATH"] != "/bin"
+
+
+def test_the_shared_constants_agree() -> None:
+    assert (train_model.EXIT_STOPPED, train_model.PARENT_VARIABLE) == (runner.EXIT_STOPPED, runner.PARENT_VARIABLE)
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "workers"), [("cpu", 64, 2), ("cuda", 1, 2), ("cuda", 6, 5), ("cuda", 64, 8)]
+)
+def test_workers_fit_the_cores(device: str, cores: int, workers: int) -> None:
+    assert default_workers(device, cores) == workers
+
+
+def test_another_config_gets_a_work_dir_of_its_own_and_says_what_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, split = tmp_path / "config.py", tmp_path / "train.txt"
+    config.write_text("a = 1\n")
+    split.write_text("x 0\n")
+    first = choose_work_dir(tmp_path / "work", run_identity([config, split]))
+    assert choose_work_dir(tmp_path / "work", run_identity([config, split])) == first
+    split.write_text("y 0\n")
+    with caplog.at_level(logging.INFO):
+        second = choose_work_dir(tmp_path / "work", run_identity([config, split]))
+    assert second != first and "train.txt changed" in caplog.text and "config.py" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("output", "failure", "words"),
+    [
+        ("", "the loss became nan in epoch 1", ["the loss became nan"]),
+        ("x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", None, ["out of memory", "batch_size"]),
+        ("Traceback\nValueError: bad shape\nsubprocess.CalledProcessError: 1\n", None, ["ValueError: bad shape"]),
+        ("", None, ["died without a word"]),
+        ("\n$ old\nValueError: old\n\n$ new\nstopped by SIGTERM; the state is saved\n", None, ["goes on from it"]),
+    ],
+)
+def test_a_failure_is_one_line_with_the_reason(
+    tmp_path: Path, output: str, failure: str | None, words: list[str]
+) -> None:
+    (tmp_path / "output.log").write_text(output)
+    if failure:
+        (tmp_path / "failure.txt").write_text(failure + "\n")
+    message = explain_failure(tmp_path, tmp_path / "output.log")
+    assert "\n" not in message and all(word in message for word in words)
+
+
+def test_progress_is_one_line_with_what_is_known() -> None:
+    state = {
+        "epochs_done": 2, "max_epochs": 5, "loss": 0.4321, "val_accuracy": 0.912,
+        "images_per_second": 26.6, "seconds_left": 125.0,
+    }  # fmt: skip
+    assert progress_line(state) == "epoch 2/5  loss 0.432  val accuracy 91.2 %  27 images/s  2 min 05 s left"
+    assert progress_line({"epochs_done": 0, "max_epochs": 5, "loss": None}) == "epoch 0/5"
+
+
+def test_products_replace_old_ones_whole(tmp_path: Path) -> None:
+    (tmp_path / "best.pth").write_text("new")
+    target = tmp_path / "out" / "best.pth"
+    target.parent.mkdir()
+    target.write_text("old")
+    publish(tmp_path, {"best.pth": target})
+    assert target.read_text() == "new" and [p.name for p in target.parent.iterdir()] == ["best.pth"]
