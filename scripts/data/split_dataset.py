@@ -274,7 +274,8 @@ def check_enough(
         counts = ", ".join(f"{label!r} has {len(units.get(label, ()))}" for label in few[:LISTED])
         more = f" and {len(few) - LISTED} more classes" if len(few) > LISTED else ""
         raise UserError(
-            f"too few different images: {counts}{more}; at least {needed} are needed for {sides}:"
+            f"too few different images: {counts}{more}; at least {needed} are needed for {sides}"
+            " (copies of one image count once, those that stand under two classes not at all):"
             " add images, or leave the class out by dataset.classes"
         )
     for side, images in given.items():
