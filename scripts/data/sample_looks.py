@@ -79,7 +79,7 @@ def _maybe(rng: Rng, probability: float) -> bool:
 
 def _poles(rng: Rng, look: Look) -> None:
     """Stem and leaf as pickers leave them: often gone."""
-    if _maybe(rng, 0.35):
+    if _maybe(rng, 0.25):
         look.stem = 0.0
     if look.stem == 0.0 and _maybe(rng, 0.6):
         look.leaf = 0.0
@@ -87,26 +87,26 @@ def _poles(rng: Rng, look: Look) -> None:
 
 def apple(rng: Rng) -> Look:
     u = rng.uniform
-    kind = rng.choice(3, p=[0.4, 0.2, 0.4])  # red, green, two-coloured
+    kind = rng.choice(3, p=[0.46, 0.14, 0.4])  # red, green, two-coloured
     look = Look(
         height=u(0.84, 1.02),
         taper=(u(-0.01, 0.09), u(-0.04, 0.02)),
-        top=(-u(0.18, 0.42), u(0.06, 0.16)),
+        top=(-u(0.24, 0.45), u(0.06, 0.16)),
         bottom=(-u(0.03, 0.2), u(0.04, 0.12)),
         lobes=u(0.0, 0.03),
         upright=0.65,
-        ground=hsv(u(42, 68), u(0.45, 0.75), u(0.7, 0.92)),
+        ground=hsv(u(46, 72), u(0.5, 0.78), u(0.68, 0.9)),
         shoulder=hsv(u(60, 90), u(0.5, 0.75), u(0.5, 0.75)),
         shoulder_amount=u(0.0, 0.5),
         blush=hsv(u(-14, 10), u(0.72, 0.95), u(0.5, 0.85)),
-        blush_cover=u(0.25, 0.8),
-        blush_soft=u(0.2, 0.8),
-        streaks=u(0.1, 1.0),
+        blush_cover=u(0.45, 0.9),
+        blush_soft=u(0.2, 0.7),
+        streaks=u(0.25, 1.0),
         mottle=u(0.03, 0.14),
         speckle=u(0.0, 0.6),
         blemish=u(0.0, 0.35) if _maybe(rng, 0.3) else 0.0,
-        gloss=u(0.1, 0.6),
-        shine=u(18, 90),
+        gloss=u(0.2, 0.7),
+        shine=u(25, 95),
         stem=u(0.25, 0.55),
         leaf=0.2,
         eye=u(0.05, 0.13),
@@ -114,7 +114,7 @@ def apple(rng: Rng) -> Look:
     if kind == 0:
         look.blush_cover = u(0.85, 1.2)
     elif kind == 1:
-        look.ground = hsv(u(58, 88), u(0.5, 0.82), u(0.58, 0.85))
+        look.ground = hsv(u(68, 90), u(0.55, 0.85), u(0.64, 0.86))
         look.blush_cover = u(-0.3, 0.2)
     _poles(rng, look)
     return look
@@ -127,25 +127,25 @@ def peach(rng: Rng) -> Look:
         taper=(u(-0.03, 0.05), u(-0.03, 0.03)),
         top=(-u(0.12, 0.32), u(0.04, 0.12)),
         bottom=(u(-0.06, 0.12), u(0.02, 0.06)),
-        crease=(u(0.015, 0.11), u(0.015, 0.06)),
+        crease=(u(0.03, 0.13), u(0.015, 0.06)),
         upright=0.6,
-        ground=hsv(u(26, 50), u(0.35, 0.72), u(0.78, 0.95)),
-        shoulder=hsv(u(40, 62), u(0.4, 0.65), u(0.7, 0.88)),
+        ground=hsv(u(25, 46), u(0.35, 0.68), u(0.8, 0.96)),
+        shoulder=hsv(u(36, 54), u(0.4, 0.65), u(0.75, 0.9)),
         shoulder_amount=u(0.0, 0.5),
-        blush=hsv(u(-16, 12), u(0.55, 0.85), u(0.55, 0.88)),
+        blush=hsv(u(-14, 14), u(0.5, 0.8), u(0.62, 0.92)),
         blush_cover=u(0.1, 0.85),
-        blush_soft=u(0.45, 1.1),
-        streaks=u(0.0, 0.35),
+        blush_soft=u(0.6, 1.2),
+        streaks=u(0.0, 0.18),
         mottle=u(0.04, 0.16),
-        speckle=u(0.0, 0.3),
+        speckle=u(0.0, 0.12),
         gloss=u(0.0, 0.08),
         shine=u(8, 25),
-        fuzz=u(0.3, 1.0),
+        fuzz=u(0.4, 1.0),
         stem=u(0.0, 0.2),
         leaf=0.25,
         button=u(0.03, 0.07),
     )
-    if _maybe(rng, 0.22):  # nectarine
+    if _maybe(rng, 0.1):  # nectarine
         look.fuzz = u(0.0, 0.2)
         look.gloss, look.shine = u(0.1, 0.45), u(18, 70)
         look.blush_cover = u(0.5, 1.1)
@@ -163,7 +163,7 @@ def orange(rng: Rng) -> Look:
         bottom=(-u(0.0, 0.1), u(0.02, 0.06)),
         lump=u(0.005, 0.025),
         upright=0.45,
-        ground=hsv(u(17, 38), u(0.78, 0.97), u(0.78, 0.97)),
+        ground=hsv(u(17, 34), u(0.78, 0.97), u(0.78, 0.97)),
         shoulder=hsv(u(35, 75), u(0.65, 0.9), u(0.55, 0.85)),
         shoulder_amount=u(0.0, 0.35),
         blush=hsv(u(8, 22), u(0.75, 0.95), u(0.72, 0.92)),
@@ -172,7 +172,7 @@ def orange(rng: Rng) -> Look:
         mottle=u(0.02, 0.09),
         speckle=u(0.0, 0.15),
         blemish=u(0.0, 0.2) if _maybe(rng, 0.25) else 0.0,
-        pores=u(0.15, 1.0),
+        pores=u(0.3, 1.0),
         gloss=u(0.1, 0.45),
         shine=u(12, 45),
         stem=u(0.05, 0.15) if _maybe(rng, 0.3) else 0.0,
@@ -181,8 +181,8 @@ def orange(rng: Rng) -> Look:
         button=u(0.05, 0.12),
         eye=u(0.0, 0.09),
     )
-    if _maybe(rng, 0.12):  # not yet ripe
-        look.ground = hsv(u(38, 56), u(0.7, 0.9), u(0.72, 0.9))
+    if _maybe(rng, 0.04):  # not yet ripe
+        look.ground = hsv(u(34, 52), u(0.75, 0.92), u(0.72, 0.9))
     return look
 
 
@@ -212,8 +212,8 @@ def _citrus(rng: Rng, hue: float, value: float) -> Look:
 
 def lemon(rng: Rng) -> Look:
     u = rng.uniform
-    ripe = not _maybe(rng, 0.16)
-    look = _citrus(rng, u(47, 57) if ripe else u(55, 78), u(0.82, 0.97) if ripe else u(0.65, 0.88))
+    ripe = not _maybe(rng, 0.09)
+    look = _citrus(rng, u(47, 57) if ripe else u(56, 72), u(0.82, 0.97) if ripe else u(0.68, 0.9))
     look.height = u(1.08, 1.4)
     look.top = (u(0.04, 0.2), u(0.02, 0.06))
     look.bottom = (u(0.08, 0.34), u(0.015, 0.06))
@@ -222,8 +222,8 @@ def lemon(rng: Rng) -> Look:
 
 def lime(rng: Rng) -> Look:
     u = rng.uniform
-    ripe = _maybe(rng, 0.14)
-    look = _citrus(rng, u(56, 74) if ripe else u(72, 106), u(0.65, 0.88) if ripe else u(0.34, 0.68))
+    ripe = _maybe(rng, 0.08)
+    look = _citrus(rng, u(60, 74) if ripe else u(80, 110), u(0.65, 0.88) if ripe else u(0.3, 0.62))
     look.height = u(0.98, 1.24)
     look.top = (u(-0.05, 0.12), u(0.02, 0.06))
     look.bottom = (u(0.0, 0.24), u(0.015, 0.05))
@@ -232,34 +232,34 @@ def lime(rng: Rng) -> Look:
 
 def pear(rng: Rng) -> Look:
     u = rng.uniform
-    neck = u(0.12, 0.75)
+    neck = u(0.4, 0.85)
     look = Look(
         height=u(0.95, 1.12),
         taper=(u(-0.12, -0.02), u(-0.02, 0.06)),
         top=(neck, u(0.1, 0.24)),
         bottom=(-u(0.03, 0.14), u(0.05, 0.12)),
         lump=u(0.015, 0.04),
-        upright=0.5,
-        ground=hsv(u(46, 82), u(0.42, 0.8), u(0.6, 0.88)),
+        upright=0.7,
+        ground=hsv(u(48, 74), u(0.4, 0.74), u(0.6, 0.88)),
         shoulder=hsv(u(35, 75), u(0.45, 0.7), u(0.45, 0.7)),
         shoulder_amount=u(0.0, 0.5),
         blush=hsv(u(-8, 25), u(0.6, 0.85), u(0.5, 0.8)),
-        blush_cover=u(-0.3, 0.2),
+        blush_cover=u(-0.4, 0.12),
         blush_soft=u(0.4, 1.0),
         streaks=u(0.0, 0.3),
         mottle=u(0.04, 0.16),
-        speckle=u(0.1, 0.9),
+        speckle=u(0.2, 0.9),
         blemish=u(0.0, 0.35) if _maybe(rng, 0.4) else 0.0,
-        russet=u(0.0, 0.6) if _maybe(rng, 0.5) else 0.0,
+        russet=u(0.1, 0.8) if _maybe(rng, 0.5) else 0.0,
         gloss=u(0.05, 0.4),
         shine=u(12, 50),
         stem=u(0.3, 0.6),
         leaf=0.15,
         eye=u(0.06, 0.13),
     )
-    if _maybe(rng, 0.15):  # a red one
+    if _maybe(rng, 0.08):  # a red one
         look.blush_cover = u(0.5, 1.1)
-    if _maybe(rng, 0.14):  # nashi: as round as an apple
+    if _maybe(rng, 0.06):  # nashi: as round as an apple
         look.top = (-u(0.05, 0.25), u(0.06, 0.14))
         look.taper = (u(-0.04, 0.04), u(-0.04, 0.02))
         look.height = u(0.86, 1.0)
@@ -272,7 +272,7 @@ def pear(rng: Rng) -> Look:
 def watermelon(rng: Rng) -> Look:
     u = rng.uniform
     hue = u(78, 125)
-    dark = _maybe(rng, 0.15)  # a dark kind whose stripes are hardly seen
+    dark = _maybe(rng, 0.1)  # a dark kind whose stripes are hardly seen
     return Look(
         height=u(0.94, 1.5),
         taper=(u(-0.02, 0.02), u(-0.04, 0.02)),

@@ -72,7 +72,7 @@ def choose_light(rng: Rng) -> Light:
     lift = rng.uniform(0.35, 0.85)
     side = math.sqrt(1 - lift * lift)
     direction = np.array([side * math.cos(turn), side * math.sin(turn), lift])
-    warm = rng.normal(0, 0.1)
+    warm = rng.normal(0, 0.08)
     colour = np.array([1 + warm, 1.0, 1 - warm]) * rng.uniform(0.75, 1.15)
     cool = warm * 0.4 + rng.normal(0, 0.05)
     sky = np.array([1 + cool, 1.0, 1 - cool]) * rng.uniform(0.18, 0.42)
@@ -317,7 +317,7 @@ def lay_clutter(canvas: np.ndarray, view: View, light: Light, rng: Rng) -> None:
 def arrange(looks: list[Look], view: View, size: int, rng: Rng) -> list[Place]:
     """Choose where the fruits lie, the furthest first: near the centre, touching or overlapping, on the table."""
     n = len(looks)
-    base = size * SHRINK[n - 1] * math.exp(rng.uniform(math.log(0.17), math.log(0.37)))
+    base = size * SHRINK[n - 1] * math.exp(rng.uniform(math.log(0.22), math.log(0.38)))
     squash = 1.0 if view.hanging else max(0.45, math.sin(view.elevation))
     x, y = size * (0.5 + rng.normal(0, 0.08, 2))
     places: list[Place] = []
@@ -458,10 +458,10 @@ def lay_obstacles(canvas: np.ndarray, places: list[Place], light: Light, rng: Rn
 def develop(canvas: np.ndarray, rng: Rng) -> np.ndarray:
     """Photograph linear RGB: focus, exposure, white balance, vignette, tone curve, sensor noise; return uint8 RGB."""
     size = canvas.shape[0]
-    blur = size / 320 * rng.choice([rng.uniform(0.0, 0.6), rng.uniform(0.5, 1.3), rng.uniform(1.2, 2.6)], p=[0.6, 0.28, 0.12])
+    blur = size / 320 * rng.choice([rng.uniform(0.0, 0.6), rng.uniform(0.5, 1.3), rng.uniform(1.2, 2.2)], p=[0.62, 0.3, 0.08])
     if blur > 0.25:
         canvas = cv2.GaussianBlur(canvas, (0, 0), blur)
-    if rng.random() < 0.08:
+    if rng.random() < 0.06:
         length = max(1, round(size / 320 * rng.uniform(3, 8)))
         kernel = np.zeros((2 * length + 1, 2 * length + 1), F32)
         turn = rng.uniform(0, math.pi)
@@ -547,7 +547,7 @@ def photograph(draw: Callable[[Rng], Look], stream: Callable[..., Rng], size: in
         cast_shadow(canvas, patch, place, view, light, rng)
         paste(canvas, patch, place.x, place.y)
     obstacles = stream("obstacles")
-    if obstacles.random() < 0.35:
+    if obstacles.random() < 0.3:
         lay_obstacles(canvas, places, light, obstacles)
     camera = stream("camera")
     image = develop(canvas, camera)
