@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import sys
 import warnings
@@ -123,7 +124,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         raise UserError(f"{path}: no such checkpoint; train the run first")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
+    except (*UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch makes of a truncated file
+            raise
         raise UserError(
             f"{path}: damaged, or no checkpoint of plain tensors ({printable(error)}); train the run again"
         ) from error

@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="predictions.csv")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (64)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto: as in training)"
+    )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
     return parser
 
@@ -54,9 +56,14 @@ def test_dataset(config: Any, images: Path, split: Path, classes: list[str]) -> 
     return dataset
 
 
+def trained_on_cpu(config: Any) -> bool:
+    """Say whether *config* trains on a CPU: what was asked for there is meant here too, whatever cards there are."""
+    return (config.get("runner") or {}).get("device") == "cpu"
+
+
 def main(args: argparse.Namespace) -> None:
-    device = choose_device(args.device)
     config = load_config(args.config)
+    device = choose_device("cpu" if args.device == "auto" and trained_on_cpu(config) else args.device)
     classes = read_lines(args.classes)
     dataset = test_dataset(config, args.images, args.split, classes)
     weights, _ = read_checkpoint(args.checkpoint)

@@ -127,7 +127,10 @@ def describe_machine() -> dict[str, Any]:
 
     driver = Path("/proc/driver/nvidia/version")
     found = re.search(r"(\d+\.\d+(?:\.\d+)?)", driver.read_text()) if driver.is_file() else None
-    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    gpus = [
+        torch.cuda.get_device_properties(number)
+        for number in range(torch.cuda.device_count() * torch.cuda.is_available())
+    ]
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),

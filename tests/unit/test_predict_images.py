@@ -1,0 +1,186 @@
+"""Predictions on a split: the same numbers as mmcls's own, in the split's order, whatever reads the images."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmcls.apis import single_gpu_test
+from mmcls.datasets import build_dataloader
+from mmcls.models import build_classifier
+from mmcv import Config
+from mmcv.runner import load_checkpoint
+from tiny_run import CLASSES, TinyRun, make_run
+
+from scripts.console import UserError
+from scripts.evaluate import inference, predict_images
+from scripts.evaluate.predictions import read_predictions, write_predictions
+from scripts.files import read_lines
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def predict(run: TinyRun, output: Path, *more: str) -> bytes:
+    args = predict_images.build_parser().parse_args([*run.options(output), *more])
+    predict_images.main(args)
+    return output.read_bytes()
+
+
+def test_rows_are_in_the_order_of_the_split(run: TinyRun, tmp_path: Path) -> None:
+    predict(run, tmp_path / "p.csv")
+    predictions = read_predictions(tmp_path / "p.csv")
+    lines = [f"{file} {label}" for file, label in zip(predictions.files, predictions.labels, strict=True)]
+    assert lines == read_lines(run.split)
+    assert predictions.classes == CLASSES
+
+
+def test_probabilities_are_mmcls_own_bit_by_bit(run: TinyRun, tmp_path: Path) -> None:
+    predict(run, tmp_path / "p.csv", "--batch-size", "8")
+    config = Config.fromfile(str(run.folder / "config.py"))
+    dataset = predict_images.test_dataset(config, run.images, run.split, CLASSES)
+    model = build_classifier(config.model)
+    load_checkpoint(model, str(run.folder / "best.pth"), map_location="cpu")
+    loader = build_dataloader(dataset, 8, 0, dist=False, shuffle=False, persistent_workers=False)
+    expected = np.stack(single_gpu_test(model.eval(), loader))
+    predictions = read_predictions(tmp_path / "p.csv")
+    assert np.array_equal(predictions.probabilities.astype(np.float32), expected)
+    assert np.array_equal(predictions.predictions, expected.argmax(axis=1))
+    assert len(set(predictions.predictions)) > 1, "the network of this test must tell images apart"
+
+
+def test_neither_workers_nor_a_second_time_change_a_byte(run: TinyRun, tmp_path: Path) -> None:
+    alone = predict(run, tmp_path / "a.csv", "--workers", "0", "--batch-size", "4")
+    assert predict(run, tmp_path / "b.csv", "--workers", "2", "--batch-size", "4") == alone
+    assert predict(run, tmp_path / "c.csv", "--workers", "2", "--batch-size", "4") == alone
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_broken_image_is_named_and_leaves_no_table(tmp_path: Path, workers: str) -> None:
+    run = make_run(tmp_path, per_class=1)
+    broken = run.images / CLASSES[0] / "a 0.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"苹果/a 0\.png: not an image"):
+        predict(run, tmp_path / "p.csv", "--workers", workers)
+    assert not list(tmp_path.glob("*p.csv*")) and not list(tmp_path.glob(".p*"))
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, per_class=1)
+    (run.images / CLASSES[0] / "a 0.png").unlink()
+    with pytest.raises(UserError, match=r"苹果/a 0\.png: No such file"):
+        predict(run, tmp_path / "p.csv")
+
+
+def test_a_fault_of_the_pipeline_is_not_taken_for_a_broken_image(run: TinyRun, tmp_path: Path) -> None:
+    config = Config.fromfile(str(run.folder / "config.py"))
+    config.data.test.pipeline[3]["mean"] = ["no number"] * 3
+    with pytest.raises((ValueError, TypeError)):
+        dataset = predict_images.test_dataset(config, run.images, run.split, CLASSES)
+        inference.OrReason(dataset)[0]
+
+
+def test_a_label_beyond_the_classes_is_refused(run: TinyRun, tmp_path: Path) -> None:
+    split = tmp_path / "test.txt"
+    split.write_text(f"{CLASSES[0]}/a 0.png {len(CLASSES)}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 1: the label must be a number below 7"):
+        predict(run, tmp_path / "p.csv", "--split", str(split))
+
+
+def test_an_empty_split_is_refused(run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "test.txt").write_text("")
+    with pytest.raises(UserError, match="names no image"):
+        predict(run, tmp_path / "p.csv", "--split", str(tmp_path / "test.txt"))
+
+
+def test_a_model_of_other_classes_is_refused(run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join([*CLASSES, "one more"]), encoding="utf-8")
+    with pytest.raises(UserError, match="the model knows 7 classes"):
+        predict(run, tmp_path / "p.csv", "--classes", str(tmp_path / "classes.txt"))
+
+
+class Bomb:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.trace}",)
+
+
+def test_code_in_a_checkpoint_is_not_run(run: TinyRun, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "meta": Bomb(tmp_path / "ran")}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match=r"evil\.pth: damaged, or no checkpoint of plain tensors"):
+        predict(run, tmp_path / "p.csv", "--checkpoint", str(tmp_path / "evil.pth"))
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    with pytest.raises(UserError, match="damaged, or no checkpoint"):
+        predict(run, tmp_path / "p.csv", "--checkpoint", str(tmp_path / "evil.pth"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_truncated_or_missing_checkpoint_is_one_line(run: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "half.pth").write_bytes((run.folder / "best.pth").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"half\.pth: damaged"):
+        inference.read_checkpoint(tmp_path / "half.pth")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        inference.read_checkpoint(tmp_path / "none.pth")
+
+
+def test_weights_of_another_model_are_refused(run: TinyRun) -> None:
+    weights, _ = inference.read_checkpoint(run.folder / "best.pth")
+    del weights["head.fc.weight"]
+    with pytest.raises(UserError, match=r"does not fit the config.*head\.fc\.weight"):
+        inference.build_model(Config.fromfile(str(run.folder / "config.py")), weights, "cpu")
+
+
+def test_the_second_copy_of_averaged_weights_is_ignored(run: TinyRun) -> None:
+    weights, _ = inference.read_checkpoint(run.folder / "best.pth")
+    weights["ema_head_fc_weight"] = weights["head.fc.weight"]
+    inference.build_model(Config.fromfile(str(run.folder / "config.py")), weights, "cpu")
+
+
+def test_a_run_that_was_trained_on_a_cpu_is_evaluated_there(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert predict_images.trained_on_cpu(Config.fromfile(str(run.folder / "config.py")))
+    assert not predict_images.trained_on_cpu(Config({"runner": {"device": "cuda"}}))
+    assert inference.choose_device("auto") == "cuda"
+
+
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no usable GPU"):
+        inference.choose_device("cuda")
+    assert inference.choose_device("auto") == "cpu"
+
+
+def test_every_float32_comes_back_from_the_table(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((50, 2), dtype=np.float32)
+    values[0] = [np.float32(1e-38), np.nextafter(np.float32(1), np.float32(0))]
+    write_predictions(tmp_path / "p.csv", ["a", "b"], (("x", 0, row) for row in values))
+    assert np.array_equal(read_predictions(tmp_path / "p.csv").probabilities.astype(np.float32), values)
+
+
+def test_classes_called_na_or_01_stay_what_they_are(tmp_path: Path) -> None:
+    rows = [("NA/x", 0, np.float32([0.9, 0.1])), ('1, "2"', 1, np.float32([0.2, 0.8]))]
+    write_predictions(tmp_path / "p.csv", ["NA", "01"], rows)
+    predictions = read_predictions(tmp_path / "p.csv")
+    assert predictions.classes == ["NA", "01"]
+    assert predictions.files == ["NA/x", '1, "2"']
+    assert predictions.labels.tolist() == predictions.predictions.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1,2\n", "file,label,prediction,prob:a\n", "file,label,prediction,prob:a\nx,a,b,1\n",
+     "file,label,prediction,prob:a\nx,a,a,much\n", "file,label,prediction,prob:a\nx,a,a,nan\n"],
+)  # fmt: skip
+def test_a_file_that_is_no_table_of_predictions_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(UserError, match=r"p\.csv: .*make (it|the file) again"):
+        read_predictions(tmp_path / "p.csv")
