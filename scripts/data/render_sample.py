@@ -91,11 +91,17 @@ def write_archive(
     ------
     UserError : for impossible numbers.
     """
-    for name, value, least in (("images per class", images_per_class, 1), ("size", size, MIN_SIZE), ("seed", seed, 0)):
+    if processes is None:
+        processes = len(os.sched_getaffinity(0))
+    for name, value, least in (
+        ("images per class", images_per_class, 1),
+        ("size", size, MIN_SIZE),
+        ("seed", seed, 0),
+        ("processes", processes, 1),
+    ):
         if value < least:
             raise UserError(f"{name} is {value}: it must be at least {least}")
     tasks = [(name, i, seed, size) for name in sorted(CLASSES) for i in range(1, images_per_class + 1)]
-    processes = processes or len(os.sched_getaffinity(0))
     logger.info("rendering %d images of %d classes with %d processes", len(tasks), len(CLASSES), processes)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for (class_name, index, *_), data in zip(tasks, _render_all(tasks, processes), strict=True):

@@ -133,7 +133,7 @@ def peach(rng: Rng) -> Look:
         shoulder=hsv(u(36, 54), u(0.4, 0.65), u(0.75, 0.9)),
         shoulder_amount=u(0.0, 0.5),
         blush=hsv(u(-14, 14), u(0.5, 0.8), u(0.62, 0.92)),
-        blush_cover=u(0.1, 0.85),
+        blush_cover=u(0.1, 0.75),
         blush_soft=u(0.6, 1.2),
         streaks=u(0.0, 0.18),
         mottle=u(0.04, 0.16),
@@ -163,7 +163,7 @@ def orange(rng: Rng) -> Look:
         bottom=(-u(0.0, 0.1), u(0.02, 0.06)),
         lump=u(0.005, 0.025),
         upright=0.45,
-        ground=hsv(u(17, 34), u(0.78, 0.97), u(0.78, 0.97)),
+        ground=hsv(u(19, 34), u(0.8, 0.98), u(0.82, 0.98)),
         shoulder=hsv(u(35, 75), u(0.65, 0.9), u(0.55, 0.85)),
         shoulder_amount=u(0.0, 0.35),
         blush=hsv(u(8, 22), u(0.75, 0.95), u(0.72, 0.92)),
@@ -201,7 +201,7 @@ def _citrus(rng: Rng, hue: float, value: float) -> Look:
         blush_soft=u(0.5, 1.2),
         mottle=u(0.02, 0.1),
         blemish=u(0.0, 0.25) if _maybe(rng, 0.3) else 0.0,
-        pores=u(0.1, 0.8),
+        pores=u(0.25, 0.9),
         gloss=u(0.1, 0.5),
         shine=u(12, 55),
         leaf=0.2,
@@ -212,7 +212,7 @@ def _citrus(rng: Rng, hue: float, value: float) -> Look:
 
 def lemon(rng: Rng) -> Look:
     u = rng.uniform
-    ripe = not _maybe(rng, 0.09)
+    ripe = not _maybe(rng, 0.07)
     look = _citrus(rng, u(47, 57) if ripe else u(56, 72), u(0.82, 0.97) if ripe else u(0.68, 0.9))
     look.height = u(1.08, 1.4)
     look.top = (u(0.04, 0.2), u(0.02, 0.06))
@@ -222,7 +222,7 @@ def lemon(rng: Rng) -> Look:
 
 def lime(rng: Rng) -> Look:
     u = rng.uniform
-    ripe = _maybe(rng, 0.08)
+    ripe = _maybe(rng, 0.06)
     look = _citrus(rng, u(60, 74) if ripe else u(80, 110), u(0.65, 0.88) if ripe else u(0.3, 0.62))
     look.height = u(0.98, 1.24)
     look.top = (u(-0.05, 0.12), u(0.02, 0.06))

@@ -16,8 +16,8 @@ from scripts.data.sample_shading import (
     NOISE_SIZE,
     Light,
     Patch,
-    draw_leaf,
     blur_wide,
+    draw_leaf,
     draw_polygon,
     leaf_colour,
     look_up,
@@ -109,7 +109,9 @@ def wood(grid: Grid, rng: Rng) -> np.ndarray:
     row = np.floor(v * F32(planks))
     slip = np.sin(row * F32(12.9898)) * F32(43.7)
     slip -= np.floor(slip)
-    grain = look_up(noise_texture(3, 0.6, 11), u * F32(0.12) + slip, v + slip * F32(3), 420 * rng.uniform(0.6, 1.3), rng)
+    grain = look_up(
+        noise_texture(3, 0.6, 11), u * F32(0.12) + slip, v + slip * F32(3), 420 * rng.uniform(0.6, 1.3), rng
+    )
     rings = np.sin(v * F32(rng.uniform(60, 160)) + grain * F32(rng.uniform(1.0, 3.0)))
     tone = F32(0.5) + grain * F32(0.2) + rings * F32(0.1) + (slip - F32(0.5)) * F32(rng.uniform(0.1, 0.6))
     hue, saturation = rng.uniform(18, 38), rng.uniform(0.2, 0.65)
@@ -273,7 +275,9 @@ def lay_plate(canvas: np.ndarray, view: View, light: Light, x: float, y: float, 
     squash = max(0.3, math.sin(view.elevation))
     lit = light.sky + light.colour * F32(0.75)
     white = rng.random() < 0.6
-    colour = (hsv(rng.uniform(20, 60), rng.uniform(0, 0.1), rng.uniform(0.8, 0.97)) if white else _cloth_colour(rng)) * lit
+    colour = (
+        hsv(rng.uniform(20, 60), rng.uniform(0, 0.1), rng.uniform(0.8, 0.97)) if white else _cloth_colour(rng)
+    ) * lit
     soft = radius * 0.02
     shadow = _ellipse(x - light.direction[0] * radius * 0.12, y + radius * 0.06, radius * 1.02, radius * squash * 1.02)
     size = canvas.shape[0]
@@ -285,7 +289,13 @@ def lay_plate(canvas: np.ndarray, view: View, light: Light, x: float, y: float, 
         ring = _ellipse(x, y, radius * 0.94, radius * 0.94 * squash)
         draw_polygon(canvas, np.concatenate([ring, ring[:1]]), _cloth_colour(rng) * lit, line=max(1.0, size * 0.008))
     inner = rng.uniform(0.62, 0.78)
-    draw_polygon(canvas, _ellipse(x, y, radius * inner, radius * squash * inner), colour * F32(0.8), gradient=tilt[::-1], soft=soft)
+    draw_polygon(
+        canvas,
+        _ellipse(x, y, radius * inner, radius * squash * inner),
+        colour * F32(0.8),
+        gradient=tilt[::-1],
+        soft=soft,
+    )
     low = _ellipse(x, y + radius * 0.01, radius * inner * 0.95, radius * squash * inner * 0.95)
     draw_polygon(canvas, low, colour * F32(0.95), gradient=tilt, soft=soft)
 
@@ -386,7 +396,12 @@ def cast_shadow(canvas: np.ndarray, patch: Patch, place: Place, view: View, ligh
     strength = 0.25 if view.hanging else 0.4 + 0.4 * (1 - light.softness)
     total = np.zeros((small, small), F32)
     for dx, dy, blur, amount in (
-        (-light.direction[0] * drop, -light.direction[1] * drop * 0.35 + place.radius * 0.22, 0.08 + 0.22 * light.softness, strength),
+        (
+            -light.direction[0] * drop,
+            -light.direction[1] * drop * 0.35 + place.radius * 0.22,
+            0.08 + 0.22 * light.softness,
+            strength,
+        ),
         (-light.direction[0] * drop * 0.2, place.radius * 0.1, 0.07, 0.35 if not view.hanging else 0.1),
     ):
         top = place.y - n / 2 * squash + (1 - squash) * place.radius * 0.5 + dy
@@ -417,13 +432,23 @@ def lay_obstacles(canvas: np.ndarray, places: list[Place], light: Light, rng: Rn
     lit = light.sky + light.colour * F32(0.6)
     place = places[int(rng.integers(len(places)))]
     turn = rng.uniform(0, 2 * math.pi)
-    rim = np.array([place.x, place.y]) + place.radius * rng.uniform(0.6, 1.1) * np.array([math.cos(turn), math.sin(turn)])
+    rim = np.array([place.x, place.y]) + place.radius * rng.uniform(0.6, 1.1) * np.array(
+        [math.cos(turn), math.sin(turn)]
+    )
     kind = rng.choice(5, p=[0.35, 0.2, 0.15, 0.15, 0.15])
     if kind == 0:
         for _ in range(int(rng.integers(1, 4))):
             start = rim + rng.normal(0, 0.1, 2) * size
             length = size * rng.uniform(0.15, 0.35)
-            draw_leaf(canvas, start, rng.uniform(0, 2 * math.pi), length, leaf_colour(rng) * lit, rng, slim=rng.uniform(0.15, 0.35))
+            draw_leaf(
+                canvas,
+                start,
+                rng.uniform(0, 2 * math.pi),
+                length,
+                leaf_colour(rng) * lit,
+                rng,
+                slim=rng.uniform(0.15, 0.35),
+            )
     elif kind == 1:
         corner = rng.choice([-0.05, 1.05], 2) * size
         blob = _ellipse(corner[0], corner[1], size * rng.uniform(0.15, 0.4), size * rng.uniform(0.15, 0.4))
@@ -449,7 +474,13 @@ def lay_obstacles(canvas: np.ndarray, places: list[Place], light: Light, rng: Rn
         tilt = size * rng.normal(0, 0.04)
         bar = np.array([[-2, level], [size + 2, level + tilt], [size + 2, size + 2], [-2, size + 2]], float)
         hue = rng.uniform(20, 40)
-        draw_polygon(canvas, bar, hsv(hue, rng.uniform(0.2, 0.6), rng.uniform(0.35, 0.8)) * lit, gradient=(0.8, 1.2), soft=rng.uniform(0.5, 4))
+        draw_polygon(
+            canvas,
+            bar,
+            hsv(hue, rng.uniform(0.2, 0.6), rng.uniform(0.35, 0.8)) * lit,
+            gradient=(0.8, 1.2),
+            soft=rng.uniform(0.5, 4),
+        )
 
 
 # --------------------------------------------------------------------------------------------------------- camera
@@ -458,7 +489,11 @@ def lay_obstacles(canvas: np.ndarray, places: list[Place], light: Light, rng: Rn
 def develop(canvas: np.ndarray, rng: Rng) -> np.ndarray:
     """Photograph linear RGB: focus, exposure, white balance, vignette, tone curve, sensor noise; return uint8 RGB."""
     size = canvas.shape[0]
-    blur = size / 320 * rng.choice([rng.uniform(0.0, 0.6), rng.uniform(0.5, 1.3), rng.uniform(1.2, 2.2)], p=[0.62, 0.3, 0.08])
+    blur = (
+        size
+        / 320
+        * rng.choice([rng.uniform(0.0, 0.6), rng.uniform(0.5, 1.3), rng.uniform(1.2, 2.2)], p=[0.62, 0.3, 0.08])
+    )
     if blur > 0.25:
         canvas = cv2.GaussianBlur(canvas, (0, 0), blur)
     if rng.random() < 0.06:
@@ -470,7 +505,7 @@ def develop(canvas: np.ndarray, rng: Rng) -> np.ndarray:
         canvas = cv2.filter2D(canvas, -1, kernel / kernel.sum())
     mean = float(canvas[::4, ::4].mean())
     gain = float(np.clip(rng.uniform(0.16, 0.34) / max(mean, 1e-3), 0.35, 2.6))
-    white = np.exp(rng.normal(0, 0.05, 3)) * gain
+    white = np.exp(rng.normal(0, 0.04, 3)) * gain
     axis = np.linspace(-1, 1, size, dtype=F32)
     vignette = 1 - F32(rng.uniform(0, 0.22)) * (axis[None, :] ** 2 + axis[:, None] ** 2)
     out = _lit(canvas, white)

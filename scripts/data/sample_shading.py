@@ -19,10 +19,10 @@ from scripts.data.sample_looks import Look, Rng, hsv
 F32 = np.float32
 NOISE_SIZE = 512  #: edge of the tileable noise textures, in texels
 SEED_COLOUR = hsv(48, 0.55, 0.8)
-MARCH_STEPS = 10
+MARCH_STEPS = 9
 SECANT_STEPS = 2
 COARSE = 3  #: rays of the fine grid in one of the coarse grid, along an edge
-RAY_PIXELS = 2  #: pixels in a ray of the fine grid, along an edge
+RAY_RADIUS = 60  #: a fruit of a larger radius in pixels gets one ray for 3 x 3 pixels, a smaller one for 2 x 2
 
 
 @dataclass(frozen=True)
@@ -450,7 +450,9 @@ def surface_points(look: Look, unit: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------- light
 
 
-def light_surface(look: Look, surface: Surface, albedo: np.ndarray, height: np.ndarray, scale: float, light: Light) -> np.ndarray:
+def light_surface(
+    look: Look, surface: Surface, albedo: np.ndarray, height: np.ndarray, scale: float, light: Light
+) -> np.ndarray:
     """Return lit linear RGB (3, h, w): wrapped Lambert, Blinn-Phong, fill light, occlusion, fuzz, translucency."""
     dx = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=scale / 8)
     dy = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=scale / 8)
@@ -469,7 +471,8 @@ def light_surface(look: Look, surface: Surface, albedo: np.ndarray, height: np.n
     shine = look.shine * (1 - 0.6 * light.softness)
     edge = 1 - nz
     fresnel = F32(0.25) + edge * edge
-    highlight = F32(look.gloss * (1 - 0.5 * light.softness)) * aligned ** F32(shine)
+    # exp(shine (c - 1)) is c ** shine where either is visible, and cheaper.
+    highlight = F32(look.gloss * (1 - 0.5 * light.softness)) * np.exp((aligned - 1) * F32(shine))
     highlight += F32(0.12 * look.gloss) * fresnel * smoothstep(ny * F32(1.4) + F32(0.2))
     up = ny * F32(0.5) + F32(0.5)
     fuzz = F32(0.32 * look.fuzz) * edge * edge * (F32(0.4) + diffuse)
@@ -484,17 +487,6 @@ def light_surface(look: Look, surface: Surface, albedo: np.ndarray, height: np.n
 
 
 # ---------------------------------------------------------------------------------------------- stems and leaves
-
-
-def blend(canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray, x: int, y: int, alpha: np.ndarray | None) -> None:
-    """Lay *colour* ((3,) or (h, w, 3)) over canvas[y:, x:] by mask (h, w) uint8; *alpha* grows with it."""
-    height, width = mask.shape
-    amount = mask.astype(F32) * F32(1 / 255)
-    window = canvas[y : y + height, x : x + width]
-    window += (colour - window) * amount[..., None]
-    if alpha is not None:
-        part = alpha[y : y + height, x : x + width]
-        part += (1 - part) * amount
 
 
 def draw_polygon(
@@ -526,11 +518,19 @@ def draw_polygon(
         cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, 4)
     if soft > 0:
         mask = blur_wide(mask, soft)
-    paint = np.asarray(colour, F32)
-    if gradient is not None:
-        ramp = np.linspace(0, 1, width, dtype=F32)[None, :] + np.linspace(0, 1, height, dtype=F32)[:, None]
-        paint = paint * (F32(gradient[0]) + F32((gradient[1] - gradient[0]) / 2) * ramp)[..., None]
-    blend(canvas, mask, paint, int(low[0]), int(low[1]), alpha)
+    amount = mask.astype(F32) * F32(1 / 255)
+    first, last = gradient or (1.0, 1.0)
+    slope = F32((last - first) / 2)
+    ramp = (F32(first) + slope * _ramp(width))[None, :] + (slope * _ramp(height))[:, None]
+    paint = cv2.merge([ramp * F32(channel) for channel in colour])
+    part = (slice(low[1], high[1]), slice(low[0], high[0]))
+    canvas[part] = mix_rgb(canvas[part], paint, amount)
+    if alpha is not None:
+        alpha[part] += (1 - alpha[part]) * amount
+
+
+def _ramp(n: int) -> np.ndarray:
+    return np.arange(n, dtype=F32) * F32(1 / max(1, n - 1))
 
 
 def draw_leaf(
@@ -571,7 +571,16 @@ def leaf_colour(rng: Rng) -> np.ndarray:
     return hsv(rng.uniform(68, 125), rng.uniform(0.4, 0.75), rng.uniform(0.25, 0.6))
 
 
-def _draw_stem(canvas: np.ndarray, alpha: np.ndarray, root: np.ndarray, axis: np.ndarray, scale: float, look: Look, lit: np.ndarray, rng: Rng) -> np.ndarray:
+def _draw_stem(
+    canvas: np.ndarray,
+    alpha: np.ndarray,
+    root: np.ndarray,
+    axis: np.ndarray,
+    scale: float,
+    look: Look,
+    lit: np.ndarray,
+    rng: Rng,
+) -> np.ndarray:
     """Draw a stem from *root* (pixels) along *axis* (camera space); return where it ends."""
     t = np.linspace(0, 1, 8)[:, None]
     run = np.array([axis[0], -axis[1]]) * look.stem * scale
@@ -579,11 +588,22 @@ def _draw_stem(canvas: np.ndarray, alpha: np.ndarray, root: np.ndarray, axis: np
     points = root + t * run + t * t * curl
     width = max(1.0, look.stem_width * scale)
     draw_polygon(canvas, points, look.stem_colour * lit * F32(0.6), alpha, line=width)
-    draw_polygon(canvas, points - [0.25 * width, 0.2 * width], look.stem_colour * lit * F32(1.3), alpha, line=width * 0.45)
+    draw_polygon(
+        canvas, points - [0.25 * width, 0.2 * width], look.stem_colour * lit * F32(1.3), alpha, line=width * 0.45
+    )
     return points[-1]
 
 
-def _draw_sepals(canvas: np.ndarray, alpha: np.ndarray, look: Look, rotation: np.ndarray, extent: float, scale: float, lit: np.ndarray, rng: Rng) -> None:
+def _draw_sepals(
+    canvas: np.ndarray,
+    alpha: np.ndarray,
+    look: Look,
+    rotation: np.ndarray,
+    extent: float,
+    scale: float,
+    lit: np.ndarray,
+    rng: Rng,
+) -> None:
     """Draw the green crown of a strawberry: pointed leaves that start at the pole and follow the shoulder."""
     colour = hsv(rng.uniform(75, 115), rng.uniform(0.5, 0.75), rng.uniform(0.4, 0.65))
     reach = rng.uniform(0.55, 0.95)
@@ -623,19 +643,22 @@ def render_fruit(look: Look, axis: np.ndarray, spin: float, radius: float, light
     spin : turn about the axis in radians.
     radius : equatorial radius (round), half width (bunch) or half length (banana) in pixels.
     """
-    extent = 1.35 + look.stem * 0.6 + max(0.0, look.height - 1.0) + (max(0.0, look.top[0]) if look.body == "round" else 0)
-    pixels = RAY_PIXELS * max(12, math.ceil(2 * extent * radius / RAY_PIXELS))
+    extent = (
+        1.35 + look.stem * 0.6 + max(0.0, look.height - 1.0) + (max(0.0, look.top[0]) if look.body == "round" else 0)
+    )
+    step = 2 if radius < RAY_RADIUS else 3
+    pixels = step * max(12, math.ceil(2 * extent * radius / step))
     scale = pixels / (2 * extent)
     rotation = rotation_from(axis, spin)
     if look.body == "bunch":
         surface = bunch(look, rotation, extent, pixels, rng)
     elif look.body == "banana":
         implicit, along = tube(look, rng)
-        surface = trace(implicit, rotation, extent, pixels // RAY_PIXELS)
+        surface = trace(implicit, rotation, extent, pixels // step)
         _place_on_arc(surface, along)
-        surface = enlarge(surface, RAY_PIXELS)
+        surface = enlarge(surface, step)
     else:
-        surface = enlarge(trace(star_radius(look, rng), rotation, extent, pixels // RAY_PIXELS), RAY_PIXELS)
+        surface = enlarge(trace(star_radius(look, rng), rotation, extent, pixels // step), step)
     albedo, height = paint_skin(look, surface, rng)
     if look.body == "banana":
         _dark_ends(surface, albedo, rng)
@@ -662,10 +685,7 @@ def _dress(patch: Patch, look: Look, rotation: np.ndarray, extent: float, scale:
     shade = (light.sky * F32(0.8) + light.colour * F32(0.55)).astype(F32)
     hidden = axis[2] < (-0.35 if look.top[0] < -0.02 else -0.15) or look.body == "bunch"
     canvas, alpha = (patch.rgb.copy(), patch.alpha.copy()) if hidden else (patch.rgb, patch.alpha)
-    if look.stem > 0:
-        tip = _draw_stem(canvas, alpha, root, axis, scale, look, shade, rng)
-    else:
-        tip = root
+    tip = _draw_stem(canvas, alpha, root, axis, scale, look, shade, rng) if look.stem > 0 else root
     if rng.random() < look.leaf:
         angle = math.atan2(-axis[1], axis[0]) + rng.normal(0, 0.9)
         length = scale * rng.uniform(0.5, 1.0)
