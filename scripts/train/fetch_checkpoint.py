@@ -151,13 +151,15 @@ def fetch_wheel(requirement: str, sha256: str, folder: Path) -> Path:
 
 
 def pip_reason(stderr: str) -> str:
-    """Return the line of pip's output that tells most about a failure."""
-    if re.search(
-        r"ConnectionError|NewConnectionError|Connection refused|Name or service|timed? ?out|ProxyError", stderr
-    ):
-        return "no connection to the package index (check the network, the proxy variables and `pip config list`)"
-    errors = [line for line in stderr.splitlines() if line.startswith("ERROR:")]
-    return one_line(errors[-1].removeprefix("ERROR:"))[:300] if errors else "pip said nothing of the reason"
+    """Return what tells most about a failure in pip's output."""
+    errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    if "(from versions: none)" in stderr or not errors:
+        # pip says the same when it reaches no index: the connection stands in warnings, or without retries nowhere.
+        return (
+            "no package index that it reaches has this package "
+            "(check the name, the network, the proxy variables and `pip config list`)"
+        )
+    return one_line(errors[0])[:300]
 
 
 def extract_member(wheel: Path, member: str, folder: Path) -> Path:
