@@ -360,8 +360,8 @@ def site_packages() -> Path:
 
 
 def pip(arguments: list[str], doing: str, python_: str | None = None, quiet: bool = False) -> None:
-    """Run pip; its progress shows on a terminal, unless *quiet*."""
-    silent = ["--quiet"] if quiet or not sys.stdout.isatty() else []
+    """Run pip; its progress shows on a terminal, unless *quiet*. Errors always show."""
+    silent = ["-qq"] if quiet or not sys.stdout.isatty() else []
     command = [python_ or python(), "-m", "pip", "--disable-pip-version-check", "--no-input", *silent, *arguments]
     run(command, doing)
 
