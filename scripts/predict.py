@@ -119,9 +119,11 @@ def find_images(sources: Iterable[str], skip: Path) -> list[Photo]:
             raise UserError(f"--images: {source}: no such file or folder; check the path")
     if not found:
         raise UserError(f"--images: no image in {', '.join(sources)}; known are {' '.join(sorted(IMAGE_SUFFIXES))}")
-    unique = {os.path.realpath(path): (path, name) for path, name in reversed(found)}
-    names = distinct(str(name) for _, name in reversed(unique.values()))
-    return [Photo(path, name) for (path, _), name in zip(reversed(unique.values()), names, strict=True)]
+    unique: dict[str, tuple[Path, Path]] = {}
+    for path, name in found:  # an image that is given twice is predicted once
+        unique.setdefault(os.path.realpath(path), (path, name))
+    names = distinct(str(name) for _, name in unique.values())
+    return [Photo(path, name) for (path, _), name in zip(unique.values(), names, strict=True)]
 
 
 def _walk(folder: Path, skip: Path) -> Iterator[Path]:

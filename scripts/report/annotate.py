@@ -31,12 +31,13 @@ def annotate(image: Image.Image, names: Sequence[str], probabilities: Sequence[f
     # Two columns, since the font's space is narrower than its figures: percentages to the right, names to the left.
     column = pad + round(font.getlength("100.0 %"))
     width = column + 2 * pad + round(max(font.getlength(name) for name in names))
-    if canvas.width < width:  # a narrow image gets a margin, so that the names are not cut off
-        wider = Image.new("RGB", (width, canvas.height), (235, 235, 235))
-        wider.paste(canvas, (0, 0))
-        canvas = wider
+    box = (width, height * len(names) + pad)
+    if canvas.width < box[0] or canvas.height < box[1]:  # a narrow image gets a margin: no name is cut off
+        larger = Image.new("RGB", (max(canvas.width, box[0]), max(canvas.height, box[1])), (235, 235, 235))
+        larger.paste(canvas, (0, 0))
+        canvas = larger
     draw = ImageDraw.Draw(canvas, "RGBA")
-    draw.rectangle((0, 0, width, height * len(names) + pad), fill=PANEL_COLOUR)
+    draw.rectangle((0, 0, *box), fill=PANEL_COLOUR)
     for row, (name, value) in enumerate(zip(names, probabilities, strict=True)):
         top = pad // 2 + row * height
         middle, bottom = top + height * 0.42, top + height

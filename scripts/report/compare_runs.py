@@ -201,7 +201,7 @@ def render_html(leaderboard: pd.DataFrame, title: str) -> str:
 
 
 def collect(folders: Sequence[Path]) -> pd.DataFrame:
-    """Return one row a run.
+    """Return one row a run, by experiment and seed, whatever the order of *folders*.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def collect(folders: Sequence[Path]) -> pd.DataFrame:
     twice = runs[runs.duplicated(["experiment", "seed"])]
     if len(twice):
         raise UserError(f"--runs: {twice['experiment'].iloc[0]}, seed {twice['seed'].iloc[0]} is given twice")
-    return runs
+    return runs.sort_values(["experiment", "seed"], ignore_index=True)
 
 
 def main(args: argparse.Namespace) -> None:
