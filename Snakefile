@@ -320,4 +320,4 @@ rule compare_runs:
 
 onsuccess:
     # In braces, since Snakemake formats a shell line, and JSON is full of braces.
-    shell("{report}", report=layout.report_command(config, workflow.dag_settings.until))
+    shell("{report}", report=layout.report_command(config, workflow))

@@ -34,9 +34,7 @@ class Layout:
 
     def runs(self, pattern: str = "") -> list[str]:
         """Return *pattern* below the folder of every run, or the folders themselves."""
-        folders = (
-            self.run.format(experiment=name, seed=seed) for name, seed in product(self.experiments, self.seeds)
-        )
+        folders = (self.run.format(experiment=name, seed=seed) for name, seed in product(self.experiments, self.seeds))
         return [f"{folder}/{pattern}" if pattern else folder for folder in folders]
 
     def targets(self) -> list[str]:
@@ -97,12 +95,14 @@ class Layout:
         on_cpu = device == "cpu" or (device == "auto" and not any(Path("/dev").glob("nvidia[0-9]*")))
         return 0 if on_cpu else 1
 
-    def report_command(self, config: Mapping[str, Any], until: Any) -> str:
+    def report_command(self, config: Mapping[str, Any], workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
-        if until:
+        asked = workflow.dag_settings
+        if asked.until or asked.omit_from or asked.targets - {"all"}:
             return "true"
-        settings = shlex.quote(json.dumps(config, ensure_ascii=False))
-        return f"python -m scripts.report.write_report --settings {settings} --dataset {self.dataset}"
+        settings = json.dumps(config, ensure_ascii=False)
+        words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
+        return shlex.join([*words, "--settings", settings, "--dataset", self.dataset])
 
 
 def use_this_python() -> None:

@@ -15,7 +15,7 @@ import yaml
 
 from scripts.console import UserError, run_cli
 from scripts.files import write_text
-from scripts.report.compare_runs import show_leaderboard
+from scripts.report.compare_runs import read_leaderboard, render_text
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +26,15 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     write_text(path, header + yaml.safe_dump(dict(settings), allow_unicode=True, sort_keys=False))
 
 
-def make_report(settings: Path, report: Path, output: Path) -> None:
+def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> None:
     """Let Snakemake write *report*; its own words go to *output*.
 
     Raises
     ------
     UserError : Snakemake could not make the report.
     """
-    command = [sys.executable, "-m", "snakemake", "--report", str(report), "--configfile", str(settings)]
-    command += ["--cores", "1"]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--configfile", str(settings)]
+    command += ["--report", str(report), "--cores", "1"]
     with open(output, "wb") as stream:
         result = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if result.returncode != 0:
@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
     parser.add_argument("--settings", required=True, metavar="JSON", help="the whole configuration")
+    parser.add_argument("--snakefile", type=Path, required=True, help="the workflow")
     parser.add_argument("--dataset", type=Path, required=True, help="results/<dataset>, where report.html is written")
     return parser
 
@@ -55,8 +56,8 @@ def main(args: argparse.Namespace) -> None:
     write_settings(settings, json.loads(args.settings))
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
-    make_report(settings, report, output)
-    print(show_leaderboard(args.dataset / "leaderboard.csv"), flush=True)
+    make_report(args.snakefile, settings, report, output)
+    print(render_text(read_leaderboard(args.dataset / "leaderboard.csv")), flush=True)
     print(f"report: {report} (open it in a browser; it needs no network)", flush=True)
 
 
