@@ -129,7 +129,8 @@ rule patch_config:
     message:
         "writing the config of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
-        "python -m scripts.train.patch_config --experiment {params.experiment:q} --seed {wildcards.seed}"
+        "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
+        " --seed {wildcards.seed}"
         " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
         " --output {output:q} --log {log:q}"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from scripts.console import UserError
-from scripts.settings import Experiment, Settings, load_settings
+from scripts.settings import CONFIG_FILES_VARIABLE, Experiment, Settings, file_names, load_settings
 
 
 class Layout:
@@ -114,6 +114,7 @@ def use_this_python() -> None:
 
 def layout_or_exit(config: Mapping[str, Any], files: Sequence[str | Path]) -> Layout:
     """Return the layout of a checked configuration, or end the process with one line (law 6)."""
+    os.environ[CONFIG_FILES_VARIABLE] = file_names(files)
     try:
         return Layout(load_settings(config, files))
     except UserError as error:

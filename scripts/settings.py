@@ -30,6 +30,8 @@ from scripts.train import model_zoo
 
 #: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
 RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
+#: Environment variable with the configuration files of a workflow, for the messages of its jobs.
+CONFIG_FILES_VARIABLE = "MIMFLOW_CONFIG_FILES"
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
 
@@ -284,8 +286,12 @@ def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -
     try:
         return Settings.model_validate(config)
     except ValidationError as error:
-        where = ", ".join(os.path.relpath(file) for file in files) or "the configuration"
-        raise UserError(f"{where}: {describe(error)}") from None
+        raise UserError(f"{file_names(files)}: {describe(error)}") from None
+
+
+def file_names(files: Sequence[str | Path]) -> str:
+    """Return the configuration files as a message names them."""
+    return ", ".join(os.path.relpath(file) for file in files) or "the configuration"
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from scripts.console import UserError, run_cli
 from scripts.files import read_lines
-from scripts.settings import Experiment
+from scripts.settings import CONFIG_FILES_VARIABLE, Experiment
 from scripts.train import config_patches as patches
 from scripts.train import model_zoo
 from scripts.train.config_file import write_config
@@ -195,6 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.train.patch_config", description=__doc__)
     parser.add_argument("--experiment", required=True, metavar="JSON", help="the experiment's section of the settings")
+    parser.add_argument("--name", default="", help="the experiment's name, for messages")
     parser.add_argument("--seed", type=int, required=True, help="the run's seed")
     parser.add_argument("--classes", type=Path, required=True, help="classes.txt")
     parser.add_argument("--splits", type=Path, required=True, help="folder of train.txt, val.txt and test.txt")
@@ -205,7 +206,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read the base config, patch it, write it."""
+    """Patch the base config; a mistake in the settings is told with its file and key."""
+    try:
+        patch(args)
+    except UserError as error:
+        # The settings' file comes by the environment: as a parameter of the rule, a renamed file would train anew.
+        place = f"{os.environ.get(CONFIG_FILES_VARIABLE, '')}: experiments.{args.name}." if args.name else ""
+        raise UserError(f"{place.removeprefix(': ')}{error}") from error
+
+
+def patch(args: argparse.Namespace) -> None:
+    """Write the config that the command line asks for."""
     from mmcv import Config  # late: it takes seconds, and --help should not
 
     experiment = Experiment.model_validate(json.loads(args.experiment))

@@ -1,0 +1,41 @@
+"""Base configs of nine families train through the workflow, on 2 and on 12 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dag import archive_bytes, settings, snakemake
+
+from scripts.train.config_file import read_config
+
+#: Small inputs keep this to minutes; VGG's fully connected layers need the 224 pixels it was made for.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "mobilenet-v2": {"base_config": "mobilenet-v2_8xb32_in1k", "image_size": 32},
+    "mobilenet-v3": {"base_config": "mobilenet-v3-small_8xb32_in1k", "image_size": 32},
+    "resnet": {"base_config": "resnet18_8xb32_in1k", "image_size": 32},
+    "mixup-cutmix": {"base_config": "resnet50_8xb256-rsb-a3-100e_in1k", "image_size": 32},
+    "vgg": {"base_config": "vgg11_8xb32_in1k"},
+    "efficientnet": {"base_config": "efficientnet-b0_8xb32_in1k", "image_size": 32},
+    "swin": {"base_config": "swin-tiny_16xb64_in1k", "image_size": 64},
+    "convnext": {"base_config": "convnext-tiny_32xb128_in1k", "image_size": 32},
+    "cifar-resnet": {"base_config": "resnet18_8xb16_cifar10"},
+}
+COMMON = {"checkpoint": "none", "epochs": 1, "batch_size": 8, "threads": 1, "device": "cpu"}
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("classes", [2, 12])
+def test_every_family_trains_an_epoch(tmp_path: Path, classes: int) -> None:
+    archive = tmp_path / "data.zip"
+    archive.write_bytes(archive_bytes([f"class {i}" for i in range(classes)], per_class=12 if classes == 2 else 4))
+    config = settings({"path": str(archive)}, **{name: {**COMMON, **base} for name, base in FAMILIES.items()})
+    targets = [f"results/small/{name}/seed0/train_log.csv" for name in FAMILIES]
+    result = snakemake(tmp_path, config, "--", *targets)
+    assert result.returncode == 0, result.stdout
+    for name in FAMILIES:
+        run = tmp_path / "results/small" / name / "seed0"
+        assert read_config(run / "config.py")["model"]["head"]["topk"] == ((1,) if classes == 2 else (1, 5))
+        assert len((run / "train_log.csv").read_text().splitlines()) == 2
+        assert (run / "best.pth").stat().st_size > 0
