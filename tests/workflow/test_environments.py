@@ -129,7 +129,14 @@ def stamp(root: Path, env: str) -> None:
 def setup(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run envs/setup.sh as make does."""
     command = ["sh", "envs/setup.sh", *arguments]
-    return subprocess.run(command, cwd=root, env=os.environ | variables, text=True, capture_output=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=root,
+        env=os.environ | variables | {"PIP_NO_INDEX": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
 
 
 def test_a_finished_environment_is_left_alone(project):
