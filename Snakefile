@@ -322,3 +322,7 @@ rule compare_runs:
 onsuccess:
     # In braces, since Snakemake formats a shell line, and JSON is full of braces.
     shell("{report}", report=layout.report_command(config, workflow))
+
+
+onerror:
+    layout.tell_errors()

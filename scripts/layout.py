@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -24,6 +26,7 @@ class Layout:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         name = settings.dataset.name
+        self.started = time.time()
         self.dataset = f"results/{name}"
         self.archive = f"{self.dataset}/{settings.dataset.source.archive_name()}"
         self.run = f"{self.dataset}/{{experiment}}/seed{{seed}}"
@@ -103,6 +106,18 @@ class Layout:
         settings = json.dumps(config, ensure_ascii=False)
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
         return shlex.join([*words, "--settings", settings, "--dataset", self.dataset])
+
+    def tell_errors(self) -> None:
+        """Repeat what the failed jobs said: Snakemake prints a page about each, and the reason is lost in it."""
+        lines = [line for log in sorted(Path("logs").rglob("*.log")) for line in self._errors_in(log)]
+        for line in dict.fromkeys(lines):
+            print(line, file=sys.stderr, flush=True)
+
+    def _errors_in(self, log: Path) -> list[str]:
+        if log.stat().st_mtime < self.started:
+            return []
+        text = log.read_text(encoding="utf-8", errors="replace")
+        return re.findall(r"^.* ERROR \S+: (error: .*)$", text, re.MULTILINE)
 
 
 def use_this_python() -> None:

@@ -21,7 +21,7 @@ from mmcv.runner.checkpoint import get_state_dict, weights_to_cpu
 from mmcv.runner.hooks import Hook
 from torch.utils.data import DataLoader
 
-from scripts.console import UserError
+from scripts.console import UserError, describe_os_error
 from scripts.files import atomic_path, write_text
 from scripts.mmcls_plugins import checkpoints
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
@@ -31,6 +31,10 @@ from scripts.mmcls_plugins.sampler import EpochSampler
 EXIT_STOPPED = 75
 #: Environment variable with the process id of train_model, which must not be outlived.
 PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
+#: Environment variable with the time (seconds since 1970) at which this process will be ended, as by a job's limit.
+END_VARIABLE = "MIMFLOW_END_TIME"
+#: Seconds before that time at which training stops: enough to save a large model on a slow disk.
+END_MARGIN_SECONDS = 60.0
 #: Columns of train_log.csv, one row an epoch.
 LOG_COLUMNS = (
     "epoch",
@@ -101,6 +105,7 @@ class ReproducibleRunner(EpochBasedRunner):
         self._inner_iter: int = 0
         self._stop_reason: str | None = None
         self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
+        self._end_time = float(os.environ.get(END_VARIABLE, "inf"))
         self._loss_sum = self._loss_count = self._train_seconds = 0.0
         self._saved_at = self._progress_at = time.monotonic()
 
@@ -266,8 +271,11 @@ class ReproducibleRunner(EpochBasedRunner):
             "records": self.records,
             "sums": [self._loss_sum, self._loss_count, self._train_seconds],
         }
-        self.states.save(self._iter, content)
         self._saved_at = time.monotonic()
+        try:
+            self.states.save(self._iter, content)
+        except OSError as error:  # a full disk: the states before this one are whole, and training can go on
+            self.logger.warning("the state of iteration %d could not be saved: %s", self._iter, error)
 
     def _restore(self) -> None:
         """Go on from the newest good state, if there is one.
@@ -311,7 +319,10 @@ class ReproducibleRunner(EpochBasedRunner):
     def _save_weights(self, name: str) -> None:
         meta = {"epoch": self._epoch + 1, "iter": self._iter, "CLASSES": list((self.meta or {}).get("CLASSES") or ())}
         content = {"meta": meta, "state_dict": weights_to_cpu(get_state_dict(self.model))}
-        checkpoints.save(self.folder / name, content)
+        try:
+            checkpoints.save(self.folder / name, content)
+        except OSError as error:
+            self._fail(f"{name} could not be saved: {describe_os_error(error)}")
 
     # -- stopping -------------------------------------------------------------------------------------------------
 
@@ -330,9 +341,11 @@ class ReproducibleRunner(EpochBasedRunner):
                 signal.signal(number, handler)
 
     def _must_stop(self) -> bool:
-        """Tell whether a signal came, or train_model, which nobody can signal any more, was killed."""
+        """Tell whether a signal came, the end of the job is near, or train_model, which passes signals on, is gone."""
         if self._parent and not _is_alive(self._parent):
             self._stop_reason = self._stop_reason or "the end of train_model"
+        if time.time() > self._end_time - END_MARGIN_SECONDS:
+            self._stop_reason = self._stop_reason or "the end of its time"
         return self._stop_reason is not None
 
     def _stop_if_asked(self, save: bool = False) -> None:

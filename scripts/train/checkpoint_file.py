@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,12 +58,14 @@ def read_foreign(path: Path, name: str, *, trust_pickle: bool = False) -> dict[s
     """
     _check_format(path, name)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch 2.0 announces the end of TypedStorage
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         logger.debug("torch.load(weights_only=True) on %s", path, exc_info=True)
         needs = foreign_globals(path)
         if not needs:
-            raise UserError(f"{name} is damaged, or no PyTorch checkpoint: {printable(error)}") from error
+            raise UserError(f"{name} is damaged (cut short?), or no PyTorch checkpoint: fetch it again") from error
         if not trust_pickle:
             more = printable(", ".join(needs[:4]))
             raise UserError(

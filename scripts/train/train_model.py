@@ -19,17 +19,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
-
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, sha256_of, write_json
 from scripts.train.config_file import read_config
+from scripts.train.lease import Lease, living_group
 
 logger = logging.getLogger(__name__)
 
 #: As scripts.mmcls_plugins.runner has them; importing it here would cost the seconds that torch takes to load.
 EXIT_STOPPED = 75
 PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
+END_VARIABLE = "MIMFLOW_END_TIME"
 #: Seconds that a trainer gets to save its state after a signal, before its group is killed.
 GRACE_SECONDS = 60.0
 #: What train_model hands over, and under which name the runner leaves it in work_dir.
@@ -92,7 +92,7 @@ def choose_work_dir(folder: Path, identity: Mapping[str, str]) -> Path:
     return work_dir
 
 
-def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path) -> None:
+def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path, lease: Lease) -> None:
     """Run the trainer to its end, showing its progress; return only when training is complete.
 
     Raises
@@ -111,11 +111,17 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
             env=dict(environment),
             start_new_session=True,  # a group of its own: mim dies of a signal at once, and leaves its child behind
         )
+    lease.name_group(trainer.pid)
     with _signals_forwarded(trainer.pid) as received:
         show = Progress(work_dir / "progress.json")
         killed_at = None
-        while _group(trainer.pid) or trainer.poll() is None:
+        while living_group(trainer.pid) or trainer.poll() is None:
             show.update()
+            try:
+                lease.heartbeat()
+            except UserError:
+                _signal_group(trainer.pid, signal.SIGKILL)
+                raise
             if received and killed_at is None:
                 killed_at = time.monotonic() + GRACE_SECONDS
             if killed_at is not None and time.monotonic() > killed_at:
@@ -225,18 +231,6 @@ def _signal_group(group: int, number: int) -> None:
         pass
 
 
-def _group(group: int) -> list[int]:
-    """Return the living processes of a process group; a zombie that nobody reaps does not count."""
-    members = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                members.append(process.pid)
-        except (ProcessLookupError, psutil.NoSuchProcess, PermissionError):
-            continue
-    return members
-
-
 def publish(work_dir: Path, targets: Mapping[str, Path]) -> None:
     """Give the products their final names: hard links where the file system has them, else copies."""
     for name, target in targets.items():
@@ -258,6 +252,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train-log", type=Path, required=True, help="table of epochs, to write")
     parser.add_argument("--workers", type=int, help="data-loader workers; default: from the cores it was given")
     parser.add_argument(
+        "--end-time", type=float, metavar="SECONDS", help="save and stop shortly before this time (seconds since 1970)"
+    )
+    parser.add_argument(
         "--depends-on", type=Path, nargs="*", default=[], help="files that determine the result beside the config"
     )
     return parser
@@ -270,14 +267,22 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.config}: there is no such config: run patch_config first")
     config = read_config(args.config)
     work_dir = choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on]))
-    if not (work_dir / "last.pth").exists():  # written last, and whole: with it, nothing is left to train
-        workers = args.workers
-        if workers is None:
-            workers = default_workers(config["runner"]["device"], len(os.sched_getaffinity(0)))
-        command = mim_command(args.config, config, work_dir, args.seed, workers)
-        train(command, training_environment(config, os.environ), work_dir)
-    publish(work_dir, dict(zip(PRODUCTS, (args.best, args.last, args.train_log), strict=True)))
-    shutil.rmtree(work_dir / "states", ignore_errors=True)
+    lease = Lease(work_dir)
+    lease.acquire()
+    try:
+        if not (work_dir / "last.pth").exists():  # written last, and whole: with it, nothing is left to train
+            workers = args.workers
+            if workers is None:
+                workers = default_workers(config["runner"]["device"], len(os.sched_getaffinity(0)))
+            command = mim_command(args.config, config, work_dir, args.seed, workers)
+            environment = training_environment(config, os.environ)
+            if args.end_time is not None:
+                environment[END_VARIABLE] = str(args.end_time)
+            train(command, environment, work_dir, lease)
+        publish(work_dir, dict(zip(PRODUCTS, (args.best, args.last, args.train_log), strict=True)))
+        shutil.rmtree(work_dir / "states", ignore_errors=True)
+    finally:
+        lease.release()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def test_threads_come_from_the_config_over_the_environment() -> None:
 
 
 def test_the_shared_constants_agree() -> None:
-    assert (train_model.EXIT_STOPPED, train_model.PARENT_VARIABLE) == (runner.EXIT_STOPPED, runner.PARENT_VARIABLE)
+    for name in ("EXIT_STOPPED", "PARENT_VARIABLE", "END_VARIABLE"):
+        assert getattr(train_model, name) == getattr(runner, name)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from dag import QUICK, archive_bytes, settings, snakemake
 
 
 def errors_of(output: str) -> list[str]:
-    return [line for line in output.splitlines() if line.startswith("error: ")]
+    """Return the error lines; each is said twice, when it happens and at the end."""
+    return list(dict.fromkeys(line for line in output.splitlines() if line.startswith("error: ")))
 
 
 @pytest.fixture
