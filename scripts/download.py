@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -132,8 +133,8 @@ def download(
         sync_file(part)
         os.replace(part, destination)
         sync_folder(destination.parent)
-        for other in urls:
-            _discard(part_path(destination, other))
+        for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
+            leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
         return result
     raise UserError(
         f"could not fetch {destination.name} from {'; nor from '.join(failures)}"
@@ -248,7 +249,7 @@ def _attempt(session: requests.Session, url: str, part: Path, name: str, expecte
             logger.info("%s: going on at %s", shown(url), megabytes(have))
         _receive(response, part, have, total, name)
     got = part.stat().st_size
-    if total is not None and got < total:
+    if total is not None and got < total:  # urllib3 1 ends a short body in silence
         raise AttemptFailed(f"the connection broke after {got} of {total} bytes")
     if total is not None and got > total:
         _discard(part)

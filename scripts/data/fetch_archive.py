@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from scripts.console import UserError, run_cli
 from scripts.data.archives import sniff_format
 from scripts.data.image_paths import is_junk
+from scripts.data.leftovers import remove_leftovers
 from scripts.download import download, megabytes, shown
 from scripts.files import atomic_path, sha256_of, write_text
 
@@ -147,6 +148,7 @@ def take_over(source: Source, output: Path) -> str:
 
     A local archive is hard-linked where that is possible, since data sets are large and disks have quotas.
     """
+    remove_leftovers(output)
     with atomic_path(output) as temporary:
         if source.sample is not None:
             # Here, not above: rendering needs OpenCV, fetching does not.

@@ -7,7 +7,6 @@ where, so that a hostile archive is refused before a byte is written; the second
 from __future__ import annotations
 
 import argparse
-import glob
 import logging
 import posixpath
 import re
@@ -32,6 +31,7 @@ from scripts.data.archives import (
     sniff_format,
 )
 from scripts.data.image_paths import PARTS, Parts, Taken, decode_names, find_layout, is_image, is_junk, safe_component
+from scripts.data.leftovers import remove_leftovers
 from scripts.download import Progress, megabytes
 from scripts.files import atomic_path
 
@@ -183,13 +183,6 @@ def summary(targets: Sequence[str | None]) -> str:
             classes.add(name)
     by_part = ", ".join(f"{part} {parts[part]}" for part in ("train", "val", "test") if parts[part])
     return f"{sum(parts.values())} images of {len(classes)} classes" + (f" ({by_part})" if by_part else "")
-
-
-def remove_leftovers(output: Path) -> None:
-    """Remove what an unpacking that was killed left beside *output* (see atomic_path for the name)."""
-    for leftover in output.parent.glob(f".{glob.escape(output.stem)}.*.tmp{glob.escape(output.suffix)}"):
-        logger.info("removing %s, left by a run that was stopped", leftover)
-        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

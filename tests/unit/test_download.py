@@ -79,8 +79,16 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(
         download([server.url("a.zip")], tmp_path / "a.zip")
     changed = CONTENT[::-1] + b"longer"
     server.serve("a.zip", changed, validators=validators)
+    server.requests.clear()
     download([server.url("a.zip")], tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == changed
+    assert len(server.requests) == (1 if validators else 2)  # If-Range saves a request
+
+
+def test_a_rest_that_begins_elsewhere_is_not_appended(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT, break_after=100_000, breaks=1, range_shift=500)
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
 def test_a_server_that_ignores_range_still_gives_the_whole_file(
@@ -190,6 +198,16 @@ def test_a_whole_partial_file_is_not_fetched_twice(server: HttpServer, tmp_path:
     download([server.url("a.zip")], tmp_path / "a.zip")
     assert [request.status for request in server.requests] == [416]
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_no_partial_file_of_any_address_stays(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("old.zip", CONTENT, break_after=20_000)
+    with pytest.raises(UserError):
+        download([server.url("old.zip")], tmp_path / "a.zip")
+    assert len(leftovers(tmp_path)) == 2
+    server.serve("new.zip", CONTENT)
+    download([server.url("new.zip")], tmp_path / "a.zip")
+    assert leftovers(tmp_path) == ["a.zip"]
 
 
 def test_an_unreachable_host_is_one_line(tmp_path: Path) -> None:

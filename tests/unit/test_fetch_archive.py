@@ -206,6 +206,13 @@ def test_an_empty_folder_and_a_folder_around_the_results_are_refused(tmp_path: P
     assert names(tmp_path / "d") == []
 
 
+def test_what_a_killed_copy_left_is_removed(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / ".archive.99999.tmp.zip").write_bytes(b"half a copy")
+    get(Source(path=str(archive)), tmp_path)
+    assert names(tmp_path / "d") == ["archive.sha256", "archive.zip"]
+
+
 def test_the_sample_is_rendered(tmp_path: Path) -> None:
     output = get(Source(sample={"images_per_class": 1, "size": 32, "seed": 0}), tmp_path)
     assert zipfile.ZipFile(output).namelist()

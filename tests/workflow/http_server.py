@@ -27,6 +27,8 @@ class Resource:
     reset: bool = False
     #: Answer a Range request with 206 (False: ignore Range and send everything with 200).
     ranges: bool = True
+    #: Answer a Range request from this many bytes further on, and say so: a server that is confused.
+    range_shift: int = 0
     #: Send ETag and Last-Modified.
     validators: bool = True
     #: Send Content-Length (False: the body ends when the connection is closed).
@@ -145,6 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
             start = int(asked.removeprefix("bytes=").split("-")[0])
             if start >= len(content):
                 return self._plain(416)
+            start += resource.range_shift
         status = 206 if asked and resource.ranges and self._same(resource) else 200
         body = content[start:]
         self.send_response(status)
