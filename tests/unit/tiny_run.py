@@ -15,6 +15,8 @@ from PIL import Image
 
 from scripts.train.config_file import render
 
+torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
+
 CLASSES = ["苹果", 'it\'s "quoted", really', "$(touch x) $y$", "<script>alert(1)<%2Fscript>", "NA", "01", "梨"]
 MODEL: dict[str, Any] = {
     "type": "ImageClassifier",
@@ -44,7 +46,7 @@ class TinyRun:
         return [
             *("--config", str(self.folder / "config.py"), "--checkpoint", str(self.folder / "best.pth")),
             *("--images", str(self.images), "--split", str(self.split), "--classes", str(self.classes)),
-            *("--output", str(output), "--device", "cpu"),
+            *("--output", str(output), "--device", "cpu", "--threads", "1"),
         ]
 
 
