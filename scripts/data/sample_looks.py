@@ -95,8 +95,8 @@ def apple(rng: Rng) -> Look:
         bottom=(-u(0.03, 0.2), u(0.04, 0.12)),
         lobes=u(0.0, 0.03),
         upright=0.65,
-        ground=hsv(u(46, 72), u(0.5, 0.78), u(0.68, 0.9)),
-        shoulder=hsv(u(60, 90), u(0.5, 0.75), u(0.5, 0.75)),
+        ground=hsv(u(44, 64), u(0.5, 0.78), u(0.7, 0.92)),
+        shoulder=hsv(u(52, 84), u(0.5, 0.75), u(0.5, 0.75)),
         shoulder_amount=u(0.0, 0.5),
         blush=hsv(u(-14, 10), u(0.72, 0.95), u(0.5, 0.85)),
         blush_cover=u(0.45, 0.9),
@@ -240,7 +240,7 @@ def pear(rng: Rng) -> Look:
         bottom=(-u(0.03, 0.14), u(0.05, 0.12)),
         lump=u(0.015, 0.04),
         upright=0.7,
-        ground=hsv(u(48, 74), u(0.4, 0.74), u(0.6, 0.88)),
+        ground=hsv(u(52, 78), u(0.4, 0.74), u(0.6, 0.88)),
         shoulder=hsv(u(35, 75), u(0.45, 0.7), u(0.45, 0.7)),
         shoulder_amount=u(0.0, 0.5),
         blush=hsv(u(-8, 25), u(0.6, 0.85), u(0.5, 0.8)),
@@ -257,7 +257,7 @@ def pear(rng: Rng) -> Look:
         leaf=0.15,
         eye=u(0.06, 0.13),
     )
-    if _maybe(rng, 0.08):  # a red one
+    if _maybe(rng, 0.06):  # a red one
         look.blush_cover = u(0.5, 1.1)
     if _maybe(rng, 0.06):  # nashi: as round as an apple
         look.top = (-u(0.05, 0.25), u(0.06, 0.14))
