@@ -162,8 +162,12 @@ def status() -> dict[str, Any]:
 
 
 def wheelhouses() -> list[str]:
-    """Return the environments that wheelhouse/ has a complete set for."""
-    return [env for env in sorted(GLIBC) if (ROOT / "wheelhouse" / env / "complete").exists()]
+    """Return the environments that wheelhouse/ has everything for, as the locks have it now."""
+    return [
+        env
+        for env in sorted(GLIBC)
+        if read_stamp(ROOT / "wheelhouse" / env / "complete").get("inputs") == hash_of(inputs_of(env))
+    ]
 
 
 # --- building .venv ----------------------------------------------------------------------------------------------
@@ -184,6 +188,10 @@ def install(env: str | None, keep: bool) -> None:
     source = ["--no-index", "--find-links", str(wheelhouse)] if env in wheelhouses() else []
     if source:
         say(f"setup: from wheelhouse/{env}, without network")
+    elif wheelhouse.exists():
+        say(
+            f"setup: wheelhouse/{env} is unfinished or of another lock and left aside; `make wheelhouse` fills it again"
+        )
 
     started = time.monotonic()
     # From nothing: removing what a half-finished or older environment left is slower to get right than to do again.

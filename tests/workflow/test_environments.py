@@ -204,7 +204,10 @@ def test_a_complete_wheelhouse_is_installed_from_without_network_or_compiling(pr
     house = project / "wheelhouse" / "cuda11"
     house.mkdir(parents=True)
     if complete:
-        (house / "complete").write_text("{}")
+        inputs = install.hash_of(install.inputs_of("cuda11"))
+        (house / "complete").write_text(json.dumps({"inputs": inputs}))
+    else:
+        (house / "complete").write_text('{"inputs": "of another lock"}')
     commands: list[list[str]] = []
     monkeypatch.setattr(install, "pip", lambda arguments, *_args, **_kwargs: commands.append(arguments))
 
