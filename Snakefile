@@ -95,6 +95,8 @@ rule split_dataset:
 
 
 rule fetch_checkpoint:
+    input:
+        layout.local_checkpoint,
     output:
         layout.checkpoint,
     log:

@@ -39,11 +39,16 @@ def describe_os_error(error: OSError) -> str:
     return remedies.get(error.errno or 0, f"{error.strerror or error}{place}")
 
 
+class Terminal(logging.StreamHandler):
+    """A handler of its own type: mmcv silences every plain StreamHandler of the root logger when it is imported."""
+
+
 def configure_logging(log: Path | None) -> None:
     """Send INFO and above to stderr as plain lines, and everything, with times, to *log*."""
     root = logging.getLogger()
     root.setLevel(logging.DEBUG if log else logging.INFO)
-    terminal = logging.StreamHandler(sys.stderr)
+    logging.raiseExceptions = False  # a log on a full disk must not hide the line that says so
+    terminal = Terminal(sys.stderr)
     terminal.setLevel(logging.INFO)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     # Warnings of libraries are for the log: no user can act on mmcv's notice of its own next version.

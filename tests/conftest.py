@@ -9,6 +9,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in (ROOT / "tests" / "workflow", ROOT):
+for folder in (ROOT / "tests" / "workflow", ROOT / "tests" / "faults", ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

@@ -250,6 +250,8 @@ def registered_class(type_name: str) -> type | None:
     from mmcv.runner import HOOKS, RUNNERS
     from mmcv.runner.optimizer.builder import OPTIMIZERS
 
+    import scripts.mmcls_plugins  # noqa: F401  (registers ours)
+
     registries = (
         BACKBONES,
         NECKS,

@@ -1,0 +1,202 @@
+"""Training that is killed, stopped, starved of disk or damaged ends in the weights of one that was left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from training import EXPERIMENT, Training, make_data
+
+from scripts.train.lease import living_group
+
+pytestmark = pytest.mark.timeout(900)
+
+#: An augmentation that draws from every generator, put after loading and cropping.
+NOISY = {
+    **EXPERIMENT,
+    "overrides": {**EXPERIMENT["overrides"], "data.train.pipeline.2": {"type": "NoiseFromEveryGenerator"}},
+}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The hashes of a run that nothing disturbed."""
+    training = Training(tmp_path_factory.mktemp("reference"), NOISY)
+    status, output = training.finish()
+    assert status == 0, output
+    assert "epoch 12/12" in output
+    return training.hashes()
+
+
+def states(training: Training) -> list[Path]:
+    return sorted(training.work_dir.glob("*/states/state_*.pth"))
+
+
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path, reference: dict[str, str]) -> None:
+    generator = random.Random(20)
+    training = Training(tmp_path, NOISY)
+    kills = 0
+    reached = 0
+    while kills < 20:
+        process = training.start()
+        # Now and then before the first step, during the restart itself.
+        delay = generator.uniform(0, 0.4)
+        if kills % 5 != 4:
+            at = training.wait_for_iteration(process, reached)
+            if at < 0:
+                break
+            reached = at
+            time.sleep(delay)
+        else:
+            time.sleep(3 * delay)
+        if process.poll() is not None:
+            break
+        training.kill_group(process)
+        kills += 1
+    assert kills >= 15, "the run ended before it was killed often enough: make it longer"
+    status, output = training.finish()
+    assert status == 0, output
+    assert training.hashes() == reference
+
+
+MOMENTS = [
+    "before:state_:3",  # a state is written, but not renamed
+    "after:state_:4",  # it is renamed, the old one not yet removed
+    "before:best.pth:2",  # a better best.pth waits for its name
+    "after:best.pth:2",  # it has its name, and no state knows of it
+    "before:last.pth:1",
+    "after:train_log.csv:3",  # between two epochs
+]
+
+
+def test_kills_at_the_worst_moments_change_nothing(tmp_path: Path, reference: dict[str, str]) -> None:
+    training = Training(tmp_path, NOISY)
+    hit = []
+    for moment in MOMENTS:
+        status, output = training.finish(fault=moment)
+        assert "Traceback" not in output
+        if status != 0:
+            hit.append(moment)
+    status, output = training.finish()
+    assert status == 0, output
+    assert training.hashes() == reference
+    assert len(hit) >= 5, f"only {hit} were hit"
+
+
+def test_sigterm_saves_at_once_and_loses_no_step(tmp_path: Path, reference: dict[str, str]) -> None:
+    training = Training(tmp_path, NOISY)
+    process = training.start()
+    assert training.wait_for_iteration(process, 8) > 0
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0 and "the same command goes on from it" in output
+    assert time.monotonic() - asked < 30
+    log = next(training.work_dir.glob("*/output.log")).read_text()
+    assert "the state is saved" in log and "Error" not in log
+    saved = int(states(training)[-1].stem.removeprefix("state_"))
+    progress = training.progress()
+    assert progress is not None and saved >= progress["iteration"]
+    assert training.finish()[0] == 0
+    assert training.hashes() == reference
+
+
+def test_no_process_outlives_a_killed_train_model(tmp_path: Path) -> None:
+    training = Training(tmp_path, NOISY)
+    process = training.start()
+    assert training.wait_for_iteration(process, 3) > 0
+    group = json.loads(next(training.work_dir.glob("*/lease.json")).read_text())["group"]
+    process.kill()  # no signal is passed on: the trainer must notice by itself
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while living_group(group) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not living_group(group)
+
+
+def test_the_end_of_a_jobs_time_stops_it_before(tmp_path: Path, reference: dict[str, str]) -> None:
+    training = Training(tmp_path, NOISY)
+    # The margin is 60 s: the trainer has ten seconds, start-up included, to stop in.
+    status, output = training.finish(end_time=time.time() + 70)
+    assert status != 0 and "the same command goes on from it" in output
+    assert training.finish()[0] == 0
+    assert training.hashes() == reference
+
+
+def test_a_damaged_state_is_passed_over(tmp_path: Path, reference: dict[str, str]) -> None:
+    training = Training(tmp_path, NOISY)
+    process = training.start()
+    assert training.wait_for_iteration(process, 20) > 0
+    training.kill_group(process)
+    newest = states(training)[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert len(states(training)) == 2
+    assert training.finish()[0] == 0
+    assert "is damaged" in next(training.work_dir.glob("*/output.log")).read_text()
+    assert training.hashes() == reference
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a tmpfs needs root")
+def test_a_full_disk_loses_nothing(tmp_path: Path, reference: dict[str, str]) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)], check=True)
+    try:
+        training = Training(tmp_path / "run", NOISY, work_dir=small)
+        process = training.start()
+        assert training.wait_for_iteration(process, 12) > 0
+        free = shutil.disk_usage(small).free
+        (small / "filler").write_bytes(b"x" * max(free - 4096, 0))
+        output, _ = process.communicate(timeout=120)
+        log = next(small.glob("*/output.log")).read_text()
+        assert process.returncode != 0 or "could not be saved" in log, output
+        assert states(training), "the states from before the disk was full are gone"
+        (small / "filler").unlink()
+        if process.returncode != 0:
+            assert "error: " in output and "space" in output
+            assert training.finish()[0] == 0
+        assert training.hashes() == reference
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_second_trainer_stops_with_a_clear_line(tmp_path: Path) -> None:
+    training = Training(tmp_path, NOISY)
+    process = training.start()
+    assert training.wait_for_iteration(process, 1) > 0
+    status, output = training.finish()
+    assert status == 1 and "is training here" in output
+    training.kill_group(process)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_the_number_of_workers_changes_nothing(tmp_path: Path, reference: dict[str, str], workers: int) -> None:
+    training = Training(tmp_path, NOISY)
+    assert training.finish(workers=workers)[0] == 0
+    assert training.hashes() == reference
+
+
+def test_another_path_and_another_order_of_files_change_nothing(tmp_path: Path, reference: dict[str, str]) -> None:
+    folder = tmp_path / "elsewhere" / "with space"
+    folder.mkdir(parents=True)
+    make_data(folder, order=-1)
+    training = Training(folder, NOISY)
+    assert training.finish()[0] == 0
+    assert training.hashes() == reference
+
+
+def test_a_changed_config_starts_anew_and_says_so(tmp_path: Path, reference: dict[str, str]) -> None:
+    training = Training(tmp_path, {**NOISY, "epochs": 2})
+    assert training.finish()[0] == 0
+    (tmp_path / "config.py").unlink()
+    again = Training(tmp_path, NOISY)
+    status, output = again.finish()
+    assert status == 0 and "config.py changed since the last run" in output
+    assert again.hashes() == reference
