@@ -6,6 +6,7 @@ import ast
 import contextlib
 import importlib
 import io
+import itertools
 import re
 import runpy
 import subprocess
@@ -117,7 +118,7 @@ def code_spans(page: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL))
 
 
-@pytest.mark.parametrize("page", [*READMES, "docs/your-data.md"])
+@pytest.mark.parametrize("page", [*READMES, "docs/your-data.md", "docs/reproducibility.md"])
 def test_every_example_of_settings_is_accepted(page: str, tmp_path: Path) -> None:
     examples = blocks(page, "yaml")
     assert examples
@@ -178,7 +179,7 @@ def drawn_edges(page: str) -> Edges:
     edges: Edges = set()
     for line in picture.splitlines():
         nodes = [re.sub(r"\[.*", "", node).strip() for node in line.split("-->")]
-        edges |= set(zip(nodes, nodes[1:], strict=False))
+        edges |= set(itertools.pairwise(nodes))
     return edges
 
 
@@ -216,15 +217,15 @@ def test_the_arrows_of_the_picture_are_the_dependencies_of_the_rules() -> None:
 # --- help of the scripts ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 @pytest.mark.parametrize("module", scripts())
 def test_every_script_has_a_help_that_begins_with_what_it_is_for(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # In this process, as `python -m` runs it: a process each would load torch and matplotlib twenty times.
     monkeypatch.setattr(sys, "argv", [module, "--help"])
     monkeypatch.setenv("COLUMNS", "1000")
-    monkeypatch.delitem(sys.modules, module, raising=False)
     output = io.StringIO()
     with pytest.raises(SystemExit) as end, contextlib.redirect_stdout(output):
-        runpy.run_module(module, run_name="__main__")
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     assert end.value.code == 0
     if module not in OWN_WORDS:
         docstring = ast.get_docstring(ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")))
