@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -23,9 +23,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from scripts.console import UserError, run_cli
 from scripts.data.image_paths import IMAGE_SUFFIXES, JUNK
-from scripts.evaluate.inference import Batch, build_model, choose_device, iterate, load_config, read_checkpoint
 from scripts.files import atomic_path
 from scripts.report.annotate import LARGEST, annotate
+
+if TYPE_CHECKING:
+    from scripts.evaluate.inference import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -213,13 +215,20 @@ def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequen
 def main(args: argparse.Namespace) -> None:
     if not args.run.is_dir():
         raise UserError(f"--run: {args.run}: no such folder; give a finished run, such as results/demo/.../seed0")
+    for name in ("config.py", "best.pth"):
+        if not (args.run / name).is_file():
+            raise UserError(f"--run: {args.run} has no {name}; give a finished run, such as results/demo/.../seed0")
     output = args.output or Path("predictions", *args.run.resolve().parts[-3:])
-    config = load_config(args.run / "config.py")
-    weights, meta = read_checkpoint(args.run / "best.pth")
-    classes = classes_of(config, meta, args.run)
     photos = find_images(args.images, output / DRAWN)
     targets = {} if args.no_draw else {index: output / DRAWN / photo.name for index, photo in enumerate(photos)}
     refuse_overwriting(photos, [*targets.values(), output / TABLE])
+
+    # Only here, since torch and mmcls take seconds to load: a mistake in the command is answered at once.
+    from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint
+
+    config = load_config(args.run / "config.py")
+    weights, meta = read_checkpoint(args.run / "best.pth")
+    classes = classes_of(config, meta, args.run)
     device = choose_device(args.device)
     model = build_model(config, weights, device)
     dataset = Photos(photos, config.data.test.pipeline)

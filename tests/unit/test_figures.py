@@ -63,7 +63,7 @@ def test_counts_are_written_where_they_fit_and_listed_where_not() -> None:
 
 def test_a_class_without_images_makes_no_nan() -> None:
     figure = figures.confusion_matrix_figure(np.array([[0, 0], [1, 3]]), ["a", "b"])
-    assert np.isfinite(figure.axes[0].images[0].get_array()).all()
+    assert np.isfinite(figure.axes[0].images[0].get_array().filled(np.nan)).all()
 
 
 def predictions_csv(path: Path) -> Path:
@@ -76,7 +76,7 @@ def predictions_csv(path: Path) -> Path:
 def draw_both(folder: Path, source: Path) -> tuple[bytes, bytes]:
     predictions, log = predictions_csv(source / "p.csv"), source / "log.csv"
     write_train_log(log, val_loss="1.5")
-    title = "$x$ <b> 苹果"
+    title = "$\\frac{x$ <b> 苹果"  # no valid formula
     options = ["--predictions", str(predictions), "--output", str(folder / "figures" / "cm.svg"), "--title", title]
     plot_confusion_matrix.main(plot_confusion_matrix.build_parser().parse_args(options))
     options = ["--train-log", str(log), "--output", str(folder / "figures" / "tc.svg"), "--title", title]

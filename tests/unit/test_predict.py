@@ -140,11 +140,11 @@ def test_inputs_are_never_overwritten(run: TinyRun, tmp_path: Path) -> None:
 
 def test_a_run_that_is_not_there_is_one_line(run: TinyRun, tmp_path: Path) -> None:
     options = ["--images", str(run.images), "--run"]
-    for folder, message in ((tmp_path / "none", "no such folder"), (tmp_path, r"config\.py: no such config")):
+    for folder, message in ((tmp_path / "none", "no such folder"), (tmp_path, r"has no config\.py")):
         with pytest.raises(UserError, match=message):
             predict.main(predict.build_parser().parse_args([*options, str(folder)]))
     (tmp_path / "config.py").write_bytes((run.folder / "config.py").read_bytes())
-    with pytest.raises(UserError, match=r"best\.pth: no such checkpoint"):
+    with pytest.raises(UserError, match=r"has no best\.pth"):
         predict.main(predict.build_parser().parse_args([*options, str(tmp_path)]))
 
 
