@@ -81,7 +81,8 @@ class Photos:
 def check_whole(path: Path) -> None:
     """Raise OSError unless *path* is an image that can be decoded to its end.
 
-    OpenCV, which mmcls reads with, fills the missing part of a truncated JPEG with grey and says nothing.
+    OpenCV 4 (the cuda11 environment), which mmcls reads with, fills the missing part of a truncated JPEG with grey
+    and says nothing; OpenCV 5 refuses it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tags that hold nonsense, and of large images

@@ -87,6 +87,14 @@ def test_broken_files_are_named_and_skipped(run: TinyRun, tmp_path: Path, caplog
     assert "2 images predicted, 5 skipped" in caplog.text
 
 
+def test_a_truncated_photograph_is_told_whatever_opencv_makes_of_it(tmp_path: Path) -> None:
+    photograph(1, (300, 200)).save(tmp_path / "good.jpg", quality=95)
+    predict.check_whole(tmp_path / "good.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:-1000])
+    with pytest.raises(OSError, match="truncated"):
+        predict.check_whole(tmp_path / "half.jpg")
+
+
 def test_nothing_but_broken_files_is_a_failure_and_leaves_no_table(run: TinyRun, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.jpg").write_text("no image")
