@@ -268,11 +268,30 @@ def registered_class(type_name: str) -> type | None:
     return next((found for registry in registries if (found := registry.get(type_name))), None)
 
 
+def _schedule_hook(policy: Any) -> str | None:
+    """Return the class of a learning-rate policy, named as mmcv's BaseRunner.register_lr_hook does."""
+    if not isinstance(policy, str):
+        return None
+    return f"{policy.title() if policy == policy.lower() else policy}LrUpdaterHook"
+
+
 def class_accepts(node: Config, argument: str) -> bool:
-    """Tell whether the class that ``node["type"]`` names has *argument* in the signature of it or of a base class."""
-    found = registered_class(node["type"]) if isinstance(node.get("type"), str) else None
+    """Tell whether the class that a dict names has *argument* in the signature of it or of a base class.
+
+    The dict names it by ``type``, or as a schedule by ``policy``. mmcv takes some arguments off before it builds:
+    how the learning rate differs between parameters, and the priority of a hook.
+    """
+    from mmcv.runner import Hook
+    from torch.optim import Optimizer
+
+    name = node.get("type") or _schedule_hook(node.get("policy"))
+    found = registered_class(name) if isinstance(name, str) else None
     if found is None:
         return False
+    if issubclass(found, Optimizer) and argument in ("paramwise_cfg", "constructor"):
+        return True
+    if issubclass(found, Hook) and argument == "priority":
+        return True
     return any(
         argument in inspect.signature(vars(base)["__init__"]).parameters
         for base in found.__mro__

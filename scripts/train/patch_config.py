@@ -93,6 +93,7 @@ def build_config(
             "max_epochs": epochs,
             "threads": experiment.threads,
             "deterministic": experiment.deterministic,
+            "channels_last": device == "cpu",
             "device": device,
         },
         fp16=mixed_precision(experiment, base.get("fp16"), device),

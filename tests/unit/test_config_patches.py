@@ -141,12 +141,16 @@ def test_overrides_come_last_and_reach_lists_and_arguments_with_defaults() -> No
             "optimizer.lr": 0.1,
             "data.train.pipeline.2.flip_prob": 0.0,
             "model.backbone.frozen_stages": 7,
+            "optimizer.paramwise_cfg": {"custom_keys": {"head": {"lr_mult": 10}}},
+            "lr_config.warmup": "linear",
             "model.head.loss": {"type": "LabelSmoothLoss", "label_smooth_val": 0.1, "num_classes": 3},
         },
     )
     assert config["optimizer"]["lr"] == 0.1
     assert config["data"]["train"]["pipeline"][2]["flip_prob"] == 0.0
     assert config["model"]["backbone"]["frozen_stages"] == 7
+    assert config["optimizer"]["paramwise_cfg"]["custom_keys"]["head"] == {"lr_mult": 10}
+    assert config["lr_config"]["warmup"] == "linear"
     assert config["model"]["head"]["loss"]["type"] == "LabelSmoothLoss"
 
 
