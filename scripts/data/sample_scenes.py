@@ -208,7 +208,7 @@ def backdrop(size: int, rng: Rng, leafy: bool) -> np.ndarray:
         base = hsv(rng.uniform(70, 120), rng.uniform(0.3, 0.6), rng.uniform(0.2, 0.5))
     else:
         base = _cloth_colour(rng) * F32(low)
-    out = np.empty((small, small, 3), F32)
+    out: np.ndarray = np.empty((small, small, 3), F32)
     out[:] = base
     for _ in range(int(rng.integers(4, 30))):
         if leafy:
@@ -359,8 +359,13 @@ def arrange(looks: list[Look], view: View, size: int, rng: Rng) -> list[Place]:
         places.append(Place(x, y, radius, axis, rng.uniform(0, 2 * math.pi)))
     if looks[0].body == "banana":
         return places
-    shift = [0.5 * (size * 0.5 - np.mean([p.x for p in places])), 0.5 * (size * 0.5 - np.mean([p.y for p in places]))]
-    return [Place(p.x + shift[0], p.y + shift[1], p.radius, p.axis, p.spin) for p in places]
+    x, y = _middle(places)
+    right, down = 0.5 * (size * 0.5 - x), 0.5 * (size * 0.5 - y)
+    return [Place(p.x + right, p.y + down, p.radius, p.axis, p.spin) for p in places]
+
+
+def _middle(places: list[Place]) -> tuple[float, float]:
+    return float(np.mean([p.x for p in places])), float(np.mean([p.y for p in places]))
 
 
 def _axis(look: Look, view: View, rng: Rng) -> np.ndarray:
@@ -508,10 +513,10 @@ def develop(canvas: np.ndarray, rng: Rng) -> np.ndarray:
     white = np.exp(rng.normal(0, 0.04, 3)) * gain
     axis = np.linspace(-1, 1, size, dtype=F32)
     vignette = 1 - F32(rng.uniform(0, 0.22)) * (axis[None, :] ** 2 + axis[:, None] ** 2)
-    out = _lit(canvas, white)
+    out: np.ndarray = _lit(canvas, white)
     shade_rgb(out, vignette)
-    out = cv2.sqrt(cv2.max(out, 0.0))  # gamma 2, then a shoulder that keeps highlights from clipping hard
-    over = cv2.max(out - F32(0.8), 0.0)
+    out = cv2.sqrt(np.maximum(out, F32(0)))  # gamma 2, then a shoulder that keeps highlights from clipping hard
+    over = np.maximum(out - F32(0.8), F32(0))
     out -= over * over * F32(0.55)
     contrast = F32(2 * rng.uniform(-0.15, 0.35))
     out += (out - F32(0.5)) * (out - out * out) * contrast
@@ -544,7 +549,9 @@ def compress_badly(image: np.ndarray, rng: Rng) -> np.ndarray:
     """Return the image as it comes back from a chat application: JPEG of low quality."""
     quality = int(rng.integers(28, 75))
     _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # what was just encoded
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 # ---------------------------------------------------------------------------------------------------------- scene
@@ -572,7 +579,7 @@ def photograph(draw: Callable[[Rng], Look], stream: Callable[..., Rng], size: in
     if not view.hanging and clutter.random() < 0.35:
         lay_clutter(canvas, view, light, clutter)
     if not view.hanging and clutter.random() < 0.22:
-        x, y = np.mean([p.x for p in places]), np.mean([p.y for p in places])
+        x, y = _middle(places)
         lay_plate(canvas, view, light, x, y + 0.1 * size, size * clutter.uniform(0.36, 0.55), clutter)
     order = sorted(range(n), key=lambda k: places[k].y)
     for k in order:

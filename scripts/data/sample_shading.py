@@ -326,7 +326,7 @@ def bunch(look: Look, rotation: np.ndarray, extent: float, pixels: int, rng: Rng
         depth[near] = np.where(nearer, front, depth[near])
         owner[near] = np.where(nearer, i, owner[near])
     window = _bounds(alpha > 0, 1.0, pixels)
-    alpha, depth, owner, x, y = (values[window] for values in (alpha, depth, owner, x, y))
+    alpha, depth, owner, x, y = alpha[window], depth[window], owner[window], x[window], y[window]
     nx = (x - centres[0][owner]) / radii[owner]
     ny = (y - centres[1][owner]) / radii[owner]
     nz = np.sqrt(np.maximum(1 - nx * nx - ny * ny, F32(1e-4)))

@@ -90,7 +90,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     two or more, kept within 0 to 1; of a single seed it is the Wilson interval of its test images, since one seed
     says nothing about others. The column ``interval`` says which.
     """
-    rows = [_compare_seeds(name, group) for name, group in runs.groupby("experiment", sort=True)]
+    rows = [_compare_seeds(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
     table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
     return table.reset_index(drop=True)
 
