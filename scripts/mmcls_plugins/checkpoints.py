@@ -12,20 +12,13 @@ from typing import Any
 import torch
 
 from scripts.files import atomic_path, sha256_of, write_text
+from scripts.train.weights import tensors_sha256
+
+__all__ = ["StateStore", "load", "save", "tensors_sha256"]
 
 logger = logging.getLogger(__name__)
 
 _STATE_NAME = re.compile(r"state_(\d{9})\.pth")
-
-
-def tensors_sha256(state_dict: dict[str, torch.Tensor]) -> str:
-    """Hash the tensors (name, type, shape, bytes; sorted by name), not the file: equal weights have equal hashes."""
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        tensor = state_dict[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, sha256_of, write_json
+from scripts.train import attempts
 from scripts.train.config_file import read_config
 from scripts.train.lease import Lease, living_group
 
@@ -278,7 +279,8 @@ def main(args: argparse.Namespace) -> None:
             environment = training_environment(config, os.environ)
             if args.end_time is not None:
                 environment[END_VARIABLE] = str(args.end_time)
-            train(command, environment, work_dir, lease)
+            with attempts.recorded(work_dir):
+                train(command, environment, work_dir, lease)
         publish(work_dir, dict(zip(PRODUCTS, (args.best, args.last, args.train_log), strict=True)))
         shutil.rmtree(work_dir / "states", ignore_errors=True)
     finally:
