@@ -82,7 +82,7 @@ rule split_dataset:
     params:
         split=layout.settings.dataset.split,
         classes=layout.classes_option(),
-        folder=f"{layout.dataset}/splits",
+        folder=subpath(output.train, parent=True),
     message:
         "splitting {input} into train, val and test"
     shell:
@@ -127,7 +127,7 @@ rule patch_config:
         experiment=layout.experiment_json,
         checkpoint=layout.checkpoint_option,
         images=f"{layout.dataset}/images",
-        splits=f"{layout.dataset}/splits",
+        splits=subpath(input.train, parent=True),
     message:
         "writing the config of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
@@ -260,7 +260,9 @@ rule record_provenance:
     input:
         archive=layout.archive,
         classes=rules.split_dataset.output.classes,
-        splits=[rules.split_dataset.output[name] for name in ("train", "val", "test")],
+        train=rules.split_dataset.output.train,
+        val=rules.split_dataset.output.val,
+        test=rules.split_dataset.output.test,
         config=rules.patch_config.output,
         checkpoint=layout.checkpoint_of,
         best=rules.train_model.output.best,
@@ -277,8 +279,8 @@ rule record_provenance:
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/record_provenance.log",
     params:
-        run=layout.run,
-        splits=f"{layout.dataset}/splits",
+        run=subpath(output.json, parent=True),
+        splits=subpath(input.train, parent=True),
         record=f"{layout.dataset}/archive.sha256",
         checkpoint=layout.checkpoint_option,
         settings=layout.experiment_json,
