@@ -13,7 +13,7 @@ PYTHON ?=
 export PYTHON CONFIG RUN IMAGES
 
 ENV_OPTION := $(if $(ENV),--env '$(ENV)')
-# demo, run and test use the environment that .venv has; only `make setup ENV=...` replaces it by another.
+# demo, run, predict and the tests use the environment that .venv has; only `make setup ENV=...` replaces it by another.
 READY := sh envs/setup.sh --keep $(ENV_OPTION)
 SNAKEMAKE := snakemake --profile profiles/local
 
@@ -21,7 +21,7 @@ SNAKEMAKE := snakemake --profile profiles/local
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict test doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict test test-faults doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -54,6 +54,10 @@ predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 
 test: ## unit and workflow tests
 	@$(READY)
 	@python -m pytest $(ARGS)
+
+test-faults: ## training that is killed, stopped, starved of disk or damaged; slower than `make test`
+	@$(READY)
+	@python -m pytest tests/faults $(ARGS)
 
 doctor: ## what this machine has, and one line for each problem with its remedy
 	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; "$$python" -m scripts.doctor
