@@ -27,6 +27,7 @@ localrules:
     fetch_archive,
     fetch_checkpoint,
     compare_runs,
+    describe_crate,
 
 
 rule all:
@@ -283,7 +284,7 @@ rule record_provenance:
         splits=subpath(input.train, parent=True),
         record=f"{layout.dataset}/archive.sha256",
         checkpoint=layout.checkpoint_option,
-        settings=layout.experiment_json,
+        settings=layout.run_json,
     message:
         "recording where the numbers of {wildcards.experiment}, seed {wildcards.seed} come from"
     shell:
@@ -321,6 +322,26 @@ rule compare_runs:
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
         " --figure {output.figure:q} --html {output.html:q} --log {log:q}"
+
+
+rule describe_crate:
+    input:
+        leaderboard=rules.compare_runs.output.csv,
+        provenance=layout.runs("provenance.json"),
+        figures=[*layout.runs("figures/confusion_matrix.svg"), *layout.runs("figures/training_curves.svg")],
+    output:
+        f"{layout.dataset}/ro-crate-metadata.json",
+    log:
+        f"{layout.logs}/describe_crate.log",
+    params:
+        folder=subpath(output[0], parent=True),
+        runs=layout.runs(),
+        licence=layout.licence_option(),
+    message:
+        "describing {layout.dataset} as an RO-Crate"
+    shell:
+        "python -m scripts.report.describe_crate --folder {params.folder:q} --runs {params.runs:q} {params.licence}"
+        " --output {output:q} --log {log:q}"
 
 
 onsuccess:

@@ -44,6 +44,7 @@ class Layout:
         """Return what a complete run of the workflow leaves."""
         return [
             f"{self.dataset}/leaderboard.csv",
+            f"{self.dataset}/ro-crate-metadata.json",
             *self.runs("provenance.json"),
             *self.runs("figures/confusion_matrix.svg"),
             *self.runs("figures/training_curves.svg"),
@@ -93,9 +94,21 @@ class Layout:
         classes = self.settings.dataset.classes
         return f"--classes {shlex.quote(json.dumps(classes, ensure_ascii=False))}" if classes else ""
 
+    def licence_option(self) -> str:
+        """Return the licence of the images as an option for a shell line."""
+        licence = self.settings.dataset.licence
+        return f"--licence {shlex.quote(licence)}" if licence else ""
+
     def experiment_json(self, wildcards: Any) -> str:
-        """Return the settings of an experiment for patch_config and the provenance."""
+        """Return the settings of an experiment for patch_config."""
         return self.experiment(wildcards).model_dump_json(exclude_defaults=True)
+
+    def run_json(self, wildcards: Any) -> str:
+        """Return the part of the settings that is one run's, for its provenance: as a whole configuration."""
+        experiment = json.loads(self.experiment_json(wildcards))
+        dataset = self.settings.dataset.model_dump(mode="json", exclude_none=True)
+        run = {"dataset": dataset, "experiments": {wildcards.experiment: experiment}, "seeds": [int(wildcards.seed)]}
+        return json.dumps(run, ensure_ascii=False)
 
     def gpus(self, wildcards: Any) -> int:
         """Return the GPUs that a job of this experiment occupies."""

@@ -1,8 +1,13 @@
-"""Record where a run comes from: hashes of all that went in and came out, versions, code, machine and settings."""
+"""Record where a run comes from: what determined it, what came out of it, and under which circumstances.
+
+provenance.json keeps these three apart, so that two runs can be compared: equal ``inputs`` are to give equal
+``outputs``, whatever the ``circumstances`` (host, times, attempts).
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -11,18 +16,25 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from scripts.console import UserError, run_cli
 from scripts.data.fetch_archive import read_record
+from scripts.download import shown
 from scripts.files import sha256_of, write_json, write_text
 from scripts.report import html
+from scripts.report.provenance import FORMAT
 from scripts.report.train_log import read_train_log
+from scripts.settings import Experiment, describe
+from scripts.train.attempts import read_attempts
 from scripts.train.config_file import read_config
+from scripts.train.weights import hash_weights
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +46,16 @@ PACKAGES = (
     "torch", "torchvision", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
     "scipy", "pandas", "matplotlib", "snakemake", "snakemake-executor-plugin-slurm", "pydantic",
 )  # fmt: skip
-#: Files of a run that are hashed where they are there.
-PRODUCTS = ("init.pth", "best.pth", "last.pth", "train_log.csv", "predictions.csv", "metrics.json", "per_class.csv")
-VARIABLES = ("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+#: Files of a run that equal inputs must give again, hashed where they are there.
+PRODUCTS = ("init.pth", "best.pth", "last.pth", "predictions.csv", "metrics.json", "per_class.csv")
+#: Environment variables that say where a run ran, or that change how its numbers are rounded.
+VARIABLES = (
+    "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "CUDA_VISIBLE_DEVICES",
+    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG",
+)  # fmt: skip
+#: The instruction sets by which the mathematical libraries choose their kernels, as Linux names them.
+INSTRUCTION_SETS = re.compile(r"sse4_2|avx|avx2|fma|avx512\w*|avx_vnni|amx\w*|asimd\w*|sve\w*")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the pretrained weights, where there are some")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
-    parser.add_argument("--settings", default="{}", metavar="JSON", help="the settings that the user gave")
+    parser.add_argument("--settings", default="{}", metavar="JSON", help="this run's part of the settings")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="provenance.json")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report, if wanted")
     return parser
@@ -68,15 +87,9 @@ def hash_files(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     return result
 
 
-def hash_weights(path: Path) -> str:
-    """Return the sha256 over the tensors of a checkpoint (name, type, shape, bytes; sorted by name)."""
-    import torch
-
-    from scripts.mmcls_plugins.checkpoints import tensors_sha256
-
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    weights = content.get("state_dict", content)
-    return tensors_sha256({name: tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)})
+def existing(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return those of *names* that are files in *folder*."""
+    return {name: folder / name for name in names if (folder / name).is_file()}
 
 
 def describe_archive(archive: Path, record: Path | None) -> dict[str, Any]:
@@ -105,20 +118,31 @@ def describe_software() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    stamp = json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
-    env = stamp.get("env")
+    env = read_stamp().get("env")
     lock = ROOT / "envs" / f"{env}.lock"
     return {
         "versions": versions,
-        "environment": {"name": env, "lock_sha256": sha256_of(lock) if lock.is_file() else None, "setup": stamp},
+        "environment": {"name": env, "lock_sha256": sha256_of(lock) if lock.is_file() else None},
     }
 
 
+def read_stamp() -> dict[str, Any]:
+    """Return what the set-up wrote about this environment; empty where another tool made it."""
+    return json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
+
+
 def describe_code(root: Path = ROOT) -> dict[str, Any]:
-    """Return the commit of the code and whether tracked files differ from it; None for both where git cannot tell."""
+    """Return the commit of the code, whether tracked files differ from it (None for both where git cannot tell), and
+    the sha256 over the workflow and its scripts, which tells apart what commits of documentation do not.
+    """
     commit = _output_of(["git", "-C", str(root), "rev-parse", "HEAD"])
     changes = _output_of(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
-    return {"commit": commit or None, "dirty": None if commit is None or changes is None else bool(changes)}
+    digest = hashlib.sha256()
+    for path in sorted([root / "Snakefile", *root.glob("scripts/**/*.py")]):
+        if path.is_file():
+            digest.update(f"{path.relative_to(root).as_posix()}\0{sha256_of(path)}\0".encode())
+    dirty = None if commit is None or changes is None else bool(changes)
+    return {"commit": commit or None, "dirty": dirty, "sha256": digest.hexdigest()}
 
 
 def describe_machine() -> dict[str, Any]:
@@ -135,6 +159,7 @@ def describe_machine() -> dict[str, Any]:
         "host": socket.gethostname(),
         "system": platform.platform(),
         "cpu": _cpu_model(),
+        "instruction_sets": _instruction_sets(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": [
             {"name": gpu.name, "memory_bytes": gpu.total_memory, "architecture": f"sm_{gpu.major}{gpu.minor}"}
@@ -142,39 +167,103 @@ def describe_machine() -> dict[str, Any]:
         ],
         "driver": found.group(1) if found else None,
         "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if gpus else None,
+        "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
+        "kernels": _kernels(torch.__config__.show()),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
 
-def describe_run(run_dir: Path, config_file: Path) -> dict[str, Any]:
-    """Return seed, device, threads, command and times of a run, as config.py and train_log.csv say."""
+def describe_training(config_file: Path) -> dict[str, Any]:
+    """Return seed, device, threads and the promise of deterministic kernels, as config.py says."""
     config = read_config(config_file)
-    first = config_file.read_text(encoding="utf-8").split("\n", 1)[0]
     runner = config.get("runner", {})
-    run: dict[str, Any] = {
-        "folder": str(run_dir),
-        "seed": config.get("seed"),
-        "device": runner.get("device"),
-        "threads": runner.get("threads"),
-        "deterministic": runner.get("deterministic"),
-        "command": first.removeprefix("# ") if first.startswith("# ") else None,
-    }
+    return {"seed": config.get("seed"), **{key: runner.get(key) for key in ("device", "threads", "deterministic")}}
+
+
+def describe_course(run_dir: Path, config_file: Path) -> dict[str, Any]:
+    """Return how training went: command, times, attempts, job ids, operations that promise no equal bits."""
+    first = config_file.read_text(encoding="utf-8").split("\n", 1)[0]
+    work_dir = find_work_dir(run_dir / "work", sha256_of(config_file))
+    attempts = read_attempts(work_dir) if work_dir else []
     path = run_dir / "train_log.csv"
+    course: dict[str, Any] = {
+        "folder": str(run_dir),
+        "command": first.removeprefix("# ") if first.startswith("# ") else None,
+        "started": attempts[0]["start"] if attempts else None,
+        "ended": attempts[-1]["end"] if attempts else None,
+        "attempts": attempts,
+        "slurm_job_ids": sorted({attempt["slurm_job_id"] for attempt in attempts if attempt["slurm_job_id"]}),
+        "nondeterministic_operations": _nondeterministic_operations(work_dir),
+    }
     if path.is_file():
         log = read_train_log(path)
-        run |= {
+        course |= {
             "epochs": len(log),
             "train_seconds": round(float(log["train_seconds"].sum()), 3),
             "val_seconds": round(float(log["val_seconds"].sum()), 3),
-            "training_ended": _utc(path.stat().st_mtime),
         }
-    return run
+        # The last attempt's end may be missing: a kill between the end of training and its record.
+        course["ended"] = course["ended"] or _utc(path.stat().st_mtime)
+    return course
+
+
+def find_work_dir(folder: Path, config_sha256: str) -> Path | None:
+    """Return the newest work_dir below *folder* in which this very config.py was trained."""
+    found = []
+    for marker in folder.glob("*/identity.json"):
+        if config_sha256 in json.loads(marker.read_text(encoding="utf-8")).values():
+            found.append(marker)
+    return max(found, key=lambda marker: marker.stat().st_mtime).parent if found else None
+
+
+def _nondeterministic_operations(work_dir: Path | None) -> list[str]:
+    """Return the operations of which torch said, while it trained, that they have no deterministic form."""
+    output = work_dir / "output.log" if work_dir else None
+    if output is None or not output.is_file():
+        return []
+    text = output.read_text(encoding="utf-8", errors="replace")
+    return sorted(set(re.findall(r"(\S+) does not have a deterministic implementation", text)))
+
+
+def complete(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one run's settings with the experiment's defaults filled in, and no password or token in an address.
+
+    A later version may have other defaults; the record must not depend on them.
+    """
+    settings: dict[str, Any] = json.loads(json.dumps(given))
+    sections = [settings.get("dataset", {}).get("source")]
+    try:
+        for name, experiment in settings.get("experiments", {}).items():
+            whole = Experiment.model_validate(experiment).model_dump(mode="json", exclude_none=True)
+            settings["experiments"][name] = whole
+            sections.append(whole["checkpoint"])
+    except ValidationError as error:
+        raise UserError(f"--settings: {describe(error)}") from error
+    for section in sections:
+        if isinstance(section, dict):
+            if section.get("url"):
+                section["url"] = shown(section["url"])
+            section["mirrors"] = [shown(url) for url in section.get("mirrors", [])]
+    return settings
 
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
     return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def _instruction_sets() -> list[str]:
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
+    return sorted(flag for flag in (found.group(1).split() if found else []) if INSTRUCTION_SETS.fullmatch(flag))
+
+
+def _kernels(build: str) -> str | None:
+    """Return which CPU kernels torch chose, e.g. AVX2, out of its description of itself."""
+    found = re.search(r"CPU capability usage: (\S+)", build)
+    return found.group(1) if found else None
 
 
 def _output_of(command: list[str]) -> str | None:
@@ -192,23 +281,41 @@ def _utc(seconds: float) -> str:
 
 def render_html(provenance: Mapping[str, Any], config_text: str) -> str:
     """Return the record as a self-contained page: tables of it all, and config.py's text."""
-    files = [
-        (name, str(entry["path"]), f"{entry['bytes']:,}" if entry["bytes"] is not None else "-", entry["sha256"])
-        for name, entry in provenance["files"].items()
-    ]
-    weights = [(f"{name}: weights_sha256", entry["weights_sha256"])
-               for name, entry in provenance["files"].items() if "weights_sha256" in entry]  # fmt: skip
+    inputs, circumstances = provenance["inputs"], provenance["circumstances"]
     parts = []
-    for title in ("run", "settings", "code", "environment", "versions", "machine"):
-        parts += [html.section(title.capitalize()), html.table((), _flatten(provenance[title]))]
-    parts += [
-        html.section("Files"),
-        html.table(("file", "path", "bytes", "sha256"), files, numbers=(2,)),
-        html.table((), weights, caption="Hashes over the tensors: equal for equal models"),
-        html.section("config.py"),
-        html.preformatted(config_text),
+    for title, content in (
+        ("Run", provenance["run"] | inputs["training"]),
+        ("Settings", inputs["settings"]),
+        ("Code", inputs["code"]),
+        ("Environment", inputs["environment"]),
+        ("Versions", inputs["versions"]),
+        ("What went in", None),
+        ("What came out", None),
+        ("Training", circumstances["training"]),
+        ("Machine", circumstances["machine"]),
+        ("Set-up", circumstances["setup"]),
+    ):
+        files = {"What went in": inputs["files"], "What came out": provenance["outputs"]}.get(title)
+        parts.append(html.section(title))
+        parts += _file_tables(files) if files is not None else [html.table((), _flatten(content))]
+    parts += [html.section("config.py"), html.preformatted(config_text)]
+    return html.page(f"Config and environment: {circumstances['training']['folder']}", parts)
+
+
+def _file_tables(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (name, str(entry["path"]), f"{entry['bytes']:,}" if entry["bytes"] is not None else "-", entry["sha256"])
+        for name, entry in files.items()
     ]
-    return html.page(f"Config and environment: {provenance['run']['folder']}", parts)
+    weights = [
+        (f"{name}: weights_sha256", entry["weights_sha256"])
+        for name, entry in files.items()
+        if "weights_sha256" in entry
+    ]
+    tables = [html.table(("file", "path", "bytes", "sha256"), rows, numbers=(2,))]
+    if weights:
+        tables.append(html.table((), weights, caption="Hashes over the tensors: equal for equal models"))
+    return tables
 
 
 def _flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
@@ -231,20 +338,30 @@ def main(args: argparse.Namespace) -> None:
     files |= {f"splits/{path.name}": path for path in sorted(args.splits.glob("*.txt"))}
     if args.checkpoint:
         files["checkpoint"] = args.checkpoint
-    files |= {name: args.run_dir / name for name in PRODUCTS if (args.run_dir / name).is_file()}
-    provenance = {
-        "run": describe_run(args.run_dir, args.config),
-        "settings": settings,
-        "files": {"archive": describe_archive(args.archive, args.archive_record), **hash_files(files)},
-        "code": describe_code(),
-        **describe_software(),
-        "machine": describe_machine(),
-        "recorded": _utc(datetime.now(UTC).timestamp()),
+    archive = describe_archive(args.archive, args.archive_record)
+    provenance: dict[str, Any] = {
+        "format": FORMAT,
+        "run": dict(zip(("dataset", "experiment", "seed"), args.run_dir.resolve().parts[-3:], strict=True)),
+        "inputs": {
+            "training": describe_training(args.config),
+            "settings": complete(settings),
+            "files": {"archive": archive, **hash_files(files)},
+            "code": describe_code(),
+            **describe_software(),
+        },
+        "outputs": hash_files(existing(args.run_dir, PRODUCTS)),
+        "circumstances": {
+            "training": describe_course(args.run_dir, args.config),
+            "files": hash_files(existing(args.run_dir, ("train_log.csv",))),
+            "machine": describe_machine(),
+            "setup": read_stamp(),
+            "recorded": _utc(datetime.now(UTC).timestamp()),
+        },
     }
     if args.html:
         write_text(args.html, render_html(provenance, args.config.read_text(encoding="utf-8")))
     write_json(args.output, provenance)
-    logger.info("%s: %d files hashed", args.output, len(provenance["files"]))
+    logger.info("%s: %d files hashed", args.output, len(files) + 1 + len(provenance["outputs"]))
 
 
 if __name__ == "__main__":

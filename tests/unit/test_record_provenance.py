@@ -1,4 +1,4 @@
-"""Provenance: true hashes, the same for equal weights; and a page that shows it all and runs nothing."""
+"""Provenance: true hashes, the result apart from its circumstances; and a page that shows it all and runs nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tiny_run import TinyRun, make_run
 from scripts.console import UserError
 from scripts.data.fetch_archive import Record, format_record
 from scripts.report import record_provenance
+from scripts.train.weights import hash_weights
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +38,14 @@ def record(run: TinyRun, out: Path, *more: str, settings: Any = None) -> dict[st
 
 
 def test_hashes_are_those_of_the_files(run: TinyRun, tmp_path: Path) -> None:
-    files = record(run, tmp_path, "--checkpoint", str(run.folder / "best.pth"))["files"]
-    assert set(files) == {
-        "archive", "config.py", "classes.txt", "splits/test.txt", "checkpoint", "best.pth", "train_log.csv",
-        "metrics.json",
-    }  # fmt: skip
+    provenance = record(run, tmp_path, "--checkpoint", str(run.folder / "best.pth"))
+    groups = (provenance["inputs"]["files"], provenance["outputs"], provenance["circumstances"]["files"])
+    assert [set(group) for group in groups] == [
+        {"archive", "config.py", "classes.txt", "splits/test.txt", "checkpoint"},
+        {"best.pth", "metrics.json"},
+        {"train_log.csv"},
+    ]
+    files = groups[0] | groups[1] | groups[2]
     for name, entry in files.items():
         content = Path(entry["path"]).read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest(), name
@@ -52,7 +56,7 @@ def test_hashes_are_those_of_the_files(run: TinyRun, tmp_path: Path) -> None:
 def test_the_archive_is_not_read_again_when_it_has_a_record(run: TinyRun, tmp_path: Path) -> None:
     known = Record("ab" * 32, "https://example.org/a.zip")
     (tmp_path / "archive.sha256").write_text(format_record(known, "archive.zip"))
-    entry = record(run, tmp_path, "--archive-record", str(tmp_path / "archive.sha256"))["files"]["archive"]
+    entry = record(run, tmp_path, "--archive-record", str(tmp_path / "archive.sha256"))["inputs"]["files"]["archive"]
     assert (entry["sha256"], entry["source"]) == (known.sha256, known.source)
     (tmp_path / "archive.zip").unlink()
     described = record_provenance.describe_archive(tmp_path / "archive.zip", tmp_path / "archive.sha256")
@@ -70,23 +74,59 @@ def test_equal_weights_have_equal_hashes_whatever_the_file_holds_else(tmp_path: 
     torch.save({"state_dict": dict(reversed(weights.items())), "meta": {"epoch": 2}}, tmp_path / "2.pth")
     torch.save({"state_dict": {**weights, "a": weights["a"].reshape(3, 2)}}, tmp_path / "3.pth")
     torch.save({"state_dict": {**weights, "b": torch.tensor(4)}}, tmp_path / "4.pth")
-    hashes = [record_provenance.hash_weights(tmp_path / f"{number}.pth") for number in (1, 2, 3, 4)]
+    hashes = [hash_weights(tmp_path / f"{number}.pth") for number in (1, 2, 3, 4)]
     assert hashes[0] == hashes[1] and len(set(hashes)) == 3
 
 
 def test_run_and_software_are_described(run: TinyRun, tmp_path: Path) -> None:
-    provenance = record(run, tmp_path, settings={"base_config": "x"})
-    described = provenance["run"]
-    assert (described["seed"], described["device"], described["threads"]) == (0, "cpu", 1)
-    assert described["command"] == "mim train mmcls x.py"
-    assert (described["epochs"], described["train_seconds"], described["val_seconds"]) == (2, 60, 4)
-    assert provenance["versions"]["mmcls"] == "0.25.0" and provenance["versions"]["torch"] == torch.__version__
-    assert provenance["settings"] == {"base_config": "x"}
-    assert provenance["machine"]["cores"] >= 1 and provenance["machine"]["cpu"]
+    provenance = record(run, tmp_path, settings=settings())
+    inputs, circumstances = provenance["inputs"], provenance["circumstances"]
+    assert provenance["run"] == {"dataset": "demo", "experiment": "tiny", "seed": "seed0"}
+    assert inputs["training"] == {"seed": 0, "device": "cpu", "threads": 1, "deterministic": None}
+    assert inputs["versions"]["mmcls"] == "0.25.0" and inputs["versions"]["torch"] == torch.__version__
+    assert circumstances["training"]["command"] == "mim train mmcls x.py"
+    times = {key: circumstances["training"][key] for key in ("epochs", "train_seconds", "val_seconds")}
+    assert times == {"epochs": 2, "train_seconds": 60, "val_seconds": 4}
+    machine = circumstances["machine"]
+    assert machine["cores"] >= 1 and machine["cpu"] and machine["kernels"] and "cudnn" in machine["tf32"]
+
+
+def test_defaults_are_on_record_and_passwords_are_not(run: TinyRun, tmp_path: Path) -> None:
+    secret = {"url": "https://me:secret@example.org/a.zip?token=secret", "mirrors": ["https://x.org/a.zip?secret"]}
+    recorded = record(run, tmp_path, settings=settings(secret, checkpoint=dict(secret)))["inputs"]["settings"]
+    assert recorded["experiments"]["tiny"]["threads"] == 2 and recorded["experiments"]["tiny"]["epochs"] == "auto"
+    assert recorded["dataset"]["source"]["url"] == "https://example.org/a.zip"
+    assert "secret" not in (tmp_path / "p.json").read_text()
+
+
+def settings(source: Any = None, **experiment: Any) -> dict[str, Any]:
+    experiment = {"base_config": "mobilenet-v2_8xb32_in1k"} | experiment
+    dataset = {"name": "demo", "source": source or {"path": "/data/a.zip"}}
+    return {"dataset": dataset, "experiments": {"tiny": experiment}, "seeds": [0]}
+
+
+def test_attempts_and_operations_without_a_deterministic_form_come_from_the_folder_of_this_config(
+    run: TinyRun, tmp_path: Path
+) -> None:
+    config = hashlib.sha256((run.folder / "config.py").read_bytes()).hexdigest()
+    for name, identity in (("this", config), ("other", "0" * 64)):
+        folder = run.folder / "work" / name
+        folder.mkdir(parents=True)
+        (folder / "identity.json").write_text(json.dumps({"config.py": identity}))
+        start = {"attempt": "a", "start": f"{name} start", "host": "h", "slurm_job_id": "7"}
+        end = {"attempt": "a", "end": f"{name} end", "outcome": "finished"}
+        (folder / "attempts.jsonl").write_text(f"{json.dumps(start)}\n{json.dumps(end)}")
+        (folder / "output.log").write_text(
+            f"x.py:1: UserWarning: {name}_cuda does not have a deterministic implementation"
+        )
+    course = record(run, tmp_path)["circumstances"]["training"]
+    assert (course["started"], course["ended"], course["slurm_job_ids"]) == ("this start", "this end", ["7"])
+    assert course["nondeterministic_operations"] == ["this_cuda"]
 
 
 def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_path: Path) -> None:
-    assert record_provenance.describe_code(tmp_path) == {"commit": None, "dirty": None}
+    nothing = record_provenance.describe_code(tmp_path)
+    assert (nothing["commit"], nothing["dirty"]) == (None, None)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     (tmp_path / "a").write_text("1")
     for command in (["init", "-q"], ["add", "a"], ["commit", "-qm", "x"]):
@@ -96,7 +136,10 @@ def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_pat
     (tmp_path / "new, untracked").write_text("")
     assert record_provenance.describe_code(tmp_path)["dirty"] is False
     (tmp_path / "a").write_text("2")
-    assert record_provenance.describe_code(tmp_path)["dirty"] is True
+    changed = record_provenance.describe_code(tmp_path)
+    assert changed["dirty"] is True and changed["sha256"] == clean["sha256"] == nothing["sha256"]
+    (tmp_path / "Snakefile").write_text("")
+    assert record_provenance.describe_code(tmp_path)["sha256"] != clean["sha256"], "also without git"
 
 
 def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +155,7 @@ def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monk
 
 def test_the_page_shows_config_and_settings_and_runs_nothing(run: TinyRun, tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
-    record(run, tmp_path, "--html", str(tmp_path / "p.html"), settings={"a": {hostile: [hostile, None, 1.5]}})
+    record(run, tmp_path, "--html", str(tmp_path / "p.html"), settings={"dataset": {hostile: [hostile, None, 1.5]}})
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert not re.search(r"<[^>]+(src|href)=", page)
@@ -123,6 +166,8 @@ def test_the_page_shows_config_and_settings_and_runs_nothing(run: TinyRun, tmp_p
 def test_settings_that_are_no_json_are_one_line(run: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--settings: not JSON"):
         record(run, tmp_path, "--settings", "{")
+    with pytest.raises(UserError, match=r"--settings: .*unknown key"):
+        record(run, tmp_path, settings=settings(epoch=1))
 
 
 def test_nested_values_become_dotted_rows() -> None:

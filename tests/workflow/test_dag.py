@@ -30,7 +30,7 @@ RUN_FILES = [
 Finished = tuple[Path, dict[str, Any], str]
 #: Rules of a complete run with one experiment and one seed, without a checkpoint to fetch.
 ALL_RULES = [
-    "all", "compare_runs", "evaluate_model", "fetch_archive", "patch_config", "plot_confusion_matrix",
+    "all", "compare_runs", "describe_crate", "evaluate_model", "fetch_archive", "patch_config", "plot_confusion_matrix",
     "plot_training_curves", "predict_images", "record_provenance", "split_dataset", "train_model", "unpack_archive",
 ]  # fmt: skip
 

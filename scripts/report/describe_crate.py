@@ -1,0 +1,256 @@
+"""Describe the results of a data set as an RO-Crate 1.1: which files there are, what made them, and out of what.
+
+The format: https://www.researchobject.org/ro-crate/specification/1.1/
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from scripts.console import run_cli
+from scripts.files import read_lines, sha256_of, write_json
+from scripts.report.provenance import read_provenance
+
+logger = logging.getLogger(__name__)
+
+CONTEXT = "https://w3id.org/ro/crate/1.1/context"
+PROFILE = "https://w3id.org/ro/crate/1.1"
+#: schema.org has this property, the context of RO-Crate 1.1 does not.
+OWN_TERMS = {"sha256": "https://schema.org/sha256"}
+MEDIA_TYPES = {
+    ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".pth": "application/octet-stream",
+    ".py": "text/x-python", ".sha256": "text/plain", ".svg": "image/svg+xml", ".txt": "text/plain",
+    ".zip": "application/zip", ".tar": "application/x-tar",
+}  # fmt: skip
+#: What each file of the data set is for. report.html and settings.yaml are made later, from this among others.
+DATASET_FILES = {
+    "archive.sha256": "sha256 of the archive, and where it came from",
+    "classes.txt": "class names in label order",
+    "splits/train.txt": "images that the networks were trained on, with their labels",
+    "splits/val.txt": "images that chose the best epoch",
+    "splits/test.txt": "images that the numbers are about",
+    "leaderboard.csv": "experiments compared over their seeds",
+    "leaderboard.html": "the same as a page",
+    "figures/leaderboard.svg": "the same as a figure",
+}
+RUN_INPUTS = {"config.py": "complete mmcls config of this run"}
+RUN_FILES = {
+    "best.pth": "weights of the best epoch",
+    "last.pth": "weights of the last epoch",
+    "train_log.csv": "one row an epoch",
+    "predictions.csv": "each test image with its probabilities",
+    "metrics.json": "metrics on the test images with 95 % intervals",
+    "per_class.csv": "the same for each class",
+    "figures/confusion_matrix.svg": "confusion matrix",
+    "figures/training_curves.svg": "loss and accuracy over the epochs",
+    "provenance.json": "what determined this run, what came out, under which circumstances",
+    "provenance.html": "the same as a page, with the config",
+}
+
+Entity = dict[str, Any]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.report.describe_crate", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="results/<dataset>")
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, metavar="DIR", help="folders of the runs in it")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the images, as the settings say")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="ro-crate-metadata.json in --folder")
+    return parser
+
+
+def reference(identifier: str) -> Entity:
+    """Return a link to another entity."""
+    return {"@id": identifier}
+
+
+def references(identifiers: Iterable[str]) -> Entity | list[Entity]:
+    """Return links to other entities: one as itself, several as a list (RO-Crate 1.1, appendix on JSON-LD)."""
+    links = [reference(identifier) for identifier in dict.fromkeys(identifiers)]
+    return links[0] if len(links) == 1 else links
+
+
+def describe_file(folder: Path, path: str, description: str, known: Mapping[str, Any] | None = None) -> Entity:
+    """Return the entity of a file in the crate.
+
+    Parameters
+    ----------
+    folder : the crate's root.
+    path : of the file, relative to it.
+    known : ``bytes`` and ``sha256``, where they are on record; else they are computed.
+    """
+    file = folder / path
+    return {
+        "@id": quote(path),
+        "@type": "File",
+        "name": path,
+        "description": description,
+        "encodingFormat": MEDIA_TYPES.get(file.suffix, "application/octet-stream"),
+        "contentSize": str(known["bytes"] if known else file.stat().st_size),
+        "sha256": known["sha256"] if known else sha256_of(file),
+    }
+
+
+def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[Entity]:
+    """Return the entities of a run: its folder, its files, and the action that made them of the inputs.
+
+    Parameters
+    ----------
+    folder : the crate's root.
+    run : the run's folder, relative to it.
+    provenance : what record_provenance wrote there.
+    """
+    inputs, course = provenance["inputs"], provenance["circumstances"]["training"]
+    hashed = {**inputs["files"], **provenance["outputs"], **provenance["circumstances"]["files"]}
+    root = f"{run}/"
+    files = [
+        describe_file(folder, root + name, f"{text} ({run})", hashed.get(name))
+        for name, text in (RUN_INPUTS | RUN_FILES).items()
+        if (folder / run / name).is_file()
+    ]
+    made = [entity for entity in files if entity["name"].removeprefix(root) in RUN_FILES]
+    used = [quote(root + "config.py"), "images/", "classes.txt"]
+    used += [quote(name) for name in sorted(inputs["files"]) if name.startswith("splits/")]
+    entities: list[Entity] = [
+        {
+            "@id": quote(root),
+            "@type": "Dataset",
+            "name": run,
+            "description": f"one training run: {provenance['run']['experiment']}, {provenance['run']['seed']}",
+            "hasPart": references(entity["@id"] for entity in files),
+        },
+        *files,
+    ]
+    if checkpoint := inputs["files"].get("checkpoint"):
+        identifier = f"#{Path(checkpoint['path']).name}"
+        used.append(identifier)
+        entities.append(
+            {
+                "@id": identifier,
+                "@type": "CreativeWork",
+                "name": Path(checkpoint["path"]).name,
+                "description": "pretrained weights; they lie outside this folder, in results/checkpoints/",
+                "sha256": checkpoint["sha256"],
+            }
+        )
+    action: Entity = {
+        "@id": f"#{quote(run)}",
+        "@type": "CreateAction",
+        "name": f"training and evaluation of {run}",
+        "description": course["command"] or "",
+        "instrument": references(["#mimflow", *(entity["@id"] for entity in describe_software(inputs))]),
+        "object": references(used),
+        "result": references(entity["@id"] for entity in made),
+        "actionStatus": reference("http://schema.org/CompletedActionStatus"),
+    }
+    if course["started"]:
+        action["startTime"] = course["started"]
+    if course["ended"]:
+        action["endTime"] = course["ended"]
+    return [*entities, action, *describe_software(inputs)]
+
+
+def describe_software(inputs: Mapping[str, Any]) -> list[Entity]:
+    """Return the packages that compute the numbers."""
+    return [
+        {
+            "@id": f"#{name}-{quote(inputs['versions'][name])}",
+            "@type": "SoftwareApplication",
+            "name": name,
+            "version": inputs["versions"][name],
+            "softwareVersion": inputs["versions"][name],
+        }
+        for name in ("python", "torch", "mmcls", "mmcv")
+        if name in inputs["versions"]
+    ]
+
+
+def describe_archive(folder: Path, archive: Mapping[str, Any]) -> list[Entity]:
+    """Return the entities of the archive and of the images that were unpacked from it."""
+    name = Path(archive["path"]).name
+    entities: list[Entity] = []
+    if (folder / name).is_file():
+        description = f"the images as they were fetched ({archive['source'] or 'source not recorded'})"
+        entities.append(describe_file(folder, name, description, archive))
+    if (folder / "images").is_dir():
+        entities.append(
+            {"@id": "images/", "@type": "Dataset", "name": "images", "description": f"the images out of {name}"}
+        )
+    return entities
+
+
+def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapping[str, Any]], licence: str) -> Entity:
+    """Return ro-crate-metadata.json.
+
+    Parameters
+    ----------
+    folder : the crate's root, ``results/<dataset>``.
+    runs : folders of the runs, relative to it.
+    provenances : what record_provenance wrote for each of them.
+    licence : of the images; empty where the settings name none.
+    """
+    entities = describe_archive(folder, provenances[0]["inputs"]["files"]["archive"])
+    entities += [describe_file(folder, path, text) for path, text in DATASET_FILES.items() if (folder / path).is_file()]
+    for run, provenance in zip(runs, provenances, strict=True):
+        entities += describe_run(folder, run, provenance)
+    code = provenances[0]["inputs"]["code"]
+    unique = {entity["@id"]: entity for entity in entities}
+    parts = [identifier for identifier, entity in unique.items() if entity["@type"] in ("File", "Dataset")]
+    classes = len(read_lines(folder / "classes.txt"))
+    root = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": f"mimflow results: {provenances[0]['run']['dataset']}",
+        "description": f"Image classification, {classes} classes: {len(runs)} trained and evaluated runs"
+        " with their data, weights, predictions, metrics and provenance.",
+        "datePublished": max(provenance["circumstances"]["recorded"] for provenance in provenances),
+        "license": reference("#licence"),
+        "hasPart": references(parts),
+        "mentions": references(f"#{quote(run)}" for run in runs),
+    }
+    graph = [
+        {
+            "@id": "ro-crate-metadata.json",
+            "@type": "CreativeWork",
+            "about": reference("./"),
+            "conformsTo": reference(PROFILE),
+        },
+        root,
+        {
+            "@id": "#licence",
+            "@type": "CreativeWork",
+            "name": licence or "not stated",
+            "description": "licence of the images, as the settings say (dataset.licence)",
+        },
+        {
+            "@id": "#mimflow",
+            "@type": "SoftwareApplication",
+            "name": "mimflow",
+            "description": "the workflow that made this folder",
+            "version": code["commit"] or code["sha256"],
+            "softwareVersion": code["commit"] or code["sha256"],
+        },
+        *unique.values(),
+    ]
+    return {"@context": [CONTEXT, OWN_TERMS], "@graph": graph}
+
+
+def main(args: argparse.Namespace) -> None:
+    """Describe one data set's results."""
+    provenances = [read_provenance(run / "provenance.json") for run in args.runs]
+    runs = [run.relative_to(args.folder).as_posix() for run in args.runs]
+    crate = describe_crate(args.folder, runs, provenances, args.licence)
+    write_json(args.output, crate)
+    logger.info("%s: %d entities", args.output, len(crate["@graph"]))
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

@@ -1,0 +1,30 @@
+"""Read a provenance.json: what record_provenance wrote, and what verify, bundle and the crate build on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from scripts.console import UserError
+
+#: Of provenance.json; another one is refused.
+FORMAT = 1
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """Return a provenance.json.
+
+    Raises
+    ------
+    UserError : it is missing, or not one that this version writes.
+    """
+    try:
+        provenance = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: no such file: give the folder of a finished run, results/.../seed0") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}): it was changed, or cut short") from error
+    if not isinstance(provenance, dict) or provenance.get("format") != FORMAT:
+        raise UserError(f"{path}: written by another version of mimflow: `make run` writes it anew")
+    return provenance
