@@ -151,17 +151,31 @@ class ReproducibleRunner(EpochBasedRunner):
             self._restore()
         except UserError as error:
             self._fail(str(error))
-        with self._signals_noticed():
-            while self._epoch < self._max_epochs:
-                if self.stage == "train":
-                    self.train(loader)
-                    self.stage = "evaluate"
-                self._finish_epoch()
-                self.stage = "train"
-                self._save_state()
-                self._stop_if_asked()
-        self._save_weights("last.pth")
-        self.call_hook("after_run")
+        try:
+            with self._signals_noticed():
+                while self._epoch < self._max_epochs:
+                    if self.stage == "train":
+                        self.train(loader)
+                        self.stage = "evaluate"
+                    self._finish_epoch()
+                    self.stage = "train"
+                    self._save_state()
+                    self._stop_if_asked()
+            self._save_weights("last.pth")
+            self.call_hook("after_run")
+        finally:
+            self._end_workers()
+
+    def _end_workers(self) -> None:
+        """End the persistent workers: after an uncaught error Python would wait for them for ever.
+
+        The traceback keeps the loaders alive then, so torch does not end their workers, and Python's own end sends
+        them SIGTERM, which they ignore (``SeededCustomDataset._shield_worker``).
+        """
+        for loader in (self.data_loader, self.evaluator.dataloader if self.evaluator else None):
+            workers = getattr(loader, "_iterator", None)
+            if workers is not None:
+                workers._shutdown_workers()
 
     def train(self, data_loader: DataLoader, **kwargs: Any) -> None:
         """Run what is left of the current epoch."""
