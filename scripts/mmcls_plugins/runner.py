@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, cast
@@ -92,7 +92,8 @@ class ReproducibleRunner(EpochBasedRunner):
         if deterministic:
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling every new tensor with NaN finds reads of unwritten memory, and costs a fifth of a step on a CPU.
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            if hasattr(torch.utils, "deterministic"):  # since torch 2.2
+                torch.utils.deterministic.fill_uninitialized_memory = False
             torch.backends.cudnn.benchmark = False
         self.folder = Path(self.work_dir or ".")
         actual = next(self.model.parameters()).device.type
@@ -384,8 +385,9 @@ class ReproducibleRunner(EpochBasedRunner):
 
     def _fail(self, message: str) -> NoReturn:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / "failure.txt", message + "\n")
         self.logger.error(message)
+        with suppress(OSError):  # on a full disk; train_model sees by itself that it is full
+            write_text(self.folder / "failure.txt", message + "\n")
         raise SystemExit(1)
 
     # -- what people and rules read ---------------------------------------------------------------------------------
@@ -393,10 +395,13 @@ class ReproducibleRunner(EpochBasedRunner):
     def _write_log(self) -> None:
         if self.rank:
             return
-        with atomic_path(self.folder / "train_log.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, LOG_COLUMNS)
-            writer.writeheader()
-            writer.writerows({**record, "is_best": int(record["is_best"])} for record in self.records)
+        try:
+            with atomic_path(self.folder / "train_log.csv") as temporary, open(temporary, "w", newline="") as file:
+                writer = csv.DictWriter(file, LOG_COLUMNS)
+                writer.writeheader()
+                writer.writerows({**record, "is_best": int(record["is_best"])} for record in self.records)
+        except OSError as error:
+            self._fail(f"train_log.csv could not be saved: {describe_os_error(error)}")
 
     def _write_progress(self, force: bool = False) -> None:
         """Tell, at most once a second, how far training is; losing it costs nothing, so no fsync."""
@@ -422,8 +427,9 @@ class ReproducibleRunner(EpochBasedRunner):
             "seconds_left": spent / self._iter * (self._max_iters - self._iter) if self._iter else None,
         }
         temporary = self.folder / "progress.json.tmp"
-        temporary.write_text(json.dumps(progress))
-        os.replace(temporary, self.folder / "progress.json")
+        with suppress(OSError):  # a full disk stops training where something would be lost by it, not here
+            temporary.write_text(json.dumps(progress))
+            os.replace(temporary, self.folder / "progress.json")
 
 
 def _is_alive(process: int) -> bool:

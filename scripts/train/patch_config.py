@@ -64,7 +64,9 @@ def build_config(
         raise UserError(
             f"batch_size: {batch_size} is larger than the {n_train} training images: set it to {n_train} or less"
         )
-    iterations = epochs * math.ceil(n_train / batch_size)
+    # Batch normalisation has no variance over one image: a rest of one is left out, another one each epoch.
+    rest_of_one = n_train % batch_size == 1 and batch_size > 1
+    iterations = epochs * (n_train // batch_size if rest_of_one else math.ceil(n_train / batch_size))
     base_epochs = base["runner"]["max_epochs"]
     base_batch = model_zoo.base_batch_size(experiment.base_config) or batch_size
     base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
@@ -80,6 +82,7 @@ def build_config(
     config["data"] = {
         "samples_per_gpu": batch_size,
         "workers_per_gpu": TUTORIAL_WORKERS,
+        **({"train_dataloader": {"drop_last": True}} if rest_of_one else {}),
         **patches.datasets(train_pipeline, test_pipeline, classes, images, splits, seed),
     }
     config["optimizer"]["lr"] = learning_rate(experiment, config, batch_size)

@@ -33,6 +33,8 @@ PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
 END_VARIABLE = "MIMFLOW_END_TIME"
 #: Seconds that a trainer gets to save its state after a signal, before its group is killed.
 GRACE_SECONDS = 60.0
+#: With less than this free, a trainer that ended without a word ended for want of space.
+FULL_DISK_BYTES = 1 << 20
 #: What train_model hands over, and under which name the runner leaves it in work_dir.
 PRODUCTS = ("best.pth", "last.pth", "train_log.csv")
 
@@ -144,6 +146,8 @@ def explain_failure(work_dir: Path, output: Path) -> str:
     failure = work_dir / "failure.txt"
     if failure.exists():
         return f"training stopped: {failure.read_text(encoding='utf-8').strip()} (details: {output})"
+    if shutil.disk_usage(work_dir).free < FULL_DISK_BYTES:
+        return f"training stopped: no space left on the device of {work_dir}: free some and run the same command again"
     text = output.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1]
     if "stopped by" in text and "the state is saved" in text:
         return f"training was stopped from outside; its state is in {work_dir}: the same command goes on from it"

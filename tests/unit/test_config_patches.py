@@ -175,6 +175,12 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
         build("mobilenet-v2_8xb32_in1k", n_train=20)
 
 
+def test_a_rest_of_one_image_is_left_out_and_any_other_rest_is_not() -> None:
+    assert build("resnet18_8xb32_in1k", n_train=65)["data"]["train_dataloader"] == {"drop_last": True}
+    for n_train in (64, 66, 95):
+        assert "train_dataloader" not in build("resnet18_8xb32_in1k", n_train=n_train)["data"]
+
+
 def test_a_base_for_other_hardware_is_refused() -> None:
     with pytest.raises(UserError, match="IPU"):
         build("vit-base-p16_ft-4xb544-ipu_in1k")
