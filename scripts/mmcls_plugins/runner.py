@@ -93,7 +93,7 @@ class ReproducibleRunner(EpochBasedRunner):
             torch.use_deterministic_algorithms(True, warn_only=True)
             # Filling every new tensor with NaN finds reads of unwritten memory, and costs a fifth of a step on a CPU.
             if hasattr(torch.utils, "deterministic"):  # since torch 2.2
-                torch.utils.deterministic.fill_uninitialized_memory = False
+                torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = False
         self.folder = Path(self.work_dir or ".")
         actual = next(self.model.parameters()).device.type
