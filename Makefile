@@ -10,7 +10,7 @@ ifneq ($(origin ENV),command line)
 ENV := $(filter cpu cuda11 cuda13,$(ENV))
 endif
 PYTHON ?=
-export PYTHON CONFIG RUN IMAGES
+export PYTHON CONFIG RUN IMAGES OUT ARCHIVE
 
 ENV_OPTION := $(if $(ENV),--env '$(ENV)')
 # demo, run, predict and the tests use the environment that .venv has; only `make setup ENV=...` replaces it by another.
@@ -21,7 +21,7 @@ SNAKEMAKE := snakemake --profile profiles/local
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict test test-faults doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -50,6 +50,21 @@ predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 
 	$(call need,IMAGES,photos RUN=results/demo/mobilenet-v2/seed0)
 	@$(READY)
 	@python -m scripts.predict --run "$$RUN" --images "$$IMAGES" $(ARGS)
+
+verify: ## do a run again from its provenance and compare every hash (RUN=results/demo/NAME/seed0)
+	$(call need,RUN,results/demo/mobilenet-v2/seed0)
+	@$(READY)
+	@python -m scripts.verify --run "$$RUN" $(ARGS)
+
+bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)
+	$(call need,RUN,results/demo/mobilenet-v2/seed0)
+	@$(READY)
+	@python -m scripts.bundle --run "$$RUN" $${OUT:+--output "$$OUT"} $(if $(filter yes,$(IMAGES)),--images) $(ARGS)
+
+repeat: ## repeat a run out of a bundle and compare every hash (ARCHIVE=file.tar, IMAGES=archive-of-the-images)
+	$(call need,ARCHIVE,file.tar)
+	@$(READY)
+	@python -m scripts.repeat --archive "$$ARCHIVE" $${IMAGES:+--images "$$IMAGES"} $(ARGS)
 
 test: ## unit and workflow tests
 	@$(READY)

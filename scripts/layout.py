@@ -119,7 +119,7 @@ class Layout:
     def report_command(self, config: Mapping[str, Any], workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
         asked = workflow.dag_settings
-        if asked.until or asked.omit_from or asked.targets - {"all"}:
+        if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
         settings = json.dumps(config, ensure_ascii=False)
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]

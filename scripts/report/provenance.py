@@ -10,6 +10,13 @@ from scripts.console import UserError
 
 #: Of provenance.json; another one is refused.
 FORMAT = 1
+#: What it has at least, and what may be relied on.
+SECTIONS = {
+    "run": {"dataset", "experiment", "seed"},
+    "inputs": {"training", "settings", "files", "code", "environment", "versions"},
+    "outputs": set(),
+    "circumstances": {"training", "files", "machine", "recorded"},
+}
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
@@ -27,4 +34,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not JSON ({error}): it was changed, or cut short") from error
     if not isinstance(provenance, dict) or provenance.get("format") != FORMAT:
         raise UserError(f"{path}: written by another version of mimflow: `make run` writes it anew")
+    for section, keys in SECTIONS.items():
+        if not isinstance(provenance.get(section), dict) or keys - provenance[section].keys():
+            raise UserError(f"{path}: its section {section!r} is not complete: it was changed, or cut short")
     return provenance

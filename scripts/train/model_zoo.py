@@ -20,6 +20,9 @@ from urllib.parse import unquote, urlsplit
 
 from scripts.console import UserError, run_cli
 
+#: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
+KEPT_NAMES = Path("inputs") / "checkpoints"
+
 #: Configs that mmcls 0.25.0 ships without a base file of theirs: no tool can load them.
 BROKEN_CONFIGS = frozenset({"mobilenet-v3-small_8xb16_cifar10", "mobilenet_v3_small_cifar"})
 
@@ -145,6 +148,8 @@ def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
     if checkpoint.get("url"):
         return f"{_stem(urlsplit(checkpoint['url']).path)}-{_short_hash(checkpoint['url'])}"
     if checkpoint.get("path"):
+        if Path(checkpoint["path"]).parent == KEPT_NAMES:
+            return Path(checkpoint["path"]).stem
         return f"{_stem(str(checkpoint['path']))}-{_short_hash(str(checkpoint['path']))}"
     if checkpoint.get("package"):
         package = "-".join(re.split(r"\s*==\s*", checkpoint["package"].strip()))

@@ -40,11 +40,19 @@ def make_results(folder: Path, runs: list[str], **archive: Any) -> Path:
         provenance = {
             "format": FORMAT,
             "run": {"dataset": "d", "experiment": experiment, "seed": seed},
-            "inputs": {"files": files, "versions": {"torch": "2.0.1+cu117"}, "code": {"commit": None, "sha256": "12"}},
+            "inputs": {
+                "files": files,
+                "versions": {"torch": "2.0.1+cu117"},
+                "code": {"commit": None, "sha256": "12"},
+                "training": {},
+                "settings": {},
+                "environment": {},
+            },
             "outputs": {"best.pth": weights},
             "circumstances": {
                 "training": {"command": "mim", "started": "2026-01-01T00:00:00+00:00", "ended": None},
                 "files": {},
+                "machine": {},
                 "recorded": "2026-01-02T03:04:05+00:00",
             },
         }
@@ -109,7 +117,7 @@ def test_each_run_is_an_action_with_what_it_used_and_what_it_made(tmp_path: Path
     assert action["startTime"] == "2026-01-01T00:00:00+00:00" and "endTime" not in action
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 0}'])
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 0}', '{"format": 1, "run": {}}'])
 def test_a_provenance_that_is_missing_or_another_version_s_is_one_line(tmp_path: Path, content: str | None) -> None:
     make_results(tmp_path, ["net/seed0"])
     path = tmp_path / "net/seed0/provenance.json"

@@ -1,0 +1,152 @@
+"""Bundle a finished run into one archive with which someone else can repeat it: `make repeat ARCHIVE=...`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import logging
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from scripts.console import UserError, run_cli
+from scripts.files import atomic_path, sha256_of
+from scripts.repetition import ROOT, Run, changed_since
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.sha256"
+#: Of the run's folder, where they are there.
+RUN_FILES = (
+    "best.pth", "config.py", "last.pth", "metrics.json", "per_class.csv", "predictions.csv", "provenance.html",
+    "provenance.json", "train_log.csv", "figures/confusion_matrix.svg", "figures/training_curves.svg",
+)  # fmt: skip
+#: Of the data set's folder, where they are there.
+DATASET_FILES = (
+    "archive.sha256", "classes.txt", "splits/train.txt", "splits/val.txt", "splits/test.txt", "report.html",
+)  # fmt: skip
+README = """\
+One run of mimflow, {run}: settings, data splits, weights, predictions and their provenance.
+
+To repeat it and compare every hash, in a clone of mimflow:
+
+    git checkout {commit}
+    make setup ENV={environment}
+    make repeat ARCHIVE=this-file.tar{images}
+
+Unpacked, `sha256sum -c {manifest}` checks the files. results/ is laid out as docs/results.md of mimflow says;
+results/{run}/provenance.json tells where it all comes from.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.bundle", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run, results/.../seed0")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="the .tar (beside the data set's results)")
+    parser.add_argument("--images", action="store_true", help="put the data set's archive in, too")
+    return parser
+
+
+def contents(run: Run, images: bool) -> dict[str, Path]:
+    """Return the files of the bundle: name in it, and where it lies."""
+    dataset = run.folder.parents[1]
+    place = f"results/{dataset.name}"
+    files = {f"{place}/{name}": dataset / name for name in DATASET_FILES if (dataset / name).is_file()}
+    files |= {f"results/{run.name}/{name}": run.folder / name for name in RUN_FILES if (run.folder / name).is_file()}
+    if "checkpoint" in run.provenance["inputs"]["files"]:
+        checkpoint = run.file("checkpoint")
+        files[f"results/checkpoints/{checkpoint.name}"] = checkpoint
+    if images:
+        archive = run.file("archive")
+        files[f"{place}/{archive.name}"] = archive
+    return files
+
+
+def own_texts(run: Run, images: bool) -> dict[str, bytes]:
+    """Return the files that are made for the bundle: how to use it, the settings, the lock."""
+    inputs = run.provenance["inputs"]
+    source = inputs["settings"]["dataset"]["source"]
+    local = not images and "path" in source
+    words = {
+        "run": run.name,
+        "commit": inputs["code"]["commit"] or "(the commit is not on record)",
+        "environment": inputs["environment"]["name"] or "cpu",
+        "images": " IMAGES=the-archive-of-the-images" if local else "",
+        "manifest": MANIFEST,
+    }
+    settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
+    texts = {
+        "README.txt": README.format(**words).encode(),
+        "settings.yaml": b"# The settings of this run: make run CONFIG= takes them.\n" + settings.encode(),
+    }
+    lock = find_lock(inputs)
+    if lock is not None:
+        texts[f"{inputs['environment']['name']}.lock"] = lock
+    return texts
+
+
+def find_lock(inputs: Mapping[str, dict], root: Path = ROOT) -> bytes | None:
+    """Return the lock that the run's environment was made from: as it is now, else as it was in the run's commit."""
+    name, expected = inputs["environment"]["name"], inputs["environment"]["lock_sha256"]
+    if not name or not expected:
+        logger.warning("the provenance names no lock (.venv was not made by `make setup`): the bundle has none")
+        return None
+    path = root / "envs" / f"{name}.lock"
+    if path.is_file() and sha256_of(path) == expected:
+        return path.read_bytes()
+    show = ["git", "-C", str(root), "show", f"{inputs['code']['commit']}:envs/{name}.lock"]
+    result = subprocess.run(show, capture_output=True, check=False)
+    if result.returncode == 0 and _sha256(result.stdout) == expected:
+        return result.stdout
+    logger.warning("envs/%s.lock has changed since the run: the bundle has no lock", name)
+    return None
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_bundle(path: Path, files: Mapping[str, Path], texts: Mapping[str, bytes]) -> None:
+    """Write the tar: the manifest first, then everything by name; the same content gives the same bytes."""
+    hashes = {name: sha256_of(file) for name, file in files.items()} | {
+        name: _sha256(text) for name, text in texts.items()
+    }
+    manifest = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
+    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, text in [(MANIFEST, manifest), *sorted(texts.items())]:
+            tar.addfile(_entry(name, len(text)), io.BytesIO(text))
+        for name, file in sorted(files.items()):
+            with open(file, "rb") as stream:
+                tar.addfile(_entry(name, file.stat().st_size), stream)
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)  # no time, no owner: they would differ from one bundle to the next
+    entry.size = size
+    return entry
+
+
+def main(args: argparse.Namespace) -> None:
+    """Check that the run is as its provenance says, and bundle it."""
+    run = Run.read(args.run)
+    changed = changed_since(run, without=() if args.images else ("archive",))
+    if changed:
+        raise UserError(f"{args.run}: {changed.causes[0]}; run it again before you bundle it")
+    files, texts = contents(run, args.images), own_texts(run, args.images)
+    dataset, experiment, seed = run.folder.parts[-3:]
+    output = args.output or run.folder.parents[1] / f"{dataset}-{experiment}-{seed}.tar"
+    write_bundle(output, files, texts)
+    size = output.stat().st_size / 1e6
+    logger.info("%s: %d files, %.1f MB%s", output, len(files) + len(texts), size, "" if args.images else ", no images")
+    logger.info(
+        "before you publish it: provenance.json names the machine, and settings.yaml where the images came from"
+    )
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

@@ -1,0 +1,38 @@
+"""Verify a finished run: do it again from its provenance and compare splits, config, weights and predictions."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from scripts.console import run_cli
+from scripts.repetition import PROFILE, Run, changed_since, conclude, repeat, scratch_folder
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.verify", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run, results/.../seed0")
+    parser.add_argument(
+        "--profile", type=Path, default=PROFILE, metavar="DIR", help="Snakemake profile to run with (profiles/local)"
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print `identical`, or the first stage that differs and the likely cause (exit status 1)."""
+    run = Run.read(args.run)
+    changed = changed_since(run)
+    if changed:
+        conclude(run, changed)
+    with scratch_folder(run.folder.parents[2], "verify") as scratch:
+        logger.info("repeating %s in %s", run.name, scratch)
+        difference = repeat(run, scratch, run.file("archive"), args.profile)
+    conclude(run, difference, scratch)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
