@@ -176,7 +176,7 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def _notes(leaderboard: pd.DataFrame) -> list[str]:
     notes = []
     if (leaderboard["interval"] == OVER_SEEDS).any():
-        notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds make it wide.")
+        notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
     if (leaderboard["interval"] == OF_TEST_IMAGES).any():
         notes.append("* one seed: what another sample of test images would give (Wilson); other seeds may differ more.")
     return notes

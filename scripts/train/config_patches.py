@@ -17,6 +17,8 @@ Config = dict[str, Any]
 IMAGENET_TRAIN_IMAGES = 1_281_167
 #: Sizes of images that base configs read from pickled data sets rather than from files.
 PICKLED_IMAGE_SIZE = {"CIFAR10": 32, "CIFAR100": 32, "MNIST": 28, "FashionMNIST": 28}
+#: Backbones that were seen to train with images as N x H x W x C in memory; others reshape with ``view``, which fails.
+CHANNELS_LAST_BACKBONES = frozenset({"EfficientNet", "MobileNetV2", "MobileNetV3", "ResNet"})
 #: What mmcls's train.py, mmcv's runner and mim's test read; all else in a base config is an intermediate variable.
 TOP_LEVEL_KEYS = (
     "custom_imports", "model", "data", "sampler", "optimizer", "optimizer_config", "lr_config", "momentum_config",
@@ -136,6 +138,8 @@ def set_backbone_size(model: Config, image_size: int, accepts: Callable[[Config,
     """Tell a backbone whose layers depend on it (ViT, Swin, Mixer, ...) the new image size."""
     if "img_size" in model["backbone"] or accepts(model["backbone"], "img_size"):
         model["backbone"]["img_size"] = image_size
+    if accepts(model["backbone"], "pad_small_map"):
+        model["backbone"]["pad_small_map"] = True  # Swin refuses maps smaller than its windows otherwise
 
 
 def datasets(

@@ -134,7 +134,7 @@ def test_show_prints_aligned_columns(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert len({display_width(line) for line in lines[:4]}) == 1
     assert lines[2].split()[:3] == ["苹果", "2", "91.0"]
     assert "*" in lines[3] and "*" not in lines[2]
-    assert "few seeds make it wide" in lines[4] and lines[5].startswith("* one seed")
+    assert "few seeds give a wide one" in lines[4] and lines[5].startswith("* one seed")
 
 
 class Page(HTMLParser):

@@ -19,15 +19,14 @@ from http_server import HttpServer
 
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
 
-HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
-HOSTILE_FILE = "{index:03d} '\"$(touch pwned)\n<img src=x>.jpg"
 #: What a finished run leaves.
 RUN_FILES = [
     "config.py", "best.pth", "last.pth", "train_log.csv", "predictions.csv", "metrics.json", "per_class.csv",
     "provenance.json", "figures/confusion_matrix.svg", "figures/training_curves.svg",
 ]  # fmt: skip
-#: The folder that a finished run has, the configuration it ran with, and what it printed.
+#: As conftest.py has them: the folder of a finished run, its configuration and what it printed; names of its classes.
 Finished = tuple[Path, dict[str, Any], str]
+HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
 #: Rules of a complete run with one experiment and one seed, without a checkpoint to fetch.
 ALL_RULES = [
     "all", "compare_runs", "describe_crate", "evaluate_model", "fetch_archive", "patch_config", "plot_confusion_matrix",
@@ -37,19 +36,6 @@ ALL_RULES = [
 
 def weights_hash(path: Path) -> str:
     return tensors_sha256(torch.load(path, weights_only=True)["state_dict"])
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A finished run on hostile names, fetched from a server that breaks connections."""
-    folder = tmp_path_factory.mktemp("finished")
-    content = archive_bytes(HOSTILE_CLASSES, names=HOSTILE_FILE)
-    with HttpServer() as server:
-        server.serve("data.zip", content, break_after=20_000, breaks=2)
-        config = settings({"url": server.url("data.zip")})
-        result = snakemake(folder, config)
-    assert result.returncode == 0, result.stdout
-    return folder, config, result.stdout
 
 
 def test_every_rule_runs_and_every_result_is_there(finished: Finished) -> None:
