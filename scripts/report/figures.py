@@ -80,9 +80,9 @@ def confusion_matrix_figure(counts: np.ndarray, classes: Sequence[str], title: s
         side = n * cell
         figure = Figure(figsize=(side + (2.6 if annotated else 7), side + 2.2), layout="compressed")
         axes = figure.add_subplot()
-        # The square root lets a class of which 3 % go astray be seen; interpolation="none" embeds one pixel a cell,
-        # so that 200 classes stay a small file.
-        image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="none")
+        # The square root lets a class of which 3 % go astray be seen. "nearest" draws cells of many pixels: one pixel a
+        # cell ("none") is a smaller file, but viewers blur it when they enlarge it.
+        image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
         axes.set_xticks(range(n), names, rotation=90 if n > 4 else 0, fontsize=size)
         axes.set_yticks(range(n), names, fontsize=size)
         axes.tick_params(length=2 if n <= 60 else 1, width=0.5)
