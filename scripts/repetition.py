@@ -264,7 +264,7 @@ def lay_out(run: Run, scratch: Path, archive: Path | None) -> Path:
     """
     if archive is not None:
         place = scratch / "inputs" / run.file("archive").name
-        _link_or_copy(archive, place)
+        _copy(archive, place)
         source: dict[str, Any] = {"path": str(place.relative_to(scratch))}
     else:
         source = dict(run.provenance["inputs"]["settings"]["dataset"]["source"])
@@ -274,20 +274,17 @@ def lay_out(run: Run, scratch: Path, archive: Path | None) -> Path:
             raise UserError("the images came from a local file: give the archive with IMAGES=FILE")
     if "checkpoint" in run.provenance["inputs"]["files"]:
         checkpoint = run.file("checkpoint")
-        (scratch / KEPT_NAMES).mkdir(parents=True)
         # The workflow fetches it from there, so that it is opened as tensors only, whoever it came from (law 8).
-        _link_or_copy(checkpoint, scratch / KEPT_NAMES / checkpoint.name)
+        _copy(checkpoint, scratch / KEPT_NAMES / checkpoint.name)
     path = scratch / "settings.yaml"
     write_text(path, yaml.safe_dump(settings_for(run, source), allow_unicode=True, sort_keys=False))
     return path
 
 
-def _link_or_copy(path: Path, target: Path) -> None:
+def _copy(path: Path, target: Path) -> None:
+    # Not a hard link: Snakemake touches what a job made, and an archive that is newer than its images trains anew.
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, target)
-    except OSError:
-        shutil.copyfile(path, target)
+    shutil.copyfile(path, target)
 
 
 def run_workflow(scratch: Path, settings: Path, target: str, profile: Path) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 import torch
 from dag import QUICK, ROOT, archive_bytes, jobs_run, settings, snakemake
 from http_server import HttpServer

@@ -1,0 +1,28 @@
+"""A finished run of the whole workflow, made once for all tests that look at one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dag import archive_bytes, settings, snakemake
+from http_server import HttpServer
+
+HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
+HOSTILE_FILE = "{index:03d} '\"$(touch pwned)\n<img src=x>.jpg"
+#: The folder that a finished run has, the configuration it ran with, and what it printed.
+Finished = tuple[Path, dict[str, Any], str]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A finished run on hostile names, fetched from a server that breaks connections and is then gone."""
+    folder = tmp_path_factory.mktemp("finished")
+    content = archive_bytes(HOSTILE_CLASSES, names=HOSTILE_FILE)
+    with HttpServer() as server:
+        server.serve("data.zip", content, break_after=20_000, breaks=2)
+        config = settings({"url": server.url("data.zip")})
+        result = snakemake(folder, config)
+    assert result.returncode == 0, result.stdout
+    return folder, config, result.stdout
