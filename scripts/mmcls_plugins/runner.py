@@ -110,6 +110,7 @@ class ReproducibleRunner(EpochBasedRunner):
         self.best: dict[str, Any] | None = None
         self.stage = "train"
         self._inner_iter: int = 0
+        self._unfinished: dict[str, Any] | None = None
         self._stop_reason: str | None = None
         self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
         self._end_time = float(os.environ.get(END_VARIABLE, "inf"))
@@ -186,6 +187,10 @@ class ReproducibleRunner(EpochBasedRunner):
         sampler = cast(EpochSampler, data_loader.sampler)
         sampler.set_position(self._epoch, self._inner_iter * batch_size)
         self.call_hook("before_train_epoch")
+        if self._unfinished:
+            # Hooks act on the start of an epoch that is past its start already: EMAHook exchanges the weights there.
+            self._load_tensors(self._unfinished)
+            self._unfinished = None
         done = self._inner_iter
         started = time.monotonic()
         for data_batch in data_loader if done < len(data_loader) else ():
@@ -319,15 +324,20 @@ class ReproducibleRunner(EpochBasedRunner):
             raise UserError(
                 f"{self.folder} holds the states of another config: choose another --work-dir, or remove it"
             )
-        model = self.model.module if hasattr(self.model, "module") else self.model
-        model.load_state_dict(state["model"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_tensors(state)
         for hook, scaler in zip(self._scaled_hooks(), state["loss_scalers"], strict=True):
             hook.loss_scaler.load_state_dict(scaler)
         self._epoch, self._iter, self._inner_iter = state["epoch"], state["iteration"], state["inner_iteration"]
         self.stage, self.best, self.records = state["stage"], state["best"], state["records"]
         self._loss_sum, self._loss_count, self._train_seconds = state["sums"]
+        if self.stage == "train" and self._inner_iter:
+            self._unfinished = state
         self.logger.info("going on from epoch %d, iteration %d", self._epoch + 1, self._iter)
+
+    def _load_tensors(self, state: dict[str, Any]) -> None:
+        model = self.model.module if hasattr(self.model, "module") else self.model
+        model.load_state_dict(state["model"], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def _identity(self) -> str:
         """Return what the states belong to: the config without what does not determine a result."""

@@ -107,6 +107,39 @@ def test_sigterm_saves_at_once_and_loses_no_step(tmp_path: Path, reference: dict
     assert training.hashes() == reference
 
 
+def test_an_average_of_weights_survives_kills(tmp_path: Path) -> None:
+    averaged = {
+        **NOISY,
+        "epochs": 4,
+        "overrides": {**NOISY["overrides"], "custom_hooks": [{"type": "EMAHook", "momentum": 0.1, "warm_up": 1}]},
+    }
+    left_alone = Training(tmp_path / "alone", averaged)
+    assert left_alone.finish()[0] == 0
+    training = Training(tmp_path / "killed", averaged)
+    for beyond in (3, 9, 14):  # in the middle of an epoch of 6 iterations, where the weights are not exchanged
+        process = training.start()
+        assert training.wait_for_iteration(process, beyond) > 0
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert training.finish()[0] == 0
+    assert training.hashes() == left_alone.hashes()
+
+
+def test_a_kill_costs_at_most_the_set_interval(tmp_path: Path) -> None:
+    interval = 1.5
+    sparse = {**NOISY, "epochs": 60, "overrides": {**NOISY["overrides"], "runner.checkpoint_minutes": interval / 60}}
+    sparse["batch_size"] = 2  # long epochs, so that it is the interval that saves
+    training = Training(tmp_path, sparse)
+    process = training.start()
+    assert training.wait_for_iteration(process, 30) > 0
+    time.sleep(2 * interval)
+    killed = time.time()
+    training.kill_group(process)
+    lost = killed - states(training)[-1].stat().st_mtime
+    print(f"a kill cost {lost:.2f} s of training; the interval is {interval} s")
+    assert 0 <= lost < interval + 1.5  # one iteration and one save come on top
+
+
 def test_no_process_outlives_a_killed_train_model(tmp_path: Path) -> None:
     training = Training(tmp_path, NOISY)
     process = training.start()
