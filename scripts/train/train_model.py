@@ -61,8 +61,8 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
     environment["PYTHONUNBUFFERED"] = "1"
     environment[PARENT_VARIABLE] = str(os.getpid())
     if config["runner"]["device"] == "cpu":
-        # glibc returns large activations to the kernel at each free and faults them in again: keeping them made a
-        # training step 1.7 times faster (docs/speed.md).
+        # glibc returns large activations to the kernel at each free, and page faults bring them back: keeping them
+        # saves a good part of a training step.
         environment.setdefault("MALLOC_MMAP_MAX_", "0")
         environment.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 << 30))
     return environment
