@@ -1,4 +1,4 @@
-"""Base configs of nine families train through the workflow, on 2 and on 12 classes."""
+"""Base configs of eight families train through the workflow, on 2 and on 12 classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "efficientnet": {"base_config": "efficientnet-b0_8xb32_in1k", "image_size": 32},
     "swin": {"base_config": "swin-tiny_16xb64_in1k", "image_size": 64},
     "convnext": {"base_config": "convnext-tiny_32xb128_in1k", "image_size": 32},
-    "cifar-resnet": {"base_config": "resnet18_8xb16_cifar10"},
 }
 COMMON = {"checkpoint": "none", "epochs": 1, "batch_size": 8, "threads": 1, "device": "cpu"}
 
