@@ -38,11 +38,13 @@ demo: ## set up, then run the whole workflow on the embedded sample and show whe
 run: ## run the workflow on your data (CONFIG=configs/mine.yaml)
 	$(call need,CONFIG,configs/mine.yaml)
 	@$(READY)
+	@python -m scripts.settings "$$CONFIG"
 	@$(SNAKEMAKE) --configfile "$$CONFIG" $(ARGS)
 
 fetch: ## only what needs the network, on a login node (CONFIG=configs/mine.yaml)
 	$(call need,CONFIG,configs/mine.yaml)
 	@$(READY)
+	@python -m scripts.settings "$$CONFIG"
 	@$(SNAKEMAKE) --configfile "$$CONFIG" --until fetch_archive fetch_checkpoint $(ARGS)
 
 predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 IMAGES=file-or-folder)

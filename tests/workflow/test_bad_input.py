@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dag import QUICK, archive_bytes, settings, snakemake
+from dag import QUICK, archive_bytes, photograph, settings, snakemake
 
 
 def errors_of(output: str) -> list[str]:
@@ -72,3 +72,21 @@ def test_an_archive_that_cannot_be_used_is_refused(tmp_path: Path, content: byte
     assert message in error
     assert not (tmp_path / "results/small/classes.txt").exists()
     assert not [path for path in (tmp_path / "results").rglob(".*tmp*")]
+
+
+def test_an_image_added_to_a_folder_mends_what_its_absence_broke(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    for label, name in enumerate(("a", "b")):
+        (folder / name).mkdir(parents=True)
+        for index in range(10 if name == "a" else 1):
+            (folder / name / f"{index}.jpg").write_bytes(photograph(label, index))
+    config = settings({"path": str(folder)})
+    result = snakemake(tmp_path, config, "--", "results/small/classes.txt")
+    assert result.returncode != 0 and "'b' has 1" in result.stdout
+    for index in range(1, 10):
+        (folder / "b" / f"{index}.jpg").write_bytes(photograph(1, index))
+    result = snakemake(tmp_path, config, "--", "results/small/classes.txt")
+    assert result.returncode == 0, result.stdout
+    assert "train 14, val 2, test 4" in result.stdout
+    result = snakemake(tmp_path, config, "--", "results/small/classes.txt")
+    assert "Nothing to be done" in result.stdout
