@@ -81,8 +81,6 @@ def prepare(folder: Path, images_per_class: int, epochs: int, size: int) -> tupl
         seed=0,
         device="cpu",
     )
-    # The layout in memory is a gain of its own, not the plug-ins' cost.
-    config["runner"]["channels_last"] = False
     config["custom_hooks"] = [{"type": "IterationTimer"}]
     config["custom_imports"]["imports"].append("iteration_timer")
     return config, classes

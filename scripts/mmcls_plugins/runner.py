@@ -72,7 +72,6 @@ class ReproducibleRunner(EpochBasedRunner):
     checkpoint_minutes : longest time between two saved states.
     keep_states : how many states are kept.
     deterministic : ask torch for deterministic kernels; an operation that has none is named in the log.
-    channels_last : keep images and weights as N x H x W x C in memory, in which a CPU convolves faster.
     device : where the config means to train. mmcls falls back to the CPU silently where torch finds no GPU.
     """
 
@@ -83,7 +82,6 @@ class ReproducibleRunner(EpochBasedRunner):
         checkpoint_minutes: float = 5.0,
         keep_states: int = 2,
         deterministic: bool = True,
-        channels_last: bool = False,
         device: str = "cpu",
         **kwargs: Any,
     ) -> None:
@@ -99,8 +97,6 @@ class ReproducibleRunner(EpochBasedRunner):
         actual = next(self.model.parameters()).device.type
         if actual != device:
             self._fail(f"this config is for device {device}, but it would train on {actual}: `make doctor` says why")
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model.to(memory_format=self.memory_format)
         self.seed = int((self.meta or {}).get("seed") or 0)
         self.states = checkpoints.StateStore(self.folder / "states", keep_states)
         self.checkpoint_seconds = 60 * checkpoint_minutes
@@ -197,7 +193,6 @@ class ReproducibleRunner(EpochBasedRunner):
             self.data_batch = data_batch
             self.call_hook("before_train_iter")
             seed_generators(derive_seed(self.seed, "iteration", self._iter, self.rank))
-            self._lay_out(data_batch)
             self.run_iter(data_batch, train_mode=True, **kwargs)
             self._note_loss()
             self.call_hook("after_train_iter")
@@ -214,10 +209,6 @@ class ReproducibleRunner(EpochBasedRunner):
         sampler.set_position(self._epoch)  # a hook that reads the loader again (PreciseBN) sees the whole epoch
         self.call_hook("after_train_epoch")
         self._inner_iter = len(data_loader)
-
-    def _lay_out(self, batch: dict[str, Any]) -> None:
-        if isinstance(batch["img"], torch.Tensor):
-            batch["img"] = batch["img"].contiguous(memory_format=self.memory_format)
 
     def _note_loss(self) -> None:
         loss, count = self.outputs["log_vars"]["loss"], self.outputs["num_samples"]
@@ -275,7 +266,6 @@ class ReproducibleRunner(EpochBasedRunner):
         results: list[np.ndarray] = []
         with torch.no_grad():
             for batch in hook.dataloader:
-                self._lay_out(batch)
                 results.extend(np.asarray(row) for row in self.model(return_loss=False, **batch))
                 self._stop_if_asked(save=True)
         self.model.train()

@@ -17,8 +17,6 @@ Config = dict[str, Any]
 IMAGENET_TRAIN_IMAGES = 1_281_167
 #: Sizes of images that base configs read from pickled data sets rather than from files.
 PICKLED_IMAGE_SIZE = {"CIFAR10": 32, "CIFAR100": 32, "MNIST": 28, "FashionMNIST": 28}
-#: Backbones that were seen to train with images as N x H x W x C in memory; others reshape with ``view``, which fails.
-CHANNELS_LAST_BACKBONES = frozenset({"EfficientNet", "MobileNetV2", "MobileNetV3", "ResNet"})
 #: What mmcls's train.py, mmcv's runner and mim's test read; all else in a base config is an intermediate variable.
 TOP_LEVEL_KEYS = (
     "custom_imports", "model", "data", "sampler", "optimizer", "optimizer_config", "lr_config", "momentum_config",

@@ -96,7 +96,6 @@ def build_config(
             "max_epochs": epochs,
             "threads": experiment.threads,
             "deterministic": experiment.deterministic,
-            "channels_last": device == "cpu" and _convolves_faster_channels_last(base),
             "device": device,
         },
         fp16=mixed_precision(experiment, base.get("fp16"), device),
@@ -112,10 +111,6 @@ def build_config(
     for key, value in experiment.overrides.items():
         patches.apply_override(config, key, value, patches.class_accepts)
     return config
-
-
-def _convolves_faster_channels_last(base: patches.Config) -> bool:
-    return base["model"]["backbone"]["type"] in patches.CHANNELS_LAST_BACKBONES
 
 
 #: Read by attribute in mmcls's train.py or mmcv, so they must be there even where they are None.
