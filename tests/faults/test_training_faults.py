@@ -63,13 +63,14 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
     assert training.hashes() == left_alone.hashes()
 
 
+#: In an order in which each is sure to come: the first epoch's weights are always the best so far.
 MOMENTS = [
+    "before:best.pth:1",  # a better best.pth waits for its name
+    "after:best.pth:1",  # it has its name, and no state knows of it
     "before:state_:3",  # a state is written, but not renamed
     "after:state_:4",  # it is renamed, the old one not yet removed
-    "before:best.pth:2",  # a better best.pth waits for its name
-    "after:best.pth:2",  # it has its name, and no state knows of it
-    "before:last.pth:1",
     "after:train_log.csv:3",  # between two epochs
+    "before:last.pth:1",
 ]
 
 
@@ -84,7 +85,7 @@ def test_kills_at_the_worst_moments_change_nothing(tmp_path: Path, reference: di
     status, output = training.finish()
     assert status == 0, output
     assert training.hashes() == reference
-    assert len(hit) >= 5, f"only {hit} were hit"
+    assert hit == MOMENTS
 
 
 def test_sigterm_saves_at_once_and_loses_no_step(tmp_path: Path, reference: dict[str, str]) -> None:
@@ -153,8 +154,8 @@ def test_no_process_outlives_a_killed_train_model(tmp_path: Path) -> None:
 
 def test_the_end_of_a_jobs_time_stops_it_before(tmp_path: Path, reference: dict[str, str]) -> None:
     training = Training(tmp_path, NOISY)
-    # The margin is 60 s: the trainer has ten seconds, start-up included, to stop in.
-    status, output = training.finish(end_time=time.time() + 70)
+    # The margin is 60 s: a few seconds remain, start-up included.
+    status, output = training.finish(end_time=time.time() + 64)
     assert status != 0 and "the same command goes on from it" in output
     assert training.finish()[0] == 0
     assert training.hashes() == reference
