@@ -336,21 +336,21 @@ def describe(error: ValidationError) -> str:
 
 def _dotted(location: tuple[str | int, ...]) -> str:
     """Return the key as the user wrote it: pydantic's location has the branches of unions in it as well."""
-    return ".".join(str(step) for step, _ in _walk(location))
+    return ".".join(str(step) for step, _, _ in _walk(location))
 
 
-def _walk(location: tuple[str | int, ...]) -> Iterator[tuple[str | int, str]]:
-    """Yield the steps of *location* that are keys or positions, each with the description of its field."""
+def _walk(location: tuple[str | int, ...]) -> Iterator[tuple[str | int, str, Any]]:
+    """Yield the steps of *location* that are keys or positions, each with its field's description and type."""
     annotation: Any = Settings
     for step in location:
         section = next((section for section in _sections(annotation) if step in section.model_fields), None)
         if section:
             field = section.model_fields[str(step)]
             annotation = field.annotation
-            yield step, field.description or ""
+            yield step, field.description or "", annotation
         elif get_origin(annotation) in (dict, list) and step != "[key]":
             annotation = get_args(annotation)[-1]
-            yield step, ""
+            yield step, "", annotation
 
 
 def _sections(annotation: Any) -> list[type[Section]]:
@@ -364,13 +364,7 @@ def _sections(annotation: Any) -> list[type[Section]]:
 
 def _allowed_beside(location: tuple[str | int, ...]) -> list[str]:
     """Return the keys of the section that holds the unknown key at the end of *location*."""
-    annotation: Any = Settings
-    for step in location[:-1]:
-        section = next((section for section in _sections(annotation) if step in section.model_fields), None)
-        if section:
-            annotation = section.model_fields[str(step)].annotation
-        elif get_origin(annotation) in (dict, list):
-            annotation = get_args(annotation)[-1]
+    annotation = next((found for _, _, found in reversed(list(_walk(location[:-1])))), Settings)
     return list(_sections(annotation)[0].model_fields)
 
 
@@ -389,7 +383,7 @@ def _problem(alternatives: list[Any]) -> str:
         return str(detail["ctx"]["error"])
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
     demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
-    descriptions = [text for _, text in _walk(location) if text]
+    descriptions = [text for _, text, _ in _walk(location) if text]
     meaning = f". {descriptions[-1]}" if descriptions else ""
     return f"{' or '.join(demands)}, not {_short(detail['input'])}{meaning}"
 
