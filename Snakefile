@@ -14,6 +14,9 @@ from scripts.layout import layout_or_exit, use_this_python
 use_this_python()
 
 layout = layout_or_exit(config, workflow.configfiles)
+controller = layout.controller(workflow)
+
+shell.prefix(layout.shell_prefix())
 
 
 wildcard_constraints:
@@ -65,6 +68,10 @@ rule unpack_archive:
         directory(f"{layout.dataset}/images"),
     log:
         f"{layout.logs}/unpack_archive.log",
+    group:
+        layout.data_group
+    resources:
+        gpu=layout.data_gpus,
     message:
         "unpacking {input}"
     shell:
@@ -81,6 +88,8 @@ rule split_dataset:
         classes=f"{layout.dataset}/classes.txt",
     log:
         f"{layout.logs}/split_dataset.log",
+    group:
+        layout.data_group
     params:
         split=layout.settings.dataset.split,
         classes=layout.classes_option(),
@@ -125,6 +134,8 @@ rule patch_config:
         f"{layout.run}/config.py",
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/patch_config.log",
+    group:
+        layout.run_group
     params:
         experiment=layout.experiment_json,
         checkpoint=layout.checkpoint_option,
@@ -150,6 +161,8 @@ rule train_model:
         log=f"{layout.run}/train_log.csv",
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/train_model.log",
+    group:
+        layout.run_group
     threads: lambda wildcards: layout.experiment(wildcards).threads
     resources:
         gpu=layout.gpus,
@@ -162,7 +175,7 @@ rule train_model:
     shell:
         "python -m scripts.train.train_model --config {input.config:q} --seed {wildcards.seed}"
         " --work-dir {params.work_dir:q} --best {output.best:q} --last {output.last:q} --train-log {output.log:q}"
-        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --log {log:q}"
+        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --cards {resources.gpu} --log {log:q}"
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------------
@@ -178,6 +191,8 @@ rule predict_images:
         f"{layout.run}/predictions.csv",
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/predict_images.log",
+    group:
+        layout.run_group
     threads: lambda wildcards: layout.experiment(wildcards).threads
     resources:
         gpu=layout.gpus,
@@ -188,7 +203,7 @@ rule predict_images:
     shell:
         "python -m scripts.evaluate.predict_images --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.split:q} --classes {input.classes:q} --output {output:q}"
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --cards {resources.gpu} --log {log:q}"
 
 
 rule evaluate_model:
@@ -205,6 +220,8 @@ rule evaluate_model:
         ),
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/evaluate_model.log",
+    group:
+        layout.run_group
     params:
         dataset=layout.settings.dataset.name,
     message:
@@ -228,6 +245,8 @@ rule plot_confusion_matrix:
         ),
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_confusion_matrix.log",
+    group:
+        layout.run_group
     message:
         "drawing the confusion matrix of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
@@ -248,6 +267,8 @@ rule plot_training_curves:
         ),
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_training_curves.log",
+    group:
+        layout.run_group
     message:
         "drawing the training curves of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
@@ -280,6 +301,8 @@ rule record_provenance:
         ),
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/record_provenance.log",
+    group:
+        layout.run_group
     params:
         run=subpath(output.json, parent=True),
         splits=subpath(input.train, parent=True),
@@ -345,10 +368,16 @@ rule describe_crate:
         " --output {output:q} --log {log:q}"
 
 
+onstart:
+    controller.take()
+
+
 onsuccess:
+    controller.release()
     # In braces, since Snakemake formats a shell line, and JSON is full of braces.
     shell("{report}", report=layout.report_command(config, workflow))
 
 
 onerror:
+    controller.release()
     layout.tell_errors()

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from scripts.console import UserError, run_cli
 from scripts.files import write_text
-from scripts.settings import Settings
+from scripts.settings import Settings, Site
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,13 @@ the file, the key and what is allowed. To check a file without running it:
 `python -m scripts.settings configs/mine.yaml`.
 """
 
+SITE_HEADER = """# Keys of a site
+
+What `profiles/<site>/site.yaml` may hold, beside the `profile.yaml` with Snakemake's own options. Nothing in it
+determines a result but `device`, which stands in config.py. In folders, `~` and `$VARIABLES` are replaced on the node
+where they are used.
+"""
+
 
 def schema_text() -> str:
     """Return the JSON schema of a configuration file."""
@@ -44,12 +51,17 @@ def reference_text() -> str:
     for prefix, section in sections(Settings, ""):
         title = f"`{prefix}`" if prefix else "Top level"
         parts.append(f"## {title}\n\n{(section.__doc__ or '').strip()}\n")
-        parts.append("| key | type | default | meaning |\n|---|---|---|---|")
-        for name, field in section.model_fields.items():
-            default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
-            parts.append(f"| `{name}` | {type_text(field.annotation)} | {default} | {_cell(field.description or '')} |")
-        parts.append("")
+        parts += _table(section)
+    parts += [SITE_HEADER, *_table(Site)]
     return "\n".join(parts)
+
+
+def _table(section: type[BaseModel]) -> list[str]:
+    rows = ["| key | type | default | meaning |\n|---|---|---|---|"]
+    for name, field in section.model_fields.items():
+        default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
+        rows.append(f"| `{name}` | {type_text(field.annotation)} | {default} | {_cell(field.description or '')} |")
+    return [*rows, ""]
 
 
 def sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:

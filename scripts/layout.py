@@ -14,8 +14,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
+from scripts.cluster.controller import Controller, clear_the_way, will_run
 from scripts.console import UserError
-from scripts.settings import CONFIG_FILES_VARIABLE, Experiment, Settings, file_names, load_settings
+from scripts.settings import CONFIG_FILES_VARIABLE, Experiment, Settings, Site, file_names, load_settings
+from scripts.sites import enter_site, module_prefix
 
 
 class Layout:
@@ -24,13 +26,18 @@ class Layout:
     ``run`` and ``checkpoint`` are Snakemake patterns: they hold the wildcards {experiment}, {seed} and {checkpoint}.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, site: Site | None = None) -> None:
         self.settings = settings
+        self.site = site or Site()
         name = settings.dataset.name
         self.started = time.time()
         self.dataset = f"results/{name}"
         self.archive = f"{self.dataset}/{settings.dataset.source.archive_name()}"
         self.run = f"{self.dataset}/{{experiment}}/seed{{seed}}"
+        # One cluster job for the data and one for each run. Snakemake merges groups that touch, so that a group's name
+        # must carry what keeps it apart.
+        self.data_group = f"data_{name}"
+        self.run_group = f"run_{name}_{{experiment}}_{{seed}}"
         self.checkpoint = "results/checkpoints/{checkpoint}.pth"
         self.logs = f"logs/{name}"
         self.experiments = list(settings.experiments)
@@ -52,8 +59,11 @@ class Layout:
         ]
 
     def experiment(self, wildcards: Any) -> Experiment:
-        """Return the settings of a rule's experiment."""
-        return self.settings.experiments[wildcards.experiment]
+        """Return the settings of a rule's experiment; `device: auto` is what the site says, if it does."""
+        experiment = self.settings.experiments[wildcards.experiment]
+        if experiment.device == "auto" and self.site.device != "auto":
+            return experiment.model_copy(update={"device": self.site.device})
+        return experiment
 
     def local_source(self, _wildcards: Any) -> list[str]:
         """Return the local file that the archive comes from, so that a newer one is fetched anew; a folder is not."""
@@ -129,10 +139,28 @@ class Layout:
         return json.dumps(run, ensure_ascii=False)
 
     def gpus(self, wildcards: Any) -> int:
-        """Return the GPUs that a job of this experiment occupies."""
+        """Return the cards that a job of this experiment asks for."""
         device = self.experiment(wildcards).device
         on_cpu = device == "cpu" or (device == "auto" and not any(Path("/dev").glob("nvidia[0-9]*")))
-        return 0 if on_cpu else 1
+        return self.data_gpus() if on_cpu else 1
+
+    def data_gpus(self, _wildcards: Any = None) -> int:
+        """Return the cards that a job without any use for one asks for."""
+        return 0 if self.site.cpu_jobs else 1
+
+    def shell_prefix(self) -> str:
+        """Return what stands before each shell line: the site's modules."""
+        return module_prefix(self.site)
+
+    def controller(self, workflow: Any) -> Controller:
+        """Return who controls this folder; before a real run, make sure that it is nobody else."""
+        controller = Controller()
+        if workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun):
+            try:
+                clear_the_way(os.environ, controller)
+            except UserError as error:
+                _exit(str(error))
+        return controller
 
     def report_command(self, config: Mapping[str, Any], workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
@@ -167,7 +195,7 @@ def layout_or_exit(config: Mapping[str, Any], files: Sequence[str | Path]) -> La
     """Return the layout of a checked configuration, or end the process with one line (law 6)."""
     os.environ[CONFIG_FILES_VARIABLE] = file_names(files)
     try:
-        return Layout(load_settings(config, files))
+        return Layout(load_settings(config, files), enter_site(sys.argv[1:], os.environ))
     except UserError as error:
         _exit(str(error))
 

@@ -278,6 +278,50 @@ class Settings(Section):
         return seeds
 
 
+class Site(Section):
+    """What is true of a machine or cluster, whatever is run there: site.yaml in the folder of its Snakemake profile."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="What an experiment's `device: auto` means here; a login node cannot see a compute node's GPU.",
+    )
+    cpu_jobs: StrictBool = Field(
+        True, description="false: the cluster refuses jobs without a card; then every job takes one, the data job too."
+    )
+    modules: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]] = Field(
+        [], description="Environment modules that are loaded before each job."
+    )
+    scratch: list[str] = Field(
+        [],
+        description="Folders on a node's own memory or disk, best first; images are copied into the first with room.",
+    )
+    scratch_gb: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="The most that a job may put there, in GB, where the site has such a rule."
+    )
+    caches: str | None = Field(
+        None, description="Folder for the caches of pip and other libraries, outside a small home."
+    )
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="Money for one card and hour; with it, the leaderboard says what a run cost."
+    )
+    currency: str = Field("", description="Of the price, as it is to be shown, e.g. `CNY`.")
+    font: str | None = Field(None, description="A font file for labels in figures, where the packaged one will not do.")
+
+
+def load_site(folder: Path) -> Site:
+    """Return what site.yaml in *folder* says.
+
+    Raises
+    ------
+    UserError : there is no such file, or one line that names its first wrong key and what is allowed.
+    """
+    file = folder / "site.yaml"
+    try:
+        return Site.model_validate(read_file(file, empty={}))
+    except ValidationError as error:
+        raise UserError(f"{file}: {describe(error, Site)}") from None
+
+
 def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Settings:
     """Check *config*, the parsed content of *files*.
 
@@ -296,8 +340,8 @@ def file_names(files: Sequence[str | Path]) -> str:
     return ", ".join(os.path.relpath(file) for file in files) or "the configuration"
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML (or JSON) configuration file.
+def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the content of a YAML (or JSON) configuration file; *empty*, where given, for one without any key.
 
     Raises
     ------
@@ -315,12 +359,14 @@ def read_file(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}:{place} no valid YAML ({error.problem}): check quotes and indentation") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: no valid YAML ({error}): check quotes and indentation") from None
+    if content is None and empty is not None:
+        return empty
     if not isinstance(content, dict):
         raise UserError(f"{path}: it has no keys; it needs at least dataset and experiments (see configs/demo.yaml)")
     return content
 
 
-def describe(error: ValidationError) -> str:
+def describe(error: ValidationError, model: type[Section] = Settings) -> str:
     """Say in one line what is wrong with the first wrong key, and how many more there are."""
     details = error.errors(include_url=False)
     # An unknown key often explains a missing one: say the typo first.
@@ -328,20 +374,20 @@ def describe(error: ValidationError) -> str:
     by_key: dict[str, list[Any]] = {}
     for detail in details:
         unknown = f".{detail['loc'][-1]}" if detail["type"] == "extra_forbidden" else ""
-        by_key.setdefault((_dotted(detail["loc"]) + unknown).lstrip("."), []).append(detail)
+        by_key.setdefault((_dotted(detail["loc"], model) + unknown).lstrip("."), []).append(detail)
     key, alternatives = next(iter(by_key.items()))
     more = f" (and {len(by_key) - 1} more wrong)" if len(by_key) > 1 else ""
-    return one_line(f"{key or 'the file'}: {_problem(alternatives)}{more}")
+    return one_line(f"{key or 'the file'}: {_problem(alternatives, model)}{more}")
 
 
-def _dotted(location: tuple[str | int, ...]) -> str:
+def _dotted(location: tuple[str | int, ...], model: type[Section]) -> str:
     """Return the key as the user wrote it: pydantic's location has the branches of unions in it as well."""
-    return ".".join(str(step) for step, _, _ in _walk(location))
+    return ".".join(str(step) for step, _, _ in _walk(location, model))
 
 
-def _walk(location: tuple[str | int, ...]) -> Iterator[tuple[str | int, str, Any]]:
+def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tuple[str | int, str, Any]]:
     """Yield the steps of *location* that are keys or positions, each with its field's description and type."""
-    annotation: Any = Settings
+    annotation: Any = model
     for step in location:
         section = next((section for section in _sections(annotation) if step in section.model_fields), None)
         if section:
@@ -362,18 +408,18 @@ def _sections(annotation: Any) -> list[type[Section]]:
     return [section for part in get_args(annotation) for section in _sections(part)]
 
 
-def _allowed_beside(location: tuple[str | int, ...]) -> list[str]:
+def _allowed_beside(location: tuple[str | int, ...], model: type[Section]) -> list[str]:
     """Return the keys of the section that holds the unknown key at the end of *location*."""
-    annotation = next((found for _, _, found in reversed(list(_walk(location[:-1])))), Settings)
+    annotation = next((found for _, _, found in reversed(list(_walk(location[:-1], model)))), model)
     return list(_sections(annotation)[0].model_fields)
 
 
-def _problem(alternatives: list[Any]) -> str:
+def _problem(alternatives: list[Any], model: type[Section]) -> str:
     """Say what is wrong with one key and what is allowed; a union gives one error for each of its alternatives."""
     detail = alternatives[0]
     kind, location = detail["type"], detail["loc"]
     if kind == "extra_forbidden":
-        allowed = _allowed_beside(location)
+        allowed = _allowed_beside(location, model)
         close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
         hint = f", did you mean {close[0]}?" if close else ""
         return f"unknown key{hint} (allowed here: {', '.join(allowed)})"
@@ -383,7 +429,7 @@ def _problem(alternatives: list[Any]) -> str:
         return str(detail["ctx"]["error"])
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
     demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
-    descriptions = [text for _, text, _ in _walk(location) if text]
+    descriptions = [text for _, text, _ in _walk(location, model) if text]
     meaning = f". {descriptions[-1]}" if descriptions else ""
     return f"{' or '.join(demands)}, not {_short(detail['input'])}{meaning}"
 

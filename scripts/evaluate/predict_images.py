@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from scripts.console import UserError, run_cli
+from scripts.data.scratch import staged
 from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint
 from scripts.evaluate.predictions import write_predictions
 from scripts.files import read_lines
+from scripts.sites import current_site
+from scripts.train.cards import claimed_cards
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto: as in training)"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
+    parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
     return parser
 
 
@@ -62,10 +67,18 @@ def trained_on_cpu(config: Any) -> bool:
 
 
 def main(args: argparse.Namespace) -> None:
+    with claimed_cards(args.cards, os.environ) as cards, staged(args.images, [args.split], current_site()) as images:
+        if cards:
+            os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough to predict
+        predict(args, images)
+
+
+def predict(args: argparse.Namespace, images: Path) -> None:
+    """Predict the split, reading from *images*: the folder that the user named, or a copy of it."""
     config = load_config(args.config)
     device = choose_device("cpu" if args.device == "auto" and trained_on_cpu(config) else args.device)
     classes = read_lines(args.classes)
-    dataset = test_dataset(config, args.images, args.split, classes)
+    dataset = test_dataset(config, images, args.split, classes)
     weights, _ = read_checkpoint(args.checkpoint)
     model = build_model(config, weights, device, args.threads)
     logger.info("predicting %d images of %s on %s", len(dataset), args.split, device)

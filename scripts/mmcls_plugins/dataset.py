@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any, NamedTuple
 
@@ -9,6 +10,9 @@ from mmcls.datasets import DATASETS, CustomDataset
 from torch.utils.data import get_worker_info
 
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
+
+#: Environment variable with the folder to read images from instead: the copy on a node's own disk, for one run.
+IMAGES_VARIABLE = "MIMFLOW_IMAGES"
 
 
 class SampleKey(NamedTuple):
@@ -31,6 +35,8 @@ class SeededCustomDataset(CustomDataset):
     def __init__(self, *, seed: int = 0, **options: Any) -> None:
         self.seed = seed
         self._shielded = False
+        if IMAGES_VARIABLE in os.environ:
+            options["data_prefix"] = os.environ[IMAGES_VARIABLE]
         super().__init__(**options)
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:

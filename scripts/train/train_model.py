@@ -14,14 +14,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from scripts.cluster import slurm
 from scripts.console import UserError, run_cli
+from scripts.data.scratch import staged
 from scripts.files import atomic_path, sha256_of, write_json
+from scripts.sites import current_site
 from scripts.train import attempts
+from scripts.train.cards import claimed_cards, given_cards
 from scripts.train.config_file import read_config
 from scripts.train.lease import Lease, living_group
 
@@ -31,6 +35,7 @@ logger = logging.getLogger(__name__)
 EXIT_STOPPED = 75
 PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
 END_VARIABLE = "MIMFLOW_END_TIME"
+IMAGES_VARIABLE = "MIMFLOW_IMAGES"
 #: Seconds that a trainer gets to save its state after a signal, before its group is killed.
 GRACE_SECONDS = 60.0
 #: With less than this free, a trainer that ended without a word ended for want of space.
@@ -71,6 +76,13 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
 def default_workers(device: str, cores: int) -> int:
     """Return data-loader workers for *cores*: enough to feed a GPU, two beside a CPU's compute threads."""
     return 2 if device == "cpu" else max(2, min(8, cores - 1))
+
+
+def cores_of_this_job(environment: Mapping[str, str]) -> int:
+    """Return the cores of this process: what the system lets it use, and what Slurm counts on this node."""
+    cores = len(os.sched_getaffinity(0))
+    given = environment.get("SLURM_CPUS_ON_NODE", "")
+    return min(cores, int(given)) if given.isdecimal() else cores
 
 
 def run_identity(files: Sequence[Path]) -> dict[str, str]:
@@ -246,6 +258,36 @@ def publish(work_dir: Path, targets: Mapping[str, Path]) -> None:
                 shutil.copyfile(work_dir / name, temporary)
 
 
+def run_once(
+    args: argparse.Namespace, config: Mapping[str, Any], work_dir: Path, lease: Lease, held: ExitStack
+) -> None:
+    """Train to the end in this attempt, with what the machine and the job give; none of that changes the result.
+
+    Parameters
+    ----------
+    held : closes what the attempt holds: its cards, and its copy of the images.
+    """
+    environment = training_environment(config, os.environ)
+    cards = held.enter_context(claimed_cards(args.cards, os.environ))
+    if cards:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
+    images = Path(config["data"]["train"]["data_prefix"])
+    splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
+    copy = held.enter_context(staged(images, splits, current_site()))
+    if copy != images:
+        environment[IMAGES_VARIABLE] = str(copy)
+    end = args.end_time if args.end_time is not None else slurm.job_end_time()
+    if end is not None:
+        environment[END_VARIABLE] = str(end)
+    workers = args.workers
+    if workers is None:
+        share = cores_of_this_job(os.environ) * len(cards) // max(len(given_cards(os.environ)), 1)
+        workers = default_workers(config["runner"]["device"], share if cards else cores_of_this_job(os.environ))
+    command = mim_command(args.config, config, work_dir, args.seed, workers)
+    with attempts.recorded(work_dir):
+        train(command, environment, work_dir, lease)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.train.train_model", description=__doc__)
@@ -259,6 +301,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--end-time", type=float, metavar="SECONDS", help="save and stop shortly before this time (seconds since 1970)"
     )
+    parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs that this run holds (0: the first one)")
     parser.add_argument(
         "--depends-on", type=Path, nargs="*", default=[], help="files that determine the result beside the config"
     )
@@ -276,15 +319,8 @@ def main(args: argparse.Namespace) -> None:
     lease.acquire()
     try:
         if not (work_dir / "last.pth").exists():  # written last, and whole: with it, nothing is left to train
-            workers = args.workers
-            if workers is None:
-                workers = default_workers(config["runner"]["device"], len(os.sched_getaffinity(0)))
-            command = mim_command(args.config, config, work_dir, args.seed, workers)
-            environment = training_environment(config, os.environ)
-            if args.end_time is not None:
-                environment[END_VARIABLE] = str(args.end_time)
-            with attempts.recorded(work_dir):
-                train(command, environment, work_dir, lease)
+            with ExitStack() as held:
+                run_once(args, config, work_dir, lease, held)
         publish(work_dir, dict(zip(PRODUCTS, (args.best, args.last, args.train_log), strict=True)))
         shutil.rmtree(work_dir / "states", ignore_errors=True)
     finally:
