@@ -1,0 +1,1 @@
+"""What talks to a Slurm cluster, from outside its jobs."""
