@@ -1,4 +1,4 @@
-"""What became of each attempt to train: two lines in work_dir/attempts.jsonl, one when it starts, one when it ends."""
+"""What became of each attempt to train: lines in work_dir/attempts.jsonl when it starts, now and then, when it ends."""
 
 from __future__ import annotations
 
@@ -22,24 +22,41 @@ NAME = "attempts.jsonl"
 NO_END = "killed, or the machine went down: its end is not on record"
 
 
+class Attempt:
+    """An attempt that goes on. What is in ``extra`` when it ends goes on record with its end."""
+
+    def __init__(self, work_dir: Path, token: str) -> None:
+        self._work_dir = work_dir
+        self._token = token
+        self.extra: dict[str, Any] = {}
+
+    def note(self) -> None:
+        """Record that it goes on, with ``extra`` as it is now: all that is known of it if it is killed later."""
+        _append(self._work_dir, {"attempt": self._token, "seen": _now(), **self.extra})
+
+
 @contextmanager
-def recorded(work_dir: Path) -> Iterator[None]:
+def recorded(work_dir: Path) -> Iterator[Attempt]:
     """Record the start, the end and the outcome of the block; its exceptions pass."""
     token = uuid.uuid4().hex[:12]
     start = {"attempt": token, "start": _now(), "host": socket.gethostname(), "pid": os.getpid()}
     _append(work_dir, start | {"slurm_job_id": os.environ.get("SLURM_JOB_ID")})
+    attempt = Attempt(work_dir, token)
     outcome = "finished"
     try:
-        yield
+        yield attempt
     except BaseException as error:  # KeyboardInterrupt too: whatever ends it is its outcome
         outcome = f"{type(error).__name__}: {one_line(error)}".removeprefix("UserError: ").removesuffix(": ")
         raise
     finally:
-        _append(work_dir, {"attempt": token, "end": _now(), "outcome": outcome})
+        _append(work_dir, {"attempt": token, "end": _now(), "outcome": outcome, **attempt.extra})
 
 
 def read_attempts(work_dir: Path) -> list[dict[str, Any]]:
-    """Return the attempts in *work_dir*, oldest first: start, end (or None), host, pid, slurm_job_id, outcome."""
+    """Return the attempts in *work_dir*, oldest first: start, end (or None), host, pid, slurm_job_id, outcome.
+
+    Where they were noted: ``seen`` (when it last said that it goes on), and what was in ``extra``.
+    """
     try:
         lines = (work_dir / NAME).read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
