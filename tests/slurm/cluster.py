@@ -276,7 +276,7 @@ class Cluster:
                     except ProcessLookupError:
                         pass
             time.sleep(0.1)
-        # What a node keeps of its jobs is gone after a boot; left here, it would refuse the same job when it is requeued.
+        # What a node keeps of its jobs is gone after a boot; left here, it would refuse the job when it is requeued.
         for left in self._step_sockets(name):
             left.unlink(missing_ok=True)
         for left in (self.folder / "spool" / name).glob("job[0-9]*"):
@@ -285,13 +285,14 @@ class Cluster:
     def start_node(self, name: str) -> None:
         """Start a node and wait until jobs can run on it."""
         self._start(f"slurmd-{name}", ["slurmd", "-D", "-N", name])
-        self._wait(f"slurmd-{name}", 40, lambda: self._usable(name))
+        self.resume(name)
 
     def resume(self, name: str) -> None:
-        """Give a drained or failed node back to the scheduler (Slurm drains one whose processes were hard to kill)."""
-        if "DRAIN" in (state := self.node_state(name)) or "DOWN" in state:
+        """Wait until jobs can run on a node; a drained one (its processes were hard to kill) is given back first."""
+        self._wait(f"slurmd-{name}", 40, lambda: self._registered(name))
+        if "DRAIN" in self._flags(name):
             self.command("scontrol", "update", f"NodeName={name}", "State=RESUME")
-        self._wait(f"slurmd-{name}", 40, lambda: self._usable(name))
+        self._wait(f"slurmd-{name}", 40, lambda: self._registered(name) and "DRAIN" not in self._flags(name))
 
     @contextmanager
     def without_accounting(self) -> Iterator[None]:
@@ -311,10 +312,12 @@ class Cluster:
         self.accounting = accounting
         self.up()
 
-    def _usable(self, name: str) -> bool:
-        state = self.node_state(name)
-        # A node that has just started is "*" (not responding) until slurmctld has heard of it.
-        return state.rstrip("+") in ("IDLE", "MIXED", "ALLOCATED", "COMPLETING") and "*" not in state
+    def _flags(self, name: str) -> list[str]:
+        return self.node_state(name).split("+")
+
+    def _registered(self, name: str) -> bool:
+        base, *flags = self._flags(name)
+        return base in ("IDLE", "MIXED", "ALLOCATED") and not {"NOT_RESPONDING", "INVALID_REG"} & set(flags)
 
     def _step_sockets(self, name: str) -> list[Path]:
         return [path for path in (self.folder / "spool" / name).glob(f"{name}_*.*") if path.is_socket()]
@@ -359,7 +362,7 @@ class Cluster:
         return result.stdout
 
     def node_state(self, name: str) -> str:
-        """Return a node's state as scontrol writes it, e.g. IDLE, MIXED+DRAIN or DOWN*."""
+        """Return a node's state as scontrol writes it, e.g. IDLE, MIXED+DRAIN or DOWN+NOT_RESPONDING."""
         found = re.search(r"State=(\S+)", self.command("scontrol", "-o", "show", "node", name, check=False))
         return found[1] if found else "UNKNOWN"
 
