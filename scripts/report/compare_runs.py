@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,9 @@ from scipy import stats
 
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, write_text
-from scripts.report import html
+from scripts.report import cost, html
 from scripts.report.text import display_width, pad
 from scripts.report.train_log import read_train_log
-from scripts.train.config_file import read_config
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +34,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--leaderboard", type=Path, metavar="FILE", help="leaderboard.csv")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="leaderboard.svg")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the leaderboard as a self-contained page, if wanted")
+    parser.add_argument("--costs", type=Path, metavar="FILE", help="costs.csv, what each run cost, if wanted")
+    parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
+    parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
     return parser
 
 
+def parse_price(text: str) -> float:
+    """Read a price.
+
+    Raises
+    ------
+    ArgumentTypeError : it is no number, or below 0.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no price: give a number, for example 1.8")
+    return value
+
+
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return what a leaderboard needs of one run: its metrics, best validation accuracy, seconds and device.
+    """Return what a leaderboard needs of one run: its metrics, best validation accuracy and times of training.
 
     Raises
     ------
@@ -56,16 +75,11 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
     log = read_train_log(folder / "train_log.csv")
-    train_seconds = float(log["train_seconds"].sum())
-    busy = train_seconds + float(log["val_seconds"].sum())
-    device, gpus = device_of(folder / "config.py")
     return run | {
         "accuracy_top1_low": low,
         "accuracy_top1_high": high,
         "val_accuracy_best": log["val_accuracy"].max(),
-        "train_seconds": train_seconds,
-        # A card is held while the model is validated too; a run on a CPU took none.
-        "gpu_seconds": {"cuda": busy * gpus, "cpu": 0.0}.get(device, np.nan),
+        "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
     }
 
@@ -75,12 +89,6 @@ def _throughput(log: pd.DataFrame) -> float:
     known = log.dropna(subset=["images_per_second", "train_seconds"])
     seconds = known["train_seconds"].sum()
     return float((known["images_per_second"] * known["train_seconds"]).sum() / seconds) if seconds > 0 else np.nan
-
-
-def device_of(config: Path) -> tuple[str, int]:
-    """Return the device that config.py trains on (cpu, cuda, or "" where there is no such file) and how many."""
-    runner = read_config(config).get("runner", {}) if config.is_file() else {}
-    return str(runner.get("device", "")), int(runner.get("gpus", 1))
 
 
 def compare(runs: pd.DataFrame) -> pd.DataFrame:
@@ -119,6 +127,7 @@ def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
         "gpu_seconds_mean": runs["gpu_seconds"].mean(skipna=False),
         "images_per_second_mean": runs["images_per_second"].mean(),
         "n_test": "/".join(map(str, sizes)),
+        **cost.sum_up(runs),
     }
 
 
@@ -133,7 +142,7 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; it is written when a run has finished")
     try:
         # A converter, unlike a dtype, keeps an experiment called NA from becoming a missing value.
-        table = pd.read_csv(path, encoding="utf-8", converters={"experiment": str, "n_test": str})
+        table = pd.read_csv(path, encoding="utf-8", converters={"experiment": str, "n_test": str, "currency": str})
         _cells(table)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not a leaderboard ({error}); run it again") from error
@@ -179,6 +188,8 @@ def _notes(leaderboard: pd.DataFrame) -> list[str]:
         notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
     if (leaderboard["interval"] == OF_TEST_IMAGES).any():
         notes.append("* one seed: what another sample of test images would give (Wilson); other seeds may differ more.")
+    if spent := cost.in_sum(leaderboard):
+        notes.append(spent)
     return notes
 
 
@@ -193,27 +204,37 @@ def render_text(leaderboard: pd.DataFrame) -> str:
     return "\n".join([*lines, *_notes(leaderboard)]) + "\n"
 
 
-def render_html(leaderboard: pd.DataFrame, title: str) -> str:
-    """Return the leaderboard as a self-contained page."""
+def render_html(leaderboard: pd.DataFrame, title: str, costs: pd.DataFrame | None = None) -> str:
+    """Return the leaderboard, and what each run cost, as a self-contained page."""
     header, rows = _cells(leaderboard)
-    table = html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(_notes(leaderboard)))
-    return html.page(title, [table])
+    parts = [html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(_notes(leaderboard)))]
+    if costs is not None:
+        header, rows = cost.cells(costs)
+        table = html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(cost.notes(costs)))
+        parts += [html.section("What the runs cost"), table]
+    return html.page(title, parts)
 
 
 def collect(folders: Sequence[Path]) -> pd.DataFrame:
-    """Return one row a run, by experiment and seed, whatever the order of *folders*.
+    """Return one row a run, by experiment and seed, whatever the order of *folders*; ``folder`` says where it lies.
 
     Raises
     ------
     UserError : two of *folders* are the same run, or they are of different data sets.
     """
-    runs = pd.DataFrame([read_run(folder) for folder in folders])
+    runs = pd.DataFrame([{**read_run(folder), "folder": folder} for folder in folders])
     if len(set(runs["dataset"])) > 1:
         raise UserError(f"--runs: of different data sets ({', '.join(sorted(set(runs['dataset'])))}); compare one")
     twice = runs[runs.duplicated(["experiment", "seed"])]
     if len(twice):
         raise UserError(f"--runs: {twice['experiment'].iloc[0]}, seed {twice['seed'].iloc[0]} is given twice")
     return runs.sort_values(["experiment", "seed"], ignore_index=True)
+
+
+def collect_costs(runs: pd.DataFrame, price: float | None, currency: str) -> pd.DataFrame:
+    """Return what each of the runs cost, in their order."""
+    courses = [cost.read_course(row["folder"], row["experiment"], row["seed"]) for _, row in runs.iterrows()]
+    return cost.estimate(courses, cost.find_records(courses), price, currency)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -225,11 +246,16 @@ def main(args: argparse.Namespace) -> None:
     from scripts.report.figures import leaderboard_figure, save_figure  # not for --show: matplotlib is slow to import
 
     runs = collect(args.runs)
+    costs = collect_costs(runs, args.price, args.currency)
+    runs = runs.merge(costs, on=["experiment", "seed"], validate="one_to_one")
     leaderboard = compare(runs)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
     save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
     if args.html:
-        write_text(args.html, render_html(leaderboard, title))
+        write_text(args.html, render_html(leaderboard, title, costs))
+    if args.costs:
+        with atomic_path(args.costs) as temporary:
+            costs.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(args.leaderboard) as temporary:
         leaderboard.to_csv(temporary, index=False, lineterminator="\n")
     best = leaderboard.iloc[0]

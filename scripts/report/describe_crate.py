@@ -36,6 +36,7 @@ DATASET_FILES = {
     "splits/test.txt": "images that the numbers are about",
     "leaderboard.csv": "experiments compared over their seeds",
     "leaderboard.html": "the same as a page",
+    "costs.csv": "times, GPU-seconds, energy and money that each run took",
     "figures/leaderboard.svg": "the same as a figure",
 }
 RUN_INPUTS = {"config.py": "complete mmcls config of this run"}

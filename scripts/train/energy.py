@@ -174,7 +174,7 @@ def find_cards(count: int, environment: Mapping[str, str]) -> list[Card]:
 
 
 def _measure(attempt: Attempt, meter: Meter, stop: threading.Event) -> None:
-    noted_at = time.monotonic()
+    noted_at = -float("inf")  # at once, so that of a kill in the first minutes there is a note too
     while True:
         meter.read(time.monotonic())
         if meter.joules is not None:

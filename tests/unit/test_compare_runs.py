@@ -59,8 +59,9 @@ def test_the_t_interval_covers_the_mean_of_all_seeds() -> None:
     hits = 0
     for _ in range(200):
         runs = pd.DataFrame({"experiment": "a", "accuracy_top1": rng.normal(0.8, 0.02, 4), "n_test": 100})
-        names = ["accuracy_top5", "f1_macro", "ece", "val_accuracy_best", "train_seconds", "gpu_seconds"]
-        runs = runs.assign(**dict.fromkeys([*names, "images_per_second"], 1.0))
+        names = ["accuracy_top5", "f1_macro", "ece", "val_accuracy_best", "train_seconds", "images_per_second"]
+        names += ["queue_seconds", "wall_seconds", "gpu_seconds", "energy_kwh", "cost"]
+        runs = runs.assign(**dict.fromkeys(names, 1.0), currency="")
         row = compare_runs.compare(runs).iloc[0]
         hits += row["accuracy_top1_ci95_low"] <= 0.8 <= row["accuracy_top1_ci95_high"]
     assert 0.91 <= hits / 200 <= 0.99

@@ -22,6 +22,7 @@ import yaml
 
 from scripts.evaluate.metrics import compute_metrics, per_class_table
 from scripts.evaluate.predictions import Predictions
+from scripts.report.cost import COLUMNS as COST_COLUMNS
 from scripts.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,16 +254,16 @@ def leaderboard_columns() -> list[str]:
 
     columns = (
         "accuracy_top1", "accuracy_top1_low", "accuracy_top1_high", "accuracy_top5", "f1_macro", "ece",
-        "val_accuracy_best", "train_seconds", "gpu_seconds", "images_per_second",
+        "val_accuracy_best", "train_seconds", "images_per_second", *COST_COLUMNS,
     )  # fmt: skip
-    run = dict.fromkeys(columns, 0.5) | {"experiment": "a", "seed": 0, "n_test": 3}
+    run = dict.fromkeys(columns, 0.5) | {"experiment": "a", "seed": 0, "n_test": 3, "currency": "CNY"}
     return list(compare(pd.DataFrame([run])).columns)
 
 
 def test_every_column_of_the_results_is_documented() -> None:
     from scripts.mmcls_plugins.runner import LOG_COLUMNS
 
-    written = [*LOG_COLUMNS, *per_class_table(small_predictions()).columns, *leaderboard_columns()]
+    written = [*LOG_COLUMNS, *COST_COLUMNS, *per_class_table(small_predictions()).columns, *leaderboard_columns()]
     written += [key for key in compute_metrics(small_predictions()) if not key.endswith("_ci95")]
     written += ["dataset", "seed", "n_test", "file", "label", "prediction", "prob:<class>", "<name>_ci95"]
     described = set(code_spans("docs/results.md"))
