@@ -369,7 +369,7 @@ rule describe_crate:
 
 
 onstart:
-    controller.take()
+    controller.take(slurm=workflow.non_local_exec)
 
 
 onsuccess:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scripts.cluster import slurm
@@ -51,59 +51,61 @@ IDLE_OPTIONS = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Record:
+    """Who controls, or controlled, the folder, and whether by Slurm jobs, which outlive a controller that is killed."""
+
+    holder: Holder
+    slurm: bool
+
+
 class Controller:
     """What .snakemake/mimflow-controller.json says: the last Snakemake that ran jobs from this folder."""
 
-    def __init__(self, record: Path = RECORD) -> None:
-        self.record = record
+    def __init__(self, path: Path = RECORD) -> None:
+        self.path = path
 
-    def holder(self) -> Holder | None:
-        """Return who wrote the record; None where there is none, or one cut short."""
+    def record(self) -> Record | None:
+        """Return the record; None where there is none, or one that cannot be read."""
         try:
-            return Holder(**json.loads(self.record.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return Record(Holder(**content["holder"]), bool(content["slurm"]))
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
 
     def is_alive(self) -> bool:
         """Tell whether the controller runs: here by its process, elsewhere by its heartbeat."""
-        holder = self.holder()
-        if holder is None:
+        record = self.record()
+        if record is None:
             return False
-        if holder.is_alive_here():
-            return True
-        return not holder.is_dead_here() and self._age() < EXPIRY_SECONDS
+        return record.holder.is_alive_here() or (not record.holder.is_dead_here() and self._age() < EXPIRY_SECONDS)
 
-    def is_provably_dead(self) -> bool:
-        """Tell whether the controller was a process of this machine that has ended, or there is none."""
-        holder = self.holder()
-        return holder is None or holder.is_dead_here()
-
-    def take(self) -> None:
+    def take(self, slurm: bool) -> None:
         """Make this process the controller, and keep its heartbeat going until :meth:`release` or its end."""
-        self.record.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.record, json.dumps(asdict(Holder.this_process())))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps({"holder": asdict(Holder.this_process()), "slurm": slurm}))
         threading.Thread(target=self._beat, args=(os.getpid(),), daemon=True).start()
 
     def release(self) -> None:
         """Remove the record, if it is this process's."""
-        holder = self.holder()
-        if holder is not None and holder.is_alive_here() and holder.pid == os.getpid():
-            self.record.unlink(missing_ok=True)
+        record = self.record()
+        if record is not None and record.holder.is_alive_here() and record.holder.pid == os.getpid():
+            self.path.unlink(missing_ok=True)
 
     def _beat(self, process: int) -> None:
-        while os.getpid() == process and self.record.exists():
+        while os.getpid() == process and self.path.exists():
             time.sleep(HEARTBEAT_SECONDS)
             try:
-                os.utime(self.record)
+                os.utime(self.path)
             except OSError:  # the folder is gone, or unreachable for the moment
                 continue
 
     def _age(self) -> float:
         # By the file server's clock, as Lease measures: the clocks of two login nodes may differ.
-        probe = self.record.with_name(f".clock.{os.getpid()}")
+        probe = self.path.with_name(f".clock.{os.getpid()}")
         probe.touch()
         try:
-            return probe.stat().st_mtime - self.record.stat().st_mtime
+            return probe.stat().st_mtime - self.path.stat().st_mtime
         except FileNotFoundError:
             return float("inf")
         finally:
@@ -125,40 +127,40 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
     UserError : another controller lives, or jobs of a dead one could not be settled.
     """
     controller = controller or Controller()
-    holder = controller.holder()
-    if holder is not None and controller.is_alive():
+    record = controller.record()
+    if record is not None and controller.is_alive():
         raise UserError(
-            f"another snakemake runs this workflow in this folder ({holder}): wait for it (`make jobs` shows its jobs),"
-            " or stop it with `make cancel`"
+            f"another snakemake runs this workflow in this folder ({record.holder}): wait for it (`make jobs` shows its"
+            " jobs), or stop it with `make cancel`"
         )
-    settle_orphans(environment, holder)
+    if record is not None and record.slurm:
+        settle_orphans(environment, record.holder)
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
-        if holder is not None and controller.is_provably_dead():
-            _say(
-                f"the snakemake that locked this folder ({holder}) was killed: unlocking, as `snakemake --unlock` does"
-            )
+        if record is not None and record.holder.is_dead_here():
+            _say(f"the snakemake that locked this folder ({record.holder}) was killed: unlocking, as --unlock does")
             shutil.rmtree(LOCKS)
         else:
             command = f"snakemake --unlock {_configuration(sys.argv[1:])}".strip()
             _say(f"this folder is locked; if no other snakemake runs here, on any machine, unlock it: {command}")
-    if holder is not None:
-        controller.record.unlink(missing_ok=True)
+    controller.path.unlink(missing_ok=True)
 
 
-def settle_orphans(environment: Mapping[str, str], holder: Holder | None) -> None:
+def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
     """Cancel the Slurm jobs that no controller waits for any more, or wait for their end.
 
     Cancelling is safe, and the default: a trainer saves its state when it is told to end, and the next one goes on
     from it. Two jobs that write to the same files are what must not be.
+
+    Raises
+    ------
+    UserError : Slurm does not say which jobs there are, or they do not end.
     """
-    if not slurm.is_here():
-        return
     mine = environment.get("SLURM_JOB_ID")
     jobs = [job for job in slurm.my_jobs(Path.cwd()) if job.id != mine and not job.is_allocation]
     if not jobs:
         return
     ids = [job.id for job in jobs]
-    who = f"the snakemake that submitted them ({holder}) is gone" if holder else "no snakemake waits for them"
+    who = f"the snakemake that submitted them ({holder}) is gone"
     what = f"{len(ids)} Slurm job{'s' * (len(ids) > 1)} of an earlier run ({', '.join(ids)})"
     if environment.get(ORPHANS_VARIABLE, "cancel") == "wait":
         _say(f"{what} still there, and {who}: waiting for their end ({ORPHANS_VARIABLE}=cancel ends them)")
@@ -171,8 +173,9 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder | None) -> Non
     slurm.cancel(ids)
     left = slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)
     if left:
+        names = ",".join(sorted(left))
         raise UserError(
-            f"Slurm jobs {', '.join(left)} of an earlier run do not end: look at `squeue -j {','.join(left)}`,"
+            f"Slurm jobs {names} of an earlier run do not end: look at `squeue -j {names}`,"
             " and start again when they are gone"
         )
 
