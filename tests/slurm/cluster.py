@@ -62,9 +62,9 @@ class ClusterError(UserError):
 def missing() -> str:
     """Return in one line why this machine cannot have a test cluster; empty when it can (or once it is installed)."""
     if os.geteuid() != 0:
-        return "the Slurm test cluster needs root: run this as root, in a container for example"
+        return "this needs a Slurm cluster, brought up by root only: run it as root, in a container for example"
     if not Path("/etc/debian_version").exists() or not shutil.which("apt-get"):
-        return "the Slurm test cluster needs Debian: run this in a Debian 12 container, for example"
+        return "this needs a Slurm cluster, brought up on Debian only: run it in a Debian 12 container, for example"
     return ""
 
 
@@ -73,7 +73,7 @@ def install() -> None:
     reason = missing()
     if reason:
         raise ClusterError(reason)
-    if all(shutil.which(program, path=_environment()["PATH"]) for program in PROGRAMS):
+    if all(shutil.which(program, path=clean_environment()["PATH"]) for program in PROGRAMS):
         return
     policy = Path("/usr/sbin/policy-rc.d")
     ours = not policy.exists()
@@ -82,7 +82,7 @@ def install() -> None:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     try:
-        environment = {**_environment(), "DEBIAN_FRONTEND": "noninteractive"}
+        environment = {**clean_environment(), "DEBIAN_FRONTEND": "noninteractive"}
         # The lists may be old or missing: only then is a package not found.
         if not _apt(["install", "-y", "-qq", "--no-install-recommends", *PACKAGES], environment):
             _apt(["update", "-qq"], environment)
@@ -97,7 +97,7 @@ def _apt(words: list[str], environment: Mapping[str, str]) -> bool:
     return subprocess.run(["apt-get", *words], env=environment, timeout=600).returncode == 0
 
 
-def _environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """Return this process's environment without what a Slurm job around it would set, sbin on the path."""
     environment = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
     path = environment.get("PATH", "")
@@ -135,7 +135,10 @@ class Cluster:
             raise ClusterError(f"the path {self.folder} is too long for a socket: choose a shorter --folder")
         try:
             self._make_folders()
-            self._configure()
+            if self._configure():
+                # Read at the start only. Jobs go on meanwhile.
+                for name in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "slurmdbd"):
+                    self.daemons.stop(name)
             self._start_munge()
             if self.accounting:
                 self._start_database()
@@ -180,8 +183,11 @@ class Cluster:
                 # A null device: Slurm only wants a file to hand out.
                 os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
 
-    def _configure(self, requeue_seconds: int = 15) -> None:
-        """Write the configuration into /etc/slurm; what was there is kept aside until :meth:`down`."""
+    def _configure(self, requeue_seconds: int = 15) -> bool:
+        """Write the configuration into /etc/slurm; return whether it is another than before.
+
+        What was in /etc/slurm is kept aside until :meth:`down`.
+        """
         host = socket.gethostname().split(".")[0]
         # Slurm's daemons listen on the address of the host's name when told to, else on every address.
         loopback = _resolves_to_loopback(host)
@@ -197,14 +203,19 @@ class Cluster:
                 ETC.rename(SAVED)
             ETC.mkdir(mode=0o755)
         (ETC / MARKER).write_text(f"{self.folder}\n")
-        for template in sorted((HERE / "conf").iterdir()):
+        changed = False
+        for template in sorted(path for path in (HERE / "conf").iterdir() if path.is_file()):
             text = template.read_text(encoding="utf-8")
             for name, value in values.items():
                 text = text.replace(f"@{name}@", value)
             target = (self.folder / "conf" if template.name == "my.cnf" else ETC) / template.name
+            if target.exists() and target.read_text(encoding="utf-8") == text:
+                continue
+            changed = True
             target.write_text(text, encoding="utf-8")
             # slurmdbd refuses a file with its password that others can read.
             target.chmod(0o600 if template.name == "slurmdbd.conf" else 0o644)
+        return changed
 
     def _start_munge(self) -> None:
         key = self.folder / "run" / "munge.key"
@@ -305,10 +316,6 @@ class Cluster:
 
     def _account(self, accounting: bool) -> None:
         self.wait_idle()
-        for name in (*(f"slurmd-{node}" for node in NODES), "slurmctld"):
-            self.daemons.stop(name)
-        if not accounting:
-            self.daemons.stop("slurmdbd")
         self.accounting = accounting
         self.up()
 
@@ -352,7 +359,12 @@ class Cluster:
         """Run a command (of Slurm's) and return what it printed on stdout."""
         try:
             result = subprocess.run(
-                words, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds
+                words,
+                env=clean_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
             )
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"{words[0]} did not answer within {seconds:.0f} s: see {self.folder}/log") from error
@@ -409,12 +421,12 @@ class Cluster:
     def _succeeds(self, *words: str) -> bool:
         quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         try:
-            return subprocess.run(words, env=_environment(), timeout=30, **quiet).returncode == 0
+            return subprocess.run(words, env=clean_environment(), timeout=30, **quiet).returncode == 0
         except subprocess.TimeoutExpired:
             return False
 
     def _start(self, name: str, command: list[str]) -> None:
-        self.daemons.start(name, command, self.folder / "log" / f"{name}.out", _environment())
+        self.daemons.start(name, command, self.folder / "log" / f"{name}.out", clean_environment())
 
     def _wait(self, name: str, seconds: float, condition: Any) -> None:
         if wait_until(lambda: condition() or not self.daemons.alive(name), seconds) and self.daemons.alive(name):

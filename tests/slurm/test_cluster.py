@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, ClusterError
@@ -15,10 +16,10 @@ def submit(cluster: Cluster, folder: Path, *options: str, command: str = "sleep 
     return cluster.command("sbatch", "--parsable", "--chdir", str(folder), *options, f"--wrap={command}").strip()
 
 
-def finish(cluster: Cluster, *jobs: str, seconds: float = 60) -> list[dict[str, object]]:
+def finish(cluster: Cluster, *jobs: str, seconds: float = 60) -> list[dict[str, Any]]:
     """Wait for jobs to end; return what the accounts say of them."""
     assert wait_until(lambda: not set(jobs) & set(cluster.queue()), seconds, every=0.3)
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
 
     def recorded() -> bool:
         # The accounts are written a moment after the job has gone.
