@@ -143,7 +143,7 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
     own = os.path.realpath(folder)
     jobs = [
         job
-        for job in parse_squeue(_ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all"))
+        for job in parse_squeue(ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all"))
         if job.name.startswith(prefix) and not job.has_ended and job.folder and os.path.realpath(job.folder) == own
     ]
     return sorted(jobs, key=lambda job: (job.submitted or 0.0, len(job.id), job.id))
@@ -157,7 +157,7 @@ def job(job_id: str) -> Job | None:
     UserError : there is no Slurm, or it does not answer.
     """
     try:
-        text = _ask("squeue", *_squeue_options(), f"--jobs={job_id}", "--states=all")
+        text = ask("squeue", *_squeue_options(), f"--jobs={job_id}", "--states=all")
     except UserError as error:
         if "Invalid job id" in str(error):
             return None
@@ -204,7 +204,7 @@ def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, 
     start = datetime.fromtimestamp(since or 0.0)
     options += [f"--starttime={start:%Y-%m-%dT%H:%M:%S}", f"--format={','.join(SACCT_FIELDS)}"]
     records: dict[str, list[Record]] = {}
-    for record in parse_sacct(_ask("sacct", *options, f"--jobs={','.join(wanted)}")):
+    for record in parse_sacct(ask("sacct", *options, f"--jobs={','.join(wanted)}")):
         if record.id in wanted:
             records.setdefault(record.id, []).append(record)
     for found in records.values():
@@ -215,10 +215,10 @@ def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, 
 def has_accounting() -> bool:
     """Tell whether sacct knows the jobs of this cluster: it is there on clusters without accounting too."""
     try:
-        storage = parse_setting(_ask("scontrol", "show", "config"), "AccountingStorageType")
+        storage = parse_setting(ask("scontrol", "show", "config"), "AccountingStorageType")
         if storage is None or storage in ("(null)", "accounting_storage/none", "none"):
             return False
-        _ask("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", "--starttime=now")
+        ask("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", "--starttime=now")
     except UserError as error:
         logger.debug("no accounting: %s", error)
         return False
@@ -235,7 +235,7 @@ def cancel(job_ids: Sequence[str]) -> None:
     if not job_ids:
         return
     try:
-        _ask("scancel", *job_ids)
+        ask("scancel", *job_ids)
     except UserError as error:
         if not re.search(r"Invalid job id|already complet", str(error)):
             raise
@@ -252,7 +252,7 @@ def wait_gone(job_ids: Collection[str], seconds: float) -> set[str]:
     pause = 0.5
     while True:
         try:
-            text = _ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all")
+            text = ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all")
             left = {found.id for found in parse_squeue(text) if found.id in job_ids and not found.has_ended}
             if not left or time.monotonic() > deadline:
                 return left
@@ -378,7 +378,7 @@ def _joules(text: str) -> float | None:
     return joules if 0 < joules < 2**63 else None
 
 
-def _ask(program: str, *options: str) -> str:
+def ask(program: str, *options: str) -> str:
     """Return what a program of Slurm's prints.
 
     Raises
