@@ -9,13 +9,18 @@ unexport PYTHONPATH PYTHONHOME
 ifneq ($(origin ENV),command line)
 ENV := $(filter cpu cuda11 cuda13,$(ENV))
 endif
+# Which site: a folder of profiles/. The variable may mean something else in the environment.
+ifneq ($(origin PROFILE),command line)
+PROFILE := profiles/local
+endif
 PYTHON ?=
 export PYTHON CONFIG RUN IMAGES OUT ARCHIVE
 
 ENV_OPTION := $(if $(ENV),--env '$(ENV)')
 # demo, run, predict and the tests use the environment that .venv has; only `make setup ENV=...` replaces it by another.
-READY := sh envs/setup.sh --keep $(ENV_OPTION)
-SNAKEMAKE := snakemake --profile profiles/local
+SETUP := PROFILE='$(PROFILE)' sh envs/setup.sh
+READY := $(SETUP) --keep $(ENV_OPTION)
+SNAKEMAKE := snakemake --profile '$(PROFILE)'
 
 # A value that a command cannot do without: $(call need,NAME,example)
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
@@ -28,14 +33,14 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 	@echo; echo "  ARGS='...' hands further options to Snakemake or pytest, for example: make run CONFIG=configs/mine.yaml ARGS='-n'"
 
-setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11); does nothing when it is up to date
-	@sh envs/setup.sh $(ENV_OPTION)
+setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11; PROFILE=profiles/n30: caches as it says)
+	@$(SETUP) $(ENV_OPTION)
 
 demo: ## set up, then run the whole workflow on the embedded sample and show where the report is
 	@$(READY)
 	@$(SNAKEMAKE) $(ARGS)
 
-run: ## run the workflow on your data (CONFIG=configs/mine.yaml)
+run: ## run the workflow on your data (CONFIG=configs/mine.yaml; on a cluster PROFILE=profiles/slurm)
 	$(call need,CONFIG,configs/mine.yaml)
 	@$(READY)
 	@python -m scripts.settings "$$CONFIG"
@@ -76,8 +81,9 @@ test-faults: ## training that is killed, stopped, starved of disk or damaged; sl
 	@$(READY)
 	@python -m pytest tests/faults $(ARGS)
 
-doctor: ## what this machine has, and one line for each problem with its remedy
-	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; "$$python" -m scripts.doctor
+doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: and what the cluster has)
+	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \
+		"$$python" -m scripts.doctor $(if $(filter-out profiles/local,$(PROFILE)),--profile '$(PROFILE)' $${CONFIG:+--config "$$CONFIG"})
 
 wheelhouse: ## download every package of an environment, for a machine without internet (ENV=cuda11)
 	@sh envs/setup.sh --wheelhouse $(ENV_OPTION)

@@ -354,6 +354,11 @@ def look_at_quotas(paths: Sequence[Path]) -> list[Quota]:
     return [quota for quota in quotas if quota.file_system in devices] or quotas
 
 
+def same_device(one: Path, other: Path) -> bool:
+    """Tell whether two folders lie on one file system."""
+    return one.stat().st_dev == other.stat().st_dev
+
+
 def look_at_sacct() -> bool | None:
     """Tell whether sacct answers; None where it is not installed."""
     if not shutil.which("sacct"):
@@ -417,10 +422,21 @@ def describe(
 
 
 def judge(
-    status: Mapping[str, Any], torch: TorchBuild, gpus: Sequence[Gpu], quotas: Sequence[Quota], home: Path | None
+    status: Mapping[str, Any],
+    torch: TorchBuild,
+    gpus: Sequence[Gpu],
+    quotas: Sequence[Quota],
+    home: Path | None,
+    with_profile: bool = False,
 ) -> list[Problem]:
-    """Return what is wrong with this machine, what stops a run first."""
-    in_home = home is not None and home != Path("/") and ROOT.is_relative_to(home)
+    """Return what is wrong with this machine, what stops a run first.
+
+    Parameters
+    ----------
+    with_profile : a profile is checked as well, which knows how it asks Slurm.
+    """
+    # A folder below home may be a file system of its own (~/run), with a quota of its own.
+    in_home = home is not None and home != Path("/") and ROOT.is_relative_to(home) and same_device(ROOT, home)
     room = os.statvfs(ROOT)
     problems: list[Problem | None] = [
         python_problem(sys.version_info[:2]),
@@ -432,7 +448,7 @@ def judge(
         shm_problem(shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None),
         encoding_problem(sys.getfilesystemencoding()),
         *variable_problems(os.environ),
-        *slurm_problems(look_at_sacct()),
+        *slurm_problems(None if with_profile else look_at_sacct()),
     ]
     if not os.access(ROOT, os.W_OK):
         problems.append(Problem(f"the project folder {ROOT} cannot be written to", "check who owns it, or copy it"))
@@ -442,9 +458,36 @@ def judge(
     return sorted((problem for problem in problems if problem), key=lambda problem: not problem.fatal)
 
 
+def look_at_profile(profile: str, config: str, home: Path | None) -> tuple[list[tuple[str, str]], list[Problem]]:
+    """Return what is to be said about a profile on this cluster, and what is wrong with it.
+
+    Raises
+    ------
+    UserError : the profile or the configuration cannot be read.
+    """
+    try:
+        # Only here: everything else that doctor says, it says without .venv too.
+        from scripts.cluster.check_profile import check_profile
+    except ImportError as error:
+        what = f"the profile {profile} cannot be checked yet ({error})"
+        return [], [Problem(what, "make setup ENV=cuda11 (or another), then this command again")]
+    folder = Path(profile) if Path(profile).is_dir() else Path("profiles") / profile
+    home_is_small = home is not None and any(q.limit < HOME_QUOTA_LEAST for q in look_at_quotas([home]))
+    found = check_profile(folder if folder.is_dir() else Path(profile), Path(config), home_is_small)
+    return found.facts, list(found.problems)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    return argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__)
+    parser.add_argument("--profile", metavar="DIR", help="also check this profile against the cluster it stands on")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default="configs/demo.yaml",
+        help="with --profile: whose experiments to look at (%(default)s)",
+    )
+    return parser
 
 
 def main(args: argparse.Namespace) -> None:
@@ -455,9 +498,16 @@ def main(args: argparse.Namespace) -> None:
     home = Path(os.path.expanduser("~"))
     home_or_none = home.resolve() if home.is_dir() else None
     quotas = look_at_quotas([ROOT, *([home_or_none] if home_or_none else [])])
-    for name, value in describe(status, torch, gpus, quotas, home_or_none):
+    facts = describe(status, torch, gpus, quotas, home_or_none)
+    problems = judge(status, torch, gpus, quotas, home_or_none, args.profile is not None)
+    for name, value in facts:
         print(f"{name:<14} {value}")
-    problems = judge(status, torch, gpus, quotas, home_or_none)
+    if args.profile:
+        print(flush=True)
+        facts, found = look_at_profile(args.profile, args.config, home_or_none)
+        for name, value in facts:
+            print(f"{name:<14} {value}")
+        problems = sorted([*problems, *found], key=lambda problem: not problem.fatal)
     print()
     for problem in problems:
         print(" ".join(str(problem).split()))
