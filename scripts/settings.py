@@ -203,7 +203,9 @@ class Experiment(Section):
         "optimizer and linearly scaled learning rate.",
     )
     epochs: PositiveInt | Auto = Field("auto", description="`auto`: the recipe's (tutorial: 5).")
-    batch_size: PositiveInt | Auto = Field("auto", description="Images a step. `auto`: the recipe's (tutorial: 32).")
+    batch_size: PositiveInt | Auto = Field(
+        "auto", description="Images a step, on each of the `gpus`. `auto`: the recipe's (tutorial: 32)."
+    )
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
         "auto", description="`auto`: the recipe's, or the base config's scaled linearly by the effective batch."
     )
@@ -212,6 +214,11 @@ class Experiment(Section):
     )
     amp: StrictBool | Auto = Field(
         "auto", description="Mixed precision on a GPU. `auto`: as the base config has it; never on a CPU."
+    )
+    gpus: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
+        1,
+        description="Cards of one node that train together (DDP), each on `batch_size` images of its own; on a CPU so "
+        "many processes. The number belongs to the result.",
     )
     threads: PositiveInt = Field(
         2, description="CPU compute threads. They change the order of sums, so they belong to the result."

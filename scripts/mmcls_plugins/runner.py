@@ -19,11 +19,13 @@ import torch
 from mmcv.runner import RUNNERS, EpochBasedRunner, EvalHook
 from mmcv.runner.checkpoint import get_state_dict, weights_to_cpu
 from mmcv.runner.hooks import Hook
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from scripts.console import UserError, describe_os_error
 from scripts.files import atomic_path, write_text
-from scripts.mmcls_plugins import checkpoints
+from scripts.mmcls_plugins import checkpoints, processes
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
 from scripts.mmcls_plugins.sampler import EpochSampler
 
@@ -35,6 +37,8 @@ PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
 END_VARIABLE = "MIMFLOW_END_TIME"
 #: Seconds before that time at which training stops: enough to save a large model on a slow disk.
 END_MARGIN_SECONDS = 60.0
+#: Why training stops before its end; processes that train together tell each other the number. The last one wins.
+STOP_REASONS = ("", "the end of train_model", "the end of its time", "SIGINT", "SIGTERM")
 #: Columns of train_log.csv, one row an epoch.
 LOG_COLUMNS = (
     "epoch",
@@ -63,6 +67,10 @@ class ReproducibleRunner(EpochBasedRunner):
     * evaluation is taken over from mmcls's EvalHook; ``best.pth`` changes only for a strictly better top-1 accuracy,
       so that ties keep the earlier epoch.
 
+    Where several processes train together (DDP, a card each), the first one writes all files, and all of them save,
+    stop and go on at the same iteration. Each has its own share of every epoch and its own statistics of batch
+    normalisation, which a state holds too; validation is of the first one's.
+
     Files in work_dir: ``states/``, ``best.pth``, ``last.pth`` (both: weights, classes, epoch), ``train_log.csv``,
     ``progress.json``, ``failure.txt`` (one line, when training cannot go on).
 
@@ -73,6 +81,7 @@ class ReproducibleRunner(EpochBasedRunner):
     keep_states : how many states are kept.
     deterministic : ask torch for deterministic kernels; an operation that has none is named in the log.
     device : where the config means to train. mmcls falls back to the CPU silently where torch finds no GPU.
+    gpus : processes that train together; the number determines the result, so another one is refused.
     """
 
     def __init__(
@@ -83,6 +92,7 @@ class ReproducibleRunner(EpochBasedRunner):
         keep_states: int = 2,
         deterministic: bool = True,
         device: str = "cpu",
+        gpus: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -94,6 +104,12 @@ class ReproducibleRunner(EpochBasedRunner):
                 torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = False
         self.folder = Path(self.work_dir or ".")
+        self.processes = processes.Processes()
+        if self.processes.count != gpus or isinstance(self.model, DistributedDataParallel):
+            self._fail(
+                f"this config has gpus: {gpus}, but mmcls was started for {self.processes.count} process(es), or by a"
+                " launcher of its own: train it by the command in its first line"
+            )
         actual = next(self.model.parameters()).device.type
         if actual != device:
             self._fail(f"this config is for device {device}, but it would train on {actual}: `make doctor` says why")
@@ -102,12 +118,14 @@ class ReproducibleRunner(EpochBasedRunner):
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.keep_weights_every = 0
         self.evaluator: EvalHook | None = None
+        self.val_loader: DataLoader | None = None
         self.records: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.stage = "train"
         self._inner_iter: int = 0
         self._unfinished: dict[str, Any] | None = None
-        self._stop_reason: str | None = None
+        self._train_step: nn.Module | None = None
+        self._stop_reason = self._agreed_stop = 0
         self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
         self._end_time = float(os.environ.get(END_VARIABLE, "inf"))
         self._loss_sum = self._loss_count = self._train_seconds = 0.0
@@ -123,6 +141,9 @@ class ReproducibleRunner(EpochBasedRunner):
         """Take mmcls's EvalHook over: its loader and options are used, its checkpoint handling is not."""
         if isinstance(hook, EvalHook):
             self.evaluator = hook
+            self.val_loader = hook.dataloader
+            if self.processes.count > 1:
+                self.val_loader = processes.share_batches(hook.dataloader, self.processes)
         else:
             super().register_hook(hook, priority)
 
@@ -140,10 +161,13 @@ class ReproducibleRunner(EpochBasedRunner):
         if not isinstance(loader.sampler, EpochSampler):
             self._fail("the config has no `sampler = dict(type='EpochSampler')`: ReproducibleRunner needs it")
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "failure.txt").unlink(missing_ok=True)
+        if self.rank == 0:
+            (self.folder / "failure.txt").unlink(missing_ok=True)
         self._max_iters = self._max_epochs * len(loader)
         self.data_loader, self.mode = loader, "train"
         self.call_hook("before_run")
+        if self.processes.distributed:
+            self._train_step = processes.share_gradients(self.model)
         # After before_run: hooks add to the model and the optimizer there (EMA buffers, initial_lr, the loss scaler).
         try:
             self._restore()
@@ -157,10 +181,12 @@ class ReproducibleRunner(EpochBasedRunner):
                         self.stage = "evaluate"
                     self._finish_epoch()
                     self.stage = "train"
+                    self._agree_to_save()
                     self._save_state()
                     self._stop_if_asked()
             self._save_weights("last.pth")
             self.call_hook("after_run")
+            self.processes.wait_for_all()
         finally:
             self._end_workers()
 
@@ -170,10 +196,18 @@ class ReproducibleRunner(EpochBasedRunner):
         The traceback keeps the loaders alive then, so torch does not end their workers, and Python's own end sends
         them SIGTERM, which they ignore (``SeededCustomDataset._shield_worker``).
         """
-        for loader in (self.data_loader, self.evaluator.dataloader if self.evaluator else None):
+        for loader in (self.data_loader, self.val_loader):
             workers = getattr(loader, "_iterator", None)
             if workers is not None:
                 workers._shutdown_workers()
+
+    def run_iter(self, data_batch: Any, train_mode: bool, **kwargs: Any) -> None:
+        """Compute the loss of a batch; where processes train together, its backward pass exchanges the gradients."""
+        if self._train_step is None:
+            super().run_iter(data_batch, train_mode, **kwargs)
+        else:
+            self.outputs = self._train_step(data_batch)
+            self.log_buffer.update(self.outputs["log_vars"], self.outputs["num_samples"])
 
     def train(self, data_loader: DataLoader, **kwargs: Any) -> None:
         """Run what is left of the current epoch."""
@@ -189,7 +223,9 @@ class ReproducibleRunner(EpochBasedRunner):
             self._unfinished = None
         done = self._inner_iter
         started = time.monotonic()
-        for data_batch in data_loader if done < len(data_loader) else ():
+        with _signals_held_back():
+            batches = iter(data_loader) if done < len(data_loader) else ()
+        for data_batch in batches:
             self.data_batch = data_batch
             self.call_hook("before_train_iter")
             seed_generators(derive_seed(self.seed, "iteration", self._iter, self.rank))
@@ -201,7 +237,7 @@ class ReproducibleRunner(EpochBasedRunner):
             now = time.monotonic()
             self._train_seconds, started = self._train_seconds + now - started, now
             self._write_progress()
-            if self._must_stop() or now - self._saved_at > self.checkpoint_seconds:
+            if self._agree_to_save(now - self._saved_at > self.checkpoint_seconds):
                 self._save_state()
                 self._stop_if_asked()
         # Logger hooks see the epoch's last iteration as mmcv shows it: 0-based, before the epoch is counted.
@@ -262,13 +298,27 @@ class ReproducibleRunner(EpochBasedRunner):
 
         Not mmcls's single_gpu_test: it draws a carriage-return bar into the log.
         """
+        if self.processes.count > 1:
+            processes.copy_normalisation(self.model)
         self.model.eval()
-        results: list[np.ndarray] = []
+        own: list[list[np.ndarray]] = []
         with torch.no_grad():
-            for batch in hook.dataloader:
-                results.extend(np.asarray(row) for row in self.model(return_loss=False, **batch))
-                self._stop_if_asked(save=True)
+            with _signals_held_back():
+                batches = iter(cast(DataLoader, self.val_loader))
+            for _ in range(-(-len(hook.dataloader) // self.processes.count)):
+                batch = next(batches, None)  # the last round may have none for the last processes
+                if batch is not None:
+                    own.append([np.asarray(row) for row in self.model(return_loss=False, **batch)])
+                if self._agree_to_save():
+                    self._save_state()
+                    self._stop_if_asked()
         self.model.train()
+        shares = self.processes.to_first(own)
+        return self.processes.from_first(self._measure(hook, shares) if shares else (0.0, 0.0))
+
+    def _measure(self, hook: EvalHook, shares: list[list[list[np.ndarray]]]) -> tuple[float, float]:
+        """Return accuracy and loss of the scores, which are by process, batch and image."""
+        results = [row for batch in processes.merge_batches(shares) for row in batch]
         scores = np.stack(results)
         labels = hook.dataloader.dataset.get_gt_labels()
         metrics = hook.dataloader.dataset.evaluate(results, logger=self.logger, **hook.eval_kwargs)
@@ -280,6 +330,10 @@ class ReproducibleRunner(EpochBasedRunner):
     # -- states -------------------------------------------------------------------------------------------------
 
     def _save_state(self) -> None:
+        replicas = processes.collect_buffers(self.model, self.processes) if self.processes.count > 1 else []
+        self._saved_at = time.monotonic()
+        if self.rank:
+            return
         content = {
             "identity": self._identity(),
             "model": weights_to_cpu(get_state_dict(self.model)),
@@ -292,8 +346,8 @@ class ReproducibleRunner(EpochBasedRunner):
             "best": self.best,
             "records": self.records,
             "sums": [self._loss_sum, self._loss_count, self._train_seconds],
+            "replicas": replicas,
         }
-        self._saved_at = time.monotonic()
         try:
             self.states.save(self._iter, content)
         except OSError as error:  # a full disk: the states before this one are whole, and training can go on
@@ -307,7 +361,8 @@ class ReproducibleRunner(EpochBasedRunner):
         UserError
             The states in work_dir belong to another config.
         """
-        state = self.states.load_newest()
+        # Read once, for all: two processes must never go on from different states.
+        state = self.processes.from_first(self.states.load_newest() if self.rank == 0 else None)
         if state is None:
             return
         if state["identity"] != self._identity():
@@ -327,6 +382,7 @@ class ReproducibleRunner(EpochBasedRunner):
     def _load_tensors(self, state: dict[str, Any]) -> None:
         model = self.model.module if hasattr(self.model, "module") else self.model
         model.load_state_dict(state["model"], strict=True)
+        processes.restore_buffers(self.model, state.get("replicas", []), self.processes)
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _identity(self) -> str:
@@ -344,6 +400,8 @@ class ReproducibleRunner(EpochBasedRunner):
         return [hook for hook in self._hooks if hasattr(hook, "loss_scaler")]
 
     def _save_weights(self, name: str) -> None:
+        if self.rank:
+            return
         meta = {"epoch": self._epoch + 1, "iter": self._iter, "CLASSES": list((self.meta or {}).get("CLASSES") or ())}
         content = {"meta": meta, "state_dict": weights_to_cpu(get_state_dict(self.model))}
         try:
@@ -358,7 +416,7 @@ class ReproducibleRunner(EpochBasedRunner):
         """Turn SIGTERM and SIGINT into a request that is met at the end of the iteration."""
 
         def notice(number: int, _frame: FrameType | None) -> None:
-            self._stop_reason = signal.Signals(number).name
+            self._stop_reason = STOP_REASONS.index(signal.Signals(number).name)
 
         previous = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -367,20 +425,26 @@ class ReproducibleRunner(EpochBasedRunner):
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _must_stop(self) -> bool:
-        """Tell whether a signal came, the end of the job is near, or train_model, which passes signals on, is gone."""
-        if self._parent and not _is_alive(self._parent):
-            self._stop_reason = self._stop_reason or "the end of train_model"
-        if time.time() > self._end_time - END_MARGIN_SECONDS:
-            self._stop_reason = self._stop_reason or "the end of its time"
-        return self._stop_reason is not None
+    def _agree_to_save(self, due: bool = False) -> bool:
+        """Tell whether any process is asked to stop, or finds that saving is *due*: one answer for all of them.
 
-    def _stop_if_asked(self, save: bool = False) -> None:
-        if not self._must_stop():
+        Asked to stop is a process that got a signal, whose job ends soon, or whose train_model, which passes signals
+        on, is gone.
+        """
+        if self._parent and not _is_alive(self._parent):
+            self._stop_reason = self._stop_reason or STOP_REASONS.index("the end of train_model")
+        if time.time() > self._end_time - END_MARGIN_SECONDS:
+            self._stop_reason = self._stop_reason or STOP_REASONS.index("the end of its time")
+        # A signal that comes after this line waits for the next round: all processes know the same.
+        self._agreed_stop, saving = self.processes.highest(self._stop_reason, due)
+        return bool(self._agreed_stop or saving)
+
+    def _stop_if_asked(self) -> None:
+        """Stop, if the last round of :meth:`_agree_to_save` said so; the state is saved then."""
+        if not self._agreed_stop:
             return
-        if save:
-            self._save_state()
-        self.logger.info("stopped by %s; the state is saved", self._stop_reason)
+        self.processes.wait_for_all()  # the first one has saved
+        self.logger.info("stopped by %s; the state is saved", STOP_REASONS[self._agreed_stop])
         raise SystemExit(EXIT_STOPPED)
 
     def _fail(self, message: str) -> NoReturn:
@@ -410,7 +474,7 @@ class ReproducibleRunner(EpochBasedRunner):
             return
         self._progress_at = now
         loss = self._loss_sum / self._loss_count if self._loss_count else None
-        rate = self._loss_count / self._train_seconds if self._train_seconds else None
+        rate = self._loss_count * self.world_size / self._train_seconds if self._train_seconds else None
         if self.records:
             loss = self.records[-1]["train_loss"] if loss is None else loss
             rate = self.records[-1]["images_per_second"] if rate is None else rate
@@ -430,6 +494,20 @@ class ReproducibleRunner(EpochBasedRunner):
         with suppress(OSError):  # a full disk stops training where something would be lost by it, not here
             temporary.write_text(json.dumps(progress))
             os.replace(temporary, self.folder / "progress.json")
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Keep SIGTERM and SIGINT from this process during the block, and from those that start in it for ever.
+
+    A data-loader worker would die of the signal that asks its trainer to save and stop, before it has read anything
+    (``SeededCustomDataset`` shields it from then on), and with it the trainer.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_alive(process: int) -> bool:

@@ -60,15 +60,21 @@ def build_config(
     _refuse_foreign_bases(base)
     epochs = TUTORIAL_EPOCHS if experiment.epochs == "auto" else experiment.epochs
     batch_size = TUTORIAL_BATCH_SIZE if experiment.batch_size == "auto" else experiment.batch_size
-    if batch_size > n_train:
+    effective_batch = batch_size * experiment.gpus
+    if effective_batch > n_train:
+        times = f" times gpus: {experiment.gpus}" if experiment.gpus > 1 else ""
+        most = n_train // experiment.gpus
         raise UserError(
-            f"batch_size: {batch_size} is larger than the {n_train} training images: set it to {n_train} or less"
+            f"batch_size: {batch_size}{times} is larger than the {n_train} training images: "
+            + (f"set it to {most} or less" if most else "lower gpus")
         )
+    # Of EpochSampler: each process has as many images as the others; a few come twice where it does not divide evenly.
+    per_process = math.ceil(n_train / experiment.gpus)
     # Batch normalisation has no variance over one image: a rest of one is left out, another one each epoch.
-    rest_of_one = n_train % batch_size == 1 and batch_size > 1
-    iterations = epochs * (n_train // batch_size if rest_of_one else math.ceil(n_train / batch_size))
+    rest_of_one = per_process % batch_size == 1 and batch_size > 1
+    iterations = epochs * (per_process // batch_size if rest_of_one else math.ceil(per_process / batch_size))
     base_epochs = base["runner"]["max_epochs"]
-    base_batch = model_zoo.base_batch_size(experiment.base_config) or batch_size
+    base_batch = model_zoo.base_batch_size(experiment.base_config) or effective_batch
     base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
 
     config = {key: patches.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
@@ -85,7 +91,7 @@ def build_config(
         **({"train_dataloader": {"drop_last": True}} if rest_of_one else {}),
         **patches.datasets(train_pipeline, test_pipeline, classes, images, splits, seed),
     }
-    config["optimizer"]["lr"] = learning_rate(experiment, config, batch_size)
+    config["optimizer"]["lr"] = learning_rate(experiment, config, effective_batch)
     config["lr_config"] = patches.scale_schedule(config["lr_config"], base_epochs, epochs, base_iterations, iterations)
     config["custom_hooks"] = patches.scale_hooks(config.get("custom_hooks") or [], base_iterations, iterations)
     config.update(
@@ -97,6 +103,8 @@ def build_config(
             "threads": experiment.threads,
             "deterministic": experiment.deterministic,
             "device": device,
+            # Only where it is not 1, so that the configs of one process stay what they were before there was this key.
+            **({"gpus": experiment.gpus} if experiment.gpus > 1 else {}),
         },
         fp16=mixed_precision(experiment, base.get("fp16"), device),
         evaluation={"interval": 1, "metric": "accuracy", "metric_options": {"topk": patches.top_k(len(classes))}},
@@ -122,18 +130,19 @@ def _refuse_foreign_bases(base: patches.Config) -> None:
         raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
 
 
-def learning_rate(experiment: Experiment, config: patches.Config, batch_size: int) -> float:
-    """Return the learning rate: the user's, the tutorial's for MobileNetV2, or the base's scaled linearly.
+def learning_rate(experiment: Experiment, config: patches.Config, effective_batch: int) -> float:
+    """Return the learning rate: the user's, or the tutorial's (MobileNetV2) or the base's, scaled linearly.
 
-    Linear scaling by the effective batch: Goyal et al. 2017, "Accurate, Large Minibatch SGD".
+    Linear scaling by the effective batch, which is that of all GPUs together: Goyal et al. 2017, "Accurate, Large
+    Minibatch SGD".
     """
     if experiment.learning_rate != "auto":
         return experiment.learning_rate
     if config["model"]["backbone"]["type"] == "MobileNetV2":
-        return TUTORIAL_LEARNING_RATE * batch_size / TUTORIAL_BATCH_SIZE
+        return TUTORIAL_LEARNING_RATE * effective_batch / TUTORIAL_BATCH_SIZE
     base_batch = model_zoo.base_batch_size(experiment.base_config)
     assert base_batch is not None, "settings.py refuses auto where the base batch is unknown"
-    return config["optimizer"]["lr"] * batch_size / base_batch
+    return config["optimizer"]["lr"] * effective_batch / base_batch
 
 
 def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict[str, Any] | None:
@@ -152,9 +161,14 @@ def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict
     return {"loss_scale": "dynamic"} if experiment.amp else None
 
 
-def training_command(config_file: Path, seed: int, device: str, deterministic: bool) -> str:
-    """Return the command that trains a config by hand, from the repository root, into a work_dir of its own."""
+def training_command(config_file: Path, seed: int, device: str, deterministic: bool, gpus: int = 1) -> str:
+    """Return the command that trains a config by hand, from the repository root, into a work_dir of its own.
+
+    Several processes are not started by mim: its ``--launcher pytorch`` works with torch 1 only.
+    """
     words = ["mim", "train", "mmcls", str(config_file), "--gpus", "0" if device == "cpu" else "1"]
+    if gpus > 1:
+        words = ["python", "-m", "scripts.train.train_distributed", str(config_file)]
     words += ["--work-dir", str(config_file.parent / "by_hand"), "--seed", str(seed)]
     return shlex.join(words + (["--deterministic"] if deterministic else []))
 
@@ -236,7 +250,7 @@ def patch(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=device,
     )
-    command = training_command(args.output, args.seed, device, experiment.deterministic)
+    command = training_command(args.output, args.seed, device, experiment.deterministic, experiment.gpus)
     write_config(args.output, config, command, experiment.base_config)
     logger.info("%s: %s on %s", args.output, experiment.base_config, device)
 

@@ -45,10 +45,17 @@ PRODUCTS = ("best.pth", "last.pth", "train_log.csv")
 
 
 def mim_command(config_file: Path, config: Mapping[str, Any], work_dir: Path, seed: int, workers: int) -> list[str]:
-    """Return the mim command line; what does not determine the result (work_dir, workers) goes in here."""
+    """Return the command line of mim, or of train_distributed for several processes, each with *workers*.
+
+    What does not determine the result (work_dir, workers) goes in here.
+    """
     runner = config["runner"]
-    command = [str(Path(sys.executable).with_name("mim")), "train", "mmcls", str(config_file)]
-    command += ["--gpus", "0" if runner["device"] == "cpu" else "1", "--work-dir", str(work_dir), "--seed", str(seed)]
+    if runner.get("gpus", 1) > 1:
+        command = [sys.executable, "-m", "scripts.train.train_distributed", str(config_file)]
+    else:
+        command = [str(Path(sys.executable).with_name("mim")), "train", "mmcls", str(config_file)]
+        command += ["--gpus", "0" if runner["device"] == "cpu" else "1"]
+    command += ["--work-dir", str(work_dir), "--seed", str(seed)]
     if runner["deterministic"]:
         command.append("--deterministic")
     options = [f"data.workers_per_gpu={workers}"]
@@ -282,7 +289,8 @@ def run_once(
     workers = args.workers
     if workers is None:
         share = cores_of_this_job(os.environ) * len(cards) // max(len(given_cards(os.environ)), 1)
-        workers = default_workers(config["runner"]["device"], share if cards else cores_of_this_job(os.environ))
+        cores = share if cards else cores_of_this_job(os.environ)
+        workers = default_workers(config["runner"]["device"], cores // config["runner"].get("gpus", 1))
     command = mim_command(args.config, config, work_dir, args.seed, workers)
     with attempts.recorded(work_dir):
         train(command, environment, work_dir, lease)

@@ -1,0 +1,138 @@
+"""Train a config in several processes of this machine, a card each: torch.distributed.run on mmcls's train.py (DDP)."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.console import UserError, one_line, run_cli
+from scripts.files import write_text
+from scripts.train.config_file import read_config
+
+logger = logging.getLogger(__name__)
+
+#: As scripts.mmcls_plugins.runner has it; importing it here would cost the seconds that mmcls takes to load.
+EXIT_STOPPED = 75
+#: Seconds that the processes get to save after a signal; train_model grants 60. torch before 2.8 knows 30 only.
+GRACE_SECONDS = 55
+#: What a process says when another one died: its own error is then a consequence, not the cause.
+LOST_PEER = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|Dist(Backend|Network|Store)Error")
+
+
+def launch_command(count: int, log_dir: Path) -> list[str]:
+    """Return the options of torch.distributed.run for *count* processes on this machine.
+
+    Port 0: the system gives a free one, so that trainings side by side never meet (``--standalone`` is port 29400 for
+    all of them in torch 2.0).
+    """
+    return [
+        *("--nnodes", "1", "--nproc_per_node", str(count)),
+        *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--rdzv_id", str(os.getpid())),
+        *("--local_addr", "127.0.0.1"),  # else the machine's own name, which does not resolve everywhere
+        *("--monitor_interval", "0.5", "--log_dir", str(log_dir)),
+        *("-m", "scripts.train.distributed_process"),
+    ]
+
+
+def launch(count: int, options: Sequence[str]) -> None:
+    """Run *count* processes of distributed_process with *options* to their end.
+
+    Raises
+    ------
+    SystemExit : with EXIT_STOPPED: they were asked to stop, and have saved.
+    UserError : one of them failed; it says which one, and why.
+    """
+    from torch.distributed import run  # late: it takes seconds, and --help should not
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE_SECONDS))
+    with tempfile.TemporaryDirectory(prefix="mimflow-processes-") as log_dir:
+        try:
+            run.main([*launch_command(count, Path(log_dir)), *options])
+        except SignalException:
+            sys.exit(EXIT_STOPPED)
+        except ChildFailedError as error:
+            failures = [(rank, failure.exitcode, failure.message) for rank, failure in error.failures.items()]
+            if all(status == EXIT_STOPPED for _, status, _ in failures):
+                sys.exit(EXIT_STOPPED)
+            raise UserError(describe_failure(failures, count)) from error
+
+
+def describe_failure(failures: Iterable[tuple[int, int, Any]], count: int) -> str:
+    """Say in one line which process failed first and why; the others failed because it did.
+
+    Parameters
+    ----------
+    failures : rank, exit status (negative: a signal) and message of each process that failed.
+    count : processes in all.
+    """
+
+    def is_consequence(failure: tuple[int, int, Any]) -> tuple[bool, int]:
+        rank, status, message = failure
+        return status == -signal.SIGTERM or bool(LOST_PEER.search(str(message))), rank
+
+    rank, status, message = min(failures, key=is_consequence)
+    which = f"process {rank + 1} of {count}"
+    if status < 0:
+        killed = f"{which} was killed by {signal.Signals(-status).name}"
+        return f"{killed}: by the system when memory is short, or by hand; the same command goes on"
+    text = message.get("message", "") if isinstance(message, dict) else str(message)
+    return f"{which} failed: {one_line(text)}"
+
+
+def check_cards(device: str, count: int) -> None:
+    """Stop where fewer GPUs are visible than the config has processes: mmcls would put two on one card, or hang."""
+    if device == "cpu":
+        return
+    import torch  # late: it takes seconds
+
+    visible = torch.cuda.device_count()
+    if visible < count:
+        raise UserError(f"gpus: {count}, but torch sees {visible} here: give the job {count} GPUs, or lower gpus")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.train.train_distributed", description=__doc__)
+    parser.add_argument("config", type=Path, help="config.py of the run; its runner.gpus is the number of processes")
+    parser.add_argument("--work-dir", type=Path, required=True, help="folder of states and logs")
+    parser.add_argument("--seed", type=int, required=True, help="the run's seed")
+    parser.add_argument("--deterministic", action="store_true", help="deterministic kernels of cuDNN")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="as mmcls's train.py has it")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train; what went wrong also stands in work_dir/failure.txt, where train_model looks."""
+    runner = read_config(args.config)["runner"]
+    count = runner.get("gpus", 1)
+    options = [str(args.config), "--work-dir", str(args.work_dir), "--seed", str(args.seed)]
+    options += ["--deterministic"] if args.deterministic else []
+    options += ["--cfg-options", *args.cfg_options] if args.cfg_options else []
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # As the config says, before torch.distributed.run makes it 1.
+    os.environ.setdefault("OMP_NUM_THREADS", str(runner["threads"]))
+    failure = args.work_dir / "failure.txt"
+    failure.unlink(missing_ok=True)
+    try:
+        check_cards(runner["device"], count)
+        launch(count, options)
+    except UserError as error:
+        if failure.exists():  # a process said why by itself
+            raise UserError(failure.read_text(encoding="utf-8").strip()) from error
+        if "out of memory" not in str(error).lower():  # train_model knows the remedy for that
+            write_text(failure, f"{error}\n")
+        raise
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
