@@ -152,6 +152,16 @@ def partition_problem(name: str | None, partitions: Sequence[Partition]) -> Prob
     return None
 
 
+def preemption_problem(partition: Partition) -> Problem | None:
+    """Judge what happens to a job that another one pushes aside."""
+    if "CANCEL" not in partition.preemption.upper().split(","):
+        return None
+    # The plugin (2.8.0) reports no end of a job in the state PREEMPTED: it expects Slurm to start it again.
+    what = f"partition {partition.name} cancels jobs for others (PreemptMode=CANCEL), and snakemake waits on"
+    remedy = "if `make jobs` shows none of them any more: Ctrl-C and start again, it goes on where it was"
+    return Problem(what, remedy, fatal=False)
+
+
 def account_problem(account: str | None, allowed: Collection[str]) -> Problem | None:
     """Judge the account; *allowed* is empty where Slurm does not say."""
     if not account or not allowed or account.lower() in {name.lower() for name in allowed}:
@@ -423,6 +433,7 @@ def _check_submissions(
             wrong = [tested[shown]]
         problems += wrong
         faulty |= {submission.experiment} if any(wrong) else set()
+    problems += map(preemption_problem, used.values())
     for partition in used.values():
         found.facts.append(("partition", _describe(partition, nodes)))
     found.problems += {problem.what: problem for problem in problems if problem}.values()

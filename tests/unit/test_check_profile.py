@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from scripts.cluster.check_profile import (
     parse_nodes,
     parse_partitions,
     partition_problem,
+    preemption_problem,
     refusal_problem,
     requeue_problem,
     snakemake_options,
@@ -166,6 +168,12 @@ def test_the_partition_must_exist_and_be_up() -> None:
     assert down and "night is DOWN" in down.what
     none = partition_problem(None, [NIGHT])
     assert none and "no default" in none.what
+
+
+def test_where_jobs_are_cancelled_for_others_people_know_what_to_do() -> None:
+    assert preemption_problem(GPU) is None and preemption_problem(NIGHT) is None
+    problem = preemption_problem(replace(GPU, preemption="CANCEL"))
+    assert problem and not problem.fatal and "start again" in problem.remedy
 
 
 def test_the_account_must_be_one_of_the_users() -> None:
