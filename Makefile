@@ -26,7 +26,7 @@ SNAKEMAKE := snakemake --profile '$(PROFILE)'
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults jobs cancel doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -80,6 +80,14 @@ test: ## unit and workflow tests
 test-faults: ## training that is killed, stopped, starved of disk or damaged; slower than `make test`
 	@$(READY)
 	@python -m pytest tests/faults $(ARGS)
+
+jobs: ## this project's Slurm jobs: what is queued, what runs, where, and how far it is
+	@$(READY)
+	@python -m scripts.cluster.jobs $(ARGS)
+
+cancel: ## cancel this project's Slurm jobs, or some of them (ARGS='JOBID ...'; ARGS=--yes: without asking)
+	@$(READY)
+	@python -m scripts.cluster.cancel $(ARGS)
 
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: and what the cluster has)
 	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \
