@@ -231,6 +231,12 @@ def test_waiting_ends_with_the_jobs_or_with_patience(program: Program) -> None:
     assert slurm.wait_gone(["12", "13"], 60) == set()
 
 
+def test_a_restart_of_slurm_is_waited_for(program: Program, tmp_path: Path) -> None:
+    down = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+    program("squeue", f"[ -e {tmp_path}/up ] || {{ : > {tmp_path}/up; {down}; }}")
+    assert slurm.wait_gone(["11"], 60) == set()
+
+
 @pytest.mark.parametrize(
     ("reason", "stuck"),
     [

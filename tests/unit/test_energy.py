@@ -52,9 +52,9 @@ def test_counters_are_summed_over_the_cards_and_may_start_anew() -> None:
 
 def test_power_is_integrated_where_there_is_no_counter() -> None:
     meter = Meter([Measuring(200.0), Counting(0, 50, 70)])
-    for moment in (10.0, 12.0, 13.0):
+    for moment in (10.0, 12.0, 15.0):
         meter.read(moment)
-    assert meter.joules == 200 * 3 + 70
+    assert meter.joules == 200 * 5 + 70
 
 
 def test_a_card_that_tells_nothing_leaves_the_energy_unknown() -> None:
@@ -127,6 +127,17 @@ def test_a_real_card_counts() -> None:
     time.sleep(3)
     meter.read(time.monotonic())
     assert meter.joules is not None and 1 < meter.joules < 3 * 2000
+
+
+def test_the_cards_are_those_of_the_trainer_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        def card(self, name: str) -> object:
+            return None if name == "3" else name
+
+    monkeypatch.setattr(energy, "Nvml", Library)
+    assert find_cards(2, {}) == ["0", "1"]
+    assert find_cards(1, {"CUDA_VISIBLE_DEVICES": "GPU-a,2"}) == ["GPU-a"]
+    assert find_cards(2, {"CUDA_VISIBLE_DEVICES": "2,3"}) == []
 
 
 def test_cards_that_are_not_there_are_no_error() -> None:
