@@ -152,6 +152,15 @@ def partition_problem(name: str | None, partitions: Sequence[Partition]) -> Prob
     return None
 
 
+def gpu_model_problem(profile: Mapping[str, Any], site: Site) -> Problem | None:
+    """Judge where the kind of card stands: the plugin (2.8.0) waits for ever on a job that has it and no card."""
+    defaults = profile.get("default-resources")
+    if not site.cpu_jobs or not isinstance(defaults, dict) or "gpu_model" not in defaults:
+        return None
+    what = "profile.yaml: gpu_model in default-resources goes to the data job too, which has no card, and is never sent"
+    return Problem(what, "move it to set-resources, below train_model")
+
+
 def preemption_problem(partition: Partition) -> Problem | None:
     """Judge what happens to a job that another one pushes aside."""
     if "CANCEL" not in partition.preemption.upper().split(","):
@@ -342,7 +351,7 @@ def check_profile(folder: Path, config: Path, home_is_small: bool) -> Findings:
     found.facts.append(("site", ", ".join(f"{key} {value}" for key, value in set_keys.items()) or "nothing is set"))
     _check_site(found, site, home_is_small)
     if executor == "slurm" and not any(problem.fatal for problem in found.problems):
-        _check_cluster(found, folder, profile, load_settings(read_file(config), [config]))
+        _check_cluster(found, folder, profile, site, load_settings(read_file(config), [config]))
     return found
 
 
@@ -373,7 +382,7 @@ def _check_site(found: Findings, site: Site, home_is_small: bool) -> None:
             found.fail(f"site.yaml: modules: {said}", "`module avail` lists the names; remove what is not needed")
 
 
-def _check_cluster(found: Findings, folder: Path, profile: Mapping[str, Any], settings: Settings) -> None:
+def _check_cluster(found: Findings, folder: Path, profile: Mapping[str, Any], site: Site, settings: Settings) -> None:
     found.problems += filter(None, [name_problem(profile)])
     try:
         slurm.ask("squeue", "--noheader", f"--user={os.getuid()}")
@@ -394,7 +403,7 @@ def _check_cluster(found: Findings, folder: Path, profile: Mapping[str, Any], se
     asked = profile.get("default-resources")
     default = asked.get("slurm_partition") if isinstance(asked, dict) else None
     # Before the rehearsal, since what Snakemake or sbatch says of it is less clear.
-    wrong = [partition_problem(default, partitions)]
+    wrong = [gpu_model_problem(profile, site), partition_problem(default, partitions)]
     wrong.append(account_problem(asked.get("slurm_account") if isinstance(asked, dict) else None, allowed_accounts()))
     if any(wrong):
         found.problems += filter(None, wrong)

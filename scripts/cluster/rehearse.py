@@ -28,11 +28,20 @@ WRITTEN = frozenset({"results", "logs", ".snakemake"})
 TIMEOUT = 300.0
 #: Options of sbatch that say nothing about what a job may have.
 SILENT = frozenset({"--parsable", "--wrap", "--output", "--comment", "--chdir", "-D", "--export"})
-#: Snakemake as it is, but for the plugin's pause of 5 s before each submission, which spares a real Slurm.
+#: Snakemake as it is, but without the plugin's pause of 5 s before each submission, which spares a real Slurm; and
+#: with an end where the plugin (2.8.0) loses an error in a thread of its own, after which Snakemake waits for ever.
 SNAKEMAKE = """
-import sys, time, types
+import os, sys, time, types
 import snakemake_executor_plugin_slurm as plugin
 plugin.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+run_job = plugin.Executor.run_job
+def run_job_or_end(self, job):
+    try:
+        run_job(self, job)
+    except Exception as error:
+        print(f"WorkflowError:\\n{error}", flush=True)
+        os._exit(1)
+plugin.Executor.run_job = run_job_or_end
 from snakemake.cli import main
 sys.argv[0] = "snakemake"
 main()

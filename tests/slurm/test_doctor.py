@@ -36,9 +36,8 @@ def edited(profile: str, folder: Path, *changes: tuple[str, str], site: str = ""
 
 
 def fatal(folder: Path) -> Problem:
-    """Return the one fatal problem of a profile."""
-    [problem] = [problem for problem in check_profile(folder, DEMO, home_is_small=False).problems if problem.fatal]
-    return problem
+    """Return the first fatal problem of a profile."""
+    return next(problem for problem in check_profile(folder, DEMO, home_is_small=False).problems if problem.fatal)
 
 
 def jobs_ever(cluster: Cluster) -> int:
@@ -83,10 +82,12 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
         ([("# slurm_partition: gpu", "slurm_partition: cpu")], "1 cards, and no node of partition cpu", "with GPUs"),
         ([("# gpu_model: rtx3090", "gpu_model: a100")], "GPU of the kind a100", "rtx3090"),
         ([("# slurm_account: my_lab", "slurm_account: theirs")], "you have no account theirs", "lab"),
-        ([("cpus_per_task: 8", "cpus_per_task: 25")], "25 cores", "cpus_per_task"),
+        ([("cpus_per_task: 8", "cpus_per_task: 200")], "200 cores", "cpus_per_task"),
         ([("mem_mb: 32000", "mem_mb: 300000")], "300,000 MB", "mem_mb"),
         ([("attempt * 720", "attempt * 2000")], "attempt 1 of the training of mobilenet-v2 asks for 2040 min", "lower"),
         ([("runtime: attempt * 720", "runtime: attempts * 720")], "does not take this profile", "correct"),
+        ([("mem_mb: 4000", "mem_mb: 4000\n  gpu_model: rtx3090")], "gpu_model in default-resources", "set-resources"),
+        ([("mem_mb: 4000", "mem_mb: 4000\n  slurm_extra: --time=1")], "does not take this profile", "correct"),
         ([("jobs: 8", "job: 8")], "Snakemake has no such option", "option"),
         ([("prefix: mimflow", "prefix: mine")], "slurm-jobname-prefix", "mimflow"),
     ],

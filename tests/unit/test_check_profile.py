@@ -14,6 +14,7 @@ from scripts.cluster.check_profile import (
     account_problem,
     caches_problem,
     check_profile,
+    gpu_model_problem,
     key_problems,
     name_problem,
     node_problem,
@@ -168,6 +169,14 @@ def test_the_partition_must_exist_and_be_up() -> None:
     assert down and "night is DOWN" in down.what
     none = partition_problem(None, [NIGHT])
     assert none and "no default" in none.what
+
+
+def test_the_kind_of_card_must_not_go_to_jobs_without_a_card() -> None:
+    profile = {"default-resources": {"gpu_model": "rtx3090"}}
+    problem = gpu_model_problem(profile, Site())
+    assert problem and problem.fatal and "set-resources" in problem.remedy
+    assert gpu_model_problem(profile, Site(cpu_jobs=False)) is None
+    assert gpu_model_problem({"set-resources": {"train_model": profile}}, Site()) is None
 
 
 def test_where_jobs_are_cancelled_for_others_people_know_what_to_do() -> None:
