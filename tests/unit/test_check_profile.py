@@ -85,7 +85,7 @@ def test_nodes_are_read_with_their_cards_by_kind() -> None:
         (["--gres=gpu:a100:3", "-t", "90", "--mem", "4000"], 3, "a100", 0, 4000, 90),
         (["--ntasks=1", "--cpus-per-task=4", "--mem-per-cpu", "500", "-t", "1-00:00:00"], 0, None, 4, 2000, 1440),
         (["--gpus=2", "--cpus-per-gpu=5", "--ntasks=1"], 2, None, 10, 0, None),
-        (["--mem", "1", "--mem", "7"], 0, None, 0, 7, None),  # sbatch takes the last one
+        (["--gpus=1", "--mem", "1", "--gpus=2", "--mem", "7"], 2, None, 0, 7, None),  # sbatch takes the last one
     ],
 )
 def test_a_submission_is_read_as_sbatch_reads_it(words, gpus, model, cores, memory, minutes) -> None:
