@@ -89,6 +89,10 @@ cancel: ## cancel this project's Slurm jobs, or some of them (ARGS='JOBID ...'; 
 	@$(READY)
 	@python -m scripts.cluster.cancel $(ARGS)
 
+test-slurm: ## the workflow on a real Slurm cluster, which the tests bring up on this machine (Debian, root)
+	@$(READY)
+	@MIMFLOW_REQUIRE_SLURM=1 python -m pytest tests/slurm $(ARGS)
+
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: and what the cluster has)
 	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \
 		"$$python" -m scripts.doctor $(if $(filter-out profiles/local,$(PROFILE)),--profile '$(PROFILE)' $${CONFIG:+--config "$$CONFIG"})

@@ -325,6 +325,7 @@ rule compare_runs:
         provenance=layout.runs("provenance.json"),
     output:
         csv=f"{layout.dataset}/leaderboard.csv",
+        costs=f"{layout.dataset}/costs.csv",
         html=report(
             f"{layout.dataset}/leaderboard.html",
             caption="scripts/report/captions/leaderboard.rst",
@@ -341,11 +342,12 @@ rule compare_runs:
         f"{layout.logs}/compare_runs.log",
     params:
         runs=layout.runs(),
+        price=layout.price_option(),
     message:
         "comparing the runs of {layout.dataset}"
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
-        " --figure {output.figure:q} --html {output.html:q} --log {log:q}"
+        " --costs {output.costs:q} {params.price} --figure {output.figure:q} --html {output.html:q} --log {log:q}"
 
 
 rule describe_crate:

@@ -122,6 +122,12 @@ class Layout:
         classes = self.settings.dataset.classes
         return f"--classes {shlex.quote(json.dumps(classes, ensure_ascii=False))}" if classes else ""
 
+    def price_option(self) -> str:
+        """Return the site's price of a card as options for a shell line."""
+        if self.site.price_per_gpu_hour is None:
+            return ""
+        return f"--price {self.site.price_per_gpu_hour} --currency {shlex.quote(self.site.currency)}"
+
     def licence_option(self) -> str:
         """Return the licence of the images as an option for a shell line."""
         licence = self.settings.dataset.licence
@@ -142,7 +148,7 @@ class Layout:
         """Return the cards that a job of this experiment asks for."""
         device = self.experiment(wildcards).device
         on_cpu = device == "cpu" or (device == "auto" and not any(Path("/dev").glob("nvidia[0-9]*")))
-        return self.data_gpus() if on_cpu else 1
+        return self.data_gpus() if on_cpu else self.experiment(wildcards).gpus
 
     def data_gpus(self, _wildcards: Any = None) -> int:
         """Return the cards that a job without any use for one asks for."""

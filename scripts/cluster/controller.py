@@ -130,8 +130,8 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
     record = controller.record()
     if record is not None and controller.is_alive():
         raise UserError(
-            f"another snakemake runs this workflow in this folder ({record.holder}): wait for it (`make jobs` shows its"
-            " jobs), or stop it with `make cancel`"
+            f"another snakemake runs this workflow in this folder ({record.holder}): wait for it, or stop it there with"
+            " Ctrl-C (kill -INT); `make jobs` shows its jobs"
         )
     if record is not None and record.slurm:
         settle_orphans(environment, record.holder)

@@ -75,7 +75,7 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: Any) -> dict[str, Any]:
         """Return loss, log_vars and num_samples of *batch*."""
-        return self.model.train_step(batch, None)  # mmcls's take an optimizer and do not use it
+        return self.model.train_step(batch, None)  # type: ignore[operator]  # mmcls's take an optimizer and do not use it
 
 
 def share_gradients(model: nn.Module) -> nn.Module:
@@ -93,7 +93,8 @@ def copy_normalisation(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, _BatchNorm) and module.track_running_stats:
             for statistics in (module.running_mean, module.running_var, module.num_batches_tracked):
-                dist.broadcast(statistics, 0)
+                if statistics is not None:
+                    dist.broadcast(statistics, 0)
 
 
 def collect_buffers(model: nn.Module, processes: Processes) -> list[dict[str, torch.Tensor]]:

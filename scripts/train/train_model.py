@@ -24,7 +24,7 @@ from scripts.console import UserError, run_cli
 from scripts.data.scratch import staged
 from scripts.files import atomic_path, sha256_of, write_json
 from scripts.sites import current_site
-from scripts.train import attempts
+from scripts.train import attempts, energy
 from scripts.train.cards import claimed_cards, given_cards
 from scripts.train.config_file import read_config
 from scripts.train.lease import Lease, living_group
@@ -274,6 +274,7 @@ def run_once(
     ----------
     held : closes what the attempt holds: its cards, and its copy of the images.
     """
+    device, gpus = config["runner"]["device"], config["runner"].get("gpus", 1)
     environment = training_environment(config, os.environ)
     cards = held.enter_context(claimed_cards(args.cards, os.environ))
     if cards:
@@ -290,9 +291,9 @@ def run_once(
     if workers is None:
         share = cores_of_this_job(os.environ) * len(cards) // max(len(given_cards(os.environ)), 1)
         cores = share if cards else cores_of_this_job(os.environ)
-        workers = default_workers(config["runner"]["device"], cores // config["runner"].get("gpus", 1))
+        workers = default_workers(device, cores // gpus)
     command = mim_command(args.config, config, work_dir, args.seed, workers)
-    with attempts.recorded(work_dir):
+    with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, gpus, environment):
         train(command, environment, work_dir, lease)
 
 
