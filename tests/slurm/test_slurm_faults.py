@@ -1,0 +1,152 @@
+"""What goes wrong on a cluster, and that each time the same command ends in the weights of an undisturbed run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkout import Checkout, finish
+from cluster import Cluster
+from daemons import wait_until
+from dag import QUICK, archive_bytes, settings
+
+pytestmark = pytest.mark.timeout(600)
+
+#: Long enough to be met in the middle on a slow machine.
+LONG: dict[str, Any] = {**QUICK, "epochs": 60}
+WORDS = ("snakemake", "--profile", "slurm", "--configfile", "configs/long.yaml")
+RUN = "long/seed0"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("data") / "data.zip"
+    path.write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
+    return settings({"path": str(path)}, long=LONG)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights of the run without Slurm and without faults."""
+    checkout = Checkout(tmp_path_factory.mktemp("local") / "mimflow")
+    config = checkout.write_settings("long.yaml", source)
+    words = ("--profile", "profiles/local", "--configfile", config, "--until", "train_model")
+    status, output = checkout.run("snakemake", *words)
+    assert status == 0, output
+    return checkout.weights(RUN)
+
+
+@pytest.fixture
+def checkout(cluster: Cluster, source: dict[str, Any], tmp_path: Path) -> Iterator[Checkout]:
+    """A copy set up for the test cluster; whatever it leaves in the queue is cancelled."""
+    checkout = Checkout(tmp_path / "mimflow")
+    checkout.edit(
+        "profiles/slurm/profile.yaml",
+        ("# slurm_partition: gpu", "slurm_partition: gpu"),
+        ("# slurm_account: my_lab", "slurm_account: lab"),
+    )
+    checkout.edit("profiles/slurm/site.yaml", ("device: cuda", "device: cuda\ncpu_jobs: false"))
+    checkout.write_settings("long.yaml", source)
+    yield checkout
+    for row in cluster.jobs():
+        if row["WorkDir"] == str(checkout.folder) and not row["End"]:
+            subprocess.run(["scancel", row["JobIDRaw"]], check=False)
+
+
+def epochs_done(checkout: Checkout) -> int:
+    logs = list((checkout.folder / "results/small" / RUN / "work").glob("*/train_log.csv"))
+    return max((len(log.read_text().splitlines()) - 1 for log in logs), default=0)
+
+
+def jobs_of(cluster: Cluster, checkout: Checkout) -> list[dict[str, Any]]:
+    return [row for row in cluster.jobs() if row["WorkDir"] == str(checkout.folder)]
+
+
+def training_job(cluster: Cluster, checkout: Checkout) -> str:
+    """Wait until training is under way; return its job."""
+    assert wait_until(lambda: epochs_done(checkout) >= 3, 180, every=0.2)
+    return next(row["JobIDRaw"] for row in reversed(jobs_of(cluster, checkout)) if row["State"] == "RUNNING")
+
+
+def one_writer(checkout: Checkout) -> bool:
+    """Tell whether no attempt of the run began before the one before it had ended."""
+    from scripts.train.attempts import read_attempts
+
+    (work_dir,) = (checkout.folder / "results/small" / RUN / "work").iterdir()
+    attempts = read_attempts(work_dir)
+    assert len(attempts) > 1
+    return all(
+        before["end"] is None or before["end"] <= after["start"] for before, after in itertools.pairwise(attempts)
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_a_killed_controller_is_started_again(
+    cluster: Cluster, checkout: Checkout, undisturbed: str, number: signal.Signals
+) -> None:
+    controller = checkout.start(*WORDS)
+    job = training_job(cluster, checkout)
+    os.kill(controller.pid, number)
+    controller.communicate(timeout=60)
+    alive = any(row["JobIDRaw"] == job and row["State"] == "RUNNING" for row in jobs_of(cluster, checkout))
+    assert alive == (number == signal.SIGKILL)  # SIGINT has Snakemake cancel its jobs
+    before = epochs_done(checkout)
+    assert before < LONG["epochs"]
+    status, output = checkout.run(*WORDS)
+    assert status == 0, output
+    if number == signal.SIGKILL:
+        assert f"note: 1 Slurm job of an earlier run ({job}) still there" in output
+        assert "unlocking" in output
+    assert checkout.weights(RUN) == undisturbed
+    assert one_writer(checkout)
+
+
+def test_a_second_controller_is_told_of_the_first(cluster: Cluster, checkout: Checkout) -> None:
+    controller = checkout.start(*WORDS)
+    try:
+        assert wait_until(lambda: (checkout.folder / ".snakemake/mimflow-controller.json").exists(), 60, every=0.2)
+        status, output = checkout.run(*WORDS)
+        assert status == 1
+        (line,) = [line for line in output.splitlines() if line.startswith("error:")]
+        assert f"another snakemake runs this workflow in this folder (process {controller.pid} on" in line
+        status, output = checkout.run(*WORDS, "-n")  # only looking is allowed
+        assert "another snakemake" not in output
+    finally:
+        os.kill(controller.pid, signal.SIGINT)
+        finish(controller, 60)
+
+
+def disturb_cancel(cluster: Cluster, job: str) -> None:
+    subprocess.run(["scancel", job], check=True)
+
+
+def disturb_restart(cluster: Cluster, job: str) -> None:
+    time.sleep(5)  # a job that has just started may be lost with a controller that is killed
+    cluster.restart_slurmctld(kill=True)
+
+
+def disturb_node(cluster: Cluster, job: str) -> None:
+    cluster.kill_node("g1")
+    time.sleep(3)
+    cluster.start_node("g1")
+
+
+@pytest.mark.parametrize("disturb", [disturb_cancel, disturb_restart, disturb_node], ids=lambda one: one.__name__)
+def test_a_job_that_is_disturbed_goes_on(
+    cluster: Cluster, checkout: Checkout, undisturbed: str, disturb: Callable[[Cluster, str], None]
+) -> None:
+    controller = checkout.start(*WORDS)
+    job = training_job(cluster, checkout)
+    disturb(cluster, job)
+    status, output = finish(controller, 500)
+    assert status == 0, output
+    assert checkout.weights(RUN) == undisturbed
+    if disturb is not disturb_restart:  # which a job survives
+        assert one_writer(checkout)
