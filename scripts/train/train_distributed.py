@@ -6,9 +6,9 @@ import argparse
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,12 @@ def launch_command(count: int, log_dir: Path) -> list[str]:
     ]
 
 
-def launch(count: int, options: Sequence[str]) -> None:
+def launch(count: int, options: Sequence[str], log_dir: Path) -> None:
     """Run *count* processes of distributed_process with *options* to their end.
+
+    Parameters
+    ----------
+    log_dir : where the processes leave their errors; removed at the end, and what a kill left there at the beginning.
 
     Raises
     ------
@@ -55,16 +59,18 @@ def launch(count: int, options: Sequence[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(GRACE_SECONDS))
-    with tempfile.TemporaryDirectory(prefix="mimflow-processes-") as log_dir:
-        try:
-            run.main([*launch_command(count, Path(log_dir)), *options])
-        except SignalException:
+    shutil.rmtree(log_dir, ignore_errors=True)
+    try:
+        run.main([*launch_command(count, log_dir), *options])
+    except SignalException:
+        sys.exit(EXIT_STOPPED)
+    except ChildFailedError as error:
+        failures = [(rank, failure.exitcode, failure.message) for rank, failure in error.failures.items()]
+        if all(status == EXIT_STOPPED for _, status, _ in failures):
             sys.exit(EXIT_STOPPED)
-        except ChildFailedError as error:
-            failures = [(rank, failure.exitcode, failure.message) for rank, failure in error.failures.items()]
-            if all(status == EXIT_STOPPED for _, status, _ in failures):
-                sys.exit(EXIT_STOPPED)
-            raise UserError(describe_failure(failures, count)) from error
+        raise UserError(describe_failure(failures, count)) from error
+    finally:
+        shutil.rmtree(log_dir, ignore_errors=True)
 
 
 def describe_failure(failures: Iterable[tuple[int, int, Any]], count: int) -> str:
@@ -125,7 +131,7 @@ def main(args: argparse.Namespace) -> None:
     failure.unlink(missing_ok=True)
     try:
         check_cards(runner["device"], count)
-        launch(count, options)
+        launch(count, options, args.work_dir / "processes")
     except UserError as error:
         if failure.exists():  # a process said why by itself
             raise UserError(failure.read_text(encoding="utf-8").strip()) from error

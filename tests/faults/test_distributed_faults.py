@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from pair import PAIR, processes_of, ranks_of, wait_until_none_is_left
 from training import Training
+
+from scripts.mmcls_plugins.checkpoints import tensors_sha256
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -64,13 +67,47 @@ def test_a_signal_to_one_process_stops_both_at_the_same_iteration(tmp_path: Path
     assert training.hashes() == reference
 
 
-def test_the_end_of_a_jobs_time_stops_both_before(tmp_path: Path, reference: dict[str, str]) -> None:
-    training = Training(tmp_path, PAIR)
-    # The margin is 60 s: it is over when training begins, and one step is done all the same.
-    status, output = training.finish(end_time=time.time() + 60)
-    assert status != 0 and "the same command goes on from it" in output
+def test_each_process_goes_on_with_its_own_statistics(tmp_path: Path, reference: dict[str, str]) -> None:
+    """The end of the job's time comes twice, after one step each time; then a state holds what an undisturbed one does.
+
+    Only the first process's statistics of batch normalisation get into a result; the others' are checked here.
+    """
+    overrides = {**PAIR["overrides"], "runner.checkpoint_minutes": 0, "runner.keep_states": 100}
+    every_step = {**PAIR, "overrides": overrides}
+    undisturbed = Training(tmp_path / "undisturbed", every_step)
+    process = undisturbed.start()
+    assert undisturbed.wait_for_state(process, 3) > 3
+    undisturbed.kill_group(process)
+    training = Training(tmp_path / "disturbed", every_step)
+    for _ in range(2):  # the margin is 60 s: it is over when training begins
+        status, output = training.finish(end_time=time.time() + 60)
+        assert status != 0 and "the same command goes on from it" in output
+    expected, found = (
+        torch.load(next(run.work_dir.glob("*/states/state_000000002.pth")), weights_only=True)
+        for run in (undisturbed, training)
+    )
+    assert len(expected["replicas"]) == 1
+    statistics = expected["replicas"][0]
+    assert any(name.endswith("running_mean") for name in statistics)
+    assert all(not torch.equal(statistics[name], expected["model"][name]) for name in statistics)
+    assert tensors_sha256(statistics) == tensors_sha256(found["replicas"][0])
     assert training.finish()[0] == 0
     assert training.hashes() == reference
+
+
+def test_three_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
+    """Two numbers have one sum; of three it depends on the order, which must be the same in the first step after."""
+    three = {**PAIR, "gpus": 3, "epochs": 2}
+    alone = Training(tmp_path / "alone", three)
+    status, output = alone.finish()
+    assert status == 0, output
+    killed = Training(tmp_path / "killed", three)
+    process = killed.start()
+    assert killed.wait_for_state(process, 1) > 1
+    killed.kill_group(process)
+    status, output = killed.finish()
+    assert status == 0, output
+    assert killed.hashes() == alone.hashes()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -118,13 +155,20 @@ def test_no_process_outlives_a_killed_train_model(tmp_path: Path) -> None:
 
 
 def test_no_process_outlives_torch_distributed_run(tmp_path: Path) -> None:
-    """Newer torch puts each process into a session of its own, where a kill of the group does not reach it."""
+    """Newer torch puts each process into a session of its own, where a kill of the group does not reach it.
+
+    They are held up first, so that it is not by themselves that they end.
+    """
     training = Training(tmp_path, {**PAIR, "epochs": 40})
     process = training.start()
     assert training.wait_for_state(process, 1) > 1
     found = ranks_of(training.work_dir)
+    for rank in found:
+        os.kill(rank, signal.SIGSTOP)
     training.kill_group(process)
-    deadline = time.monotonic() + 2
-    while set(found) & set(processes_of(training.work_dir)) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 5
+    while (left := set(found) & set(processes_of(training.work_dir))) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not set(found) & set(processes_of(training.work_dir))
+    for rank in left:
+        os.kill(rank, signal.SIGKILL)
+    assert not left

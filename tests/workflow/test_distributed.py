@@ -12,8 +12,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmcls.datasets import build_dataset
+from mmcls.models import build_classifier
+from mmcv import ConfigDict
 from pair import PAIR, run_command
 from training import Training
 
@@ -56,6 +60,24 @@ def test_two_processes_leave_the_files_that_one_does(pair: Training) -> None:
     work_dir = next(pair.work_dir.iterdir())
     assert not list(work_dir.glob("*.tmp*")) and not (work_dir / "failure.txt").exists()
     assert len(list(work_dir.glob("*.log.json"))) == 1, "more than the first process wrote a log"
+
+
+def test_validation_in_two_processes_is_that_of_the_saved_model(
+    pair: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process evaluates some of the batches, with the first one's statistics of batch normalisation."""
+    monkeypatch.chdir(pair.folder)
+    config = read_config(Path("config.py"))
+    dataset = build_dataset(config["data"]["val"], {"test_mode": True})
+    model = build_classifier(ConfigDict(config["model"]))
+    model.load_state_dict(torch.load("last.pth", weights_only=True)["state_dict"])
+    model.eval()
+    with torch.no_grad():
+        scores = model(torch.stack([dataset[i]["img"] for i in range(len(dataset))]), return_loss=False, img_metas=None)
+    likelihood = np.stack(scores)[np.arange(len(dataset)), dataset.get_gt_labels()]
+    with open("train_log.csv") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert float(last["val_loss"]) == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
 
 
 def test_the_first_line_of_the_config_trains_it_by_hand_in_the_specified_order(pair: Training, tmp_path: Path) -> None:
