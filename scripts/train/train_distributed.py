@@ -16,6 +16,7 @@ from typing import Any
 from scripts.console import UserError, one_line, run_cli
 from scripts.files import write_text
 from scripts.train.config_file import read_config
+from scripts.train.distributed_process import add_options, options_of
 
 logger = logging.getLogger(__name__)
 
@@ -109,11 +110,7 @@ def check_cards(device: str, count: int) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.train.train_distributed", description=__doc__)
-    parser.add_argument("config", type=Path, help="config.py of the run; its runner.gpus is the number of processes")
-    parser.add_argument("--work-dir", type=Path, required=True, help="folder of states and logs")
-    parser.add_argument("--seed", type=int, required=True, help="the run's seed")
-    parser.add_argument("--deterministic", action="store_true", help="deterministic kernels of cuDNN")
-    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="as mmcls's train.py has it")
+    add_options(parser)
     return parser
 
 
@@ -121,9 +118,6 @@ def main(args: argparse.Namespace) -> None:
     """Train; what went wrong also stands in work_dir/failure.txt, where train_model looks."""
     runner = read_config(args.config)["runner"]
     count = runner.get("gpus", 1)
-    options = [str(args.config), "--work-dir", str(args.work_dir), "--seed", str(args.seed)]
-    options += ["--deterministic"] if args.deterministic else []
-    options += ["--cfg-options", *args.cfg_options] if args.cfg_options else []
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # As the config says, before torch.distributed.run makes it 1.
     os.environ.setdefault("OMP_NUM_THREADS", str(runner["threads"]))
@@ -131,7 +125,7 @@ def main(args: argparse.Namespace) -> None:
     failure.unlink(missing_ok=True)
     try:
         check_cards(runner["device"], count)
-        launch(count, options, args.work_dir / "processes")
+        launch(count, options_of(args), args.work_dir / "processes")
     except UserError as error:
         if failure.exists():  # a process said why by itself
             raise UserError(failure.read_text(encoding="utf-8").strip()) from error
