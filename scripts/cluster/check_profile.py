@@ -153,7 +153,7 @@ def partition_problem(name: str | None, partitions: Sequence[Partition]) -> Prob
 
 
 def gpu_model_problem(profile: Mapping[str, Any], site: Site) -> Problem | None:
-    """Judge where the kind of card stands: the plugin (2.8.0) waits for ever on a job that has it and no card."""
+    """Judge where the kind of card stands: the plugin (2.6.0) waits for ever on a job that has it and no card."""
     defaults = profile.get("default-resources")
     if not site.cpu_jobs or not isinstance(defaults, dict) or "gpu_model" not in defaults:
         return None
@@ -165,7 +165,7 @@ def preemption_problem(partition: Partition) -> Problem | None:
     """Judge what happens to a job that another one pushes aside."""
     if "CANCEL" not in partition.preemption.upper().split(","):
         return None
-    # The plugin (2.8.0) reports no end of a job in the state PREEMPTED: it expects Slurm to start it again.
+    # The plugin (2.6.0) reports no end of a job in the state PREEMPTED: it expects Slurm to start it again.
     what = f"partition {partition.name} cancels jobs for others (PreemptMode=CANCEL), and snakemake waits on"
     remedy = "if `make jobs` shows none of them any more: Ctrl-C and start again, it goes on where it was"
     return Problem(what, remedy, fatal=False)

@@ -29,7 +29,7 @@ TIMEOUT = 300.0
 #: Options of sbatch that say nothing about what a job may have.
 SILENT = frozenset({"--parsable", "--wrap", "--output", "--comment", "--chdir", "-D", "--export"})
 #: Snakemake as it is, but without the plugin's pause of 5 s before each submission, which spares a real Slurm; and
-#: with an end where the plugin (2.8.0) loses an error in a thread of its own, after which Snakemake waits for ever.
+#: with an end where the plugin (2.6.0) loses an error in a thread of its own, after which Snakemake waits for ever.
 SNAKEMAKE = """
 import os, sys, time, types
 import snakemake_executor_plugin_slurm as plugin

@@ -196,7 +196,6 @@ def test_without_accounting_the_end_of_a_job_is_seen_by_squeue(
     cluster: Cluster, archive: dict[str, Any], tmp_path: Path
 ) -> None:
     checkout = Checkout(tmp_path / "mimflow")
-    checkout.edit("profiles/slurm/profile.yaml", ("# slurm-status-command: squeue", "slurm-status-command: squeue"))
     config = checkout.write_settings("one.yaml", settings(archive, narrow=NARROW))
     with cluster.without_accounting():
         # The data job and the first step of a run: two jobs, the second of which waits for the end of the first.

@@ -28,8 +28,6 @@ from scripts.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh-CN.md")
 PAGES = [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
-#: Run as main by another program, with what is mmcls's command line: no commands for people.
-PROCESSES = {ROOT / "scripts" / "train" / "distributed_process.py"}
 #: Scripts whose description is not their module's first line, with the reason.
 OWN_WORDS = {"scripts.settings": "a module first: its docstring tells of the keys, its command checks files"}
 
@@ -44,7 +42,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 def scripts() -> list[str]:
     """Return the modules that are commands."""
-    paths = sorted(set((ROOT / "scripts").rglob("*.py")) - PROCESSES)
+    paths = sorted((ROOT / "scripts").rglob("*.py"))
     return [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in paths
