@@ -17,7 +17,9 @@ from cluster import Cluster
 from daemons import wait_until
 from dag import QUICK, archive_bytes, settings
 
-pytestmark = pytest.mark.timeout(600)
+from scripts.train.attempts import read_attempts
+
+pytestmark = pytest.mark.timeout(1200)
 
 #: Long enough to be met in the middle on a slow machine.
 LONG: dict[str, Any] = {**QUICK, "epochs": 60}
@@ -35,7 +37,11 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def undisturbed(source: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights of the run without Slurm and without faults."""
-    checkout = Checkout(tmp_path_factory.mktemp("local") / "mimflow")
+    return weights_without_slurm(tmp_path_factory.mktemp("local") / "mimflow", source)
+
+
+def weights_without_slurm(folder: Path, source: dict[str, Any]) -> str:
+    checkout = Checkout(folder)
     config = checkout.write_settings("long.yaml", source)
     words = ("--profile", "profiles/local", "--configfile", config, "--until", "train_model")
     status, output = checkout.run("snakemake", *words)
@@ -75,12 +81,14 @@ def training_job(cluster: Cluster, checkout: Checkout) -> str:
     return next(row["JobIDRaw"] for row in reversed(jobs_of(cluster, checkout)) if row["State"] == "RUNNING")
 
 
+def attempts_of(checkout: Checkout) -> list[dict[str, Any]]:
+    (work_dir,) = (checkout.folder / "results/small" / RUN / "work").iterdir()
+    return read_attempts(work_dir)
+
+
 def one_writer(checkout: Checkout) -> bool:
     """Tell whether no attempt of the run began before the one before it had ended."""
-    from scripts.train.attempts import read_attempts
-
-    (work_dir,) = (checkout.folder / "results/small" / RUN / "work").iterdir()
-    attempts = read_attempts(work_dir)
+    attempts = attempts_of(checkout)
     assert len(attempts) > 1
     return all(
         before["end"] is None or before["end"] <= after["start"] for before, after in itertools.pairwise(attempts)
@@ -106,6 +114,21 @@ def test_a_killed_controller_is_started_again(
         assert "unlocking" in output
     assert checkout.weights(RUN) == undisturbed
     assert one_writer(checkout)
+
+
+def test_a_controller_that_is_told_to_end_waits_for_its_jobs(
+    cluster: Cluster, checkout: Checkout, undisturbed: str
+) -> None:
+    controller = checkout.start(*WORDS)
+    training_job(cluster, checkout)
+    os.kill(controller.pid, signal.SIGTERM)
+    finish(controller, 300)
+    assert all(row["End"] for row in jobs_of(cluster, checkout))
+    status, output = checkout.run(*WORDS)
+    assert status == 0, output
+    assert "still there" not in output
+    assert checkout.weights(RUN) == undisturbed
+    assert len(attempts_of(checkout)) == 1
 
 
 def test_a_second_controller_is_told_of_the_first(cluster: Cluster, checkout: Checkout) -> None:
@@ -150,3 +173,51 @@ def test_a_job_that_is_disturbed_goes_on(
     assert checkout.weights(RUN) == undisturbed
     if disturb is not disturb_restart:  # which a job survives
         assert one_writer(checkout)
+
+
+def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_job(
+    cluster: Cluster, checkout: Checkout, source: dict[str, Any], tmp_path: Path
+) -> None:
+    longer = {**source, "experiments": {"long": {**LONG, "epochs": 200}}}
+    checkout.write_settings("long.yaml", longer)
+    # Two minutes for a job: it stops one minute before its end.
+    checkout.edit(
+        "profiles/slurm/profile.yaml",
+        ("runtime: 10", "runtime: 0"),
+        ("runtime: attempt * 720", "runtime: 2"),
+        ("retries: 3", "retries: 12"),
+    )
+    status, output = checkout.run(*WORDS, seconds=900)
+    assert status == 0, output
+    attempts = attempts_of(checkout)
+    assert len(attempts) >= 3  # twice at the limit, then to the end
+    assert len({attempt["slurm_job_id"] for attempt in attempts}) == len(attempts)
+    assert all("its state is in" in attempt["outcome"] for attempt in attempts[:-1])
+    assert attempts[-1]["outcome"] == "finished"
+    # None was ended by Slurm at its limit: each had saved and stopped before.
+    assert not [row for row in jobs_of(cluster, checkout) if row["State"] == "TIMEOUT"]
+    assert one_writer(checkout)
+    assert checkout.weights(RUN) == weights_without_slurm(tmp_path / "local", longer)
+
+
+def test_a_preempted_job_goes_on_when_slurm_starts_it_again(
+    cluster: Cluster, checkout: Checkout, undisturbed: str
+) -> None:
+    checkout.edit(
+        "profiles/slurm/profile.yaml",
+        ("slurm_partition: gpu", "slurm_partition: low"),
+        ("runtime: attempt * 720", "runtime: 20"),
+    )
+    controller = checkout.start(*WORDS)
+    job = training_job(cluster, checkout)
+    whole = ["sbatch", "--parsable", "--partition=gpu", "--account=lab", "--gpus=4", "--cpus-per-task=32", "--mem=0"]
+    urgent = subprocess.run(
+        [*whole, "--output=/dev/null", "--wrap", "sleep 5"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    status, output = finish(controller, 500)
+    assert status == 0, output
+    assert next(row["State"] for row in cluster.jobs() if row["JobIDRaw"] == urgent) == "COMPLETED"
+    attempts = attempts_of(checkout)
+    assert [attempt["slurm_job_id"] for attempt in attempts] == [job, job]
+    assert one_writer(checkout)
+    assert checkout.weights(RUN) == undisturbed
