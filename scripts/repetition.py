@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -15,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
 
+from scripts.children import signals_forwarded
 from scripts.console import UserError
 from scripts.files import sha256_of, write_text
 from scripts.report.provenance import read_provenance
@@ -299,32 +298,12 @@ def run_workflow(scratch: Path, settings: Path, target: str, profile: Path) -> N
     command += ["--profile", str(profile.resolve()), "--configfile", str(settings), "--", target]
     # A group of its own, so that whoever stops this process stops all jobs, whose signals Snakemake does not pass on.
     process = subprocess.Popen(command, cwd=scratch, stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
-    with _stopping(process.pid) as stopped:
+    with signals_forwarded(process.pid, signal.SIGINT, once=False) as stopped:
         status = process.wait()
     if stopped:
         raise KeyboardInterrupt
     if status != 0:
         raise UserError(f"the run could not be repeated: the lines above say why; its logs are in {scratch / 'logs'}")
-
-
-@contextmanager
-def _stopping(group: int) -> Iterator[list[int]]:
-    """Pass signals that end a program on to *group* as SIGINT; yield the list of those that came."""
-    received: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        try:
-            os.killpg(group, signal.SIGINT)
-        except ProcessLookupError:
-            pass
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

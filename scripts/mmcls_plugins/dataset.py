@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 from mmcls.datasets import DATASETS, CustomDataset
 from torch.utils.data import get_worker_info
 
+from scripts.children import IMAGES_VARIABLE
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
-
-#: Environment variable with the folder to read images from instead: the copy on a node's own disk, for one run.
-IMAGES_VARIABLE = "MIMFLOW_IMAGES"
 
 
 class SampleKey(NamedTuple):

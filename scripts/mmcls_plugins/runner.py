@@ -23,19 +23,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from scripts.children import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
 from scripts.console import UserError, describe_os_error
 from scripts.files import atomic_path, write_text
 from scripts.mmcls_plugins import checkpoints, processes
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
 from scripts.mmcls_plugins.sampler import EpochSampler
 
-#: Exit status of a trainer that was asked to stop, saved its state and can go on (EX_TEMPFAIL of sysexits.h).
-EXIT_STOPPED = 75
-#: Environment variable with the process id of train_model, which must not be outlived.
-PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
-#: Environment variable with the time (seconds since 1970) at which this process will be ended, as by a job's limit.
-END_VARIABLE = "MIMFLOW_END_TIME"
-#: Seconds before that time at which training stops: enough to save a large model on a slow disk.
+#: Seconds before its end (END_VARIABLE) at which training stops: enough to save a large model on a slow disk.
 END_MARGIN_SECONDS = 60.0
 #: Why training stops before its end; processes that train together tell each other the number. The last one wins.
 STOP_REASONS = ("", "the end of train_model", "the end of its time", "SIGINT", "SIGTERM")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.children import EXIT_STOPPED
 from scripts.console import UserError, one_line, run_cli
 from scripts.files import write_text
 from scripts.train.config_file import read_config
@@ -20,8 +21,6 @@ from scripts.train.distributed_process import add_options, options_of
 
 logger = logging.getLogger(__name__)
 
-#: As scripts.mmcls_plugins.runner has it; importing it here would cost the seconds that mmcls takes to load.
-EXIT_STOPPED = 75
 #: Seconds that the processes get to save after a signal; train_model grants 60. torch before 2.8 knows 30 only.
 GRACE_SECONDS = 55
 #: What a process says when another one died: its own error is then a consequence, not the cause.

@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from scripts.children import END_VARIABLE, IMAGES_VARIABLE, PARENT_VARIABLE, signal_group, signals_forwarded
 from scripts.cluster import slurm
 from scripts.console import UserError, run_cli
 from scripts.data.scratch import staged
@@ -31,11 +31,6 @@ from scripts.train.lease import Lease, living_group
 
 logger = logging.getLogger(__name__)
 
-#: As scripts.mmcls_plugins.runner has them; importing it here would cost the seconds that torch takes to load.
-EXIT_STOPPED = 75
-PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
-END_VARIABLE = "MIMFLOW_END_TIME"
-IMAGES_VARIABLE = "MIMFLOW_IMAGES"
 #: Seconds that a trainer gets to save its state after a signal, before its group is killed.
 GRACE_SECONDS = 60.0
 #: With less than this free, a trainer that ended without a word ended for want of space.
@@ -134,7 +129,7 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
             start_new_session=True,  # a group of its own: mim dies of a signal at once, and leaves its child behind
         )
     lease.name_group(trainer.pid)
-    with _signals_forwarded(trainer.pid) as received:
+    with signals_forwarded(trainer.pid, signal.SIGTERM, once=True) as received:
         show = Progress(work_dir / "progress.json")
         killed_at = None
         while living_group(trainer.pid) or trainer.poll() is None:
@@ -142,13 +137,13 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
             try:
                 lease.heartbeat()
             except UserError:
-                _signal_group(trainer.pid, signal.SIGKILL)
+                signal_group(trainer.pid, signal.SIGKILL)
                 raise
             if received and killed_at is None:
                 killed_at = time.monotonic() + GRACE_SECONDS
             if killed_at is not None and time.monotonic() > killed_at:
                 logger.warning("the trainer did not stop within %.0f s: killing it", GRACE_SECONDS)
-                _signal_group(trainer.pid, signal.SIGKILL)
+                signal_group(trainer.pid, signal.SIGKILL)
             time.sleep(0.2)
         show.close()
     if received:
@@ -228,31 +223,6 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-@contextmanager
-def _signals_forwarded(group: int) -> Iterator[list[int]]:
-    """Pass SIGTERM and SIGINT on to the trainer's group, once, as SIGTERM; yield the list of those that came."""
-    received: list[int] = []
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        if not received:
-            _signal_group(group, signal.SIGTERM)
-        received.append(number)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _signal_group(group: int, number: int) -> None:
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        pass
 
 
 def publish(work_dir: Path, targets: Mapping[str, Path]) -> None:

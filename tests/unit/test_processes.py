@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 
 from scripts.console import UserError
 from scripts.mmcls_plugins.processes import Processes, merge_batches, share_batches
-from scripts.mmcls_plugins.runner import EXIT_STOPPED
 from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.settings import Experiment, load_settings
 from scripts.train import model_zoo, train_distributed
@@ -126,10 +125,6 @@ def test_the_cause_is_told_and_not_what_followed_from_it(consequence: Any) -> No
     assert describe_failure(failures, 2) == "process 2 of 2 failed: FileNotFoundError: no a.jpg"
     failures = [(0, 1, consequence), (2, -signal.SIGKILL, "Signal 9"), (1, -signal.SIGTERM, "Signal 15")]
     assert describe_failure(failures, 3).startswith("process 3 of 3 was killed by SIGKILL")
-
-
-def test_the_shared_constant_agrees() -> None:
-    assert train_distributed.EXIT_STOPPED == EXIT_STOPPED
 
 
 def test_a_process_dies_with_its_parent_in_whatever_session(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.mmcls_plugins import runner
-from scripts.train import train_model
 from scripts.train.train_model import (
     choose_work_dir,
     default_workers,
@@ -40,11 +38,6 @@ def test_threads_come_from_the_config_over_the_environment() -> None:
     environment = training_environment(CPU, {"OMP_NUM_THREADS": "16", "PATH": "/bin"})
     assert environment["OMP_NUM_THREADS"] == "3"
     assert environment["PATH"].endswith("/bin") and environment["PATH"] != "/bin"
-
-
-def test_the_shared_constants_agree() -> None:
-    for name in ("EXIT_STOPPED", "PARENT_VARIABLE", "END_VARIABLE"):
-        assert getattr(train_model, name) == getattr(runner, name)
 
 
 @pytest.mark.parametrize(
