@@ -1,0 +1,175 @@
+"""Measure what the workflow itself costs: seconds per Slurm job beside its own run time, and a grid of 300 runs.
+
+``python -m bench.workflow_cost`` does both; the first part brings up the cluster of the tests (Debian, root) or uses
+the one that is up. ``--only grid`` runs anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scripts.console import UserError, run_cli
+
+# Where the test cluster, and the copy of the repository that it works in, are defined.
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / name) for name in ("slurm", "workflow", "unit")]
+from checkout import Checkout  # noqa: E402
+from cluster import Cluster, running_folder  # noqa: E402
+from dag import QUICK, archive_bytes, settings  # noqa: E402
+
+EXPERIMENTS, SEEDS = 10, 30
+#: Appended to the copy's Snakefile: what each rule would run is replaced by writing its outputs, so that a whole grid
+#: is there in a minute, with Snakemake's own records of it. The DAG, the settings and the records are the real ones.
+STAND_IN = """
+
+import inspect as _inspect
+from pathlib import Path as _Path
+
+
+def _write_outputs(*_words, **_options):
+    rule = _inspect.currentframe().f_back.f_locals
+    if "output" in rule:
+        for path in map(_Path, rule["output"]):
+            if path.name == "images":
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("stand-in")
+
+
+shell = _write_outputs
+"""
+
+
+class Cost(NamedTuple):
+    """What one command took."""
+
+    seconds: float
+    peak_mib: float
+    output: str
+
+
+def measured(checkout: Checkout, *command: str) -> Cost:
+    """Run *command* in *checkout*; return its seconds, its process's peak memory and what it said.
+
+    Raises
+    ------
+    UserError : it failed.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command, cwd=checkout.folder, env=checkout.environment(), stdin=subprocess.DEVNULL,
+            stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        said = output.read()
+    if process.returncode != 0:
+        raise UserError(f"{' '.join(command)} failed in {checkout.folder}: {said.strip()[-300:]}")
+    return Cost(seconds, usage.ru_maxrss / 1024, said)
+
+
+def grid(folder: Path) -> dict[str, Any]:
+    """Return what a dry run of 300 runs costs, and a rerun of them with nothing to do."""
+    archive = folder / "data.zip"
+    archive.write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
+    experiments = {
+        f"lr{number}": {**QUICK, "overrides": {"optimizer.lr": 0.001 * (number + 1)}} for number in range(EXPERIMENTS)
+    }
+    checkout = Checkout(folder / "grid")
+    config = checkout.write_settings("grid.yaml", settings({"path": str(archive)}, range(SEEDS), **experiments))
+    with (checkout.folder / "Snakefile").open("a", encoding="utf-8") as snakefile:
+        snakefile.write(STAND_IN)
+    command = ["snakemake", "--profile", "profiles/local", "--configfile", config]
+    dry = measured(checkout, *command, "--dry-run", "--quiet", "all")
+    print("making the grid, with stand-ins for the scripts", file=sys.stderr, flush=True)
+    measured(checkout, *command, "--quiet", "all")
+    again = measured(checkout, *command)
+    if "Nothing to be done" not in again.output:
+        raise UserError(f"the rerun in {checkout.folder} did something: {again.output.strip()[-300:]}")
+    return {
+        "runs": EXPERIMENTS * SEEDS,
+        "dry_run_seconds": round(dry.seconds, 1),
+        "dry_run_peak_mib": round(dry.peak_mib),
+        "nothing_to_do_seconds": round(again.seconds, 1),
+        "nothing_to_do_peak_mib": round(again.peak_mib),
+    }
+
+
+def slurm_overhead(folder: Path, repeats: int) -> dict[str, Any]:
+    """Return the seconds of one run through Slurm that its jobs did not run, per job in the chain, of each repeat."""
+    archive = folder / "data.zip"
+    archive.write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
+    found = running_folder()
+    cluster = Cluster(found or Path(tempfile.mkdtemp(prefix="mimflow-slurm-")))
+    rounds = []
+    try:
+        cluster.up()
+        for number in range(repeats):
+            checkout = Checkout(folder / f"slurm{number}")
+            checkout.edit(
+                "profiles/slurm/profile.yaml",
+                ("# slurm_partition: gpu", "slurm_partition: gpu"),
+                ("# slurm_account: my_lab", "slurm_account: lab"),
+            )
+            checkout.edit("profiles/slurm/site.yaml", ("device: cuda", "device: cuda\ncpu_jobs: false"))
+            config = checkout.write_settings("small.yaml", settings({"path": str(archive)}))
+            cost = measured(checkout, "snakemake", "--profile", "slurm", "--configfile", config)
+            jobs = [job for job in cluster.jobs() if job["WorkDir"] == str(checkout.folder)]
+            ran = sum(float(job["ElapsedRaw"]) for job in jobs)
+            rounds.append(
+                {
+                    "wall_seconds": round(cost.seconds, 1),
+                    "jobs": len(jobs),
+                    "jobs_ran_seconds": ran,
+                    "overhead_per_job_seconds": round((cost.seconds - ran) / len(jobs), 1),
+                }
+            )
+            print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
+    finally:
+        if not found:
+            cluster.down()
+            shutil.rmtree(cluster.folder)
+    return {
+        "rounds": rounds,
+        "median_overhead_per_job_seconds": statistics.median(row["overhead_per_job_seconds"] for row in rounds),
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m bench.workflow_cost", description=__doc__)
+    parser.add_argument("--only", choices=["slurm", "grid"], help="measure this part alone")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds through Slurm (default 3)")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure, and print one JSON object."""
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    result: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine}
+    with tempfile.TemporaryDirectory(prefix="mimflow-bench-") as name:
+        folder = Path(name)
+        if args.only != "grid":
+            result["slurm"] = slurm_overhead(folder, args.repeats)
+        if args.only != "slurm":
+            result["grid"] = grid(folder)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
