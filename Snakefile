@@ -166,6 +166,7 @@ rule train_model:
     threads: lambda wildcards: layout.experiment(wildcards).threads
     resources:
         gpu=layout.gpus,
+        nodes=1,  # all cards of a run are in one
     params:
         # Never an output: Snakemake deletes outputs before a rerun, and training goes on from what is in here.
         work_dir=f"{layout.run}/work",

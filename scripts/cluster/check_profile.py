@@ -206,7 +206,7 @@ def node_problem(submission: Submission, partition: Partition, nodes: Sequence[N
 
     limits = (
         ("cards", submission.gpus, cards, "choose a partition with GPUs (`sinfo -o '%P %G'`), or lower `gpus`"),
-        ("cores", submission.cores, lambda node: node.cores, "lower `cpus_per_task` in profile.yaml, or `threads`"),
+        ("cores", submission.cores, lambda node: node.cores, "lower `cpus_per_gpu` in profile.yaml, or `threads`"),
         ("MB of memory", submission.memory_mb, lambda node: node.memory_mb, "lower `mem_mb` in profile.yaml"),
     )
     fitting = with_kind

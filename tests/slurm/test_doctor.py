@@ -82,7 +82,7 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
         ([("# slurm_partition: gpu", "slurm_partition: cpu")], "1 cards, and no node of partition cpu", "with GPUs"),
         ([("# gpu_model: rtx3090", "gpu_model: a100")], "GPU of the kind a100", "rtx3090"),
         ([("# slurm_account: my_lab", "slurm_account: theirs")], "you have no account theirs", "lab"),
-        ([("cpus_per_task: 8", "cpus_per_task: 200")], "200 cores", "cpus_per_task"),
+        ([("cpus_per_gpu: 8", "cpus_per_gpu: 200")], "200 cores", "cpus_per_gpu"),
         ([("mem_mb: 32000", "mem_mb: 300000")], "300,000 MB", "mem_mb"),
         ([("attempt * 720", "attempt * 2000")], "attempt 1 of the training of mobilenet-v2 asks for 2040 min", "lower"),
         ([("runtime: attempt * 720", "runtime: attempts * 720")], "does not take this profile", "correct"),
@@ -122,3 +122,12 @@ def test_a_partition_that_refuses_jobs_without_a_card_is_told_from_the_data_job(
     (folder / "site.yaml").write_text("device: cuda\n", encoding="utf-8")
     problem = fatal(folder)
     assert "the data job" in problem.what and "cpu_jobs: false" in problem.remedy
+
+
+def test_the_cards_of_one_run_are_asked_for_on_one_node_with_cores_for_each(cluster: Cluster, tmp_path: Path) -> None:
+    folder = edited("slurm", tmp_path)
+    config = read_file(DEMO)
+    config["experiments"]["mobilenet-v2"] |= {"device": "cuda", "gpus": 2, "batch_size": 16}
+    run = next(one for one in rehearse(folder, load_settings(config, [DEMO])) if one.experiment)
+    assert {"--nodes=1", "--gpus=2", "--cpus-per-gpu=8"} <= set(run.words)
+    assert (run.gpus, run.cores) == (2, 16)
