@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scripts.cluster.controller import Controller, clear_the_way, will_run
+from scripts.cluster.controller import Controller, check_path, clear_the_way, will_run
 from scripts.console import UserError
 from scripts.settings import CONFIG_FILES_VARIABLE, Experiment, Settings, Site, file_names, load_settings
 from scripts.sites import enter_site, module_prefix
@@ -163,6 +163,8 @@ class Layout:
         controller = Controller()
         if workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun):
             try:
+                if workflow.non_local_exec:
+                    check_path(sys.executable)
                 clear_the_way(os.environ, controller)
             except UserError as error:
                 _exit(str(error))

@@ -8,12 +8,14 @@ import getpass
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scripts.cluster import slurm
+from scripts.cluster.controller import check_path
 from scripts.cluster.rehearse import Submission, rehearse
 from scripts.console import UserError, one_line
 from scripts.doctor import Problem
@@ -342,6 +344,8 @@ def check_profile(folder: Path, config: Path, home_is_small: bool) -> Findings:
     executor = str(profile.get("executor", "local"))
     found.facts.append(("profile", f"{folder}: executor {executor}, up to {profile.get('jobs', 'any number of')} jobs"))
     found.problems += key_problems(profile, snakemake_options())
+    if executor == "slurm":
+        check_path(sys.executable)
     if not (folder / "site.yaml").is_file():
         if executor == "slurm":
             found.fail(f"{folder}: there is no site.yaml", "make one; docs/slurm.md shows the least")

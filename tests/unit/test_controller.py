@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from scripts.cluster import controller as module
-from scripts.cluster.controller import LOCKS, RECORD, Controller, clear_the_way, will_run
+from scripts.cluster.controller import LOCKS, RECORD, Controller, check_path, clear_the_way, will_run
 from scripts.console import UserError
 
 TAKE = """
@@ -116,3 +116,9 @@ def test_what_runs_nothing_needs_no_control() -> None:
     assert not will_run(["--profile", "slurm"], dryrun=True)
     for words in (["--unlock"], ["--report", "x.html"], ["--report=x.html"], ["-l"], ["--summary"]):
         assert not will_run(words, dryrun=False)
+
+
+def test_a_path_that_snakemake_does_not_quote_is_refused() -> None:
+    check_path("/home/me/mimflow-1.0/.venv/bin/python")
+    with pytest.raises(UserError, match=r"/my data/.venv/bin/python: Slurm jobs cannot start .*: move the project"):
+        check_path("/my data/.venv/bin/python")
