@@ -56,12 +56,12 @@ def test_the_generic_profile_fits_this_cluster_and_nothing_is_submitted(cluster:
 
 def test_each_attempt_of_a_job_is_looked_at(cluster: Cluster, tmp_path: Path) -> None:
     """The second attempt's limit is twice the first's: Slurm would take the job, and let it wait for ever."""
-    folder = edited("slurm", tmp_path, ("runtime: attempt * 720", "runtime: attempt * 1300"))
+    folder = edited("slurm", tmp_path, ("runtime: 720", "runtime: attempt * 1300"))
     [note] = check_profile(folder, DEMO, home_is_small=False).problems
     assert not note.fatal and "attempt 2" in note.what and "for ever" in note.remedy
     with_cap = tmp_path / "capped"
     with_cap.mkdir()
-    folder = edited("slurm", with_cap, ("runtime: attempt * 720", "runtime: min(attempt * 720, 1200)"))
+    folder = edited("slurm", with_cap, ("runtime: 720", "runtime: min(attempt * 720, 1200)"))
     assert check_profile(folder, DEMO, home_is_small=False).problems == []
 
 
@@ -84,8 +84,8 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
         ([("# slurm_account: my_lab", "slurm_account: theirs")], "you have no account theirs", "lab"),
         ([("cpus_per_gpu: 8", "cpus_per_gpu: 200")], "200 cores", "cpus_per_gpu"),
         ([("mem_mb: 32000", "mem_mb: 300000")], "300,000 MB", "mem_mb"),
-        ([("attempt * 720", "attempt * 2000")], "attempt 1 of the training of mobilenet-v2 asks for 2040 min", "lower"),
-        ([("runtime: attempt * 720", "runtime: attempts * 720")], "does not take this profile", "correct"),
+        ([("runtime: 720", "runtime: attempt * 2000")], "attempt 1 of the training of mobilenet-v2 asks for 2040 min", "lower"),
+        ([("runtime: 720", "runtime: attempts * 720")], "does not take this profile", "correct"),
         ([("mem_mb: 4000", "mem_mb: 4000\n  gpu_model: rtx3090")], "gpu_model in default-resources", "set-resources"),
         ([("mem_mb: 4000", "mem_mb: 4000\n  slurm_extra: --time=1")], "does not take this profile", "correct"),
         ([("jobs: 8", "job: 8")], "Snakemake has no such option", "option"),
