@@ -38,9 +38,9 @@ from pathlib import Path as _Path
 
 
 def _write_outputs(*_words, **_options):
-    rule = _inspect.currentframe().f_back.f_locals
-    if "output" in rule:
-        for path in map(_Path, rule["output"]):
+    names = _inspect.currentframe().f_back.f_locals
+    if "output" in names:
+        for path in map(_Path, names["output"]):
             if path.name == "images":
                 path.mkdir(parents=True, exist_ok=True)
             else:

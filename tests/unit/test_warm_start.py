@@ -1,0 +1,115 @@
+"""The head that warm_start fits: for which models, how well, and the same bits each time."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmcls.models import build_classifier
+from mmcv import Config
+
+from scripts.train import model_zoo
+from scripts.train.config_patches import nodes
+from scripts.train.warm_start import PENALTIES, ScoresElsewhereError, build_pretrained, extract, fit_probe, last_layer
+
+SMALL = {
+    "type": "ImageClassifier",
+    "backbone": {"type": "MobileNetV2", "widen_factor": 0.25},
+    "neck": {"type": "GlobalAveragePooling"},
+    "head": {"type": "LinearClsHead", "num_classes": 3, "in_channels": 1280, "loss": {"type": "CrossEntropyLoss"}},
+}
+
+
+def clouds(per_class: int, seed: int, distance: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return features and labels of three clouds of points, on scales that differ by a million."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(3).repeat_interleave(per_class)
+    features = torch.randn(len(labels), 8, generator=generator, dtype=torch.float64)
+    features[torch.arange(len(labels)), labels] += distance
+    scale = torch.tensor([1e3, 1.0, 1e-3, 1.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    return features * scale + 5.0, labels
+
+
+def test_the_probe_separates_what_is_separable_whatever_the_scale_of_the_features() -> None:
+    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
+    probe = fit_probe(train, labels, val, val_labels, 3)
+    scores = val @ probe.weight.T + probe.bias  # on the features as they are
+    accuracy = (scores.argmax(1) == val_labels).double().mean().item()
+    assert accuracy == probe.accuracy > 0.93
+    assert probe.penalty in PENALTIES
+    assert torch.nn.functional.cross_entropy(scores, val_labels).item() == pytest.approx(probe.loss)
+
+
+def test_noise_asks_for_more_regularisation_than_signal() -> None:
+    def chosen(distance: float) -> float:
+        (train, labels), (val, val_labels) = clouds(20, 0, distance), clouds(200, 1, distance)
+        return fit_probe(train, labels, val, val_labels, 3).penalty
+
+    assert chosen(0.0) == max(PENALTIES) > chosen(3.0)
+
+
+def test_the_same_features_give_the_same_bits() -> None:
+    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
+    first, second = (fit_probe(train.clone(), labels, val, val_labels, 3) for _ in range(2))
+    assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
+
+
+def test_the_features_are_what_the_head_is_given() -> None:
+    model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
+    layer = last_layer(model, {}, 3)
+    assert layer is model.head.fc
+    images = torch.randn(5, 3, 32, 32)
+    features = extract(model, layer, iter([images[:3], images[3:]]))
+    assert features.shape == (5, 1280) and features.dtype == torch.float64
+    with torch.no_grad():
+        torch.testing.assert_close(features.float(), model.extract_feat(images)[-1], rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_fit_are_loaded_and_the_others_are_the_seeds() -> None:
+    pretrained = build_classifier(copy.deepcopy(SMALL)).state_dict()
+    pretrained["head.fc.weight"] = torch.zeros(1000, 1280)
+    config = Config({"model": SMALL, "seed": 7})
+    first, second = (build_pretrained(config, pretrained, "cpu").state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(first["backbone.conv1.conv.weight"], pretrained["backbone.conv1.conv.weight"])
+    assert first["head.fc.weight"].shape == (3, 1280)
+
+
+@pytest.mark.parametrize(
+    ("name", "fitted"),
+    [
+        ("mobilenet-v2_8xb32_in1k", True),
+        ("mobilenet-v3-small_8xb32_in1k", True),
+        ("resnet18_8xb32_in1k", True),
+        ("vit-base-p16_pt-64xb64_in1k-224", True),
+        ("swin-tiny_16xb64_in1k", True),
+        ("deit-base-distilled_pt-16xb64_in1k", False),  # two heads
+        ("conformer-tiny-p16_8xb128_in1k", False),  # two heads
+        ("vgg11_8xb32_in1k", False),  # the last layers are the backbone's
+    ],
+)
+def test_the_layer_is_found_in_the_zoo(name: str, fitted: bool) -> None:
+    base = Config.fromfile(str(model_zoo.config_path(name))).model
+    base.pretrained = None
+    pretrained = build_classifier(copy.deepcopy(base)).state_dict()
+    for node in nodes(base):
+        if "num_classes" in node:
+            node["num_classes"] = 4
+    model = build_classifier(base).eval()
+    layer = last_layer(model, pretrained, 4)
+    assert (layer is not None) == fitted
+    if layer is not None:
+        assert extract(model, layer, [torch.randn(2, 3, 224, 224)]).shape == (2, layer.in_features)
+
+
+def test_layers_before_it_that_nothing_was_trained_for_are_not_built_upon() -> None:
+    base = Config.fromfile(str(model_zoo.config_path("mobilenet-v3-small_8xb32_in1k"))).model
+    assert last_layer(build_classifier(base), {}, 1000) is None
+
+
+def test_a_layer_that_does_not_make_the_scores_is_noticed() -> None:
+    model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
+    model.head.simple_test = lambda features, **_: torch.full((len(features[-1]), 3), 1 / 3)
+    with pytest.raises(ScoresElsewhereError):
+        extract(model, model.head.fc, [torch.randn(2, 3, 32, 32)])
