@@ -162,8 +162,14 @@ def sbatch(cluster: Cluster, checkout: Checkout, *words: str, seconds: float = 3
     assert status == 0, output
     job = output.strip()
     assert wait_until(lambda: job not in cluster.queue(), seconds, every=0.5), f"job {job} still runs"
-    [row] = [row for row in jobs_in(cluster, checkout.folder) if row["JobIDRaw"] == job]
-    return row, (checkout.folder / f"slurm-{job}.out").read_text()
+    rows: list[dict[str, Any]] = []
+
+    def in_the_accounts() -> bool:  # which hear of it a little later than the queue
+        rows[:] = [row for row in jobs_in(cluster, checkout.folder) if row["JobIDRaw"] == job and row["End"]]
+        return bool(rows)
+
+    assert wait_until(in_the_accounts, 30, every=0.5), f"the accounts do not know job {job}"
+    return rows[0], (checkout.folder / f"slurm-{job}.out").read_text()
 
 
 def test_an_allocation_says_in_one_line_that_the_downloads_are_missing(cluster: Cluster, strict: Checkout) -> None:
