@@ -150,11 +150,38 @@ rule patch_config:
         " --output {output:q} --log {log:q}"
 
 
+rule warm_start:
+    input:
+        config=rules.patch_config.output,
+        checkpoint=layout.checkpoint_of,
+        train=rules.split_dataset.output.train,
+        val=rules.split_dataset.output.val,
+        classes=rules.split_dataset.output.classes,
+    output:
+        f"{layout.run}/init.pth",
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/warm_start.log",
+    group:
+        layout.run_group
+    threads: lambda wildcards: layout.experiment(wildcards).threads
+    resources:
+        gpu=layout.gpus,
+        nodes=1,
+    params:
+        images=f"{layout.dataset}/images",
+    message:
+        "fitting the head of {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.train.warm_start --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        " --images {params.images:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
+        " --output {output:q} --cards {resources.gpu} --log {log:q}"
+
+
 rule train_model:
     input:
         config=rules.patch_config.output,
         splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],
-        checkpoint=layout.checkpoint_of,
+        checkpoint=layout.start_of,
     output:
         best=f"{layout.run}/best.pth",
         last=f"{layout.run}/last.pth",

@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.sha256"
 #: Of the run's folder, where they are there.
 RUN_FILES = (
-    "best.pth", "config.py", "last.pth", "metrics.json", "per_class.csv", "predictions.csv", "provenance.html",
-    "provenance.json", "train_log.csv", "figures/confusion_matrix.svg", "figures/training_curves.svg",
+    "best.pth", "config.py", "init.pth", "last.pth", "metrics.json", "per_class.csv", "predictions.csv",
+    "provenance.html", "provenance.json", "train_log.csv", "figures/confusion_matrix.svg",
+    "figures/training_curves.svg",
 )  # fmt: skip
 #: Of the data set's folder, where they are there.
 DATASET_FILES = (

@@ -113,6 +113,12 @@ class Layout:
         name = self.experiment(wildcards).checkpoint_name()
         return [self.checkpoint.format(checkpoint=name)] if name else []
 
+    def start_of(self, wildcards: Any) -> list[str]:
+        """Return the weights that training itself starts from: a warm start's, or those of checkpoint_of."""
+        if self.experiment(wildcards).recipe == "fast":
+            return [f"{self.run}/init.pth".format(experiment=wildcards.experiment, seed=wildcards.seed)]
+        return self.checkpoint_of(wildcards)
+
     def checkpoint_option(self, wildcards: Any) -> str:
         """Return the same as an option for a shell line."""
         return "".join(f"--checkpoint {shlex.quote(path)}" for path in self.checkpoint_of(wildcards))

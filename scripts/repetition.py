@@ -37,12 +37,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "checkpoint": ("checkpoint",),
     "splits": ("classes.txt", "splits/train.txt", "splits/val.txt", "splits/test.txt"),
     "config": ("config.py",),
+    "warm start": ("init.pth",),
     "weights": ("best.pth", "last.pth"),
     "predictions": ("predictions.csv",),
     "metrics": ("metrics.json", "per_class.csv"),
 }
 #: Stages that arithmetic decides, and with it the machine.
-COMPUTED = ("weights", "predictions", "metrics")
+COMPUTED = ("warm start", "weights", "predictions", "metrics")
 #: Packages that can change a stage's outcome, the likeliest first; the computed stages: all on record.
 PACKAGES_OF = {
     "archive": ("opencv-python-headless", "pillow", "numpy"),

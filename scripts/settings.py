@@ -197,10 +197,11 @@ class Experiment(Section):
     checkpoint: CheckpointChoice = Field(
         "zoo", description="`zoo` (the base config's own weights), `none` (from scratch), or where to get it."
     )
-    recipe: Literal["tutorial"] = Field(
+    recipe: Literal["tutorial", "fast"] = Field(
         "tutorial",
         description="`tutorial`: the published tutorial's values for MobileNetV2; for another base its own pipeline, "
-        "optimizer and linearly scaled learning rate.",
+        "optimizer and linearly scaled learning rate. `fast` (new, still to be tuned): a head fitted to the pretrained "
+        "features, then gentle fine-tuning, of which nothing is kept that is worse on val.",
     )
     epochs: PositiveInt | Auto = Field("auto", description="`auto`: the recipe's (tutorial: 5).")
     batch_size: PositiveInt | Auto = Field(
@@ -245,7 +246,11 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _decidable(self) -> Experiment:
-        if self.learning_rate == "auto" and model_zoo.base_batch_size(self.base_config) is None:
+        if (
+            self.learning_rate == "auto"
+            and self.recipe == "tutorial"
+            and model_zoo.base_batch_size(self.base_config) is None
+        ):
             raise ValueError(
                 f"nothing says for which batch {self.base_config} chose its learning rate, so `auto` cannot scale it: "
                 "set learning_rate"
@@ -254,6 +259,8 @@ class Experiment(Section):
             self.checkpoint_name()
         except UserError as error:
             raise ValueError(str(error).removeprefix("base_config ")) from None
+        if self.recipe == "fast" and self.checkpoint_name() is None:
+            raise ValueError("recipe: fast starts from pretrained weights: set a checkpoint, or recipe: tutorial")
         if self.amp is True and self.device == "cpu":
             raise ValueError("amp: true needs a GPU, but device is cpu: remove one of them")
         return self

@@ -7,7 +7,7 @@ import errno
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -163,19 +163,29 @@ def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, thre
     return model.to(device).eval()
 
 
-def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int, device: str) -> Iterator[Batch]:
-    """Yield the predictions for *dataset* (one of mmcls's, in test mode) in its order, batch by batch.
+def image_batches(
+    dataset: Any, batch_size: int, workers: int, device: str
+) -> Iterable[tuple[list[int], torch.Tensor | None, list[tuple[int, str]]]]:
+    """Return batches of *dataset* (one of mmcls's, in test mode) in its order.
 
-    mmcls's own loop is not used since it writes a carriage-return bar and stops at the first unreadable image.
+    Each is (indices, images, failures): float32 of shape (len(indices), channels, height, width), None without any;
+    place and reason of each image that could not be read.
     """
-    loader = DataLoader(
+    return DataLoader(
         OrReason(dataset),
         batch_size=batch_size,
         num_workers=min(workers, -(-len(dataset) // batch_size)),
         collate_fn=partial(_collate, batch_size=batch_size),
         pin_memory=device == "cuda",
     )
-    for indices, images, failures in loader:
+
+
+def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int, device: str) -> Iterator[Batch]:
+    """Yield the predictions for *dataset* (one of mmcls's, in test mode) in its order, batch by batch.
+
+    mmcls's own loop is not used since it writes a carriage-return bar and stops at the first unreadable image.
+    """
+    for indices, images, failures in image_batches(dataset, batch_size, workers, device):
         if images is None:
             yield Batch([], np.empty((0, 0), np.float32), failures)
             continue

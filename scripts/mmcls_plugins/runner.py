@@ -77,6 +77,8 @@ class ReproducibleRunner(EpochBasedRunner):
     deterministic : ask torch for deterministic kernels; an operation that has none is named in the log.
     device : where the config means to train. mmcls falls back to the CPU silently where torch finds no GPU.
     gpus : processes that train together; the number determines the result, so another one is refused.
+    evaluate_first : evaluate the weights that training starts from, as epoch 0: best.pth is never worse on val.
+    patience : epochs without a better val accuracy after which training ends; 0: it never ends before max_epochs.
     """
 
     def __init__(
@@ -88,6 +90,8 @@ class ReproducibleRunner(EpochBasedRunner):
         deterministic: bool = True,
         device: str = "cpu",
         gpus: int = 1,
+        evaluate_first: bool = False,
+        patience: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -111,6 +115,7 @@ class ReproducibleRunner(EpochBasedRunner):
         self.seed = int((self.meta or {}).get("seed") or 0)
         self.states = checkpoints.StateStore(self.folder / "states", keep_states)
         self.checkpoint_seconds = 60 * checkpoint_minutes
+        self.evaluate_first, self.patience = evaluate_first, patience
         self.keep_weights_every = 0
         self.evaluator: EvalHook | None = None
         self.val_loader: DataLoader | None = None
@@ -170,7 +175,9 @@ class ReproducibleRunner(EpochBasedRunner):
             self._fail(str(error))
         try:
             with self._signals_noticed():
-                while self._epoch < self._max_epochs:
+                if self.evaluate_first and not self.records:
+                    self._evaluate_start()
+                while self._epoch < self._max_epochs and not self._has_lost_patience():
                     if self.stage == "train":
                         self.train(loader)
                         self.stage = "evaluate"
@@ -179,7 +186,7 @@ class ReproducibleRunner(EpochBasedRunner):
                     self._agree_to_save()
                     self._save_state()
                     self._stop_if_asked()
-            self._save_weights("last.pth")
+            self._save_weights("last.pth", epoch=self._epoch)
             self.call_hook("after_run")
             self.processes.wait_for_all()
         finally:
@@ -253,6 +260,31 @@ class ReproducibleRunner(EpochBasedRunner):
         self._loss_count += count
 
     # -- the end of an epoch ------------------------------------------------------------------------------------
+
+    def _evaluate_start(self) -> None:
+        """Record the weights that training starts from as epoch 0, the first to be the best."""
+        if self.evaluator is None:
+            self._fail("the config asks to evaluate first, but mmcls was started with --no-validate: leave it out")
+        started = time.monotonic()
+        accuracy, loss = self._evaluate(self.evaluator)
+        record = dict.fromkeys(LOG_COLUMNS) | {
+            "epoch": 0,
+            "iteration": 0,
+            "train_seconds": 0.0,
+            "val_accuracy": accuracy,
+            "val_loss": loss,
+            "val_seconds": time.monotonic() - started,
+            "is_best": True,
+        }
+        self._save_weights("best.pth", epoch=0)
+        self.best = {"epoch": 0, "val_accuracy": accuracy}
+        self.records = [record]
+        self._write_log()
+        self.logger.info("Before training: %s", json.dumps(record))
+
+    def _has_lost_patience(self) -> bool:
+        """Tell whether the last *patience* epochs brought nothing better: of the records alone, so a restart agrees."""
+        return self.patience > 0 and self.best is not None and self._epoch - self.best["epoch"] >= self.patience
 
     def _finish_epoch(self) -> None:
         """Evaluate, record the epoch, keep the best weights."""
@@ -394,10 +426,11 @@ class ReproducibleRunner(EpochBasedRunner):
     def _scaled_hooks(self) -> list[Any]:
         return [hook for hook in self._hooks if hasattr(hook, "loss_scaler")]
 
-    def _save_weights(self, name: str) -> None:
+    def _save_weights(self, name: str, epoch: int | None = None) -> None:
         if self.rank:
             return
-        meta = {"epoch": self._epoch + 1, "iter": self._iter, "CLASSES": list((self.meta or {}).get("CLASSES") or ())}
+        epoch = self._epoch + 1 if epoch is None else epoch
+        meta = {"epoch": epoch, "iter": self._iter, "CLASSES": list((self.meta or {}).get("CLASSES") or ())}
         content = {"meta": meta, "state_dict": weights_to_cpu(get_state_dict(self.model))}
         try:
             checkpoints.save(self.folder / name, content)
@@ -475,7 +508,7 @@ class ReproducibleRunner(EpochBasedRunner):
             rate = self.records[-1]["images_per_second"] if rate is None else rate
         spent = sum(record["train_seconds"] + record["val_seconds"] for record in self.records) + self._train_seconds
         progress = {
-            "epochs_done": len(self.records),
+            "epochs_done": self._epoch,
             "max_epochs": self._max_epochs,
             "iteration": self._iter,
             "max_iterations": self._max_iters,

@@ -41,6 +41,7 @@ DATASET_FILES = {
 }
 RUN_INPUTS = {"config.py": "complete mmcls config of this run"}
 RUN_FILES = {
+    "init.pth": "pretrained weights with a head fitted to the training images",
     "best.pth": "weights of the best epoch",
     "last.pth": "weights of the last epoch",
     "train_log.csv": "one row an epoch",

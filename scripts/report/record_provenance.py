@@ -92,6 +92,12 @@ def existing(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     return {name: folder / name for name in names if (folder / name).is_file()}
 
 
+def products_of(config: Path) -> list[str]:
+    """Return PRODUCTS without the weights of a warm start that this config does not start from: an older run's."""
+    start = Path(read_config(config).get("load_from") or "").name
+    return [name for name in PRODUCTS if name != "init.pth" or name == start]
+
+
 def describe_archive(archive: Path, record: Path | None) -> dict[str, Any]:
     """Return path, size, sha256 and source of the archive; the hash from its record, so that it is not read again.
 
@@ -349,7 +355,7 @@ def main(args: argparse.Namespace) -> None:
             "code": describe_code(),
             **describe_software(),
         },
-        "outputs": hash_files(existing(args.run_dir, PRODUCTS)),
+        "outputs": hash_files(existing(args.run_dir, products_of(args.config))),
         "circumstances": {
             "training": describe_course(args.run_dir, args.config),
             "files": hash_files(existing(args.run_dir, ("train_log.csv",))),

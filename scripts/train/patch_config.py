@@ -27,6 +27,15 @@ TUTORIAL_BATCH_SIZE = 32
 TUTORIAL_LEARNING_RATE = 0.005  # for MobileNetV2 and a batch of 32; it is not 0.045 / 8
 TUTORIAL_WORKERS = 2
 
+#: The fast recipe, not tuned yet: after a warm start little is left to learn, and much to lose.
+FAST_EPOCHS = 8
+FAST_BATCH_SIZE = 32
+FAST_LEARNING_RATE = 5e-5  # AdamW, batch 32
+FAST_WEIGHT_DECAY = 0.05
+FAST_WARMUP_EPOCHS = 0.5
+FAST_LEAST_CROP = 0.35  # of the area of an image
+FAST_PATIENCE = 3
+
 
 def build_config(
     base: patches.Config,
@@ -37,6 +46,7 @@ def build_config(
     images: str,
     splits: str,
     checkpoint: str | None,
+    start: str | None = None,
     seed: int,
     device: str,
 ) -> patches.Config:
@@ -49,7 +59,8 @@ def build_config(
     classes : class names in label order.
     n_train : training images; their number gives the steps of an epoch.
     images, splits : folders, relative to the repository root.
-    checkpoint : weights to start from, or None to train from scratch.
+    checkpoint : pretrained weights, or None to train from scratch.
+    start : weights that training itself starts from, where a warm start makes them from those.
     seed : the run's seed.
     device : ``cpu`` or ``cuda``, resolved.
 
@@ -58,8 +69,11 @@ def build_config(
     UserError : a batch larger than the data, an override of a key that does not exist, a base that cannot be used.
     """
     _refuse_foreign_bases(base)
-    epochs = TUTORIAL_EPOCHS if experiment.epochs == "auto" else experiment.epochs
-    batch_size = TUTORIAL_BATCH_SIZE if experiment.batch_size == "auto" else experiment.batch_size
+    fast = experiment.recipe == "fast"
+    epochs = (FAST_EPOCHS if fast else TUTORIAL_EPOCHS) if experiment.epochs == "auto" else experiment.epochs
+    batch_size = FAST_BATCH_SIZE if fast else TUTORIAL_BATCH_SIZE
+    if experiment.batch_size != "auto":
+        batch_size = experiment.batch_size
     effective_batch = batch_size * experiment.gpus
     if effective_batch > n_train:
         times = f" times gpus: {experiment.gpus}" if experiment.gpus > 1 else ""
@@ -110,15 +124,46 @@ def build_config(
         evaluation={"interval": 1, "metric": "accuracy", "metric_options": {"topk": patches.top_k(len(classes))}},
         checkpoint_config={"interval": 5},
         log_config={"interval": 10, "hooks": [{"type": "TextLoggerHook"}]},
-        load_from=checkpoint,
+        load_from=start or checkpoint,
         resume_from=None,
         workflow=[("train", 1)],
         seed=seed,
     )
+    if fast:
+        make_fast(config, math.ceil(per_process / batch_size))
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
     for key, value in experiment.overrides.items():
         patches.apply_override(config, key, value, patches.class_accepts)
     return config
+
+
+def make_fast(config: patches.Config, iterations_of_epoch: int) -> None:
+    """Change a config, in place, into the fast recipe's: gentle fine-tuning from the weights of a warm start.
+
+    Statistics of batch normalisation stay those that the head was fitted to. AdamW, whose steps do not grow with the
+    gradient: with frozen statistics it is large, and SGD at any rate that gets somewhere destroys what pretraining
+    made. Crops keep most of an image. The learning rate warms up and falls as a cosine. The start is the first to be
+    the best, and training ends when nothing better comes. What the base does to make long training harder (mixup and
+    the like) is left out.
+    """
+    model = config["model"]
+    if patches.class_accepts(model["backbone"], "norm_eval"):
+        model["backbone"]["norm_eval"] = True
+    model.pop("train_cfg", None)
+    for step in patches.nodes(config["data"]["train"]["pipeline"]):
+        if step.get("type") == "RandomResizedCrop":
+            step["scale"] = (FAST_LEAST_CROP, 1.0)
+    kept = {key: config["optimizer"][key] for key in ("lr", "paramwise_cfg") if key in config["optimizer"]}
+    config["optimizer"] = {"type": "AdamW", "weight_decay": FAST_WEIGHT_DECAY, **kept}
+    config["lr_config"] = {
+        "policy": "CosineAnnealing",
+        "min_lr": 0,
+        "by_epoch": False,
+        "warmup": "linear",
+        "warmup_iters": max(1, round(FAST_WARMUP_EPOCHS * iterations_of_epoch)),
+        "warmup_ratio": 0.01,
+    }
+    config["runner"] |= {"evaluate_first": True, "patience": FAST_PATIENCE}
 
 
 #: Read by attribute in mmcls's train.py or mmcv, so they must be there even where they are None.
@@ -131,13 +176,15 @@ def _refuse_foreign_bases(base: patches.Config) -> None:
 
 
 def learning_rate(experiment: Experiment, config: patches.Config, effective_batch: int) -> float:
-    """Return the learning rate: the user's, or the tutorial's (MobileNetV2) or the base's, scaled linearly.
+    """Return the learning rate: the user's, or the recipe's (tutorial: for MobileNetV2, else the base's), scaled.
 
     Linear scaling by the effective batch, which is that of all GPUs together: Goyal et al. 2017, "Accurate, Large
     Minibatch SGD".
     """
     if experiment.learning_rate != "auto":
         return experiment.learning_rate
+    if experiment.recipe == "fast":
+        return FAST_LEARNING_RATE * effective_batch / FAST_BATCH_SIZE
     if config["model"]["backbone"]["type"] == "MobileNetV2":
         return TUTORIAL_LEARNING_RATE * effective_batch / TUTORIAL_BATCH_SIZE
     base_batch = model_zoo.base_batch_size(experiment.base_config)
@@ -247,6 +294,7 @@ def patch(args: argparse.Namespace) -> None:
         images=str(args.images),
         splits=str(args.splits),
         checkpoint=str(args.checkpoint) if args.checkpoint else None,
+        start=str(args.output.parent / "init.pth") if experiment.recipe == "fast" else None,
         seed=args.seed,
         device=device,
     )

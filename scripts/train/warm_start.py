@@ -93,6 +93,60 @@ def last_layer(model: nn.Module, weights: Mapping[str, torch.Tensor], num_classe
     return layer
 
 
+def condition(model: nn.Module, images: torch.Tensor) -> int:
+    """Scale the convolutions before frozen batch normalisation so that each channel has a running variance of 1.
+
+    The same function in other numbers: ``gamma * (w * x - mean) / sqrt(var + eps) + beta`` keeps its value when w, mean
+    and sqrt(var + eps) are divided by the same. With frozen statistics a gradient step on w is amplified by
+    1 / sqrt(var + eps) twice; a channel that has died in pretraining (w and var near 0) would get into everything after
+    one step.
+
+    Parameters
+    ----------
+    model : in eval mode; changed in place.
+    images : any, as the model takes them: by passing them it is seen which convolution feeds which normalisation.
+
+    Returns
+    -------
+    int : layers of normalisation that were conditioned.
+    """
+    made: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
+    pairs: list[tuple[nn.Conv2d, nn.modules.batchnorm._BatchNorm]] = []
+
+    def note_output(layer: nn.Module, _given: Any, result: torch.Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        made[id(result)] = layer, result  # the tensor is kept, so that no other gets its id
+
+    def note_input(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        if id(given[0]) in made and layer.track_running_stats and layer.affine:
+            pairs.append((made[id(given[0])][0], layer))
+
+    handles = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            handles.append(module.register_forward_hook(note_output))
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            handles.append(module.register_forward_pre_hook(note_input))
+    with torch.no_grad():
+        model(img=images, return_loss=False, post_process=False)
+    for handle in handles:
+        handle.remove()
+    convolutions, layers = ([id(pair[place]) for pair in pairs] for place in (0, 1))
+    with torch.no_grad():
+        for convolution, layer in pairs:
+            if convolutions.count(id(convolution)) != 1 or layers.count(id(layer)) != 1:
+                continue  # shared: one scale would have to fit several
+            assert layer.running_var is not None and layer.running_mean is not None
+            scale = (layer.running_var + layer.eps).rsqrt()
+            convolution.weight.mul_(scale.view(-1, *[1] * (convolution.weight.dim() - 1)))
+            if convolution.bias is not None:
+                convolution.bias.mul_(scale)
+            layer.running_mean.mul_(scale)
+            layer.running_var.fill_(1 - layer.eps)
+    return len(pairs)
+
+
 class ScoresElsewhereError(Exception):
     """What the layer gives is not what the model predicts by."""
 
@@ -213,6 +267,8 @@ def warm_start(
     """
     num_classes = len(datasets[0].CLASSES)
     model = build_pretrained(config, weights, device)
+    if config.model.backbone.get("norm_eval"):
+        condition(model, next(image_tensors(datasets[0], 1, 0, device)))
     layer = last_layer(model, weights, num_classes)
     began = time.monotonic()
     try:

@@ -124,6 +124,27 @@ def test_an_average_of_weights_survives_kills(tmp_path: Path) -> None:
     assert training.hashes() == left_alone.hashes()
 
 
+def test_a_start_that_is_evaluated_and_patience_survive_kills(tmp_path: Path) -> None:
+    patient = {
+        **NOISY,
+        "epochs": 12,
+        # So small a learning rate changes no prediction: nothing is better than the start, and training ends early.
+        "learning_rate": 1e-9,
+        "overrides": {**NOISY["overrides"], "runner.evaluate_first": True, "runner.patience": 3},
+    }
+    left_alone = Training(tmp_path / "alone", patient)
+    assert left_alone.finish()[0] == 0
+    log = (left_alone.folder / "train_log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log[1:]] == ["0", "1", "2", "3"]
+    assert log[1].endswith(",1") and all(line.endswith(",0") for line in log[2:])
+    training = Training(tmp_path / "killed", patient)
+    for fault in ("before:best.pth:1", "after:best.pth:1", "after:train_log.csv:1", "before:state_:2"):
+        assert training.finish(fault)[0] != 0, fault
+    assert training.finish()[0] == 0
+    assert training.hashes() == left_alone.hashes()
+    assert (training.folder / "train_log.csv").read_text().splitlines()[-1].startswith("3,")
+
+
 def test_a_kill_costs_at_most_the_set_interval(tmp_path: Path) -> None:
     interval = 1.5
     sparse = {**NOISY, "epochs": 60, "overrides": {**NOISY["overrides"], "runner.checkpoint_minutes": interval / 60}}

@@ -84,7 +84,11 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
         ([("# slurm_account: my_lab", "slurm_account: theirs")], "you have no account theirs", "lab"),
         ([("cpus_per_gpu: 8", "cpus_per_gpu: 200")], "200 cores", "cpus_per_gpu"),
         ([("mem_mb: 32000", "mem_mb: 300000")], "300,000 MB", "mem_mb"),
-        ([("runtime: 720", "runtime: attempt * 2000")], "attempt 1 of the training of mobilenet-v2 asks for 2040 min", "lower"),
+        (
+            [("runtime: 720", "runtime: attempt * 2000")],
+            "attempt 1 of the training of mobilenet-v2 asks for 2040 min",
+            "lower",
+        ),
         ([("runtime: 720", "runtime: attempts * 720")], "does not take this profile", "correct"),
         ([("mem_mb: 4000", "mem_mb: 4000\n  gpu_model: rtx3090")], "gpu_model in default-resources", "set-resources"),
         ([("mem_mb: 4000", "mem_mb: 4000\n  slurm_extra: --time=1")], "does not take this profile", "correct"),

@@ -13,7 +13,7 @@ from scripts.console import UserError
 from scripts.settings import Experiment
 from scripts.train import model_zoo
 from scripts.train.config_file import read_config, render, write_config
-from scripts.train.patch_config import build_config, training_command
+from scripts.train.patch_config import FAST_LEARNING_RATE, FAST_LEAST_CROP, build_config, training_command
 
 FRUIT30 = [f"水果{i}" for i in range(30)]
 
@@ -31,6 +31,25 @@ def tutorial_config() -> dict[str, Any]:
         seed=3,
         device="cpu",
     )
+
+
+def test_the_fast_recipe_starts_from_a_warm_start_and_is_gentle() -> None:
+    base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
+    files = {"images": "images", "splits": "splits", "checkpoint": "x.pth", "start": "run/init.pth"}
+    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", **files}
+    experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="fast")
+    config = build_config(base, experiment, **given)
+    assert config["load_from"] == "run/init.pth"
+    assert config["model"]["backbone"]["norm_eval"] is True
+    crop = config["data"]["train"]["pipeline"][1]
+    assert crop["type"] == "RandomResizedCrop" and crop["scale"] == (FAST_LEAST_CROP, 1.0)
+    assert config["lr_config"]["policy"] == "CosineAnnealing" and config["lr_config"]["warmup_iters"] == 5
+    assert config["runner"]["evaluate_first"] is True and config["runner"]["patience"] > 0
+    assert config["optimizer"]["lr"] == FAST_LEARNING_RATE
+    mine = experiment.model_copy(update={"epochs": 2, "batch_size": 16, "overrides": {"runner.patience": 0}})
+    config = build_config(base, mine, **given)
+    assert (config["runner"]["max_epochs"], config["data"]["samples_per_gpu"]) == (2, 16)
+    assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, FAST_LEARNING_RATE / 2)
 
 
 def test_the_tutorial_recipe_has_every_value_of_the_published_tutorial() -> None:

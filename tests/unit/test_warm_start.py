@@ -11,7 +11,15 @@ from mmcv import Config
 
 from scripts.train import model_zoo
 from scripts.train.config_patches import nodes
-from scripts.train.warm_start import PENALTIES, ScoresElsewhereError, build_pretrained, extract, fit_probe, last_layer
+from scripts.train.warm_start import (
+    PENALTIES,
+    ScoresElsewhereError,
+    build_pretrained,
+    condition,
+    extract,
+    fit_probe,
+    last_layer,
+)
 
 SMALL = {
     "type": "ImageClassifier",
@@ -22,16 +30,16 @@ SMALL = {
 
 
 def clouds(per_class: int, seed: int, distance: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return features and labels of three clouds of points, on scales that differ by a million."""
+    """Return features and labels of three clouds of points; one feature says nothing, one is always the same."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(3).repeat_interleave(per_class)
     features = torch.randn(len(labels), 8, generator=generator, dtype=torch.float64)
     features[torch.arange(len(labels)), labels] += distance
-    scale = torch.tensor([1e3, 1.0, 1e-3, 1.0, 1.0, 1.0, 1.0, 0.0], dtype=torch.float64)
-    return features * scale + 5.0, labels
+    scale = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1e-6, 0.0], dtype=torch.float64)
+    return 0.01 * features * scale + 5.0, labels
 
 
-def test_the_probe_separates_what_is_separable_whatever_the_scale_of_the_features() -> None:
+def test_the_probe_separates_what_is_separable_whatever_the_unit_of_the_features() -> None:
     (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
     probe = fit_probe(train, labels, val, val_labels, 3)
     scores = val @ probe.weight.T + probe.bias  # on the features as they are
@@ -39,6 +47,12 @@ def test_the_probe_separates_what_is_separable_whatever_the_scale_of_the_feature
     assert accuracy == probe.accuracy > 0.93
     assert probe.penalty in PENALTIES
     assert torch.nn.functional.cross_entropy(scores, val_labels).item() == pytest.approx(probe.loss)
+
+
+def test_a_feature_that_hardly_varies_gets_no_large_weight() -> None:
+    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
+    weight = fit_probe(train, labels, val, val_labels, 3).weight
+    assert weight[:, 6:].abs().max() < 1e-3 * weight[:, :3].abs().max()
 
 
 def test_noise_asks_for_more_regularisation_than_signal() -> None:
@@ -64,6 +78,26 @@ def test_the_features_are_what_the_head_is_given() -> None:
     assert features.shape == (5, 1280) and features.dtype == torch.float64
     with torch.no_grad():
         torch.testing.assert_close(features.float(), model.extract_feat(images)[-1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mobilenet-v2_8xb32_in1k", "resnet18_8xb32_in1k", "mobilenet-v3-small_8xb32_in1k"])
+def test_conditioning_changes_the_numbers_and_not_the_function(name: str) -> None:
+    base = Config.fromfile(str(model_zoo.config_path(name))).model
+    base.pretrained = None
+    torch.manual_seed(0)
+    model = build_classifier(base).eval()
+    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    with torch.no_grad():
+        for layer in norms:
+            layer.running_var.uniform_(0.01, 4.0)
+            layer.running_mean.normal_()
+            layer.weight.uniform_(0.5, 1.5)
+        images = torch.randn(2, 3, 64, 64)
+        before = model(img=images, return_loss=False, post_process=False, softmax=False)
+        assert condition(model, images) == len(norms)
+        after = model(img=images, return_loss=False, post_process=False, softmax=False)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4 * before.abs().max().item())
+    assert all(torch.allclose(layer.running_var + layer.eps, torch.ones(())) for layer in norms)
 
 
 def test_weights_that_fit_are_loaded_and_the_others_are_the_seeds() -> None:
