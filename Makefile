@@ -13,6 +13,7 @@ endif
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
+override PROFILE := $(if $(wildcard profiles/$(PROFILE)/.),profiles/$(PROFILE),$(PROFILE))
 PYTHON ?=
 export PYTHON CONFIG RUN IMAGES OUT ARCHIVE
 

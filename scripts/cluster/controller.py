@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import shutil
+import socket
 import sys
 import threading
 import time
@@ -75,11 +76,11 @@ class Controller:
             return None
 
     def is_alive(self) -> bool:
-        """Tell whether the controller runs: here by its process, elsewhere by its heartbeat."""
+        """Tell whether the controller runs: here by its process, elsewhere by its Slurm job and its heartbeat."""
         record = self.record()
         if record is None:
             return False
-        return record.holder.is_alive_here() or (not record.holder.is_dead_here() and self._age() < EXPIRY_SECONDS)
+        return record.holder.is_alive_here() or (not is_surely_dead(record.holder) and self._age() < EXPIRY_SECONDS)
 
     def take(self, slurm: bool) -> None:
         """Make this process the controller, and keep its heartbeat going until :meth:`release` or its end."""
@@ -113,6 +114,25 @@ class Controller:
             probe.unlink(missing_ok=True)
 
 
+def is_surely_dead(holder: Holder, environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a holder has ended for certain: a process of this machine, or one in a Slurm job that is over.
+
+    One on another machine whose heartbeat is merely silent is not: the network may be what is silent.
+    """
+    if holder.is_dead_here():
+        return True
+    if not holder.job or holder.is_alive_here() or not slurm.is_here():
+        return False
+    if holder.job == environment.get("SLURM_JOB_ID"):
+        return holder.host != socket.gethostname()  # this job, before it was queued again
+    try:
+        found = slurm.job(holder.job)
+    except UserError as error:
+        logger.debug("Slurm does not say whether job %s is over: %s", holder.job, error)
+        return False
+    return found is None or found.has_ended
+
+
 def will_run(arguments: Sequence[str], dryrun: bool) -> bool:
     """Tell whether Snakemake, called with *arguments*, is about to run jobs."""
     return not dryrun and not IDLE_OPTIONS.intersection(word.split("=")[0] for word in arguments)
@@ -137,7 +157,7 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
     if record is not None and record.slurm:
         settle_orphans(environment, record.holder)
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
-        if record is not None and record.holder.is_dead_here():
+        if record is not None and is_surely_dead(record.holder):
             _say(f"the snakemake that locked this folder ({record.holder}) was killed: unlocking, as --unlock does")
             shutil.rmtree(LOCKS)
         else:

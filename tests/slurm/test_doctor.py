@@ -56,12 +56,12 @@ def test_the_generic_profile_fits_this_cluster_and_nothing_is_submitted(cluster:
 
 def test_each_attempt_of_a_job_is_looked_at(cluster: Cluster, tmp_path: Path) -> None:
     """The second attempt's limit is twice the first's: Slurm would take the job, and let it wait for ever."""
-    folder = edited("slurm", tmp_path, ("runtime: 720", "runtime: attempt * 1300"))
+    folder = edited("slurm", tmp_path, ("runtime: 660", "runtime: attempt * 1300"))
     [note] = check_profile(folder, DEMO, home_is_small=False).problems
     assert not note.fatal and "attempt 2" in note.what and "for ever" in note.remedy
     with_cap = tmp_path / "capped"
     with_cap.mkdir()
-    folder = edited("slurm", with_cap, ("runtime: 720", "runtime: min(attempt * 720, 1200)"))
+    folder = edited("slurm", with_cap, ("runtime: 660", "runtime: min(attempt * 720, 1200)"))
     assert check_profile(folder, DEMO, home_is_small=False).problems == []
 
 
@@ -85,11 +85,11 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
         ([("cpus_per_gpu: 8", "cpus_per_gpu: 200")], "200 cores", "cpus_per_gpu"),
         ([("mem_mb: 32000", "mem_mb: 300000")], "300,000 MB", "mem_mb"),
         (
-            [("runtime: 720", "runtime: attempt * 2000")],
+            [("runtime: 660", "runtime: attempt * 2000")],
             "attempt 1 of the training of mobilenet-v2 asks for 2040 min",
             "lower",
         ),
-        ([("runtime: 720", "runtime: attempts * 720")], "does not take this profile", "correct"),
+        ([("runtime: 660", "runtime: attempts * 720")], "does not take this profile", "correct"),
         ([("mem_mb: 4000", "mem_mb: 4000\n  gpu_model: rtx3090")], "gpu_model in default-resources", "set-resources"),
         ([("mem_mb: 4000", "mem_mb: 4000\n  slurm_extra: --time=1")], "does not take this profile", "correct"),
         ([("jobs: 8", "job: 8")], "Snakemake has no such option", "option"),
@@ -135,3 +135,24 @@ def test_the_cards_of_one_run_are_asked_for_on_one_node_with_cores_for_each(clus
     run = next(one for one in rehearse(folder, load_settings(config, [DEMO])) if one.experiment)
     assert {"--nodes=1", "--gpus=2", "--cpus-per-gpu=8"} <= set(run.words)
     assert (run.gpus, run.cores) == (2, 16)
+
+
+@pytest.mark.parametrize("cards", [1, 4])
+def test_slurm_takes_the_script_for_one_allocation(cluster: Cluster, cards: int) -> None:
+    words = ["--test-only", "--partition=gpu", "--account=lab", f"--gpus={cards}", "profiles/slurm/run.sbatch"]
+    result = subprocess.run(["sbatch", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_partition_for_the_data_job_alone(cluster: Cluster, tmp_path: Path) -> None:
+    folder = edited(
+        "slurm",
+        tmp_path,
+        ("# slurm_partition: gpu", "slurm_partition: gpu"),
+        ("# slurm_partition: cpu", "slurm_partition: cpu"),
+        ("# slurm_partition: cpu", "slurm_partition: cpu"),
+    )
+    assert [str(one) for one in check_profile(folder, DEMO, home_is_small=False).problems] == []
+    submissions = rehearse(folder, load_settings(read_file(DEMO), [DEMO]))
+    asked = {(one.experiment, one.option("-p")) for one in submissions}
+    assert asked == {("", "cpu"), ("mobilenet-v2", "gpu")}

@@ -184,7 +184,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_job(
     checkout.edit(
         "profiles/slurm/profile.yaml",
         ("runtime: 10", "runtime: 0"),
-        ("runtime: 720", "runtime: 2"),
+        ("runtime: 660", "runtime: 2"),
         ("retries: 3", "retries: 12"),
     )
     status, output = checkout.run(*WORDS, seconds=1000)
@@ -206,7 +206,7 @@ def test_a_preempted_job_goes_on_when_slurm_starts_it_again(
     checkout.edit(
         "profiles/slurm/profile.yaml",
         ("slurm_partition: gpu", "slurm_partition: low"),
-        ("runtime: 720", "runtime: 20"),
+        ("runtime: 660", "runtime: 20"),
     )
     controller = checkout.start(*WORDS)
     job = training_job(cluster, checkout)

@@ -63,10 +63,10 @@ def test_a_killed_controller_leaves_a_lock_that_is_taken_away(
     assert f"process {other.pid} on" in capsys.readouterr().err
 
 
-def on_another_machine(age: float) -> None:
+def on_another_machine(age: float, job: str | None = None) -> None:
     Controller().take(slurm=False)
     content = json.loads(RECORD.read_text())
-    content["holder"]["host"] = "login02"
+    content["holder"] |= {"host": "login02", "job": job}
     RECORD.write_text(json.dumps(content))
     os.utime(RECORD, (time.time() - age, time.time() - age))
 
@@ -88,6 +88,39 @@ def test_the_lock_of_a_silent_controller_elsewhere_is_left_to_the_user(
     clear_the_way({})
     assert LOCKS.exists()
     assert "unlock it: snakemake --unlock --configfile configs/mine.yaml" in capsys.readouterr().err
+
+
+def test_a_slurm_job_that_is_over_tells_that_its_controller_is_dead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(module.slurm, "is_here", lambda: True)
+    monkeypatch.setattr(module.slurm, "job", lambda job_id: None)
+    on_another_machine(age=0, job="123")
+    lock()
+    clear_the_way({})
+    assert not LOCKS.exists() and "Slurm job 123) was killed: unlocking" in capsys.readouterr().err
+
+
+def test_where_slurm_says_nothing_the_heartbeat_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(job_id: str) -> None:
+        raise UserError("squeue: timed out")
+
+    monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(module.slurm, "is_here", lambda: True)
+    monkeypatch.setattr(module.slurm, "job", silent)
+    on_another_machine(age=0, job="123")
+    with pytest.raises(UserError, match="on login02, Slurm job 123"):
+        clear_the_way({})
+
+
+def test_a_job_that_was_queued_again_knows_its_own_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(module.slurm, "is_here", lambda: True)
+    on_another_machine(age=0, job="123")
+    record = Controller().record()
+    assert record is not None
+    assert module.is_surely_dead(record.holder, {"SLURM_JOB_ID": "123"})
 
 
 def test_nothing_there_is_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> None:
