@@ -25,6 +25,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.cards_folder = self.folder / "cards"
+        self._started: list[subprocess.Popen[str]] = []
         self.cards_folder.mkdir(parents=True)
         (self.folder / "home").mkdir()
         listed = subprocess.run(
@@ -67,10 +68,19 @@ class Checkout:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start a command in the folder, in a process group of its own; stdout and stderr come together."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             words, cwd=self.folder, env=self.environment(), text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """End what was started and still runs, as after a test that was interrupted."""
+        for process in self._started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
 
     def run(self, *words: str, seconds: float = 400) -> tuple[int, str]:
         """Run a command to its end; return its exit status and what it said."""

@@ -61,6 +61,7 @@ def checkout(cluster: Cluster, source: dict[str, Any], tmp_path: Path) -> Iterat
     checkout.edit("profiles/slurm/site.yaml", ("device: cuda", "device: cuda\ncpu_jobs: false"))
     checkout.write_settings("long.yaml", source)
     yield checkout
+    checkout.end()
     for row in cluster.jobs():
         if row["WorkDir"] == str(checkout.folder) and not row["End"]:
             subprocess.run(["scancel", row["JobIDRaw"]], check=False)
