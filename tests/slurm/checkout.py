@@ -56,7 +56,9 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         """Return the environment of a login shell in which .venv is activated."""
         environment = clean_environment()
-        for name in [name for name in environment if name.startswith(("MIMFLOW_", "SNAKEMAKE_", "PYTEST_"))]:
+        # MAKEFLAGS too: a `make` around the tests would hand its ARGS to each `make` in them.
+        foreign = ("MIMFLOW_", "SNAKEMAKE_", "PYTEST_", "MAKE", "MFLAGS")
+        for name in [name for name in environment if name.startswith(foreign)]:
             del environment[name]
         return environment | {
             "PATH": f"{self.folder}/.venv/bin:{environment['PATH']}",
