@@ -56,8 +56,8 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         """Return the environment of a login shell in which .venv is activated."""
         environment = clean_environment()
-        # MAKEFLAGS too: a `make` around the tests would hand its ARGS to each `make` in them.
-        foreign = ("MIMFLOW_", "SNAKEMAKE_", "PYTEST_", "MAKE", "MFLAGS")
+        # A `make` around the tests would hand its ARGS to each `make` in them, in two ways.
+        foreign = ("MIMFLOW_", "SNAKEMAKE_", "PYTEST_", "MAKE", "MFLAGS", "ARGS")
         for name in [name for name in environment if name.startswith(foreign)]:
             del environment[name]
         return environment | {
