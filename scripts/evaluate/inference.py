@@ -180,6 +180,11 @@ def image_batches(
     )
 
 
+def unreadable(image: Path, reason: str) -> UserError:
+    """Return the error for an image without which a step cannot go on."""
+    return UserError(f"{image}: {reason}; repair it or leave it out of the data")
+
+
 def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int, device: str) -> Iterator[Batch]:
     """Yield the predictions for *dataset* (one of mmcls's, in test mode) in its order, batch by batch.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from scripts.console import UserError, run_cli
 from scripts.data.scratch import staged
-from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint
+from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint, unreadable
 from scripts.evaluate.predictions import write_predictions
 from scripts.files import read_lines
 from scripts.sites import current_site
@@ -87,8 +87,7 @@ def predict(args: argparse.Namespace, images: Path) -> None:
     def rows() -> Iterator[tuple[str, int, np.ndarray]]:
         for batch in iterate(model, dataset, args.batch_size, args.workers, device):
             for index, reason in batch.failures:
-                image = args.images / _name(dataset, index)
-                raise UserError(f"{image}: {reason}; repair it or leave it out of the data")
+                raise unreadable(args.images / _name(dataset, index), reason)
             if batch.probabilities.shape[1] != len(classes):
                 outputs = batch.probabilities.shape[1]
                 raise UserError(f"{args.config}: the model knows {outputs} classes, {args.classes} has {len(classes)}")

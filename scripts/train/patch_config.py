@@ -46,7 +46,6 @@ def build_config(
     images: str,
     splits: str,
     checkpoint: str | None,
-    start: str | None = None,
     seed: int,
     device: str,
 ) -> patches.Config:
@@ -59,8 +58,7 @@ def build_config(
     classes : class names in label order.
     n_train : training images; their number gives the steps of an epoch.
     images, splits : folders, relative to the repository root.
-    checkpoint : pretrained weights, or None to train from scratch.
-    start : weights that training itself starts from, where a warm start makes them from those.
+    checkpoint : weights that training starts from (of a warm start: what it made), or None to train from scratch.
     seed : the run's seed.
     device : ``cpu`` or ``cuda``, resolved.
 
@@ -124,7 +122,7 @@ def build_config(
         evaluation={"interval": 1, "metric": "accuracy", "metric_options": {"topk": patches.top_k(len(classes))}},
         checkpoint_config={"interval": 5},
         log_config={"interval": 10, "hooks": [{"type": "TextLoggerHook"}]},
-        load_from=start or checkpoint,
+        load_from=checkpoint,
         resume_from=None,
         workflow=[("train", 1)],
         seed=seed,
@@ -286,6 +284,7 @@ def patch(args: argparse.Namespace) -> None:
     experiment = Experiment.model_validate(json.loads(args.experiment))
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
     device = resolve_device(experiment.device)
+    start = args.output.parent / "init.pth" if experiment.recipe == "fast" else args.checkpoint
     config = build_config(
         base,
         experiment,
@@ -293,8 +292,7 @@ def patch(args: argparse.Namespace) -> None:
         n_train=len(read_lines(args.splits / "train.txt")),
         images=str(args.images),
         splits=str(args.splits),
-        checkpoint=str(args.checkpoint) if args.checkpoint else None,
-        start=str(args.output.parent / "init.pth") if experiment.recipe == "fast" else None,
+        checkpoint=str(start) if start else None,
         seed=args.seed,
         device=device,
     )

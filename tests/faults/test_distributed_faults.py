@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from pair import PAIR, processes_of, ranks_of, wait_until_none_is_left
-from training import Training
+from training import Training, assert_a_kill_changes_nothing
 
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
 
@@ -97,17 +97,7 @@ def test_each_process_goes_on_with_its_own_statistics(tmp_path: Path, reference:
 
 def test_three_processes_go_on_to_the_same_weights(tmp_path: Path) -> None:
     """Two numbers have one sum; of three it depends on the order, which must be the same in the first step after."""
-    three = {**PAIR, "gpus": 3, "epochs": 2}
-    alone = Training(tmp_path / "alone", three)
-    status, output = alone.finish()
-    assert status == 0, output
-    killed = Training(tmp_path / "killed", three)
-    process = killed.start()
-    assert killed.wait_for_state(process, 1) > 1
-    killed.kill_group(process)
-    status, output = killed.finish()
-    assert status == 0, output
-    assert killed.hashes() == alone.hashes()
+    assert_a_kill_changes_nothing(tmp_path, {**PAIR, "gpus": 3, "epochs": 2}, beyond=1)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

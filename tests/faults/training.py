@@ -45,6 +45,21 @@ def make_data(folder: Path, order: int = 1) -> None:
     (folder / "classes.txt").write_text("".join(f"class {label}\n" for label in range(3)))
 
 
+def assert_a_kill_changes_nothing(folder: Path, experiment: dict[str, Any], beyond: int) -> Training:
+    """Kill a run after the state of iteration *beyond*, finish it, hold it against one left alone; return it."""
+    alone = Training(folder / "alone", experiment)
+    status, output = alone.finish()
+    assert status == 0, output
+    killed = Training(folder / "killed", experiment)
+    process = killed.start()
+    assert killed.wait_for_state(process, beyond) > beyond
+    killed.kill_group(process)
+    status, output = killed.finish()
+    assert status == 0, output
+    assert killed.hashes() == alone.hashes()
+    return killed
+
+
 class Training:
     """train_model on the data in *folder*, with its work_dir and products there too."""
 

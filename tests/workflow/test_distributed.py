@@ -19,7 +19,7 @@ from mmcls.datasets import build_dataset
 from mmcls.models import build_classifier
 from mmcv import ConfigDict
 from pair import PAIR, run_command
-from training import Training
+from training import Training, assert_a_kill_changes_nothing
 
 from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.train.config_file import read_config
@@ -141,15 +141,5 @@ def test_two_nodes_of_one_process_give_the_weights_of_one_node_of_two(pair: Trai
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_train_and_go_on_to_the_same_weights(tmp_path: Path) -> None:
     """NCCL in place of gloo; everything else is the code of the tests above."""
-    on_gpus = {**PAIR, "device": "cuda"}
-    alone = Training(tmp_path / "alone", on_gpus)
-    status, output = alone.finish()
-    assert status == 0, output
-    killed = Training(tmp_path / "killed", on_gpus)
-    process = killed.start()
-    assert killed.wait_for_state(process, 2) > 2
-    killed.kill_group(process)
-    status, output = killed.finish()
-    assert status == 0, output
-    assert killed.hashes() == alone.hashes()
+    killed = assert_a_kill_changes_nothing(tmp_path, {**PAIR, "device": "cuda"}, beyond=2)
     assert json.loads(next(killed.work_dir.glob("*/progress.json")).read_text())["epochs_done"] == PAIR["epochs"]
