@@ -22,6 +22,7 @@ shell.prefix(layout.shell_prefix())
 wildcard_constraints:
     experiment="|".join(map(re.escape, layout.experiments)),
     seed="[0-9]+",
+    edge="[0-9]+",
     checkpoint="[A-Za-z0-9._-]+",
 
 
@@ -102,6 +103,26 @@ rule split_dataset:
         " --log {log:q}"
 
 
+rule pack_images:
+    input:
+        images=rules.unpack_archive.output,
+        splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],
+    output:
+        directory(layout.packed),
+    log:
+        f"{layout.logs}/pack_images_{{edge}}.log",
+    group:
+        layout.data_group
+    threads: 2
+    resources:
+        gpu=layout.data_gpus,
+    message:
+        "decoding the images once, {wildcards.edge} pixels the shorter side"
+    shell:
+        "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --edge {wildcards.edge}"
+        " --threads {threads} --output {output:q} --log {log:q}"
+
+
 # --- model ------------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +160,7 @@ rule patch_config:
     params:
         experiment=layout.experiment_json,
         checkpoint=layout.checkpoint_option,
+        packed=layout.packed_option,
         images=f"{layout.dataset}/images",
         splits=subpath(input.train, parent=True),
     message:
@@ -147,13 +169,14 @@ rule patch_config:
         "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
         " --seed {wildcards.seed}"
         " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
-        " --output {output:q} --log {log:q}"
+        " {params.packed} --output {output:q} --log {log:q}"
 
 
 rule warm_start:
     input:
         config=rules.patch_config.output,
         checkpoint=layout.checkpoint_of,
+        packed=layout.pack_of,
         train=rules.split_dataset.output.train,
         val=rules.split_dataset.output.val,
         classes=rules.split_dataset.output.classes,
@@ -167,13 +190,11 @@ rule warm_start:
     resources:
         gpu=layout.gpus,
         nodes=1,
-    params:
-        images=f"{layout.dataset}/images",
     message:
         "fitting the head of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
         "python -m scripts.train.warm_start --config {input.config:q} --checkpoint {input.checkpoint:q}"
-        " --images {params.images:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
+        " --packed {input.packed:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
         " --output {output:q} --cards {resources.gpu} --log {log:q}"
 
 
@@ -181,6 +202,7 @@ rule train_model:
     input:
         config=rules.patch_config.output,
         splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],
+        packed=layout.pack_of,
         checkpoint=layout.start_of,
     output:
         best=f"{layout.run}/best.pth",

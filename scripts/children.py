@@ -16,6 +16,8 @@ PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
 END_VARIABLE = "MIMFLOW_END_TIME"
 #: Environment variable with a copy of the images on a faster disk.
 IMAGES_VARIABLE = "MIMFLOW_IMAGES"
+#: Environment variable with a copy of the packed images on a faster disk.
+PACKED_VARIABLE = "MIMFLOW_PACKED"
 
 
 @contextmanager

@@ -23,7 +23,8 @@ from scripts.sites import enter_site, module_prefix
 class Layout:
     """The files of one configuration below results/.
 
-    ``run`` and ``checkpoint`` are Snakemake patterns: they hold the wildcards {experiment}, {seed} and {checkpoint}.
+    ``run``, ``packed`` and ``checkpoint`` are Snakemake patterns: they hold the wildcards {experiment} and {seed},
+    {edge} and {checkpoint}.
     """
 
     def __init__(self, settings: Settings, site: Site | None = None) -> None:
@@ -38,6 +39,7 @@ class Layout:
         # must carry what keeps it apart.
         self.data_group = f"data_{name}"
         self.run_group = f"run_{name}_{{experiment}}_{{seed}}"
+        self.packed = f"{self.dataset}/packed/{{edge}}"
         self.checkpoint = "results/checkpoints/{checkpoint}.pth"
         self.logs = f"logs/{name}"
         self.experiments = list(settings.experiments)
@@ -113,9 +115,18 @@ class Layout:
         name = self.experiment(wildcards).checkpoint_name()
         return [self.checkpoint.format(checkpoint=name)] if name else []
 
+    def pack_of(self, wildcards: Any) -> list[str]:
+        """Return the folder of packed images that a run trains on; none where it reads the files."""
+        edge = self.experiment(wildcards).packed_edge()
+        return [self.packed.format(edge=edge)] if edge else []
+
+    def packed_option(self, wildcards: Any) -> str:
+        """Return the same as an option for a shell line."""
+        return "".join(f"--packed {shlex.quote(path)}" for path in self.pack_of(wildcards))
+
     def start_of(self, wildcards: Any) -> list[str]:
         """Return the weights that training itself starts from: a warm start's, or those of checkpoint_of."""
-        if self.experiment(wildcards).recipe == "fast":
+        if self.experiment(wildcards).chosen_recipe() == "fast":
             return [f"{self.run}/init.pth".format(experiment=wildcards.experiment, seed=wildcards.seed)]
         return self.checkpoint_of(wildcards)
 

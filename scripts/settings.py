@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from scripts.console import UserError, one_line, run_cli
-from scripts.train import model_zoo
+from scripts.train import fast_recipe, model_zoo
 
 #: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
 RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
@@ -197,24 +197,31 @@ class Experiment(Section):
     checkpoint: CheckpointChoice = Field(
         "zoo", description="`zoo` (the base config's own weights), `none` (from scratch), or where to get it."
     )
-    recipe: Literal["tutorial", "fast"] = Field(
-        "tutorial",
-        description="`tutorial`: the published tutorial's values for MobileNetV2; for another base its own pipeline, "
-        "optimizer and linearly scaled learning rate. `fast` (new, still to be tuned): a head fitted to the pretrained "
-        "features, then gentle fine-tuning, of which nothing is kept that is worse on val.",
+    recipe: Literal["auto", "tutorial", "fast"] = Field(
+        "auto",
+        description="`auto`: fast where there are pretrained weights, tutorial from scratch. `tutorial`: the published "
+        "tutorial's values for MobileNetV2; for another base its own pipeline, optimizer and linearly scaled learning "
+        "rate. `fast`: a head fitted to the pretrained features, then fine-tuning, of which nothing is kept that is "
+        "worse on val (docs/fast.md).",
     )
-    epochs: PositiveInt | Auto = Field("auto", description="`auto`: the recipe's (tutorial: 5).")
+    epochs: PositiveInt | Auto = Field("auto", description="`auto`: the recipe's (tutorial: 5, fast: 8).")
     batch_size: PositiveInt | Auto = Field(
-        "auto", description="Images a step, on each of the `gpus`. `auto`: the recipe's (tutorial: 32)."
+        "auto", description="Images a step, on each of the `gpus`. `auto`: the recipe's, 32."
     )
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
-        "auto", description="`auto`: the recipe's, or the base config's scaled linearly by the effective batch."
+        "auto",
+        description="`auto`: the recipe's for the base (fast), or the base config's (tutorial), scaled linearly by the "
+        "effective batch.",
     )
     image_size: Annotated[StrictInt, Field(ge=16, le=2048)] | Auto = Field(
-        "auto", description="Pixels a side that the network sees. `auto`: the base config's."
+        "auto",
+        description="Pixels a side that the network sees. `auto`: the base config's (tutorial); 160, and the size of "
+        "their weights for families that fit one size only, as transformers (fast).",
     )
     amp: StrictBool | Auto = Field(
-        "auto", description="Mixed precision on a GPU. `auto`: as the base config has it; never on a CPU."
+        "auto",
+        description="Mixed precision on a GPU. `auto`: yes (fast), as the base config has it (tutorial); never on a "
+        "CPU.",
     )
     gpus: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
         1,
@@ -248,7 +255,7 @@ class Experiment(Section):
     def _decidable(self) -> Experiment:
         if (
             self.learning_rate == "auto"
-            and self.recipe == "tutorial"
+            and self.chosen_recipe() == "tutorial"
             and model_zoo.base_batch_size(self.base_config) is None
         ):
             raise ValueError(
@@ -259,11 +266,28 @@ class Experiment(Section):
             self.checkpoint_name()
         except UserError as error:
             raise ValueError(str(error).removeprefix("base_config ")) from None
-        if self.recipe == "fast" and self.checkpoint_name() is None:
+        if self.chosen_recipe() == "fast" and self.checkpoint_name() is None:
             raise ValueError("recipe: fast starts from pretrained weights: set a checkpoint, or recipe: tutorial")
         if self.amp is True and self.device == "cpu":
             raise ValueError("amp: true needs a GPU, but device is cpu: remove one of them")
         return self
+
+    def chosen_recipe(self) -> str:
+        """Return ``fast`` or ``tutorial``."""
+        if self.recipe == "auto":
+            return "tutorial" if self.checkpoint == "none" else "fast"
+        return self.recipe
+
+    def size_seen(self) -> int | None:
+        """Return the pixels a side that the network sees; None: the base config's."""
+        if self.image_size != "auto":
+            return self.image_size
+        return fast_recipe.image_size(self.base_config) if self.chosen_recipe() == "fast" else None
+
+    def packed_edge(self) -> int | None:
+        """Return the pixels of the shorter side of the packed images; None where training reads the files."""
+        size = self.size_seen()
+        return fast_recipe.packed_edge(size) if self.chosen_recipe() == "fast" and size else None
 
     def checkpoint_request(self) -> dict[str, Any] | None:
         """Return what fetch_checkpoint takes, or None to train from scratch."""

@@ -41,9 +41,23 @@ def staged(images: Path, splits: Sequence[Path], site: Site) -> Iterator[Path]:
     splits : annotation files, ``path label`` lines.
     site : says where scratch is; without any, nothing is copied.
     """
-    folder = _stage(images, splits, site) if site.scratch else None
+    names = {line.rpartition(" ")[0] for split in splits for line in read_lines(split)}
+    with _staged_files(images, sorted(names), site) as folder:
+        yield folder
+
+
+@contextmanager
+def staged_pack(packed: Path, site: Site) -> Iterator[Path]:
+    """Yield the folder to read packed images from: a copy in the site's scratch, as of :func:`staged`, or *packed*."""
+    with _staged_files(packed, sorted(path.name for path in packed.iterdir()), site) as folder:
+        yield folder
+
+
+@contextmanager
+def _staged_files(root: Path, names: Sequence[str], site: Site) -> Iterator[Path]:
+    folder = _stage(root, names, site) if site.scratch else None
     try:
-        yield folder.path if folder else images
+        yield folder.path if folder else root
     finally:
         if folder:
             folder.remove()
@@ -62,9 +76,8 @@ class _Folder:
         os.close(self._lock)
 
 
-def _stage(images: Path, splits: Sequence[Path], site: Site) -> _Folder | None:
-    names = sorted({line.rpartition(" ")[0] for split in splits for line in read_lines(split)})
-    size = sum((images / name).stat().st_size for name in names)
+def _stage(root: Path, names: Sequence[str], site: Site) -> _Folder | None:
+    size = sum((root / name).stat().st_size for name in names)
     place = _place_with_room(site, size)
     if place is None:
         return None
@@ -73,17 +86,19 @@ def _stage(images: Path, splits: Sequence[Path], site: Site) -> _Folder | None:
     began = time.monotonic()
     try:
         with ThreadPoolExecutor(COPIES_AT_A_TIME) as pool:
-            list(pool.map(lambda name: _copy(images / name, folder.path / name), names))
+            list(pool.map(lambda name: _copy(root / name, folder.path / name), names))
     except OSError as error:
         folder.remove()
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        logger.warning("%s filled up meanwhile (%s): reading the images from %s", place, error.strerror, images)
+        logger.warning("%s filled up meanwhile (%s): reading the images from %s", place, error.strerror, root)
         return None
     except BaseException:
         folder.remove()
         raise
-    logger.info("%d images, %.1f MB, copied to %s in %.1f s", len(names), size / 1e6, place, time.monotonic() - began)
+    logger.info(
+        "%d files of images, %.1f MB, copied to %s in %.1f s", len(names), size / 1e6, place, time.monotonic() - began
+    )
     return folder
 
 

@@ -27,6 +27,7 @@ from scripts.children import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
 from scripts.console import UserError, describe_os_error
 from scripts.files import atomic_path, write_text
 from scripts.mmcls_plugins import checkpoints, processes
+from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
 from scripts.mmcls_plugins.sampler import EpochSampler
 
@@ -79,6 +80,8 @@ class ReproducibleRunner(EpochBasedRunner):
     gpus : processes that train together; the number determines the result, so another one is refused.
     evaluate_first : evaluate the weights that training starts from, as epoch 0: best.pth is never worse on val.
     patience : epochs without a better val accuracy after which training ends; 0: it never ends before max_epochs.
+    channels_last : keep weights and images in this memory format.
+    normalize : arguments of a :class:`Normalizer`, for images that come as bytes.
     """
 
     def __init__(
@@ -92,6 +95,8 @@ class ReproducibleRunner(EpochBasedRunner):
         gpus: int = 1,
         evaluate_first: bool = False,
         patience: int = 0,
+        channels_last: bool = False,
+        normalize: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -112,6 +117,10 @@ class ReproducibleRunner(EpochBasedRunner):
         actual = next(self.model.parameters()).device.type
         if actual != device:
             self._fail(f"this config is for device {device}, but it would train on {actual}: `make doctor` says why")
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self._device = torch.device("cuda", torch.cuda.current_device()) if device == "cuda" else torch.device("cpu")
+        self._normalizer = Normalizer(**normalize).to(self._device) if normalize else None
         self.seed = int((self.meta or {}).get("seed") or 0)
         self.states = checkpoints.StateStore(self.folder / "states", keep_states)
         self.checkpoint_seconds = 60 * checkpoint_minutes
@@ -228,6 +237,7 @@ class ReproducibleRunner(EpochBasedRunner):
         with _signals_held_back():
             batches = iter(data_loader) if done < len(data_loader) else ()
         for data_batch in batches:
+            data_batch = self._normalized(data_batch)
             self.data_batch = data_batch
             self.call_hook("before_train_iter")
             seed_generators(derive_seed(self.seed, "iteration", self._iter, self.rank))
@@ -247,6 +257,12 @@ class ReproducibleRunner(EpochBasedRunner):
         sampler.set_position(self._epoch)  # a hook that reads the loader again (PreciseBN) sees the whole epoch
         self.call_hook("after_train_epoch")
         self._inner_iter = len(data_loader)
+
+    def _normalized(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return *batch* with its images on the device and normalised, if they came as bytes."""
+        if self._normalizer is None:
+            return batch
+        return {**batch, "img": self._normalizer(batch["img"].to(self._device, non_blocking=True))}
 
     def _note_loss(self) -> None:
         loss, count = self.outputs["log_vars"]["loss"], self.outputs["num_samples"]
@@ -335,7 +351,7 @@ class ReproducibleRunner(EpochBasedRunner):
             for _ in range(-(-len(hook.dataloader) // self.processes.count)):
                 batch = next(batches, None)  # the last round may have none for the last processes
                 if batch is not None:
-                    own.append([np.asarray(row) for row in self.model(return_loss=False, **batch)])
+                    own.append([np.asarray(row) for row in self.model(return_loss=False, **self._normalized(batch))])
                 if self._agree_to_save():
                     self._save_state()
                     self._stop_if_asked()

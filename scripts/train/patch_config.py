@@ -16,7 +16,7 @@ from scripts.console import UserError, run_cli
 from scripts.files import read_lines
 from scripts.settings import CONFIG_FILES_VARIABLE, Experiment
 from scripts.train import config_patches as patches
-from scripts.train import model_zoo
+from scripts.train import fast_recipe, model_zoo
 from scripts.train.config_file import write_config
 
 logger = logging.getLogger(__name__)
@@ -26,15 +26,6 @@ TUTORIAL_EPOCHS = 5
 TUTORIAL_BATCH_SIZE = 32
 TUTORIAL_LEARNING_RATE = 0.005  # for MobileNetV2 and a batch of 32; it is not 0.045 / 8
 TUTORIAL_WORKERS = 2
-
-#: The fast recipe, not tuned yet: after a warm start little is left to learn, and much to lose.
-FAST_EPOCHS = 8
-FAST_BATCH_SIZE = 32
-FAST_LEARNING_RATE = 5e-5  # AdamW, batch 32
-FAST_WEIGHT_DECAY = 0.05
-FAST_WARMUP_EPOCHS = 0.5
-FAST_LEAST_CROP = 0.35  # of the area of an image
-FAST_PATIENCE = 3
 
 
 def build_config(
@@ -48,6 +39,7 @@ def build_config(
     checkpoint: str | None,
     seed: int,
     device: str,
+    packed: str | None = None,
 ) -> patches.Config:
     """Return the complete config of one run as plain values.
 
@@ -61,15 +53,16 @@ def build_config(
     checkpoint : weights that training starts from (of a warm start: what it made), or None to train from scratch.
     seed : the run's seed.
     device : ``cpu`` or ``cuda``, resolved.
+    packed : folder of the packed images, for the fast recipe.
 
     Raises
     ------
     UserError : a batch larger than the data, an override of a key that does not exist, a base that cannot be used.
     """
     _refuse_foreign_bases(base)
-    fast = experiment.recipe == "fast"
-    epochs = (FAST_EPOCHS if fast else TUTORIAL_EPOCHS) if experiment.epochs == "auto" else experiment.epochs
-    batch_size = FAST_BATCH_SIZE if fast else TUTORIAL_BATCH_SIZE
+    fast = experiment.chosen_recipe() == "fast"
+    epochs = (fast_recipe.EPOCHS if fast else TUTORIAL_EPOCHS) if experiment.epochs == "auto" else experiment.epochs
+    batch_size = fast_recipe.BATCH_SIZE if fast else TUTORIAL_BATCH_SIZE
     if experiment.batch_size != "auto":
         batch_size = experiment.batch_size
     effective_batch = batch_size * experiment.gpus
@@ -84,7 +77,10 @@ def build_config(
     per_process = math.ceil(n_train / experiment.gpus)
     # Batch normalisation has no variance over one image: a rest of one is left out, another one each epoch.
     rest_of_one = per_process % batch_size == 1 and batch_size > 1
-    iterations = epochs * (per_process // batch_size if rest_of_one else math.ceil(per_process / batch_size))
+    # Of the fast recipe every batch is whole: steps of one size, and another rest is left out each epoch.
+    drop_last = rest_of_one or (fast and per_process >= batch_size)
+    iterations_of_epoch = per_process // batch_size if drop_last else math.ceil(per_process / batch_size)
+    iterations = epochs * iterations_of_epoch
     base_epochs = base["runner"]["max_epochs"]
     base_batch = model_zoo.base_batch_size(experiment.base_config) or effective_batch
     base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
@@ -92,15 +88,16 @@ def build_config(
     config = {key: patches.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
     patches.patch_model(config["model"], len(classes))
     train_pipeline, test_pipeline = patches.pipelines(base["data"])
-    if experiment.image_size != "auto":
-        scale = experiment.image_size / patches.input_size(test_pipeline)
+    image_size = experiment.size_seen()
+    if image_size is not None:
+        scale = image_size / patches.input_size(test_pipeline)
         patches.resize_pipeline(train_pipeline, scale)
         patches.resize_pipeline(test_pipeline, scale)
-        patches.set_backbone_size(config["model"], experiment.image_size, patches.class_accepts)
+        patches.set_backbone_size(config["model"], image_size, patches.class_accepts)
     config["data"] = {
         "samples_per_gpu": batch_size,
         "workers_per_gpu": TUTORIAL_WORKERS,
-        **({"train_dataloader": {"drop_last": True}} if rest_of_one else {}),
+        **({"train_dataloader": {"drop_last": True}} if drop_last else {}),
         **patches.datasets(train_pipeline, test_pipeline, classes, images, splits, seed),
     }
     config["optimizer"]["lr"] = learning_rate(experiment, config, effective_batch)
@@ -128,40 +125,12 @@ def build_config(
         seed=seed,
     )
     if fast:
-        make_fast(config, math.ceil(per_process / batch_size))
+        assert image_size is not None and packed is not None
+        fast_recipe.make_fast(config, image_size, packed, iterations_of_epoch)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
     for key, value in experiment.overrides.items():
         patches.apply_override(config, key, value, patches.class_accepts)
     return config
-
-
-def make_fast(config: patches.Config, iterations_of_epoch: int) -> None:
-    """Change a config, in place, into the fast recipe's: gentle fine-tuning from the weights of a warm start.
-
-    Statistics of batch normalisation stay those that the head was fitted to. AdamW, whose steps do not grow with the
-    gradient: with frozen statistics it is large, and SGD at any rate that gets somewhere destroys what pretraining
-    made. Crops keep most of an image. The learning rate warms up and falls as a cosine. The start is the first to be
-    the best, and training ends when nothing better comes. What the base does to make long training harder (mixup and
-    the like) is left out.
-    """
-    model = config["model"]
-    if patches.class_accepts(model["backbone"], "norm_eval"):
-        model["backbone"]["norm_eval"] = True
-    model.pop("train_cfg", None)
-    for step in patches.nodes(config["data"]["train"]["pipeline"]):
-        if step.get("type") == "RandomResizedCrop":
-            step["scale"] = (FAST_LEAST_CROP, 1.0)
-    kept = {key: config["optimizer"][key] for key in ("lr", "paramwise_cfg") if key in config["optimizer"]}
-    config["optimizer"] = {"type": "AdamW", "weight_decay": FAST_WEIGHT_DECAY, **kept}
-    config["lr_config"] = {
-        "policy": "CosineAnnealing",
-        "min_lr": 0,
-        "by_epoch": False,
-        "warmup": "linear",
-        "warmup_iters": max(1, round(FAST_WARMUP_EPOCHS * iterations_of_epoch)),
-        "warmup_ratio": 0.01,
-    }
-    config["runner"] |= {"evaluate_first": True, "patience": FAST_PATIENCE}
 
 
 #: Read by attribute in mmcls's train.py or mmcv, so they must be there even where they are None.
@@ -181,8 +150,8 @@ def learning_rate(experiment: Experiment, config: patches.Config, effective_batc
     """
     if experiment.learning_rate != "auto":
         return experiment.learning_rate
-    if experiment.recipe == "fast":
-        return FAST_LEARNING_RATE * effective_batch / FAST_BATCH_SIZE
+    if experiment.chosen_recipe() == "fast":
+        return fast_recipe.learning_rate(experiment.base_config) * effective_batch / fast_recipe.BATCH_SIZE
     if config["model"]["backbone"]["type"] == "MobileNetV2":
         return TUTORIAL_LEARNING_RATE * effective_batch / TUTORIAL_BATCH_SIZE
     base_batch = model_zoo.base_batch_size(experiment.base_config)
@@ -191,7 +160,7 @@ def learning_rate(experiment: Experiment, config: patches.Config, effective_batc
 
 
 def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict[str, Any] | None:
-    """Return mmcls's ``fp16`` section: the base's or a dynamic loss scale on a GPU, none on a CPU.
+    """Return mmcls's ``fp16`` section: on a GPU the base's (tutorial) or a dynamic loss scale, none on a CPU.
 
     Raises
     ------
@@ -201,7 +170,7 @@ def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict
         if experiment.amp is True:
             raise UserError("amp: true needs a GPU, but this run is on the CPU: set amp: auto, or run it on a GPU")
         return None
-    if experiment.amp == "auto":
+    if experiment.amp == "auto" and experiment.chosen_recipe() == "tutorial":
         return patches.plain(base_fp16) if base_fp16 else None
     return {"loss_scale": "dynamic"} if experiment.amp else None
 
@@ -263,6 +232,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=Path, required=True, help="folder of train.txt, val.txt and test.txt")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--checkpoint", type=Path, help="weights to start from; without it, training starts at random")
+    parser.add_argument("--packed", type=Path, metavar="DIR", help="folder of the packed images (recipe: fast)")
     parser.add_argument("--output", type=Path, required=True, help="config.py to write")
     return parser
 
@@ -284,7 +254,7 @@ def patch(args: argparse.Namespace) -> None:
     experiment = Experiment.model_validate(json.loads(args.experiment))
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
     device = resolve_device(experiment.device)
-    start = args.output.parent / "init.pth" if experiment.recipe == "fast" else args.checkpoint
+    start = args.output.parent / "init.pth" if experiment.chosen_recipe() == "fast" else args.checkpoint
     config = build_config(
         base,
         experiment,
@@ -295,6 +265,7 @@ def patch(args: argparse.Namespace) -> None:
         checkpoint=str(start) if start else None,
         seed=args.seed,
         device=device,
+        packed=str(args.packed) if args.packed else None,
     )
     command = training_command(args.output, args.seed, device, experiment.deterministic, experiment.gpus)
     write_config(args.output, config, command, experiment.base_config)

@@ -18,10 +18,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scripts.children import END_VARIABLE, IMAGES_VARIABLE, PARENT_VARIABLE, signal_group, signals_forwarded
+from scripts.children import (
+    END_VARIABLE,
+    IMAGES_VARIABLE,
+    PACKED_VARIABLE,
+    PARENT_VARIABLE,
+    signal_group,
+    signals_forwarded,
+)
 from scripts.cluster import slurm
 from scripts.console import UserError, run_cli
-from scripts.data.scratch import staged
+from scripts.data.scratch import staged, staged_pack
 from scripts.files import atomic_path, sha256_of, write_json
 from scripts.sites import current_site
 from scripts.train import attempts, energy
@@ -85,6 +92,12 @@ def cores_of_this_job(environment: Mapping[str, str]) -> int:
     cores = len(os.sched_getaffinity(0))
     given = environment.get("SLURM_CPUS_ON_NODE", "")
     return min(cores, int(given)) if given.isdecimal() else cores
+
+
+def packed_folder(config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of packed images that the train split of *config* is read from, or None."""
+    steps = [step for step in config["data"]["train"]["pipeline"] if step["type"] == "LoadPackedImage"]
+    return Path(steps[0]["folder"]) if steps else None
 
 
 def run_identity(files: Sequence[Path]) -> dict[str, str]:
@@ -249,11 +262,17 @@ def run_once(
     cards = held.enter_context(claimed_cards(args.cards, os.environ))
     if cards:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
-    images = Path(config["data"]["train"]["data_prefix"])
-    splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
-    copy = held.enter_context(staged(images, splits, current_site()))
-    if copy != images:
-        environment[IMAGES_VARIABLE] = str(copy)
+    packed = packed_folder(config)
+    if packed is not None:
+        copy = held.enter_context(staged_pack(packed, current_site()))
+        if copy != packed:
+            environment[PACKED_VARIABLE] = str(copy)
+    else:
+        images = Path(config["data"]["train"]["data_prefix"])
+        splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
+        copy = held.enter_context(staged(images, splits, current_site()))
+        if copy != images:
+            environment[IMAGES_VARIABLE] = str(copy)
     end = args.end_time if args.end_time is not None else slurm.job_end_time()
     if end is not None:
         environment[END_VARIABLE] = str(end)

@@ -11,9 +11,9 @@ from mmcv import Config
 
 from scripts.console import UserError
 from scripts.settings import Experiment
-from scripts.train import model_zoo
+from scripts.train import fast_recipe, model_zoo
 from scripts.train.config_file import read_config, render, write_config
-from scripts.train.patch_config import FAST_LEARNING_RATE, FAST_LEAST_CROP, build_config, training_command
+from scripts.train.patch_config import build_config, training_command
 
 FRUIT30 = [f"水果{i}" for i in range(30)]
 
@@ -22,7 +22,7 @@ def tutorial_config() -> dict[str, Any]:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     return build_config(
         base,
-        Experiment(base_config="mobilenet-v2_8xb32_in1k"),
+        Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="tutorial"),
         classes=FRUIT30,
         n_train=3836,
         images="results/fruit30/images",
@@ -36,20 +36,26 @@ def tutorial_config() -> dict[str, Any]:
 def test_the_fast_recipe_starts_from_a_warm_start_and_is_gentle() -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", **files}
+    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/183", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="fast")
     config = build_config(base, experiment, **given)
     assert config["load_from"] == "run/init.pth"
     assert config["model"]["backbone"]["norm_eval"] is True
-    crop = config["data"]["train"]["pipeline"][1]
-    assert crop["type"] == "RandomResizedCrop" and crop["scale"] == (FAST_LEAST_CROP, 1.0)
-    assert config["lr_config"]["policy"] == "CosineAnnealing" and config["lr_config"]["warmup_iters"] == 5
+    load, flip, crop = config["data"]["train"]["pipeline"][:3]
+    assert load == config["data"]["val"]["pipeline"][0] == {"type": "LoadPackedImage", "folder": "packed/183"}
+    assert flip["type"] == "RandomFlip"
+    assert crop == {"type": "RandomResizedCrop", "size": 160, "scale": (fast_recipe.LEAST_CROP, 1.0)}
+    resize, centre, normalize = config["data"]["test"]["pipeline"][1:4]
+    assert (resize["size"], centre["crop_size"]) == ((183, -1), 160)
+    assert {"type": "Normalize", **config["runner"]["normalize"]} == normalize
+    assert config["data"]["train_dataloader"] == {"drop_last": True}
+    assert config["lr_config"]["policy"] == "CosineAnnealing" and config["lr_config"]["warmup_iters"] == 10
     assert config["runner"]["evaluate_first"] is True and config["runner"]["patience"] > 0
-    assert config["optimizer"]["lr"] == FAST_LEARNING_RATE
+    assert config["optimizer"]["lr"] == fast_recipe.LEARNING_RATE
     mine = experiment.model_copy(update={"epochs": 2, "batch_size": 16, "overrides": {"runner.patience": 0}})
     config = build_config(base, mine, **given)
     assert (config["runner"]["max_epochs"], config["data"]["samples_per_gpu"]) == (2, 16)
-    assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, FAST_LEARNING_RATE / 2)
+    assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, fast_recipe.LEARNING_RATE / 2)
 
 
 def test_the_tutorial_recipe_has_every_value_of_the_published_tutorial() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.data import scratch
-from scripts.data.scratch import staged
+from scripts.data.scratch import staged, staged_pack
 from scripts.settings import Site
 
 HOLD = """
@@ -44,6 +44,18 @@ def test_the_split_is_copied_and_removed(data: tuple[Path, Path, Path]) -> None:
         for name in ("a b/1.jpg", "苹果/2.jpg"):
             assert (folder / name).read_bytes() == (images / name).read_bytes()
         assert not (folder / "c").exists()
+    assert not list(place.iterdir())
+
+
+def test_a_pack_is_copied_as_a_whole(tmp_path: Path) -> None:
+    packed, place = tmp_path / "183", tmp_path / "scratch"
+    for folder in (packed, place):
+        folder.mkdir()
+    for name in ("images.bin", "index.csv", "pack.json"):
+        (packed / name).write_bytes(os.urandom(100))
+    with staged_pack(packed, Site(scratch=[str(place)])) as folder:
+        assert folder.parent == place
+        assert all((folder / path.name).read_bytes() == path.read_bytes() for path in packed.iterdir())
     assert not list(place.iterdir())
 
 

@@ -11,6 +11,7 @@ import pytest
 from scripts.console import UserError
 from scripts.document_settings import reference_text, schema_text
 from scripts.settings import Settings, load_settings, read_file
+from scripts.train import fast_recipe
 
 LEAST: dict[str, Any] = {
     "dataset": {"name": "mine", "source": {"sample": {"images_per_class": 10}}},
@@ -39,7 +40,22 @@ def test_the_least_configuration_is_enough_and_gets_the_documented_defaults() ->
     settings = load_settings(LEAST)
     experiment = settings.experiments["m"]
     assert (settings.dataset.split.val, settings.dataset.split.test, settings.seeds) == (0.1, 0.2, [0])
-    assert (experiment.recipe, experiment.checkpoint, experiment.threads) == ("tutorial", "zoo", 2)
+    assert (experiment.recipe, experiment.checkpoint, experiment.threads) == ("auto", "zoo", 2)
+    assert experiment.chosen_recipe() == "fast"
+    assert experiment.model_copy(update={"checkpoint": "none"}).chosen_recipe() == "tutorial"
+    assert (experiment.size_seen(), experiment.packed_edge()) == (160, 183)
+
+
+@pytest.mark.parametrize(
+    ("base", "size"),
+    [
+        ("mobilenet-v2_8xb32_in1k", 160), ("resnet50_8xb32_in1k", 160), ("vit-base-p16_pt-64xb64_in1k-224", 224),
+        ("vit-base-p16_ft-64xb64_in1k-384", 384), ("swinv2-tiny-w8_16xb64_in1k-256px", 256),
+        ("swin-large_8xb8_cub_384px", 384), ("vgg16_8xb32_in1k", 224), ("resnet18_8xb16_cifar10", 32),
+    ],
+)  # fmt: skip
+def test_the_fast_recipe_takes_the_size_that_a_family_is_bound_to(base: str, size: int) -> None:
+    assert fast_recipe.image_size(base) == size
 
 
 @pytest.mark.parametrize("file", sorted(Path("configs").glob("*.yaml")), ids=lambda file: file.stem)
@@ -67,7 +83,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.epochs", True, ["experiments.m.epochs", "True"]),
         ("experiments.m.epochs", 0, ["experiments.m.epochs", "0"]),
         ("experiments.m.learning_rate", -1, ["experiments.m.learning_rate", "greater than 0"]),
-        ("experiments.m.recipe", "faster", ["experiments.m.recipe", "'tutorial' or 'fast'", "'faster'"]),
+        ("experiments.m.recipe", "faster", ["experiments.m.recipe", "'auto', 'tutorial' or 'fast'", "'faster'"]),
         ("experiments.m", {**LEAST["experiments"]["m"], "recipe": "fast", "checkpoint": "none"}, ["set a checkpoint"]),
         ("experiments.m.balance", "loss", ["experiments.m.balance: unknown key"]),
         ("experiments.m.checkpoint", "zo", ["experiments.m.checkpoint", "'zoo' or 'none'"]),
@@ -76,7 +92,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.checkpoint", {"urll": "x"}, ["experiments.m.checkpoint.urll: unknown key", "did you mean url"]),
         ("experiments.m.base_config", "mobilenet-v2_8xb32", ["base_config", "closest", "mobilenet-v2_8xb32_in1k"]),
         ("experiments.m.base_config", "swin-base_16xb64_in1k", ["several weights", "swin-base_3rdparty_in1k", "zoo:"]),
-        ("experiments.m.base_config", "lenet5_mnist", ["learning_rate"]),
+        ("experiments.m", {"base_config": "lenet5_mnist", "checkpoint": "none"}, ["learning_rate"]),
         ("experiments", {"a b": LEAST["experiments"]["m"]}, ["experiments", "a b"]),
         ("experiments", {}, ["experiments"]),
         ("seeds", [1, 1], ["seeds", "twice"]),
