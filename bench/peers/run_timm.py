@@ -1,0 +1,132 @@
+"""A row of the bench: a training loop of timm's own parts, as its documentation shows, with its script's defaults."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import common
+import torch
+from torch import nn
+
+common.import_torchvision()
+import timm  # noqa: E402
+from timm.data import create_dataset, create_loader, resolve_data_config  # noqa: E402
+from timm.loss import LabelSmoothingCrossEntropy  # noqa: E402
+from timm.optim import create_optimizer_v2  # noqa: E402
+from timm.scheduler import create_scheduler_v2  # noqa: E402
+
+#: Defaults of timm's train.py: SGD with momentum, 0.1 for a batch of 256, scaled linearly; but its warm-up, five epochs
+#: of three hundred, would be all of these five.
+OPTIMIZER = {"opt": "sgd", "momentum": 0.9, "weight_decay": 2e-5}
+LEARNING_RATE, OF_BATCH = 0.1, 256
+WARMUP_EPOCHS = 1
+SMOOTHING = 0.1
+#: --channels-last of train.py: not its default, but without it timm would be slower than it can be on a CPU.
+MEMORY_FORMAT = torch.channels_last
+DEVICE = torch.device("cpu")
+
+
+def build(job: SimpleNamespace, pretrained: bool = True) -> nn.Module:
+    """Return mobilenetv2_100 for the classes of the job, with the bench's pretrained weights."""
+    model = timm.create_model("mobilenetv2_100", pretrained=False, num_classes=job.classes)
+    if pretrained:
+        reference = torch.load(job.reference, weights_only=True)
+        common.take_weights(model, reference)
+        model.eval()
+        common.check_features(lambda x: model.forward_head(model.forward_features(x), pre_logits=True), reference)
+    return model.to(memory_format=MEMORY_FORMAT)
+
+
+def make_loader(job: SimpleNamespace, model: nn.Module, split: str) -> Any:
+    """Return timm's loader of a split; batches are normalised float32 (batch, 3, size, size)."""
+    config = resolve_data_config({"input_size": (3, job.size, job.size)}, model=model)
+    training = split == "train"
+    dataset = create_dataset(
+        "", root=job.folder, split=split, is_training=training, class_map=str(Path(job.folder) / "classes.txt")
+    )
+    return create_loader(
+        dataset,
+        input_size=config["input_size"],
+        batch_size=job.batch_size,
+        is_training=training,
+        interpolation="random" if training else config["interpolation"],
+        mean=config["mean"],
+        std=config["std"],
+        crop_pct=config["crop_pct"],
+        num_workers=job.workers,
+        device=DEVICE,
+    )
+
+
+def accuracy(model: nn.Module, loader: Any) -> float:
+    """Return top-1, 0 to 1."""
+    model.eval()
+    right = count = 0
+    with torch.no_grad():
+        for images, labels in loader:
+            right += (model(images.to(memory_format=MEMORY_FORMAT)).argmax(1) == labels).sum().item()
+            count += len(labels)
+    return right / count
+
+
+def steps(job: SimpleNamespace, model: nn.Module, loader: Any, epochs: int) -> Iterator[tuple[int, float]]:
+    """Train; yield (epoch, images/s of it) after each."""
+    rate = LEARNING_RATE * job.batch_size / OF_BATCH
+    optimizer = create_optimizer_v2(model, lr=rate, **OPTIMIZER)
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched="cosine",
+        num_epochs=epochs,
+        warmup_epochs=min(WARMUP_EPOCHS, epochs - 1),
+        step_on_epochs=False,
+        updates_per_epoch=len(loader),
+    )
+    loss_function = LabelSmoothingCrossEntropy(SMOOTHING)
+    updates = 0
+    for epoch in range(epochs):
+        model.train()
+        started, count = time.time(), 0
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss_function(model(images.to(memory_format=MEMORY_FORMAT)), labels).backward()
+            optimizer.step()
+            updates += 1
+            scheduler.step_update(num_updates=updates)
+            count += len(labels)
+        yield epoch, count / (time.time() - started)
+        scheduler.step(epoch + 1)
+
+
+def train(job: SimpleNamespace) -> dict[str, Any]:
+    """Train for the job's epochs, with validation after each."""
+    model = build(job)
+    loader, val = make_loader(job, model, "train"), make_loader(job, model, "val")
+    record = common.Record(job)
+    record.begin()
+    for epoch, rate in steps(job, model, loader, job.epochs):
+        record.rates.append(rate)
+        record.add(f"epoch {epoch + 1}", accuracy(model, val), model.state_dict())
+        if record.over():
+            break
+    return record.result()
+
+
+def test(job: SimpleNamespace) -> dict[str, Any]:
+    """Read the accuracy of the job's weights on test."""
+    model = build(job, pretrained=False)
+    model.load_state_dict(torch.load(job.weights, weights_only=True))
+    return {"accuracy": accuracy(model, make_loader(job, model, "test"))}
+
+
+def throughput(job: SimpleNamespace) -> dict[str, Any]:
+    """Train for the job's epochs without validation, for the images/s of each."""
+    model = build(job)
+    return {"images_per_second": [rate for _, rate in steps(job, model, make_loader(job, model, "train"), job.epochs)]}
+
+
+if __name__ == "__main__":
+    common.run({"train": train, "test": test, "throughput": throughput})
