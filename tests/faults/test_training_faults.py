@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from mmcls.models import build_classifier
 from training import EXPERIMENT, Training, make_data
 
+from scripts.mmcls_plugins.checkpoints import tensors_sha256
 from scripts.train.lease import living_group
 
 pytestmark = pytest.mark.timeout(900)
@@ -143,6 +146,29 @@ def test_a_start_that_is_evaluated_and_patience_survive_kills(tmp_path: Path) ->
     assert training.finish()[0] == 0
     assert training.hashes() == left_alone.hashes()
     assert (training.folder / "train_log.csv").read_text().splitlines()[-1].startswith("3,")
+
+
+def test_the_fast_recipe_survives_kills_with_any_number_of_workers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    backbone = {"type": "MobileNetV2", "widen_factor": 0.25}
+    head = {"type": "LinearClsHead", "num_classes": 1000, "in_channels": 1280}
+    model = build_classifier({"type": "ImageClassifier", "backbone": backbone, "head": head})
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "weights.pth")
+    overrides = {**EXPERIMENT["overrides"], "runner.patience": 0}
+    overrides["custom_imports.imports"] = ["scripts.mmcls_plugins", "fault_plugin"]
+    checkpoint = {"path": str(tmp_path / "weights.pth")}
+    fast = {**EXPERIMENT, "recipe": "fast", "checkpoint": checkpoint, "epochs": 6, "overrides": overrides}
+    left_alone = Training(tmp_path / "alone", fast)
+    assert left_alone.finish()[0] == 0
+    killed = Training(tmp_path / "killed", fast)
+    for beyond, workers in ((2, 0), (9, 1), (16, 3)):
+        process = killed.start(workers=workers)
+        assert killed.wait_for_state(process, beyond) > beyond
+        killed.kill_group(process)
+    assert killed.finish()[0] == 0
+    assert killed.hashes() == left_alone.hashes()
+    start = torch.load(killed.folder / "init.pth", weights_only=True)["state_dict"]
+    assert tensors_sha256(start) != killed.hashes()["last.pth"]  # it has trained
 
 
 def test_a_kill_costs_at_most_the_set_interval(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from dag import QUICK, photograph
 
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
+from scripts.settings import Experiment
 
 HERE = Path(__file__).resolve().parent
 #: Several epochs of several iterations, states as often as possible, augmentations that draw from every generator.
@@ -143,9 +144,24 @@ class Training:
         process.communicate()
 
     def _patch_config(self) -> None:
-        command = [sys.executable, "-m", "scripts.train.patch_config", "--experiment", json.dumps(self.experiment),
-                   "--seed", "0", "--classes", "classes.txt", "--splits", "splits", "--images", "images",
-                   "--output", "config.py"]  # fmt: skip
+        words = ["--experiment", json.dumps(self.experiment), "--seed", "0", "--classes", "classes.txt",
+                 "--splits", "splits", "--images", "images", "--output", "config.py"]  # fmt: skip
+        if self.experiment.get("recipe") != "fast":
+            self._run("train.patch_config", *words)
+            return
+        edge = Experiment.model_validate(self.experiment).packed_edge()
+        splits = ["splits/train.txt", "splits/val.txt"]
+        self._run(
+            "data.pack_images", "--images", "images", "--splits", *splits, "--edge", str(edge), "--output", "pack"
+        )
+        weights = self.experiment["checkpoint"]["path"]
+        self._run("train.patch_config", *words, "--checkpoint", weights, "--packed", "pack")
+        self._run("train.warm_start", "--config", "config.py", "--checkpoint", weights, "--packed", "pack",
+                  "--train", splits[0], "--val", splits[1], "--classes", "classes.txt",
+                  "--output", "init.pth")  # fmt: skip
+
+    def _run(self, module: str, *words: str) -> None:
+        command = [sys.executable, "-m", f"scripts.{module}", *words]
         result = subprocess.run(command, cwd=self.folder, env=self._environment(), capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
 
