@@ -241,9 +241,17 @@ class ReproducibleRunner(EpochBasedRunner):
             self.data_batch = data_batch
             self.call_hook("before_train_iter")
             seed_generators(derive_seed(self.seed, "iteration", self._iter, self.rank))
-            self.run_iter(data_batch, train_mode=True, **kwargs)
-            self._note_loss()
-            self.call_hook("after_train_iter")
+            lacking = False
+            try:
+                self.run_iter(data_batch, train_mode=True, **kwargs)
+                self._note_loss()
+                self.call_hook("after_train_iter")
+            except RuntimeError as error:
+                lacking = _is_out_of_memory(error)
+                if not lacking:
+                    raise
+            if lacking:  # not in the except block: the error's frames hold on to what does not fit
+                self._fail_for_want_of_memory(data_batch)
             self._iter += 1
             self._inner_iter += 1
             now = time.monotonic()
@@ -274,6 +282,36 @@ class ReproducibleRunner(EpochBasedRunner):
             )
         self._loss_sum += loss * count
         self._loss_count += count
+
+    def _fail_for_want_of_memory(self, batch: dict[str, Any]) -> NoReturn:
+        """Say how many images a step fits, by trying; the weights are spoilt by it, and none of them is saved."""
+        count = len(batch["img"])
+        fitting = count // 2 if self.processes.count == 1 else 0
+        while fitting and not self._fits(
+            {key: value[:fitting] for key, value in batch.items() if torch.is_tensor(value)}
+        ):
+            fitting //= 2
+        if fitting:
+            self._fail(
+                f"{count} images a step need more memory than {self._device} has; {fitting} fit: set batch_size:"
+                f" {fitting} (learning_rate: auto follows it)"
+            )
+        remedy = "halve batch_size" if self.processes.count > 1 else "no fewer fit either: choose a smaller base_config"
+        self._fail(f"{count} images a step need more memory than {self._device} has; {remedy}, or lower image_size")
+
+    def _fits(self, batch: dict[str, Any]) -> bool:
+        self.outputs = None
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            self.model.train_step(batch, self.optimizer)["loss"].backward()
+            self.optimizer.step()  # whose own memory is taken at the first step
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     # -- the end of an epoch ------------------------------------------------------------------------------------
 
@@ -562,6 +600,11 @@ def _is_alive(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell whether CUDA, or the CPU's allocator, had no memory left."""
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def _first(value: Any) -> float:

@@ -171,6 +171,24 @@ def test_the_fast_recipe_survives_kills_with_any_number_of_workers(tmp_path: Pat
     assert tensors_sha256(start) != killed.hashes()["last.pth"]  # it has trained
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "words"), [(8, "8 images a step need more memory than cpu has; 4 fit"), (4, "")]
+)
+def test_too_little_memory_ends_in_one_line_with_the_batch_that_fits(
+    tmp_path: Path, batch_size: int, words: str
+) -> None:
+    overrides = {**EXPERIMENT["overrides"], "model.neck": {"type": "PoolingWithLittleMemory"}}
+    overrides["custom_imports.imports"] = ["scripts.mmcls_plugins", "small_memory"]
+    training = Training(tmp_path, {**EXPERIMENT, "epochs": 1, "batch_size": batch_size, "overrides": overrides})
+    status, output = training.finish()
+    if not words:  # what fits is trained as it stands
+        assert status == 0, output
+        return
+    (line,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert status == 1 and words in line and "set batch_size: 4" in line
+    assert not (tmp_path / "best.pth").exists() and "Traceback" not in output
+
+
 def test_a_kill_costs_at_most_the_set_interval(tmp_path: Path) -> None:
     interval = 1.5
     sparse = {**NOISY, "epochs": 60, "overrides": {**NOISY["overrides"], "runner.checkpoint_minutes": interval / 60}}
