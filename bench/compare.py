@@ -8,6 +8,7 @@ imports are reported apart. The stopping point is chosen on val; accuracies are 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -381,12 +383,18 @@ def load_rows(output: Path) -> dict[str, list[Row]]:
 # --- data, weights, peers --------------------------------------------------------------------------------------------
 
 
-def data_name(data: str) -> str:
-    """Return a name for files: that of the data set, or of the folder or archive without its suffixes."""
-    if data in datasets.DATASETS or data == "sample":
-        return data
-    name = re.sub(r"(\.tar)?\.[A-Za-z0-9]+$", "", Path(data).resolve().name) if Path(data).is_file() else ""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", name or Path(data).resolve().name)
+def data_name(data: str, limit: int | None = None, smoke: bool = False) -> str:
+    """Return a name for files: that of the data set, or of the folder or archive without its suffixes.
+
+    A subset has its size in the name, and a smoke run says so: their rows are never taken for those of all images.
+    """
+    name = data
+    if data not in datasets.DATASETS and data != "sample":
+        name = Path(data).resolve().name
+        if Path(data).is_file():
+            name = re.sub(r"(\.tar)?\.[A-Za-z0-9]+$", "", name)
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return ("smoke-" if smoke else "") + name + (f"-{limit}" if limit else "")
 
 
 def balanced_subset(files: Mapping[str, Sequence[str]], limit: int, seed: int = 0) -> dict[str, list[str]]:
@@ -566,7 +574,9 @@ def environment(**more: str) -> dict[str, str]:
     """Return the environment of a row's processes: two threads, and none of the memory settings of mimflow."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     own["PATH"] = str(Path(sys.executable).parent) + os.pathsep + own.get("PATH", "")
-    return own | {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)} | more
+    # The bench measures the CPU: mmcls and mimflow would take a card that they see.
+    own |= {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS), "CUDA_VISIBLE_DEVICES": ""}
+    return own | more
 
 
 def tree_memory(process: psutil.Process) -> int:
@@ -633,7 +643,10 @@ def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None
     try:
         process.wait()
     except BaseException:
-        process.terminate()
+        # mim dies of a signal at once and leaves its child behind.
+        for one in [*watch.process.children(recursive=True), watch.process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.terminate()
         process.wait()
         raise
     finally:
@@ -996,9 +1009,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Run what is not finished, write the table and the figure, print the speed-up."""
     rows = parse_rows(args.rows)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended with the bench
     bench = Bench(
         output=args.output.resolve(),
-        data=data_name(args.data),
+        data=data_name(args.data, args.limit, args.smoke),
         scale=SMOKE if args.smoke else Scale(),
         smoke=args.smoke,
         seconds=args.seconds,

@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench import compare
@@ -186,6 +188,11 @@ def test_names_of_data_are_fit_for_files(tmp_path):
     assert compare.data_name("elpv") == "elpv"
 
 
+def test_rows_of_a_subset_or_a_smoke_run_are_not_taken_for_those_of_all_images():
+    names = {compare.data_name("elpv", limit, smoke) for limit in (None, 300) for smoke in (False, True)}
+    assert names == {"elpv", "elpv-300", "smoke-elpv", "smoke-elpv-300"}
+
+
 def test_a_failed_command_is_told_by_its_last_line(tmp_path):
     with pytest.raises(UserError, match="no such thing"):
         compare.execute([sys.executable, "-c", "import sys; sys.exit('error: no such thing')"], tmp_path / "log")
@@ -201,6 +208,27 @@ def test_plain_mim_gets_no_memory_settings_of_mimflow(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
     own = compare.environment()
     assert own["OMP_NUM_THREADS"] == "2" and not any(name.startswith("MALLOC_") for name in own)
+
+
+def test_what_a_command_started_ends_with_the_bench(tmp_path, monkeypatch):
+    note = f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))"
+    child = f"import pathlib, os, time; {note}; time.sleep(99)"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+
+    def interrupted(process: subprocess.Popen) -> None:
+        monkeypatch.undo()
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare.execute([sys.executable, "-c", parent], tmp_path / "log")
+    for _ in range(100):
+        if not psutil.pid_exists(int((tmp_path / "pid").read_text())):
+            return
+        time.sleep(0.05)
+    pytest.fail("the child of the command is still there")
 
 
 def test_the_clock_leaves_imports_out(tmp_path):
@@ -226,14 +254,14 @@ def test_a_smoke_run_ends_with_the_speed_up_and_keeps_what_is_finished(tmp_path)
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-1] == "speed-up to the tutorial's accuracy: not reached"
-    row = json.loads((tmp_path / "rows/sample/plain-0.json").read_text())
+    row = json.loads((tmp_path / "rows/smoke-sample/plain-0.json").read_text())
     assert 0 < row["checkpoints"][0]["seconds"] <= row["seconds"] and row["startup_seconds"] > 0
     assert 0 <= row["test"]["0"] <= 1
     assert (tmp_path / "figure.svg").exists()
-    stamp = (tmp_path / "rows/sample/plain-0.json").stat().st_mtime_ns
+    stamp = (tmp_path / "rows/smoke-sample/plain-0.json").stat().st_mtime_ns
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
-    assert (tmp_path / "rows/sample/plain-0.json").stat().st_mtime_ns == stamp
+    assert (tmp_path / "rows/smoke-sample/plain-0.json").stat().st_mtime_ns == stamp
 
 
 @pytest.mark.skipif(not compare.peers_are_there(), reason="timm and fastai are not installed: bench/compare.py does it")
