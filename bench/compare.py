@@ -71,6 +71,8 @@ PRELOAD = ("mmcls.models", "mmcls.datasets", "scripts.mmcls_plugins")
 #: Okabe and Ito's colours, which colour-blind people can tell apart.
 COLOURS = ("#000000", "#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#009E73")
 CONFIDENCE = 0.95
+#: Below one image of any val split; fastai's accuracies are float32, and a mean over seeds is rounded as well.
+ROUNDING = 1e-6
 
 Row = dict[str, Any]
 
@@ -165,8 +167,7 @@ def interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 def stopping_point(checkpoints: Sequence[Row], target: float) -> int | None:
     """Return the place of the first checkpoint whose accuracy on val reaches *target*, None when none does."""
-    # A val accuracy is a count over a count: the mean over seeds must not miss it by a rounding error.
-    return next((i for i, point in enumerate(checkpoints) if point["val_accuracy"] >= target - 1e-9), None)
+    return next((i for i, point in enumerate(checkpoints) if point["val_accuracy"] >= target - ROUNDING), None)
 
 
 def chosen_checkpoint(row: str, checkpoints: Sequence[Row]) -> int:
@@ -330,7 +331,7 @@ def draw(found: Mapping[str, Sequence[Row]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     panels = {data: [row for row in rows if "checkpoints" in row] for data, rows in sorted(found.items())}
     panels = {data: rows for data, rows in panels.items() if rows}
@@ -348,7 +349,9 @@ def draw(found: Mapping[str, Sequence[Row]], path: Path) -> None:
             end = 100 * row["test"][str(row["chosen"])]
             axis.plot(row["seconds"], end, color=colour, marker="D", markersize=6, markerfacecolor="none")
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set(title=data, xlabel="seconds since the first image was opened", ylabel="accuracy, %")
         axis.grid(alpha=0.3)
     axes[0][0].legend(fontsize=8, title="lines: val; diamonds: test, at the end", title_fontsize=8)
@@ -451,7 +454,7 @@ def prepare_data(bench: Bench, source: str, limit: int | None) -> None:
                 "sample": {"images_per_class": bench.scale.sample_images, "size": bench.scale.sample_edge, "seed": 0}
             }
         archive, record = bench.folder / "archive", bench.folder / "archive.sha256"
-        words = ("--source", json.dumps(wanted), "--output", archive, "--record", record)
+        words: tuple[object, ...] = ("--source", json.dumps(wanted), "--output", archive, "--record", record)
         execute(command("scripts.data.fetch_archive", *words), log)
         execute(command("scripts.data.unpack_archive", "--archive", archive, "--output", bench.images), log)
         archive.unlink()
@@ -767,7 +770,8 @@ def train_by_mimflow(folder: Path, config: Row, seed: int) -> tuple[Ran, Row, li
     words = ("--config", trained, "--seed", seed, "--work-dir", folder / "work", "--workers", THREADS, *products)
     variables = environment(PYTHONPATH=str(HERE), MIMFLOW_BENCH_OUTPUT=str(times))
     ran = execute(command("scripts.train.train_model", *words), folder / "output.log", variables)
-    return ran, read_json(times), pd.read_csv(log).to_dict("records")
+    records: list[Any] = pd.read_csv(log).to_dict("records")
+    return ran, read_json(times), records
 
 
 def mimflow_points(folder: Path, clock: Row, log: Sequence[Row], start: float) -> list[Row]:
@@ -820,7 +824,7 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
         config["runner"]["patience"] = 0
     size = size_of(config)
     splits = (bench.split("train"), bench.split("val"))
-    words = ("--images", bench.images, "--splits", *splits, "--edge", packed_edge(size))
+    words: tuple[object, ...] = ("--images", bench.images, "--splits", *splits, "--edge", packed_edge(size))
     first, packing = clocked(folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", THREADS)
     words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--packed", packed)
     words += ("--train", splits[0], "--val", splits[1], "--classes", bench.classes, "--output", folder / "init.pth")
@@ -968,7 +972,16 @@ def test_accuracy(bench: Bench, row: Row, place: int) -> float:
         _, result = peer_job(bench, row["row"], folder, row["seed"], "test", weights=str(weights))
         return result["accuracy"]
     predictions = folder / "predictions.csv"
-    words = ("--config", folder / "config.py", "--checkpoint", weights, "--images", bench.images, "--device", "cpu")
+    words: tuple[object, ...] = (
+        "--config",
+        folder / "config.py",
+        "--checkpoint",
+        weights,
+        "--images",
+        bench.images,
+        "--device",
+        "cpu",
+    )
     words += ("--split", bench.split("test"), "--classes", bench.classes, "--output", predictions)
     execute(command("scripts.evaluate.predict_images", *words), folder / "output.log")
     found = read_predictions(predictions)

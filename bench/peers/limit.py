@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ BATCHES = 16
 WARMUP_STEPS = 5
 
 
-def measure(model: nn.Module, size: int, batch_size: int, steps: int, repeats: int) -> list[float]:
+def measure(model: Any, size: int, batch_size: int, steps: int, repeats: int) -> list[float]:
     """Return images/s of each of *repeats* runs of *steps* training steps.
 
     Parameters

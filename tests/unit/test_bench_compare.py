@@ -75,6 +75,8 @@ def test_a_mean_over_seeds_is_not_missed_by_a_rounding_error():
     target = (0.1 + 0.2) / 2 * 2  # 0.30000000000000004
     points = make_row("fast", times=[1], val=[0.3])["checkpoints"]
     assert compare.stopping_point(points, target) == 0
+    points = make_row("fastai", times=[1], val=[0.8999999761581421])["checkpoints"]  # 0.9 as float32
+    assert compare.stopping_point(points, 0.9) == 0
 
 
 def test_plain_mim_keeps_its_last_weights_and_the_others_their_first_best_on_val():
