@@ -15,7 +15,7 @@ PROFILE := profiles/local
 endif
 override PROFILE := $(if $(wildcard profiles/$(PROFILE)/.),profiles/$(PROFILE),$(PROFILE))
 PYTHON ?=
-export PYTHON CONFIG RUN IMAGES OUT ARCHIVE
+export PYTHON CONFIG RUN IMAGES OUT ARCHIVE DATA
 
 ENV_OPTION := $(if $(ENV),--env '$(ENV)')
 # demo, run, predict and the tests use the environment that .venv has; only `make setup ENV=...` replaces it by another.
@@ -27,7 +27,7 @@ SNAKEMAKE := snakemake --profile '$(PROFILE)'
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults jobs cancel doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -93,6 +93,10 @@ cancel: ## cancel this project's Slurm jobs, or some of them (ARGS='JOBID ...'; 
 test-slurm: ## the workflow on a real Slurm cluster, which the tests bring up on this machine (Debian, root)
 	@$(READY)
 	@MIMFLOW_REQUIRE_SLURM=1 python -m pytest tests/slurm $(ARGS)
+
+bench: ## measure beside plain mim, timm and fastai, for hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)
+	@$(READY)
+	@python -m bench.compare $${DATA:+--data "$$DATA"} $(ARGS)
 
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: and what the cluster has)
 	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a run's config.py: its model")
     parser.add_argument("--sizes", type=int, nargs="+", required=True, metavar="PIXELS", help="sizes of the images")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images a step (32)")
-    parser.add_argument("--steps", type=int, default=40, metavar="N", help="training steps of one measurement (40)")
+    parser.add_argument("--steps", type=int, default=15, metavar="N", help="training steps of one measurement (15)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements; their median counts (3)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write: images/s by size")

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import compare
-from bench.compare import ROWS
+from bench import prepare, processes, table
+from bench.rows import parse_rows
+from bench.table import ROWS
 from scripts.console import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,7 @@ def make_row(row: str, seed: int = 0, *, times: list[float], val: list[float], t
         {"name": f"epoch {i}", "seconds": seconds, "val_accuracy": accuracy, "weights": f"epoch_{i}.pth"}
         for i, (seconds, accuracy) in enumerate(zip(times, val, strict=True), 1)
     ]
-    chosen = compare.chosen_checkpoint(row, points)
+    chosen = table.chosen_checkpoint(row, points)
     return {
         "row": row, "data": "d", "seed": seed, "data_line": "2 classes", "size": 160 if "fast" in row else 224,
         "seconds": times[-1], "startup_seconds": 4.0, "images_per_second": 50.0, "peak_mb": 1000.0,
@@ -40,43 +41,43 @@ def limit_row(rate: float):
 
 
 def cells(text: str, name: str) -> list[str]:
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {compare.NAMES[name]} |")]
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {table.NAMES[name]} |")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_rows_are_run_in_the_order_in_which_they_need_each_other():
-    assert compare.parse_rows("limit, fast+,fast ,plain") == ["plain", "fast", "fast+", "limit"]
+    assert parse_rows("limit, fast+,fast ,plain") == ["plain", "fast", "fast+", "limit"]
 
 
 def test_an_unknown_row_is_refused_with_what_is_allowed():
     with pytest.raises(UserError, match=r"'slow' is no row: choose of plain,.*limit"):
-        compare.parse_rows("plain,slow")
+        parse_rows("plain,slow")
     with pytest.raises(UserError, match="names no row"):
-        compare.parse_rows(" ,")
+        parse_rows(" ,")
 
 
 def test_interval_is_students_over_seeds():
-    mean, half = compare.interval([80.0, 82.0, 84.0])
+    mean, half = table.interval([80.0, 82.0, 84.0])
     assert (mean, half) == (82.0, pytest.approx(4.3027 * 2 / 3**0.5, rel=1e-4))  # t of 2 degrees of freedom
 
 
 def test_one_seed_has_no_interval():
-    assert compare.interval([80.0]) == (80.0, None)
+    assert table.interval([80.0]) == (80.0, None)
 
 
 def test_stopping_point_is_the_first_checkpoint_that_reaches_the_target_on_val():
     points = make_row("fast", times=[1, 2, 3, 4], val=[0.7, 0.8, 0.75, 0.9])["checkpoints"]
-    assert compare.stopping_point(points, 0.8) == 1
-    assert compare.stopping_point(points, 0.7) == 0
-    assert compare.stopping_point(points, 0.95) is None
+    assert table.stopping_point(points, 0.8) == 1
+    assert table.stopping_point(points, 0.7) == 0
+    assert table.stopping_point(points, 0.95) is None
 
 
 def test_a_mean_over_seeds_is_not_missed_by_a_rounding_error():
     target = (0.1 + 0.2) / 2 * 2  # 0.30000000000000004
     points = make_row("fast", times=[1], val=[0.3])["checkpoints"]
-    assert compare.stopping_point(points, target) == 0
+    assert table.stopping_point(points, target) == 0
     points = make_row("fastai", times=[1], val=[0.8999999761581421])["checkpoints"]  # 0.9 as float32
-    assert compare.stopping_point(points, 0.9) == 0
+    assert table.stopping_point(points, 0.9) == 0
 
 
 def test_plain_mim_keeps_its_last_weights_and_the_others_their_first_best_on_val():
@@ -87,7 +88,7 @@ def test_plain_mim_keeps_its_last_weights_and_the_others_their_first_best_on_val
 
 def test_plain_mim_needs_all_its_time_for_its_own_accuracy():
     row = make_row("plain", times=[10, 20], val=[0.9, 0.8])
-    assert compare.time_to_target(row, 0.8) == 20
+    assert table.time_to_target(row, 0.8) == 20
 
 
 def test_speed_up_is_plain_seconds_by_fast_seconds_to_the_mean_accuracy():
@@ -97,9 +98,9 @@ def test_speed_up_is_plain_seconds_by_fast_seconds_to_the_mean_accuracy():
         make_row("fast", 0, times=[2, 9], val=[0.7, 0.9]),
         make_row("fast", 1, times=[1, 4], val=[0.6, 0.7]),
     ]
-    assert compare.target_accuracy(rows) == pytest.approx(0.7)
-    assert compare.speed_up(rows) == pytest.approx(110 / 3)
-    assert compare.last_line(rows) == "speed-up to the tutorial's accuracy: 36.7"
+    assert table.target_accuracy(rows) == pytest.approx(0.7)
+    assert table.speed_up(rows) == pytest.approx(110 / 3)
+    assert table.last_line(rows) == "speed-up to the tutorial's accuracy: 36.7"
 
 
 def test_a_seed_of_fast_that_never_gets_there_leaves_no_speed_up():
@@ -108,20 +109,20 @@ def test_a_seed_of_fast_that_never_gets_there_leaves_no_speed_up():
         make_row("fast", 0, times=[2], val=[0.9]),
         make_row("fast", 1, times=[2], val=[0.7]),
     ]
-    assert compare.last_line(rows) == "speed-up to the tutorial's accuracy: not reached"
+    assert table.last_line(rows) == "speed-up to the tutorial's accuracy: not reached"
 
 
 def test_longer_fast_gets_the_epochs_that_fit_into_plain_time():
     row = make_row("fast", times=[10, 20, 30], val=[0.7, 0.7, 0.7]) | {"training_seconds": [2.0, 20.0]}
-    assert compare.epochs_within(100, row) == 8  # 10 to the start, 2 to evaluate it, 10 an epoch
-    assert compare.epochs_within(5, row) == 1
+    assert table.epochs_within(100, row) == 8  # 10 to the start, 2 to evaluate it, 10 an epoch
+    assert table.epochs_within(5, row) == 1
 
 
 def test_only_what_the_table_shows_is_read_on_test():
     fast = make_row("fast", times=[1, 2, 3], val=[0.7, 0.8, 0.9])
-    assert compare.places_to_read(fast, 0.75) == [1, 2]
-    assert compare.places_to_read(fast, None) == [2]
-    assert compare.places_to_read(limit_row(90), 0.75) == []
+    assert table.places_to_read(fast, 0.75) == [1, 2]
+    assert table.places_to_read(fast, None) == [2]
+    assert table.places_to_read(limit_row(90), 0.75) == []
 
 
 def test_table_has_times_accuracies_and_shares():
@@ -133,7 +134,7 @@ def test_table_has_times_accuracies_and_shares():
         make_row("timm", 0, times=[40, 80], val=[0.1, 0.2], test={"1": 0.2}) | {"rate_at_fast_size": 40.0},
         limit_row(100),
     ]
-    text = compare.table({"d": rows}, "a machine", "GPU: none here, not measured.")
+    text = table.table({"d": rows}, "a machine", "GPU: none here, not measured.")
     assert "GPU: none here, not measured." in text and "a machine" in text
     fast = cells(text, "fast")
     assert fast[1:4] == ["2.5", "82.0", "91.0 ± 12.7 (n=2)"]
@@ -151,64 +152,64 @@ def test_table_says_how_many_seeds_reached_the_accuracy():
         make_row("timm", 0, times=[50], val=[0.8]),
         make_row("timm", 1, times=[50], val=[0.7]),
     ]
-    assert cells(compare.table({"d": rows}, "m", "g"), "timm")[1] == "50.0 (1 of 2 seeds)"
+    assert cells(table.table({"d": rows}, "m", "g"), "timm")[1] == "50.0 (1 of 2 seeds)"
 
 
 def test_a_table_without_plain_mim_has_no_times_to_its_accuracy():
-    assert cells(compare.table({"d": [make_row("fast", times=[1], val=[0.8])]}, "m", "g"), "fast")[1] == "-"
+    assert cells(table.table({"d": [make_row("fast", times=[1], val=[0.8])]}, "m", "g"), "fast")[1] == "-"
 
 
 def test_figure_is_the_same_file_for_the_same_rows(tmp_path):
     found = {"d": [make_row("plain", times=[50, 100], val=[0.5, 0.8]), limit_row(9)], "only-limit": [limit_row(9)]}
     for name in ("one.svg", "two.svg"):
-        compare.draw(found, tmp_path / name)
+        table.draw(found, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
 def test_no_rows_with_checkpoints_make_no_figure(tmp_path):
-    compare.draw({"d": [limit_row(9)]}, tmp_path / "figure.svg")
+    table.draw({"d": [limit_row(9)]}, tmp_path / "figure.svg")
     assert not (tmp_path / "figure.svg").exists()
 
 
 def test_every_row_has_a_name_and_every_line_a_colour():
-    assert set(compare.NAMES) == set(ROWS)
-    assert len(set(compare.COLOURS)) == len(ROWS) - 1  # the limit has no line
+    assert set(table.NAMES) == set(ROWS)
+    assert len(set(table.COLOURS)) == len(ROWS) - 1  # the limit has no line
 
 
 def test_a_subset_is_balanced_and_the_same_each_time():
     files = {"a": [f"{i}.png" for i in range(50)], "b": [f"{i}.png" for i in range(30)], "c": ["0.png"]}
-    chosen = compare.balanced_subset(files, 30)
+    chosen = prepare.balanced_subset(files, 30)
     assert {name: len(names) for name, names in chosen.items()} == {"a": 10, "b": 10, "c": 1}
-    assert chosen == compare.balanced_subset({name: names[::-1] for name, names in files.items()}, 30)
+    assert chosen == prepare.balanced_subset({name: names[::-1] for name, names in files.items()}, 30)
 
 
 def test_names_of_data_are_fit_for_files(tmp_path):
     archive = tmp_path / "my photos.tar.gz"
     archive.touch()
-    assert compare.data_name(str(archive)) == "my-photos"
-    assert compare.data_name(str(tmp_path)) == tmp_path.name
-    assert compare.data_name("elpv") == "elpv"
+    assert prepare.data_name(str(archive)) == "my-photos"
+    assert prepare.data_name(str(tmp_path)) == tmp_path.name
+    assert prepare.data_name("elpv") == "elpv"
 
 
 def test_rows_of_a_subset_or_a_smoke_run_are_not_taken_for_those_of_all_images():
-    names = {compare.data_name("elpv", limit, smoke) for limit in (None, 300) for smoke in (False, True)}
+    names = {prepare.data_name("elpv", limit, smoke) for limit in (None, 300) for smoke in (False, True)}
     assert names == {"elpv", "elpv-300", "smoke-elpv", "smoke-elpv-300"}
 
 
 def test_a_failed_command_is_told_by_its_last_line(tmp_path):
     with pytest.raises(UserError, match="no such thing"):
-        compare.execute([sys.executable, "-c", "import sys; sys.exit('error: no such thing')"], tmp_path / "log")
+        processes.execute([sys.executable, "-c", "import sys; sys.exit('error: no such thing')"], tmp_path / "log")
 
 
 def test_memory_of_all_processes_of_a_row_is_counted(tmp_path):
     child = "x = bytearray(120_000_000); import time; time.sleep(1.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    assert compare.execute([sys.executable, "-c", parent], tmp_path / "log").peak > 100e6
+    assert processes.execute([sys.executable, "-c", parent], tmp_path / "log").peak > 100e6
 
 
 def test_plain_mim_gets_no_memory_settings_of_mimflow(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
-    own = compare.environment()
+    own = processes.environment()
     assert own["OMP_NUM_THREADS"] == "2" and not any(name.startswith("MALLOC_") for name in own)
 
 
@@ -225,7 +226,7 @@ def test_what_a_command_started_ends_with_the_bench(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        compare.execute([sys.executable, "-c", parent], tmp_path / "log")
+        processes.execute([sys.executable, "-c", parent], tmp_path / "log")
     for _ in range(100):
         if not psutil.pid_exists(int((tmp_path / "pid").read_text())):
             return
@@ -266,8 +267,8 @@ def test_a_smoke_run_ends_with_the_speed_up_and_keeps_what_is_finished(tmp_path)
     assert (tmp_path / "rows/smoke-sample/plain-0.json").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.skipif(not compare.peers_are_there(), reason="timm and fastai are not installed: bench/compare.py does it")
-@pytest.mark.parametrize("name", compare.PEER_ROWS)
+@pytest.mark.skipif(not prepare.peers_are_there(), reason="timm and fastai are not installed: bench/compare.py does it")
+@pytest.mark.parametrize("name", table.PEER_ROWS)
 def test_peers_say_in_one_line_that_weights_do_not_fit(name, tmp_path):
     import torch
 
@@ -283,6 +284,6 @@ def test_peers_say_in_one_line_that_weights_do_not_fit(name, tmp_path):
         "weights_folder": str(tmp_path), "size": 32, "batch_size": 2, "epochs": 1, "seed": 0, "seconds": None,
         "threads": 1, "workers": 0, "output": str(tmp_path / "out.json"),
     }  # fmt: skip
-    words = [str(compare.PEERS_PYTHON), str(compare.PEERS / f"run_{name}.py"), json.dumps(job)]
+    words = [str(prepare.PEERS_PYTHON), str(prepare.PEERS / f"run_{name}.py"), json.dumps(job)]
     with pytest.raises(UserError, match="convolutions"):
-        compare.execute(words, tmp_path / "log")
+        processes.execute(words, tmp_path / "log")

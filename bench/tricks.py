@@ -1,0 +1,310 @@
+"""Measure each choice of the fast recipe by leaving it out: training steps, images, features, and short trainings.
+
+Everything in one run, on one data set. Speeds are medians of turns in which all variants take part; accuracies are of
+one seed at 128 pixels and four epochs, so a point more or less means nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from bench.prepare import BASE_CONFIG, Bench, Scale, data_name, prepare_data, prepare_weights
+from bench.processes import ROOT, Row, command, environment, execute
+from bench.table import gpu_line, machine_line
+from scripts.console import UserError, run_cli
+from scripts.files import read_lines, write_text
+from scripts.train.config_file import read_config, write_config
+from scripts.train.fast_recipe import packed_edge
+from scripts.train.train_model import training_environment
+
+logger = logging.getLogger(__name__)
+
+SIZE, BATCH_SIZE = 160, 32
+#: Of the short trainings.
+SHORT = {"image_size": 128, "epochs": 4}
+#: A training step with everything, and with one thing left out.
+STEPS: dict[str, Row] = {
+    "all of it": {},
+    "glibc gives freed memory back": {"keep_memory": False},
+    "channels first": {"channels_last": False},
+    "AdamW weight by weight": {"fused": False},
+    "224 pixels a side": {"size": 224},
+}
+#: Overrides of a short training, by what they leave out.
+SCHEDULES: dict[str, Row] = {
+    "as the recipe has it": {},
+    "live statistics of batch normalisation": {"model.backbone.norm_eval": False},
+    "SGD, 0.005, as in the tutorial": {
+        "optimizer": {"type": "SGD", "lr": 0.005, "momentum": 0.9, "weight_decay": 4e-5}
+    },
+    "crops from 8 % of an image on": {"data.train.pipeline.2.scale": [0.08, 1.0]},
+    "labels not smoothed": {"model.head.loss": {"type": "CrossEntropyLoss", "loss_weight": 1.0}},
+}
+
+
+def step_rate(channels_last: bool, fused: bool, size: int, steps: int) -> float:
+    """Return images/s of training steps of MobileNetV2 in this process (median over *steps*, the first two left out)."""
+    import torch
+
+    from bench.prepare import bare_model
+
+    torch.set_num_threads(2)
+    model = bare_model()
+    model.backbone.norm_eval = True
+    images = torch.randn(BATCH_SIZE, 3, size, size)
+    if channels_last:
+        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused)
+    labels = torch.arange(BATCH_SIZE)
+    seconds = []
+    for _ in range(steps + 2):
+        began = time.perf_counter()
+        loss = model.train_step({"img": images, "gt_label": labels}, None)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - began)
+    return BATCH_SIZE / statistics.median(seconds[2:])
+
+
+def measure_steps(turns: int, steps: int) -> dict[str, float]:
+    """Return images/s of each of STEPS: a process of its own a turn, since the allocator's settings are a process's."""
+    rates: dict[str, list[float]] = {name: [] for name in STEPS}
+    for _ in range(turns):
+        for name, change in STEPS.items():
+            options = {"channels_last": True, "fused": True, "size": SIZE, "keep_memory": True} | change
+            variables = environment()
+            if options.pop("keep_memory"):
+                variables = training_environment({"runner": {"threads": 2, "device": "cpu"}}, variables)
+            asked = [sys.executable, "-m", "bench.tricks", "--step", json.dumps(options | {"steps": steps})]
+            result = subprocess.run(asked, cwd=ROOT, env=variables, capture_output=True, text=True)
+            if result.returncode != 0:
+                raise UserError(f"a training step failed: {result.stderr.strip().splitlines()[-1]}")
+            rates[name].append(float(result.stdout.split()[-1]))
+            logger.info("%s: %.1f images/s", name, rates[name][-1])
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def fast_config(bench: Bench, folder: Path, packed: Path, settings: Mapping[str, Any], recipe: str = "fast") -> Path:
+    """Write the config.py of an experiment into *folder* and return its path."""
+    own = {"base_config": BASE_CONFIG, "recipe": recipe, "device": "cpu", "threads": 2, **settings}
+    words: list[object] = ["--experiment", json.dumps(own), "--seed", 0, "--classes", bench.classes]
+    words += ["--splits", bench.folder / "splits", "--images", bench.images, "--checkpoint", bench.checkpoint]
+    words += ["--packed", packed] if recipe == "fast" else []
+    execute(command("scripts.train.patch_config", *words, "--output", folder / "config.py"), folder / "output.log")
+    return folder / "config.py"
+
+
+def pack(bench: Bench, size: int, folder: Path, raw_limit: int | None = None) -> Path:
+    """Pack train and val for a network that sees *size* pixels, unless that is done; return the folder."""
+    from scripts.data import pack_images
+
+    target = folder / f"packed-{size}-{raw_limit}"
+    if not target.exists():
+        names = [line.rpartition(" ")[0] for split in ("train", "val") for line in read_lines(bench.split(split))]
+        limit = pack_images.RAW_LIMIT_BYTES if raw_limit is None else raw_limit
+        pack_images.pack(bench.images, names, packed_edge(size), target, raw_limit=limit, threads=2)
+    return target
+
+
+def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
+    """Return milliseconds to load and augment a training image, in one process: from files, and from packs."""
+    from mmcls.datasets import build_dataset
+
+    import scripts.mmcls_plugins  # noqa: F401  (registers ours)
+
+    found = {}
+    kinds = {"from files, tutorial's pipeline": None, "from raw pixels": 1 << 40, "from small JPEGs": 0}
+    for name, limit in kinds.items():
+        place = folder / f"images-{limit}"
+        place.mkdir()
+        packed = pack(bench, SIZE, folder, limit) if limit is not None else folder
+        config = read_config(fast_config(bench, place, packed, {}, "tutorial" if limit is None else "fast"))
+        dataset = build_dataset(copy.deepcopy(config["data"]["train"]))
+        count = min(len(dataset), 500)
+        began = time.perf_counter()
+        for index in range(count):
+            dataset[index]
+        found[name] = 1e3 * (time.perf_counter() - began) / count
+    return found
+
+
+def measure_features(bench: Bench, folder: Path, sizes: Sequence[int]) -> list[Row]:
+    """Return, by size: images/s of the folded and of the plain backbone, seconds of the fit, accuracies of the head."""
+    import torch
+    from mmcv import Config
+
+    from scripts.evaluate.inference import keep_freed_memory, read_checkpoint
+    from scripts.mmcls_plugins.images import Normalizer
+    from scripts.train import warm_start
+
+    keep_freed_memory()
+    torch.set_num_threads(2)
+    classes = read_lines(bench.classes)
+    rows = []
+    for size in sizes:
+        place = folder / f"features-{size}"
+        place.mkdir()
+        config = Config.fromfile(str(fast_config(bench, place, pack(bench, size, folder), {"image_size": size})))
+        weights, _ = read_checkpoint(bench.checkpoint)
+        splits = [warm_start.build_split(config, bench.split(name), classes) for name in ("train", "val")]
+        model = warm_start.build_pretrained(config, weights, "cpu")
+        normalizer = Normalizer(**config.runner.normalize)
+        some = torch.utils.data.Subset(splits[0], range(64))
+        batches = [list(warm_start.image_tensors(some, normalizer, 0, "cpu")) for _ in range(2)]
+        quick = copy.deepcopy(model)
+        warm_start.fold(warm_start.normalised_convolutions(quick, batches[0][0]), quick)
+        rates: dict[str, list[float]] = {"plain": [], "folded": []}
+        for _ in range(5):
+            for name, one in (("plain", model), ("folded", quick)):
+                began = time.perf_counter()
+                with torch.no_grad():
+                    for batch in batches[0]:
+                        one(img=batch, return_loss=False, post_process=False)
+                rates[name].append(64 / (time.perf_counter() - began))
+        layer = warm_start.last_layer(quick, weights, len(classes))
+        assert layer is not None
+        features = [
+            warm_start.extract(quick, layer, warm_start.image_tensors(one, normalizer, 2, "cpu")) for one in splits
+        ]
+        labels = [torch.as_tensor(one.get_gt_labels(), dtype=torch.int64) for one in splits]
+        began = time.perf_counter()
+        probe = warm_start.fit_probe(features[0], labels[0], features[1], labels[1], len(classes))
+        fit = time.perf_counter() - began
+        found = {name: statistics.median(values) for name, values in rates.items()}
+        rows.append({"size": size, **found, "fit": fit, "val": probe.accuracy})
+        logger.info("features at %d pixels: %s", size, rows[-1])
+    return rows
+
+
+def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str, Any], start: str) -> Row:
+    """Train shortly and return the accuracies on val: of the start, and of the best and the last epoch.
+
+    Parameters
+    ----------
+    start : ``fitted``, ``fitted, not conditioned`` or ``pretrained``: the weights that training starts from.
+    """
+    import pandas as pd
+    from mmcv import Config
+
+    from scripts.evaluate.inference import read_checkpoint
+    from scripts.train import warm_start
+    from scripts.train.checkpoint_file import write_checkpoint
+
+    place = folder / name.replace(" ", "-").replace("/", "-")
+    place.mkdir()
+    packed = pack(bench, SHORT["image_size"], folder, 0 if start == "fitted, JPEG" else None)
+    file = fast_config(bench, place, packed, {**SHORT, **settings})
+    config, classes = Config.fromfile(str(file)), read_lines(bench.classes)
+    if start == "pretrained":
+        shutil.copyfile(bench.checkpoint, place / "init.pth")
+    else:
+        weights, _ = read_checkpoint(bench.checkpoint)
+        splits = [warm_start.build_split(config, bench.split(split), classes) for split in ("train", "val")]
+        leave = mock.patch.object(warm_start, "condition") if start == "fitted, not conditioned" else mock.MagicMock()
+        with leave:
+            write_checkpoint(warm_start.warm_start(config, weights, splits, "cpu", 2), place / "init.pth")
+    values = read_config(file)
+    values["runner"]["patience"] = 0
+    write_config(file, values, "made by bench.tricks", BASE_CONFIG)
+    log = place / "train_log.csv"
+    products = ("--best", place / "best.pth", "--last", place / "last.pth", "--train-log", log)
+    words = ("--config", file, "--seed", 0, "--work-dir", place / "work", "--workers", 2, *products)
+    try:
+        execute(command("scripts.train.train_model", *words), place / "output.log", environment(**os.environ))
+    except UserError as error:
+        logger.info("%s: %s", name, error)
+        return {"name": name, "start": None, "best": None, "last": None}
+    accuracy = pd.read_csv(log)["val_accuracy"]
+    found = {"name": name, "start": accuracy[0], "best": accuracy[1:].max(), "last": accuracy.iloc[-1]}
+    logger.info("%s", found)
+    return found
+
+
+def percent(value: float | None) -> str:
+    """Return an accuracy for the table; None: training ended with an error."""
+    return "failed" if value is None else f"{100 * value:.1f}"
+
+
+def text(
+    steps: Mapping[str, float], images: Mapping[str, float], features: Sequence[Row], trainings: Sequence[Row]
+) -> str:
+    """Return the four tables, in Markdown."""
+    whole = next(iter(steps.values()), 1.0)
+    lines = [machine_line(), "", gpu_line(), ""]
+    lines += [f"| a training step, MobileNetV2, {SIZE} px, batch {BATCH_SIZE} | images/s | of all of it |"]
+    lines += ["|---|---:|---:|", *(f"| {name} | {rate:.1f} | {rate / whole:.2f} |" for name, rate in steps.items()), ""]
+    lines += ["| a training image, loaded and augmented, one process | ms |", "|---|---:|"]
+    lines += [*(f"| {name} | {value:.2f} |" for name, value in images.items()), ""]
+    lines += ["| features at | images/s | folded | fit, s | val accuracy of the head, % |", "|---|---:|---:|---:|---:|"]
+    for row in features:
+        numbers = f"{row['plain']:.0f} | {row['folded']:.0f} | {row['fit']:.1f} | {percent(row['val'])}"
+        lines.append(f"| {row['size']} px | {numbers} |")
+    lines += [
+        "",
+        f"| {SHORT['epochs']} epochs at {SHORT['image_size']} px, val accuracy, % | start | best epoch | last |",
+    ]
+    lines += ["|---|---:|---:|---:|"]
+    for row in trainings:
+        lines.append(f"| {row['name']} | {percent(row['start'])} | {percent(row['best'])} | {percent(row['last'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m bench.tricks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", default="elpv", help="as of bench.compare (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("results/bench"), metavar="FOLDER", help="of bench.compare")
+    parser.add_argument("--turns", type=int, default=3, help="turns of the training steps (default: %(default)s)")
+    parser.add_argument("--parts", default="steps,images,features,trainings", help="what to measure (default: all)")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure, and write tricks.md."""
+    if args.step:
+        print(step_rate(**json.loads(args.step)))
+        return
+    parts = set(args.parts.split(","))
+    bench = Bench(args.output.resolve(), data_name(args.data), Scale())
+    prepare_data(bench, args.data, None)
+    prepare_weights(bench)
+    folder = bench.output / "tricks"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    steps = measure_steps(args.turns, 6) if "steps" in parts else {}
+    images = measure_images(bench, folder) if "images" in parts else {}
+    features = measure_features(bench, folder, (224, 192, 160, 128, 96)) if "features" in parts else []
+    trainings = []
+    if "trainings" in parts:
+        for name, overrides in SCHEDULES.items():
+            trainings.append(short_training(bench, folder, name, {"overrides": overrides}, "fitted"))
+        others = {
+            "head not fitted": "pretrained",
+            "convolutions not conditioned": "fitted, not conditioned",
+            "images packed as JPEG": "fitted, JPEG",
+        }
+        trainings += [short_training(bench, folder, name, {}, start) for name, start in others.items()]
+    written = text(steps, images, features, trainings)
+    write_text(bench.output / "tricks.md", written)
+    shutil.rmtree(folder)
+    print(written)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
