@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from scripts.children import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
 from scripts.console import UserError, describe_os_error
 from scripts.files import atomic_path, write_text
-from scripts.mmcls_plugins import checkpoints, processes
+from scripts.mmcls_plugins import checkpoints, folding, processes
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
 from scripts.mmcls_plugins.sampler import EpochSampler
@@ -82,6 +82,7 @@ class ReproducibleRunner(EpochBasedRunner):
     patience : epochs without a better val accuracy after which training ends; 0: it never ends before max_epochs.
     channels_last : keep weights and images in this memory format.
     normalize : arguments of a :class:`Normalizer`, for images that come as bytes.
+    fold_norm : where statistics of batch normalisation are frozen and absorbed (folding.py), let the convolutions add.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class ReproducibleRunner(EpochBasedRunner):
         patience: int = 0,
         channels_last: bool = False,
         normalize: dict[str, Any] | None = None,
+        fold_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -125,6 +127,7 @@ class ReproducibleRunner(EpochBasedRunner):
         self.states = checkpoints.StateStore(self.folder / "states", keep_states)
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.evaluate_first, self.patience = evaluate_first, patience
+        self.fold_norm = fold_norm
         self.keep_weights_every = 0
         self.evaluator: EvalHook | None = None
         self.val_loader: DataLoader | None = None
@@ -175,6 +178,8 @@ class ReproducibleRunner(EpochBasedRunner):
         self._max_iters = self._max_epochs * len(loader)
         self.data_loader, self.mode = loader, "train"
         self.call_hook("before_run")
+        if self.fold_norm:
+            self._fold(loader.dataset)
         if self.processes.distributed:
             self._train_step = processes.share_gradients(self.model)
         # After before_run: hooks add to the model and the optimizer there (EMA buffers, initial_lr, the loss scaler).
@@ -200,6 +205,13 @@ class ReproducibleRunner(EpochBasedRunner):
             self.processes.wait_for_all()
         finally:
             self._end_workers()
+
+    def _fold(self, dataset: Any) -> None:
+        """Before all that computes, so that a run that goes on computes in the same way from its start on."""
+        model = self.model.module if hasattr(self.model, "module") else self.model
+        batch = self._normalized({"img": dataset[0]["img"][None]})
+        pairs = folding.normalised_convolutions(model, batch["img"].to(self._device))
+        self.logger.info("%d normalisations folded into their convolutions", folding.compute_folded(pairs))
 
     def _end_workers(self) -> None:
         """End the persistent workers: after an uncaught error Python would wait for them for ever.

@@ -122,6 +122,8 @@ def make_fast(config: patches.Config, size: int, packed: str, iterations_of_epoc
         "warmup_ratio": 0.01,
     }
     config["runner"] |= {"evaluate_first": True, "patience": PATIENCE, "channels_last": True, "normalize": norm}
+    if model["backbone"].get("norm_eval"):
+        config["runner"]["fold_norm"] = True
 
 
 def has_fused_optimizer(device: str, torch_version: str) -> bool:

@@ -12,7 +12,6 @@ import copy
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,7 @@ from scripts.evaluate.inference import (
     read_checkpoint,
 )
 from scripts.files import read_lines
+from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
 from scripts.sites import current_site
@@ -96,88 +96,6 @@ def last_layer(model: nn.Module, weights: Mapping[str, torch.Tensor], num_classe
         if in_head and (key not in weights or weights[key].shape != tensor.shape):
             return None
     return layer
-
-
-Pair = tuple[nn.Conv2d, nn.modules.batchnorm._BatchNorm]
-
-
-def normalised_convolutions(model: nn.Module, images: torch.Tensor) -> list[Pair]:
-    """Return each convolution whose output goes into a batch normalisation, with that one.
-
-    Only pairs that are each other's only partner: elsewhere one change would have to fit several.
-
-    Parameters
-    ----------
-    model : in eval mode.
-    images : any, as the model takes them: by passing them it is seen which convolution feeds which normalisation.
-    """
-    made: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
-    pairs: list[Pair] = []
-
-    def note_output(layer: nn.Module, _given: Any, result: torch.Tensor) -> None:
-        assert isinstance(layer, nn.Conv2d)
-        made[id(result)] = layer, result  # the tensor is kept, so that no other gets its id
-
-    def note_input(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        if id(given[0]) in made and layer.track_running_stats and layer.affine:
-            pairs.append((made[id(given[0])][0], layer))
-
-    handles = []
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            handles.append(module.register_forward_hook(note_output))
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-            handles.append(module.register_forward_pre_hook(note_input))
-    with torch.no_grad():
-        model(img=images, return_loss=False, post_process=False)
-    for handle in handles:
-        handle.remove()
-    uses = Counter(id(module) for pair in pairs for module in pair)
-    return [pair for pair in pairs if all(uses[id(module)] == 1 for module in pair)]
-
-
-@torch.no_grad()
-def condition(pairs: Iterable[Pair]) -> None:
-    """Scale the convolutions before frozen batch normalisation, in place, so that each channel has a variance of 1.
-
-    The same function in other numbers: ``gamma * (w * x - mean) / sqrt(var + eps) + beta`` keeps its value when w, mean
-    and sqrt(var + eps) are divided by the same. With frozen statistics a gradient step on w is amplified by
-    1 / sqrt(var + eps) twice; a channel that has died in pretraining (w and var near 0) would get into everything after
-    one step.
-    """
-    for convolution, layer in pairs:
-        assert layer.running_var is not None and layer.running_mean is not None
-        scale = (layer.running_var + layer.eps).rsqrt()
-        convolution.weight.mul_(scale.view(-1, *[1] * (convolution.weight.dim() - 1)))
-        if convolution.bias is not None:
-            convolution.bias.mul_(scale)
-        layer.running_mean.mul_(scale)
-        layer.running_var.fill_(1 - layer.eps)
-
-
-@torch.no_grad()
-def fold(pairs: Iterable[Pair], model: nn.Module) -> None:
-    """Let the convolutions of *model* do the work of the normalisations that follow them, in place: a sixth faster."""
-    folded = set()
-    for convolution, layer in pairs:
-        assert layer.running_var is not None and layer.running_mean is not None
-        scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
-        bias = layer.running_mean.neg() if convolution.bias is None else convolution.bias - layer.running_mean
-        convolution.weight.mul_(scale.view(-1, *[1] * (convolution.weight.dim() - 1)))
-        convolution.bias = nn.Parameter(layer.bias + bias * scale)
-        folded.add(id(layer))
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if id(child) in folded:
-                setattr(parent, name, nn.Identity())
-
-
-def same_scores(one: nn.Module, other: nn.Module, images: torch.Tensor) -> bool:
-    """Tell whether two models say the same of *images*, but for rounding."""
-    with torch.no_grad():
-        first, second = (model(img=images, return_loss=False, post_process=False) for model in (one, other))
-    return torch.allclose(first, second, rtol=1e-3, atol=1e-5)
 
 
 class ScoresElsewhereError(Exception):
@@ -315,6 +233,21 @@ def build_pretrained(config: Any, weights: dict[str, torch.Tensor], device: str)
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
+def absorbed(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """Return *model* with its frozen normalisations absorbed and folded; as it was, where that changes its scores.
+
+    It does where something else than the normalisation reads the output of a convolution too.
+    """
+    before = copy.deepcopy(model)
+    expected = folding.scores_of(model, images)
+    pairs = folding.normalised_convolutions(model, images)
+    folding.absorb(pairs)
+    if not folding.same_scores(folding.scores_of(model, images), expected):
+        return before
+    folding.compute_folded(pairs)
+    return model
+
+
 def warm_start(
     config: Any, weights: dict[str, torch.Tensor], datasets: Sequence[Any], device: str, workers: int
 ) -> dict[str, torch.Tensor]:
@@ -333,27 +266,15 @@ def warm_start(
     num_classes = len(datasets[0].CLASSES)
     model = build_pretrained(config, weights, device)
     normalizer = Normalizer(**config.runner.normalize).to(device)
-    some = next(
-        image_tensors(torch.utils.data.Subset(datasets[0], range(min(8, len(datasets[0])))), normalizer, 0, device)
-    )
-    pairs = normalised_convolutions(model, some)
+    some = torch.utils.data.Subset(datasets[0], range(min(8, len(datasets[0]))))
     if config.model.backbone.get("norm_eval"):
-        before = copy.deepcopy(model)
-        condition(pairs)
-        if not same_scores(before, model, some):
-            model = before  # something else reads the output of a convolution too
+        model = absorbed(model, next(image_tensors(some, normalizer, 0, device)))
     layer = last_layer(model, weights, num_classes)
     began = time.monotonic()
     try:
         if layer is None:
             raise ScoresElsewhereError
-        quick = copy.deepcopy(model)
-        fold(normalised_convolutions(quick, some), quick)
-        if not same_scores(model, quick, some):
-            quick = model
-        inner = last_layer(quick, weights, num_classes)
-        assert inner is not None
-        features = [extract(quick, inner, image_tensors(one, normalizer, workers, device)) for one in datasets]
+        features = [extract(model, layer, image_tensors(one, normalizer, workers, device)) for one in datasets]
     except ScoresElsewhereError:
         logger.warning(
             "%s: its class scores are not made by one linear layer alone, so none is fitted: training starts from the"

@@ -10,19 +10,17 @@ from mmcls.models import build_classifier
 from mmcv import Config
 
 from scripts.console import UserError
+from scripts.mmcls_plugins import folding
 from scripts.train import model_zoo
 from scripts.train.config_patches import nodes
 from scripts.train.warm_start import (
     PENALTIES,
     ScoresElsewhereError,
+    absorbed,
     build_pretrained,
-    condition,
     extract,
     fit_probe,
-    fold,
     last_layer,
-    normalised_convolutions,
-    same_scores,
 )
 
 SMALL = {
@@ -84,60 +82,24 @@ def test_the_features_are_what_the_head_is_given() -> None:
         torch.testing.assert_close(features.float(), model.extract_feat(images)[-1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mobilenet-v2_8xb32_in1k", "resnet18_8xb32_in1k", "mobilenet-v3-small_8xb32_in1k"])
-def test_conditioning_changes_the_numbers_and_not_the_function(name: str) -> None:
-    base = Config.fromfile(str(model_zoo.config_path(name))).model
-    base.pretrained = None
-    torch.manual_seed(0)
-    model = build_classifier(base).eval()
-    norms = [layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+def test_what_a_model_says_is_not_changed_by_absorbing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
     with torch.no_grad():
-        for layer in norms:
-            layer.running_var.uniform_(0.01, 4.0)
-            layer.running_mean.normal_()
-            layer.weight.uniform_(0.5, 1.5)
-        images = torch.randn(2, 3, 64, 64)
-        before = model(img=images, return_loss=False, post_process=False, softmax=False)
-        pairs = normalised_convolutions(model, images)
-        assert len(pairs) == len(norms)
-        condition(pairs)
-        after = model(img=images, return_loss=False, post_process=False, softmax=False)
-        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4 * before.abs().max().item())
-        assert all(torch.allclose(layer.running_var + layer.eps, torch.ones(())) for layer in norms)
-        fold(pairs, model)
-        assert not any(isinstance(layer, torch.nn.BatchNorm2d) for layer in model.modules())
-        after = model(img=images, return_loss=False, post_process=False, softmax=False)
-    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4 * before.abs().max().item())
-
-
-def test_a_convolution_that_feeds_two_normalisations_is_left_alone() -> None:
-    class Shared(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.one, self.two = torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
-
-        def forward(self, img: torch.Tensor, **_: object) -> torch.Tensor:
-            made = self.conv(img)
-            return self.one(made) + self.two(made)
-
-    assert normalised_convolutions(Shared().eval(), torch.randn(2, 3, 8, 8)) == []
-
-
-def test_what_else_reads_a_convolution_shows_in_the_scores() -> None:
-    class Skip(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.norm = torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4)
-            torch.nn.init.uniform_(self.norm.running_var, 2.0, 3.0)
-
-        def forward(self, img: torch.Tensor, **_: object) -> torch.Tensor:
-            made = self.conv(img)
-            return self.norm(made) + made
-
-    model, images = Skip().eval(), torch.randn(2, 3, 8, 8)
-    changed = copy.deepcopy(model)
-    condition(normalised_convolutions(changed, images))
-    assert same_scores(model, copy.deepcopy(model), images) and not same_scores(model, changed, images)
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.running_var.uniform_(0.5, 2.0)
+    images = torch.randn(4, 3, 32, 32)
+    expected, names = folding.scores_of(model, images), list(model.state_dict())
+    found = absorbed(model, images)
+    assert found is model and list(model.state_dict()) == names
+    assert folding.same_scores(folding.scores_of(model, images), expected)
+    assert all(folding.is_absorbed(layer) for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
+    # Where it would be changed, the model comes back as it was.
+    model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    monkeypatch.setattr(folding, "same_scores", lambda *_: False)
+    found = absorbed(model, images)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
 
 
 def test_weights_of_another_size_of_image_are_refused() -> None:

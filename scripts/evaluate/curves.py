@@ -1,0 +1,146 @@
+"""Curves over all thresholds: precision-recall and ROC of each class with their averages, and top-k accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
+
+TOP_K = 10
+#: Points of an averaged curve; its area does not depend on them.
+GRID = np.linspace(0, 1, 1001)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line with the area below it.
+
+    Attributes
+    ----------
+    x, y : recall and precision, or false and true positive rate; shape (points,).
+    area : average precision, or area under the ROC curve; 0 to 1.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    area: float
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One kind of curve of every class against all others.
+
+    Attributes
+    ----------
+    of_class : one a class, in the order of the classes; None where the test images leave it undefined.
+    micro : of all pairs of an image and a class as one yes-or-no question; None where it is undefined.
+    macro : the mean over the classes that have a curve; None without any.
+    """
+
+    of_class: list[Curve | None]
+    micro: Curve | None
+    macro: Curve | None
+
+
+def precision_recall_curves(probabilities: np.ndarray, labels: np.ndarray) -> Curves:
+    """Return the precision-recall curves with average precision, undefined for a class without images.
+
+    Precision is that of the step: between two recalls that the model can have it is that of the higher one, which is
+    how scikit-learn's average precision adds it up. A straight line between them would be too good
+    (Davis & Goadrich 2006, The Relationship Between Precision-Recall and ROC Curves).
+
+    Parameters
+    ----------
+    probabilities : shape (n, classes).
+    labels : shape (n,).
+    """
+    return _curves(probabilities, labels, _precision_recall, _step_on_grid)
+
+
+def roc_curves(probabilities: np.ndarray, labels: np.ndarray) -> Curves:
+    """Return the ROC curves with the area below them, undefined for a class of no image or of all images.
+
+    Parameters
+    ----------
+    probabilities : shape (n, classes).
+    labels : shape (n,).
+    """
+    return _curves(probabilities, labels, _roc, _line_on_grid)
+
+
+def top_k_hits(probabilities: np.ndarray, labels: np.ndarray, up_to: int = TOP_K) -> np.ndarray:
+    """Return how many images have their class among the k most probable ones, for k = 1 ... min(*up_to*, classes).
+
+    Of equal probabilities the class with the lower index comes first, as in the model's answer (argmax), so that the
+    first number is the number of right answers. (scikit-learn's top_k_accuracy_score puts the higher index first.)
+
+    Parameters
+    ----------
+    probabilities : shape (n, classes).
+    labels : shape (n,).
+    """
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    earlier = np.arange(classes) < labels[:, None]
+    rank = ((probabilities > own) | ((probabilities == own) & earlier)).sum(axis=1)
+    return np.cumsum(np.bincount(rank, minlength=classes))[: min(up_to, classes)]
+
+
+def best_and_worst(curves: Sequence[Curve | None], each: int = 5) -> tuple[list[int], list[int]]:
+    """Return the places of the *each* largest areas and the *each* smallest, both with the extreme one first.
+
+    Fewer than twice *each* curves are divided into halves. Of equal areas the earlier class counts as the better.
+    """
+    defined = [place for place, curve in enumerate(curves) if curve is not None]
+    order = sorted(defined, key=lambda place: -_area(curves[place]))
+    worst = min(each, len(order) // 2)
+    best = min(each, len(order) - worst)
+    return order[:best], order[len(order) - worst :][::-1]
+
+
+def _area(curve: Curve | None) -> float:
+    return 0.0 if curve is None else curve.area
+
+
+def _curves(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    draw: Callable[[np.ndarray, np.ndarray], Curve | None],
+    on_grid: Callable[[Curve], np.ndarray],
+) -> Curves:
+    """Return every class's curve by *draw*, of which the macro average is the mean of *on_grid*."""
+    is_class = labels[:, None] == np.arange(probabilities.shape[1])
+    of_class = [draw(truth, score) for truth, score in zip(is_class.T, probabilities.T, strict=True)]
+    defined = [curve for curve in of_class if curve is not None]
+    macro = None
+    if defined:
+        # One after another: 200 classes on the grid at once are no gain.
+        mean = sum((on_grid(curve) for curve in defined), np.zeros(len(GRID))) / len(defined)
+        macro = Curve(GRID, mean, float(np.mean([curve.area for curve in defined])))
+    return Curves(of_class, draw(is_class.ravel(), probabilities.ravel()), macro)
+
+
+def _precision_recall(truth: np.ndarray, score: np.ndarray) -> Curve | None:
+    if not truth.any():
+        return None
+    precision, recall, _ = precision_recall_curve(truth, score, drop_intermediate=True)
+    return Curve(recall[::-1], precision[::-1], float(average_precision_score(truth, score)))
+
+
+def _roc(truth: np.ndarray, score: np.ndarray) -> Curve | None:
+    if truth.all() or not truth.any():
+        return None
+    false_positives, true_positives, _ = roc_curve(truth, score)
+    return Curve(false_positives, true_positives, float(auc(false_positives, true_positives)))
+
+
+def _step_on_grid(curve: Curve) -> np.ndarray:
+    """Return the precision at each recall of the grid: that of the least recall of the curve that reaches it."""
+    return curve.y[np.searchsorted(curve.x, GRID, side="left").clip(1)]
+
+
+def _line_on_grid(curve: Curve) -> np.ndarray:
+    """Return the true positive rate at each false positive rate of the grid; from 0, as the curve itself starts."""
+    return np.concatenate([[0.0], np.interp(GRID, curve.x, curve.y)[1:]])
