@@ -100,15 +100,17 @@ def describe(selective: Selective, targets: Sequence[float] = TARGETS) -> list[s
         lines.append(f"to be right {target:.0%} of the time, answer {share:.1%} of the images ({of})")
     chance, area, best = float(selective.accuracy[-1]), selective.area, selective.best_area
     lines.append(
-        f"mean accuracy over all shares: {area:.1%} (if confidence said nothing: {chance:.1%}; everything: {best:.1%})"
+        f"mean accuracy over all shares: {area:.1%} (of a confidence that knows nothing: {chance:.1%}; that knows every"
+        f" mistake: {best:.1%})"
     )
     return lines
 
 
 def written(threshold: float) -> str:
-    """Return a confidence with three decimals, rounded down: rounded up, it would leave its own image out.
+    """Return a confidence with three decimals, near 1 with more; rounded down, since rounded up it would be too high.
 
-    >>> written(0.99998)
-    '0.999'
+    >>> written(0.8765), written(0.99998123), written(1.0)
+    ('0.876', '0.99998', '1.000')
     """
-    return f"{math.floor(1000 * threshold) / 1000:.3f}"
+    decimals = 3 if threshold >= 1 else max(3, math.ceil(-math.log10(1 - threshold)))
+    return f"{math.floor(10**decimals * threshold) / 10**decimals:.{decimals}f}"

@@ -16,9 +16,9 @@ from scripts.console import run_cli
 from scripts.evaluate.metrics import per_class_table
 from scripts.evaluate.predictions import read_predictions
 from scripts.report.figures import GREY, NAME_WIDTH, VERMILLION, house_style, save_figure
+from scripts.report.palette import SKY_BLUE
 from scripts.report.text import shorten_all
 
-LIGHT_BLUE = "#56B4E9"  # Okabe & Ito's sky blue: black intervals show on it
 #: With more classes than this, only the ends of the list are drawn.
 DRAWN_CLASSES = 60
 WORST, BEST = 30, 10
@@ -68,7 +68,7 @@ def class_bars_figure(table: pd.DataFrame, accuracy: float, title: str = "") -> 
 
 def _draw_rows(axes: Axes, rows: pd.DataFrame, places: np.ndarray) -> None:
     """Draw the bars, intervals, F1 and numbers of images of *rows*."""
-    axes.barh(places, rows["recall"], height=0.7, color=LIGHT_BLUE, label="recall")
+    axes.barh(places, rows["recall"], height=0.7, color=SKY_BLUE, label="recall")
     ends = rows["recall_ci95_low"], rows["recall_ci95_high"]
     axes.hlines(places, *ends, color="black", linewidth=1, label="95 % interval of the recall")
     # Not cut off at the frame: an F1 of 1 is a whole diamond.

@@ -14,14 +14,14 @@ from scripts.console import UserError, run_cli
 from scripts.evaluate.calibration import Calibration, Reliability, calibrate
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.report.figures import GREY, VERMILLION, house_style, save_figure
+from scripts.report.palette import SKY_BLUE
 
-LIGHT_BLUE = "#56B4E9"  # Okabe & Ito's sky blue: black intervals show on it
 #: From here on a number of images is wider than its bar, and is written upright.
 WIDE_COUNT = 10_000
-WITHOUT_VAL = "temperature scaling is not drawn: no predictions of the val images were given"
+WITHOUT_VAL = "temperature scaling is not drawn:\nno predictions of the val images were given"
 UNDETERMINED = (
-    "temperature scaling is not drawn: the val images determine no temperature\n"
-    "(all their answers are right, or the scores say nothing about them)"
+    "temperature scaling is not drawn: val determines no temperature\n"
+    "(no wrong answer there, or scores that say nothing)"
 )
 
 
@@ -63,9 +63,11 @@ def reliability_figure(calibration: Calibration, title: str = "", val_given: boo
             _draw_counts(below, values)
         for axes in (*grid[0][1:], *grid[1][1:]):
             axes.set_ylabel("")
-        grid[0][0].legend(loc="upper left", frameon=False, fontsize=8)
         if calibration.after is None:
-            figure.supxlabel(UNDETERMINED if val_given else WITHOUT_VAL, fontsize=8)
+            note = UNDETERMINED if val_given else WITHOUT_VAL
+            grid[0][0].set_title(f"{grid[0][0].get_title()}\n{note}", fontsize=8.5)
+        handles, names = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         if title:
             figure.suptitle(title)
         return figure
@@ -76,9 +78,9 @@ def _draw_accuracy(axes: Axes, values: Reliability) -> None:
     used = values.count > 0
     left, right = values.edges[:-1][used], values.edges[1:][used]
     middle = (left + right) / 2
-    bars = {"width": right - left, "color": LIGHT_BLUE, "edgecolor": "white"}
-    axes.bar(middle, values.accuracy[used], label="accuracy (bars end here)", **bars)
-    axes.hlines(values.confidence[used], left, right, color=VERMILLION, linewidth=2.5, label="confidence (should end)")
+    bars = {"width": right - left, "color": SKY_BLUE, "edgecolor": "white"}
+    axes.bar(middle, values.accuracy[used], label="accuracy", **bars)
+    axes.hlines(values.confidence[used], left, right, color=VERMILLION, linewidth=2.5, label="mean confidence")
     axes.vlines(middle, values.low[used], values.high[used], color="black", linewidth=1, label="95 % interval")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
     axes.set_xlim(0, 1)

@@ -86,7 +86,7 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
         ([("mem_mb: 32000", "mem_mb: 300000")], "300,000 MB", "mem_mb"),
         (
             [("runtime: 660", "runtime: attempt * 2000")],
-            "attempt 1 of the training of mobilenet-v2 asks for 2040 min",
+            "attempt 1 of the training of mobilenet-v2 asks for 2100 min",
             "lower",
         ),
         ([("runtime: 660", "runtime: attempts * 720")], "does not take this profile", "correct"),
@@ -149,6 +149,7 @@ def test_a_partition_for_the_data_job_alone(cluster: Cluster, tmp_path: Path) ->
         "slurm",
         tmp_path,
         ("# slurm_partition: gpu", "slurm_partition: gpu"),
+        ("# slurm_partition: cpu", "slurm_partition: cpu"),
         ("# slurm_partition: cpu", "slurm_partition: cpu"),
         ("# slurm_partition: cpu", "slurm_partition: cpu"),
     )

@@ -36,17 +36,17 @@ def tutorial_config() -> dict[str, Any]:
 def test_the_fast_recipe_starts_from_a_warm_start_and_is_gentle() -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/183", **files}
+    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/160", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="fast")
     config = build_config(base, experiment, **given)
     assert config["load_from"] == "run/init.pth"
     assert config["model"]["backbone"]["norm_eval"] is True
     load, flip, crop = config["data"]["train"]["pipeline"][:3]
-    assert load == config["data"]["val"]["pipeline"][0] == {"type": "LoadPackedImage", "folder": "packed/183"}
+    assert load == config["data"]["val"]["pipeline"][0] == {"type": "LoadPackedImage", "folder": "packed/160"}
     assert flip["type"] == "RandomFlip"
     assert crop == {"type": "RandomResizedCrop", "size": 160, "scale": (fast_recipe.LEAST_CROP, 1.0)}
     resize, centre, normalize = config["data"]["test"]["pipeline"][1:4]
-    assert (resize["size"], centre["crop_size"]) == ((183, -1), 160)
+    assert (resize["size"], centre["crop_size"]) == ((160, -1), 160)
     assert {"type": "Normalize", **config["runner"]["normalize"]} == normalize
     assert config["data"]["train_dataloader"] == {"drop_last": True}
     assert config["lr_config"]["policy"] == "CosineAnnealing" and config["lr_config"]["warmup_iters"] == 10

@@ -43,7 +43,7 @@ def test_the_least_configuration_is_enough_and_gets_the_documented_defaults() ->
     assert (experiment.recipe, experiment.checkpoint, experiment.threads) == ("auto", "zoo", 2)
     assert experiment.chosen_recipe() == "fast"
     assert experiment.model_copy(update={"checkpoint": "none"}).chosen_recipe() == "tutorial"
-    assert (experiment.size_seen(), experiment.packed_edge()) == (160, 183)
+    assert (experiment.size_seen(), experiment.packed_edge()) == (160, 160)
 
 
 @pytest.mark.parametrize(
