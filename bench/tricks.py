@@ -17,16 +17,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from bench.prepare import BASE_CONFIG, Bench, Scale, data_name, prepare_data, prepare_weights
-from bench.processes import ROOT, Row, command, environment, execute
+from bench.processes import ROOT, Row, command, environment, execute, read_json
 from bench.table import gpu_line, machine_line
 from scripts.console import UserError, run_cli
-from scripts.files import read_lines, write_text
+from scripts.files import read_lines, write_json, write_text
 from scripts.train.config_file import read_config, write_config
 from scripts.train.fast_recipe import packed_edge
 from scripts.train.train_model import training_environment
@@ -41,6 +41,7 @@ STEPS: dict[str, Row] = {
     "all of it": {},
     "glibc gives freed memory back": {"keep_memory": False},
     "channels first": {"channels_last": False},
+    "frozen normalisation not folded": {"folded": False},
     "AdamW weight by weight": {"fused": False},
     "224 pixels a side": {"size": 224},
 }
@@ -54,13 +55,21 @@ SCHEDULES: dict[str, Row] = {
     "crops from 8 % of an image on": {"data.train.pipeline.2.scale": [0.08, 1.0]},
     "labels not smoothed": {"model.head.loss": {"type": "CrossEntropyLoss", "loss_weight": 1.0}},
 }
+#: Starts of a short training, by what they leave out.
+STARTS = {
+    "head not fitted": "not fitted",
+    "frozen normalisation not absorbed": "not absorbed",
+    "images packed as JPEG": "JPEG",
+}
+PARTS = ("steps", "images", "features", "trainings")
 
 
-def step_rate(channels_last: bool, fused: bool, size: int, steps: int) -> float:
+def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: int) -> float:
     """Return images/s of training steps of MobileNetV2 in this process: the median of *steps* after two more."""
     import torch
 
     from bench.prepare import bare_model
+    from scripts.mmcls_plugins import folding
 
     torch.set_num_threads(2)
     model = bare_model()
@@ -68,6 +77,10 @@ def step_rate(channels_last: bool, fused: bool, size: int, steps: int) -> float:
     images = torch.randn(BATCH_SIZE, 3, size, size)
     if channels_last:
         model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    if folded:
+        pairs = folding.normalised_convolutions(model, images[:2])
+        folding.absorb(pairs)
+        folding.compute_folded(pairs)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused)
     labels = torch.arange(BATCH_SIZE)
@@ -87,7 +100,7 @@ def measure_steps(turns: int, steps: int) -> dict[str, float]:
     rates: dict[str, list[float]] = {name: [] for name in STEPS}
     for _ in range(turns):
         for name, change in STEPS.items():
-            options = {"channels_last": True, "fused": True, "size": SIZE, "keep_memory": True} | change
+            options = {"channels_last": True, "folded": True, "fused": True, "size": SIZE, "keep_memory": True} | change
             variables = environment()
             if options.pop("keep_memory"):
                 variables = training_environment({"runner": {"threads": 2, "device": "cpu"}}, variables)
@@ -166,15 +179,14 @@ def measure_features(bench: Bench, folder: Path, sizes: Sequence[int]) -> list[R
         model = warm_start.build_pretrained(config, weights, "cpu")
         normalizer = Normalizer(**config.runner.normalize)
         some = torch.utils.data.Subset(splits[0], range(64))
-        batches = [list(warm_start.image_tensors(some, normalizer, 0, "cpu")) for _ in range(2)]
-        quick = copy.deepcopy(model)
-        warm_start.fold(warm_start.normalised_convolutions(quick, batches[0][0]), quick)
+        batches = list(warm_start.image_tensors(some, normalizer, 0, "cpu"))
+        quick = warm_start.absorbed(copy.deepcopy(model), batches[0])
         rates: dict[str, list[float]] = {"plain": [], "folded": []}
         for _ in range(5):
             for name, one in (("plain", model), ("folded", quick)):
                 began = time.perf_counter()
                 with torch.no_grad():
-                    for batch in batches[0]:
+                    for batch in batches:
                         one(img=batch, return_loss=False, post_process=False)
                 rates[name].append(64 / (time.perf_counter() - began))
         layer = warm_start.last_layer(quick, weights, len(classes))
@@ -197,7 +209,7 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
 
     Parameters
     ----------
-    start : what training starts from: ``fitted``, ``not fitted``, ``not conditioned``, or fitted to images in ``JPEG``.
+    start : what training starts from: ``fitted``, ``not fitted``, ``not absorbed``, or fitted to images in ``JPEG``.
     """
     import pandas as pd
     from mmcv import Config
@@ -213,9 +225,11 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
     config, classes = Config.fromfile(str(file)), read_lines(bench.classes)
     weights, _ = read_checkpoint(bench.checkpoint)
     splits = [warm_start.build_split(config, bench.split(split), classes) for split in ("train", "val")]
-    left_out = {"not conditioned": "condition", "not fitted": "last_layer"}.get(start)
-    # A layer that is not found is not fitted; conditioning by a mock changes nothing.
-    without = mock.patch.object(warm_start, left_out, return_value=None) if left_out else contextlib.nullcontext()
+    without: Any = contextlib.nullcontext()
+    if start == "not fitted":
+        without = mock.patch.object(warm_start, "last_layer", return_value=None)
+    elif start == "not absorbed":
+        without = mock.patch.object(warm_start, "absorbed", side_effect=lambda model, _images: model)
     with without:
         write_checkpoint(warm_start.warm_start(config, weights, splits, "cpu", 2), place / "init.pth")
     values = read_config(file)
@@ -235,15 +249,23 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
     return found
 
 
+def measure_trainings(bench: Bench, folder: Path) -> list[Row]:
+    """Return the accuracies of a short training by the recipe, and of one for each thing left out."""
+    rows = [
+        short_training(bench, folder, name, {"overrides": overrides}, "fitted") for name, overrides in SCHEDULES.items()
+    ]
+    return rows + [short_training(bench, folder, name, {}, start) for name, start in STARTS.items()]
+
+
 def percent(value: float | None) -> str:
     """Return an accuracy for the table; None: training ended with an error."""
     return "failed" if value is None else f"{100 * value:.1f}"
 
 
-def text(
-    steps: Mapping[str, float], images: Mapping[str, float], features: Sequence[Row], trainings: Sequence[Row]
-) -> str:
-    """Return the four tables, in Markdown."""
+def text(found: Row) -> str:
+    """Return the four tables, in Markdown; *found* has what was measured, by part."""
+    steps, images = found.get("steps", {}), found.get("images", {})
+    features, trainings = found.get("features", []), found.get("trainings", [])
     whole = next(iter(steps.values()), 1.0)
     lines = [machine_line(), "", gpu_line(), ""]
     lines += [f"| a training step, MobileNetV2, {SIZE} px, batch {BATCH_SIZE} | images/s | of all of it |"]
@@ -267,7 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="elpv", help="as of bench.compare (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("results/bench"), metavar="FOLDER", help="of bench.compare")
     parser.add_argument("--turns", type=int, default=3, help="turns of the training steps (default: %(default)s)")
-    parser.add_argument("--parts", default="steps,images,features,trainings", help="what to measure (default: all)")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure; the rest is kept (default: all)")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     return parser
 
@@ -277,27 +299,27 @@ def main(args: argparse.Namespace) -> None:
     if args.step:
         print(step_rate(**json.loads(args.step)))
         return
-    parts = set(args.parts.split(","))
+    parts = [part for part in PARTS if part in args.parts.split(",")]
+    if len(parts) != len(set(args.parts.split(","))):
+        raise UserError(f"--parts: choose of {', '.join(PARTS)}")
     bench = Bench(args.output.resolve(), data_name(args.data), Scale())
     prepare_data(bench, args.data, None)
     prepare_weights(bench)
     folder = bench.output / "tricks"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    steps = measure_steps(args.turns, 6) if "steps" in parts else {}
-    images = measure_images(bench, folder) if "images" in parts else {}
-    features = measure_features(bench, folder, (224, 192, 160, 128, 96)) if "features" in parts else []
-    trainings = []
-    if "trainings" in parts:
-        for name, overrides in SCHEDULES.items():
-            trainings.append(short_training(bench, folder, name, {"overrides": overrides}, "fitted"))
-        others = {
-            "head not fitted": "not fitted",
-            "convolutions not conditioned": "not conditioned",
-            "images packed as JPEG": "JPEG",
-        }
-        trainings += [short_training(bench, folder, name, {}, start) for name, start in others.items()]
-    written = text(steps, images, features, trainings)
+    kept = bench.output / "tricks.json"
+    found: Row = read_json(kept) if kept.exists() else {}
+    measures: dict[str, Callable[[], Any]] = {
+        "steps": lambda: measure_steps(args.turns, 6),
+        "images": lambda: measure_images(bench, folder),
+        "features": lambda: measure_features(bench, folder, (224, 192, 160, 128, 96)),
+        "trainings": lambda: measure_trainings(bench, folder),
+    }
+    for part in parts:
+        found[part] = measures[part]()
+        write_json(kept, found)
+    written = text(found)
     write_text(bench.output / "tricks.md", written)
     shutil.rmtree(folder)
     print(written)
