@@ -61,6 +61,8 @@ STARTS = {
     "frozen normalisation not absorbed": "not absorbed",
     "images packed as JPEG": "JPEG",
 }
+#: Pixels that the backbone sees, of the shorter side of the packed image.
+FEATURES = ((224, 224), (160, 160), (160, 183), (128, 128), (96, 96))
 PARTS = ("steps", "images", "features", "trainings")
 
 
@@ -123,15 +125,15 @@ def fast_config(bench: Bench, folder: Path, packed: Path, settings: Mapping[str,
     return folder / "config.py"
 
 
-def pack(bench: Bench, size: int, folder: Path, raw_limit: int | None = None) -> Path:
-    """Pack train and val for a network that sees *size* pixels, unless that is done; return the folder."""
+def pack(bench: Bench, edge: int, folder: Path, raw_limit: int | None = None) -> Path:
+    """Pack train and val with the shorter side at *edge*, unless that is done; return the folder."""
     from scripts.data import pack_images
 
-    target = folder / f"packed-{size}-{raw_limit}"
+    target = folder / f"packed-{edge}-{raw_limit}"
     if not target.exists():
         names = [line.rpartition(" ")[0] for split in ("train", "val") for line in read_lines(bench.split(split))]
         limit = pack_images.RAW_LIMIT_BYTES if raw_limit is None else raw_limit
-        pack_images.pack(bench.images, names, packed_edge(size), target, raw_limit=limit, threads=2)
+        pack_images.pack(bench.images, names, edge, target, raw_limit=limit, threads=2)
     return target
 
 
@@ -146,7 +148,7 @@ def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
     for name, limit in kinds.items():
         place = folder / f"images-{limit}"
         place.mkdir()
-        packed = pack(bench, SIZE, folder, limit) if limit is not None else folder
+        packed = pack(bench, packed_edge(SIZE), folder, limit) if limit is not None else folder
         config = read_config(fast_config(bench, place, packed, {}, "tutorial" if limit is None else "fast"))
         dataset = build_dataset(copy.deepcopy(config["data"]["train"]))
         count = min(len(dataset), 500)
@@ -157,8 +159,8 @@ def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
     return found
 
 
-def measure_features(bench: Bench, folder: Path, sizes: Sequence[int]) -> list[Row]:
-    """Return, by size: images/s of the folded and of the plain backbone, seconds of the fit, accuracies of the head."""
+def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]]) -> list[Row]:
+    """Return, by size and packed edge: images/s folded and not, seconds of the fit, accuracy of the head on val."""
     import torch
     from mmcv import Config
 
@@ -170,10 +172,10 @@ def measure_features(bench: Bench, folder: Path, sizes: Sequence[int]) -> list[R
     torch.set_num_threads(2)
     classes = read_lines(bench.classes)
     rows = []
-    for size in sizes:
-        place = folder / f"features-{size}"
+    for size, edge in kinds:
+        place = folder / f"features-{size}-{edge}"
         place.mkdir()
-        config = Config.fromfile(str(fast_config(bench, place, pack(bench, size, folder), {"image_size": size})))
+        config = Config.fromfile(str(fast_config(bench, place, pack(bench, edge, folder), {"image_size": size})))
         weights, _ = read_checkpoint(bench.checkpoint)
         splits = [warm_start.build_split(config, bench.split(name), classes) for name in ("train", "val")]
         model = warm_start.build_pretrained(config, weights, "cpu")
@@ -199,8 +201,8 @@ def measure_features(bench: Bench, folder: Path, sizes: Sequence[int]) -> list[R
         probe = warm_start.fit_probe(features[0], labels[0], features[1], labels[1], len(classes))
         fit = time.perf_counter() - began
         found = {name: statistics.median(values) for name, values in rates.items()}
-        rows.append({"size": size, **found, "fit": fit, "val": probe.accuracy})
-        logger.info("features at %d pixels: %s", size, rows[-1])
+        rows.append({"name": f"{size} of {edge} px", **found, "fit": fit, "val": probe.accuracy})
+        logger.info("features: %s", rows[-1])
     return rows
 
 
@@ -220,7 +222,7 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
 
     place = folder / name.replace(" ", "-").replace("/", "-")
     place.mkdir()
-    packed = pack(bench, SHORT["image_size"], folder, 0 if start == "JPEG" else None)
+    packed = pack(bench, packed_edge(SHORT["image_size"]), folder, 0 if start == "JPEG" else None)
     file = fast_config(bench, place, packed, {**SHORT, **settings})
     config, classes = Config.fromfile(str(file)), read_lines(bench.classes)
     weights, _ = read_checkpoint(bench.checkpoint)
@@ -275,7 +277,7 @@ def text(found: Row) -> str:
     lines += ["| features at | images/s | folded | fit, s | val accuracy of the head, % |", "|---|---:|---:|---:|---:|"]
     for row in features:
         numbers = f"{row['plain']:.0f} | {row['folded']:.0f} | {row['fit']:.1f} | {percent(row['val'])}"
-        lines.append(f"| {row['size']} px | {numbers} |")
+        lines.append(f"| {row['name']} | {numbers} |")
     head = f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, val accuracy, %"
     lines += ["", f"| {head} | start | best epoch | last |", "|---|---:|---:|---:|"]
     for row in trainings:
@@ -313,7 +315,7 @@ def main(args: argparse.Namespace) -> None:
     measures: dict[str, Callable[[], Any]] = {
         "steps": lambda: measure_steps(args.turns, 6),
         "images": lambda: measure_images(bench, folder),
-        "features": lambda: measure_features(bench, folder, (224, 192, 160, 128, 96)),
+        "features": lambda: measure_features(bench, folder, FEATURES),
         "trainings": lambda: measure_trainings(bench, folder),
     }
     for part in parts:

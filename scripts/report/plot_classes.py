@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,7 @@ def _draw_rows(axes: Axes, rows: pd.DataFrame, places: np.ndarray) -> None:
     ends = rows["recall_ci95_low"], rows["recall_ci95_high"]
     axes.hlines(places, *ends, color="black", linewidth=1, label="95 % interval of the recall")
     # Not cut off at the frame: an F1 of 1 is a whole diamond.
-    style = {"color": VERMILLION, "markersize": 4.5, "clip_on": False}
+    style: dict[str, Any] = {"color": VERMILLION, "markersize": 4.5, "clip_on": False}
     axes.plot(rows["f1"], places, "D", linestyle="none", label="F1", **style)
     beside = axes.get_yaxis_transform()
     axes.text(1.02, -1, "images", transform=beside, va="center", fontsize=8)

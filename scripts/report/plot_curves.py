@@ -45,7 +45,8 @@ def curves_figure(probabilities: np.ndarray, labels: np.ndarray, classes: Sequen
     """
     names = shorten_all(list(classes), NAME_WIDTH)
     with house_style():
-        figure = Figure(figsize=(14, 7.2), layout="constrained")
+        rows = min(len(names), 2 * NAMED_EACH) + 4  # of a legend: the averages and two notes as well
+        figure = Figure(figsize=(14, 5.2 + 0.175 * rows), layout="constrained")
         precision_axes, roc_axes, top_k_axes = figure.subplots(1, 3)
         _draw_curves(precision_axes, precision_recall_curves(probabilities, labels), names, STEP)
         _name_axes(precision_axes, "recall", "precision", "precision-recall, with average precision (AP)")
@@ -101,7 +102,6 @@ def _name_axes(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title)
-    axes.set_box_aspect(1)
     axes.grid(color="#E5E5E5", linewidth=0.6)
 
 
@@ -114,9 +114,9 @@ def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
     axes.vlines(k, low, high, color=BLUE, linewidth=1, label="95 % interval")
     axes.plot(k, hits / n, "o-", color=BLUE, markersize=4, label="the model")
     axes.plot(k, commonest / n, "s:", color=GREY, markersize=3, label="always the k commonest classes")
-    for place, share in zip(k, hits / n, strict=True):
+    for place, share, end in zip(k, hits / n, low, strict=True):
         axes.annotate(
-            f"{share:.1%}", (float(place), float(share)), xytext=(0, -9), textcoords="offset points", ha="center",
+            f"{share:.1%}", (float(place), float(end)), xytext=(0, -3), textcoords="offset points", ha="center",
             va="top", fontsize=7,
         )  # fmt: skip
     axes.set_xlim(0.5, len(hits) + 0.5)
@@ -126,7 +126,6 @@ def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
     axes.set_xlabel("k: classes that the model may name")
     axes.set_ylabel("images whose class is among them")
     axes.set_title("top-k accuracy")
-    axes.set_box_aspect(1)
     axes.grid(color="#E5E5E5", linewidth=0.6)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8)
 

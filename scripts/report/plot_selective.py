@@ -46,7 +46,8 @@ def selective_figure(selective: Selective, title: str = "") -> Figure:
         figure.supxlabel("\n".join(describe(selective)), fontsize=8, linespacing=1.5)
         axes.set_ylabel("accuracy")
         axes.grid(color="#E5E5E5", linewidth=0.6)
-        axes.legend(loc="lower left", frameon=False, fontsize=8)
+        # Below: somewhere on the axes a curve always runs through it.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=8)
         _name_thresholds(axes, selective)
         if title:
             figure.suptitle(title)

@@ -64,7 +64,13 @@ def drawn(figure: Figure) -> Figure:
 
 
 def texts(figure: Figure) -> list[Any]:
-    found = figure.findobj(matplotlib.text.Text)
+    """Return the texts that are drawn; matplotlib keeps labels of ticks beyond the ends of an axis, and hides them."""
+    beyond = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+        beyond |= {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
+    found = [text for text in figure.findobj(matplotlib.text.Text) if id(text) not in beyond]
     return [text for text in found if text.get_text().strip() and text.get_visible()]
 
 
@@ -341,7 +347,7 @@ def test_the_curve_is_what_the_sentences_say() -> None:
     assert line.get_xdata() == pytest.approx(result.coverage) and line.get_ydata() == pytest.approx(result.accuracy)
     sentence = r"to be right 90% of the time, answer ([\d.]+)% of the images \((\d+) of 400"
     share, n = re.findall(sentence, all_text(figure))[0]
-    assert float(share) == pytest.approx(int(n) / 4, abs=0.05)
+    assert float(share) == pytest.approx(int(n) / 4, abs=0.0501)
     diamonds = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
     assert int(n) / 400 in [pytest.approx(float(diamond.get_xdata()[0])) for diamond in diamonds]
 
