@@ -70,7 +70,7 @@ def _mark_targets(axes: Axes, selective: Selective) -> None:
             continue
         x, y = float(selective.coverage[place]), float(selective.accuracy[place])
         axes.plot([x], [y], "D", color=VERMILLION, markersize=6)
-        axes.annotate(f"{target:.0%}", (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(f"{target:.0%}", (x, y), xytext=(-5, -13), textcoords="offset points", ha="right", fontsize=8)
 
 
 def _name_thresholds(axes: Axes, selective: Selective) -> None:
