@@ -267,7 +267,7 @@ def test_a_smoke_run_ends_with_the_speed_up_and_keeps_what_is_finished(tmp_path)
     assert (tmp_path / "rows/smoke-sample/plain-0.json").stat().st_mtime_ns == stamp
 
 
-@pytest.mark.skipif(not prepare.peers_are_there(), reason="timm and fastai are not installed: bench/compare.py does it")
+@pytest.mark.skipif(not prepare.peers_are_there(), reason="needs the bench's peers: `make bench` installs them")
 @pytest.mark.parametrize("name", table.PEER_ROWS)
 def test_peers_say_in_one_line_that_weights_do_not_fit(name, tmp_path):
     import torch
