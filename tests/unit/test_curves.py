@@ -52,6 +52,14 @@ def test_average_precision_worked_by_hand() -> None:
     assert result.of_class[1].area == pytest.approx(0.5 + 1 / 3)
 
 
+def test_the_macro_average_takes_at_each_recall_the_precision_of_the_step_that_reaches_it() -> None:
+    """Both classes have precision 1 up to recall 1/2, and 2/3 beyond."""
+    score = np.array([0.9, 0.8, 0.7, 0.1])
+    macro = curves.precision_recall_curves(np.stack([1 - score, score], axis=1), np.array([1, 0, 1, 0])).macro
+    assert macro is not None
+    assert macro.y[[1, 500, 501, 1000]] == pytest.approx([1, 1, 2 / 3, 2 / 3])
+
+
 def test_area_below_the_roc_curve_is_the_share_of_pairs_in_the_right_order() -> None:
     data = simulate(90, 3, seed=2, strength=0.7)
     rounded = data.probabilities.round(1)  # many ties, which count half
@@ -155,6 +163,7 @@ def test_the_extremes_are_named_from_the_outside_in() -> None:
 def test_no_class_is_both_among_the_best_and_the_worst(count: int) -> None:
     best, worst = curves.best_and_worst(areas(*[0.5] * count))
     assert len({*best, *worst}) == len(best) + len(worst) == min(count, 10)
+    assert len(best) - len(worst) in (0, 1)
 
 
 def test_without_curves_nothing_is_named() -> None:

@@ -257,6 +257,13 @@ def test_of_few_classes_all_are_named(classes: int) -> None:
     assert len(looks) == classes + 2, "no two lines look the same"
 
 
+@pytest.mark.parametrize("classes", [2, 10, 200])
+def test_the_names_below_leave_the_curves_about_square(classes: int) -> None:
+    for axes in drawn(lines(simulate(max(100, 2 * classes), classes))).axes:
+        box = axes.get_window_extent()
+        assert 0.9 < box.height / box.width < 1.25
+
+
 def test_classes_without_a_curve_are_counted() -> None:
     text = all_text(drawn(lines(EDGES["a class without images"])))
     assert "no curve for 1 of 4 classes" in text
