@@ -360,7 +360,7 @@ def repeat(run: Run, scratch: Path, archive: Path | None, profile: Path = PROFIL
 def conclude(run: Run, difference: Difference | None, scratch: Path | None = None) -> None:
     """Print the outcome, and where the repeated run is kept; end the process with status 1 when something differs."""
     if difference is None:
-        logger.info("%s: splits, config, weights, predictions and metrics came out the same", run.name)
+        logger.info("%s: everything from the splits to the metrics came out the same", run.name)
         print("identical", flush=True)
         return
     print(difference, flush=True)
