@@ -26,7 +26,7 @@ from bench.prepare import BASE_CONFIG, Bench, Scale, data_name, prepare_data, pr
 from bench.processes import ROOT, Row, command, environment, execute, read_json
 from bench.table import gpu_line, machine_line
 from scripts.console import UserError, run_cli
-from scripts.files import read_lines, write_json, write_text
+from scripts.files import listed_images, read_lines, write_json, write_text
 from scripts.train.config_file import read_config, write_config
 from scripts.train.fast_recipe import packed_edge
 from scripts.train.train_model import training_environment
@@ -131,7 +131,7 @@ def pack(bench: Bench, edge: int, folder: Path, raw_limit: int | None = None) ->
 
     target = folder / f"packed-{edge}-{raw_limit}"
     if not target.exists():
-        names = [line.rpartition(" ")[0] for split in ("train", "val") for line in read_lines(bench.split(split))]
+        names = listed_images(bench.split(split) for split in ("train", "val"))
         limit = pack_images.RAW_LIMIT_BYTES if raw_limit is None else raw_limit
         pack_images.pack(bench.images, names, edge, target, raw_limit=limit, threads=2)
     return target

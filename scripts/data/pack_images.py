@@ -24,7 +24,7 @@ from PIL import Image
 
 from scripts.console import UserError, run_cli
 from scripts.data.packed import COLUMNS, INDEX, NOTES, PIXELS
-from scripts.files import atomic_path, read_lines, sync_file, write_json
+from scripts.files import atomic_path, listed_images, sync_file, write_json
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
@@ -166,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Pack the images of the splits."""
-    names = list(dict.fromkeys(line.rpartition(" ")[0] for split in args.splits for line in read_lines(split)))
+    names = listed_images(args.splits)
     began = time.monotonic()
     with atomic_path(args.output) as temporary:
         kind = pack(args.images, names, args.edge, temporary, raw_limit=RAW_LIMIT_BYTES, threads=args.threads)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.console import UserError
-from scripts.files import read_lines
+from scripts.files import listed_images
 from scripts.settings import Site
 from scripts.sites import expand
 
@@ -41,8 +41,7 @@ def staged(images: Path, splits: Sequence[Path], site: Site) -> Iterator[Path]:
     splits : annotation files, ``path label`` lines.
     site : says where scratch is; without any, nothing is copied.
     """
-    names = {line.rpartition(" ")[0] for split in splits for line in read_lines(split)}
-    with _staged_files(images, sorted(names), site) as folder:
+    with _staged_files(images, sorted(listed_images(splits)), site) as folder:
         yield folder
 
 

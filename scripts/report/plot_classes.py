@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.metrics import accuracy_score
 from scripts.console import run_cli
 from scripts.evaluate.metrics import per_class_table
 from scripts.evaluate.predictions import read_predictions
+from scripts.report.figure_parser import predictions_figure_parser
 from scripts.report.figures import GREY, NAME_WIDTH, VERMILLION, house_style, save_figure
 from scripts.report.palette import SKY_BLUE
 from scripts.report.text import shorten_all
@@ -99,11 +99,7 @@ def _subtitle(table: pd.DataFrame, names: pd.Series, cut: bool) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.report.plot_classes", description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of a run")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="figure, .svg or .png")
-    parser.add_argument("--title", default="", metavar="TEXT", help="a line above the figure")
-    return parser
+    return predictions_figure_parser("plot_classes", __doc__)
 
 
 def main(args: argparse.Namespace) -> None:

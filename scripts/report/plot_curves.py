@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from scripts.evaluate.curves import (
 )
 from scripts.evaluate.metrics import wilson_interval
 from scripts.evaluate.predictions import read_predictions
+from scripts.report.figure_parser import predictions_figure_parser
 from scripts.report.figures import BLUE, GREY, NAME_WIDTH, house_style, save_figure
 from scripts.report.palette import COLD, WARM
 from scripts.report.text import shorten_all
@@ -131,11 +131,7 @@ def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.report.plot_curves", description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of a run")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="figure, .svg or .png")
-    parser.add_argument("--title", default="", metavar="TEXT", help="a line above the figure")
-    return parser
+    return predictions_figure_parser("plot_curves", __doc__)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scripts.console import UserError, run_cli
 from scripts.evaluate.calibration import Calibration, Reliability, calibrate
 from scripts.evaluate.predictions import Predictions, read_predictions
+from scripts.report.figure_parser import predictions_figure_parser
 from scripts.report.figures import GREY, VERMILLION, house_style, save_figure
 from scripts.report.palette import SKY_BLUE
 
@@ -109,13 +110,10 @@ def _draw_counts(axes: Axes, values: Reliability) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.report.plot_reliability", description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of a run")
+    parser = predictions_figure_parser("plot_reliability", __doc__)
     parser.add_argument(
         "--val-predictions", type=Path, metavar="FILE", help="the same of the val images, for temperature scaling"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="figure, .svg or .png")
-    parser.add_argument("--title", default="", metavar="TEXT", help="a line above the figure")
     return parser
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +13,7 @@ from scripts.console import run_cli
 from scripts.evaluate.metrics import wilson_interval
 from scripts.evaluate.predictions import read_predictions
 from scripts.evaluate.selective import TARGETS, Selective, describe, point_at, selective_prediction, written
+from scripts.report.figure_parser import predictions_figure_parser
 from scripts.report.figures import BLUE, GREY, VERMILLION, house_style, save_figure
 from scripts.report.palette import SKY_BLUE
 
@@ -84,11 +84,7 @@ def _name_thresholds(axes: Axes, selective: Selective) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m scripts.report.plot_selective", description=__doc__)
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of a run")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="figure, .svg or .png")
-    parser.add_argument("--title", default="", metavar="TEXT", help="a line above the figure")
-    return parser
+    return predictions_figure_parser("plot_selective", __doc__)
 
 
 def main(args: argparse.Namespace) -> None:
