@@ -66,11 +66,21 @@ def launch(count: int, options: Sequence[str], log_dir: Path) -> None:
         sys.exit(EXIT_STOPPED)
     except ChildFailedError as error:
         failures = [(rank, failure.exitcode, failure.message) for rank, failure in error.failures.items()]
-        if all(status == EXIT_STOPPED for _, status, _ in failures):
+        if have_stopped(status for _, status, _ in failures):
             sys.exit(EXIT_STOPPED)
         raise UserError(describe_failure(failures, count)) from error
     finally:
         shutil.rmtree(log_dir, ignore_errors=True)
+
+
+def have_stopped(statuses: Iterable[int]) -> bool:
+    """Tell whether processes with these exit statuses stopped as they were asked to, their state saved.
+
+    They stop together. torch.distributed.run takes the first that has ended for a failed one and sends the others
+    SIGTERM, which ends one whose Python is on its way out, its handlers gone.
+    """
+    found = set(statuses)
+    return EXIT_STOPPED in found and found <= {EXIT_STOPPED, -signal.SIGTERM}
 
 
 def describe_failure(failures: Iterable[tuple[int, int, Any]], count: int) -> str:

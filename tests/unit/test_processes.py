@@ -17,13 +17,14 @@ import torch
 from test_patch_config import FRUIT30
 from torch.utils.data import DataLoader
 
+from scripts.children import EXIT_STOPPED
 from scripts.console import UserError
 from scripts.mmcls_plugins.processes import Processes, merge_batches, share_batches
 from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.settings import Experiment, load_settings
 from scripts.train import model_zoo, train_distributed
 from scripts.train.patch_config import build_config, training_command
-from scripts.train.train_distributed import check_cards, describe_failure, launch_command
+from scripts.train.train_distributed import check_cards, describe_failure, have_stopped, launch_command
 from scripts.train.train_model import mim_command
 
 
@@ -125,6 +126,20 @@ def test_the_cause_is_told_and_not_what_followed_from_it(consequence: Any) -> No
     assert describe_failure(failures, 2) == "process 2 of 2 failed: FileNotFoundError: no a.jpg"
     failures = [(0, 1, consequence), (2, -signal.SIGKILL, "Signal 9"), (1, -signal.SIGTERM, "Signal 15")]
     assert describe_failure(failures, 3).startswith("process 3 of 3 was killed by SIGKILL")
+
+
+@pytest.mark.parametrize(
+    ("statuses", "stopped"),
+    [
+        ([EXIT_STOPPED, EXIT_STOPPED], True),
+        ([-signal.SIGTERM, EXIT_STOPPED], True),  # ended by torch.distributed.run while it was on its way out
+        ([-signal.SIGTERM, -signal.SIGTERM], False),  # nobody said that the state is saved
+        ([1, EXIT_STOPPED], False),
+        ([-signal.SIGKILL, EXIT_STOPPED], False),
+    ],
+)
+def test_processes_have_stopped_when_one_said_so_and_none_failed(statuses: list[int], stopped: bool) -> None:
+    assert have_stopped(statuses) is stopped
 
 
 def test_a_process_dies_with_its_parent_in_whatever_session(tmp_path: Path) -> None:
