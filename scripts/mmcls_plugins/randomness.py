@@ -34,3 +34,12 @@ def seed_generators(value: int) -> None:
 def permutation(count: int, seed: int) -> list[int]:
     """Return the numbers 0 .. count - 1 in the order that *seed* stands for."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def use_deterministic_kernels() -> None:
+    """Have torch compute the same bits each time, and warn of an operation that cannot."""
+    # Not use_deterministic_algorithms: in newer torch that imports the compiler, 1.5 s of every process.
+    torch.set_deterministic_debug_mode("warn")
+    # Filling every new tensor with NaN finds reads of unwritten memory, and costs a fifth of a step on a CPU.
+    if hasattr(torch.utils, "deterministic"):  # since torch 2.2
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -28,7 +28,7 @@ from scripts.console import UserError, describe_os_error
 from scripts.files import atomic_path, write_text
 from scripts.mmcls_plugins import checkpoints, folding, processes
 from scripts.mmcls_plugins.images import Normalizer
-from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
+from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
 from scripts.mmcls_plugins.sampler import EpochSampler
 
 #: Seconds before its end (END_VARIABLE) at which training stops: enough to save a large model on a slow disk.
@@ -104,10 +104,7 @@ class ReproducibleRunner(EpochBasedRunner):
         super().__init__(*args, **kwargs)
         torch.set_num_threads(threads)
         if deterministic:
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # Filling every new tensor with NaN finds reads of unwritten memory, and costs a fifth of a step on a CPU.
-            if hasattr(torch.utils, "deterministic"):  # since torch 2.2
-                torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            use_deterministic_kernels()
             torch.backends.cudnn.benchmark = False
         self.folder = Path(self.work_dir or ".")
         self.processes = processes.Processes()

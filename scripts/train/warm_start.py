@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import nn
 
 from scripts.children import PACKED_VARIABLE
@@ -37,7 +38,7 @@ from scripts.evaluate.inference import (
 from scripts.files import read_lines
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
-from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
+from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
 from scripts.sites import current_site
 from scripts.train.cards import claimed_cards
 from scripts.train.checkpoint_file import write_checkpoint
@@ -140,7 +141,9 @@ def fit_probe(
     fine-tuning tear the backbone apart.
 
     L-BFGS works on coordinates in which Boehning's bound of the Hessian, (1 - 1/K)/2 X'X/n plus the penalty, is the
-    identity ("Multinomial logistic regression algorithm", 1992): some 40 evaluations for any features.
+    identity ("Multinomial logistic regression algorithm", 1992): some 40 evaluations for any features. The
+    eigenvectors of X'X, which serve for all penalties, make it diagonal. SciPy's L-BFGS, since torch's imports the
+    compiler, seconds of a fit that takes one.
 
     Parameters
     ----------
@@ -148,49 +151,56 @@ def fit_probe(
     train_labels, val_labels : int64, (images,).
     """
     mean, scale = train.mean(0), train.std(0, correction=0).square().mean().sqrt().clamp(min=1e-12)
-    scaled, scaled_val = (train - mean) / scale, (val - mean) / scale
-    gram = scaled.T @ scaled / len(scaled)
-    weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64)
+    eigenvalues, axes = torch.linalg.eigh(torch.cov(train.T, correction=0) / scale.square())
+    inputs, val_inputs = ((one - mean) / scale @ axes for one in (train, val))
+    wanted = nn.functional.one_hot(train_labels, num_classes).double()
+    weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64)  # along the axes
     bias = torch.zeros(num_classes, dtype=torch.float64)
     best: Probe | None = None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # to wake the others takes longer than their part of an evaluation, some milliseconds
     for penalty in PENALTIES:
-        bound = (1 - 1 / num_classes) / 2 * gram + penalty / num_classes * torch.eye(len(gram), dtype=torch.float64)
-        factor = torch.linalg.cholesky(bound)
-        inverse = torch.linalg.inv(factor)
-        inputs = scaled @ inverse.T
-        inner = (weight @ factor).requires_grad_()
-        bias = bias.requires_grad_()
-        optimizer = torch.optim.LBFGS(
-            [inner, bias], max_iter=MAX_ITERATIONS, tolerance_grad=TOLERANCE, history_size=10,
-            line_search_fn="strong_wolfe",
-        )  # fmt: skip
+        bound = (1 - 1 / num_classes) / 2 * eigenvalues.clamp(min=0) + penalty / num_classes
+        stretch = bound.rsqrt()
+        stretched = (inputs * stretch).float()
+        decay = penalty / num_classes * stretch.square()
 
         def objective(
-            optimizer: torch.optim.LBFGS = optimizer,
-            inner: torch.Tensor = inner,
-            bias: torch.Tensor = bias,
-            inputs: torch.Tensor = inputs,
-            inverse: torch.Tensor = inverse,
-            penalty: float = penalty,
-        ) -> torch.Tensor:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(inputs @ inner.T + bias, train_labels)
-            loss = loss + penalty / 2 * (inner @ inverse).square().sum() / num_classes
-            loss.backward()
-            return loss
+            point: np.ndarray, stretched: torch.Tensor = stretched, decay: torch.Tensor = decay
+        ) -> tuple[float, np.ndarray]:
+            inner, shift = unpacked(torch.from_numpy(point), num_classes)
+            log_probabilities = ((stretched @ inner.T.float()).double() + shift).log_softmax(1)
+            loss = (decay * inner.square()).sum() / 2 - (wanted * log_probabilities).sum(1).mean()
+            residual = (log_probabilities.exp() - wanted) / len(wanted)
+            return loss.item(), packed(residual.T.float() @ stretched + decay * inner, residual.sum(0))
 
-        optimizer.step(objective)  # type: ignore[arg-type]
-        weight, bias = (inner @ inverse).detach(), bias.detach()
-        scores = scaled_val @ weight.T + bias
+        found = minimize(
+            objective, packed(weight / stretch, bias), method="L-BFGS-B", jac=True,
+            options={"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 0.0},
+        )  # fmt: skip
+        inner, bias = unpacked(torch.from_numpy(found.x), num_classes)
+        weight = inner * stretch
+        scores = val_inputs @ weight.T + bias
         loss = nn.functional.cross_entropy(scores, val_labels).item()
         accuracy = (scores.argmax(1) == val_labels).double().mean().item()
         logger.info("penalty %g: val accuracy %.2f %%, val loss %.4f", penalty, 100 * accuracy, loss)
         if best is not None and loss >= best.loss:
             break
-        layer = weight / scale
+        layer = weight @ axes.T / scale
         best = Probe(layer, bias - layer @ mean, penalty, accuracy, loss)
+    torch.set_num_threads(threads)
     assert best is not None
     return best
+
+
+def packed(weight: torch.Tensor, bias: torch.Tensor) -> np.ndarray:
+    """Return a linear layer as one vector, for SciPy."""
+    return torch.cat([weight.flatten(), bias]).numpy()
+
+
+def unpacked(point: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weight, (classes, features), and the bias, (classes,), of :func:`packed`."""
+    return point[:-num_classes].view(num_classes, -1), point[-num_classes:]
 
 
 def build_split(config: Any, split: Path, classes: Sequence[str]) -> Any:
@@ -307,7 +317,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val", type=Path, required=True, metavar="FILE", help="the same of val, to choose by")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="init.pth")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images for a GPU (2)")
     parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
     return parser
 
@@ -324,11 +334,15 @@ def main(args: argparse.Namespace) -> None:
         if runner.device == "cpu":
             keep_freed_memory()
         torch.set_num_threads(runner.threads)
-        torch.use_deterministic_algorithms(runner.deterministic, warn_only=True)
+        if runner.deterministic:
+            use_deterministic_kernels()
         classes = read_lines(args.classes)
         datasets = [build_split(config, split, classes) for split in (args.train, args.val)]
         weights, _ = read_checkpoint(args.checkpoint)
-        write_checkpoint(warm_start(config, weights, datasets, choose_device(runner.device), args.workers), args.output)
+        device = choose_device(runner.device)
+        # On a CPU reading from the pack takes less time than processes for it take from the model.
+        workers = 0 if device == "cpu" else args.workers
+        write_checkpoint(warm_start(config, weights, datasets, device, workers), args.output)
 
 
 if __name__ == "__main__":
