@@ -1,7 +1,9 @@
-"""Small self-contained HTML pages: no script, no request, everything from outside escaped."""
+"""Small self-contained HTML pages: no request, no script but our own, everything from outside escaped."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -16,15 +18,27 @@ pre { background: #f7f7f7; border: 1px solid #ddd; padding: 0.8em; overflow-x: a
 """.strip()
 
 
-def page(title: str, parts: Iterable[str], language: str = "en") -> str:
-    """Return a whole page; *parts* are HTML already, *title* is text."""
+def page(title: str, parts: Iterable[str], language: str = "en", style: str = "", script: str = "") -> str:
+    """Return a whole page.
+
+    Parameters
+    ----------
+    title : text.
+    parts : HTML already. Pictures are ``data:`` URIs.
+    style : rules beside STYLE.
+    script : JavaScript that runs when the page is there; no other does.
+    """
     heading = escape(title)
     # The policy is a second lock: were anything to slip through the escaping, a browser would still not run it.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    if script:
+        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
     return (
         f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{heading}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{heading}</h1>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{heading}</title>\n<style>{STYLE}\n{style}</style>\n</head>\n<body>\n<h1>{heading}</h1>\n"
         + "\n".join(parts)
+        + (f"\n<script>{script}</script>" if script else "")
         + "\n</body>\n</html>\n"
     )
 
