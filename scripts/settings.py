@@ -301,12 +301,21 @@ class Experiment(Section):
         return None if request is None else model_zoo.checkpoint_name(request, self.base_config)
 
 
+class Report(Section):
+    """How report.html is written."""
+
+    language: Literal["en", "zh"] = Field(
+        "en", description="Of its menu and of the captions that say how to read each figure: English or Chinese."
+    )
+
+
 class Settings(Section):
     """A whole configuration file."""
 
     dataset: Dataset = Field(description="The labelled images.")
     experiments: dict[Name, Experiment] = Field(min_length=1, description="A name to each way to train.")
     seeds: list[Seed] = Field([0], min_length=1, description="Every experiment is run once a seed.")
+    report: Report = Field(Report(), description="How the report is written.")
 
     @field_validator("seeds")
     @classmethod
