@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from scripts.evaluate.metrics import ECE_BINS, _confidence_bins, expected_calibration_error, wilson_interval
+from scripts.evaluate.metrics import ECE_BINS, confidence_bins, expected_calibration_error, wilson_interval
 
 #: Temperatures outside these are not looked for: at 100 every answer is nearly a draw, at 0.01 nearly certain.
 TEMPERATURES = (0.01, 100.0)
@@ -91,7 +91,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
     probabilities : shape (n, classes).
     labels : shape (n,).
     """
-    bin_of, right, confidence = _confidence_bins(probabilities, labels, bins)
+    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
     count = np.bincount(bin_of, minlength=bins)
     hits = np.bincount(bin_of, weights=right, minlength=bins)
     sums = np.bincount(bin_of, weights=confidence, minlength=bins)

@@ -38,9 +38,10 @@ def main(args: argparse.Namespace) -> None:
     write_json(args.metrics, {**names, "n_test": len(predictions.labels), **metrics})
     low, high = metrics["accuracy_top1_ci95"]
     logger.info(
-        "top-1 accuracy %.1f %% (95 %% interval %.1f-%.1f) on %d test images, macro F1 %.3f, ECE %.3f",
+        "top-1 accuracy %.1f %% (95 %% interval %.1f-%.1f) on %d test images (always the most frequent class: %.1f %%),"
+        " macro F1 %.3f, ECE %.3f",
         100 * metrics["accuracy_top1"], 100 * low, 100 * high, len(predictions.labels),
-        metrics["f1_macro"], metrics["ece"],
+        100 * metrics["accuracy_majority"], metrics["f1_macro"], metrics["ece"],
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     """Return every metric as a fraction, followed by its 95 % interval under ``<name>_ci95``.
 
     The macro averages are over the classes that have images in the split, so that they stay defined in every resample.
-    ``accuracy_top5`` and its interval are None with fewer than six classes. *seed* draws the bootstrap.
+    ``accuracy_top5`` and its interval are None with fewer than six classes. ``accuracy_majority``, the floor, is known
+    without any model and has no interval. *seed* draws the bootstrap.
     """
     labels, predicted, probabilities = predictions.labels, predictions.predictions, predictions.probabilities
     n = len(labels)
@@ -52,6 +53,7 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
         interval = intervals[name]
         result[name] = value
         result[f"{name}_ci95"] = None if interval is None else list(interval)
+    result["accuracy_majority"] = majority_accuracy(labels)
     return result
 
 
@@ -92,6 +94,15 @@ def top5_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float | None
     return float(top_k_accuracy_score(labels, probabilities, k=5, labels=np.arange(classes)))
 
 
+def majority_accuracy(labels: np.ndarray) -> float:
+    """Return the accuracy of always answering the most frequent class of *labels*, shape (n,).
+
+    Labels of the test images alone: where train has another most frequent class, who always answers that one is right
+    even less often.
+    """
+    return float(np.bincount(labels).max() / len(labels))
+
+
 def wilson_interval(successes: int, trials: int) -> Interval:
     """Return the 95 % Wilson score interval of a proportion; (0, 1) without a trial: nothing is known.
 
@@ -115,7 +126,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     probabilities : shape (n, classes).
     labels : shape (n,).
     """
-    bin_of, right, confidence = _confidence_bins(probabilities, labels, bins)
+    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
     gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
@@ -167,7 +178,7 @@ def bootstrap_calibration_error(
     confidences in such a cell is then drawn from the normal with the cell's mean and variance.
     """
     rng = np.random.default_rng((seed, 2))
-    bin_of, right, confidence = _confidence_bins(probabilities, labels, bins)
+    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
     cell_of = 2 * bin_of + right
     gaps = np.zeros((resamples, bins))
     for label in np.unique(labels):
@@ -186,10 +197,17 @@ def bootstrap_calibration_error(
     return max(0.0, min(estimate, 2 * estimate - high)), min(1.0, max(estimate, 2 * estimate - low))
 
 
-def _confidence_bins(
+def confidence_bins(
     probabilities: np.ndarray, labels: np.ndarray, bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return for each image the bin of its confidence, 1 where it is right (else 0), and the confidence."""
+    """Return for each image the bin of its confidence, 1 where it is right (else 0), and the confidence.
+
+    Parameters
+    ----------
+    probabilities : shape (n, classes).
+    labels : shape (n,).
+    bins : number of equal-width bins from 0 to 1, each open below and closed above.
+    """
     confidence = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == labels).astype(np.int64)
     bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)

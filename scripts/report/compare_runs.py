@@ -17,15 +17,21 @@ from scipy import stats
 
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, write_text
-from scripts.report import cost, html
+from scripts.report import cost, html, paired
 from scripts.report.text import display_width, pad
 from scripts.report.train_log import read_train_log
+from scripts.train.config_file import read_config
+from scripts.train.config_patches import nodes
 
 logger = logging.getLogger(__name__)
 
 #: What leaderboard.csv says in `interval`.
 OVER_SEEDS = "t over seeds"
 OF_TEST_IMAGES = "Wilson over test images"
+#: What leaderboard.csv says in `remark`.
+CONTROL = "control (labels shuffled)"
+#: Experiments that one line names; a page of names says no more than their number.
+LISTED_EXPERIMENTS = 8
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,6 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="leaderboard.svg")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the leaderboard as a self-contained page, if wanted")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="costs.csv, what each run cost, if wanted")
+    parser.add_argument("--comparisons", type=Path, metavar="FILE", help="comparisons.csv, paired tests, if wanted")
     parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
     parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
@@ -70,6 +77,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         low, high = metrics["accuracy_top1_ci95"]
         names = ("dataset", "experiment", "seed", "n_test", "accuracy_top1", "accuracy_top5", "f1_macro", "ece")
         run = {name: metrics[name] for name in names}
+        majority = metrics.get("accuracy_majority")  # an earlier version did not write it
+        run["accuracy_majority"] = np.nan if majority is None else float(majority)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; evaluate the run first") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -81,7 +90,12 @@ def read_run(folder: Path) -> dict[str, Any]:
         "val_accuracy_best": log["val_accuracy"].max(),
         "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
+        "remark": CONTROL if _has_shuffled_labels(folder / "config.py") else "",
     }
+
+
+def _has_shuffled_labels(config: Path) -> bool:
+    return config.is_file() and any(node.get("shuffle_labels") is True for node in nodes(read_config(config)))
 
 
 def _throughput(log: pd.DataFrame) -> float:
@@ -127,6 +141,9 @@ def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
         "gpu_seconds_mean": runs["gpu_seconds"].mean(skipna=False),
         "images_per_second_mean": runs["images_per_second"].mean(),
         "n_test": "/".join(map(str, sizes)),
+        "accuracy_majority": runs["accuracy_majority"].mean(),
+        "against_best": "",
+        "remark": runs["remark"].max(),  # of all seeds the same, or of some, where the others are from before
         **cost.sum_up(runs),
     }
 
@@ -142,7 +159,8 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; it is written when a run has finished")
     try:
         # A converter, unlike a dtype, keeps an experiment called NA from becoming a missing value.
-        table = pd.read_csv(path, encoding="utf-8", converters={"experiment": str, "n_test": str, "currency": str})
+        texts = ("experiment", "n_test", "against_best", "remark", "currency")
+        table = pd.read_csv(path, encoding="utf-8", converters=dict.fromkeys(texts, str))
         _cells(table)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not a leaderboard ({error}); run it again") from error
@@ -159,7 +177,7 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         return "-" if pd.isna(value) else f"{value:,.{digits}f}"
 
     header = ["experiment", "seeds", "top-1 %", "95 % interval", "top-5 %", "macro F1", "ECE", "best val %",
-              "train s", "GPU s", "images/s", "test images"]  # fmt: skip
+              "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
     rows = [
         [
             str(row["experiment"]),
@@ -175,6 +193,7 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             number(row["gpu_seconds_mean"]),
             number(row["images_per_second_mean"], 1),
             str(row["n_test"]),
+            str(row.get("remark") or "-"),
         ]
         for _, row in leaderboard.iterrows()
     ]
@@ -188,9 +207,42 @@ def _notes(leaderboard: pd.DataFrame) -> list[str]:
         notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
     if (leaderboard["interval"] == OF_TEST_IMAGES).any():
         notes.append("* one seed: what another sample of test images would give (Wilson); other seeds may differ more.")
+    notes += [floor_text(leaderboard), _best_and_others(leaderboard)]
     if spent := cost.in_sum(leaderboard):
         notes.append(spent)
-    return notes
+    return [note for note in notes if note]
+
+
+def floor_text(leaderboard: pd.DataFrame) -> str:
+    """Return what always answering the most frequent class of the test images gives; empty where nobody knows."""
+    if "accuracy_majority" not in leaderboard or leaderboard["accuracy_majority"].isna().all():
+        return ""
+    low, high = (f"{100 * end:.1f} %" for end in leaderboard["accuracy_majority"].agg(["min", "max"]))
+    return f"Always the most frequent class of the test images: {low if low == high else f'{low} to {high}'}."
+
+
+def _best_and_others(leaderboard: pd.DataFrame) -> str:
+    """Say which experiments the paired tests cannot tell from the best; empty where there were none."""
+    if "against_best" not in leaderboard or not (leaderboard["against_best"] == paired.BEST).any():
+        return ""
+    names = {
+        verdict: [str(name) for name in of_verdict["experiment"]]
+        for verdict, of_verdict in leaderboard.groupby("against_best")
+    }
+    equal = names.get(paired.NOT_TOLD_APART, []) + names.get(paired.BETTER, [])
+    others = names.get(paired.NOT_COMPARABLE, [])
+    text = ""
+    if equal:
+        text = f"Cannot be told apart from the best by paired tests: {_listed(equal)}."
+    elif names.get(paired.WORSE):
+        text = "The best is better than each of the others by paired tests" + (" that can be made." if others else ".")
+    return f"{text} Not comparable with the best: {_listed(others)}.".strip() if others else text
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = names if len(names) <= LISTED_EXPERIMENTS else names[: LISTED_EXPERIMENTS - 1]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def render_text(leaderboard: pd.DataFrame) -> str:
@@ -204,10 +256,16 @@ def render_text(leaderboard: pd.DataFrame) -> str:
     return "\n".join([*lines, *_notes(leaderboard)]) + "\n"
 
 
-def render_html(leaderboard: pd.DataFrame, title: str, costs: pd.DataFrame | None = None) -> str:
-    """Return the leaderboard, and what each run cost, as a self-contained page."""
+def render_html(
+    leaderboard: pd.DataFrame, title: str, costs: pd.DataFrame | None = None, comparisons: pd.DataFrame | None = None
+) -> str:
+    """Return the leaderboard, who is better than whom, and what each run cost, as a self-contained page."""
     header, rows = _cells(leaderboard)
     parts = [html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(_notes(leaderboard)))]
+    if comparisons is not None and len(comparisons):
+        header, rows = paired.cells(comparisons)
+        table = html.table(header, rows, numbers=range(2, 10), caption=" ".join(paired.notes(comparisons)))
+        parts += [html.section("Which is better, and which may only be luckier"), table]
     if costs is not None:
         header, rows = cost.cells(costs)
         table = html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(cost.notes(costs)))
@@ -237,6 +295,19 @@ def collect_costs(runs: pd.DataFrame, price: float | None, currency: str) -> pd.
     return cost.estimate(courses, cost.find_records(courses), price, currency)
 
 
+def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
+    """Return the paired tests of the experiments of *runs*, in the order of *ranking*, by their predictions.csv.
+
+    Raises
+    ------
+    UserError : one has no predictions.csv.
+    """
+    answers: dict[str, dict[int, paired.Answers]] = {}
+    for _, run in runs.iterrows():
+        answers.setdefault(run["experiment"], {})[run["seed"]] = paired.read_answers(run["folder"])
+    return paired.compare_pairs(answers, ranking)
+
+
 def main(args: argparse.Namespace) -> None:
     if args.show:
         sys.stdout.write(render_text(read_leaderboard(args.show)))
@@ -249,13 +320,21 @@ def main(args: argparse.Namespace) -> None:
     costs = collect_costs(runs, args.price, args.currency)
     runs = runs.merge(costs, on=["experiment", "seed"], validate="one_to_one")
     leaderboard = compare(runs)
+    comparisons = None
+    if args.comparisons:
+        comparisons = compare_pairs(runs, leaderboard["experiment"].tolist())
+        verdicts = paired.against_best(comparisons, leaderboard["experiment"].iloc[0])
+        leaderboard["against_best"] = leaderboard["experiment"].map(verdicts)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
     save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
     if args.html:
-        write_text(args.html, render_html(leaderboard, title, costs))
+        write_text(args.html, render_html(leaderboard, title, costs, comparisons))
     if args.costs:
         with atomic_path(args.costs) as temporary:
             costs.to_csv(temporary, index=False, lineterminator="\n")
+    if comparisons is not None:
+        with atomic_path(args.comparisons) as temporary:
+            comparisons.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(args.leaderboard) as temporary:
         leaderboard.to_csv(temporary, index=False, lineterminator="\n")
     best = leaderboard.iloc[0]

@@ -172,7 +172,8 @@ def leaderboard_figure(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str
 
     Parameters
     ----------
-    leaderboard : one row an experiment, as in leaderboard.csv, best first.
+    leaderboard : one row an experiment, as in leaderboard.csv, best first. Its ``accuracy_majority`` is
+        drawn as the floor, or named where it is not in view.
     runs : one row a run with ``experiment`` and ``accuracy_top1``.
     """
     n = len(leaderboard)
@@ -189,15 +190,38 @@ def leaderboard_figure(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str
         axes.plot(
             runs["accuracy_top1"], of_seed, "o", color="none", markeredgecolor="black", markersize=4, label="one seed"
         )
-        axes.set_yticks(rows, shorten_all(leaderboard["experiment"].tolist(), 40))
+        names = shorten_all(leaderboard["experiment"].tolist(), 40)
+        if "remark" in leaderboard:
+            names = [
+                f"{name}\n{remark}" if remark else name
+                for name, remark in zip(names, leaderboard["remark"], strict=True)
+            ]
+        axes.set_yticks(rows, names)
         axes.set_ylim(n - 0.4 if n > 1 else 0.8, -0.6 if n > 1 else -0.8)
-        axes.set_xlabel("test accuracy (top-1)")
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         margin = max(0.02, 0.05 * float(np.nanmax(high) - np.nanmin(low)))
         axes.set_xlim(max(0, float(np.nanmin(low)) - margin), min(1.005, float(np.nanmax(high)) + margin))
+        axes.set_xlabel("test accuracy (top-1)" + _draw_floor(axes, leaderboard))
         axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
         if title:
             axes.set_title(title)
         return figure
+
+
+def _draw_floor(axes: Axes, leaderboard: pd.DataFrame) -> str:
+    """Draw what always answering the most frequent class gives; return a line that says so where it is not in view.
+
+    Experiments of other test images have another floor: then there is none.
+    """
+    known = leaderboard.get("accuracy_majority", pd.Series(dtype=float)).dropna().round(9)  # means of equal numbers
+    if known.nunique() != 1:
+        return ""
+    floor = float(known.iloc[0])
+    text = f"always the most frequent class: {floor:.1%}"
+    low, high = axes.get_xlim()
+    if not low <= floor <= high:
+        return f"\n{text}, {'left' if floor < low else 'right'} of what is shown"
+    axes.axvline(floor, color=GREY, linestyle="--", linewidth=1, zorder=0, label=text)
+    return ""

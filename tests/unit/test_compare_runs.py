@@ -13,7 +13,8 @@ import pytest
 from tiny_run import write_train_log
 
 from scripts.console import UserError
-from scripts.report import compare_runs
+from scripts.evaluate.predictions import write_predictions
+from scripts.report import compare_runs, figures, paired
 from scripts.report.text import display_width
 
 T_975_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, from a table
@@ -35,6 +36,15 @@ def run_cli_on(folders: list[Path], out: Path, *more: str) -> pd.DataFrame:
     options = ["--runs", *map(str, folders), "--leaderboard", str(out / "l.csv"), "--figure", str(out / "l.svg"), *more]
     compare_runs.main(compare_runs.build_parser().parse_args(options))
     return compare_runs.read_leaderboard(out / "l.csv")
+
+
+def answer(folder: Path, wrong: range, names: str = "{}.jpg") -> Path:
+    """Write the predictions of 120 images of four classes, of which those numbered *wrong* are wrong."""
+    labels = [number % 4 for number in range(120)]
+    said = [(label + (number in wrong)) % 4 for number, label in enumerate(labels)]
+    rows = [(names.format(n), label, np.eye(4, dtype=np.float32)[said[n]]) for n, label in enumerate(labels)]
+    write_predictions(folder / "predictions.csv", ["苹果", "NA", "<b>", 'a,"b'], rows)
+    return folder
 
 
 def test_the_interval_is_t_over_seeds(tmp_path: Path) -> None:
@@ -60,8 +70,8 @@ def test_the_t_interval_covers_the_mean_of_all_seeds() -> None:
     for _ in range(200):
         runs = pd.DataFrame({"experiment": "a", "accuracy_top1": rng.normal(0.8, 0.02, 4), "n_test": 100})
         names = ["accuracy_top5", "f1_macro", "ece", "val_accuracy_best", "train_seconds", "images_per_second"]
-        names += ["queue_seconds", "wall_seconds", "gpu_seconds", "energy_kwh", "cost"]
-        runs = runs.assign(**dict.fromkeys(names, 1.0), currency="")
+        names += ["queue_seconds", "wall_seconds", "gpu_seconds", "energy_kwh", "cost", "accuracy_majority"]
+        runs = runs.assign(**dict.fromkeys(names, 1.0), currency="", remark="")
         row = compare_runs.compare(runs).iloc[0]
         hits += row["accuracy_top1_ci95_low"] <= 0.8 <= row["accuracy_top1_ci95_high"]
     assert 0.91 <= hits / 200 <= 0.99
@@ -112,7 +122,11 @@ def test_runs_of_different_data_or_twice_the_same_are_refused(tmp_path: Path) ->
         compare_runs.collect([folders[0], folders[0]])
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"accuracy_top1_ci95": 3}'])
+NOT_MAJORITY = """{"dataset": "d", "experiment": "e", "seed": 0, "n_test": 1, "accuracy_top1": 1, "accuracy_top5": 1,
+"f1_macro": 1, "ece": 0, "accuracy_top1_ci95": [0, 1], "accuracy_majority": "most"}"""
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"accuracy_top1_ci95": 3}', NOT_MAJORITY])
 def test_metrics_that_are_none_are_one_line(tmp_path: Path, text: str | None) -> None:
     folder = make_run(tmp_path, "a", 0, 0.9)
     (folder / "metrics.json").unlink() if text is None else (folder / "metrics.json").write_text(text)
@@ -159,3 +173,138 @@ def test_the_page_holds_the_table_and_runs_nothing(tmp_path: Path) -> None:
     board.loc[0, "experiment"] = "<script>alert(1)</script>"
     page = Page(compare_runs.render_html(board, '"><script>x</script>'))
     assert "script" not in page.tags and "<script>alert(1)</script>" in "".join(page.cells)
+
+
+# --- paired tests -----------------------------------------------------------------------------------------------------
+
+
+def three_experiments(root: Path) -> list[Path]:
+    """The best, one that is wrong on three images more, and one that is wrong on forty more."""
+    folders = []
+    for name, accuracy, wrong in (("a", 0.9, range(4)), ("b<i>", 0.88, range(7)), ("NA", 0.6, range(44))):
+        folders += [answer(make_run(root, name, seed, accuracy + seed / 100), wrong) for seed in (0, 1)]
+    return folders
+
+
+def read_comparisons(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, converters={"experiment_a": str, "experiment_b": str})
+
+
+def test_paired_tests_say_who_cannot_be_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = three_experiments(tmp_path)
+    options = ["--comparisons", str(tmp_path / "comparisons.csv"), "--html", str(tmp_path / "l.html")]
+    board = run_cli_on(folders, tmp_path, *options)
+    table = read_comparisons(tmp_path / "comparisons.csv")
+    assert list(table.columns) == list(paired.COLUMNS)
+    assert table["experiment_b"].tolist() == ["b<i>", "NA", "NA"] and table["n_images"].tolist() == [120] * 3
+    assert table["verdict"].tolist() == ["cannot be told apart", "a is better", "b<i> is better"]
+    assert table["only_a_right"].tolist() == [6, 80, 74], "three images more, of two seeds"
+    assert board.set_index("experiment")["against_best"].to_dict() == {
+        "a": "best", "b<i>": "cannot be told apart", "NA": "worse"
+    }  # fmt: skip
+    compare_runs.main(compare_runs.build_parser().parse_args(["--show", str(tmp_path / "l.csv")]))
+    assert "Cannot be told apart from the best by paired tests: b<i>.\n" in capsys.readouterr().out
+    page = Page((tmp_path / "l.html").read_text())
+    assert "i" not in page.tags and "a is better" in page.cells and "b<i> is better" in page.cells
+    assert "Cannot be told apart from the best by paired tests: b<i>." in "".join(page.cells)
+    first = (tmp_path / "comparisons.csv").read_bytes()
+    run_cli_on(folders[::-1], tmp_path, *options)
+    assert (tmp_path / "comparisons.csv").read_bytes() == first
+
+
+def test_without_paired_tests_nothing_is_said_of_them(tmp_path: Path) -> None:
+    board = run_cli_on([make_run(tmp_path, "a", 0, 0.9), make_run(tmp_path, "b", 0, 0.8)], tmp_path)
+    assert "paired" not in compare_runs.render_text(board)
+    alone = answer(make_run(tmp_path, "c", 0, 0.9), range(3))
+    board = run_cli_on([alone], tmp_path, "--comparisons", str(tmp_path / "c.csv"), "--html", str(tmp_path / "l.html"))
+    assert "paired" not in compare_runs.render_text(board)
+    assert "only A right" not in Page((tmp_path / "l.html").read_text()).cells
+    assert (tmp_path / "c.csv").read_text() == ",".join(paired.COLUMNS) + "\n"
+
+
+def test_other_test_images_are_not_compared_and_no_failure(tmp_path: Path) -> None:
+    folders = [answer(make_run(tmp_path, "a", 0, 0.9), range(4)), answer(make_run(tmp_path, "b", 0, 0.8), range(60))]
+    folders.append(answer(make_run(tmp_path, "c", 0, 0.7), range(9), "other {}.jpg"))
+    board = run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
+    text = compare_runs.render_text(board)
+    assert "The best is better than each of the others by paired tests that can be made." in text
+    assert "Not comparable with the best: c." in text
+    assert "not comparable: other test images" in (tmp_path / "c.csv").read_text()
+
+
+def test_a_line_names_some_of_many(tmp_path: Path) -> None:
+    folders = [answer(make_run(tmp_path, f"e{k:02d}", 0, 0.9 - k / 100), range(k // 3)) for k in range(12)]
+    board = run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
+    assert "by paired tests: e01, e02, e03, e04, e05, e06, e07 and 4 more." in compare_runs.render_text(board)
+    assert len(read_comparisons(tmp_path / "c.csv")) == 11
+
+
+def test_a_run_without_predictions_is_one_line_that_names_it(tmp_path: Path) -> None:
+    folders = three_experiments(tmp_path)
+    (folders[3] / "predictions.csv").unlink()
+    with pytest.raises(UserError, match=r"b<i>/seed1/predictions\.csv: no such file"):
+        run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
+    assert not (tmp_path / "l.csv").exists() and not (tmp_path / "c.csv").exists()
+
+
+# --- the floor and the control ----------------------------------------------------------------------------------------
+
+
+def legend_of(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_the_floor_is_in_table_text_page_and_figure(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path, "a", seed, 0.9, accuracy_majority=0.3) for seed in range(3)]
+    folders.append(make_run(tmp_path, "low", 0, 0.32, accuracy_majority=0.3))
+    board = run_cli_on(folders, tmp_path, "--html", str(tmp_path / "l.html"))
+    assert board["accuracy_majority"].tolist() == pytest.approx([0.3, 0.3])
+    line = "Always the most frequent class of the test images: 30.0 %."
+    assert line in compare_runs.render_text(board) and line in "".join(Page((tmp_path / "l.html").read_text()).cells)
+    figure = figures.leaderboard_figure(board, compare_runs.collect(folders))
+    assert "always the most frequent class: 30.0%" in legend_of(figure)
+    assert [line.get_xdata() for line in figure.axes[0].lines if line.get_linestyle() == "--"] == [
+        pytest.approx([0.3] * 2)
+    ]
+
+
+def test_a_floor_far_below_is_named_and_does_not_squeeze_the_figure(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path, "a", 0, 0.9, accuracy_majority=0.1)]
+    figure = figures.leaderboard_figure(run_cli_on(folders, tmp_path), compare_runs.collect(folders))
+    assert figure.axes[0].get_xlim()[0] > 0.8
+    assert figure.axes[0].get_xlabel().endswith("always the most frequent class: 10.0%, left of what is shown")
+
+
+def test_metrics_of_an_earlier_version_have_no_floor(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path, "a", 0, 0.9)]
+    board = run_cli_on(folders, tmp_path)
+    assert board["accuracy_majority"].isna().all() and "frequent" not in compare_runs.render_text(board)
+    figure = figures.leaderboard_figure(board, compare_runs.collect(folders))
+    assert "frequent" not in "".join(legend_of(figure)) + figure.axes[0].get_xlabel()
+    # Where only some are, it is that of the others.
+    folders.append(make_run(tmp_path, "new", 0, 0.85, accuracy_majority=0.25))
+    assert "test images: 25.0 %." in compare_runs.render_text(run_cli_on(folders, tmp_path))
+    folders.append(make_run(tmp_path, "other", 0, 0.85, accuracy_majority=0.35))
+    assert "test images: 25.0 % to 35.0 %." in compare_runs.render_text(run_cli_on(folders, tmp_path))
+
+
+def test_a_leaderboard_of_an_earlier_version_can_still_be_shown(tmp_path: Path) -> None:
+    board = run_cli_on([make_run(tmp_path, "a", 0, 0.9)], tmp_path)
+    board.drop(columns=["accuracy_majority", "against_best", "remark"]).to_csv(tmp_path / "old.csv", index=False)
+    text = compare_runs.render_text(compare_runs.read_leaderboard(tmp_path / "old.csv"))
+    assert "90.0" in text and "remark" not in text
+
+
+def test_a_control_is_marked(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path, "a", 0, 0.9), make_run(tmp_path, "shuffled", 0, 0.3)]
+    config = "runner = {'device': 'cpu'}\ndata = {'train': {'shuffle_labels': True}, 'val': {}}\n"
+    (folders[1] / "config.py").write_text(config)
+    board = run_cli_on(folders, tmp_path, "--html", str(tmp_path / "l.html"))
+    assert board["remark"].tolist() == ["", "control (labels shuffled)"]
+    lines = compare_runs.render_text(board).splitlines()
+    assert lines[0].endswith("remark") and lines[3].endswith("control (labels shuffled)")
+    assert "control (labels shuffled)" in Page((tmp_path / "l.html").read_text()).cells
+    figure = figures.leaderboard_figure(board, compare_runs.collect(folders))
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["a", "shuffled\ncontrol (labels shuffled)"]
+    assert "remark" not in compare_runs.render_text(run_cli_on(folders[:1], tmp_path))

@@ -179,6 +179,17 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     assert metrics.compute_metrics(data, 1) != metrics.compute_metrics(data, 2)
 
 
+def test_the_floor_is_always_the_most_frequent_class(tmp_path: Path) -> None:
+    data = simulate(80, 6)
+    labels = np.where(np.arange(80) < 30, 4, data.labels)
+    data = Predictions(["x"] * 80, labels, data.predictions, data.probabilities, data.classes)
+    result, _ = run_cli_on(data, tmp_path)
+    everyone = np.full(80, np.bincount(labels).argmax())
+    assert result["accuracy_majority"] == sk.accuracy_score(labels, everyone) >= 30 / 80
+    assert "accuracy_majority_ci95" not in result
+    assert metrics.majority_accuracy(np.array([3])) == 1
+
+
 def test_a_class_without_test_images_or_predictions_makes_no_nan(tmp_path: Path, caplog: Any) -> None:
     data = simulate(80, 4)
     kept = data.labels != 2
