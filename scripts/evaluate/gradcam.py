@@ -1,0 +1,229 @@
+"""Grad-CAM of any classifier of mmcls: the feature layer is found by running the model, captum does the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from torch import nn
+
+#: A layer explains a score that depends on at least this share of its places, not on a class token alone.
+DEPENDENT_PLACES = 0.5
+#: The most class tokens before the patches that a backbone of mmcls has (DeiT: class and distillation).
+MOST_EXTRA_TOKENS = 2
+
+
+class NoFeatureLayer(Exception):
+    """The model has no layer whose places are places of the image. The message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class FeatureLayer:
+    """The layer whose output is explained.
+
+    Attributes
+    ----------
+    name : as in ``model.named_modules()``.
+    grid : rows and columns of its output.
+    extra_tokens : tokens before those of the grid, where the output is (n, tokens, channels); None where it is
+        (n, channels, rows, columns).
+    """
+
+    name: str
+    module: nn.Module
+    grid: tuple[int, int]
+    extra_tokens: int | None = None
+
+    def as_map(self, output: torch.Tensor) -> torch.Tensor:
+        """Return an output of the layer as (n, channels, rows, columns), without the extra tokens."""
+        if self.extra_tokens is None:
+            return output
+        return output[:, self.extra_tokens :].transpose(1, 2).unflatten(2, self.grid)
+
+    def as_output(self, feature_map: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """Return *feature_map* in the layout of the layer, the extra tokens being those of *output*."""
+        if self.extra_tokens is None:
+            return feature_map
+        return torch.cat([output[:, : self.extra_tokens], feature_map.flatten(2).transpose(1, 2)], dim=1)
+
+
+def class_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the scores before the softmax, whose gradient does not vanish where the model is sure.
+
+    Parameters
+    ----------
+    model : a classifier of mmcls.
+    images : shape (n, channels, height, width).
+
+    Returns
+    -------
+    torch.Tensor : shape (n, classes).
+    """
+    scores = model(images, return_loss=False, softmax=False, post_process=False)
+    # Conformer answers with one tensor for each of its two heads; it predicts by their sum.
+    return torch.stack(scores).sum(0) if isinstance(scores, list | tuple) else scores
+
+
+def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
+    """Return the last layer of *model* whose places are places of the image and on which the score depends.
+
+    That is the feature map before the pooling of a CNN. In a vision transformer that classifies by a class token, the
+    patch tokens after the last attention no longer matter to the score; the layer is then the normalisation before the
+    last attention. One forward and one backward pass are made, with all outputs in memory: a few images are enough.
+
+    Raises
+    ------
+    NoFeatureLayer : there is none.
+    """
+    outputs: dict[str, torch.Tensor] = {}
+    calls: Counter[str] = Counter()
+
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        calls[name] += 1
+        if isinstance(output, torch.Tensor) and output.requires_grad and len(output) == len(images):
+            outputs.pop(name, None)  # so that the dictionary is in the order in which the layers finished
+            outputs[name] = output
+
+    modules = {name: module for name, module in model.named_modules() if name}
+    # Checkpointing (mmcv calls it with_cp) recomputes activations instead of keeping them, which gradients of layers
+    # inside do not allow.
+    recomputing = [module for module in modules.values() if getattr(module, "with_cp", False)]
+    for module in recomputing:
+        module.with_cp = False  # type: ignore[assignment]
+    hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules.items()]
+    try:
+        with torch.enable_grad():
+            # Frozen stages have no gradient of their own, but one that passes through them.
+            scores = class_scores(model, images.detach().requires_grad_())
+            # All classes at once, since the score of one may depend on nothing here; squared, since the scores of a
+            # trained head add up to nearly a constant.
+            gradients = torch.autograd.grad(scores.square().sum(), list(outputs.values()), allow_unused=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in recomputing:
+            module.with_cp = True  # type: ignore[assignment]
+    extra = getattr(getattr(model, "backbone", None), "num_extra_tokens", None)
+    size = (int(images.shape[2]), int(images.shape[3]))
+    any_grid = False
+    for (name, output), gradient in reversed(list(zip(outputs.items(), gradients, strict=True))):
+        # A module that is called at several places has no one output.
+        layer = _feature_layer(name, modules[name], output, size, extra) if calls[name] == 1 else None
+        any_grid |= layer is not None
+        if layer is None or gradient is None:
+            continue
+        dependent = layer.as_map(gradient).ne(0).any(dim=1).float().mean().item()
+        if dependent > DEPENDENT_PLACES:
+            return layer
+    raise NoFeatureLayer(
+        "the score depends on no layer that has places of the image"
+        if any_grid
+        else "no layer has an output whose places are places of the image"
+    )
+
+
+def _feature_layer(
+    name: str, module: nn.Module, output: torch.Tensor, size: tuple[int, int], extra: int | None
+) -> FeatureLayer | None:
+    """Return the layer where its *output* has places of an image of *size*, else None."""
+    if output.ndim == 4:
+        rows, columns = int(output.shape[2]), int(output.shape[3])
+        if rows * columns > 1 and _mismatch(rows, columns, size) < 1:
+            return FeatureLayer(name, module, (rows, columns))
+    # Of tokens the normalised ones are used, as is common: their channels are of one scale.
+    elif output.ndim == 3 and isinstance(module, nn.LayerNorm):
+        found = token_grid(int(output.shape[1]), size, extra)
+        if found:
+            return FeatureLayer(name, module, found[:2], found[2])
+    return None
+
+
+def token_grid(tokens: int, size: tuple[int, int], extra: int | None = None) -> tuple[int, int, int] | None:
+    """Return rows, columns and the tokens before them: the grid that is most like an image of *size* in shape.
+
+    *extra* is what the backbone says of its extra tokens, which counts where two grids are equally like the image
+    (mmcls's ViT says 1 even where it was told to have none).
+
+    >>> token_grid(197, (224, 224))
+    (14, 14, 1)
+    >>> token_grid(140, (224, 160))
+    (14, 10, 0)
+    """
+    known = [] if extra is None else [extra]
+    found = [
+        (_mismatch(rows, (tokens - before) // rows, size), rows, (tokens - before) // rows, before)
+        for before in dict.fromkeys([*known, *range(MOST_EXTRA_TOKENS + 1)])
+        for rows in range(1, tokens - before + 1)
+        if (tokens - before) % rows == 0 and tokens - before > 1
+    ]
+    best = min(found, key=lambda grid: grid[0], default=None)
+    return best[1:] if best and best[0] < 1 else None
+
+
+def _mismatch(rows: int, columns: int, size: tuple[int, int]) -> float:
+    """Return by how many places the shorter side of a grid is off the shape of an image; rounding makes less than 1."""
+    height, width = size
+    wide = columns - rows * width / height
+    high = rows - columns * height / width
+    return min(abs(wide), abs(high))
+
+
+def grad_cam(
+    model: nn.Module, layer: FeatureLayer, images: torch.Tensor, classes: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the Grad-CAM of each image for its class, and the class scores.
+
+    Selvaraju et al. (2017), Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, eq. 1 and
+    2: the channels of the layer, weighted by the mean gradient of the class score, summed; what is negative is 0.
+
+    Parameters
+    ----------
+    model : a classifier of mmcls in evaluation mode.
+    images : shape (n, channels, height, width).
+    classes : n classes to explain.
+
+    Returns
+    -------
+    tuple : maps of shape (n, rows, columns), at least 0; scores before the softmax, (n, classes of the model).
+    """
+    # captum wants the channels second, so it looks at this module, through which the layer's output passes as a map.
+    view = nn.Identity()
+    scores: list[torch.Tensor] = []
+
+    def pass_through(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        # The graph begins here: nothing before this layer needs memory or a backward pass.
+        output = output.detach().requires_grad_()
+        return layer.as_output(view(layer.as_map(output)), output)
+
+    def score(batch: torch.Tensor) -> torch.Tensor:
+        result = class_scores(model, batch)
+        scores.append(result.detach())
+        return result
+
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hook = layer.module.register_forward_hook(pass_through)
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        cam = LayerGradCam(score, view)
+        target = torch.tensor(list(classes), device=images.device)
+        maps = cam.attribute(images.detach(), target=target, relu_attributions=True)
+    finally:
+        hook.remove()
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+    return maps.detach()[:, 0], scores[-1]
+
+
+def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return maps of shape (n, rows, columns) at *size* (height, width), bilinearly, each divided by its maximum.
+
+    A map of zeros stays one.
+    """
+    large = LayerAttribution.interpolate(maps[:, None], size, "bilinear")[:, 0]
+    return large / large.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(large.dtype).tiny)
