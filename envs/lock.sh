@@ -28,11 +28,13 @@ compile sdists.lock x86_64-manylinux2014 --no-deps --no-binary :all: sdists.in
 # `--only-binary :all:` is what makes cuda11.lock install on glibc 2.17; the two sdists join the resolution as wheels built here.
 "$work/venv/bin/pip" install --quiet --require-hashes --no-deps -r build.lock
 "$work/venv/bin/pip" wheel --quiet --require-hashes --no-deps --no-build-isolation --wheel-dir "$work/wheels" -r sdists.lock
-lock() { # ENV PLATFORM
-    compile "$1.lock" "$2" --only-binary :all: --override overrides.in \
-        --find-links "$work/wheels" --no-emit-package mmcv --no-emit-package connection-pool "$1.in"
+lock() { # ENV PLATFORM ARGUMENTS...
+    name=$1 on=$2
+    shift 2
+    compile "$name.lock" "$on" --only-binary :all: --override overrides.in "$@" \
+        --find-links "$work/wheels" --no-emit-package mmcv --no-emit-package connection-pool "$name.in"
 }
-lock cpu x86_64-manylinux_2_28
+lock cpu x86_64-manylinux_2_28 --override cpu-overrides.in
 lock cuda11 x86_64-manylinux2014
 lock cuda13 x86_64-manylinux_2_28
 
