@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -197,6 +198,55 @@ def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int,
         with torch.no_grad():
             rows = model(return_loss=False, img=images.to(device, non_blocking=True))
         yield Batch(indices, np.stack(rows).astype(np.float32, copy=False), failures)
+
+
+@contextmanager
+def noted_features(model: torch.nn.Module, num_classes: int, notes: list[np.ndarray]) -> Iterator[None]:
+    """Have every batch that *model* sees inside the block add its features to *notes*: float32, (images, dims).
+
+    They are what the linear layer gets that makes the class scores, and where there is not exactly one such layer, the
+    pooled output of the backbone. Hooks take note of them; what the model computes stays the same.
+    """
+    layer = score_layer(model, num_classes)
+    if layer is not None:
+        handle = layer.register_forward_pre_hook(lambda _layer, given: notes.append(pooled(given[0])))
+    else:
+        handle = model.backbone.register_forward_hook(lambda _layer, _given, result: notes.append(pooled(result)))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def score_layer(model: torch.nn.Module, num_classes: int) -> torch.nn.Linear | None:
+    """Return the one linear layer of *num_classes* outputs in the head of *model*, or, if that has none, in all of it.
+
+    None where there are several (a distilled DeiT has two) or none. VGG has it in its backbone.
+    """
+    for part in (getattr(model, "head", None), model):
+        modules = part.modules() if part is not None else ()
+        found = [one for one in modules if isinstance(one, torch.nn.Linear) and one.out_features == num_classes]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def pooled(output: Any) -> np.ndarray:
+    """Return a backbone's output as one vector an image: float32, (images, dims).
+
+    Of several stages the last one counts. Its parts (maps, tokens, of a transformer also the class token) are averaged
+    over their positions and put side by side.
+    """
+    last = output[-1] if isinstance(output, list | tuple) else output
+    parts = last if isinstance(last, list | tuple) else [last]
+    vectors = []
+    for part in parts:
+        if part is None:  # a class token that a transformer does without
+            continue
+        # (n, dims), (n, tokens, dims) or (n, dims, height, width)
+        positions = (1,) if part.dim() == 3 else tuple(range(2, part.dim()))
+        vectors.append(part.float().mean(positions) if positions else part.float())
+    return torch.cat(vectors, dim=1).detach().cpu().numpy()
 
 
 def _collate(items: list[tuple[int, Any, str | None]], batch_size: int) -> tuple[list[int], Any, list[tuple[int, str]]]:

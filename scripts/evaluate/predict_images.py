@@ -6,7 +6,8 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,17 @@ import numpy as np
 
 from scripts.console import UserError, run_cli
 from scripts.data.scratch import staged
-from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint, unreadable
+from scripts.evaluate.inference import (
+    build_model,
+    choose_device,
+    iterate,
+    load_config,
+    noted_features,
+    read_checkpoint,
+    unreadable,
+)
 from scripts.evaluate.predictions import write_predictions
-from scripts.files import read_lines
+from scripts.files import atomic_path, read_lines
 from scripts.sites import current_site
 from scripts.train.cards import claimed_cards
 
@@ -31,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="predictions.csv")
+    parser.add_argument("--features", type=Path, metavar="FILE", help="what the last layer gets of each image, .npy")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (64)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
     parser.add_argument(
@@ -96,9 +106,22 @@ def predict(args: argparse.Namespace, images: Path) -> None:
                     raise UserError(f"{args.checkpoint}: predicts NaN: its training diverged; lower the learning rate")
                 yield _name(dataset, index), int(dataset.data_infos[index]["gt_label"]), probabilities
 
-    write_predictions(args.output, classes, rows())
+    features: list[np.ndarray] = []
+    with noted_features(model, len(classes), features) if args.features else nullcontext():
+        write_predictions(args.output, classes, rows())
+    if args.features:
+        write_features(args.features, features)
     seconds = time.perf_counter() - start
     logger.info("%d images in %.1f s, %.1f images/s: %s", len(dataset), seconds, len(dataset) / seconds, args.output)
+
+
+def write_features(path: Path, batches: Sequence[np.ndarray]) -> None:
+    """Write features, atomically: float32 of shape (images, dims), in the order of predictions.csv.
+
+    A .npy, since an .npz holds the time of day, and the same features must give the same bytes.
+    """
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.concatenate(batches), allow_pickle=False)
 
 
 def _name(dataset: Any, index: int) -> str:

@@ -13,7 +13,7 @@ import torch
 from mmcls.apis import single_gpu_test
 from mmcls.datasets import build_dataloader
 from mmcls.models import build_classifier
-from mmcv import Config
+from mmcv import Config, ConfigDict
 from mmcv.runner import load_checkpoint
 from tiny_run import CLASSES, TinyRun, make_run
 
@@ -60,6 +60,67 @@ def test_neither_workers_nor_a_second_time_change_a_byte(run: TinyRun, tmp_path:
     alone = predict(run, tmp_path / "a.csv", "--workers", "0", "--batch-size", "4")
     assert predict(run, tmp_path / "b.csv", "--workers", "2", "--batch-size", "4") == alone
     assert predict(run, tmp_path / "c.csv", "--workers", "2", "--batch-size", "4") == alone
+
+
+def test_features_are_what_the_last_layer_makes_the_probabilities_of(run: TinyRun, tmp_path: Path) -> None:
+    predict(run, tmp_path / "p.csv", "--batch-size", "8", "--features", str(tmp_path / "f.npy"))
+    features = np.load(tmp_path / "f.npy")
+    config = Config.fromfile(str(run.folder / "config.py"))
+    dataset = predict_images.test_dataset(config, run.images, run.split, CLASSES)
+    model = inference.build_model(config, inference.read_checkpoint(run.folder / "best.pth")[0], "cpu")
+    loader = build_dataloader(dataset, 8, 0, dist=False, shuffle=False, persistent_workers=False)
+    with torch.no_grad():
+        expected = torch.cat([model.extract_feat(batch["img"], stage="pre_logits") for batch in loader])
+        probabilities = model.head.fc(torch.from_numpy(features)).softmax(1).numpy()
+    assert features.dtype == np.float32 and np.array_equal(features, expected.numpy())
+    assert np.allclose(probabilities, read_predictions(tmp_path / "p.csv").probabilities, atol=1e-6)
+
+
+def test_features_change_no_byte_of_the_table_and_are_the_same_bytes_again(run: TinyRun, tmp_path: Path) -> None:
+    without = predict(run, tmp_path / "p.csv", "--batch-size", "4")
+    for name in ("a.npy", "b.npy"):
+        assert predict(run, tmp_path / "p.csv", "--batch-size", "4", "--features", str(tmp_path / name)) == without
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+TRANSFORMER = {"arch": {"embed_dims": 16, "num_layers": 1, "num_heads": 2, "feedforward_channels": 16}, "img_size": 32}
+
+
+def features_and_outputs(backbone: dict[str, Any], head: dict[str, Any]) -> tuple[np.ndarray, Any, torch.nn.Module]:
+    """What is noted of two batches of two images, what the backbone gives for the four, and the model."""
+    torch.manual_seed(0)
+    model = build_classifier(ConfigDict(type="ImageClassifier", backbone=backbone, head=head)).eval()
+    images = torch.randn(4, 1 if backbone["type"] == "LeNet5" else 3, 32, 32)
+    notes: list[np.ndarray] = []
+    with torch.no_grad(), inference.noted_features(model, 7, notes):
+        for batch in images.split(2):
+            model(img=batch, return_loss=False)
+    with torch.no_grad():
+        model(img=images, return_loss=False)
+        assert [len(batch) for batch in notes] == [2, 2], "outside the block nothing is noted"
+        return np.concatenate(notes), model.backbone(images), model
+
+
+def test_a_layer_in_the_backbone_that_makes_the_scores_is_found() -> None:
+    features, outputs, model = features_and_outputs({"type": "LeNet5", "num_classes": 7}, {"type": "ClsHead"})
+    with torch.no_grad():
+        scores = model.backbone.classifier[-1](torch.from_numpy(features))
+    assert features.shape == (4, 84) and torch.allclose(scores, outputs[-1], atol=1e-6)
+
+
+def test_behind_a_hidden_layer_the_features_are_the_hidden_ones() -> None:
+    head = {"type": "VisionTransformerClsHead", "num_classes": 7, "in_channels": 16, "hidden_dim": 12}
+    features, outputs, model = features_and_outputs({"type": "VisionTransformer", **TRANSFORMER}, head)
+    with torch.no_grad():
+        assert np.allclose(features, model.head.pre_logits(outputs).numpy(), atol=1e-6)
+    assert features.shape == (4, 12)
+
+
+def test_of_a_head_with_two_layers_the_pooled_output_of_the_backbone_is_taken() -> None:
+    head = {"type": "DeiTClsHead", "num_classes": 7, "in_channels": 16}
+    features, outputs, _ = features_and_outputs({"type": "DistilledVisionTransformer", **TRANSFORMER}, head)
+    patches, of_class, distilled = (output.numpy() for output in outputs[-1])
+    assert np.allclose(features, np.hstack([patches.mean((2, 3)), of_class, distilled]), atol=1e-6)
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
