@@ -1,4 +1,4 @@
-"""Predict new images with a finished run: a table of them all, and each image with its top-5 drawn on it."""
+"""Predict new images with a finished run or its model.onnx: one table, and each image with its top-5 drawn on it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from scripts.report.annotate import LARGEST, annotate
 
 if TYPE_CHECKING:
     from scripts.evaluate.inference import Batch
+    from scripts.evaluate.onnx_model import Answers
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +36,26 @@ logger = logging.getLogger(__name__)
 TABLE, DRAWN = "predictions.csv", "images"
 #: Formats that an image is drawn in as it came; all others become JPEG.
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
+#: Columns of the table before and after those of the classes. The last is what tells our drawings from other files.
+FIRST_COLUMNS, LAST_COLUMN = ["file", "prediction", "confidence"], "drawing"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.predict", description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run, results/.../seed0")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", type=Path, metavar="DIR", help="a finished run, results/.../seed0")
+    model.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="or a model.onnx that mimflow wrote: torch is not needed"
+    )
     parser.add_argument("--images", nargs="+", required=True, metavar="PATH", help="folders, files or 'patterns*.jpg'")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (predictions/<the run's name>)")
     parser.add_argument("--no-draw", action="store_true", help="write the table only")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes an image in table and drawing (5)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where a run runs (auto)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time (16)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes, or threads, that read images (2)"
+    )
     return parser
 
 
@@ -213,17 +222,35 @@ def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequen
         temporary.unlink(missing_ok=True)
 
 
-def main(args: argparse.Namespace) -> None:
-    if not args.run.is_dir():
-        raise UserError(f"--run: {args.run}: no such folder; give a finished run, such as results/demo/.../seed0")
-    for name in ("config.py", "best.pth"):
-        if not (args.run / name).is_file():
-            raise UserError(f"--run: {args.run} has no {name}; give a finished run, such as results/demo/.../seed0")
-    output = args.output or Path("predictions", *args.run.resolve().parts[-3:])
-    photos = find_images(args.images, output / DRAWN)
-    targets = {} if args.no_draw else {index: output / DRAWN / photo.name for index, photo in enumerate(photos)}
-    refuse_overwriting(photos, [*targets.values(), output / TABLE])
+@dataclass(frozen=True)
+class Model:
+    """What predicts, and its predictions, which are made while they are taken.
 
+    Attributes
+    ----------
+    source : the run or file that it is from.
+    device : where it runs.
+    classes : the class names in the order of the columns of the probabilities.
+    answers : about the images in their order, batch by batch.
+    """
+
+    source: Path
+    device: str
+    classes: list[str]
+    answers: Iterator[Batch] | Iterator[Answers]
+
+
+def check_run(run: Path) -> None:
+    """Raise UserError unless *run* is the folder of a finished run."""
+    if not run.is_dir():
+        raise UserError(f"--run: {run}: no such folder; give a finished run, such as results/demo/.../seed0")
+    for name in ("config.py", "best.pth"):
+        if not (run / name).is_file():
+            raise UserError(f"--run: {run} has no {name}; give a finished run, such as results/demo/.../seed0")
+
+
+def open_run(args: argparse.Namespace, photos: Sequence[Photo]) -> Model:
+    """Return the checkpoint of a run, ready to predict."""
     # Only here, since torch and mmcls take seconds to load: a mistake in the command is answered at once.
     from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint
 
@@ -233,8 +260,34 @@ def main(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     model = build_model(config, weights, device)
     dataset = Photos(photos, config.data.test.pipeline)
-    top = max(1, min(args.top, len(classes)))
-    logger.info("predicting %d images with %s on %s", len(photos), args.run, device)
+    return Model(args.run, device, classes, iterate(model, dataset, args.batch_size, args.workers, device))
+
+
+def open_onnx(args: argparse.Namespace, photos: Sequence[Photo]) -> Model:
+    """Return a model.onnx, ready to predict without torch."""
+    from scripts.evaluate.onnx_model import OnnxModel, predict_files
+
+    model = OnnxModel(args.onnx)
+    paths = [photo.path for photo in photos]
+    answers = predict_files(model, paths, args.batch_size, args.workers, check_whole)
+    return Model(args.onnx, "cpu", model.classes, answers)
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.onnx and args.device == "cuda":
+        raise UserError("--device cuda: a model.onnx runs on the CPU here; leave --device out, or use --run")
+    if args.onnx and not args.onnx.is_file():
+        raise UserError(f"--onnx: {args.onnx}: no such file; give the model.onnx of a finished run")
+    if args.run:
+        check_run(args.run)
+    output = args.output or default_output(args.run or args.onnx)
+    photos = find_images(args.images, output / DRAWN)
+    targets = {} if args.no_draw else {index: output / DRAWN / photo.name for index, photo in enumerate(photos)}
+    refuse_overwriting(photos, [*targets.values(), output / TABLE])
+    earlier = earlier_drawings(output)
+    model = open_onnx(args, photos) if args.onnx else open_run(args, photos)
+    top = max(1, min(args.top, len(model.classes)))
+    logger.info("predicting %d images with %s on %s", len(photos), model.source, model.device)
 
     done, failed = 0, 0
     with (
@@ -247,14 +300,16 @@ def main(args: argparse.Namespace) -> None:
     ):
         writer = csv.writer(file, lineterminator="\n")
         columns = [f"{kind}{rank}" for rank in range(1, top + 1) for kind in ("top", "probability")]
-        writer.writerow(["file", "prediction", "confidence", *columns])
-        for batch in iterate(model, dataset, args.batch_size, args.workers, device):
+        writer.writerow([*FIRST_COLUMNS, *columns, LAST_COLUMN])
+        for batch in model.answers:
             for index, reason in batch.failures:
                 logger.warning("skipped %s: %s", printable(photos[index].path), printable(reason))
-            best = _best(batch, classes, top, args.run)
+            best = _best(batch, model.classes, top, model.source)
             for index, (names, values) in best.items():
                 pairs = [text for name, value in zip(names, values, strict=True) for text in (name, f"{value:.6f}")]
-                writer.writerow([str(photos[index].path), names[0], f"{values[0]:.6f}", *pairs])
+                drawing = str(targets[index].relative_to(output)) if targets else ""
+                writer.writerow([str(photos[index].path), names[0], f"{values[0]:.6f}", *pairs, drawing])
+                earlier.discard(as_written(drawing))
             if targets:
                 jobs = [pool.submit(draw, photos[index], targets[index], *answer) for index, answer in best.items()]
                 for job in jobs:  # waited for, so that at most a batch of images is in memory
@@ -263,16 +318,76 @@ def main(args: argparse.Namespace) -> None:
             bar.update(len(batch.indices) + len(batch.failures))
         if not done:
             raise UserError(f"none of the {failed} files is an image that can be read: nothing was predicted")
+        # While the table that names them is still there: were this to be cut short, the next run would go on with it.
+        removed = remove_drawings(output, earlier, photos)
+    if removed:
+        logger.info("removed %d drawings of an earlier run from %s", removed, output / DRAWN)
     where = f"{output / TABLE} and {output / DRAWN}" if targets else output / TABLE
     logger.info("%d images predicted, %d skipped: %s", done, failed, where)
 
 
-def _best(batch: Batch, classes: Sequence[str], top: int, run: Path) -> dict[int, tuple[list[str], list[float]]]:
+def default_output(model: Path) -> Path:
+    """Return the folder below predictions/ that is named after a run, or after a model file that lies elsewhere."""
+    run = model if model.is_dir() else model.parent
+    return (
+        Path("predictions", *run.resolve().parts[-3:])
+        if (run / "config.py").is_file()
+        else Path("predictions", model.stem)
+    )
+
+
+def as_written(name: str) -> str:
+    """Return a file name of any bytes as the table has it."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def earlier_drawings(output: Path) -> set[str]:
+    """Return the drawings that the table of an earlier run in *output* names; none where it is no such table."""
+    try:
+        with open(output / TABLE, encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS or header[-1] != LAST_COLUMN:
+                return set()
+            return {row[-1] for row in reader if len(row) == len(header)} - {""}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return set()
+
+
+def remove_drawings(output: Path, names: set[str], photos: Sequence[Photo]) -> int:
+    """Remove the files of these *names* from the drawings in *output*, and the folders that this leaves empty.
+
+    Only files that are found below the folder of drawings are compared with *names*, which a table could spell as
+    anything; an image that was to be predicted stays.
+
+    Returns
+    -------
+    int : files removed.
+    """
+    removed = 0
+    if not names:
+        return removed
+    inputs = {os.path.realpath(photo.path) for photo in photos}
+    for parent, _, files in os.walk(output / DRAWN, topdown=False):
+        paths = [Path(parent, name) for name in files]
+        stale = [path for path in paths if as_written(str(path.relative_to(output))) in names]
+        stale = [path for path in stale if os.path.realpath(path) not in inputs]
+        for path in stale:
+            path.unlink()
+        removed += len(stale)
+        if Path(parent) != output / DRAWN and not os.listdir(parent):
+            os.rmdir(parent)
+    return removed
+
+
+def _best(
+    batch: Batch | Answers, classes: Sequence[str], top: int, source: Path
+) -> dict[int, tuple[list[str], list[float]]]:
     """Return the *top* class names and probabilities of each image of a batch, the most probable first."""
     result = {}
     for index, row in zip(batch.indices, batch.probabilities, strict=True):
         if len(row) != len(classes):
-            raise UserError(f"{run}/config.py: names {len(classes)} classes, but its model knows {len(row)}")
+            raise UserError(f"{source}: names {len(classes)} classes, but its model knows {len(row)}; train it again")
         order = np.argsort(-row, kind="stable")[:top]
         result[index] = ([classes[place] for place in order], [float(row[place]) for place in order])
     return result

@@ -1,11 +1,13 @@
-"""make predict: any folder of photographs through a finished run, the broken ones skipped, nothing overwritten."""
+"""make predict: any folder of photographs through a run or its model.onnx, broken ones skipped, nothing overwritten."""
 
 from __future__ import annotations
 
 import csv
 import os
+import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts import predict
 from scripts.console import UserError
-from scripts.evaluate import predict_images
+from scripts.evaluate import export_model, predict_images
 from scripts.evaluate.predictions import read_predictions
 from scripts.report.annotate import LARGEST, SMALLEST, annotate
 
@@ -27,8 +29,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return make_run(tmp_path_factory.mktemp("run"), per_class=1)
 
 
-def run_predict(run: TinyRun, output: Path, *more: str) -> list[dict[str, str]]:
-    options = ["--run", str(run.folder), "--output", str(output), "--workers", "0", "--device", "cpu", *more]
+@pytest.fixture(scope="module")
+def onnx(run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(run, tmp_path_factory.mktemp("onnx"))
+
+
+def export(run: TinyRun, folder: Path) -> Path:
+    predict_images.main(predict_images.build_parser().parse_args(run.options(folder / "predictions.csv")))
+    given = run.options(Path("unused"))
+    files = {"predictions": "predictions.csv", "output": "model.onnx", "parity": "export.json"}
+    options = [text for option, file in files.items() for text in (f"--{option}", str(folder / file))]
+    export_model.main(export_model.build_parser().parse_args([*given[: given.index("--output")], *options]))
+    return folder / "model.onnx"
+
+
+def run_predict(model: TinyRun | Path, output: Path, *more: str) -> list[dict[str, str]]:
+    source = ["--onnx", str(model)] if isinstance(model, Path) else ["--run", str(model.folder)]
+    options = [*source, "--output", str(output), "--workers", "0", "--device", "cpu", *more]
     predict.main(predict.build_parser().parse_args(options))
     with open(output / "predictions.csv", encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -51,7 +68,8 @@ def test_predictions_are_those_of_predict_images(run: TinyRun, tmp_path: Path) -
         order = np.argsort(-probabilities)[:3]
         assert [row[f"top{rank}"] for rank in (1, 2, 3)] == [expected.classes[place] for place in order]
     assert list(rows[0]) == ["file", "prediction", "confidence", "top1", "probability1", "top2", "probability2", "top3",
-                             "probability3"]  # fmt: skip
+                             "probability3", "drawing"]  # fmt: skip
+    assert {row["drawing"] for row in rows} == {""}
     assert not (tmp_path / "out" / "images").exists()
 
 
@@ -176,6 +194,201 @@ def test_the_command_as_typed(run: TinyRun, tmp_path: Path) -> None:
     failed = subprocess.run([*command, str(tmp_path / "none.jpg")], **options)  # type: ignore
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("error: --images:") and "Traceback" not in failed.stderr
+
+
+def test_the_onnx_file_predicts_what_the_checkpoint_does(run: TinyRun, onnx: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number, name in enumerate(["a.jpg", "b.png", "deep/c.webp", "d.gif"]):
+        photograph(number, (300 - 40 * number, 200)).save(tmp_path / "in" / name)
+    turned = Image.Exif()
+    turned[0x0112] = 8
+    photograph(9, (200, 120)).save(tmp_path / "in" / "turned.jpg", exif=turned)
+    (tmp_path / "in" / "broken.jpg").write_bytes((tmp_path / "in" / "a.jpg").read_bytes()[:900])
+    images = ["--images", str(tmp_path / "in"), "--top", "7", "--batch-size", "2"]
+    expected = run_predict(run, tmp_path / "run", *images)
+    for workers in ("0", "3"):
+        rows = run_predict(onnx, tmp_path / "onnx", *images, "--workers", workers)
+        assert [row["file"] for row in rows] == [row["file"] for row in expected] and len(rows) == 5
+        for row, other in zip(rows, expected, strict=True):
+            assert row["prediction"] == other["prediction"]
+            got = {row[f"top{rank}"]: float(row[f"probability{rank}"]) for rank in range(1, 8)}
+            wanted = {other[f"top{rank}"]: float(other[f"probability{rank}"]) for rank in range(1, 8)}
+            assert got == pytest.approx(wanted, abs=1e-4)
+        assert (
+            drawn(tmp_path / "onnx")
+            == drawn(tmp_path / "run")
+            == sorted(["a.jpg", "b.png", "d.gif.jpg", "turned.jpg", "deep/c.webp.jpg"])
+        )
+
+
+def test_the_onnx_file_needs_neither_torch_nor_mmcls(run: TinyRun, onnx: Path, tmp_path: Path) -> None:
+    without = "import sys; sys.modules.update(dict.fromkeys(['torch', 'mmcls', 'mmcv', 'onnx'])); "
+    program = without + "from scripts import predict; predict.run_cli(predict.build_parser, predict.main)"
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "--onnx",
+        str(onnx),
+        "--images",
+        str(run.images),
+        "--output",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"predicting 7 images with {onnx} on cpu" in done.stderr and "7 images predicted, 0 skipped" in done.stderr
+    assert len(drawn(tmp_path)) == 7
+
+
+def test_broken_files_are_named_and_skipped_with_onnx_too(
+    onnx: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photograph(1, (300, 200)).save(tmp_path / "good.jpg", quality=95)
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:2000])
+    (tmp_path / "link.png").symlink_to("nowhere")
+    (tmp_path / "text.jpg").write_text("no image")
+    with caplog.at_level("INFO"):
+        rows = run_predict(onnx, tmp_path / "out", "--images", str(tmp_path))
+    assert [Path(row["file"]).name for row in rows] == ["good.jpg"]
+    skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped")]
+    assert [Path(line.split(":")[0]).name for line in skipped] == ["half.jpg", "link.png", "text.jpg"]
+    assert "1 images predicted, 3 skipped" in caplog.text
+
+
+def test_files_that_are_no_model_of_ours_are_one_line(run: TinyRun, onnx: Path, tmp_path: Path) -> None:
+    images = ["--images", str(run.images)]
+    with pytest.raises(UserError, match="no such file"):
+        run_predict(tmp_path / "none.onnx", tmp_path / "out", *images)
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(UserError, match="onnxruntime cannot open it"):
+        run_predict(tmp_path / "text.onnx", tmp_path / "out", *images)
+    with pytest.raises(UserError, match="--device cuda"):
+        run_predict(onnx, tmp_path / "out", *images, "--device", "cuda")
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes(onnx.read_bytes().replace(b"channel_order", b"channel_other"))
+    with pytest.raises(UserError, match="does not say how to prepare images"):
+        run_predict(foreign, tmp_path / "out", *images)
+    with pytest.raises(SystemExit):
+        predict.build_parser().parse_args(["--onnx", "a", "--run", "b", *images])
+
+
+def test_the_folder_is_named_after_the_run_or_the_model(tmp_path: Path) -> None:
+    folder = tmp_path / "demo" / "net" / "seed0"
+    folder.mkdir(parents=True)
+    named = Path("predictions", "demo", "net", "seed0")
+    assert predict.default_output(folder / "model.onnx") == Path("predictions", "model")
+    (folder / "config.py").touch()
+    assert predict.default_output(folder / "model.onnx") == predict.default_output(folder) == named
+
+
+def test_drawings_of_an_earlier_run_go_and_other_files_stay(run: TinyRun, tmp_path: Path) -> None:
+    for name in ("old.jpg", "both.jpg", "deep/er/old.jpg", os.fsdecode(b"\xff\xfe.jpg")):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        photograph(1).save(tmp_path / "x.jpg")
+        (tmp_path / "x.jpg").rename(tmp_path / "in" / name)
+    output = tmp_path / "out"
+    run_predict(run, output, "--images", str(tmp_path / "in"))
+    assert len(drawn(output)) == 4
+    (output / "images" / "notes.txt").write_text("of the user")
+    photograph(2).save(output / "images" / "photo.jpg")
+    both = ["--images", str(tmp_path / "in" / "both.jpg")]
+    rows = run_predict(run, output, *both)
+    assert [row["drawing"] for row in rows] == ["images/both.jpg"]
+    assert drawn(output) == ["both.jpg", "notes.txt", "photo.jpg"]
+    assert not (output / "images" / "deep").exists()
+    run_predict(run, output, *both, "--no-draw")
+    assert drawn(output) == ["notes.txt", "photo.jpg"]
+
+
+def test_what_an_earlier_table_names_is_removed_below_the_drawings_only(run: TinyRun, tmp_path: Path) -> None:
+    photograph(1).save(tmp_path / "x.jpg")
+    output = tmp_path / "out"
+    (output / "images").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    kept = [tmp_path / "precious.jpg", output / "beside.jpg", tmp_path / "elsewhere" / "linked.jpg"]
+    for path in kept:
+        path.write_bytes(b"kept")
+    (output / "images" / "link").symlink_to(tmp_path / "elsewhere")
+    (output / "images" / "own.jpg").write_bytes(b"of no table of ours")
+    header = ["file", "prediction", "confidence", "top1", "probability1"]
+    names = ["../precious.jpg", "beside.jpg", str(kept[0]), "images/../beside.jpg", "images/link/linked.jpg"]
+    images = ["--images", str(tmp_path / "x.jpg")]
+    for head, drawings in (([*header, "drawing"], names), ([*header, "sketch"], ["images/own.jpg"])):
+        with open(output / "predictions.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([head, *([*(["1"] * 5), name] for name in drawings)])
+        run_predict(run, output, *images)
+        assert all(path.read_bytes() == b"kept" for path in kept)
+        assert (output / "images" / "own.jpg").exists()
+
+
+def test_an_earlier_drawing_that_is_predicted_itself_stays(run: TinyRun, tmp_path: Path) -> None:
+    photograph(1).save(tmp_path / "x.jpg")
+    run_predict(run, tmp_path / "out", "--images", str(tmp_path / "x.jpg"))
+    run_predict(run, tmp_path / "out", "--images", str(tmp_path / "out" / "images" / "x.jpg"), "--no-draw")
+    assert drawn(tmp_path / "out") == ["x.jpg"]
+
+
+def test_nothing_is_removed_where_nothing_was_predicted(run: TinyRun, tmp_path: Path) -> None:
+    photograph(1).save(tmp_path / "x.jpg")
+    (tmp_path / "broken.jpg").write_text("no image")
+    run_predict(run, tmp_path / "out", "--images", str(tmp_path / "x.jpg"))
+    with pytest.raises(UserError, match="nothing was predicted"):
+        run_predict(run, tmp_path / "out", "--images", str(tmp_path / "broken.jpg"))
+    assert drawn(tmp_path / "out") == ["x.jpg"]
+
+
+def peak_megabytes(*options: str) -> float:
+    """Run predict as a process of its own, and return the most memory that it held."""
+    program = """
+import resource
+from scripts import predict
+try:
+    predict.run_cli(predict.build_parser, predict.main)
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    command = [sys.executable, "-c", program, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss is in other units")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", per_class=1)
+    config = (run.folder / "config.py").read_text(encoding="utf-8")
+    # 786 kB an image as the model gets it, so that images that are kept would be seen.
+    config = config.replace("(40, -1)", "(256, -1)").replace("'crop_size': 32", "'crop_size': 256")
+    (run.folder / "config.py").write_text(config, encoding="utf-8")
+    model = export(run, tmp_path / "run")
+    photograph(1, (320, 240)).save(tmp_path / "first.jpg")
+    peaks = []
+    for count in (16, 128):
+        (tmp_path / str(count)).mkdir()
+        for number in range(count):
+            os.link(tmp_path / "first.jpg", tmp_path / str(count) / f"{number:04}.jpg")
+        options = ["--output", str(tmp_path / "out"), "--batch-size", "4", "--no-draw"]
+        peaks.append(peak_megabytes("--onnx", str(model), "--images", str(tmp_path / str(count)), *options))
+        assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == count + 1
+    assert peaks[1] - peaks[0] < 40, "112 images more, each of 0.8 MB for the model"
+
+
+def test_a_terminal_gets_a_progress_bar(onnx: Path, run: TinyRun, tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    command = [sys.executable, "-m", "scripts.predict", "--onnx", str(onnx), "--images", str(run.images)]
+    process = subprocess.Popen([*command, "--output", str(tmp_path), "--batch-size", "2"], cwd=ROOT, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    try:
+        while chunk := os.read(controller, 4096):
+            shown += chunk
+    except OSError:  # how Linux says that the other end was closed
+        pass
+    os.close(controller)
+    assert process.wait() == 0
+    assert b"\r" in shown and b"7/7" in shown and b"images/s" in shown
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 4000), (4000, 5), (640, 480), (3000, 2000)])

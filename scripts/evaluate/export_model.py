@@ -1,0 +1,550 @@
+"""Export a trained model to ONNX, prove on the test split that it predicts what the checkpoint did, and time both."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+import io
+import json
+import logging
+import re
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from scripts.console import UserError, one_line, run_cli
+from scripts.evaluate.inference import build_model, load_config, read_checkpoint, unreadable
+from scripts.evaluate.onnx_model import (
+    BGR,
+    GREY,
+    INPUT,
+    INSIDE,
+    OUTPUT,
+    OUTSIDE,
+    RGB,
+    OnnxModel,
+    Preprocessing,
+    predict_files,
+)
+from scripts.evaluate.predictions import Predictions, read_predictions
+from scripts.files import atomic_path, read_lines, sha256_of, write_json, write_text
+from scripts.report import html
+from scripts.report.record_provenance import describe_machine
+
+logger = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "docs" / "onnx_example.py"
+#: What torch 2.0 writes and onnxruntime 1.16 reads, and all later ones too.
+OPSET = 17
+#: Difference of two probabilities, or between a prediction's and the next one's, that is more than rounding.
+TOLERANCE = 1e-3
+BATCH_SIZE = 32
+#: Of a measurement: seconds, if the model is that fast; turns of a few calls, engines taking turns; calls that suffice.
+SECONDS, CALLS_A_TURN, ENOUGH_SINGLE, ENOUGH_BATCHES = 2.0, 5, 40, 6
+#: Seconds that a batch may take; a slower model is timed with single images only.
+LONGEST_BATCH = 8.0
+#: Steps of a pipeline that only change how the image is held.
+_PACKING = ("ImageToTensor", "Collect", "ToTensor")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.export_model", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the split refers to")
+    parser.add_argument("--split", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
+    parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
+    parser.add_argument(
+        "--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of the checkpoint"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model.onnx")
+    parser.add_argument(
+        "--parity", type=Path, required=True, metavar="FILE", help="export.json: what was compared and timed"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page, and how to use the model")
+    parser.add_argument(
+        "--preprocessing", action="store_true", help="put the normalisation into the model: it then takes bytes"
+    )
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of both engines (2)")
+    return parser
+
+
+class Classifier(nn.Module):
+    """A classifier of mmcls as a function from images to probabilities.
+
+    Parameters
+    ----------
+    model : one of mmcls's, in eval mode.
+    preprocessing : what its images went through, the normalisation OUTSIDE.
+    inside : take bytes, of shape (n, height, width, channels) in the order of :func:`moved_inside`, and normalise them.
+    """
+
+    mean: torch.Tensor
+    factor: torch.Tensor
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, inside: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.inside = inside
+        self.flipped = preprocessing.channel_order == BGR
+        given = moved_inside(preprocessing)
+        self.register_buffer("mean", torch.tensor(given.mean))
+        self.register_buffer("factor", torch.tensor(given.std, dtype=torch.float64).reciprocal().float())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 probabilities of shape (n, classes)."""
+        if self.inside:
+            images = ((images.float() - self.mean) * self.factor).permute(0, 3, 1, 2)
+            if self.flipped:
+                images = images.flip(1)
+        return self.model(img=images, return_loss=False, post_process=False)
+
+
+def moved_inside(preprocessing: Preprocessing) -> Preprocessing:
+    """Return what is left to be done outside of a model that normalises: bytes in RGB, or GREY."""
+    if preprocessing.channel_order != BGR:
+        return replace(preprocessing, normalisation=INSIDE)
+    mean, std = preprocessing.mean[::-1], preprocessing.std[::-1]
+    return replace(preprocessing, mean=mean, std=std, channel_order=RGB, normalisation=INSIDE)
+
+
+def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
+    """Return what a test pipeline of mmcls does to an image, in the words of model.onnx.
+
+    Raises
+    ------
+    UserError : a step that the notes of a model.onnx have no words for.
+    """
+    steps: list[dict[str, Any]] = []
+    normalize: Mapping[str, Any] = {}
+    grey = False
+    for step in pipeline:
+        kind = step["type"]
+        if normalize and kind not in _PACKING:
+            raise UserError(f"data.test.pipeline: {kind} comes after Normalize, which model.onnx cannot describe")
+        if kind == "LoadImageFromFile" and step.get("color_type", "color") in ("color", "grayscale"):
+            grey = step.get("color_type") == "grayscale"
+        elif kind == "Resize" and step.get("adaptive_side", "short") == "short":
+            steps.append({"step": "resize", **_resized(step["size"]), **_resampling(step)})
+        elif kind == "CenterCrop" and step.get("efficientnet_style"):
+            size = step["crop_size"]
+            steps.append({"step": "crop", "share": size / (size + step.get("crop_padding", 32))})
+            steps.append({"step": "resize", "height": size, "width": size, **_resampling(step)})
+        elif kind == "CenterCrop":
+            height, width = _pair(step["crop_size"])
+            steps.append({"step": "crop", "height": height, "width": width})
+        elif kind == "Normalize":
+            normalize = step
+        elif kind not in _PACKING:
+            raise UserError(f"data.test.pipeline: model.onnx cannot describe its step {dict(step)}")
+    colours = RGB if normalize.get("to_rgb", bool(normalize)) else BGR
+    channels = 1 if grey else 3
+    mean = [float(value) for value in normalize.get("mean", [0.0] * channels)]
+    std = [float(value) for value in normalize.get("std", [1.0] * channels)]
+    return Preprocessing(steps, mean, std, GREY if grey else colours, OUTSIDE)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _resized(size: int | Sequence[int]) -> dict[str, int]:
+    height, width = _pair(size)
+    return {"shorter_side": height} if width == -1 else {"height": height, "width": width}
+
+
+def _resampling(step: Mapping[str, Any]) -> dict[str, str]:
+    library = "pillow" if step.get("backend", "cv2") == "pillow" else "opencv"
+    return {"interpolation": step.get("interpolation", "bilinear"), "library": library}
+
+
+def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) -> None:
+    """Write *classifier* to *path* as ONNX: any number of images of one size, the weights in the file.
+
+    Parameters
+    ----------
+    images : two or more, as the classifier takes them: the graph is what happens to them.
+    name : what to call the model in messages.
+
+    Raises
+    ------
+    UserError : ONNX has no words for what the model does.
+    """
+    # The other exporter, the default since torch 2.9, needs a package of its own and is not in torch 2.0.
+    old_exporter: dict[str, Any] = (
+        {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    )
+    said = io.StringIO()  # torch 2.0 prints a report, and all versions warn of each Python number in the graph
+    with warnings.catch_warnings(), contextlib.redirect_stdout(said), any_batch(classifier):
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                classifier,
+                (torch.from_numpy(images),),
+                str(path),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                opset_version=OPSET,
+                **old_exporter,
+            )
+        except Exception as error:  # RuntimeError, TypeError, ...: whatever the code of a model meets while traced
+            operator = re.search(r"operator '([^']+)'", str(error))
+            reason = f"there is no {operator[1]} in opset {OPSET}" if operator else one_line(error)[:300]
+            raise UserError(f"{name} cannot be exported to ONNX: {reason}; its checkpoint works as before") from error
+
+
+@contextlib.contextmanager
+def any_batch(model: nn.Module) -> Iterator[None]:
+    """Let the attention of Swin transformers be traced for any number of images.
+
+    mmcls computes that number as a Python integer, which then stands in the graph for ever.
+    """
+    from mmcls.models.utils import ShiftWindowMSA  # here, since mmcv's first import is noisy: inference silences it
+
+    layers = [layer for layer in model.modules() if isinstance(layer, ShiftWindowMSA)]
+    for layer in layers:
+        layer.window_reverse = reverse_windows
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.window_reverse  # what the class has shows again
+
+
+def reverse_windows(windows: torch.Tensor, height: int, width: int, size: int) -> torch.Tensor:
+    """Put windows, shape (n * rows * columns, size, size, channels), together to maps (n, height, width, channels)."""
+    rows, columns, channels = int(height) // size, int(width) // size, int(windows.shape[-1])
+    maps = windows.view(-1, rows, columns, size, size, channels).permute(0, 1, 3, 2, 4, 5)
+    return maps.reshape(-1, rows * size, columns * size, channels)
+
+
+def finish(path: Path, notes: Mapping[str, str], name: str) -> None:
+    """Add *notes* to the model in *path*, and check it.
+
+    Raises
+    ------
+    UserError : it is not valid, or not what :func:`export` was to write.
+    """
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(notes))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UserError(f"{name}: its ONNX graph is not valid: {one_line(error)[:300]}") from error
+    size, classes = list(json.loads(notes["image_size"]).values()), json.loads(notes["class_names"])
+    inside = notes["normalisation"] == INSIDE
+    channels = 1 if notes["channel_order"] == GREY else 3
+    shape = [*size, channels] if inside else [channels, *size]
+    wanted = {
+        "opset": [("", OPSET)],
+        INPUT: ("UINT8" if inside else "FLOAT", ["batch", *shape]),
+        OUTPUT: ("FLOAT", ["batch", len(classes)]),
+    }
+    found = {
+        "opset": [(entry.domain, entry.version) for entry in model.opset_import],
+        **{value.name: _type(value) for value in (*model.graph.input, *model.graph.output)},
+    }
+    if found != wanted:
+        raise UserError(f"{name}: its ONNX graph has {found}, which should be {wanted}")
+    onnx.save(model, path)
+
+
+def _type(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
+    tensor = value.type.tensor_type
+    return onnx.TensorProto.DataType.Name(tensor.elem_type), [
+        size.dim_param or size.dim_value for size in tensor.shape.dim
+    ]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two sets of predictions for the same images are the same.
+
+    Attributes
+    ----------
+    images : how many.
+    same : images of the same prediction.
+    clear : places of those that differ although the reference preferred its prediction by more than TOLERANCE.
+    largest : largest absolute difference of two probabilities.
+    worst : place of the image that has it, or of the first that differs clearly.
+    """
+
+    images: int
+    same: int
+    clear: list[int]
+    largest: float
+    worst: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.clear and self.largest <= TOLERANCE
+
+
+def compare(probabilities: np.ndarray, reference: Predictions) -> Parity:
+    """Compare probabilities of shape (n, classes) with those of a predictions.csv of the same images."""
+    predicted = probabilities.argmax(axis=1)
+    first, second = np.sort(reference.probabilities, axis=1)[:, :-3:-1].T
+    differs = predicted != reference.predictions
+    differences = np.abs(probabilities - reference.probabilities).max(axis=1)
+    clear = np.flatnonzero(differs & (first - second > TOLERANCE)).tolist()
+    return Parity(
+        images=len(predicted),
+        same=int((~differs).sum()),
+        clear=clear,
+        largest=float(differences.max()),
+        worst=clear[0] if clear else int(differences.argmax()),
+    )
+
+
+def explain_difference(parity: Parity, file: str, exported: np.ndarray, here: np.ndarray, name: str) -> UserError:
+    """Return the error for a parity that does not hold, which says who differs.
+
+    Parameters
+    ----------
+    file : the image ``parity.worst``.
+    exported, here : what the exported model and what the checkpoint say about it here, shape (classes,).
+    """
+    others = f"{len(parity.clear)} of {parity.images} predictions are clearly others"
+    difference = float(np.abs(exported - here).max())
+    if difference > TOLERANCE or exported.argmax() != here.argmax():
+        return UserError(
+            f"{name} is another model in ONNX: a probability of {file} is {difference:.1e} away from the checkpoint's;"
+            f" {others}; no model.onnx was written, and its checkpoint works as before"
+        )
+    return UserError(
+        f"--predictions: a probability of {file} is {parity.largest:.1e} away from what the checkpoint says here, and"
+        f" {others}: it is of another checkpoint, or of other images; make it again by predict_images"
+    )
+
+
+def check_batches(model: OnnxModel, images: np.ndarray, name: str) -> None:
+    """Raise UserError unless *model* takes any number of *images*, which are of the shape that it wants."""
+    for number in (1, 3):
+        try:
+            rows = len(model.predict(np.resize(images, (number, *images.shape[1:]))))
+            reason = f"there are {rows} answers"
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
+            operator = re.search(r"running (\w+) node", str(error))
+            rows, reason = 0, f"its {operator[1]} fails" if operator else one_line(error)[:300]
+        if rows != number:
+            raise UserError(
+                f"{name} cannot be exported to ONNX: with {number} images at a time {reason}, since the code of the"
+                " model takes their number for a constant; its checkpoint works as before"
+            )
+
+
+def interleaved(calls: Mapping[str, Callable[[], Any]], seconds: float, turn: int, enough: int) -> dict[str, float]:
+    """Return the median seconds of each of *calls*, made by turns so that all see the same state of the machine.
+
+    Parameters
+    ----------
+    seconds : when to stop; each is timed once at least.
+    turn : calls in a row; one more before them is not counted, since the caches are the other's.
+    enough : calls of each after which to stop.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while True:
+        for name, call in calls.items():
+            call()
+            for _ in range(turn):
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+                if time.perf_counter() > end:
+                    break
+        if time.perf_counter() > end or all(len(each) >= enough for each in times.values()):
+            return {name: statistics.median(each) for name, each in times.items()}
+
+
+def measure(calls: Mapping[str, Callable[[np.ndarray], Any]], images: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Return for each engine the milliseconds of one image and the images a second of batches.
+
+    Parameters
+    ----------
+    calls : engines by name, functions of images.
+    images : one or more; repeated to a batch of BATCH_SIZE.
+    """
+    batch = np.resize(images, (BATCH_SIZE, *images.shape[1:]))
+    single = interleaved(
+        {name: partial(call, batch[:1]) for name, call in calls.items()}, SECONDS, CALLS_A_TURN, ENOUGH_SINGLE
+    )
+    batches: dict[str, float] = {}
+    if BATCH_SIZE * max(single.values()) < LONGEST_BATCH:
+        batches = interleaved({name: partial(call, batch) for name, call in calls.items()}, SECONDS, 1, ENOUGH_BATCHES)
+    return {
+        name: {
+            "milliseconds_single": round(1000 * single[name], 3),
+            "images_per_second": round(BATCH_SIZE / batches[name], 2) if name in batches else None,
+        }
+        for name in calls
+    }
+
+
+def render_html(record: Mapping[str, Any], example: str) -> str:
+    """Return export.json as a page, and how to use the model; *example* is the text of a program."""
+    model, parity, speed = record["model"], record["parity"], record["speed"]
+    facts = [
+        ("file", f"{model['file']}, {model['bytes'] / 1e6:.1f} MB, the weights in it"),
+        ("ONNX opset", str(model["opset"])),
+        ("input", model["input"]),
+        ("output", model["output"]),
+        ("predictions that are the checkpoint's", f"{parity['same_prediction']} of {parity['images']} test images"),
+        ("largest difference of a probability", f"{parity['largest_difference']:.1e}"),
+    ]
+    rows = [
+        (
+            f"{name} {engine['version']}",
+            f"{engine['milliseconds_single']:.1f}",
+            "-" if engine["images_per_second"] is None else f"{engine['images_per_second']:.1f}",
+        )
+        for name, engine in speed["engines"].items()
+    ]
+    header = ("engine", "one image, ms", f"images/s in batches of {speed['batch_size']}")
+    caption = f"Medians, {speed['threads']} threads of {speed['cpu']}; without reading the images"
+    preprocessing = model["preprocessing"]
+    steps = [
+        (step["step"], ", ".join(f"{key} {value}" for key, value in step.items() if key != "step"))
+        for step in preprocessing["steps"]
+    ]
+    normalisation = [
+        (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else value)
+        for key, value in preprocessing.items()
+        if key != "steps"
+    ]
+    return html.page(
+        "Exported model",
+        [
+            html.table((), facts),
+            html.section("Speed"),
+            html.table(header, rows, numbers=(1, 2), caption=caption),
+            html.section("What becomes of an image before"),
+            html.table((), [*steps, *normalisation], caption="The file's own metadata say it too"),
+            html.section("How to use it"),
+            html.preformatted(f"python -m scripts.predict --onnx {model['file']} --images photos"),
+            html.preformatted(example),
+        ],
+    )
+
+
+def predictions_of(model: OnnxModel, paths: Sequence[Path]) -> np.ndarray:
+    """Return the probabilities, shape (len(paths), classes), that *model* gives these image files.
+
+    Raises
+    ------
+    UserError : one of them is no image.
+    """
+    rows = []
+    for answers in predict_files(model, paths, BATCH_SIZE):
+        for index, reason in answers.failures:
+            raise unreadable(paths[index], reason)
+        rows.append(answers.probabilities)
+    return np.concatenate(rows)
+
+
+def prepared(preprocessing: Preprocessing, paths: Sequence[Path]) -> np.ndarray:
+    """Return image files as a batch for the model; UserError where one of them is no image."""
+    images = []
+    for path in paths:
+        try:
+            images.append(preprocessing.prepare(path.read_bytes()))
+        except OSError as error:
+            raise unreadable(path, one_line(error.strerror or error)) from error
+    if len({image.shape for image in images}) > 1:
+        raise UserError("data.test.pipeline: makes images of several sizes; ONNX export needs one, as by CenterCrop")
+    return np.stack(images)
+
+
+def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what goes into export.json; *speed* as :func:`measure` returns it."""
+    return {
+        "model": {
+            "file": path.name,
+            "bytes": path.stat().st_size,
+            "opset": OPSET,
+            "input": describe_tensor(model.session.get_inputs()[0]),
+            "output": describe_tensor(model.session.get_outputs()[0]),
+            "preprocessing": asdict(model.preprocessing),
+        },
+        "parity": {
+            "images": parity.images,
+            "same_prediction": parity.same,
+            "largest_difference": parity.largest,
+        },
+        "speed": {
+            "cpu": describe_machine()["cpu"],
+            "threads": torch.get_num_threads(),
+            "batch_size": BATCH_SIZE,
+            "engines": {engine: {"version": version(engine), **speeds} for engine, speeds in speed.items()},
+        },
+    }
+
+
+def describe_tensor(tensor: Any) -> str:
+    """Return what onnxruntime says of an input or output, as ``images: float of shape (batch, 3, 160, 160)``."""
+    kind = re.sub(r"tensor\((\w+)\)", r"\1", tensor.type)
+    return f"{tensor.name}: {kind} of shape ({', '.join(map(str, tensor.shape))})"
+
+
+def main(args: argparse.Namespace) -> None:
+    config = load_config(args.config)
+    name = f"{args.config}: {config.model.backbone.type}"
+    classes, reference = read_lines(args.classes), read_predictions(args.predictions)
+    if reference.classes != classes:
+        raise UserError(f"{args.predictions}: its classes are not those of {args.classes}; make it again")
+    if reference.files != [line.rpartition(" ")[0] for line in read_lines(args.split)]:
+        raise UserError(f"{args.predictions}: its images are not those of {args.split}; make it again")
+    described = describe_pipeline(config.data.test.pipeline)
+    preprocessing = moved_inside(described) if args.preprocessing else described
+    weights, _ = read_checkpoint(args.checkpoint)
+    classifier = Classifier(build_model(config, weights, "cpu", args.threads), described, args.preprocessing).eval()
+    paths = [args.images / file for file in reference.files]
+    few = prepared(preprocessing, paths[:BATCH_SIZE])
+    size = few.shape[1:3] if args.preprocessing else few.shape[2:]
+    notes = {
+        "class_names": json.dumps(classes, ensure_ascii=False),
+        "image_size": json.dumps({"height": size[0], "width": size[1]}),
+        "checkpoint_sha256": sha256_of(args.checkpoint),
+        **preprocessing.notes(),
+    }
+    with torch.no_grad(), atomic_path(args.output) as temporary:
+        export(classifier, np.resize(few, (2, *few.shape[1:])), temporary, name)
+        finish(temporary, notes, name)
+        model = OnnxModel(temporary, args.threads)
+        check_batches(model, few, name)
+        probabilities = predictions_of(model, paths)
+        parity = compare(probabilities, reference)
+        if not parity.holds:
+            worst = paths[parity.worst]
+            here = classifier(torch.from_numpy(prepared(preprocessing, [worst])))[0].numpy()
+            raise explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
+        engines = {"torch": lambda images: classifier(torch.from_numpy(images)), "onnxruntime": model.predict}
+        speed = measure(engines, few)
+    record = describe_export(args.output, model, parity, speed)
+    write_json(args.parity, record)
+    if args.html:
+        write_text(args.html, render_html(record, EXAMPLE.read_text(encoding="utf-8")))
+    logger.info(
+        "%s: opset %d, %.1f MB; %d of %d predictions are the checkpoint's, no probability is more than %.1e away",
+        *(args.output, OPSET, record["model"]["bytes"] / 1e6, parity.same, parity.images, parity.largest),
+    )
+    times = ", ".join(f"{engine} {speeds['milliseconds_single']:.1f} ms" for engine, speeds in speed.items())
+    logger.info("one image on %d CPU threads: %s", args.threads, times)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
