@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scripts.cluster import slurm
 from scripts.cluster.controller import RECORD, Controller
 from scripts.cluster.slurm import Job
 from scripts.console import run_cli
+from scripts.report.progress import read_json
 from scripts.report.text import display_width, pad
 from scripts.train.train_model import progress_line
 
@@ -78,7 +77,7 @@ def progress(job: Job, root: Path) -> list[str]:
     Who trains in a folder says so in its lease, with the number of its job; a run that waits has at most what an
     earlier job of it left.
     """
-    by_lease = [file.parent for file in _work(root, "lease.json") if _read(file).get("job") == job.id]
+    by_lease = [file.parent for file in _work(root, "lease.json") if read_json(file).get("job") == job.id]
     if job.is_allocation:
         return [f"{folder.parts[-4]}, {folder.parts[-3]}: {_line(folder)}" for folder in by_lease if _line(folder)]
     run = run_of(job.comment, root)
@@ -98,20 +97,11 @@ def _newest(run: Path) -> list[Path]:
 
 
 def _line(work_dir: Path) -> str:
-    state = _read(work_dir / "progress.json")
+    state = read_json(work_dir / "progress.json")
     try:
         return progress_line(state)
     except (KeyError, TypeError, ValueError):
         return ""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Return a JSON file of another process, empty where there is none or where it is not one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def render(jobs: Sequence[Job], root: Path) -> str:
