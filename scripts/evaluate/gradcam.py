@@ -86,8 +86,7 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         calls[name] += 1
         if isinstance(output, torch.Tensor) and output.requires_grad and len(output) == len(images):
-            outputs.pop(name, None)  # so that the dictionary is in the order in which the layers finished
-            outputs[name] = output
+            outputs[name] = output  # in the order in which the layers finish
 
     modules = {name: module for name, module in model.named_modules() if name}
     # Checkpointing (mmcv calls it with_cp) recomputes activations instead of keeping them, which gradients of layers

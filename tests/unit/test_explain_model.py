@@ -23,6 +23,7 @@ from torch.nn.functional import interpolate
 from scripts.console import UserError
 from scripts.evaluate import explain_model, predict_images
 from scripts.evaluate.gradcam import NoFeatureLayer, class_scores, enlarge, find_layer, grad_cam, token_grid
+from scripts.evaluate.inference import build_model
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.report.explanation_page import (
     MOST_BYTES,
@@ -257,6 +258,21 @@ def test_a_model_that_recomputes_its_activations_is_explained(built: Callable[[s
     assert any(getattr(module, "with_cp", False) for module in model.modules()), "the model is left as it was"
 
 
+class Repeated(RedDetector):
+    """The same, with one layer through which its map passes twice: that has two outputs, and is not to be explained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(2, 2, 3, padding=1, groups=2)
+
+    def forward(self, img: torch.Tensor, return_loss: bool, softmax: bool, post_process: bool) -> torch.Tensor:
+        return self.mix(self.mix(self.patches(img))).mean(dim=(2, 3))
+
+
+def test_a_layer_that_is_called_twice_is_not_explained() -> None:
+    assert find_layer(Repeated(), noise(2)).name == "patches"
+
+
 def test_frozen_stages_are_explained(built: Callable[[str], nn.Module]) -> None:
     model, images = classifier(*BACKBONES["mobilenet-v2"][:3]), noise(2)
     model.requires_grad_(False)
@@ -276,6 +292,7 @@ def test_frozen_stages_are_explained(built: Callable[[str], nn.Module]) -> None:
         (5 * 7 + 1, (160, 224), None, (5, 7, 1)),
         (15 * 10, (230, 160), None, (15, 10, 0)),
         (1, (224, 224), None, None),
+        (2, (224, 224), None, None),
         (13, (224, 224), 0, None),
     ],
 )
@@ -392,6 +409,32 @@ def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) ->
     assert {picture.size for picture in pictures} == {(32, 32)}
     assert "weights, make them again" not in page and "skipped" not in page
     assert page == explain(run, tmp_path / "b.html"), "the same input gives the same bytes"
+
+
+def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
+    """More images than a batch, against one image at a time, read and cropped by Pillow alone."""
+    predictions = read_predictions(run.folder / "predictions.csv")
+    rows = list(range(len(predictions.files)))
+    config = Config.fromfile(str(run.folder / "config.py"))
+    weights = torch.load(run.folder / "best.pth", weights_only=True)["state_dict"]
+    model = build_model(config, weights, "cpu")
+    pipeline = config.data.test.pipeline
+    explanations = explain_model.explain(model, pipeline, predictions, rows, run.images, "cpu")
+    assert len(rows) > explain_model.BATCH and explanations.difference < 1e-5
+    mean, std = (np.array(pipeline[3][key], np.float32) for key in ("mean", "std"))
+    for row in rows:
+        found = explanations.images[row]
+        whole = Image.open(run.images / predictions.files[row]).resize((50, 40), Image.Resampling.BILINEAR)
+        seen = whole.crop((9, 4, 41, 36))
+        assert np.abs(np.asarray(found.seen, int) - np.asarray(seen, int)).max() <= 1
+        classes = dict.fromkeys([int(predictions.predictions[row]), int(predictions.labels[row])])
+        assert [shown.label for shown in found.maps] == list(classes)
+        image = torch.from_numpy(((np.asarray(found.seen, np.float32) - mean) / std).transpose(2, 0, 1))[None]
+        layer = find_layer(model, image)
+        for shown in found.maps:
+            large = enlarge(grad_cam(model, layer, image, [shown.label])[0], (32, 32))[0].numpy()
+            assert np.abs(np.asarray(overlay(found.seen, large), int) - np.asarray(shown.image, int)).max() <= 2
+            assert shown.empty == (not large.any())
 
 
 def test_names_from_outside_stay_text(run: TinyRun, tmp_path: Path) -> None:
