@@ -235,6 +235,12 @@ class Experiment(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: the GPU if there is one. Only `cpu` trains on a CPU where a GPU was given."
     )
+    shuffle_labels: StrictBool = Field(
+        False,
+        description="A control: the labels of the training images are dealt out among them anew, by the seed, so that "
+        "the images teach nothing true. What its test accuracy is above that of always the most frequent class has "
+        "leaked. The labels of val and test stay.",
+    )
     overrides: dict[str, Any] = Field(
         {}, description="Any key of the mmcls config, dotted, e.g. `optimizer.weight_decay: 1e-4`; applied last."
     )

@@ -10,7 +10,7 @@ from mmcls.datasets import DATASETS, CustomDataset
 from torch.utils.data import get_worker_info
 
 from scripts.children import IMAGES_VARIABLE
-from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
+from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
 
 
 class SampleKey(NamedTuple):
@@ -27,15 +27,27 @@ class SeededCustomDataset(CustomDataset):
     Parameters
     ----------
     seed : the run's seed.
+    shuffle_labels : deal the labels out among the images anew, by the seed: a control, which can learn nothing true.
     options : CustomDataset's own.
     """
 
-    def __init__(self, *, seed: int = 0, **options: Any) -> None:
+    def __init__(self, *, seed: int = 0, shuffle_labels: bool = False, **options: Any) -> None:
         self.seed = seed
+        self.shuffle_labels = shuffle_labels
         self._shielded = False
         if IMAGES_VARIABLE in os.environ:
             options["data_prefix"] = os.environ[IMAGES_VARIABLE]
         super().__init__(**options)
+
+    def load_annotations(self) -> list[dict[str, Any]]:
+        """Return what CustomDataset reads; shuffled labels are those of the whole list in another order."""
+        infos = super().load_annotations()
+        if self.shuffle_labels:
+            labels = [info["gt_label"] for info in infos]
+            order = permutation(len(infos), derive_seed(self.seed, "shuffle_labels"))
+            for info, place in zip(infos, order, strict=True):
+                info["gt_label"] = labels[place]
+        return infos
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         self._shield_worker()

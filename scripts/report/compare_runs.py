@@ -264,7 +264,7 @@ def render_html(
     parts = [html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(_notes(leaderboard)))]
     if comparisons is not None and len(comparisons):
         header, rows = paired.cells(comparisons)
-        table = html.table(header, rows, numbers=range(2, 10), caption=" ".join(paired.notes(comparisons)))
+        table = html.table(header, rows, numbers=range(2, 8), caption=" ".join(paired.notes(comparisons)))
         parts += [html.section("Which is better, and which may only be luckier"), table]
     if costs is not None:
         header, rows = cost.cells(costs)

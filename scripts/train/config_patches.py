@@ -147,8 +147,14 @@ def datasets(
     images: str,
     splits: str,
     seed: int,
+    shuffle_labels: bool = False,
 ) -> dict[str, Config]:
-    """Return the train, val and test data sets: one class order and one image folder for all three."""
+    """Return the train, val and test data sets: one class order and one image folder for all three.
+
+    Parameters
+    ----------
+    shuffle_labels : of the training images, for a control. Only then is the key there: other configs stay as they are.
+    """
 
     def dataset(split: str, pipeline: Sequence[Config]) -> Config:
         return {
@@ -161,7 +167,7 @@ def datasets(
         }
 
     return {
-        "train": dataset("train", train_pipeline),
+        "train": {**dataset("train", train_pipeline), **({"shuffle_labels": True} if shuffle_labels else {})},
         "val": {**dataset("val", test_pipeline), "test_mode": True},
         "test": {**dataset("test", test_pipeline), "test_mode": True},
     }

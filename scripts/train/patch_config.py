@@ -98,7 +98,9 @@ def build_config(
         "samples_per_gpu": batch_size,
         "workers_per_gpu": TUTORIAL_WORKERS,
         **({"train_dataloader": {"drop_last": True}} if drop_last else {}),
-        **patches.datasets(train_pipeline, test_pipeline, classes, images, splits, seed),
+        **patches.datasets(
+            train_pipeline, test_pipeline, classes, images, splits, seed, shuffle_labels=experiment.shuffle_labels
+        ),
     }
     config["optimizer"]["lr"] = learning_rate(experiment, config, effective_batch)
     config["lr_config"] = patches.scale_schedule(config["lr_config"], base_epochs, epochs, base_iterations, iterations)

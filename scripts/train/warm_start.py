@@ -203,12 +203,19 @@ def unpacked(point: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch
     return point[:-num_classes].view(num_classes, -1), point[-num_classes:]
 
 
-def build_split(config: Any, split: Path, classes: Sequence[str]) -> Any:
-    """Return the images of an annotation file as the val split of *config* shows them: packed, in bytes."""
+def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels: bool = False) -> Any:
+    """Return the images of an annotation file as the val split of *config* shows them: packed, in bytes.
+
+    Parameters
+    ----------
+    shuffle_labels : as training does it with this split.
+    """
     from mmcls.datasets import build_dataset
 
     options = copy.deepcopy(config.data.val)
     options.update(ann_file=str(split), classes=list(classes))
+    if shuffle_labels:
+        options["shuffle_labels"] = True
     return build_dataset(options, {"test_mode": True})
 
 
@@ -337,7 +344,10 @@ def main(args: argparse.Namespace) -> None:
         if runner.deterministic:
             use_deterministic_kernels()
         classes = read_lines(args.classes)
-        datasets = [build_split(config, split, classes) for split in (args.train, args.val)]
+        datasets = [
+            build_split(config, split, classes, options.get("shuffle_labels", False))
+            for split, options in ((args.train, config.data.train), (args.val, config.data.val))
+        ]
         weights, _ = read_checkpoint(args.checkpoint)
         device = choose_device(runner.device)
         # On a CPU reading from the pack takes less time than processes for it take from the model.

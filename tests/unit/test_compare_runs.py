@@ -218,7 +218,7 @@ def test_without_paired_tests_nothing_is_said_of_them(tmp_path: Path) -> None:
     alone = answer(make_run(tmp_path, "c", 0, 0.9), range(3))
     board = run_cli_on([alone], tmp_path, "--comparisons", str(tmp_path / "c.csv"), "--html", str(tmp_path / "l.html"))
     assert "paired" not in compare_runs.render_text(board)
-    assert "only A right" not in Page((tmp_path / "l.html").read_text()).cells
+    assert "verdict" not in Page((tmp_path / "l.html").read_text()).cells
     assert (tmp_path / "c.csv").read_text() == ",".join(paired.COLUMNS) + "\n"
 
 

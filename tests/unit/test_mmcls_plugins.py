@@ -62,6 +62,29 @@ def test_epochs_differ_in_order_and_augmentation(folder: Path) -> None:
     assert not np.isin(first.numpy(), second.numpy()).any()
 
 
+def labels_of(folder: Path, seed: int, **options: bool) -> list[int]:
+    files = {"data_prefix": str(folder), "ann_file": str(folder / "many.txt")}
+    dataset = SeededCustomDataset(seed=seed, classes=["a", "b"], pipeline=[], **files, **options)
+    assert [info["img_info"]["filename"] for info in dataset.data_infos] == [f"{i}.png" for i in range(200)]
+    return dataset.get_gt_labels().tolist()
+
+
+def test_shuffled_labels_are_the_same_ones_in_an_order_of_the_seed(folder: Path) -> None:
+    (folder / "many.txt").write_text("".join(f"{i}.png {int(i % 3 == 0)}\n" for i in range(200)))
+    true = [int(i % 3 == 0) for i in range(200)]
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    shuffled = labels_of(folder, 7, shuffle_labels=True)
+    assert torch.equal(before, torch.get_rng_state())
+    assert labels_of(folder, 7) == labels_of(folder, 7, shuffle_labels=False) == true
+    assert sorted(shuffled) == sorted(true)
+    agreement = np.mean(np.array(shuffled) == np.array(true))
+    assert 0.4 < agreement < 0.7, "by chance 1/3 squared + 2/3 squared, 0.56"
+    torch.manual_seed(2)
+    assert labels_of(folder, 7, shuffle_labels=True) == shuffled, "in every process, in every epoch"
+    assert labels_of(folder, 8, shuffle_labels=True) != shuffled
+
+
 def test_every_epoch_holds_every_sample_once() -> None:
     for epoch in range(3):
         sampler = EpochSampler(range(11), seed=1)

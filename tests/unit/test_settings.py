@@ -46,6 +46,18 @@ def test_the_least_configuration_is_enough_and_gets_the_documented_defaults() ->
     assert (experiment.size_seen(), experiment.packed_edge()) == (160, 160)
 
 
+def test_labels_are_shuffled_only_where_it_is_said_so() -> None:
+    experiment = load_settings(LEAST).experiments["m"]
+    assert experiment.shuffle_labels is False
+    assert "shuffle_labels" not in experiment.model_dump_json(exclude_defaults=True), "other configs stay as they are"
+    base = {"base_config": "mobilenet-v2_8xb32_in1k"}
+    assert (
+        load_settings(LEAST | {"experiments": {"m": base | {"shuffle_labels": True}}}).experiments["m"].shuffle_labels
+    )
+    message = error_of(LEAST | {"experiments": {"m": base | {"shuffle_labels": "yes"}}})
+    assert message.startswith("configs/mine.yaml: experiments.m.shuffle_labels: should be a valid boolean")
+
+
 @pytest.mark.parametrize(
     ("base", "size"),
     [

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmcls.models import build_classifier
 from mmcv import Config
+from PIL import Image
 
 from scripts.console import UserError
+from scripts.data.pack_images import pack
 from scripts.mmcls_plugins import folding
+from scripts.mmcls_plugins.images import Normalizer
 from scripts.train import model_zoo
 from scripts.train.config_patches import nodes
 from scripts.train.warm_start import (
@@ -18,10 +23,15 @@ from scripts.train.warm_start import (
     ScoresElsewhereError,
     absorbed,
     build_pretrained,
+    build_split,
     extract,
     fit_probe,
+    image_tensors,
     last_layer,
+    warm_start,
 )
+
+torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
 SMALL = {
     "type": "ImageClassifier",
@@ -100,6 +110,52 @@ def test_what_a_model_says_is_not_changed_by_absorbing(monkeypatch: pytest.Monke
     monkeypatch.setattr(folding, "same_scores", lambda *_: False)
     found = absorbed(model, images)
     assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
+
+
+def rendered(folder: Path, part: str, per_class: int, classes: int) -> Path:
+    """Write images of *classes* colours, and their annotation file, and pack them; return the annotation file."""
+    rng = np.random.default_rng(len(part))
+    colours = np.random.default_rng(0).permutation(
+        np.stack(np.meshgrid([50, 200], [50, 200], [50, 200]), -1).reshape(-1, 3)
+    )
+    lines = []
+    for number in range(per_class * classes):
+        name, label = f"{part}{number}.png", number % classes
+        image = np.clip(colours[label] + rng.normal(0, 12, (32, 32, 3)) + rng.normal(0, 8, 3), 0, 255)
+        Image.fromarray(image.astype(np.uint8)).save(folder / name)
+        lines.append(f"{name} {label}\n")
+    (folder / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
+    return folder / f"{part}.txt"
+
+
+def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(8)]
+    splits = [rendered(tmp_path, part, count, 8) for part, count in (("train", 20), ("val", 4), ("test", 10))]
+    files = [line.rsplit(" ", 1)[0] for split in splits for line in split.read_text(encoding="utf-8").splitlines()]
+    pack(tmp_path, files, 32, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    norm = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
+
+    def accuracy(seed: int, shuffle_labels: bool) -> float:
+        """Of the fitted head on test; *train*'s labels alone are shuffled."""
+        load = {"type": "LoadPackedImage", "folder": str(tmp_path / "packed")}
+        ends = [{"type": "ImageToTensor", "keys": ["img"]}, {"type": "Collect", "keys": ["img"]}]
+        val = {"type": "SeededCustomDataset", "data_prefix": str(tmp_path), "seed": seed, "pipeline": [load, *ends]}
+        backbone = {"type": "ResNet_CIFAR", "depth": 18, "stem_channels": 8, "base_channels": 8}
+        head = {**SMALL["head"], "num_classes": 8, "in_channels": 64}
+        model = {**SMALL, "backbone": backbone, "head": head}
+        config = Config({"model": model, "seed": 0, "data": {"val": val}, "runner": {"normalize": norm}})
+        train, *others = (build_split(config, file, names, shuffle_labels and file == splits[0]) for file in splits)
+        start = warm_start(config, {}, [train, others[0]], "cpu", 0)
+        fitted = build_pretrained(config, {}, "cpu")
+        fitted.load_state_dict(start)
+        batches = image_tensors(others[1], Normalizer(**norm), 0, "cpu")
+        with torch.no_grad():
+            said = torch.cat([fitted(img=one, return_loss=False, post_process=False).argmax(1) for one in batches])
+        return float((said.numpy() == others[1].get_gt_labels()).mean())
+
+    assert accuracy(0, False) > 0.9
+    controls = [accuracy(seed, True) for seed in range(3)]
+    assert np.mean(controls) < 0.3 and len(set(controls)) > 1, controls
 
 
 def test_weights_of_another_size_of_image_are_refused() -> None:
