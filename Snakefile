@@ -14,6 +14,11 @@ from scripts.layout import layout_or_exit, use_this_python
 use_this_python()
 
 layout = layout_or_exit(config, workflow.configfiles)
+
+
+report: layout.caption("workflow")
+
+
 controller = layout.controller(workflow)
 
 shell.prefix(layout.shell_prefix())
@@ -235,10 +240,13 @@ rule predict_images:
     input:
         config=rules.patch_config.output,
         checkpoint=rules.train_model.output.best,
-        split=rules.split_dataset.output.test,
+        test=rules.split_dataset.output.test,
+        val=rules.split_dataset.output.val,
         classes=rules.split_dataset.output.classes,
     output:
-        f"{layout.run}/predictions.csv",
+        test=f"{layout.run}/predictions.csv",
+        val=f"{layout.run}/val_predictions.csv",
+        features=f"{layout.run}/features.npy",
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/predict_images.log",
     group:
@@ -249,25 +257,20 @@ rule predict_images:
     params:
         images=f"{layout.dataset}/images",
     message:
-        "predicting the test split with {wildcards.experiment}, seed {wildcards.seed}"
+        "predicting the test and val splits with {wildcards.experiment}, seed {wildcards.seed}"
     shell:
         "python -m scripts.evaluate.predict_images --config {input.config:q} --checkpoint {input.checkpoint:q}"
-        " --images {params.images:q} --split {input.split:q} --classes {input.classes:q} --output {output:q}"
+        " --images {params.images:q} --split {input.test:q} {input.val:q} --classes {input.classes:q}"
+        " --output {output.test:q} {output.val:q} --features {output.features:q}"
         " --threads {threads} --cards {resources.gpu} --log {log:q}"
 
 
 rule evaluate_model:
     input:
-        rules.predict_images.output,
+        rules.predict_images.output.test,
     output:
         metrics=f"{layout.run}/metrics.json",
-        per_class=report(
-            f"{layout.run}/per_class.csv",
-            caption="scripts/report/captions/per_class.rst",
-            category="Runs",
-            subcategory="{experiment}",
-            labels={"seed": "{seed}", "what": "metrics of each class"},
-        ),
+        per_class=report(f"{layout.run}/per_class.csv", **layout.shown("per_class", "metrics of each class")),
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/evaluate_model.log",
     group:
@@ -282,39 +285,127 @@ rule evaluate_model:
         " --per-class {output.per_class:q} --log {log:q}"
 
 
-rule plot_confusion_matrix:
+rule plot_predictions:
     input:
-        rules.predict_images.output,
+        test=rules.predict_images.output.test,
+        val=rules.predict_images.output.val,
     output:
-        report(
-            f"{layout.run}/figures/confusion_matrix.svg",
-            caption="scripts/report/captions/confusion_matrix.rst",
-            category="Runs",
-            subcategory="{experiment}",
-            labels={"seed": "{seed}", "what": "confusion matrix"},
-        ),
+        report(f"{layout.run}/figures/confusion_matrix.svg", **layout.shown("confusion_matrix", "confusion matrix")),
+        report(f"{layout.run}/figures/classes.svg", **layout.shown("classes", "classes, the worst first")),
+        report(f"{layout.run}/figures/curves.svg", **layout.shown("curves", "precision-recall, ROC and top-k curves")),
+        report(f"{layout.run}/figures/reliability.svg", **layout.shown("reliability", "calibration")),
+        report(f"{layout.run}/figures/selective.svg", **layout.shown("selective", "accuracy against confidence")),
+        report(f"{layout.run}/figures/errors.html", **layout.shown("errors", "the most confident errors")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_confusion_matrix.log",
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_predictions.log",
+    group:
+        layout.run_group
+    params:
+        images=f"{layout.dataset}/images",
+        figures=subpath(output[0], parent=True),
+    message:
+        "drawing the predictions of {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.report.plot_predictions --predictions {input.test:q} --val-predictions {input.val:q}"
+        " --images {params.images:q} --output {params.figures:q}"
+        " --title '{wildcards.experiment}, seed {wildcards.seed}' --log {log:q}"
+
+
+rule map_embedding:
+    input:
+        predictions=rules.predict_images.output.test,
+        features=rules.predict_images.output.features,
+    output:
+        report(f"{layout.run}/figures/embedding.html", **layout.shown("embedding", "map of the test images")),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/map_embedding.log",
+    group:
+        layout.run_group
+    params:
+        images=f"{layout.dataset}/images",
+    message:
+        "mapping the test images as {wildcards.experiment}, seed {wildcards.seed}, sees them"
+    shell:
+        "python -m scripts.report.map_embedding --predictions {input.predictions:q} --features {input.features:q}"
+        " --images {params.images:q} --title '{wildcards.experiment}, seed {wildcards.seed}' --seed {wildcards.seed}"
+        " --output {output:q} --log {log:q}"
+
+
+rule explain_model:
+    input:
+        config=rules.patch_config.output,
+        checkpoint=rules.train_model.output.best,
+        predictions=rules.predict_images.output.test,
+    output:
+        report(f"{layout.run}/figures/gradcam.html", **layout.shown("explain", "what the model looks at (Grad-CAM)")),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/explain_model.log",
+    group:
+        layout.run_group
+    threads: lambda wildcards: layout.experiment(wildcards).threads
+    resources:
+        gpu=layout.gpus,
+    params:
+        images=f"{layout.dataset}/images",
+    message:
+        "explaining {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.evaluate.explain_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        " --images {params.images:q} --predictions {input.predictions:q} --output {output:q}"
+        " --title '{wildcards.experiment}, seed {wildcards.seed}'"
+        " --threads {threads} --cards {resources.gpu} --log {log:q}"
+
+
+rule export_model:
+    input:
+        config=rules.patch_config.output,
+        checkpoint=rules.train_model.output.best,
+        split=rules.split_dataset.output.test,
+        classes=rules.split_dataset.output.classes,
+        predictions=rules.predict_images.output.test,
+    output:
+        onnx=f"{layout.run}/model.onnx",
+        json=f"{layout.run}/export.json",
+        html=report(f"{layout.run}/export.html", **layout.shown("export", "the model as ONNX")),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/export_model.log",
+    group:
+        layout.run_group
+    threads: lambda wildcards: layout.experiment(wildcards).threads
+    params:
+        images=f"{layout.dataset}/images",
+    message:
+        "exporting {wildcards.experiment}, seed {wildcards.seed}, to ONNX"
+    shell:
+        "python -m scripts.evaluate.export_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        " --images {params.images:q} --split {input.split:q} --classes {input.classes:q}"
+        " --predictions {input.predictions:q} --output {output.onnx:q} --parity {output.json:q} --html {output.html:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule describe_model:
+    input:
+        config=rules.patch_config.output,
+        checkpoint=rules.train_model.output.best,
+    output:
+        html=report(f"{layout.run}/model.html", **layout.shown("model", "layers, parameters, FLOPs")),
+        json=f"{layout.run}/model.json",
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/describe_model.log",
     group:
         layout.run_group
     message:
-        "drawing the confusion matrix of {wildcards.experiment}, seed {wildcards.seed}"
+        "listing the layers of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
-        "python -m scripts.report.plot_confusion_matrix --predictions {input:q} --output {output:q}"
-        " --title '{wildcards.experiment}, seed {wildcards.seed}' --log {log:q}"
+        "python -m scripts.report.describe_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        " --output {output.html:q} --json {output.json:q} --log {log:q}"
 
 
 rule plot_training_curves:
     input:
         rules.train_model.output.log,
     output:
-        report(
-            f"{layout.run}/figures/training_curves.svg",
-            caption="scripts/report/captions/training_curves.rst",
-            category="Runs",
-            subcategory="{experiment}",
-            labels={"seed": "{seed}", "what": "training curves"},
-        ),
+        report(f"{layout.run}/figures/training_curves.svg", **layout.shown("training_curves", "training curves")),
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_training_curves.log",
     group:
@@ -342,13 +433,7 @@ rule record_provenance:
         metrics=rules.evaluate_model.output.metrics,
     output:
         json=f"{layout.run}/provenance.json",
-        html=report(
-            f"{layout.run}/provenance.html",
-            caption="scripts/report/captions/provenance.rst",
-            category="Runs",
-            subcategory="{experiment}",
-            labels={"seed": "{seed}", "what": "config and environment"},
-        ),
+        html=report(f"{layout.run}/provenance.html", **layout.shown("provenance", "config and environment")),
     log:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/record_provenance.log",
     group:
@@ -368,25 +453,52 @@ rule record_provenance:
         " --log {log:q}"
 
 
+rule write_model_card:
+    input:
+        provenance=rules.record_provenance.output.json,
+        metrics=rules.evaluate_model.output.metrics,
+        per_class=rules.evaluate_model.output.per_class,
+        predictions=rules.predict_images.output.test,
+        val=rules.predict_images.output.val,
+        model=rules.describe_model.output.json,
+        export=rules.export_model.output.json,
+    output:
+        markdown=f"{layout.run}/model_card.md",
+        html=report(f"{layout.run}/model_card.html", **layout.shown("model_card", "model card")),
+    log:
+        f"{layout.logs}/{{experiment}}/seed{{seed}}/write_model_card.log",
+    group:
+        layout.run_group
+    params:
+        run=subpath(output.markdown, parent=True),
+        licence=layout.licence_option(),
+    message:
+        "writing the model card of {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} --export {input.export:q}"
+        " --val-predictions {input.val:q} {params.licence} --output {output.markdown:q} --html {output.html:q}"
+        " --log {log:q}"
+
+
 rule compare_runs:
     input:
         metrics=layout.runs("metrics.json"),
+        predictions=layout.runs("predictions.csv"),
         logs=layout.runs("train_log.csv"),
         provenance=layout.runs("provenance.json"),
     output:
         csv=f"{layout.dataset}/leaderboard.csv",
         costs=f"{layout.dataset}/costs.csv",
+        comparisons=report(
+            f"{layout.dataset}/comparisons.csv",
+            **layout.shown("comparisons", "comparisons", category="Leaderboard"),
+        ),
         html=report(
-            f"{layout.dataset}/leaderboard.html",
-            caption="scripts/report/captions/leaderboard.rst",
-            category="Leaderboard",
-            labels={"what": "table"},
+            f"{layout.dataset}/leaderboard.html", **layout.shown("leaderboard", "table", category="Leaderboard")
         ),
         figure=report(
             f"{layout.dataset}/figures/leaderboard.svg",
-            caption="scripts/report/captions/leaderboard_figure.rst",
-            category="Leaderboard",
-            labels={"what": "figure"},
+            **layout.shown("leaderboard_figure", "figure", category="Leaderboard"),
         ),
     log:
         f"{layout.logs}/compare_runs.log",
@@ -397,14 +509,14 @@ rule compare_runs:
         "comparing the runs of {layout.dataset}"
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
-        " --costs {output.costs:q} {params.price} --figure {output.figure:q} --html {output.html:q} --log {log:q}"
+        " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --figure {output.figure:q} --html {output.html:q} --log {log:q}"
 
 
 rule describe_crate:
     input:
         leaderboard=rules.compare_runs.output.csv,
         provenance=layout.runs("provenance.json"),
-        figures=[*layout.runs("figures/confusion_matrix.svg"), *layout.runs("figures/training_curves.svg")],
+        shown=layout.run_results(),
     output:
         f"{layout.dataset}/ro-crate-metadata.json",
     log:

@@ -16,8 +16,18 @@ from typing import Any, NoReturn
 
 from scripts.cluster.controller import Controller, check_path, clear_the_way, will_run
 from scripts.console import UserError
+from scripts.report.labels import label
 from scripts.settings import CONFIG_FILES_VARIABLE, Experiment, Settings, Site, file_names, load_settings
 from scripts.sites import enter_site, module_prefix
+
+#: Of a run's files, those that nothing else is made of, and that people look at.
+RUN_RESULTS = (
+    "figures/confusion_matrix.svg",
+    "figures/training_curves.svg",
+    "figures/embedding.html",
+    "figures/gradcam.html",
+    "model_card.md",
+)
 
 
 class Layout:
@@ -56,9 +66,34 @@ class Layout:
             f"{self.dataset}/leaderboard.csv",
             f"{self.dataset}/ro-crate-metadata.json",
             *self.runs("provenance.json"),
-            *self.runs("figures/confusion_matrix.svg"),
-            *self.runs("figures/training_curves.svg"),
+            *self.run_results(),
         ]
+
+    def run_results(self) -> list[str]:
+        """Return what each run leaves for people."""
+        return [file for name in RUN_RESULTS for file in self.runs(name)]
+
+    def caption(self, name: str) -> str:
+        """Return the text of the report called *name*."""
+        return f"scripts/report/captions/{self.settings.report.language}/{name}.rst"
+
+    def shown(self, caption: str, what: str, category: str = "Runs") -> dict[str, Any]:
+        """Return how the report shows a file, for Snakemake's report(): its caption and its place in the menu.
+
+        Parameters
+        ----------
+        caption : name of its text.
+        what : the file in a few words, as labels.py has them.
+        """
+        language = self.settings.report.language
+        words = {label("what", language): label(what, language)}
+        shown: dict[str, Any] = {
+            "caption": self.caption(caption),
+            "category": label(category, language),
+        }
+        if category == "Runs":
+            return shown | {"subcategory": "{experiment}", "labels": {label("seed", language): "{seed}", **words}}
+        return shown | {"labels": words}
 
     def experiment(self, wildcards: Any) -> Experiment:
         """Return the settings of a rule's experiment; `device: auto` is what the site says, if it does."""

@@ -37,10 +37,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the split refers to")
-    parser.add_argument("--split", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
+    parser.add_argument(
+        "--split", type=Path, nargs="+", required=True, metavar="FILE", help="annotation files: `path label` lines"
+    )
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="predictions.csv")
-    parser.add_argument("--features", type=Path, metavar="FILE", help="what the last layer gets of each image, .npy")
+    parser.add_argument(
+        "--output", type=Path, nargs="+", required=True, metavar="FILE", help="predictions.csv of each of them"
+    )
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE", help="what the last layer gets of each image of the first, .npy"
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (64)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
     parser.add_argument(
@@ -77,42 +83,54 @@ def trained_on_cpu(config: Any) -> bool:
 
 
 def main(args: argparse.Namespace) -> None:
-    with claimed_cards(args.cards, os.environ) as cards, staged(args.images, [args.split], current_site()) as images:
+    if len(args.split) != len(args.output):
+        raise UserError("--output: give one file for each --split")
+    with claimed_cards(args.cards, os.environ) as cards, staged(args.images, args.split, current_site()) as images:
         if cards:
             os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough to predict
         predict(args, images)
 
 
 def predict(args: argparse.Namespace, images: Path) -> None:
-    """Predict the split, reading from *images*: the folder that the user named, or a copy of it."""
+    """Predict the splits, reading from *images*: the folder that the user named, or a copy of it."""
     config = load_config(args.config)
     device = choose_device("cpu" if args.device == "auto" and trained_on_cpu(config) else args.device)
     classes = read_lines(args.classes)
-    dataset = test_dataset(config, images, args.split, classes)
     weights, _ = read_checkpoint(args.checkpoint)
     model = build_model(config, weights, device, args.threads)
-    logger.info("predicting %d images of %s on %s", len(dataset), args.split, device)
-    start = time.perf_counter()
+    for place, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
+        dataset = test_dataset(config, images, split, classes)
+        logger.info("predicting %d images of %s on %s", len(dataset), split, device)
+        start = time.perf_counter()
+        features: list[np.ndarray] = []
+        noted = bool(args.features) and place == 0
+        with noted_features(model, len(classes), features) if noted else nullcontext():
+            write_predictions(output, classes, rows(args, model, dataset, classes, device))
+        if noted:
+            write_features(args.features, features)
+        seconds = time.perf_counter() - start
+        logger.info("%d images in %.1f s, %.1f images/s: %s", len(dataset), seconds, len(dataset) / seconds, output)
 
-    def rows() -> Iterator[tuple[str, int, np.ndarray]]:
-        for batch in iterate(model, dataset, args.batch_size, args.workers, device):
-            for index, reason in batch.failures:
-                raise unreadable(args.images / _name(dataset, index), reason)
-            if batch.probabilities.shape[1] != len(classes):
-                outputs = batch.probabilities.shape[1]
-                raise UserError(f"{args.config}: the model knows {outputs} classes, {args.classes} has {len(classes)}")
-            for index, probabilities in zip(batch.indices, batch.probabilities, strict=True):
-                if not np.isfinite(probabilities).all():
-                    raise UserError(f"{args.checkpoint}: predicts NaN: its training diverged; lower the learning rate")
-                yield _name(dataset, index), int(dataset.data_infos[index]["gt_label"]), probabilities
 
-    features: list[np.ndarray] = []
-    with noted_features(model, len(classes), features) if args.features else nullcontext():
-        write_predictions(args.output, classes, rows())
-    if args.features:
-        write_features(args.features, features)
-    seconds = time.perf_counter() - start
-    logger.info("%d images in %.1f s, %.1f images/s: %s", len(dataset), seconds, len(dataset) / seconds, args.output)
+def rows(
+    args: argparse.Namespace, model: Any, dataset: Any, classes: Sequence[str], device: str
+) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Yield file name, label and probabilities, float32 of shape (classes,), of each image of *dataset*.
+
+    Raises
+    ------
+    UserError : an image cannot be read, or the model and the classes do not belong together, or it predicts NaN.
+    """
+    for batch in iterate(model, dataset, args.batch_size, args.workers, device):
+        for index, reason in batch.failures:
+            raise unreadable(args.images / _name(dataset, index), reason)
+        if batch.probabilities.shape[1] != len(classes):
+            outputs = batch.probabilities.shape[1]
+            raise UserError(f"{args.config}: the model knows {outputs} classes, {args.classes} has {len(classes)}")
+        for index, probabilities in zip(batch.indices, batch.probabilities, strict=True):
+            if not np.isfinite(probabilities).all():
+                raise UserError(f"{args.checkpoint}: predicts NaN: its training diverged; lower the learning rate")
+            yield _name(dataset, index), int(dataset.data_infos[index]["gt_label"]), probabilities
 
 
 def write_features(path: Path, batches: Sequence[np.ndarray]) -> None:

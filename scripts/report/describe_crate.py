@@ -23,7 +23,8 @@ PROFILE = "https://w3id.org/ro/crate/1.1"
 #: schema.org has this property, the context of RO-Crate 1.1 does not.
 OWN_TERMS = {"sha256": "https://schema.org/sha256"}
 MEDIA_TYPES = {
-    ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".pth": "application/octet-stream",
+    ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".md": "text/markdown",
+    ".npy": "application/octet-stream", ".onnx": "application/octet-stream", ".pth": "application/octet-stream",
     ".py": "text/x-python", ".sha256": "text/plain", ".svg": "image/svg+xml", ".txt": "text/plain",
     ".zip": "application/zip", ".tar": "application/x-tar",
 }  # fmt: skip
@@ -36,6 +37,7 @@ DATASET_FILES = {
     "splits/test.txt": "images that the numbers are about",
     "leaderboard.csv": "experiments compared over their seeds",
     "leaderboard.html": "the same as a page",
+    "comparisons.csv": "experiments tested against each other on the same images",
     "costs.csv": "times, GPU-seconds, energy and money that each run took",
     "figures/leaderboard.svg": "the same as a figure",
 }
@@ -46,10 +48,26 @@ RUN_FILES = {
     "last.pth": "weights of the last epoch",
     "train_log.csv": "one row an epoch",
     "predictions.csv": "each test image with its probabilities",
+    "val_predictions.csv": "each val image with its probabilities",
+    "features.npy": "what the last layer gets of each test image",
     "metrics.json": "metrics on the test images with 95 % intervals",
     "per_class.csv": "the same for each class",
     "figures/confusion_matrix.svg": "confusion matrix",
+    "figures/classes.svg": "recall and F1 of each class",
+    "figures/errors.html": "the most confident errors",
+    "figures/gradcam.html": "what the network looked at",
+    "figures/embedding.html": "map of the test images",
+    "figures/reliability.svg": "calibration",
+    "figures/selective.svg": "accuracy against confidence",
+    "figures/curves.svg": "precision-recall, ROC and top-k curves",
     "figures/training_curves.svg": "loss and accuracy over the epochs",
+    "model.html": "layers, parameters and FLOPs",
+    "model.json": "the same as numbers",
+    "model.onnx": "the model for other programs",
+    "export.json": "how far model.onnx is from best.pth, and how fast both are",
+    "export.html": "the same as a page",
+    "model_card.md": "the model in words",
+    "model_card.html": "the same as a page",
     "provenance.json": "what determined this run, what came out, under which circumstances",
     "provenance.html": "the same as a page, with the config",
 }

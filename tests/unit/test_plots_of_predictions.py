@@ -163,7 +163,7 @@ def test_a_missing_file_is_one_line(command: ModuleType, tmp_path: Path, capsys:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_figure_has_a_caption_that_names_its_run(command: ModuleType) -> None:
     name = command.__name__.removeprefix("scripts.report.plot_")
-    caption = (Path(command.__file__ or "").parent / "captions" / f"{name}.rst").read_text(encoding="utf-8")
+    caption = (Path(command.__file__ or "").parent / "captions" / "en" / f"{name}.rst").read_text(encoding="utf-8")
     assert "{{ snakemake.wildcards.experiment }}" in caption and "{{ snakemake.wildcards.seed }}" in caption
 
 

@@ -259,17 +259,19 @@ def leaderboard_columns() -> list[str]:
 
     columns = (
         "accuracy_top1", "accuracy_top1_low", "accuracy_top1_high", "accuracy_top5", "f1_macro", "ece",
-        "val_accuracy_best", "train_seconds", "images_per_second", *COST_COLUMNS,
+        "accuracy_majority", "val_accuracy_best", "train_seconds", "images_per_second", *COST_COLUMNS,
     )  # fmt: skip
-    run = dict.fromkeys(columns, 0.5) | {"experiment": "a", "seed": 0, "n_test": 3, "currency": "CNY"}
+    run = dict.fromkeys(columns, 0.5) | {"experiment": "a", "seed": 0, "n_test": 3, "currency": "CNY", "remark": ""}
     return list(compare(pd.DataFrame([run])).columns)
 
 
 def test_every_column_of_the_results_is_documented() -> None:
     from scripts.mmcls_plugins.runner import LOG_COLUMNS
+    from scripts.report import paired
 
     written = [*LOG_COLUMNS, *COST_COLUMNS, *per_class_table(small_predictions()).columns, *leaderboard_columns()]
     written += [key for key in compute_metrics(small_predictions()) if not key.endswith("_ci95")]
+    written += list(paired.COLUMNS)
     written += ["dataset", "seed", "n_test", "file", "label", "prediction", "prob:<class>", "<name>_ci95"]
     described = set(code_spans("docs/results.md"))
     assert [name for name in written if name not in described] == []

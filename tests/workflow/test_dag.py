@@ -21,15 +21,19 @@ from scripts.mmcls_plugins.checkpoints import tensors_sha256
 #: What a finished run leaves.
 RUN_FILES = [
     "config.py", "best.pth", "last.pth", "train_log.csv", "predictions.csv", "metrics.json", "per_class.csv",
-    "provenance.json", "figures/confusion_matrix.svg", "figures/training_curves.svg",
+    "provenance.json", "val_predictions.csv", "features.npy", "model.onnx", "export.json", "model.json",
+    "model_card.md", "figures/classes.svg", "figures/confusion_matrix.svg", "figures/curves.svg",
+    "figures/embedding.html", "figures/errors.html", "figures/gradcam.html", "figures/reliability.svg",
+    "figures/selective.svg", "figures/training_curves.svg",
 ]  # fmt: skip
 #: As conftest.py has them: the folder of a finished run, its configuration and what it printed; names of its classes.
 Finished = tuple[Path, dict[str, Any], str]
 HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
 #: Rules of a complete run with one experiment and one seed, without a checkpoint to fetch.
 ALL_RULES = [
-    "all", "compare_runs", "describe_crate", "evaluate_model", "fetch_archive", "patch_config", "plot_confusion_matrix",
-    "plot_training_curves", "predict_images", "record_provenance", "split_dataset", "train_model", "unpack_archive",
+    "all", "compare_runs", "describe_crate", "describe_model", "evaluate_model", "explain_model", "export_model",
+    "fetch_archive", "map_embedding", "patch_config", "plot_predictions", "plot_training_curves", "predict_images",
+    "record_provenance", "split_dataset", "train_model", "unpack_archive", "write_model_card",
 ]  # fmt: skip
 
 
