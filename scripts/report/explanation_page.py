@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from scripts.evaluate.predictions import Predictions
 from scripts.report.html import page, section
-from scripts.report.thumbnails import STYLE, data_uri, name, percent, picture, shrink
+from scripts.report.thumbnails import STYLE, data_uri, name, percent, picture, shown_size, shrink
 
 #: Right and wrong images a class, wrong images of the pair that is confused most, and classes, at most.
 EXAMPLES, PAIR_IMAGES, MOST_CLASSES = 2, 8, 60
@@ -260,11 +260,11 @@ def _card(predictions: Predictions, row: int, explained: Explained, pictures: Pi
         captions.append(f"{word}: <strong>{name(predictions.classes[shown.label])}</strong> {probability}{none}")
     described = [file, *(f"map of {predictions.classes[shown.label]}" for shown in explained.maps)]
     columns = "".join(
-        f'<div style="width: {size[0]}px">{picture(uri, size, words)}<p>{caption}</p></div>'
+        f'<div style="width: {shown_size(size)[0]}px">{picture(uri, size, words)}<p>{caption}</p></div>'
         for (uri, size), words, caption in zip(pictures.of(row), described, captions, strict=True)
     )
     kind = "" if said == label else ' class="wrong"'
-    width = sum(size[0] + 6 for _, size in pictures.of(row))
+    width = sum(shown_size(size)[0] + 6 for _, size in pictures.of(row))
     return (
         f'<figure{kind}><div class="pictures">{columns}</div>\n'
         f'<figcaption class="file" style="max-width: {width}px">{name(file)}</figcaption></figure>'

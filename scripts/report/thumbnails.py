@@ -23,6 +23,8 @@ figure img { display: block; margin: 0 auto } figcaption, figure p { font-size: 
 .pictures { display: flex; gap: 0.4em } section { content-visibility: auto; contain-intrinsic-size: auto 400px }
 """.strip()
 QUALITY = 80
+#: Pixels of the longer side of a picture on a page, at least: a name must fit below it.
+SMALLEST = 112
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
@@ -65,10 +67,21 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
+def shown_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Return the width and height that a picture of *size* takes on a page: a small one is enlarged.
+
+    >>> shown_size((32, 16))
+    (112, 56)
+    """
+    factor = max(1.0, SMALLEST / max(size))
+    return round(size[0] * factor), round(size[1] * factor)
+
+
 def picture(uri: str, size: tuple[int, int], description: str) -> str:
     """Return the HTML of a picture of *size* (width, height); *description* is text."""
+    width, height = shown_size(size)
     return (
-        f'<img src="{uri}" width="{size[0]}" height="{size[1]}" alt="{escape(description)}" decoding="async"'
+        f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(description)}" decoding="async"'
         ' loading="lazy">'
     )
 

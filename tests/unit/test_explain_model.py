@@ -82,7 +82,8 @@ def classifier(backbone: dict[str, Any], width: int, head: str) -> nn.Module:
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():
-        model.train().extract_feat(noise(8))
+        if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+            model.train().extract_feat(noise(8))
         for parameter in model.head.parameters():
             parameter.normal_(0, 0.3)
     return model.eval()
@@ -258,6 +259,13 @@ def test_a_model_that_recomputes_its_activations_is_explained(built: Callable[[s
     assert any(getattr(module, "with_cp", False) for module in model.modules()), "the model is left as it was"
 
 
+def test_attention_from_the_class_token_is_no_map_of_the_image() -> None:
+    """Of a square image the attention of all tokens to all is square as well; the score depends on one row of it."""
+    model = classifier({"type": "VisionTransformer", "arch": VIT, "img_size": 64}, 24, "VisionTransformerClsHead")
+    layer = find_layer(model, noise(2, 64, 64))
+    assert (layer.name, layer.grid, layer.extra_tokens) == ("backbone.layers.1.ln1", (4, 4), 1)
+
+
 class Repeated(RedDetector):
     """The same, with one layer through which its map passes twice: that has two outputs, and is not to be explained."""
 
@@ -407,6 +415,7 @@ def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) ->
     pictures = shown_pictures(page)
     assert len(pictures) == sum(expected) and 3 in expected and 2 in expected
     assert {picture.size for picture in pictures} == {(32, 32)}
+    assert page.count('width="112" height="112"') == len(pictures), "names fit below a picture"
     assert "weights, make them again" not in page and "skipped" not in page
     assert page == explain(run, tmp_path / "b.html"), "the same input gives the same bytes"
 
@@ -422,6 +431,7 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
     explanations = explain_model.explain(model, pipeline, predictions, rows, run.images, "cpu")
     assert len(rows) > explain_model.BATCH and explanations.difference < 1e-5
     mean, std = (np.array(pipeline[3][key], np.float32) for key in ("mean", "std"))
+    layer = None
     for row in rows:
         found = explanations.images[row]
         whole = Image.open(run.images / predictions.files[row]).resize((50, 40), Image.Resampling.BILINEAR)
@@ -430,7 +440,7 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
         classes = dict.fromkeys([int(predictions.predictions[row]), int(predictions.labels[row])])
         assert [shown.label for shown in found.maps] == list(classes)
         image = torch.from_numpy(((np.asarray(found.seen, np.float32) - mean) / std).transpose(2, 0, 1))[None]
-        layer = find_layer(model, image)
+        layer = layer or find_layer(model, image)
         for shown in found.maps:
             large = enlarge(grad_cam(model, layer, image, [shown.label])[0], (32, 32))[0].numpy()
             assert np.abs(np.asarray(overlay(found.seen, large), int) - np.asarray(shown.image, int)).max() <= 2
