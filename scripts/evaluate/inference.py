@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -207,11 +207,11 @@ def noted_features(model: torch.nn.Module, num_classes: int, notes: list[np.ndar
     They are what the linear layer gets that makes the class scores, and where there is not exactly one such layer, the
     pooled output of the backbone. Hooks take note of them; what the model computes stays the same.
     """
-    layer = score_layer(model, num_classes)
+    layer, backbone = score_layer(model, num_classes), cast(torch.nn.Module, model.backbone)
     if layer is not None:
         handle = layer.register_forward_pre_hook(lambda _layer, given: notes.append(pooled(given[0])))
     else:
-        handle = model.backbone.register_forward_hook(lambda _layer, _given, result: notes.append(pooled(result)))
+        handle = backbone.register_forward_hook(lambda _layer, _given, result: notes.append(pooled(result)))
     try:
         yield
     finally:
