@@ -238,8 +238,9 @@ class Experiment(Section):
     shuffle_labels: StrictBool = Field(
         False,
         description="A control: the labels of the training images are dealt out among them anew, by the seed, so that "
-        "the images teach nothing true. What its test accuracy is above that of always the most frequent class has "
-        "leaked. The labels of val and test stay.",
+        "training teaches nothing true: what is left above the accuracy of always the most frequent class was not "
+        "learnt from them. Labels of val and test stay true. To choose the best epoch on val is to learn from val, "
+        "the more the fewer the classes; `overrides: {data.val.shuffle_labels: true}` takes that away too.",
     )
     overrides: dict[str, Any] = Field(
         {}, description="Any key of the mmcls config, dotted, e.g. `optimizer.weight_decay: 1e-4`; applied last."

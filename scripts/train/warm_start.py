@@ -214,6 +214,7 @@ def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels
 
     options = copy.deepcopy(config.data.val)
     options.update(ann_file=str(split), classes=list(classes))
+    options.pop("shuffle_labels", None)  # val's own
     if shuffle_labels:
         options["shuffle_labels"] = True
     return build_dataset(options, {"test_mode": True})

@@ -122,6 +122,9 @@ def test_a_control_shuffles_the_labels_of_train_alone_and_changes_nothing_else(r
     control = build_config(base, experiment.model_copy(update={"shuffle_labels": True}), **given)
     assert control["data"]["train"].pop("shuffle_labels") is True
     assert control == plain and "shuffle_labels" not in str(plain)
+    overrides = {"data.val.shuffle_labels": True}  # settings.py names it
+    config = build_config(base, experiment.model_copy(update={"overrides": overrides}), **given)
+    assert config["data"]["val"].pop("shuffle_labels") is True and config == plain
 
 
 def test_the_first_line_is_the_command_that_trains_it(tmp_path: Path) -> None:

@@ -128,6 +128,15 @@ def rendered(folder: Path, part: str, per_class: int, classes: int) -> Path:
     return folder / f"{part}.txt"
 
 
+def test_of_train_and_val_each_has_its_own_choice_of_shuffled_labels(tmp_path: Path) -> None:
+    file = rendered(tmp_path, "train", 20, 8)
+    val = {"type": "SeededCustomDataset", "data_prefix": str(tmp_path), "pipeline": [], "shuffle_labels": True}
+    config, names = Config({"data": {"val": val}}), [str(number) for number in range(8)]
+    true = [number % 8 for number in range(160)]
+    assert build_split(config, file, names).get_gt_labels().tolist() == true
+    assert build_split(config, file, names, shuffle_labels=True).get_gt_labels().tolist() != true
+
+
 def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(8)]
     splits = [rendered(tmp_path, part, count, 8) for part, count in (("train", 20), ("val", 4), ("test", 10))]
