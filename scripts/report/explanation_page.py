@@ -50,6 +50,7 @@ class Choice:
     pair : the two classes that are taken for each other most often, both ways counted; None without an error.
     pair_counts : images of the first taken for the second, and of the second taken for the first.
     pair_rows : wrong images of the pair, the most confident first.
+    equal_pairs : how many other pairs are confused as often; of all these the pair has the surest error.
     """
 
     classes: list[ClassExamples]
@@ -57,6 +58,7 @@ class Choice:
     pair: tuple[int, int] | None = None
     pair_counts: tuple[int, int] = (0, 0)
     pair_rows: list[int] = field(default_factory=list)
+    equal_pairs: int = 0
 
     def rows(self) -> list[int]:
         """Return the place of every image shown, each once."""
@@ -90,10 +92,15 @@ def choose(predictions: Predictions, most_classes: int = MOST_CLASSES) -> Choice
         return Choice(shown, hidden)
     counts = np.zeros((len(predictions.classes), len(predictions.classes)), np.int64)
     np.add.at(counts, (labels[wrong], predicted[wrong]), 1)
-    first, second = divmod(int(np.argmax(np.triu(counts + counts.T))), len(counts))
+    of_both = counts + counts.T
+    most = of_both.max()
+    # Of pairs that are confused equally often the one of the surest error.
+    row = next(row for row in surest(wrong, len(labels)) if of_both[labels[row], predicted[row]] == most)
+    first, second = sorted((int(labels[row]), int(predicted[row])))
     of_pair = wrong & np.isin(labels, (first, second)) & np.isin(predicted, (first, second))
     each_way = int(counts[first, second]), int(counts[second, first])
-    return Choice(shown, hidden, (first, second), each_way, surest(of_pair, PAIR_IMAGES))
+    equal = int((np.triu(of_both) == most).sum()) - 1
+    return Choice(shown, hidden, (first, second), each_way, surest(of_pair, PAIR_IMAGES), equal)
 
 
 @dataclass(frozen=True)
@@ -241,10 +248,12 @@ def _of_pair(predictions: Predictions, choice: Choice, cards: Callable[[Sequence
     there, back = choice.pair_counts
     total = int((predictions.labels != predictions.predictions).sum())
     less = f" The {len(choice.pair_rows)} surest are shown." if len(choice.pair_rows) < there + back else ""
+    others = "One other pair is" if choice.equal_pairs == 1 else f"{choice.equal_pairs} other pairs are"
+    equal = f" {others} confused as often; this one has the surest error." if choice.equal_pairs else ""
     return [
         section("The two classes that are confused most"),
         f"<p><strong>{first}</strong> and <strong>{second}</strong>: {there + back} of {total} errors, {there}"
-        f" × {first} taken for {second} and {back} × {second} taken for {first}.{less}</p>",
+        f" × {first} taken for {second} and {back} × {second} taken for {first}.{less}{equal}</p>",
         cards(choice.pair_rows),
     ]
 

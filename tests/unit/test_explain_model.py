@@ -327,6 +327,16 @@ def test_the_worst_pair_is_counted_both_ways() -> None:
     labels, said = [0, 0, 2, 2, 1], [1, 1, 1, 1, 2]
     choice = choose(predictions_of(np.eye(3)[said], np.array(labels)))
     assert (choice.pair, choice.pair_counts, choice.pair_rows) == ((1, 2), (1, 2), [2, 3, 4])
+    assert choice.equal_pairs == 0
+
+
+def test_of_pairs_confused_equally_often_the_one_of_the_surest_error_is_shown() -> None:
+    rows = np.array([[0.4, 0.6, 0, 0], [0, 0, 0.3, 0.7], [0.1, 0, 0, 0.9], [0.9, 0.1, 0, 0]])
+    predictions = predictions_of(rows, np.array([0, 2, 0, 0]))
+    choice = choose(predictions)
+    assert (choice.pair, choice.pair_rows, choice.equal_pairs) == ((0, 3), [2], 2)
+    page = explanation_page(predictions, choice, explained_by_noise(choice))
+    assert "1 of 3 errors" in page and "2 other pairs are confused as often; this one has the surest error." in page
 
 
 def test_without_an_error_there_is_no_pair() -> None:
