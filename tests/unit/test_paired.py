@@ -150,6 +150,8 @@ def test_the_deviation_is_the_one_that_was_put_in() -> None:
     squares = [paired.seed_deviation(simulate(rng, 4, 300, 0.5)) ** 2 for _ in range(400)]
     means = [simulate(rng, 4, 20_000, 0.5).mean() for _ in range(400)]
     assert np.mean(squares) == pytest.approx(np.var(means), rel=0.2)
+    none = [paired.seed_deviation(simulate(rng, 4, 300, 0.0)) == 0 for _ in range(200)]
+    assert 0.4 < np.mean(none) < 0.8, "what seeds differ by on account of their images alone is not counted twice"
 
 
 # --- Holm -------------------------------------------------------------------------------------------------------------
@@ -257,6 +259,15 @@ def test_a_small_p_value_is_not_enough_where_seeds_differ() -> None:
     row = paired.compare_pairs(runs, ["a", "b"]).iloc[0]
     assert row["p_holm"] < 1e-6 and row["difference_ci95_low"] < 0
     assert row["verdict"] == "cannot be told apart"
+
+
+def test_what_would_be_found_alone_is_not_called_better_among_many() -> None:
+    runs = {"best": {0: answers([True] * 200)}} | {name: {0: answers(np.arange(200) >= 8)} for name in "bcde"}
+    alone = paired.compare_pairs(runs, ["best", "b"]).iloc[0]
+    assert (alone["p_value"], alone["verdict"]) == (pytest.approx(2 / 2**8), "best is better")
+    among = paired.compare_pairs(runs, ["best", *"bcde"]).iloc[0]
+    assert among["p_holm"] == pytest.approx(10 * 2 / 2**8) and among["difference_ci95_low"] > 0
+    assert among["verdict"] == "cannot be told apart"
 
 
 def test_many_experiments_are_compared_with_the_best_only() -> None:
