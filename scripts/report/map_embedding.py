@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 MOST_POINTS = 2000
 #: Neighbours that an image is to have on the map, roughly (van der Maaten & Hinton 2008 advise 5 to 50).
 PERPLEXITY = 30.0
-#: Images with fewer others are placed by their principal components.
-FEWEST_FOR_TSNE = 4
 #: Neighbours that the trustworthiness counts.
 NEIGHBOURS = 12
 #: Pixels of the map, and of what stays empty around it.
@@ -41,8 +39,10 @@ WIDTH, HEIGHT, MARGIN = 900.0, 640.0, 24.0
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000", "#F0E442")
 #: Points at most, and the radius that they are then drawn with, in pixels.
 RADII = ((300, 5.0), (1000, 4.0), (MOST_POINTS, 3.0))
-#: Classes at most, and the size of their names on the map in pixels and their columns.
+#: Classes at most, the size of their names on the map in pixels, and their columns.
 NAME_SIZES = ((12, 14.0, 26), (40, 12.0, 20), (100, 10.0, 14), (1_000_000, 8.5, 12))
+#: Classes at most whose names stand on their images; of more they stand above them, as the heaps are small.
+NAMES_INSIDE = 12
 #: Pixels of the longer side of the small images and their quality, the best first; the first that fits is taken.
 THUMBNAILS = ((96, 75), (80, 65), (64, 60), (48, 50), (32, 40))
 #: Characters that all small images may take together: the page is to stay below 5 MB.
@@ -53,7 +53,7 @@ STYLE = """
 #map { flex: 3 1 32em; min-width: 0; max-height: 92vh; border: 1px solid #ddd; background: #fff }
 #map [data-i] { stroke: #fff; stroke-width: .6 } #map path[data-i] { stroke: #000; stroke-width: 1.4 }
 #map [data-i].on { stroke: #000; stroke-width: 3 } #map .off { opacity: .06; pointer-events: none }
-#map text { pointer-events: none; text-anchor: middle; fill: #222; stroke: #fff; stroke-width: 3px;
+#map text { pointer-events: none; text-anchor: middle; fill: #222; stroke: #fff; stroke-width: .2em;
             paint-order: stroke; stroke-linejoin: round }
 #side { flex: 1 1 15em } #legend { list-style: none; margin: .5em 0; padding: 0; max-height: 70vh; overflow-y: auto }
 #legend button { display: flex; gap: .5em; width: 100%; border: 0; background: none; padding: .15em .3em; font: inherit;
@@ -231,15 +231,12 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
     ----------
     features : shape (images, dims).
     """
-    from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     n = len(features)
     wide = np.pad(features.astype(np.float64), ((0, 0), (0, max(0, 2 - features.shape[1]))))
     if (wide == wide[0]).all():  # nothing tells them apart, and t-SNE would divide by zero
         return np.zeros((n, 2))
-    if n < FEWEST_FOR_TSNE:
-        return np.asarray(PCA(2, svd_solver="full").fit_transform(wide), np.float64)
     perplexity = min(PERPLEXITY, (n - 1) / 3)
     return np.asarray(TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(wide), np.float64)
 
@@ -396,6 +393,7 @@ def _names(a_map: Map) -> list[str]:
     some = a_map.predictions
     medians = medians_of(some.labels, a_map.places, len(some.classes))
     size, columns = next((size, columns) for most, size, columns in NAME_SIZES if len(medians) <= most)
+    lift = 0.0 if len(medians) <= NAMES_INSIDE else size
     boxes: list[tuple[float, float, float]] = []
     texts = []
     for label, (x, y) in medians.items():
@@ -403,7 +401,7 @@ def _names(a_map: Map) -> list[str]:
         half = 0.3 * size * display_width(name) + 2
         x = float(np.clip(x, half, WIDTH - half))
         steps = sorted((step * size / 2 for step in range(-30, 31)), key=lambda step: (abs(step), step))
-        heights = [float(np.clip(y + step, size, HEIGHT - size / 2)) for step in steps]
+        heights = [float(np.clip(y - lift + step, size, HEIGHT - size / 2)) for step in steps]
         free = (
             height
             for height in heights
@@ -446,7 +444,7 @@ def _paragraphs(a_map: Map, total: int, seed: int) -> Iterable[str]:
     drawn = "" if images == total else f", at most {each} of each class, drawn with seed {seed}"
     yield (
         f"{shown}{drawn}; {wrong:,} of them wrong. A circle is an image that the model is right about, a diamond with"
-        " a black edge one that it is wrong about; the colour is that of the true class, whose name stands at the"
+        " a black edge one that it is wrong about; the colour is that of the true class, whose name stands by the"
         " median of its images. Classes that are far apart may share a colour."
     )
     trust = a_map.trustworthiness

@@ -243,6 +243,12 @@ def test_in_a_browser_pointing_and_choosing_show_what_was_asked_for(page: str, t
             shown = "[...document.querySelectorAll('[data-i]:not(.off)')].map(e => +e.dataset.i).sort((a, b) => a - b)"
             browser.evaluate("document.querySelector('button[data-c=\"1\"]').click()")
             assert browser.evaluate(shown) == list(range(15, 30))
+            browser.evaluate("document.querySelector('button[data-c=\"2\"]').click()")
+            assert browser.evaluate(shown) == list(range(30, 45))
+            with_shift = "new MouseEvent('click', {bubbles: true, shiftKey: true})"
+            browser.evaluate(f"document.querySelector('button[data-c=\"1\"]').dispatchEvent({with_shift})")
+            assert browser.evaluate(shown) == list(range(15, 45))
+            browser.evaluate(f"document.querySelector('button[data-c=\"2\"]').dispatchEvent({with_shift})")
             browser.evaluate("document.getElementById('wrong').click()")
             assert browser.evaluate(shown) == [15]
             browser.move_to(2, 2)
