@@ -132,6 +132,7 @@ def test_experiments_that_agree_on_all_images_are_not_known_to_be_equal() -> Non
 def test_all_right_against_all_wrong_stays_within_one() -> None:
     low, high = paired.paired_interval(one_seed(30, 0, both=0))
     assert 0.8 < low < high == 1
+    assert paired.paired_interval(np.array([[1] * 30, [0] * 30])) == (-1, 1), "two seeds that differ by so much"
 
 
 def test_seeds_that_differ_widen_the_interval_and_seeds_that_agree_do_not() -> None:
