@@ -113,8 +113,6 @@ def resize(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
     height, width = image.shape[:2]
     if "shorter_side" in step:
         shorter = step["shorter_side"]
-        if min(height, width) == shorter:
-            return image
         size = (width * shorter // min(height, width), height * shorter // min(height, width))
     else:
         size = step["width"], step["height"]

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts import predict
 from scripts.console import UserError
-from scripts.evaluate import export_model, predict_images
+from scripts.evaluate import export_model, onnx_model, predict_images
 from scripts.evaluate.predictions import read_predictions
 from scripts.report.annotate import LARGEST, SMALLEST, annotate
 
@@ -253,7 +254,18 @@ def test_broken_files_are_named_and_skipped_with_onnx_too(
     assert [Path(row["file"]).name for row in rows] == ["good.jpg"]
     skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped")]
     assert [Path(line.split(":")[0]).name for line in skipped] == ["half.jpg", "link.png", "text.jpg"]
+    assert "truncated" in skipped[0], "told by pillow: OpenCV 4 fills the rest with grey"
     assert "1 images predicted, 3 skipped" in caplog.text
+
+
+def test_images_are_read_one_batch_ahead_and_no_further(run: TinyRun, onnx: Path) -> None:
+    started: list[Path] = []
+    paths = [run.images / CLASSES[0] / "a 0.png"] * 40
+    answers = onnx_model.predict_files(onnx_model.OnnxModel(onnx, threads=1), paths, 4, 2, started.append)
+    for number, answer in enumerate(answers, 1):
+        time.sleep(0.02)
+        assert len(answer.indices) == 4 and len(started) <= 4 * (number + 1)
+    assert number == 10 and len(started) == 40
 
 
 def test_files_that_are_no_model_of_ours_are_one_line(run: TinyRun, onnx: Path, tmp_path: Path) -> None:
