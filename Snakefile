@@ -342,7 +342,6 @@ rule explain_model:
         f"{layout.logs}/{{experiment}}/seed{{seed}}/explain_model.log",
     group:
         layout.run_group
-    threads: lambda wildcards: layout.experiment(wildcards).threads
     resources:
         gpu=layout.gpus,
     params:

@@ -86,7 +86,7 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
         ([("mem_mb: 32000", "mem_mb: 300000")], "300,000 MB", "mem_mb"),
         (
             [("runtime: 660", "runtime: attempt * 2000")],
-            "attempt 1 of the training of mobilenet-v2 asks for 2100 min",
+            "attempt 1 of the training of mobilenet-v2 asks for 2110 min",
             "lower",
         ),
         ([("runtime: 660", "runtime: attempts * 720")], "does not take this profile", "correct"),

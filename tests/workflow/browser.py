@@ -75,7 +75,7 @@ class Page:
             case "Network.requestWillBeSent":
                 self.requests.append(params["request"]["url"])
             case "Log.entryAdded" if params["entry"]["level"] in ("warning", "error"):
-                self.complaints.append(params["entry"]["text"])
+                self.complaints.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
             case "Runtime.exceptionThrown":
                 details = params["exceptionDetails"]
                 self.complaints.append(details.get("exception", {}).get("description") or details["text"])
