@@ -237,10 +237,9 @@ class Experiment(Section):
     )
     shuffle_labels: StrictBool = Field(
         False,
-        description="A control: the labels of the training images are dealt out among them anew, by the seed, so that "
-        "training teaches nothing true: what is left above the accuracy of always the most frequent class was not "
-        "learnt from them. Labels of val and test stay true. To choose the best epoch on val is to learn from val, "
-        "the more the fewer the classes; `overrides: {data.val.shuffle_labels: true}` takes that away too.",
+        description="A control: the labels of the images in train, and of those in val, are dealt out among them anew, "
+        "by the seed, so that nothing true can be learnt from them; those of test stay true. What such a run reaches "
+        "on test above the accuracy of always the most frequent class has leaked. With few classes use several seeds.",
     )
     overrides: dict[str, Any] = Field(
         {}, description="Any key of the mmcls config, dotted, e.g. `optimizer.weight_decay: 1e-4`; applied last."

@@ -13,7 +13,8 @@ body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft Y
 table { border-collapse: collapse; margin: 0.5em 0 1.5em } caption { text-align: left; color: #555 }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top;
          overflow-wrap: anywhere }
-th { background: #f4f4f4 } td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+th { background: #f4f4f4; overflow-wrap: normal }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 pre { background: #f7f7f7; border: 1px solid #ddd; padding: 0.8em; overflow-x: auto; font-size: 13px }
 """.strip()
 

@@ -153,7 +153,8 @@ def datasets(
 
     Parameters
     ----------
-    shuffle_labels : of the training images, for a control. Only then is the key there: other configs stay as they are.
+    shuffle_labels : of train and val, for a control: choosing the best epoch on val is learning from its labels too.
+        Only then is the key there: other configs stay as they are.
     """
 
     def dataset(split: str, pipeline: Sequence[Config]) -> Config:
@@ -166,9 +167,10 @@ def datasets(
             "pipeline": plain(list(pipeline)),
         }
 
+    control = {"shuffle_labels": True} if shuffle_labels else {}
     return {
-        "train": {**dataset("train", train_pipeline), **({"shuffle_labels": True} if shuffle_labels else {})},
-        "val": {**dataset("val", test_pipeline), "test_mode": True},
+        "train": {**dataset("train", train_pipeline), **control},
+        "val": {**dataset("val", test_pipeline), "test_mode": True, **control},
         "test": {**dataset("test", test_pipeline), "test_mode": True},
     }
 
