@@ -341,7 +341,8 @@ def render(summary: Mapping[str, Any]) -> str:
         html.table((), [*summary["model"].items(), *_totals(summary)]),
         f"<p>For one image of {width} × {height} pixels and {channels} channels. A multiply-add is {FLOPS} FLOPs."
         " Counted are convolutions, linear layers and products of matrices (attention), as in papers; normalisation,"
-        " activations and pooling, a few per cent more, are not.</p>",
+        " activations and pooling, a few per cent more, are not. A layer that works on windows of the image, as in"
+        " Swin, shows the shape of one window, and the numbers of all.</p>",
         html.section("Stages"),
         "<p>Each stage opens to its layers. The bars are its share of all parameters (blue, above) and of all"
         " multiply-adds (red, below).</p>",

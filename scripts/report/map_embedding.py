@@ -442,10 +442,11 @@ def _paragraphs(a_map: Map, total: int, seed: int) -> Iterable[str]:
     shown = f"{images:,} images" if images == total else f"{images:,} of {total:,} images"
     each = int(np.bincount(some.labels).max())
     drawn = "" if images == total else f", at most {each} of each class, drawn with seed {seed}"
+    shared = " Classes that are far apart may share a colour." if len(some.classes) > len(COLOURS) else ""
     yield (
         f"{shown}{drawn}; {wrong:,} of them wrong. A circle is an image that the model is right about, a diamond with"
         " a black edge one that it is wrong about; the colour is that of the true class, whose name stands by the"
-        " median of its images. Classes that are far apart may share a colour."
+        f" median of its images.{shared}"
     )
     trust = a_map.trustworthiness
     kept = "" if trust is None else f" (trustworthiness {trust:.2f}; 1 is best, 0.5 is chance)"

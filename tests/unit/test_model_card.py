@@ -161,7 +161,7 @@ def test_what_went_in_is_what_the_files_say(run: Run) -> None:
     inputs = run.provenance["inputs"]
     assert facts["sha256 of the archive"] == inputs["files"]["archive"]["sha256"]
     assert facts["sha256 of the weights alone"] == run.provenance["outputs"]["best.pth"]["weights_sha256"]
-    assert facts["mimflow, commit"].startswith(str(inputs["code"]["commit"]))
+    assert facts["mimflow, commit"].startswith(inputs["code"]["commit"] or "not on record")
     assert facts["base config of mmcls"] == "mobilenet-v2_8xb32_in1k" and facts["recipe"] == "fast"
     assert facts["licence of the images"] == "not stated"
     assert lines_of(write_model_card.card(replace(run, licence="CC BY 4.0")))["licence of the images"] == "CC BY 4.0"
