@@ -460,7 +460,7 @@ rule write_model_card:
         predictions=rules.predict_images.output.test,
         val=rules.predict_images.output.val,
         model=rules.describe_model.output.json,
-        export=rules.export_model.output.json,
+        export=layout.export_of,
     output:
         markdown=f"{layout.run}/model_card.md",
         html=report(f"{layout.run}/model_card.html", **layout.shown("model_card", "model card")),
@@ -471,10 +471,11 @@ rule write_model_card:
     params:
         run=subpath(output.markdown, parent=True),
         licence=layout.licence_option(),
+        export=layout.export_option,
     message:
         "writing the model card of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
-        "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} --export {input.export:q}"
+        "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
         " --val-predictions {input.val:q} {params.licence} --output {output.markdown:q} --html {output.html:q}"
         " --log {log:q}"
 

@@ -165,6 +165,15 @@ class Layout:
             return [f"{self.run}/init.pth".format(experiment=wildcards.experiment, seed=wildcards.seed)]
         return self.checkpoint_of(wildcards)
 
+    def export_of(self, wildcards: Any) -> list[str]:
+        """Return what is known of a run's model.onnx; none where the user wants none."""
+        run = self.run.format(experiment=wildcards.experiment, seed=wildcards.seed)
+        return [f"{run}/export.json"] if self.experiment(wildcards).export else []
+
+    def export_option(self, wildcards: Any) -> str:
+        """Return the same as an option for a shell line."""
+        return "".join(f"--export {shlex.quote(path)}" for path in self.export_of(wildcards))
+
     def checkpoint_option(self, wildcards: Any) -> str:
         """Return the same as an option for a shell line."""
         return "".join(f"--checkpoint {shlex.quote(path)}" for path in self.checkpoint_of(wildcards))

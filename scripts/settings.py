@@ -235,6 +235,10 @@ class Experiment(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: the GPU if there is one. Only `cpu` trains on a CPU where a GPU was given."
     )
+    export: StrictBool = Field(
+        True,
+        description="Write model.onnx too. `false`: for a model that ONNX cannot express, whose run would fail.",
+    )
     shuffle_labels: StrictBool = Field(
         False,
         description="A control: the labels of the images in train, and of those in val, are dealt out among them anew, "

@@ -49,6 +49,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs" / "onnx_example.py"
 #: What torch 2.0 writes and onnxruntime 1.16 reads, and all later ones too.
 OPSET = 17
+#: What to do about a model that ONNX cannot express.
+REMEDY = "`export: false` in the experiment goes on without it"
 #: Difference of two probabilities, or between a prediction's and the next one's, that is more than rounding.
 TOLERANCE = 1e-3
 BATCH_SIZE = 32
@@ -134,7 +136,7 @@ def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
     for step in pipeline:
         kind = step["type"]
         if normalize and kind not in _PACKING:
-            raise UserError(f"data.test.pipeline: {kind} comes after Normalize, which model.onnx cannot describe")
+            raise UserError(f"data.test.pipeline: model.onnx cannot describe {kind} after Normalize; {REMEDY}")
         if kind == "LoadImageFromFile" and step.get("color_type", "color") in ("color", "grayscale"):
             grey = step.get("color_type") == "grayscale"
         elif kind == "Resize" and step.get("adaptive_side", "short") == "short":
@@ -149,7 +151,7 @@ def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
         elif kind == "Normalize":
             normalize = step
         elif kind not in _PACKING:
-            raise UserError(f"data.test.pipeline: model.onnx cannot describe its step {dict(step)}")
+            raise UserError(f"data.test.pipeline: model.onnx cannot describe its step {dict(step)}; {REMEDY}")
     colours = RGB if normalize.get("to_rgb", bool(normalize)) else BGR
     channels = 1 if grey else 3
     mean = [float(value) for value in normalize.get("mean", [0.0] * channels)]
@@ -204,7 +206,7 @@ def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) ->
         except Exception as error:  # RuntimeError, TypeError, ...: whatever the code of a model meets while traced
             operator = re.search(r"operator '([^']+)'", str(error))
             reason = f"there is no {operator[1]} in opset {OPSET}" if operator else one_line(error)[:300]
-            raise UserError(f"{name} cannot be exported to ONNX: {reason}; its checkpoint works as before") from error
+            raise UserError(f"{name} cannot be exported to ONNX: {reason}; {REMEDY}") from error
 
 
 @contextlib.contextmanager
@@ -323,7 +325,7 @@ def explain_difference(parity: Parity, file: str, exported: np.ndarray, here: np
     if difference > TOLERANCE or exported.argmax() != here.argmax():
         return UserError(
             f"{name} is another model in ONNX: a probability of {file} is {difference:.1e} away from the checkpoint's;"
-            f" {others}; no model.onnx was written, and its checkpoint works as before"
+            f" {others}; no model.onnx was written; {REMEDY}"
         )
     return UserError(
         f"--predictions: a probability of {file} is {parity.largest:.1e} away from what the checkpoint says here, and"
@@ -343,7 +345,7 @@ def check_batches(model: OnnxModel, images: np.ndarray, name: str) -> None:
         if rows != number:
             raise UserError(
                 f"{name} cannot be exported to ONNX: with {number} images at a time {reason}, since the code of the"
-                " model takes their number for a constant; its checkpoint works as before"
+                f" model takes their number for a constant; {REMEDY}"
             )
 
 
@@ -465,7 +467,7 @@ def prepared(preprocessing: Preprocessing, paths: Sequence[Path]) -> np.ndarray:
         except OSError as error:
             raise unreadable(path, one_line(error.strerror or error)) from error
     if len({image.shape for image in images}) > 1:
-        raise UserError("data.test.pipeline: makes images of several sizes; ONNX export needs one, as by CenterCrop")
+        raise UserError(f"data.test.pipeline: makes images of several sizes, and model.onnx takes one; {REMEDY}")
     return np.stack(images)
 
 

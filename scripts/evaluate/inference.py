@@ -153,6 +153,7 @@ def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, thre
     cv2.setNumThreads(0)  # the data loader's processes are the parallelism
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False  # else a card rounds to 10 bits, and model.onnx does not
     config.model.pretrained = None
     model = build_classifier(config.model)
     # EMAHook keeps a second copy of the weights in the model; the averaged ones are under the plain names.

@@ -212,7 +212,7 @@ def test_a_pipeline_without_words_for_it_is_one_line() -> None:
     ):
         with pytest.raises(UserError, match=f"cannot describe its step .*{step['type']}"):
             export_model.describe_pipeline([LOAD, step, NORMALIZE, *PACKING])
-    with pytest.raises(UserError, match="CenterCrop comes after Normalize"):
+    with pytest.raises(UserError, match="cannot describe CenterCrop after Normalize"):
         export_model.describe_pipeline([LOAD, NORMALIZE, {"type": "CenterCrop", "crop_size": 8}, *PACKING])
 
 
