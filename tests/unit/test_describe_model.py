@@ -198,6 +198,8 @@ def test_the_image_is_as_large_as_the_pipeline_makes_it() -> None:
     wide = [{"type": "LoadImageFromFile"}, {"type": "Resize", "size": (24, 40)}, *PIPELINE[3:]]
     assert describe_model.sample_image(config_of(wide)).shape == (1, 3, 24, 40)
     assert describe_model.sample_image(config_of([PIPELINE[0], *PIPELINE[3:]])).shape == (1, 3, 224, 224)
+    large = [PIPELINE[0], {"type": "CenterCrop", "crop_size": 384}, *PIPELINE[3:]]
+    assert describe_model.sample_image(config_of(large)).shape == (1, 3, 384, 384)
     grey = [{"type": "LoadImageFromFile", "color_type": "grayscale"}, {"type": "Resize", "size": 32}, *PIPELINE[4:]]
     assert describe_model.sample_image(config_of(grey)).shape == (1, 1, 32, 32)
     with pytest.raises(UserError, match=r"data\.test\.pipeline"):

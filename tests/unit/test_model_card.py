@@ -200,6 +200,10 @@ def known_predictions() -> Any:
 
 def test_best_and_worst_class_and_the_confused_pair(run: Run, tmp_path: Path) -> None:
     assert write_model_card.most_confused(known_predictions()) == ("b|b", "c", 3, 2, 0)
+    turned = [0, 2, 1, 3]
+    other = replace(known_predictions(), classes=["<a>", "c", "b|b", "d"], labels=np.repeat([0, 2, 1], 10))
+    other = replace(other, predictions=np.array(turned)[known_predictions().predictions])
+    assert write_model_card.most_confused(other) == ("b|b", "c", 3, 2, 0), "in whatever order the classes are"
     changed = with_predictions(run, known_predictions(), tmp_path)
     text = text_of(write_model_card.card(changed))
     assert "Best class: <a>, of whose 10 images 100.0 % were found (95 % interval 72.2 % to 100.0 %)" in text
