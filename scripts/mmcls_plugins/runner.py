@@ -8,7 +8,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -79,7 +79,7 @@ class ReproducibleRunner(EpochBasedRunner):
     device : where the config means to train. mmcls falls back to the CPU silently where torch finds no GPU.
     gpus : processes that train together; the number determines the result, so another one is refused.
     evaluate_first : evaluate the weights that training starts from, as epoch 0: best.pth is never worse on val.
-    patience : epochs without a better val accuracy after which training ends; 0: it never ends before max_epochs.
+    patience : epochs without a better val accuracy or loss after which training ends; 0: never before max_epochs.
     channels_last : keep weights and images in this memory format.
     normalize : arguments of a :class:`Normalizer`, for images that come as bytes.
     fold_norm : where statistics of batch normalisation are frozen and absorbed (folding.py), let the convolutions add.
@@ -346,8 +346,26 @@ class ReproducibleRunner(EpochBasedRunner):
         self.logger.info("Before training: %s", json.dumps(record))
 
     def _has_lost_patience(self) -> bool:
-        """Tell whether the last *patience* epochs brought nothing better: of the records alone, so a restart agrees."""
-        return self.patience > 0 and self.best is not None and self._epoch - self.best["epoch"] >= self.patience
+        """Tell whether the last *patience* epochs brought neither better weights nor a lower loss on val.
+
+        Of the records alone, so a restart agrees. The loss too: a lucky accuracy on few images would else end early
+        a training that is still getting better.
+        """
+        known = [record for record in self.records if record["val_loss"] is not None]
+        if not self.patience or self.best is None or not known:
+            return False
+        lowest = min(known, key=lambda record: record["val_loss"])
+        return self._epoch - max(self.best["epoch"], lowest["epoch"]) >= self.patience
+
+    def _is_better(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether an epoch is better than the best so far: by accuracy on val and, of equal ones, by loss.
+
+        Of a hundred images several epochs get as many right; the loss tells them apart.
+        """
+        best = next((earlier for earlier in reversed(self.records) if earlier["is_best"]), None)
+        if best is None or record["val_accuracy"] != best["val_accuracy"]:
+            return best is None or record["val_accuracy"] > best["val_accuracy"]
+        return record["val_loss"] < best["val_loss"]
 
     def _finish_epoch(self) -> None:
         """Evaluate, record the epoch, keep the best weights."""
@@ -368,7 +386,7 @@ class ReproducibleRunner(EpochBasedRunner):
             started = time.monotonic()
             record["val_accuracy"], record["val_loss"] = self._evaluate(self.evaluator)
             record["val_seconds"] = time.monotonic() - started
-            record["is_best"] = self.best is None or record["val_accuracy"] > self.best["val_accuracy"]
+            record["is_best"] = self._is_better(record)
         if record["is_best"] or (self.evaluator is None and last):
             # In place before it is remembered: a kill between the two repeats the epoch's end, and its result.
             self._save_weights("best.pth")

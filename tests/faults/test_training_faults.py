@@ -131,9 +131,14 @@ def test_a_start_that_is_evaluated_and_patience_survive_kills(tmp_path: Path) ->
     patient = {
         **NOISY,
         "epochs": 12,
-        # So small a learning rate changes no prediction: nothing is better than the start, and training ends early.
-        "learning_rate": 1e-9,
-        "overrides": {**NOISY["overrides"], "runner.evaluate_first": True, "runner.patience": 3},
+        # So small a learning rate changes no weight: nothing is better than the start, and training ends early.
+        "learning_rate": 1e-30,
+        "overrides": {
+            **NOISY["overrides"],
+            "runner.evaluate_first": True,
+            "runner.patience": 3,
+            "model.backbone.norm_eval": True,
+        },
     }
     left_alone = Training(tmp_path / "alone", patient)
     assert left_alone.finish()[0] == 0
