@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageOps
 
+from scripts.evaluate.confusion import most_confused
 from scripts.evaluate.predictions import Predictions
 from scripts.report.html import page, section
 from scripts.report.thumbnails import STYLE, data_uri, name, percent, picture, shown_size, shrink
@@ -88,19 +89,12 @@ def choose(predictions: Predictions, most_classes: int = MOST_CLASSES) -> Choice
     ]
     classes.sort(key=lambda shown: -shown.n_wrong)
     shown, hidden = classes[:most_classes], max(0, len(classes) - most_classes)
-    if not wrong.any():
+    confused = most_confused(predictions)
+    if confused is None:
         return Choice(shown, hidden)
-    counts = np.zeros((len(predictions.classes), len(predictions.classes)), np.int64)
-    np.add.at(counts, (labels[wrong], predicted[wrong]), 1)
-    of_both = counts + counts.T
-    most = of_both.max()
-    # Of pairs that are confused equally often the one of the surest error.
-    row = next(row for row in surest(wrong, len(labels)) if of_both[labels[row], predicted[row]] == most)
-    first, second = sorted((int(labels[row]), int(predicted[row])))
-    of_pair = wrong & np.isin(labels, (first, second)) & np.isin(predicted, (first, second))
-    each_way = int(counts[first, second]), int(counts[second, first])
-    equal = int((np.triu(of_both) == most).sum()) - 1
-    return Choice(shown, hidden, (first, second), each_way, surest(of_pair, PAIR_IMAGES), equal)
+    pair = (confused.first, confused.second)
+    of_pair = surest(wrong & np.isin(labels, pair) & np.isin(predicted, pair), PAIR_IMAGES)
+    return Choice(shown, hidden, pair, (confused.there, confused.back), of_pair, confused.equal)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from scripts.console import UserError, one_line, run_cli
 from scripts.evaluate.calibration import calibrate
+from scripts.evaluate.confusion import most_confused
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.files import read_lines, sha256_of, write_text
 from scripts.report import cost, html
@@ -454,8 +454,11 @@ def _of_classes(run: Run) -> Iterator[Block]:
                 f" interval {percent(row['recall_ci95_low'])} to {percent(row['recall_ci95_high'])}){others}"
             )
     if confused := most_confused(run.predictions):
-        first, second, there, back, equal = confused
-        more = f"; {equal} more {'pairs' if equal > 1 else 'pair'} as often" if equal else ""
+        first, second = (run.predictions.classes[label] for label in (confused.first, confused.second))
+        there, back = confused.there, confused.back
+        if there < back:
+            first, second, there, back = second, first, back, there
+        more = f"; {confused.equal} more {'pairs' if confused.equal > 1 else 'pair'} as often" if confused.equal else ""
         lines.append(
             f"Most confused classes: {first} and {second}; {there} of {first} {_were(there)} taken for {second},"
             f" {back} of {second} for {first}{more}"
@@ -467,24 +470,6 @@ def _of_classes(run: Run) -> Iterator[Block]:
 
 def _were(count: int) -> str:
     return "was" if count == 1 else "were"
-
-
-def most_confused(predictions: Predictions) -> tuple[str, str, int, int, int] | None:
-    """Return the two classes between which most images went astray, how many went each way, and how many other pairs
-    lost as many; None where no image went astray.
-    """
-    n = len(predictions.classes)
-    counts = np.zeros((n, n), np.int64)
-    np.add.at(counts, (predictions.labels, predictions.predictions), 1)
-    both = np.triu(counts + counts.T, 1)
-    if not both.any():
-        return None
-    first, second = map(int, np.unravel_index(both.argmax(), both.shape))
-    if counts[first, second] < counts[second, first]:
-        first, second = second, first
-    names = predictions.classes
-    others = int((both == both.max()).sum()) - 1
-    return names[first], names[second], int(counts[first, second]), int(counts[second, first]), others
 
 
 def _of_confidence(run: Run) -> Iterator[Block]:

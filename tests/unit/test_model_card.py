@@ -20,6 +20,7 @@ from tiny_run import CLASSES, TinyRun, make_run
 
 from scripts.console import UserError
 from scripts.evaluate import evaluate_model, predict_images
+from scripts.evaluate.confusion import ConfusedPair, most_confused
 from scripts.evaluate.metrics import wilson_interval
 from scripts.report import describe_model, record_provenance, write_model_card
 from scripts.report.write_model_card import Block, Items, Paragraph, Run, Table
@@ -198,12 +199,21 @@ def known_predictions() -> Any:
     return predictions_of(probabilities, np.repeat([0, 1, 2], 10), ["<a>", "b|b", "c", "d"])
 
 
+def test_of_pairs_that_are_confused_equally_often_the_one_of_the_surest_error_is_named() -> None:
+    probabilities = np.array([[0.3, 0.6, 0.1], [0.1, 0.2, 0.7], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
+    astray = predictions_of(probabilities, np.array([0, 1, 2, 0]))
+    assert most_confused(astray) == ConfusedPair(1, 2, there=1, back=0, equal=1)
+
+
 def test_best_and_worst_class_and_the_confused_pair(run: Run, tmp_path: Path) -> None:
-    assert write_model_card.most_confused(known_predictions()) == ("b|b", "c", 3, 2, 0)
+    assert most_confused(known_predictions()) == ConfusedPair(1, 2, there=3, back=2, equal=0)
     turned = [0, 2, 1, 3]
     other = replace(known_predictions(), classes=["<a>", "c", "b|b", "d"], labels=np.repeat([0, 2, 1], 10))
     other = replace(other, predictions=np.array(turned)[known_predictions().predictions])
-    assert write_model_card.most_confused(other) == ("b|b", "c", 3, 2, 0), "in whatever order the classes are"
+    assert most_confused(other) == ConfusedPair(1, 2, there=2, back=3, equal=0), "in whatever order the classes are"
+    assert "b|b and c; 3 of b|b were taken for c, 2 of c for b|b" in text_of(
+        list(write_model_card._of_classes(replace(run, predictions=other)))
+    )
     changed = with_predictions(run, known_predictions(), tmp_path)
     text = text_of(write_model_card.card(changed))
     assert "Best class: <a>, of whose 10 images 100.0 % were found (95 % interval 72.2 % to 100.0 %)" in text
@@ -213,7 +223,7 @@ def test_best_and_worst_class_and_the_confused_pair(run: Run, tmp_path: Path) ->
     assert "10 of the smallest class; every class has fewer than 30" in text
     assert "Confidence: 70.0 % on average, where 80.0 % of the answers are right: the model is more modest" in text
     perfect = predictions_of(np.eye(3)[[0, 1, 2]], np.arange(3))
-    assert write_model_card.most_confused(perfect) is None
+    assert most_confused(perfect) is None
     assert "none; no test image was predicted wrongly" in text_of(
         list(write_model_card._of_classes(replace(run, predictions=perfect)))
     )
