@@ -339,7 +339,7 @@ def test_what_onnx_has_no_words_for_is_one_line_with_model_and_operator(tmp_path
     classifier = export_model.Classifier(Fourier(), AS_IT_IS)
     with pytest.raises(UserError) as caught:
         export_model.export(classifier, IMAGES, tmp_path / "model.onnx", "config.py: HorNet")
-    expected = r"config\.py: HorNet cannot be exported to ONNX: there is no aten::fft_\w+ in opset 17; its checkpoint.*"
+    expected = r"config\.py: HorNet cannot be exported to ONNX: there is no aten::fft_\w+ in opset 17; `export: false`.*"
     assert re.fullmatch(expected, str(caught.value))
 
 
@@ -348,7 +348,7 @@ def test_what_goes_wrong_without_an_operator_is_one_line_too(tmp_path: Path) -> 
         def forward(self, img: torch.Tensor, **_: Any) -> torch.Tensor:
             raise TypeError("a message\nof two lines")
 
-    with pytest.raises(UserError, match="Broken cannot be exported to ONNX: a message of two lines; its checkpoint"):
+    with pytest.raises(UserError, match="Broken cannot be exported to ONNX: a message of two lines; `export: false`"):
         export_model.export(export_model.Classifier(Broken(), AS_IT_IS), IMAGES, tmp_path / "model.onnx", "Broken")
 
 
