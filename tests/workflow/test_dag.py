@@ -52,6 +52,13 @@ def test_every_rule_runs_and_every_result_is_there(finished: Finished) -> None:
     }  # fmt: skip
 
 
+def test_without_export_there_is_a_card_and_no_onnx(tmp_path: Path) -> None:
+    config = settings({"sample": {}}, quick={**QUICK, "export": False}) | {"report": {"language": "zh"}}
+    result = snakemake(tmp_path, config, "--dry-run")
+    assert result.returncode == 0, result.stdout
+    assert "write_model_card" in result.stdout and "export_model" not in result.stdout
+
+
 def test_the_last_lines_are_the_leaderboard_and_the_place_of_the_report(finished: Finished) -> None:
     lines = finished[2].splitlines()
     assert any(line.startswith("quick ") for line in lines)
