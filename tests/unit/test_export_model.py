@@ -339,7 +339,9 @@ def test_what_onnx_has_no_words_for_is_one_line_with_model_and_operator(tmp_path
     classifier = export_model.Classifier(Fourier(), AS_IT_IS)
     with pytest.raises(UserError) as caught:
         export_model.export(classifier, IMAGES, tmp_path / "model.onnx", "config.py: HorNet")
-    expected = r"config\.py: HorNet cannot be exported to ONNX: there is no aten::fft_\w+ in opset 17; `export: false`.*"
+    expected = (
+        r"config\.py: HorNet cannot be exported to ONNX: there is no aten::fft_\w+ in opset 17; `export: false`.*"
+    )
     assert re.fullmatch(expected, str(caught.value))
 
 
