@@ -324,6 +324,7 @@ def test_it_is_complete_only_when_the_leaderboard_is_made(project: Project) -> N
 def test_results_may_be_a_link_to_another_disk(project: Project) -> None:
     (project.folder / "disk").mkdir()
     project.results.symlink_to(project.folder / "disk")
+    project.watcher = Watcher(project.results)
     project.snakemake("demo/a/seed0/config.py")
     project.write("logs/demo/a/seed0/patch_config.log")
     assert project.run().state == State.STARTING
