@@ -29,9 +29,17 @@ SHOWN = """(() => { const picture = document.querySelector('#app > div > div:las
 
 
 @pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
+def browser() -> Iterator[Page]:
     with chromium() as opened:
         yield opened
+
+
+@pytest.fixture
+def page(browser: Page) -> Page:
+    """The one page of the browser, without what earlier tests asked of it."""
+    browser.requests.clear()
+    browser.complaints.clear()
+    return browser
 
 
 @contextmanager
