@@ -212,7 +212,8 @@ def name_labels(rows: Sequence[Row], classes: Sequence[str], name: str) -> list[
     if all(row.label in places for row in rows):
         return [replace(row, label=places[row.label]) for row in rows]
     known = set(classes)
-    for row in rows:
+    # What is neither comes before a place where others are names.
+    for row in sorted(rows, key=lambda row: row.label in places):
         if row.label not in known:
             close = difflib.get_close_matches(row.label, classes, n=1)
             hint = f", the closest is {close[0]!r}" if close else ""
@@ -370,9 +371,7 @@ class _Finder:
     def _only(self, places: list[int], wanted: Parts, row: Row) -> int:
         """Return the one of *places* that is meant, by ever weaker reasons."""
         reasons: tuple[Callable[[Parts], bool], ...] = (
-            lambda path: path == wanted,
-            lambda path: path[self.depth :] == wanted,
-            lambda path: path[-len(wanted) :] == wanted,
+            lambda path: all(own == other for own, other in zip(path[::-1], wanted[::-1], strict=False)),
             lambda path: len(path) == self.depth + len(wanted),
             lambda path: bool(row.part) and row.part in {PARTS.get(folder.lower()) for folder in path[:-1]},
         )

@@ -158,6 +158,7 @@ def test_annotation_files_that_cannot_be_understood_are_one_line(files: Mapping[
         ("a", "img/a.jpg"),
         ("a.v2", "img/a.v2.jpg"),
         ("A.JPG", "a.jpg"),
+        ("IMG/a.jpg", "img/A.jpg"),
         ("caf\u00e9.jpg", "cafe\u0301.jpg"),
         ("CAFE\u0301", "caf\u00e9.png"),
     ],
@@ -229,6 +230,11 @@ def test_folders_called_train_and_test_are_parts_where_the_table_names_none() ->
         "dog/2.jpg",
         "[no row in t.csv]",
     ]
+
+
+def test_images_outside_train_and_test_make_them_ordinary_folders() -> None:
+    rows = labelled("1.jpg,cat", "2.jpg,dog", "3.jpg,cat")
+    assert placed(rows, "1.jpg", "train/2.jpg", "test/3.jpg") == ["cat/1.jpg", "dog/train/2.jpg", "cat/test/3.jpg"]
 
 
 def test_rows_without_a_class_or_a_part_leave_their_images_out() -> None:
@@ -305,7 +311,7 @@ def test_annotation_files_beside_the_archive(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "labels", "words"),
     [
-        ({"set/other.csv": b"x", "notes.TXT": b"x"}, "labels.csv", "'labels.csv' in .* are 'set/other.csv', 'notes.TXT'"),
+        ({"set/o.csv": b"x", "notes.TXT": b"x"}, "labels.csv", "'labels.csv' in .* are 'set/o.csv', 'notes.TXT'"),
         ({}, "labels.csv", "there is no table or text"),
         ({"a/l.csv": b"x", "b/l.csv": b"x"}, "l.csv", "'l.csv' may mean 'a/l.csv' and 'b/l.csv'"),
         ({"l.csv": b"file,label\nx,y"}, "l.csv", "none of the 1 rows"),
