@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from scripts.console import UserError
-from scripts.data.archives import Entry
+from scripts.data.archives import CHUNK, Entry, Limits, open_tar
 from scripts.files import sha256_of
 
 #: What takes the place of an archive's format.
@@ -40,10 +41,28 @@ def write_manifest(folder: Path, files: Iterable[Path], target: Path) -> int:
             after = path.stat()
             if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
                 raise UserError(f"{path} changed while it was read: {AGAIN}")
-            name = path.relative_to(folder).as_posix()
-            manifest.write(json.dumps([digest, after.st_size, name], ensure_ascii=False) + "\n")
+            manifest.write(_line(path.relative_to(folder).as_posix(), after.st_size, digest))
             count += 1
     return count
+
+
+def _line(name: str, size: int, digest: str) -> str:
+    return json.dumps([digest, size, name], ensure_ascii=False) + "\n"
+
+
+def manifest_sha256(tar: Path) -> str:
+    """Return the sha256 of the manifest of the folder that fetch_archive packed as *tar*."""
+    whole = hashlib.sha256()
+    with open_tar(tar, "tar", Limits()) as opened:
+        while (member := opened.next()) is not None:
+            opened.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all
+            stream = opened.extractfile(member)
+            digest = hashlib.sha256()
+            while stream is not None and (block := stream.read(CHUNK)):
+                digest.update(block)
+            line = _line(member.name, member.size, digest.hexdigest())
+            whole.update(line.encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
 
 
 def read_manifest(manifest: Path) -> Iterator[Listed]:
