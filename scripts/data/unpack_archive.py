@@ -153,11 +153,17 @@ def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, lef
         else:
             images.append(index)
             paths.append(components)
-    if len(images) > limits.images:
-        raise UserError(
-            f"{archive}: refused: {len(images)} images, more than {limits.images} (--max-images); nothing was written"
-        )
+    check_number([archive], len(images), limits)
     return Contents(kind, entries, names, images, paths)
+
+
+def check_number(archives: Sequence[Path], images: int, limits: Limits) -> None:
+    """Refuse more images than the limits allow."""
+    if images > limits.images:
+        raise UserError(
+            f"{', '.join(map(str, archives))}: refused: {images} images, more than {limits.images} (--max-images);"
+            " nothing was written"
+        )
 
 
 def plan(origins: Sequence[Origin], found: Sequence[Contents], limits: Limits, left_out: LeftOut) -> list[Targets]:
@@ -349,6 +355,7 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
     """Unpack the archives of one data set as the folder *output*, which appears only when it is whole."""
     left_out = LeftOut()
     found = [read_origin(origin, limits, left_out) for origin in origins]
+    check_number([origin.archive for origin in origins], sum(len(content.images) for content in found), limits)
     planned = plan(origins, found, limits, left_out)
     report(planned, left_out, origins)
     totals = [
