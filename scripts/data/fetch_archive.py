@@ -47,11 +47,9 @@ class Source:
         if self.url:
             query = urlsplit(self.url).query
             return shown(self.url) + (f" (query {hashlib.sha256(query.encode()).hexdigest()[:12]})" if query else "")
-        return (
-            f"sample {json.dumps(self.sample, sort_keys=True)}"
-            if self.sample is not None
-            else str(self.file or self.path)
-        )
+        if self.sample is not None:
+            return f"sample {json.dumps(self.sample, sort_keys=True)}"
+        return f"{self.path}, in place" if self.in_place else str(self.path or self.file)
 
 
 @dataclass(frozen=True)
