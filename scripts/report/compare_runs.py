@@ -17,7 +17,7 @@ from scipy import stats
 
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, write_text
-from scripts.report import cost, html, paired
+from scripts.report import cost, html, leaks, paired
 from scripts.report.text import display_width, pad
 from scripts.report.train_log import read_train_log
 from scripts.train.config_file import read_config
@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--comparisons", type=Path, metavar="FILE", help="comparisons.csv, paired tests, if wanted")
     parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
     parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
+    parser.add_argument("--audit", type=Path, metavar="FILE", help="audit.csv: says what leaking test images change")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
     return parser
 
@@ -245,19 +246,23 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def render_text(leaderboard: pd.DataFrame) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal."""
+def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
+    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a leak of the data is red."""
     header, rows = _cells(leaderboard)
     widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
     lines = [
         "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
         for row in [header, ["-" * width for width in widths], *rows]
     ]
-    return "\n".join([*lines, *_notes(leaderboard)]) + "\n"
+    return "\n".join([*lines, *_notes(leaderboard)]) + "\n" + leaks.terminal_line(leaderboard, colour)
 
 
 def render_html(
-    leaderboard: pd.DataFrame, title: str, costs: pd.DataFrame | None = None, comparisons: pd.DataFrame | None = None
+    leaderboard: pd.DataFrame,
+    title: str,
+    costs: pd.DataFrame | None = None,
+    comparisons: pd.DataFrame | None = None,
+    leak: leaks.Leak | None = None,
 ) -> str:
     """Return the leaderboard, who is better than whom, and what each run cost, as a self-contained page."""
     header, rows = _cells(leaderboard)
@@ -270,6 +275,8 @@ def render_html(
         header, rows = cost.cells(costs)
         table = html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(cost.notes(costs)))
         parts += [html.section("What the runs cost"), table]
+    if leak is not None:
+        return html.page(title, leaks.box(leak, leaderboard["experiment"].tolist()) + parts, style=leaks.STYLE)
     return html.page(title, parts)
 
 
@@ -310,7 +317,7 @@ def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
 
 def main(args: argparse.Namespace) -> None:
     if args.show:
-        sys.stdout.write(render_text(read_leaderboard(args.show)))
+        sys.stdout.write(render_text(read_leaderboard(args.show), colour=sys.stdout.isatty()))
         return
     if not (args.runs and args.leaderboard and args.figure):
         raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")
@@ -325,10 +332,12 @@ def main(args: argparse.Namespace) -> None:
         comparisons = compare_pairs(runs, leaderboard["experiment"].tolist())
         verdicts = paired.against_best(comparisons, leaderboard["experiment"].iloc[0])
         leaderboard["against_best"] = leaderboard["experiment"].map(verdicts)
+    leak = leaks.find_leak(runs, args.audit) if args.audit else None
+    leaderboard = leaks.add_columns(leaderboard, leak)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
     save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
     if args.html:
-        write_text(args.html, render_html(leaderboard, title, costs, comparisons))
+        write_text(args.html, render_html(leaderboard, title, costs, comparisons, leak))
     if args.costs:
         with atomic_path(args.costs) as temporary:
             costs.to_csv(temporary, index=False, lineterminator="\n")

@@ -23,7 +23,7 @@ from scripts.evaluate.calibration import calibrate
 from scripts.evaluate.confusion import most_confused
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.files import read_lines, sha256_of, write_text
-from scripts.report import cost, html
+from scripts.report import audit_files, cost, html
 from scripts.report.describe_model import human
 from scripts.report.provenance import read_provenance
 from scripts.report.train_log import read_train_log
@@ -161,6 +161,7 @@ class Run:
     val : predictions of the val images; None where they were not given.
     costs : the row of this run in costs.csv, or what its own files say.
     licence : of the images; empty where it is not stated.
+    audit : of audit.json; None where it was not given.
     """
 
     folder: Path
@@ -175,6 +176,7 @@ class Run:
     val: Predictions | None
     costs: pd.DataFrame
     licence: str
+    audit: Mapping[str, Any] | None = None
 
     @property
     def dataset(self) -> str:
@@ -215,6 +217,7 @@ def read_run(args: argparse.Namespace) -> Run:
         val=read_predictions(args.val_predictions) if args.val_predictions else None,
         costs=read_costs(args.costs, folder, *names),
         licence=args.licence.strip(),
+        audit=audit_files.read_summary(args.audit_summary) if args.audit_summary else None,
     )
 
 
@@ -351,6 +354,8 @@ def data(run: Run) -> Iterator[Block]:
             ("sha256 of the archive", str(archive.get("sha256") or UNKNOWN)),
         ],
     )
+    if run.audit is not None:
+        yield Paragraph(f"The images were audited before the training. {audit_files.verdict(run.audit)}")
 
 
 def images_of(entry: Mapping[str, Any] | None, run: Run) -> str:
@@ -579,6 +584,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--export", type=Path, metavar="FILE", help="export.json, where the model was exported")
     parser.add_argument("--val-predictions", type=Path, metavar="FILE", help="the same of the val images, if there")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="costs.csv, if there; else the run's own record")
+    parser.add_argument("--audit-summary", type=Path, metavar="FILE", help="audit.json, where the images were audited")
     parser.add_argument("--licence", default="", metavar="TEXT", help="of the images, as the settings say")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model_card.md")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report")
