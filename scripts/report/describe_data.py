@@ -40,6 +40,8 @@ MOST_EXAMPLES, MOST_IN_GROUP, MOST_CHARACTERS = 12, 3, 1_000_000
 MOST_PIXELS = 40_000_000
 #: More classes than these have no bars but the largest and the smallest.
 MOST_CLASSES = 400
+#: More classes than these stand in columns beside each other, where the window is wide enough.
+MOST_IN_ONE_COLUMN = 12
 #: Findings whose files are never opened: the decoder's answer is known, or it is a bomb.
 NEVER_OPENED = ("too_many_pixels", "unreadable", "truncated")
 #: Findings whose examples are groups of copies side by side.
@@ -170,14 +172,17 @@ figure.leak { border-top-color: #c00 } figure figure { border: 0; padding: 0; ba
 figure figure { width: 128px } .none { width: 112px; padding: 2.2em 0.4em; box-sizing: border-box; color: #666;
   background: #eee; text-align: center; font-size: 12px } .pictures { flex-wrap: wrap } figure { max-width: 100% }
 .scroll { overflow-x: auto } .scroll th { white-space: nowrap } td:first-child { min-width: 7em }
-.bars { columns: 24em; column-gap: 2em; margin: 0.5em 0 1.5em }
-.bar { display: grid; grid-template-columns: 8.5em 1fr 9em; gap: 0.6em; align-items: center; break-inside: avoid;
+.bars { margin: 0.5em 0 1.5em } .bars.many { columns: 24em; column-gap: 2em }
+.bar { display: grid; grid-template-columns: 8.5em 1fr 11em; gap: 0.6em; align-items: center; break-inside: avoid;
   font-size: 13px; line-height: 1.25; padding: 2px 0 }
 .bar > :first-child { text-align: right; overflow-wrap: anywhere } .bar .n { font-variant-numeric: tabular-nums }
 .stack { display: flex; height: 1.1em } .stack i { display: block; min-width: 1px }
 .train { background: #0072B2 } .val { background: #56B4E9 } .test { background: #E69F00 } .unused { background: #999 }
 .legend i { display: inline-block; width: 1em; height: 0.8em; margin: 0 0.35em 0 1em }
-@media (max-width: 40em) { .bar { grid-template-columns: 6.5em 1fr 7.5em } td, th { padding: 0.25em 0.4em } }
+@media (max-width: 40em) { .bar { grid-template-columns: 6em 1fr 9.5em }
+  .scroll tr, .scroll td { display: block } .scroll th { display: none } .scroll tr { border-bottom: 1px solid #ddd }
+  .scroll td, .scroll td.number { border: 0; padding: 0.1em 0; text-align: left }
+  .scroll td:first-child { font-weight: 600 } }
 """
 )
 
@@ -323,8 +328,8 @@ def _classes(data: Data) -> Iterator[str]:
     yield f"<p>{plural(len(data.classes), 'class')}: {words}{more}. {_imbalance(data, counts)}</p>"
     swatches = "".join(f'<i class="{part}"></i>{part}' for part in PARTS)
     yield (
-        f'<p class="legend">{swatches}<i class="unused"></i>not used (set aside, left out, or of a class that is not'
-        " asked for)</p>"
+        f'<p class="legend">{swatches}<i class="unused"></i>not used: set aside, left out, or of a class that is not'
+        " asked for. The numbers: train + val + test (not used).</p>"
     )
     order = sorted(counts, key=lambda label: (-counts[label].total(), label))
     left = len(order) - MOST_CLASSES
@@ -333,7 +338,8 @@ def _classes(data: Data) -> Iterator[str]:
         half = MOST_CLASSES // 2
         yield f"<p>The {half} largest and the {half} smallest classes; {left:,} more are between them.</p>"
         order = order[:half] + order[-half:]
-    yield '<div class="bars">\n' + "\n".join(_bar(label, counts[label], largest) for label in order) + "\n</div>"
+    kind = "bars many" if len(order) > MOST_IN_ONE_COLUMN else "bars"
+    yield f'<div class="{kind}">\n' + "\n".join(_bar(label, counts[label], largest) for label in order) + "\n</div>"
 
 
 def _by_label(data: Data, files: Sequence[str]) -> Counter[str]:
