@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,15 +83,6 @@ def label_of(file: str, parts: bool) -> str:
     """
     folders = file.split("/")[:-1][int(parts) :]
     return folders[0] if folders else ""
-
-
-def members(findings: Iterable[Finding]) -> dict[str, list[str]]:
-    """Return the files of each group, by its name, each once."""
-    groups: dict[str, dict[str, None]] = {}
-    for row in findings:
-        if row.group:
-            groups.setdefault(row.group, {})[row.file] = None
-    return {group: list(files) for group, files in groups.items()}
 
 
 def still_trained_on(findings: Sequence[Finding]) -> list[str]:

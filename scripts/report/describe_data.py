@@ -416,14 +416,14 @@ def _examples(data: Data) -> list[str]:
                 room -= len(cards[name][-1])
     parts = []
     for name in names:
-        total = len(groups_of(by_finding[name]) if name in OF_GROUPS else by_finding[name])
+        total = len({_group(row) for row in by_finding[name]} if name in OF_GROUPS else by_finding[name])
         parts += _section_of(name, cards[name], total)
     return parts
 
 
-def groups_of(rows: Sequence[Finding]) -> list[str]:
-    """Return the groups of *rows*; a row without one is a group of its own, named by its file."""
-    return list(dict.fromkeys(row.group or f"file:{row.file}" for row in rows))
+def _group(row: Finding) -> str:
+    """Return the group of a row; without one it is a group of its own."""
+    return row.group or f"file:{row.file}"
 
 
 def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Finding]) -> list[list[Finding]]:
@@ -432,14 +432,15 @@ def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Findi
     Examples of more classes come first, as far as they go: a dozen of one class say little.
     """
     if name not in OF_GROUPS:
-        return [[row] for row in _spread(rows)]
-    wanted = groups_of(_spread(rows))[:MOST_EXAMPLES]
+        return [[row] for row in _spread(rows)[:MOST_EXAMPLES]]
+    first = {_group(row): row for row in reversed(rows)}
+    wanted = [_group(row) for row in _spread(list(first.values())[::-1])[:MOST_EXAMPLES]]
     rank = {LEAK: 0, LEAKED: 1}  # the row that says most of a file
     of_group: dict[str, dict[str, Finding]] = {group: {} for group in wanted}
-    of_these = [row for row in findings if (row.group or f"file:{row.file}") in of_group]
+    of_these = [row for row in findings if _group(row) in of_group]
     for row in sorted(of_these, key=lambda row: (row.finding != name, rank.get(row.finding, 2), row.file)):
         if row.group or row.finding == name:
-            of_group[row.group or f"file:{row.file}"].setdefault(row.file, row)
+            of_group[_group(row)].setdefault(row.file, row)
     return [sorted(of_group[group].values(), key=_place) for group in wanted]
 
 
@@ -451,11 +452,13 @@ def _place(row: Finding) -> tuple[int, str]:
 
 def _spread(rows: Sequence[Finding]) -> list[Finding]:
     """Return rows of as many folders as there are, one of each in turn."""
-    folders: dict[str, list[Finding]] = defaultdict(list)
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, Finding]] = []
     for row in rows:
-        folders[row.file.rpartition("/")[0]].append(row)
-    turns = zip_longest(*folders.values())
-    return [row for turn in turns for row in turn if row is not None][: 4 * MOST_EXAMPLES]
+        folder = row.file.rpartition("/")[0]
+        turns.append((seen[folder], row))
+        seen[folder] += 1
+    return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
 
 
 def _section_of(name: str, cards: Sequence[str], total: int) -> list[str]:
