@@ -84,4 +84,5 @@ def _embedded_face(characters: str, family: str) -> str:
         stream = io.BytesIO()
         font.save(stream)
     data = base64.b64encode(stream.getvalue()).decode()
-    return f'@font-face {{ font-family: "{family}"; src: url(data:font/woff;base64,{data}) format("woff") }}'
+    source = f'url(data:font/woff;base64,{data}) format("woff")'
+    return f'@font-face {{ font-family: "{family}"; src: {source}; unicode-range: U+{ord(FIRST_CJK):X}-10FFFF }}'

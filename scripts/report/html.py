@@ -9,10 +9,10 @@ from html import escape
 
 from scripts.report.fonts import embedded_face
 
-#: Name of the font that a page brings along, after those of the reader's computer.
+#: Name of the font that a page brings along, for the characters of its range only.
 OWN_FONT = "mimflow"
 STYLE = """
-body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", mimflow, sans-serif; color: #222;
+body { font: 15px/1.5 mimflow, system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #222;
        margin: 2em auto; max-width: 75em; padding: 0 1em }
 table { border-collapse: collapse; margin: 0.5em 0 1.5em } caption { text-align: left; color: #555 }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top;
