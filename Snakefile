@@ -84,9 +84,35 @@ rule unpack_archive:
         "python -m scripts.data.unpack_archive --archive {input:q} --output {output:q} --log {log:q}"
 
 
-rule split_dataset:
+rule audit_images:
     input:
         rules.unpack_archive.output,
+    output:
+        csv=f"{layout.dataset}/audit.csv",
+        json=f"{layout.dataset}/audit.json",
+    log:
+        f"{layout.logs}/audit_images.log",
+    group:
+        layout.data_group
+    threads: layout.data_threads(workflow)
+    resources:
+        gpu=layout.data_gpus,
+    params:
+        on_bad_image=layout.settings.dataset.on_bad_image,
+        # Never an output: Snakemake deletes outputs before a rerun, and what is in here is not decoded again.
+        cache=f"{layout.dataset}/audit.cache",
+        group_by=layout.group_by_option(),
+    message:
+        "looking for bad data in {input}"
+    shell:
+        "python -m scripts.data.audit_images --images {input:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
+
+
+rule split_dataset:
+    input:
+        images=rules.unpack_archive.output,
+        audit=rules.audit_images.output.csv,
     output:
         train=f"{layout.dataset}/splits/train.txt",
         val=f"{layout.dataset}/splits/val.txt",
@@ -99,13 +125,40 @@ rule split_dataset:
     params:
         split=layout.settings.dataset.split,
         classes=layout.classes_option(),
+        group_by=layout.group_by_option(),
         folder=subpath(output.train, parent=True),
     message:
-        "splitting {input} into train, val and test"
+        "splitting {input.images} into train, val and test"
     shell:
-        "python -m scripts.data.split_dataset --images {input:q} --val {params.split.val} --test {params.split.test}"
-        " --seed {params.split.seed} {params.classes} --output {params.folder:q} --class-list {output.classes:q}"
-        " --log {log:q}"
+        "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q}"
+        " --val {params.split.val} --test {params.split.test} --seed {params.split.seed} {params.group_by}"
+        " {params.classes} --output {params.folder:q} --class-list {output.classes:q} --log {log:q}"
+
+
+rule describe_data:
+    input:
+        audit=rules.audit_images.output.csv,
+        summary=rules.audit_images.output.json,
+        train=rules.split_dataset.output.train,
+        classes=rules.split_dataset.output.classes,
+    output:
+        report(f"{layout.dataset}/audit.html", **layout.shown("audit", "audit of the images", category="Data")),
+    log:
+        f"{layout.logs}/describe_data.log",
+    group:
+        layout.data_group
+    resources:
+        gpu=layout.data_gpus,
+    params:
+        images=f"{layout.dataset}/images",
+        splits=subpath(input.train, parent=True),
+        dataset=layout.settings.dataset.name,
+    message:
+        "describing the images of {layout.dataset}"
+    shell:
+        "python -m scripts.report.describe_data --audit {input.audit:q} --summary {input.summary:q}"
+        " --images {params.images:q} --splits {params.splits:q} --classes {input.classes:q} --title {params.dataset:q}"
+        " --output {output:q} --log {log:q}"
 
 
 rule pack_images:
@@ -118,7 +171,7 @@ rule pack_images:
         f"{layout.logs}/pack_images_{{edge}}.log",
     group:
         layout.data_group
-    threads: 2
+    threads: layout.data_threads(workflow)
     resources:
         gpu=layout.data_gpus,
     message:
@@ -460,6 +513,7 @@ rule write_model_card:
         predictions=rules.predict_images.output.test,
         val=rules.predict_images.output.val,
         model=rules.describe_model.output.json,
+        audit=rules.audit_images.output.json,
         export=layout.export_of,
     output:
         markdown=f"{layout.run}/model_card.md",
@@ -476,8 +530,8 @@ rule write_model_card:
         "writing the model card of {wildcards.experiment}, seed {wildcards.seed}"
     shell:
         "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
-        " --val-predictions {input.val:q} {params.licence} --output {output.markdown:q} --html {output.html:q}"
-        " --log {log:q}"
+        " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.licence}"
+        " --output {output.markdown:q} --html {output.html:q} --log {log:q}"
 
 
 rule compare_runs:
@@ -486,6 +540,7 @@ rule compare_runs:
         predictions=layout.runs("predictions.csv"),
         logs=layout.runs("train_log.csv"),
         provenance=layout.runs("provenance.json"),
+        audit=rules.audit_images.output.csv,
     output:
         csv=f"{layout.dataset}/leaderboard.csv",
         costs=f"{layout.dataset}/costs.csv",
@@ -509,7 +564,8 @@ rule compare_runs:
         "comparing the runs of {layout.dataset}"
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
-        " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --figure {output.figure:q} --html {output.html:q} --log {log:q}"
+        " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --audit {input.audit:q}"
+        " --figure {output.figure:q} --html {output.html:q} --log {log:q}"
 
 
 rule describe_crate:

@@ -64,6 +64,7 @@ class Layout:
         """Return what a complete run of the workflow leaves."""
         return [
             f"{self.dataset}/leaderboard.csv",
+            f"{self.dataset}/audit.html",
             f"{self.dataset}/ro-crate-metadata.json",
             *self.runs("provenance.json"),
             *self.run_results(),
@@ -182,6 +183,16 @@ class Layout:
         """Return the user's choice and order of classes as an option for a shell line."""
         classes = self.settings.dataset.classes
         return f"--classes {shlex.quote(json.dumps(classes, ensure_ascii=False))}" if classes else ""
+
+    def group_by_option(self) -> str:
+        """Return the pattern of known groups as an option for a shell line."""
+        pattern = getattr(self.settings.dataset.split, "group_by", None)
+        return f"--group-by {shlex.quote(pattern)}" if pattern else ""
+
+    def data_threads(self, workflow: Any) -> int:
+        """Return how many images are decoded at a time: as cores are given here; on a cluster each is waited for."""
+        cores = workflow.resource_settings.cores
+        return cores if cores and not workflow.non_local_exec else 2
 
     def price_option(self) -> str:
         """Return the site's price of a card as options for a shell line."""

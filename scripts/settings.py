@@ -124,6 +124,11 @@ class Dataset(Section):
     classes: list[str] | None = Field(
         None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
     )
+    on_bad_image: Literal["set_aside", "fail"] = Field(
+        "set_aside",
+        description="Images that cannot be read, would not fit into memory, or stand under two classes: `set_aside` "
+        "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
+    )
     licence: str | None = Field(None, description="Licence of the images, as it is to stand in the provenance.")
 
     @field_validator("classes")
