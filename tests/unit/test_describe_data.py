@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ Row = tuple[str, str, str, str, str]
 
 
 def write(
-    root: Path, rows: Iterable[Row] = (), splits: dict[str, Sequence[str]] | None = None, **summary: Any
+    root: Path, rows: Iterable[Row] = (), splits: Mapping[str, Sequence[str]] | None = None, **summary: Any
 ) -> list[str]:
     """Write an audit and a split below *root*, and return the command's options."""
     rows = sorted(rows)
@@ -67,7 +67,7 @@ def write(
     return [word if word.startswith("--") else str(root / word) for word in options]
 
 
-def page_of(root: Path, *rows: Row, splits: dict[str, Sequence[str]] | None = None, **summary: Any) -> str:
+def page_of(root: Path, *rows: Row, splits: Mapping[str, Sequence[str]] | None = None, **summary: Any) -> str:
     args = describe_data.build_parser().parse_args([*write(root, rows, splits, **summary), "--title", "fruit"])
     describe_data.main(args)
     return (root / "audit.html").read_text(encoding="utf-8")

@@ -199,6 +199,18 @@ def known_predictions() -> Any:
     return predictions_of(probabilities, np.repeat([0, 1, 2], 10), ["<a>", "b|b", "c", "d"])
 
 
+def test_the_data_section_says_what_the_audit_found(args: Namespace, run: Run, tmp_path: Path) -> None:
+    assert "audited" not in text_of(list(write_model_card.data(run)))
+    summary = {"images": 1000, "set_aside": 2, "left_out": 7, "classes": {"a": {"train": 1}}}
+    (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {"leaked": 5, "leak": 7}}))
+    audited = write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
+    text = text_of(list(write_model_card.data(audited)))
+    assert "The data leaks: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
+    (tmp_path / "audit.json").write_text("{}")
+    with pytest.raises(UserError, match=r"audit\.json: not the summary"):
+        write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
+
+
 def test_of_pairs_that_are_confused_equally_often_the_one_of_the_surest_error_is_named() -> None:
     probabilities = np.array([[0.3, 0.6, 0.1], [0.1, 0.2, 0.7], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
     astray = predictions_of(probabilities, np.array([0, 1, 2, 0]))
