@@ -165,8 +165,8 @@ def box(leak: Leak | None, ranking: Sequence[str] = ()) -> list[str]:
     if copies:
         of_them = f"{copies:,} of the {plural(leak.test_images, 'test image')} {'has' if copies == 1 else 'have'}"
         texts.append(
-            f"{of_them} a copy or a near copy in train or val as they were given. Here these copies were left out of"
-            " training: the numbers of this page do not profit from them."
+            f"{of_them} a copy or a near copy in train or val as they were given. These copies were left out of"
+            " training here, so that they do not make the numbers of this page better."
         )
     if leak.trained_on:
         texts.append(
@@ -199,9 +199,11 @@ def box(leak: Leak | None, ranking: Sequence[str] = ()) -> list[str]:
         )
         for _, row in order.iterrows()
     ]
+    first, *more = map(escape, texts)
     return [
         '<div class="leak">',
-        f"<p><strong>The data leaks.</strong> {escape(' '.join(texts))}</p>",
+        f"<p><strong>The data leaks.</strong> {first}</p>",
+        *(f"<p>{text}</p>" for text in more),
         html.table(header, rows, numbers=range(1, len(header))),
         "</div>",
     ]
