@@ -107,6 +107,11 @@ class Split(Section):
     val: Fraction = Field(0.1, description="Fraction of all images for validation, which chooses the best epoch.")
     test: Fraction = Field(0.2, description="Fraction of all images for the test, which is read once at the end.")
     seed: Seed = Field(0, description="Another seed chooses other images.")
+    folds: Annotated[StrictInt, Field(ge=2, le=20)] | None = Field(
+        None,
+        description="Cross-validation: so many times each run is trained, each time with another part of the images "
+        "as test, so that every image is tested once. `test` is not used then, nor are given parts.",
+    )
 
     @model_validator(mode="after")
     def _train_remains(self) -> Split:
