@@ -307,7 +307,9 @@ def render_html(
 
 
 def collect(folders: Sequence[Path]) -> pd.DataFrame:
-    """Return one row a run, by experiment, seed and, where there are folds, ``fold``, whatever the order of *folders*; ``folder`` says where it lies.
+    """Return one row a run, by experiment and seed, whatever the order of *folders*; ``folder`` says where it lies.
+
+    With cross-validation there is a column ``fold`` too.
 
     Raises
     ------
@@ -342,10 +344,11 @@ def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
     UserError : one has no predictions.csv.
     """
     answers: dict[str, dict[int, paired.Answers]] = {}
-    for (experiment, seed), of_seed in runs.groupby(["experiment", "seed"]):
+    for _, of_seed in runs.groupby(["experiment", "seed"]):
         read = [paired.read_answers(folder) for folder in of_seed["folder"]]
         joined = paired.join_folds(dict(zip(of_seed["fold"], read, strict=True))) if "fold" in runs else read[0]
-        answers.setdefault(experiment, {})[seed] = joined
+        first = of_seed.iloc[0]
+        answers.setdefault(first["experiment"], {})[first["seed"]] = joined
     return paired.compare_pairs(answers, ranking)
 
 

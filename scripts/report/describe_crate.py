@@ -139,9 +139,7 @@ def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[
     made = [entity for entity in files if entity["name"].removeprefix(root) in RUN_FILES]
     used = [quote(root + "config.py"), "images/", "classes.txt"]
     splits = f"splits/{provenance['run'].get('fold', '')}".rstrip("/")
-    used += [
-        quote(f"{splits}/{Path(name).name}") for name in sorted(inputs["files"]) if name.startswith("splits/")
-    ]
+    used += [quote(f"{splits}/{Path(name).name}") for name in sorted(inputs["files"]) if name.startswith("splits/")]
     entities: list[Entity] = [
         {
             "@id": quote(root),

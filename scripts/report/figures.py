@@ -168,7 +168,7 @@ def training_curves_figure(log: pd.DataFrame, title: str = "") -> Figure:
 
 
 def leaderboard_figure(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the test accuracy of every experiment: its seeds, or folds, as dots, mean and 95 % interval; the best on top.
+    """Draw the test accuracy of every experiment: its runs as dots, mean and 95 % interval; the best on top.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def join_folds(of_folds: Mapping[int, Answers]) -> Answers:
     )
     files, labels, right, folds = zip(*rows, strict=True)
     if len(set(files)) < len(files):
-        twice = next(name for name, following in zip(files, files[1:], strict=False) if name == following)
+        twice = next(name for name, following in pairwise(files) if name == following)
         raise UserError(f"{twice}: tested in more than one fold: these runs are not of one cross-validation")
     return Answers(files, labels, np.array(right), folds)
 
@@ -255,7 +255,7 @@ def compare_pairs(answers: Mapping[str, Mapping[int, Answers]], ranking: Sequenc
     whole = dict.fromkeys(("seeds", "n_images", "only_a_right", "only_b_right"), "Int64")  # where there are none too
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(whole)
     if any("folds" in row for row in rows):
-        table.insert(3, "folds", pd.array([row.get("folds") for row in rows], dtype="Int64"))
+        table.insert(3, "folds", pd.Series([row.get("folds") for row in rows], dtype="Int64"))
     return table
 
 

@@ -61,7 +61,9 @@ INSTRUCTION_SETS = re.compile(r"sse4_2|avx|avx2|fma|avx512\w*|avx_vnni|amx\w*|as
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report.record_provenance", description=__doc__)
-    parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]")
+    parser.add_argument(
+        "--run-dir", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
+    )
     parser.add_argument("--archive", type=Path, required=True, metavar="FILE", help="the data set's archive")
     parser.add_argument("--archive-record", type=Path, metavar="FILE", help="archive.sha256; without it: computed")
     parser.add_argument("--splits", type=Path, required=True, metavar="DIR", help="folder of train, val and test.txt")
