@@ -93,6 +93,40 @@ def test_the_report_shows_every_figure_from_a_file_and_over_http(page: Page, fin
             check_quiet(page, address)
 
 
+def test_the_map_inside_the_report_answers_the_mouse_and_the_filter(page: Page, finished: Finished) -> None:
+    page.open((finished[0] / "results/small/report.html").as_uri())
+    number = next(n for n, words in enumerate(open_category(page, "Runs")) if "map of the test images" in words)
+    page.evaluate(f"document.querySelectorAll('nav tbody tr')[{number}].querySelector('a').click()")
+    assert page.wait_for(SHOWN)
+    frame = page.enter_frame()
+    page.wait_for("document.getElementById('tools') && !document.getElementById('tools').hidden", context=frame)
+    corner = page.evaluate(
+        "(({left, top}) => [left, top])(document.querySelector('#app iframe').getBoundingClientRect())"
+    )
+    place = page.evaluate(
+        """(() => { const box = document.querySelector('#map [data-i]').getBoundingClientRect();
+            return [box.left + box.width / 2, box.top + box.height / 2]; })()""",
+        frame,
+    )
+    assert page.evaluate("document.getElementById('card').hidden", frame)
+    page.move_to(corner[0] + place[0], corner[1] + place[1])
+    page.wait_for("!document.getElementById('card').hidden", context=frame)
+    assert "true class:" in page.evaluate("document.getElementById('card').innerText", frame)
+    assert page.wait_for("document.querySelector('#card img').naturalWidth", context=frame) > 8
+    names = page.evaluate("[...document.querySelectorAll('#legend li')].map(e => e.innerText.split('\\n')[0])", frame)
+    page.evaluate(
+        f"""(() => {{ const field = document.getElementById('filter'); field.value = {names[0]!r};
+            field.dispatchEvent(new Event('input')); }})()""",
+        frame,
+    )
+    shown = page.evaluate(
+        "[...document.querySelectorAll('#legend li')].filter(e => !e.hidden).map(e => e.innerText.split('\\n')[0])",
+        frame,
+    )
+    assert shown == names[:1] and len(names) > 1
+    check_quiet(page)
+
+
 def test_what_a_run_shows_stands_in_the_order_of_reading(page: Page, finished: Finished) -> None:
     page.open((finished[0] / "results/small/report.html").as_uri())
     found = [words.split("\t")[1].strip() for words in open_category(page, "Runs")]
