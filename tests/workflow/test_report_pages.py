@@ -127,6 +127,13 @@ def test_the_map_inside_the_report_answers_the_mouse_and_the_filter(page: Page, 
     check_quiet(page)
 
 
+def test_chinese_names_are_drawn_where_no_font_for_them_is_installed(page: Page, finished: Finished) -> None:
+    page.open((finished[0] / "results/small/quick/seed0/figures/embedding.html").as_uri())
+    fonts = "document.fonts.ready.then(all => [...all].map(font => [font.family, font.status].join(' ')))"
+    assert page.evaluate(fonts) == ["mimflow loaded"]
+    check_quiet(page)
+
+
 def test_what_a_run_shows_stands_in_the_order_of_reading(page: Page, finished: Finished) -> None:
     page.open((finished[0] / "results/small/report.html").as_uri())
     found = [words.split("\t")[1].strip() for words in open_category(page, "Runs")]
