@@ -247,7 +247,7 @@ def test_a_run_without_predictions_is_one_line_that_names_it(tmp_path: Path) -> 
     assert not (tmp_path / "l.csv").exists() and not (tmp_path / "c.csv").exists()
 
 
-# --- cross-validation --------------------------------------------------------------------------------------------------
+# --- cross-validation -------------------------------------------------------------------------------------------------
 
 
 def make_fold(root: Path, experiment: str, seed: int, fold: int, accuracy: float, **more: Any) -> Path:

@@ -44,7 +44,11 @@ def test_runs_of_two_folds_are_two_jobs_with_logs_and_names_of_their_own() -> No
     of_folds = [{text.format(experiment="a", seed=0, fold=fold) for text in patterns} for fold in (0, 1)]
     assert of_folds[0] == {"run_d_a_0_fold0", "logs/d/a/seed0/fold0", "a, seed 0, fold 0", "--fold 0"}
     assert not of_folds[0] & of_folds[1]
-    assert found.shown("classes", "model card")["labels"] == {"seed": "{seed}", "fold": "{fold}", "what": "01 model card"}
+    assert found.shown("classes", "model card")["labels"] == {
+        "seed": "{seed}",
+        "fold": "{fold}",
+        "what": "01 model card",
+    }
 
 
 def test_the_settings_of_a_run_name_the_number_of_folds() -> None:

@@ -235,7 +235,7 @@ def test_the_corrected_interval_covers_where_the_usual_one_does_not(folds: int) 
     half = np.array([paired.corrected_half_width(row) for row in results])
     assert 0.93 <= (np.abs(results.mean(axis=1)) <= half).mean() <= 0.97
     usual = half / np.sqrt(1 / folds + 1 / (folds - 1)) / np.sqrt(folds)
-    assert (np.abs(results.mean(axis=1)) <= usual).mean() < 0.88
+    assert (np.abs(results.mean(axis=1)) <= usual).mean() < 0.91
 
 
 def test_folds_that_differ_widen_the_interval_and_folds_that_agree_do_not_shrink_it() -> None:
@@ -251,7 +251,7 @@ def test_folds_that_differ_widen_the_interval_and_folds_that_agree_do_not_shrink
         images = paired.paired_interval((base.astype(int) - right)[None])
         assert row["difference_ci95_low"] == pytest.approx(min(images[0], 0.1 - half))
         assert row["difference_ci95_high"] == pytest.approx(max(images[1], 0.1 + half))
-        assert row["verdict"] == ("cannot be told apart" if half else "a is better")
+        assert row["verdict"] == ("cannot be told apart" if half > 0.01 else "a is better")
         assert row["folds"] == 3 and any("Cross-validation" in note for note in paired.notes(pd.DataFrame([row])))
 
 

@@ -59,7 +59,9 @@ def test_the_files_of_a_fold_are_found_where_they_lie(tmp_path: Path) -> None:
         run = Run(tmp_path / name, provenance())
         splits = tmp_path / "d/splits" / ("fold1" if "fold" in name else "")
         assert run.name == name and run.dataset == tmp_path / "d"
-        assert run.file("splits/val.txt") == splits / "val.txt" and run.file("classes.txt") == tmp_path / "d/classes.txt"
+        assert (
+            run.file("splits/val.txt") == splits / "val.txt" and run.file("classes.txt") == tmp_path / "d/classes.txt"
+        )
         assert run.file("archive") == tmp_path / "d/archive.tar" and run.file("best.pth") == run.folder / "best.pth"
         assert run.file("checkpoint") == tmp_path / "checkpoints/x-1.pth"
 
