@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dataset", required=True, metavar="NAME", help="written into metrics.json")
     parser.add_argument("--experiment", required=True, metavar="NAME", help="written into metrics.json")
     parser.add_argument("--seed", type=int, required=True, metavar="K", help="the run's seed; draws the bootstrap too")
+    parser.add_argument("--fold", type=int, metavar="J", help="the run's fold, with cross-validation")
     parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="metrics.json")
     parser.add_argument("--per-class", type=Path, required=True, metavar="FILE", help="per_class.csv")
     return parser
@@ -33,6 +34,7 @@ def main(args: argparse.Namespace) -> None:
     if without:
         logger.warning("no test image of %s: left out of the macro averages", ", ".join(without))
     names = {"dataset": args.dataset, "experiment": args.experiment, "seed": args.seed}
+    names |= {"fold": args.fold} if args.fold is not None else {}
     with atomic_path(args.per_class) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     write_json(args.metrics, {**names, "n_test": len(predictions.labels), **metrics})

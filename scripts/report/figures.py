@@ -168,7 +168,7 @@ def training_curves_figure(log: pd.DataFrame, title: str = "") -> Figure:
 
 
 def leaderboard_figure(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the test accuracy of every experiment: its seeds as dots, mean and 95 % interval; the best on top.
+    """Draw the test accuracy of every experiment: its runs as dots, mean and 95 % interval; the best on top.
 
     Parameters
     ----------
@@ -186,10 +186,9 @@ def leaderboard_figure(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str
         low, high = (leaderboard[f"accuracy_top1_ci95_{end}"].to_numpy() for end in ("low", "high"))
         axes.hlines(rows, low, high, color=BLUE, linewidth=2, label="95 % interval")
         axes.plot(mean, rows, "D", color=BLUE, markersize=6, label="mean")
-        of_seed = runs["experiment"].map(place)
-        axes.plot(
-            runs["accuracy_top1"], of_seed, "o", color="none", markeredgecolor="black", markersize=4, label="one seed"
-        )
+        of_run = runs["experiment"].map(place)
+        one = "one fold" if "fold" in runs else "one seed"
+        axes.plot(runs["accuracy_top1"], of_run, "o", color="none", markeredgecolor="black", markersize=4, label=one)
         names = shorten_all(leaderboard["experiment"].tolist(), 40)
         if "remark" in leaderboard:
             names = [
