@@ -79,23 +79,23 @@ def read_run(folder: Path) -> dict[str, Any]:
         run = {name: metrics[name] for name in names}
         majority = metrics.get("accuracy_majority")  # an earlier version did not write it
         run["accuracy_majority"] = np.nan if majority is None else float(majority)
+        run["accuracy_balanced"] = float(metrics.get("accuracy_balanced", np.nan))  # the same
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; evaluate the run first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
     log = read_train_log(folder / "train_log.csv")
+    config = folder / "config.py"
+    parts = list(nodes(read_config(config))) if config.is_file() else []
     return run | {
         "accuracy_top1_low": low,
         "accuracy_top1_high": high,
         "val_accuracy_best": log["val_accuracy"].max(),
         "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
-        "remark": CONTROL if _has_shuffled_labels(folder / "config.py") else "",
+        "remark": CONTROL if any(part.get("shuffle_labels") is True for part in parts) else "",
+        "balanced": any(part.get("balanced_validation") is True for part in parts),
     }
-
-
-def _has_shuffled_labels(config: Path) -> bool:
-    return config.is_file() and any(node.get("shuffle_labels") is True for node in nodes(read_config(config)))
 
 
 def _throughput(log: pd.DataFrame) -> float:
@@ -111,13 +111,16 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     The 95 % interval of the accuracy is Student's t over the seeds (what another seed would give) where there are
     two or more, kept within 0 to 1; of a single seed it is the Wilson interval of its test images, since one seed
     says nothing about others. The column ``interval`` says which.
+
+    Where one experiment balances its classes, there is a column of the balanced accuracy, of all of them.
     """
-    rows = [_compare_seeds(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
+    balanced = "balanced" in runs and bool(runs["balanced"].any())
+    rows = [_compare_seeds(str(name), group, balanced) for name, group in runs.groupby("experiment", sort=True)]
     table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
     return table.reset_index(drop=True)
 
 
-def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
+def _compare_seeds(experiment: str, runs: pd.DataFrame, balanced: bool = False) -> dict[str, Any]:
     accuracy = runs["accuracy_top1"].astype(float)
     n = len(accuracy)
     if n >= 2:
@@ -133,6 +136,7 @@ def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
         "accuracy_top1_ci95_low": low,
         "accuracy_top1_ci95_high": high,
         "interval": interval,
+        **({"accuracy_balanced_mean": runs["accuracy_balanced"].mean()} if balanced else {}),
         "accuracy_top5_mean": pd.to_numeric(runs["accuracy_top5"]).mean(),
         "f1_macro_mean": runs["f1_macro"].mean(),
         "ece_mean": runs["ece"].mean(),
@@ -176,8 +180,8 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     def number(value: float, digits: int = 0) -> str:
         return "-" if pd.isna(value) else f"{value:,.{digits}f}"
 
-    header = ["experiment", "seeds", "top-1 %", "95 % interval", "top-5 %", "macro F1", "ECE", "best val %",
-              "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
+    header = ["experiment", "seeds", "top-1 %", "95 % interval", "balanced %", "top-5 %", "macro F1", "ECE",
+              "best val %", "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
     rows = [
         [
             str(row["experiment"]),
@@ -185,6 +189,7 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             percent(row["accuracy_top1_mean"]),
             f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}"
             + ("" if row["interval"] == OVER_SEEDS else " *"),
+            percent(row.get("accuracy_balanced_mean", math.nan)),
             percent(row["accuracy_top5_mean"]),
             number(row["f1_macro_mean"], 3),
             number(row["ece_mean"], 3),

@@ -43,10 +43,16 @@ METRICS = {
     "accuracy_top5": "accuracy (top-5)",
     "f1_macro": "F1, mean over the classes",
     "precision_macro": "precision, mean over the classes",
-    "recall_macro": "recall, mean over the classes",
+    "accuracy_balanced": "balanced accuracy: recall, mean over the classes",
     "accuracy_majority": "accuracy of always answering the most frequent class",
 }
 OTHERS = {"ece": "expected calibration error, 0 to 1"}
+#: The same number as another, by its other name.
+TWICE = ("recall_macro",)
+BALANCE = {
+    "sampler": "sampler: an epoch draws the classes equally often",
+    "loss": "loss: an image counts inversely to the images of its class",
+}
 
 
 # --- what a card is made of -------------------------------------------------------------------------------------------
@@ -388,6 +394,7 @@ def recipe(run: Run) -> Iterator[Block]:
         ("images a step", loader.get("samples_per_gpu") and loader["samples_per_gpu"] * runner.get("gpus", 1)),
         ("optimizer", ", ".join(f"{key} {value}" for key, value in optimizer.items()).removeprefix("type ")),
         ("learning rate schedule", config.get("lr_config", {}).get("policy")),
+        ("balance", BALANCE.get(experiment.get("balance", ""))),
         ("loss", config.get("model", {}).get("head", {}).get("loss", {}).get("type")),
         ("augmentation", ", ".join(step for step in steps if step.startswith("Random") or "Aug" in step)),
         ("device, threads", ", ".join(str(runner[key]) for key in ("device", "threads") if key in runner)),
@@ -421,7 +428,7 @@ def results(run: Run) -> Iterator[Block]:
             f" and {percent(high)}: that is the 95 % interval, from {n:,} test images that took no part in training."
         )
     rows = [_metric(name, words, metrics) for name, words in METRICS.items() if metrics.get(name) is not None]
-    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in METRICS]
+    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in (*METRICS, *TWICE)]
     rows += [
         (OTHERS.get(name, name), f"{metrics[name]:.3f}", _interval(metrics, name, "{:.3f}".format)) for name in others
     ]
