@@ -19,7 +19,7 @@ from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, write_text
 from scripts.report import cost, html, paired
 from scripts.report.text import display_width, pad
-from scripts.report.train_log import read_train_log
+from scripts.report.train_log import kept_epoch, read_train_log
 from scripts.train.config_file import read_config
 from scripts.train.config_patches import nodes
 
@@ -85,12 +85,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
     log = read_train_log(folder / "train_log.csv")
-    config = folder / "config.py"
+    kept, config = kept_epoch(log), folder / "config.py"
     parts = list(nodes(read_config(config))) if config.is_file() else []
     return run | {
         "accuracy_top1_low": low,
         "accuracy_top1_high": high,
-        "val_accuracy_best": log["val_accuracy"].max(),
+        "val_accuracy_best": np.nan if kept is None else float(kept["val_accuracy"]),
         "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
         "remark": CONTROL if any(part.get("shuffle_labels") is True for part in parts) else "",

@@ -26,7 +26,7 @@ from scripts.files import read_lines, sha256_of, write_text
 from scripts.report import cost, html
 from scripts.report.describe_model import human
 from scripts.report.provenance import read_provenance
-from scripts.report.train_log import read_train_log
+from scripts.report.train_log import kept_epoch, read_train_log
 from scripts.settings import Experiment
 from scripts.train.config_file import read_config
 
@@ -377,9 +377,7 @@ def recipe(run: Run) -> Iterator[Block]:
     runner, optimizer = config.get("runner", {}), config.get("optimizer", {})
     loader = config.get("data", {})
     steps = [step.get("type", "") for step in loader.get("train", {}).get("pipeline", [])]
-    best = run.log.loc[run.log["val_accuracy"].idxmax()] if run.log["val_accuracy"].notna().any() else None
-    if "is_best" in run.log and (run.log["is_best"] == 1).any():
-        best = run.log[run.log["is_best"] == 1].iloc[-1]
+    best = kept_epoch(run.log)
     rows = [
         ("base config of mmcls", experiment.get("base_config")),
         ("recipe", _chosen_recipe(experiment)),
