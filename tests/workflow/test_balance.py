@@ -35,15 +35,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = {"type": "LinearClsHead", "num_classes": 1000, "in_channels": 1280}
     model = build_classifier({"type": "ImageClassifier", "backbone": backbone, "head": head})
     torch.save({"state_dict": model.state_dict()}, folder / "weights.pth")
-    experiments: dict[str, dict[str, Any]] = {
-        "sampler": {
-            **QUICK,
-            "balance": "sampler",
-            "recipe": "fast",
-            "checkpoint": {"path": str(folder / "weights.pth")},
-        },
-        "loss": {**QUICK, "balance": "loss"},
-    }
+    fast: dict[str, Any] = {**QUICK, "recipe": "fast", "checkpoint": {"path": str(folder / "weights.pth")}}
+    experiments = {"sampler": {**fast, "balance": "sampler"}, "loss": {**QUICK, "balance": "loss"}}
     config = settings({"path": str(folder / "data.zip")}, **experiments)
     result = snakemake(folder, config, str(RESULTS / "leaderboard.csv"))
     assert result.returncode == 0, result.stdout
@@ -69,8 +62,6 @@ def test_training_by_hand_gives_the_weights_of_the_workflow(finished: Path, expe
     command[0] = str(Path(sys.executable).with_name("mim"))
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(finished)}
     environment |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    if experiment == "sampler":
-        environment["MIMFLOW_PACKED"] = ""
     subprocess.run(command, cwd=finished, env=environment, check=True, capture_output=True)
     for name in ("best.pth", "last.pth"):
         assert hash_weights(run / "by_hand" / name) == hash_weights(run / name)
