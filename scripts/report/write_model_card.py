@@ -26,7 +26,7 @@ from scripts.files import read_lines, sha256_of, write_text
 from scripts.report import audit_files, cost, html
 from scripts.report.describe_model import human
 from scripts.report.provenance import read_provenance
-from scripts.report.train_log import read_train_log
+from scripts.report.train_log import kept_epoch, read_train_log
 from scripts.run_name import dataset_folder
 from scripts.settings import Experiment
 from scripts.train.config_file import read_config
@@ -44,10 +44,16 @@ METRICS = {
     "accuracy_top5": "accuracy (top-5)",
     "f1_macro": "F1, mean over the classes",
     "precision_macro": "precision, mean over the classes",
-    "recall_macro": "recall, mean over the classes",
+    "accuracy_balanced": "balanced accuracy: recall, mean over the classes",
     "accuracy_majority": "accuracy of always answering the most frequent class",
 }
 OTHERS = {"ece": "expected calibration error, 0 to 1"}
+#: The same number as another, by its other name.
+TWICE = ("recall_macro",)
+BALANCE = {
+    "sampler": "sampler: an epoch draws the classes equally often",
+    "loss": "loss: an image counts inversely to the images of its class",
+}
 
 
 # --- what a card is made of -------------------------------------------------------------------------------------------
@@ -396,9 +402,7 @@ def recipe(run: Run) -> Iterator[Block]:
     runner, optimizer = config.get("runner", {}), config.get("optimizer", {})
     loader = config.get("data", {})
     steps = [step.get("type", "") for step in loader.get("train", {}).get("pipeline", [])]
-    best = run.log.loc[run.log["val_accuracy"].idxmax()] if run.log["val_accuracy"].notna().any() else None
-    if "is_best" in run.log and (run.log["is_best"] == 1).any():
-        best = run.log[run.log["is_best"] == 1].iloc[-1]
+    best = kept_epoch(run.log)
     rows = [
         ("base config of mmcls", experiment.get("base_config")),
         ("recipe", _chosen_recipe(experiment)),
@@ -413,6 +417,7 @@ def recipe(run: Run) -> Iterator[Block]:
         ("images a step", loader.get("samples_per_gpu") and loader["samples_per_gpu"] * runner.get("gpus", 1)),
         ("optimizer", ", ".join(f"{key} {value}" for key, value in optimizer.items()).removeprefix("type ")),
         ("learning rate schedule", config.get("lr_config", {}).get("policy")),
+        ("balance", BALANCE.get(experiment.get("balance", ""))),
         ("loss", config.get("model", {}).get("head", {}).get("loss", {}).get("type")),
         ("augmentation", ", ".join(step for step in steps if step.startswith("Random") or "Aug" in step)),
         ("device, threads", ", ".join(str(runner[key]) for key in ("device", "threads") if key in runner)),
@@ -446,7 +451,7 @@ def results(run: Run) -> Iterator[Block]:
             f" and {percent(high)}: that is the 95 % interval, from {n:,} test images that took no part in training."
         )
     rows = [_metric(name, words, metrics) for name, words in METRICS.items() if metrics.get(name) is not None]
-    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in METRICS]
+    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in (*METRICS, *TWICE)]
     rows += [
         (OTHERS.get(name, name), f"{metrics[name]:.3f}", _interval(metrics, name, "{:.3f}".format)) for name in others
     ]
