@@ -274,8 +274,9 @@ def split(
     carved, failed = carve(units, targets, seed, "split")
     check_covered(failed, sides)
     warn_of_shares(carved, targets)
-    return {"train": _images_of(carved.pop("train"), pool), **given} | {
-        side: _images_of(members, pool) for side, members in carved.items()
+    image_of = {image.path: image for image in pool}
+    return given | {
+        side: [image_of[path] for unit in members for path in unit.paths] for side, members in carved.items()
     }
 
 
@@ -298,24 +299,21 @@ def split_folds(
     dealt, failed = deal(units, folds, seed)
     check_covered(failed, f"each of {folds} folds")
     targets = {"val": share_out(count_images(units), val)}
+    image_of = {image.path: image for image in images}
     result = {}
     for fold, members in dealt.items():
         rest = [unit for other, others in dealt.items() if other != fold for unit in others]
         carved, failed = carve(rest, targets, seed, fold)
         check_covered(failed, f"train and val of {fold}")
         warn_of_shares(carved, targets)
-        result[fold] = {side: _images_of(chosen, images) for side, chosen in (carved | {"test": members}).items()}
+        carved["test"] = members
+        result[fold] = {side: [image_of[path] for unit in own for path in unit.paths] for side, own in carved.items()}
     return result
 
 
 def _of_classes(images: Iterable[Image], classes: Iterable[str]) -> list[Image]:
     known = set(classes)
     return [image for image in images if image.label in known]
-
-
-def _images_of(units: Iterable[Unit], images: Iterable[Image]) -> list[Image]:
-    chosen = {path for unit in units for path in unit.paths}
-    return [image for image in images if image.path in chosen]
 
 
 def check_fractions(val: float, test: float) -> None:
