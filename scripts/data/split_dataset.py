@@ -120,7 +120,7 @@ def read_audit(path: Path, images: Iterable[Image]) -> Audit:
             rows = csv.DictReader(file, strict=True)
             absent = {"file", "finding", "action", "group"} - set(rows.fieldnames or ())
             if absent:
-                raise UserError(f"{path}: no audit of images, it lacks the column {sorted(absent)[0]}: make it again")
+                raise UserError(f"{path}: no audit of images, it lacks the column {min(absent)!r}: make it again")
             for row in rows:
                 if row["file"] not in known:
                     raise UserError(f"{path}, line {rows.line_num}: {row['file']!r} is not there: make the audit again")
@@ -134,12 +134,22 @@ def read_audit(path: Path, images: Iterable[Image]) -> Audit:
 
 
 def without_kept_out(images: Sequence[Image], audit: Audit) -> list[Image]:
-    """Return the images that the audit lets pass, and say how many it does not, and why."""
+    """Return the images that the audit lets pass, and say how many it does not, and why.
+
+    Raises
+    ------
+    UserError : nothing is left of a given part: it must not be replaced in silence by one carved from train.
+    """
     reasons = Counter(audit.kept_out[image.path] for image in images if image.path in audit.kept_out)
     if reasons:
         found = ", ".join(f"{count} {finding}" for finding, count in sorted(reasons.items()))
         logger.warning("the audit keeps %d images out of the split: %s", reasons.total(), found)
-    return [image for image in images if image.path not in audit.kept_out]
+    passed = [image for image in images if image.path not in audit.kept_out]
+    lost = {image.part for image in images} - {image.part for image in passed}
+    if lost:
+        whole = f"the given {min(lost)}" if min(lost) else "the data set"
+        raise UserError(f"the audit keeps out every image of {whole}: its audit.csv says why, image by image")
+    return passed
 
 
 def known_groups(images: Sequence[Image], pattern: str) -> dict[str, list[str]]:
@@ -351,7 +361,7 @@ def check_enough(units: Sequence[Unit], classes: Sequence[str], needed: int, sid
     if few:
         counts = ", ".join(
             f"{label!r} has {different[label]}"
-            + (f" ({images[label]} images in {different[label]} groups)" if images[label] > different[label] else "")
+            + (f" ({images[label]} images)" if images[label] > different[label] else "")
             for label in few[:LISTED]
         )
         more = f" and {len(few) - LISTED} more classes" if len(few) > LISTED else ""
@@ -473,7 +483,7 @@ def main(args: argparse.Namespace) -> None:
     audit = read_audit(args.audit, found) if args.audit else Audit()
     if args.folds is not None:
         check_folds(used, args.val, args.folds)
-    used = settle_given_parts(without_kept_out(used, audit))
+    used = without_kept_out(settle_given_parts(used), audit)
     groups = known_groups(used, args.group_by) if args.group_by is not None else {}
     warn_of_shared_groups(used, groups)
     sets = [*groups.items(), *(("", paths) for paths in audit.copies.values())]
