@@ -233,7 +233,9 @@ def _neighbours(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     signs, mirrored = _signs(pictures)
     pairs: dict[bool, np.ndarray] = {}
     for flip in (False, True):
-        found = [_bucket_pairs(code, flipped if flip else None, bits) for code, flipped, bits in _codes(signs, mirrored)]
+        found = [
+            _bucket_pairs(code, flipped if flip else None, bits) for code, flipped, bits in _codes(signs, mirrored)
+        ]
         pairs[flip] = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
     columns: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.intp),) * 2 + (np.zeros(0, np.float32),) * 2]
     for flip, packed in pairs.items():
