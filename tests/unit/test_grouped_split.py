@@ -240,3 +240,10 @@ def test_a_class_in_one_large_and_some_small_units_is_in_every_fold() -> None:
     for seed in range(10):
         dealt, failed = deal([*units, *(unit_of(f"v{n}", {1: 1}) for n in range(8))], 4, seed)
         assert not failed and all(count_units(members)["c0"] == 1 for members in dealt.values())
+
+
+def test_each_of_two_folds_has_two_units_of_a_class_for_the_train_and_val_of_the_other() -> None:
+    units = [unit_of(name, {0: size}) for name, size in (("large", 10), ("x", 1), ("y", 1), ("z", 1))]
+    for seed in range(5):
+        dealt, failed = deal(units, 2, seed)
+        assert not failed and [len(members) for members in dealt.values()] == [2, 2]
