@@ -322,7 +322,8 @@ rule predict_images:
 
 rule evaluate_model:
     input:
-        rules.predict_images.output.test,
+        predictions=rules.predict_images.output.test,
+        train=layout.train,
     output:
         metrics=f"{layout.run}/metrics.json",
         per_class=report(f"{layout.run}/per_class.csv", **layout.shown("per_class", "metrics of each class")),
@@ -336,8 +337,9 @@ rule evaluate_model:
     message:
         f"evaluating {layout.title}"
     shell:
-        "python -m scripts.evaluate.evaluate_model --predictions {input:q} --dataset {params.dataset:q}"
-        " --experiment {wildcards.experiment:q} --seed {wildcards.seed} {params.fold} --metrics {output.metrics:q}"
+        "python -m scripts.evaluate.evaluate_model --predictions {input.predictions:q} --train {input.train:q}"
+        " --dataset {params.dataset:q} --experiment {wildcards.experiment:q} --seed {wildcards.seed} {params.fold}"
+        " --metrics {output.metrics:q}"
         " --per-class {output.per_class:q} --log {log:q}"
 
 

@@ -207,7 +207,7 @@ class Layout:
 
     def group_by_option(self) -> str:
         """Return the pattern of known groups as an option for a shell line."""
-        pattern = getattr(self.settings.dataset.split, "group_by", None)
+        pattern = self.settings.dataset.split.group_by
         return f"--group-by {shlex.quote(pattern)}" if pattern else ""
 
     def folds_option(self) -> str:

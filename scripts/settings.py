@@ -265,6 +265,12 @@ class Experiment(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: the GPU if there is one. Only `cpu` trains on a CPU where a GPU was given."
     )
+    balance: Literal["none", "sampler", "loss"] = Field(
+        "none",
+        description="For classes with unequally many images. `sampler`: an epoch draws the classes equally often. "
+        "`loss`: an image counts inversely to its class's images. With either the best epoch is the one with the "
+        "highest mean recall of the classes on val (docs/your-data.md).",
+    )
     export: StrictBool = Field(
         True,
         description="Write model.onnx too. `false`: for a model that ONNX cannot express, whose run would fail.",

@@ -60,12 +60,15 @@ def make_units(images: Iterable[tuple[str, str]], sets: Iterable[tuple[str, Sequ
     for path, name in names:
         top = root(path)
         called[top] = min(called.get(top, name), name, key=_composed)
-    alike: dict[tuple[tuple[str, int], ...], tuple[tuple[str, int], ...]] = {}
+    alone = {label: ((label, 1),) for label in labels.values()}
     units = []
     for top, members in together.items():
-        sizes = tuple(sorted(Counter(labels[path] for path in members).items()))
-        members.sort(key=_composed)
-        units.append(Unit(called.get(top, members[0]), alike.setdefault(sizes, sizes), tuple(members)))
+        if len(members) == 1:
+            units.append(Unit(called.get(top, top), alone[labels[top]], (top,)))
+        else:
+            sizes = tuple(sorted(Counter(labels[path] for path in members).items()))
+            members.sort(key=_composed)
+            units.append(Unit(called.get(top, members[0]), sizes, tuple(members)))
     return units
 
 
@@ -76,12 +79,12 @@ def _composed(name: str) -> tuple[str, str]:
 
 def drawn(units: Iterable[Unit], seed: int, purpose: str) -> list[Unit]:
     """Return *units* in the order in which they are drawn for *purpose*."""
-    return sorted(units, key=lambda unit: (draw_key(unit.name, seed, purpose), unit.paths[0]))
+    return sorted(units, key=lambda unit: (draw_key(unit.name, seed, purpose), unit.paths))
 
 
-def draw_key(name: str, seed: int, purpose: str) -> str:
+def draw_key(name: str, seed: int, purpose: str) -> bytes:
     """Return the place in the draw (law 3): a hash of the seed, the purpose and the name."""
-    return hashlib.sha256(f"{seed}\0{purpose}\0{unicodedata.normalize('NFC', name)}".encode()).hexdigest()
+    return hashlib.sha256(f"{seed}\0{purpose}\0{unicodedata.normalize('NFC', name)}".encode()).digest()
 
 
 def count_units(units: Iterable[Unit]) -> Counter[str]:
@@ -151,9 +154,13 @@ def _fill(
             have[label] += size
             left[label] -= 1
 
+    open_classes = len(target)
     for place, unit in enumerate(units):
         if all(have[label] + size <= target[label] and left[label] > spared for label, size in unit.sizes):
             take(place)
+            open_classes -= sum(have[label] == target[label] for label, _ in unit.sizes)
+            if not open_classes:
+                break
     short = [label for label in target if have[label] < target[label] and left[label] > spared]
     by_label: dict[str, list[int]] = {label: [] for label in short}
     if short:
@@ -231,22 +238,23 @@ def deal(units: Sequence[Unit], folds: int, seed: int) -> tuple[dict[str, list[U
 
     Large units first, since small ones fit into what those leave; units of one size in the order of the draw. Each
     goes to the fold that its hash prefers, of those where it fits: so most units stay where they are when others are
-    added, which they would not if the folds were cut from the draw one after another.
+    added, and no fold is left with what the others did not take.
     """
     images = count_images(units)
     room = {label: size // folds for label, size in images.items()}
     target = {label: size / folds for label, size in images.items()}
-    dealt: dict[str, list[Unit]] = {f"fold{number}": [] for number in range(folds)}
+    names = [f"fold{number}" for number in range(folds)]
+    dealt: dict[str, list[Unit]] = {fold: [] for fold in names}
     have = {fold: Counter[str]() for fold in dealt}
-    keyed = [(-len(unit.paths), draw_key(unit.name, seed, "fold"), unit.paths[0], unit) for unit in units]
+    keyed = [(-len(unit.paths), draw_key(unit.name, seed, "fold"), unit.paths, unit) for unit in units]
     keyed.sort(key=lambda entry: entry[:3])
     for _, key, _, unit in keyed:
         fits = (
             fold
-            for fold in _preferred(key, list(dealt))
+            for fold in _preferred(key, names)
             if all(have[fold][label] + size <= room[label] for label, size in unit.sizes)
         )
-        fold = next(fits, None) or min(_preferred(key, list(dealt)), key=lambda fold: _cost(unit, have[fold], target))
+        fold = next(fits, None) or min(_preferred(key, names), key=lambda fold: _cost(unit, have[fold], target))
         dealt[fold].append(unit)
         for label, size in unit.sizes:
             have[fold][label] += size
@@ -259,9 +267,10 @@ def units_a_fold(folds: int) -> int:
     return 2 if folds == 2 else 1
 
 
-def _preferred(key: str, folds: list[str]) -> Iterator[str]:
+def _preferred(key: bytes, folds: Sequence[str]) -> Iterator[str]:
     """Yield the folds in the order that a hash prefers: Fisher-Yates, with the hash as its random numbers."""
-    number = int(key, 16)
-    while folds:
-        number, place = divmod(number, len(folds))
-        yield folds.pop(place)
+    number = int.from_bytes(key, "big")
+    left = list(folds)
+    while left:
+        number, place = divmod(number, len(left))
+        yield left.pop(place)

@@ -120,7 +120,7 @@ def read_audit(path: Path, images: Iterable[Image]) -> Audit:
             rows = csv.DictReader(file, strict=True)
             absent = {"file", "finding", "action", "group"} - set(rows.fieldnames or ())
             if absent:
-                raise UserError(f"{path}: no audit of images, it lacks the column {sorted(absent)[0]}: make it again")
+                raise UserError(f"{path}: no audit of images, it lacks the column {min(absent)!r}: make it again")
             for row in rows:
                 if row["file"] not in known:
                     raise UserError(f"{path}, line {rows.line_num}: {row['file']!r} is not there: make the audit again")
@@ -134,12 +134,22 @@ def read_audit(path: Path, images: Iterable[Image]) -> Audit:
 
 
 def without_kept_out(images: Sequence[Image], audit: Audit) -> list[Image]:
-    """Return the images that the audit lets pass, and say how many it does not, and why."""
+    """Return the images that the audit lets pass, and say how many it does not, and why.
+
+    Raises
+    ------
+    UserError : nothing is left of a given part: it must not be replaced in silence by one carved from train.
+    """
     reasons = Counter(audit.kept_out[image.path] for image in images if image.path in audit.kept_out)
     if reasons:
         found = ", ".join(f"{count} {finding}" for finding, count in sorted(reasons.items()))
         logger.warning("the audit keeps %d images out of the split: %s", reasons.total(), found)
-    return [image for image in images if image.path not in audit.kept_out]
+    passed = [image for image in images if image.path not in audit.kept_out]
+    lost = {image.part for image in images} - {image.part for image in passed}
+    if lost:
+        whole = f"the given {min(lost)}" if min(lost) else "the data set"
+        raise UserError(f"the audit keeps out every image of {whole}: its audit.csv says why, image by image")
+    return passed
 
 
 def known_groups(images: Sequence[Image], pattern: str) -> dict[str, list[str]]:
@@ -274,8 +284,9 @@ def split(
     carved, failed = carve(units, targets, seed, "split")
     check_covered(failed, sides)
     warn_of_shares(carved, targets)
-    return {"train": _images_of(carved.pop("train"), pool), **given} | {
-        side: _images_of(members, pool) for side, members in carved.items()
+    image_of = {image.path: image for image in pool}
+    return given | {
+        side: [image_of[path] for unit in members for path in unit.paths] for side, members in carved.items()
     }
 
 
@@ -298,24 +309,21 @@ def split_folds(
     dealt, failed = deal(units, folds, seed)
     check_covered(failed, f"each of {folds} folds")
     targets = {"val": share_out(count_images(units), val)}
+    image_of = {image.path: image for image in images}
     result = {}
     for fold, members in dealt.items():
         rest = [unit for other, others in dealt.items() if other != fold for unit in others]
         carved, failed = carve(rest, targets, seed, fold)
         check_covered(failed, f"train and val of {fold}")
         warn_of_shares(carved, targets)
-        result[fold] = {side: _images_of(chosen, images) for side, chosen in (carved | {"test": members}).items()}
+        carved["test"] = members
+        result[fold] = {side: [image_of[path] for unit in own for path in unit.paths] for side, own in carved.items()}
     return result
 
 
 def _of_classes(images: Iterable[Image], classes: Iterable[str]) -> list[Image]:
     known = set(classes)
     return [image for image in images if image.label in known]
-
-
-def _images_of(units: Iterable[Unit], images: Iterable[Image]) -> list[Image]:
-    chosen = {path for unit in units for path in unit.paths}
-    return [image for image in images if image.path in chosen]
 
 
 def check_fractions(val: float, test: float) -> None:
@@ -353,7 +361,7 @@ def check_enough(units: Sequence[Unit], classes: Sequence[str], needed: int, sid
     if few:
         counts = ", ".join(
             f"{label!r} has {different[label]}"
-            + (f" ({images[label]} images in {different[label]} groups)" if images[label] > different[label] else "")
+            + (f" ({images[label]} images)" if images[label] > different[label] else "")
             for label in few[:LISTED]
         )
         more = f" and {len(few) - LISTED} more classes" if len(few) > LISTED else ""
@@ -475,7 +483,7 @@ def main(args: argparse.Namespace) -> None:
     audit = read_audit(args.audit, found) if args.audit else Audit()
     if args.folds is not None:
         check_folds(used, args.val, args.folds)
-    used = settle_given_parts(without_kept_out(used, audit))
+    used = without_kept_out(settle_given_parts(used), audit)
     groups = known_groups(used, args.group_by) if args.group_by is not None else {}
     warn_of_shared_groups(used, groups)
     sets = [*groups.items(), *(("", paths) for paths in audit.copies.values())]

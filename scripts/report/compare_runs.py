@@ -17,9 +17,9 @@ from scipy import stats
 
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, write_text
-from scripts.report import cost, html, paired
+from scripts.report import cost, html, leaks, paired
 from scripts.report.text import display_width, pad
-from scripts.report.train_log import read_train_log
+from scripts.report.train_log import kept_epoch, read_train_log
 from scripts.train.config_file import read_config
 from scripts.train.config_patches import nodes
 
@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--comparisons", type=Path, metavar="FILE", help="comparisons.csv, paired tests, if wanted")
     parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
     parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
+    parser.add_argument("--audit", type=Path, metavar="FILE", help="audit.csv: says what leaking test images change")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
     return parser
 
@@ -83,23 +84,23 @@ def read_run(folder: Path) -> dict[str, Any]:
         majority = metrics.get("accuracy_majority")  # an earlier version did not write it
         run["accuracy_majority"] = np.nan if majority is None else float(majority)
         run |= {"fold": int(metrics["fold"])} if "fold" in metrics else {}
+        run["accuracy_balanced"] = float(metrics.get("accuracy_balanced", np.nan))  # the same
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; evaluate the run first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
     log = read_train_log(folder / "train_log.csv")
+    kept, config = kept_epoch(log), folder / "config.py"
+    parts = list(nodes(read_config(config))) if config.is_file() else []
     return run | {
         "accuracy_top1_low": low,
         "accuracy_top1_high": high,
-        "val_accuracy_best": log["val_accuracy"].max(),
+        "val_accuracy_best": np.nan if kept is None else float(kept["val_accuracy"]),
         "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
-        "remark": CONTROL if _has_shuffled_labels(folder / "config.py") else "",
+        "remark": CONTROL if any(part.get("shuffle_labels") is True for part in parts) else "",
+        "balanced": any(part.get("balanced_validation") is True for part in parts),
     }
-
-
-def _has_shuffled_labels(config: Path) -> bool:
-    return config.is_file() and any(node.get("shuffle_labels") is True for node in nodes(read_config(config)))
 
 
 def _throughput(log: pd.DataFrame) -> float:
@@ -116,13 +117,16 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     two or more, kept within 0 to 1; of a single seed it is the Wilson interval of its test images, since one seed
     says nothing about others. Where *runs* have a ``fold`` it is the corrected t over the folds (``_over_folds``). The
     column ``interval`` says which.
+
+    Where one experiment balances its classes, there is a column of the balanced accuracy, of all of them.
     """
-    rows = [_compare_seeds(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
+    balanced = "balanced" in runs and bool(runs["balanced"].any())
+    rows = [_compare_seeds(str(name), group, balanced) for name, group in runs.groupby("experiment", sort=True)]
     table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
     return table.reset_index(drop=True)
 
 
-def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
+def _compare_seeds(experiment: str, runs: pd.DataFrame, balanced: bool = False) -> dict[str, Any]:
     accuracy = runs["accuracy_top1"].astype(float)
     n = len(accuracy)
     crossed: dict[str, Any] = {}
@@ -145,6 +149,7 @@ def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
         "accuracy_top1_ci95_low": low,
         "accuracy_top1_ci95_high": high,
         "interval": interval,
+        **({"accuracy_balanced_mean": runs["accuracy_balanced"].mean()} if balanced else {}),
         "accuracy_top5_mean": pd.to_numeric(runs["accuracy_top5"]).mean(),
         "f1_macro_mean": runs["f1_macro"].mean(),
         "ece_mean": runs["ece"].mean(),
@@ -202,8 +207,8 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         return "-" if pd.isna(value) else f"{value:,.{digits}f}"
 
     numbers = ["seeds", *(["folds", "runs"] if "folds" in leaderboard else [])]
-    header = ["experiment", *numbers, "top-1 %", "95 % interval", "out-of-fold %", "top-5 %", "macro F1", "ECE",
-              "best val %", "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
+    header = ["experiment", *numbers, "top-1 %", "95 % interval", "out-of-fold %", "balanced %", "top-5 %",
+              "macro F1", "ECE", "best val %", "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
     rows = [
         [
             str(row["experiment"]),
@@ -212,6 +217,7 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}"
             + (" *" if row["interval"] == OF_TEST_IMAGES else ""),
             percent(row.get("accuracy_top1_out_of_fold", np.nan)),
+            percent(row.get("accuracy_balanced_mean", math.nan)),
             percent(row["accuracy_top5_mean"]),
             number(row["f1_macro_mean"], 3),
             number(row["ece_mean"], 3),
@@ -278,19 +284,23 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def render_text(leaderboard: pd.DataFrame) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal."""
+def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
+    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a leak of the data is red."""
     header, rows = _cells(leaderboard)
     widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
     lines = [
         "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
         for row in [header, ["-" * width for width in widths], *rows]
     ]
-    return "\n".join([*lines, *_notes(leaderboard)]) + "\n"
+    return "\n".join([*lines, *_notes(leaderboard)]) + "\n" + leaks.terminal_line(leaderboard, colour)
 
 
 def render_html(
-    leaderboard: pd.DataFrame, title: str, costs: pd.DataFrame | None = None, comparisons: pd.DataFrame | None = None
+    leaderboard: pd.DataFrame,
+    title: str,
+    costs: pd.DataFrame | None = None,
+    comparisons: pd.DataFrame | None = None,
+    leak: leaks.Leak | None = None,
 ) -> str:
     """Return the leaderboard, who is better than whom, and what each run cost, as a self-contained page."""
     header, rows = _cells(leaderboard)
@@ -303,6 +313,8 @@ def render_html(
         header, rows = cost.cells(costs)
         table = html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(cost.notes(costs)))
         parts += [html.section("What the runs cost"), table]
+    if leak is not None:
+        return html.page(title, leaks.box(leak, leaderboard["experiment"].tolist()) + parts, style=leaks.STYLE)
     return html.page(title, parts)
 
 
@@ -354,7 +366,7 @@ def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
 
 def main(args: argparse.Namespace) -> None:
     if args.show:
-        sys.stdout.write(render_text(read_leaderboard(args.show)))
+        sys.stdout.write(render_text(read_leaderboard(args.show), colour=sys.stdout.isatty()))
         return
     if not (args.runs and args.leaderboard and args.figure):
         raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")
@@ -369,10 +381,12 @@ def main(args: argparse.Namespace) -> None:
         comparisons = compare_pairs(runs, leaderboard["experiment"].tolist())
         verdicts = paired.against_best(comparisons, leaderboard["experiment"].iloc[0])
         leaderboard["against_best"] = leaderboard["experiment"].map(verdicts)
+    leak = leaks.find_leak(runs, args.audit) if args.audit else None
+    leaderboard = leaks.add_columns(leaderboard, leak)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
     save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
     if args.html:
-        write_text(args.html, render_html(leaderboard, title, costs, comparisons))
+        write_text(args.html, render_html(leaderboard, title, costs, comparisons, leak))
     if args.costs:
         with atomic_path(args.costs) as temporary:
             costs.to_csv(temporary, index=False, lineterminator="\n")

@@ -23,10 +23,10 @@ from scripts.evaluate.calibration import calibrate
 from scripts.evaluate.confusion import most_confused
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.files import read_lines, sha256_of, write_text
-from scripts.report import cost, html
+from scripts.report import audit_files, cost, html
 from scripts.report.describe_model import human
 from scripts.report.provenance import read_provenance
-from scripts.report.train_log import read_train_log
+from scripts.report.train_log import kept_epoch, read_train_log
 from scripts.run_name import dataset_folder
 from scripts.settings import Experiment
 from scripts.train.config_file import read_config
@@ -44,10 +44,16 @@ METRICS = {
     "accuracy_top5": "accuracy (top-5)",
     "f1_macro": "F1, mean over the classes",
     "precision_macro": "precision, mean over the classes",
-    "recall_macro": "recall, mean over the classes",
+    "accuracy_balanced": "balanced accuracy: recall, mean over the classes",
     "accuracy_majority": "accuracy of always answering the most frequent class",
 }
 OTHERS = {"ece": "expected calibration error, 0 to 1"}
+#: The same number as another, by its other name.
+TWICE = ("recall_macro",)
+BALANCE = {
+    "sampler": "sampler: an epoch draws the classes equally often",
+    "loss": "loss: an image counts inversely to the images of its class",
+}
 
 
 # --- what a card is made of -------------------------------------------------------------------------------------------
@@ -162,6 +168,7 @@ class Run:
     val : predictions of the val images; None where they were not given.
     costs : the row of this run in costs.csv, or what its own files say.
     licence : of the images; empty where it is not stated.
+    audit : of audit.json; None where it was not given.
     """
 
     folder: Path
@@ -176,6 +183,7 @@ class Run:
     val: Predictions | None
     costs: pd.DataFrame
     licence: str
+    audit: Mapping[str, Any] | None = None
 
     @property
     def dataset(self) -> str:
@@ -232,6 +240,7 @@ def read_run(args: argparse.Namespace) -> Run:
         val=read_predictions(args.val_predictions) if args.val_predictions else None,
         costs=read_costs(args.costs, folder, *names, fold_of(provenance)),
         licence=args.licence.strip(),
+        audit=audit_files.read_summary(args.audit_summary) if args.audit_summary else None,
     )
 
 
@@ -370,6 +379,8 @@ def data(run: Run) -> Iterator[Block]:
             ("sha256 of the archive", str(archive.get("sha256") or UNKNOWN)),
         ],
     )
+    if run.audit is not None:
+        yield Paragraph(f"The images were audited before the training. {audit_files.verdict(run.audit)}")
 
 
 def images_of(entry: Mapping[str, Any] | None, run: Run) -> str:
@@ -391,9 +402,7 @@ def recipe(run: Run) -> Iterator[Block]:
     runner, optimizer = config.get("runner", {}), config.get("optimizer", {})
     loader = config.get("data", {})
     steps = [step.get("type", "") for step in loader.get("train", {}).get("pipeline", [])]
-    best = run.log.loc[run.log["val_accuracy"].idxmax()] if run.log["val_accuracy"].notna().any() else None
-    if "is_best" in run.log and (run.log["is_best"] == 1).any():
-        best = run.log[run.log["is_best"] == 1].iloc[-1]
+    best = kept_epoch(run.log)
     rows = [
         ("base config of mmcls", experiment.get("base_config")),
         ("recipe", _chosen_recipe(experiment)),
@@ -408,6 +417,7 @@ def recipe(run: Run) -> Iterator[Block]:
         ("images a step", loader.get("samples_per_gpu") and loader["samples_per_gpu"] * runner.get("gpus", 1)),
         ("optimizer", ", ".join(f"{key} {value}" for key, value in optimizer.items()).removeprefix("type ")),
         ("learning rate schedule", config.get("lr_config", {}).get("policy")),
+        ("balance", BALANCE.get(experiment.get("balance", ""))),
         ("loss", config.get("model", {}).get("head", {}).get("loss", {}).get("type")),
         ("augmentation", ", ".join(step for step in steps if step.startswith("Random") or "Aug" in step)),
         ("device, threads", ", ".join(str(runner[key]) for key in ("device", "threads") if key in runner)),
@@ -441,7 +451,7 @@ def results(run: Run) -> Iterator[Block]:
             f" and {percent(high)}: that is the 95 % interval, from {n:,} test images that took no part in training."
         )
     rows = [_metric(name, words, metrics) for name, words in METRICS.items() if metrics.get(name) is not None]
-    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in METRICS]
+    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in (*METRICS, *TWICE)]
     rows += [
         (OTHERS.get(name, name), f"{metrics[name]:.3f}", _interval(metrics, name, "{:.3f}".format)) for name in others
     ]
@@ -604,6 +614,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--export", type=Path, metavar="FILE", help="export.json, where the model was exported")
     parser.add_argument("--val-predictions", type=Path, metavar="FILE", help="the same of the val images, if there")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="costs.csv, if there; else the run's own record")
+    parser.add_argument("--audit-summary", type=Path, metavar="FILE", help="audit.json, where the images were audited")
     parser.add_argument("--licence", default="", metavar="TEXT", help="of the images, as the settings say")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model_card.md")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report")

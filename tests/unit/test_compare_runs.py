@@ -382,3 +382,22 @@ def test_a_control_is_marked(tmp_path: Path) -> None:
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["a", "shuffled\ncontrol (labels shuffled)"]
     assert "remark" not in compare_runs.render_text(run_cli_on(folders[:1], tmp_path))
+
+
+def test_only_where_an_experiment_balances_its_classes_there_is_their_balanced_accuracy(tmp_path: Path) -> None:
+    plain = [make_run(tmp_path, "a", seed, 0.9, accuracy_balanced=0.5 + 0.1 * seed) for seed in (0, 1)]
+    balanced = make_run(tmp_path, "b", 0, 0.8, accuracy_balanced=0.75)
+    board = run_cli_on([*plain, balanced], tmp_path)
+    assert not [name for name in board if "balanced" in name]
+    assert "balanced" not in compare_runs.render_text(board)
+    (balanced / "config.py").write_text("runner = {'device': 'cpu', 'balanced_validation': True}\n")
+    board = run_cli_on([*plain, balanced], tmp_path)
+    assert board["accuracy_balanced_mean"].tolist() == pytest.approx([0.55, 0.75])
+    assert "balanced %" in compare_runs.render_text(board) and "75.0" in compare_runs.render_text(board)
+
+
+def test_the_best_accuracy_on_val_is_that_of_the_epoch_that_was_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", 0, 0.9)
+    log = pd.read_csv(run / "train_log.csv").assign(val_accuracy=[0.9, 0.7], is_best=[0, 1])
+    log.to_csv(run / "train_log.csv", index=False)
+    assert run_cli_on([run], tmp_path)["val_accuracy_best_mean"].tolist() == [0.7]

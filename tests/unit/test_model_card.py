@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from argparse import Namespace
@@ -199,6 +200,18 @@ def known_predictions() -> Any:
     return predictions_of(probabilities, np.repeat([0, 1, 2], 10), ["<a>", "b|b", "c", "d"])
 
 
+def test_the_data_section_says_what_the_audit_found(args: Namespace, run: Run, tmp_path: Path) -> None:
+    assert "audited" not in text_of(list(write_model_card.data(run)))
+    summary = {"images": 1000, "set_aside": 2, "left_out": 7, "classes": {"a": {"train": 1}}}
+    (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {"leaked": 5, "leak": 7}}))
+    audited = write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
+    text = text_of(list(write_model_card.data(audited)))
+    assert "The data leaks: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
+    (tmp_path / "audit.json").write_text("{}")
+    with pytest.raises(UserError, match=r"audit\.json: not the summary"):
+        write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
+
+
 def test_of_pairs_that_are_confused_equally_often_the_one_of_the_surest_error_is_named() -> None:
     probabilities = np.array([[0.3, 0.6, 0.1], [0.1, 0.2, 0.7], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
     astray = predictions_of(probabilities, np.array([0, 1, 2, 0]))
@@ -280,3 +293,15 @@ def test_a_missing_file_is_one_line(args: Namespace, tmp_path: Path) -> None:
         write_model_card.read_run(Namespace(**vars(args) | {"model": tmp_path / "half.json"}))
     with pytest.raises(UserError, match=r"provenance\.json: no such file"):
         write_model_card.read_run(Namespace(**vars(args) | {"run": tmp_path}))
+
+
+def test_balanced_classes_are_named_and_balanced_accuracy_stands_once(run: Run) -> None:
+    rows = lines_of(list(write_model_card.recipe(run)))
+    assert "balance" not in rows
+    provenance = copy.deepcopy(run.provenance)
+    provenance["inputs"]["settings"]["experiments"]["tiny"]["balance"] = "sampler"
+    rows = lines_of(list(write_model_card.recipe(replace(run, provenance=provenance))))
+    assert rows["balance"] == "sampler: an epoch draws the classes equally often"
+    rows = lines_of(list(write_model_card.results(run)))
+    assert rows["balanced accuracy: recall, mean over the classes"] == f"{100 * run.metrics['recall_macro']:.1f} %"
+    assert not [name for name in rows if name == "recall_macro"]
