@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from dag import QUICK, archive_bytes, settings, snakemake
 
-from scripts import verify
+from scripts import bundle, repeat, verify
 from scripts.files import read_lines
+from scripts.repetition import changed_since
 from scripts.report.progress import State, Watcher
 from scripts.train.config_file import read_config
 
@@ -87,6 +88,18 @@ def test_a_fold_is_verified_by_itself(crossed: tuple[Path, dict[str, Any]], caps
     verify.main(verify.build_parser().parse_args(["--run", str(crossed[0] / RUN.format(1))]))
     assert capsys.readouterr().out == "identical\n"
     assert not (crossed[0] / "results/.scratch").exists()
+
+
+def test_a_fold_is_bundled_with_its_own_splits(
+    crossed: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = crossed[0] / RUN.format(1)
+    bundle.main(bundle.build_parser().parse_args(["--run", str(run)]))
+    archive = crossed[0] / "results/small/small-quick-seed0-fold1.tar"
+    found = repeat.find_run(archive, tmp_path, repeat.unpack(archive, tmp_path))
+    assert found.name == "small/quick/seed0/fold1" and changed_since(found, without=("archive",)) is None
+    assert [path.name for path in (tmp_path / "results/small/splits").iterdir()] == ["fold1"]
+    assert "and of the other folds" in (tmp_path / "settings.yaml").read_text()
 
 
 def test_one_pack_holds_the_images_of_all_folds_and_each_run_reads_its_own(tmp_path: Path) -> None:
