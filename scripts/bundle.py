@@ -16,6 +16,7 @@ import yaml
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, sha256_of
 from scripts.repetition import ROOT, Run, changed_since
+from scripts.run_name import run_name
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,7 @@ RUN_FILES = (
     "figures/reliability.svg", "figures/selective.svg", "figures/training_curves.svg",
 )  # fmt: skip
 #: Of the data set's folder, where they are there.
-DATASET_FILES = (
-    "archive.sha256", "classes.txt", "splits/train.txt", "splits/val.txt", "splits/test.txt", "report.html",
-)  # fmt: skip
+DATASET_FILES = ("archive.sha256", "classes.txt", "report.html")
 README = """\
 One run of mimflow, {run}: settings, data splits, weights, predictions and their provenance.
 
@@ -57,9 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def contents(run: Run, images: bool) -> dict[str, Path]:
     """Return the files of the bundle: name in it, and where it lies."""
-    dataset = run.folder.parents[1]
+    dataset = run.dataset
     place = f"results/{dataset.name}"
-    files = {f"{place}/{name}": dataset / name for name in DATASET_FILES if (dataset / name).is_file()}
+    wanted = [dataset / name for name in DATASET_FILES]
+    wanted += [run.file(f"splits/{side}.txt") for side in ("train", "val", "test")]
+    files = {f"{place}/{file.relative_to(dataset).as_posix()}": file for file in wanted if file.is_file()}
     files |= {f"results/{run.name}/{name}": run.folder / name for name in RUN_FILES if (run.folder / name).is_file()}
     if "checkpoint" in run.provenance["inputs"]["files"]:
         checkpoint = run.file("checkpoint")
@@ -83,9 +84,10 @@ def own_texts(run: Run, images: bool) -> dict[str, bytes]:
         "manifest": MANIFEST,
     }
     settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
+    which = "this run and of the other folds" if "fold" in run_name(run.folder) else "this run"
     texts = {
         "README.txt": README.format(**words).encode(),
-        "settings.yaml": b"# The settings of this run: make run CONFIG= takes them.\n" + settings.encode(),
+        "settings.yaml": f"# The settings of {which}: make run CONFIG= takes them.\n{settings}".encode(),
     }
     lock = find_lock(inputs)
     if lock is not None:
@@ -141,8 +143,7 @@ def main(args: argparse.Namespace) -> None:
     if changed:
         raise UserError(f"{args.run}: {changed.causes[0]}; run it again before you bundle it")
     files, texts = contents(run, args.images), own_texts(run, args.images)
-    dataset, experiment, seed = run.folder.parts[-3:]
-    output = args.output or run.folder.parents[1] / f"{dataset}-{experiment}-{seed}.tar"
+    output = args.output or run.dataset / f"{run.name.replace('/', '-')}.tar"
     write_bundle(output, files, texts)
     size = output.stat().st_size / 1e6
     logger.info("%s: %d files, %.1f MB%s", output, len(files) + len(texts), size, "" if args.images else ", no images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import posixpath
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -107,6 +108,31 @@ def is_junk(components: Sequence[str]) -> bool:
 def is_image(name: str) -> bool:
     """Tell whether a file is an image by its name."""
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def group_pattern(text: str) -> re.Pattern[str]:
+    """Return the pattern that names the group of an image, for :func:`group_of`.
+
+    Raises
+    ------
+    ValueError : it is no regular expression, or has more than one capture group.
+    """
+    try:
+        pattern = re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    if pattern.groups > 1:
+        raise ValueError(f"{text!r} has {pattern.groups} capture groups: one at most; write the others as (?:...)")
+    return pattern
+
+
+def group_of(path: str, pattern: str | re.Pattern[str]) -> str:
+    """Return the known group (patient, video) of an image: the pattern's capture group, else its whole match.
+
+    The pattern is searched in *path*, relative to images/, with composed Unicode. "" where it does not match.
+    """
+    match = re.search(pattern, unicodedata.normalize("NFC", path))
+    return (match[1 if match.re.groups else 0] or "") if match else ""
 
 
 def find_layout(paths: Sequence[Parts]) -> list[Parts | str]:

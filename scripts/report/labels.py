@@ -7,6 +7,7 @@ CHINESE = {
     "Leaderboard": "排行榜",
     "Runs": "各次运行",
     "seed": "种子",
+    "fold": "折",
     "what": "内容",
     "table": "表格",
     "figure": "图",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from argparse import Namespace
@@ -292,3 +293,15 @@ def test_a_missing_file_is_one_line(args: Namespace, tmp_path: Path) -> None:
         write_model_card.read_run(Namespace(**vars(args) | {"model": tmp_path / "half.json"}))
     with pytest.raises(UserError, match=r"provenance\.json: no such file"):
         write_model_card.read_run(Namespace(**vars(args) | {"run": tmp_path}))
+
+
+def test_balanced_classes_are_named_and_balanced_accuracy_stands_once(run: Run) -> None:
+    rows = lines_of(list(write_model_card.recipe(run)))
+    assert "balance" not in rows
+    provenance = copy.deepcopy(run.provenance)
+    provenance["inputs"]["settings"]["experiments"]["tiny"]["balance"] = "sampler"
+    rows = lines_of(list(write_model_card.recipe(replace(run, provenance=provenance))))
+    assert rows["balance"] == "sampler: an epoch draws the classes equally often"
+    rows = lines_of(list(write_model_card.results(run)))
+    assert rows["balanced accuracy: recall, mean over the classes"] == f"{100 * run.metrics['recall_macro']:.1f} %"
+    assert not [name for name in rows if name == "recall_macro"]
