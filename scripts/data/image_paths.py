@@ -156,6 +156,29 @@ def find_layout(paths: Sequence[Parts]) -> list[Parts | str]:
     return [_in_class((), path) for path in paths]
 
 
+def find_classes(paths: Sequence[Parts]) -> list[Parts | str]:
+    """Return for each image where it goes, (class, ..., file), as :func:`find_layout` does, but without any part."""
+    stripped = _strip_shared(paths)
+    parted = _are_parts(stripped) or _are_classes_of_parts(stripped)
+    return [target[1:] if parted and not isinstance(target, str) else target for target in find_layout(paths)]
+
+
+def find_parts_of_class(paths: Sequence[Parts], label: str, part: str | None = None) -> list[Parts | str]:
+    """Return for each image of the class *label* where it goes, ([part,] class, ..., file).
+
+    The folders that all images share are stripped; where those below are called train, val or test, they are parts,
+    unless all images belong to the given *part*.
+    """
+    folders = [path[:-1] for path in paths]
+    depth = len(posixpath.commonprefix([min(folders), max(folders)])) if folders else 0
+    stripped = [path[depth:] for path in paths]
+    if part:
+        return [(part, label, *path) for path in stripped]
+    if all(len(path) > 1 and _part(path[0]) for path in stripped) and "train" in {_part(path[0]) for path in stripped}:
+        return [(PARTS[path[0].lower()], label, *path[1:]) for path in stripped]
+    return [(label, *path) for path in stripped]
+
+
 def _part(folder: str) -> str | None:
     return PARTS.get(folder.lower())
 
