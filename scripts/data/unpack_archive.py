@@ -30,7 +30,17 @@ from scripts.data.archives import (
     read_entries,
     sniff_format,
 )
-from scripts.data.image_paths import PARTS, Parts, Taken, decode_names, find_layout, is_image, is_junk, safe_component
+from scripts.data.image_paths import (
+    PARTS,
+    Parts,
+    Taken,
+    decode_name,
+    encoding_of,
+    find_layout,
+    is_image,
+    is_junk,
+    safe_component,
+)
 from scripts.data.leftovers import remove_leftovers
 from scripts.download import Progress, megabytes
 from scripts.files import atomic_path
@@ -54,6 +64,8 @@ class Plan:
 def check_name(archive: Path, name: str) -> None:
     """Refuse a name that would land outside the folder it is unpacked to."""
     parts = re.split(r"[/\\]", name)
+    if "\0" in name:
+        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
     if name[:1] in ("/", "\\") or ".." in parts or re.match(r"[A-Za-z]:([/\\]|$)", name):
         raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
 
@@ -72,8 +84,10 @@ def plan(archive: Path, entries: Sequence[Entry], limits: Limits) -> Plan:
     ------
     UserError : an entry, or the archive as a whole, is refused.
     """
-    names = decode_names([entry.name for entry in entries])
+    encoding = encoding_of(entry.name for entry in entries)  # names are decoded one by one: all would fill memory
+    names = (decode_name(entry.name, encoding) for entry in entries)
     backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
+    folders: dict[str, str] = {}  # each is held once
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     images: list[int] = []
@@ -84,7 +98,8 @@ def plan(archive: Path, entries: Sequence[Entry], limits: Limits) -> Plan:
         examples.setdefault(reason, name)
         logger.debug("left out: %r: %s", name, reason)
 
-    for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
+    for index, entry in enumerate(entries):
+        name = decode_name(entry.name, encoding)
         check_name(archive, name)
         if entry.kind == "device":
             raise UserError(f"{archive}: refused: its entry {name!r} is a device or a pipe; nothing was written")
@@ -101,7 +116,7 @@ def plan(archive: Path, entries: Sequence[Entry], limits: Limits) -> Plan:
             leave_out(name, NOT_AN_IMAGE)
         else:
             images.append(index)
-            paths.append(components)
+            paths.append((*(folders.setdefault(part, part) for part in components[:-1]), components[-1]))
     if len(images) > limits.images:
         raise UserError(
             f"{archive}: refused: {len(images)} images, more than {limits.images} (--max-images); nothing was written"
@@ -110,7 +125,7 @@ def plan(archive: Path, entries: Sequence[Entry], limits: Limits) -> Plan:
     taken = Taken()
     for index, target in zip(images, find_layout(paths) if paths else [], strict=True):
         if isinstance(target, str):
-            leave_out(names[index], target)
+            leave_out(decode_name(entries[index].name, encoding), target)
         else:
             targets[index] = taken.take([safe_component(part) for part in target])
     return Plan(targets, left_out, examples)
