@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import copy
+import errno
 import gzip
 import lzma
 import posixpath
@@ -197,9 +198,9 @@ def damage(archive: Path) -> Iterator[None]:
             ) from error
         raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):
             raise
-        # bz2 says so of bad data
+        # bz2 says so of bad data, and the system of a place that no file can have
         raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
 
 
@@ -495,8 +496,8 @@ def _check_overlap(archive: Path, zipped: zipfile.ZipFile) -> None:
     for info, start, following in zip(infos, starts, starts[1:], strict=False):
         if start < 0 or start + 30 + info.compress_size > following:
             raise UserError(
-                f"{archive}: refused as a decompression bomb: its entry {info.filename!r} overlaps another one;"
-                " nothing was written"
+                f"{archive}: refused: its entry {info.filename!r} overlaps another one, as in a decompression bomb"
+                " or a damaged archive; nothing was written"
             )
 
 
@@ -544,7 +545,7 @@ class _Checked:
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> Kind:
-    if info.is_dir() or (info.filename.endswith("\\") and not info.file_size):
+    if info.filename.endswith("/") or (info.filename.endswith("\\") and not info.file_size):
         return "folder"
     mode = stat.S_IFMT(info.external_attr >> 16)
     if info.create_system != 3 or mode in (0, stat.S_IFREG):  # only Unix writes a file type

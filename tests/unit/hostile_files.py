@@ -252,7 +252,7 @@ from scripts.data.archives import Limits
 from scripts.data.unpack_archive import unpack
 began = time.process_time()
 try:
-    unpack(Path(sys.argv[1]), Path(sys.argv[2]), Limits(*map(float, sys.argv[3:])))
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
     said = "unpacked"
 except UserError as error:
     said = str(error)
