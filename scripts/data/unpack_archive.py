@@ -353,11 +353,9 @@ def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) ->
 def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
     """Return what one archive holds."""
     if origin.folder is not None:
-        kind, entries = MANIFEST, manifest_entries(origin.archive)
-    else:
-        kind = sniff_format(origin.archive)
-        entries = read_entries(origin.archive, kind, limits)
-    return sift(origin.archive, kind, entries, limits, left_out)
+        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive), limits, left_out)
+    kind = sniff_format(origin.archive)
+    return sift(origin.archive, kind, read_entries(origin.archive, kind, limits), limits, left_out)
 
 
 def unpack(archive: Path, output: Path, limits: Limits) -> None:
