@@ -377,9 +377,9 @@ def main(args: argparse.Namespace) -> None:
     """Audit one data set."""
     if args.group_by:
         try:
-            re.compile(args.group_by)
-        except re.error as error:
-            raise UserError(f"--group-by {args.group_by!r} is no regular expression: {error}") from error
+            group_pattern(args.group_by)
+        except ValueError as error:
+            raise UserError(f"--group-by: {error}") from error
     images = settle_given_parts(find_images(args.images))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
