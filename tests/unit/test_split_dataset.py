@@ -408,7 +408,8 @@ def test_each_image_is_in_test_in_exactly_one_fold(tmp_path: Path) -> None:
         assert sorted(path for side in SIDES for path in fold[side]) == sorted(names)
         found = [Counter(path[0] for path in fold[side]) for side in SIDES]
         assert found == [{"a": 30, "b": 15}, {"a": 10, "b": 5}, {"a": 10, "b": 5}]
-    assert len({tuple(fold["val"]) for fold in folds}) == 5
+    # Draws of their own: with one draw for all, the folds would share most of their 15 images of val.
+    assert len({path for fold in folds for path in fold["val"]}) > 35
 
 
 def test_the_lines_of_folds_bear_the_labels_of_classes_txt(tmp_path: Path) -> None:
