@@ -313,7 +313,7 @@ class Layout:
     def group_by_option(self) -> str:
         """Return the pattern of known groups as an option for a shell line."""
         pattern = self.settings.dataset.split.group_by
-        return f"--group-by {shlex.quote(pattern)}" if pattern else ""
+        return f"--group-by={shlex.quote(pattern)}" if pattern else ""
 
     def folds_option(self) -> str:
         """Return the number of folds as an option for a shell line."""

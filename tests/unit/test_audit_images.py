@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import signal
@@ -70,6 +71,7 @@ def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@functools.cache
 def defects() -> dict[str, tuple[bytes, str, str]]:
     """Return files with one defect each, what they are called and what is done."""
     whole = encoded(photograph(200))
@@ -93,7 +95,7 @@ def defects() -> dict[str, tuple[bytes, str, str]]:
         "apple/few.png": (encoded(photograph(207).quantize(40), "PNG"), "palette", "kept"),
         "apple/turned.jpg": (turned(photograph(208), 6), "rotated", "kept"),
         "apple/small.png": (encoded(photograph(209, (40, 31)), "PNG"), "tiny", "kept"),
-        "apple/large.jpg": (encoded(photograph(210, (6000, 4200)), quality=60), "huge", "kept"),
+        "apple/large.jpg": (encoded(photograph(210).resize((6000, 4200)), quality=60), "huge", "kept"),
         "apple/blank.jpg": (encoded(Image.new("RGB", (80, 80), "white")), "blank", "kept"),
         "apple/blank2.jpg": (encoded(Image.new("RGB", (90, 80), "white")), "blank", "kept"),
     }
