@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ MEANINGS = {
     ),
     DUPLICATE: Meaning(
         "copies",
-        "The same file as another one of the same class, byte for byte or pixel for pixel.",
+        "The same file as another one of the same class, byte for byte.",
         "Used; all of one group stay on one side of the split.",
         "Remove the copies: they count twice.",
     ),
@@ -202,19 +203,24 @@ class Splits:
 
 
 def read_splits(folder: Path) -> Splits:
-    """Read the annotation files of split_dataset, of a fold where there are folds.
+    """Read the annotation files of split_dataset; where there are folds, of fold 0 or of the one that *folder* is.
 
     Raises
     ------
     UserError : one is missing.
     """
-    folds = sum(1 for path in folder.glob("fold*") if path.is_dir() and path.name[4:].isdigit())
-    place = folder / "fold0" if folds else folder
+    whole = folder.parent if _is_fold(folder) else folder
+    folds = sum(1 for path in whole.iterdir() if _is_fold(path)) if whole.is_dir() else 0
+    place = folder / "fold0" if folds and whole == folder else folder
     try:
         lines = {part: read_lines(place / f"{part}.txt") for part in PARTS}
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with scripts.data.split_dataset") from None
     return Splits({part: [line.rpartition(" ")[0] for line in of_part] for part, of_part in lines.items()}, folds)
+
+
+def _is_fold(folder: Path) -> bool:
+    return folder.is_dir() and re.fullmatch("fold[0-9]+", folder.name) is not None
 
 
 @dataclass(frozen=True)
@@ -268,7 +274,7 @@ def _leaks(data: Data) -> list[str]:
         text += " The copies were left out of training here."
     if trained_on:
         text += (
-            f" {trained_on:,} of them share a known group with training images, which were used all the same: the"
+            f" {trained_on:,} of them {'shares' if trained_on == 1 else 'share'} a known group with training images, which were used all the same: the"
             " accuracy on all test images is too good here as well."
         )
     return [f"<p>{escape(text)} The leaderboard has each experiment's accuracy without them.</p>"]

@@ -132,7 +132,8 @@ def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> No
     page = page_of(tmp_path, *rows, splits=given)
     assert '<p class="verdict leak">The data leaks: 3 given val or test images' in page
     assert "Of the 4 test images, 2 (50.0 %) have their like in train" in page
-    assert "The copies were left out" in page and "1 of them share a known group" in page
+    assert "The copies were left out" in page and "1 of them shares a known group" in page
+    assert "were left out of training here" not in page_of(tmp_path, *rows[2:3], splits=given)
     page = page_of(tmp_path, *rows[:2], splits=given)
     assert "1 (25.0 %) has its like" in page and "known group with training" not in page
 
@@ -267,10 +268,11 @@ def test_of_folds_the_page_says_how_many_and_counts_the_first(tmp_path: Path) ->
         fold.mkdir(parents=True)
         for part, images in (("train", 5 + number), ("val", 2), ("test", 3)):
             (fold / f"{part}.txt").write_text("".join(f"a/{part} {n}.jpg 0\n" for n in range(images)))
-    options[options.index("--splits") + 1] = str(tmp_path / "folds")
-    describe_data.main(describe_data.build_parser().parse_args(options))
-    page = (tmp_path / "audit.html").read_text()
-    assert "11 folds: each image is in test in exactly one of them" in page and "5 train, 2 val, 3 test" in page
+    for folder in ("folds", "folds/fold0"):
+        options[options.index("--splits") + 1] = str(tmp_path / folder)
+        describe_data.main(describe_data.build_parser().parse_args(options))
+        page = (tmp_path / "audit.html").read_text()
+        assert "11 folds: each image is in test in exactly one of them" in page and "5 train, 2 val, 3 test" in page
     assert "folds:" not in page_of(tmp_path)
 
 
