@@ -274,8 +274,8 @@ def _leaks(data: Data) -> list[str]:
         text += " The copies were left out of training here."
     if trained_on:
         text += (
-            f" {trained_on:,} of them {'shares' if trained_on == 1 else 'share'} a known group with training images, which were used all the same: the"
-            " accuracy on all test images is too good here as well."
+            f" {trained_on:,} of them {'shares' if trained_on == 1 else 'share'} a known group with training images,"
+            " which were used all the same: the accuracy on all test images is too good here as well."
         )
     return [f"<p>{escape(text)} The leaderboard has each experiment's accuracy without them.</p>"]
 
