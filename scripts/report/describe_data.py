@@ -407,8 +407,12 @@ def _examples(data: Data) -> list[str]:
     by_finding: dict[str, list[Finding]] = defaultdict(list)
     for row in data.findings:
         by_finding[row.finding].append(row)
-    if LEAKED in by_finding:  # the pair is one example
+    if LEAKED in by_finding:  # the pair is one example, and not shown a second time as copies
         by_finding.pop(LEAK, None)
+        leaking = {row.group for row in by_finding[LEAKED]} - {""}
+        for name in {DUPLICATE, NEAR_DUPLICATE} & by_finding.keys():
+            rest = [row for row in by_finding.pop(name) if row.group not in leaking]
+            by_finding.update({name: rest} if rest else {})
     names = order_of(by_finding)
     examples = {name: choose_examples(name, by_finding[name], data.findings) for name in names}
     closed = {row.file for row in data.findings if row.finding in NEVER_OPENED}
@@ -423,7 +427,8 @@ def _examples(data: Data) -> list[str]:
     parts = []
     for name in names:
         total = len({_group(row) for row in by_finding[name]} if name in OF_GROUPS else by_finding[name])
-        parts += _section_of(name, cards[name], total)
+        besides = " besides those that leak" if LEAKED in by_finding and name in (DUPLICATE, NEAR_DUPLICATE) else ""
+        parts += _section_of(name, cards[name], total, besides)
     return parts
 
 
@@ -467,13 +472,13 @@ def _spread(rows: Sequence[Finding]) -> list[Finding]:
     return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
 
 
-def _section_of(name: str, cards: Sequence[str], total: int) -> list[str]:
+def _section_of(name: str, cards: Sequence[str], total: int, besides: str) -> list[str]:
     title = MEANINGS[name].title if name in MEANINGS else name
     of_all = plural(total, "group" if name in OF_GROUPS else "image")
     count = of_all if len(cards) == total else f"{len(cards)} of {of_all}"
     pictures = "\n".join(cards)
     return [
-        f"<section>{section(f'{title[0].upper()}{title[1:]}')}\n<p>{count}</p>\n"
+        f"<section>{section(f'{title[0].upper()}{title[1:]}')}\n<p>{count}{besides}</p>\n"
         f'<div class="cards">\n{pictures}\n</div></section>'
     ]
 

@@ -165,6 +165,10 @@ def test_copies_stand_side_by_side_each_with_its_class_and_train_first(tmp_path:
     conflict = part_of(page, "One image under several classes")
     assert re.findall(r"<strong><bdi>([^<]+)", conflict) == ["梨", "苹果"]
     assert "Train and val images that leak</h2>" not in page, "a pair is one example"
+    assert "Near copies</h2>" not in page, "and shown once"
+    rows += [(file, "near_duplicate", "kept", "g4", "") for file in ("train/梨/8.jpg", "train/梨/9.jpg")]
+    page = page_of(tmp_path, *rows, splits={"train": other[1:], "val": other[1:], "test": [pair[0], other[0]]})
+    assert "<p>1 group besides those that leak</p>" in part_of(page, "Near copies")
 
 
 def test_files_that_are_set_aside_as_bombs_or_broken_are_not_opened(tmp_path: Path) -> None:
@@ -213,7 +217,9 @@ def test_the_page_stays_small_and_shows_something_of_every_finding(tmp_path: Pat
     for number in range(1, 40):
         os.link(first, first.with_name(f"{number}.png"))
     rows = [
-        (f"a/{number}.png", name, "kept", f"g{number // 3}", "x" * 200) for number in range(40) for name in MEANINGS
+        (f"a/{number}.png", name, "kept", f"{name} {number // 3}", "x" * 200)
+        for number in range(40)
+        for name in MEANINGS
     ]
     closed = describe_data.NEVER_OPENED
     page = page_of(tmp_path, *(row for row in rows if row[1] not in closed))
