@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ MEANINGS = {
     ),
     DUPLICATE: Meaning(
         "copies",
-        "The same file as another one of the same class, byte for byte or pixel for pixel.",
+        "The same file as another one of the same class, byte for byte.",
         "Used; all of one group stay on one side of the split.",
         "Remove the copies: they count twice.",
     ),
@@ -202,19 +203,24 @@ class Splits:
 
 
 def read_splits(folder: Path) -> Splits:
-    """Read the annotation files of split_dataset, of a fold where there are folds.
+    """Read the annotation files of split_dataset; where there are folds, of fold 0 or of the one that *folder* is.
 
     Raises
     ------
     UserError : one is missing.
     """
-    folds = sum(1 for path in folder.glob("fold*") if path.is_dir() and path.name[4:].isdigit())
-    place = folder / "fold0" if folds else folder
+    whole = folder.parent if _is_fold(folder) else folder
+    folds = sum(1 for path in whole.iterdir() if _is_fold(path)) if whole.is_dir() else 0
+    place = folder / "fold0" if folds and whole == folder else folder
     try:
         lines = {part: read_lines(place / f"{part}.txt") for part in PARTS}
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with scripts.data.split_dataset") from None
     return Splits({part: [line.rpartition(" ")[0] for line in of_part] for part, of_part in lines.items()}, folds)
+
+
+def _is_fold(folder: Path) -> bool:
+    return folder.is_dir() and re.fullmatch("fold[0-9]+", folder.name) is not None
 
 
 @dataclass(frozen=True)
@@ -268,8 +274,8 @@ def _leaks(data: Data) -> list[str]:
         text += " The copies were left out of training here."
     if trained_on:
         text += (
-            f" {trained_on:,} of them share a known group with training images, which were used all the same: the"
-            " accuracy on all test images is too good here as well."
+            f" {trained_on:,} of them {'shares' if trained_on == 1 else 'share'} a known group with training images,"
+            " which were used all the same: the accuracy on all test images is too good here as well."
         )
     return [f"<p>{escape(text)} The leaderboard has each experiment's accuracy without them.</p>"]
 
@@ -401,8 +407,12 @@ def _examples(data: Data) -> list[str]:
     by_finding: dict[str, list[Finding]] = defaultdict(list)
     for row in data.findings:
         by_finding[row.finding].append(row)
-    if LEAKED in by_finding:  # the pair is one example
+    if LEAKED in by_finding:  # the pair is one example, and not shown a second time as copies
         by_finding.pop(LEAK, None)
+        leaking = {row.group for row in by_finding[LEAKED]} - {""}
+        for name in {DUPLICATE, NEAR_DUPLICATE} & by_finding.keys():
+            rest = [row for row in by_finding.pop(name) if row.group not in leaking]
+            by_finding.update({name: rest} if rest else {})
     names = order_of(by_finding)
     examples = {name: choose_examples(name, by_finding[name], data.findings) for name in names}
     closed = {row.file for row in data.findings if row.finding in NEVER_OPENED}
@@ -417,7 +427,8 @@ def _examples(data: Data) -> list[str]:
     parts = []
     for name in names:
         total = len({_group(row) for row in by_finding[name]} if name in OF_GROUPS else by_finding[name])
-        parts += _section_of(name, cards[name], total)
+        besides = " besides those that leak" if LEAKED in by_finding and name in (DUPLICATE, NEAR_DUPLICATE) else ""
+        parts += _section_of(name, cards[name], total, besides)
     return parts
 
 
@@ -461,13 +472,13 @@ def _spread(rows: Sequence[Finding]) -> list[Finding]:
     return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
 
 
-def _section_of(name: str, cards: Sequence[str], total: int) -> list[str]:
+def _section_of(name: str, cards: Sequence[str], total: int, besides: str) -> list[str]:
     title = MEANINGS[name].title if name in MEANINGS else name
     of_all = plural(total, "group" if name in OF_GROUPS else "image")
     count = of_all if len(cards) == total else f"{len(cards)} of {of_all}"
     pictures = "\n".join(cards)
     return [
-        f"<section>{section(f'{title[0].upper()}{title[1:]}')}\n<p>{count}</p>\n"
+        f"<section>{section(f'{title[0].upper()}{title[1:]}')}\n<p>{count}{besides}</p>\n"
         f'<div class="cards">\n{pictures}\n</div></section>'
     ]
 

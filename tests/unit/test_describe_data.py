@@ -132,7 +132,8 @@ def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> No
     page = page_of(tmp_path, *rows, splits=given)
     assert '<p class="verdict leak">The data leaks: 3 given val or test images' in page
     assert "Of the 4 test images, 2 (50.0 %) have their like in train" in page
-    assert "The copies were left out" in page and "1 of them share a known group" in page
+    assert "The copies were left out" in page and "1 of them shares a known group" in page
+    assert "were left out of training here" not in page_of(tmp_path, *rows[2:3], splits=given)
     page = page_of(tmp_path, *rows[:2], splits=given)
     assert "1 (25.0 %) has its like" in page and "known group with training" not in page
 
@@ -164,6 +165,10 @@ def test_copies_stand_side_by_side_each_with_its_class_and_train_first(tmp_path:
     conflict = part_of(page, "One image under several classes")
     assert re.findall(r"<strong><bdi>([^<]+)", conflict) == ["梨", "苹果"]
     assert "Train and val images that leak</h2>" not in page, "a pair is one example"
+    assert "Near copies</h2>" not in page, "and shown once"
+    rows += [(file, "near_duplicate", "kept", "g4", "") for file in ("train/梨/8.jpg", "train/梨/9.jpg")]
+    page = page_of(tmp_path, *rows, splits={"train": other[1:], "val": other[1:], "test": [pair[0], other[0]]})
+    assert "<p>1 group besides those that leak</p>" in part_of(page, "Near copies")
 
 
 def test_files_that_are_set_aside_as_bombs_or_broken_are_not_opened(tmp_path: Path) -> None:
@@ -212,7 +217,9 @@ def test_the_page_stays_small_and_shows_something_of_every_finding(tmp_path: Pat
     for number in range(1, 40):
         os.link(first, first.with_name(f"{number}.png"))
     rows = [
-        (f"a/{number}.png", name, "kept", f"g{number // 3}", "x" * 200) for number in range(40) for name in MEANINGS
+        (f"a/{number}.png", name, "kept", f"{name} {number // 3}", "x" * 200)
+        for number in range(40)
+        for name in MEANINGS
     ]
     closed = describe_data.NEVER_OPENED
     page = page_of(tmp_path, *(row for row in rows if row[1] not in closed))
@@ -267,10 +274,11 @@ def test_of_folds_the_page_says_how_many_and_counts_the_first(tmp_path: Path) ->
         fold.mkdir(parents=True)
         for part, images in (("train", 5 + number), ("val", 2), ("test", 3)):
             (fold / f"{part}.txt").write_text("".join(f"a/{part} {n}.jpg 0\n" for n in range(images)))
-    options[options.index("--splits") + 1] = str(tmp_path / "folds")
-    describe_data.main(describe_data.build_parser().parse_args(options))
-    page = (tmp_path / "audit.html").read_text()
-    assert "11 folds: each image is in test in exactly one of them" in page and "5 train, 2 val, 3 test" in page
+    for folder in ("folds", "folds/fold0"):
+        options[options.index("--splits") + 1] = str(tmp_path / folder)
+        describe_data.main(describe_data.build_parser().parse_args(options))
+        page = (tmp_path / "audit.html").read_text()
+        assert "11 folds: each image is in test in exactly one of them" in page and "5 train, 2 val, 3 test" in page
     assert "folds:" not in page_of(tmp_path)
 
 
