@@ -59,7 +59,7 @@ def make_units(images: Iterable[tuple[str, str]], sets: Iterable[tuple[str, Sequ
     called: dict[str, str] = {}
     for path, name in names:
         top = root(path)
-        called[top] = min(called.get(top, name), name, key=_composed)
+        called[top] = min(called.get(top, name), name, key=name_key)
     alone = {label: ((label, 1),) for label in labels.values()}
     units = []
     for top, members in together.items():
@@ -67,12 +67,12 @@ def make_units(images: Iterable[tuple[str, str]], sets: Iterable[tuple[str, Sequ
             units.append(Unit(called.get(top, top), alone[labels[top]], (top,)))
         else:
             sizes = tuple(sorted(Counter(labels[path] for path in members).items()))
-            members.sort(key=_composed)
+            members.sort(key=name_key)
             units.append(Unit(called.get(top, members[0]), sizes, tuple(members)))
     return units
 
 
-def _composed(name: str) -> tuple[str, str]:
+def name_key(name: str) -> tuple[str, str]:
     """Sort names alike on every file system: some store Unicode composed, some decomposed."""
     return unicodedata.normalize("NFC", name), name
 

@@ -22,6 +22,7 @@ from scripts.data.grouped_split import (
     count_units,
     deal,
     make_units,
+    name_key,
     share_out,
     units_a_fold,
 )
@@ -88,7 +89,7 @@ def find_images(folder: Path) -> list[Image]:
     if parts != [""] and "train" not in {image.part for image in images}:
         found = " and ".join(sorted({image.part for image in images}))
         raise UserError(f"{folder}: only {found} has images, train has none: there is nothing to learn from")
-    return sorted(images, key=lambda image: _name_key(image.path))
+    return sorted(images, key=lambda image: name_key(image.path))
 
 
 def _image_files(folder: Path, part: str) -> list[str]:
@@ -99,11 +100,6 @@ def _image_files(folder: Path, part: str) -> list[str]:
         below = Path(place).relative_to(folder).as_posix()
         found += [f"{below}/{name}".removeprefix("./") for name in files if is_image(name) and not is_junk([name])]
     return found
-
-
-def _name_key(name: str) -> tuple[str, str]:
-    """Sort names alike on every file system: some store Unicode composed, some decomposed."""
-    return unicodedata.normalize("NFC", name), name
 
 
 def read_audit(path: Path, images: Iterable[Image]) -> Audit:
@@ -416,7 +412,7 @@ def write_splits(
         for below, sides in splits.items():
             (folder / below).mkdir(parents=True)
             for side in SIDES:
-                ordered = sorted(sides[side], key=lambda image: (labels[image.label], _name_key(image.path)))
+                ordered = sorted(sides[side], key=lambda image: (labels[image.label], name_key(image.path)))
                 lines = "".join(f"{image.path} {labels[image.label]}\n" for image in ordered)
                 (folder / below / f"{side}.txt").write_text(lines, encoding="utf-8")
 

@@ -179,7 +179,7 @@ def test_the_fast_recipe_survives_kills_with_any_number_of_workers(tmp_path: Pat
 
 def test_balanced_classes_survive_kills_with_any_number_of_workers(tmp_path: Path) -> None:
     overrides = {**NOISY["overrides"], "runner.evaluate_first": True}
-    balanced = {**NOISY, "balance": "sampler", "overrides": overrides}
+    balanced = {**NOISY, "balance": "sampler", "epochs": 5, "overrides": overrides}
     for name in ("alone", "killed"):
         make_data(tmp_path / name)
         train = tmp_path / name / "splits" / "train.txt"
@@ -189,7 +189,7 @@ def test_balanced_classes_survive_kills_with_any_number_of_workers(tmp_path: Pat
     left_alone = Training(tmp_path / "alone", balanced)
     assert left_alone.finish()[0] == 0
     killed = Training(tmp_path / "killed", balanced)
-    for beyond, workers in ((2, 0), (9, 1), (16, 3)):
+    for beyond, workers in ((2, 0), (9, 3)):
         process = killed.start(workers=workers)
         assert killed.wait_for_state(process, beyond) > beyond
         killed.kill_group(process)

@@ -240,3 +240,16 @@ def test_a_class_in_one_large_and_some_small_units_is_in_every_fold() -> None:
     for seed in range(10):
         dealt, failed = deal([*units, *(unit_of(f"v{n}", {1: 1}) for n in range(8))], 4, seed)
         assert not failed and all(count_units(members)["c0"] == 1 for members in dealt.values())
+
+
+def test_each_of_two_folds_has_two_units_of_a_class_for_the_train_and_val_of_the_other() -> None:
+    units = [unit_of(name, {0: size}) for name, size in (("large", 10), ("x", 1), ("y", 1), ("z", 1))]
+    for seed in range(5):
+        dealt, failed = deal(units, 2, seed)
+        assert not failed and [len(members) for members in dealt.values()] == [2, 2]
+
+
+def test_small_units_fill_what_large_ones_leave() -> None:
+    units = [unit_of(f"large{n}", {0: 20}) for n in range(3)] + [unit_of(f"u{n}", {0: 1}) for n in range(60)]
+    for seed in range(5):
+        assert [count_images(members)["c0"] for members in deal(units, 3, seed)[0].values()] == [40, 40, 40]

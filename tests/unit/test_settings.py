@@ -104,7 +104,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.learning_rate", -1, ["experiments.m.learning_rate", "greater than 0"]),
         ("experiments.m.recipe", "faster", ["experiments.m.recipe", "'auto', 'tutorial' or 'fast'", "'faster'"]),
         ("experiments.m", {**LEAST["experiments"]["m"], "recipe": "fast", "checkpoint": "none"}, ["set a checkpoint"]),
-        ("experiments.m.balance", "loss", ["experiments.m.balance: unknown key"]),
+        ("experiments.m.balance", "heavy", ["experiments.m.balance", "sampler"]),
         ("experiments.m.checkpoint", "zo", ["experiments.m.checkpoint", "'zoo' or 'none'"]),
         ("experiments.m.checkpoint", {"path": "/no.pth"}, ["experiments.m.checkpoint", "/no.pth"]),
         ("experiments.m.checkpoint", {"package": "p==1", "member": "m.h5"}, ["sha256"]),

@@ -127,6 +127,8 @@ def test_the_split_of_single_images_is_that_of_the_first_release() -> None:
     sizes = {"apple": 250, "草莓": 97, "é": 33, "few": 3, "four": 4}
     names = {(0, 0.1, 0.2): "c81500c64a75899a94a62dfae06c33ae2e5d747e03be89680d3e1fe749c72283"}
     names[7, 0.15, 0.35] = "0c1320e88d6820fe3245f0597b091057ca9806635760c10179aecfe63b06bf16"
+    names[1, 0.4, 0.5] = "0afba9760db2a1a941e224f5fc2980f70b0a20e7674de03d3b5c1c181010c886"  # all but one of a class
+    names[1, 0.2, 0.75] = "7b4f71db1ed077e8d096e4c78da701f779a55d243f78731deb73fe6f3d19e6c0"
     for (seed, val, test), digest in names.items():
         sides = split(images_of(sizes), list(sizes), val, test, seed)
         lines = [f"{side} {path}" for side in SIDES for path in sorted(image.path for image in sides[side])]
