@@ -30,6 +30,7 @@ wildcard_constraints:
     fold="[0-9]+",
     edge="[0-9]+",
     checkpoint="[A-Za-z0-9._-]+",
+    fetched="|".join(map(re.escape, layout.fetched_names())),
 
 
 localrules:
@@ -54,15 +55,15 @@ rule fetch_archive:
     input:
         layout.local_source,
     output:
-        layout.archive,
+        layout.fetched,
     log:
-        f"{layout.logs}/fetch_archive.log",
+        layout.fetch_log,
     params:
-        source=layout.source_json(),
-        record=f"{layout.dataset}/archive.sha256",
-        state=layout.folder_state(),
+        source=layout.source_json,
+        record=layout.record_of,
+        state=layout.folder_state,
     message:
-        "fetching the archive of {layout.dataset}"
+        "fetching {output}"
     shell:
         "python -m scripts.data.fetch_archive --source {params.source:q} --output {output:q} --record {params.record:q}"
         " --log {log:q}"
@@ -70,7 +71,8 @@ rule fetch_archive:
 
 rule unpack_archive:
     input:
-        layout.archive,
+        archives=layout.archives,
+        labels=list(layout.label_files.values()),
     output:
         directory(f"{layout.dataset}/images"),
     log:
@@ -79,10 +81,13 @@ rule unpack_archive:
         layout.data_group
     resources:
         gpu=layout.data_gpus,
+    params:
+        sources=layout.sources_option(),
     message:
-        "unpacking {input}"
+        "unpacking {input.archives}"
     shell:
-        "python -m scripts.data.unpack_archive --archive {input:q} --output {output:q} --log {log:q}"
+        "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources} --output {output:q}"
+        " --log {log:q}"
 
 
 rule audit_images:
@@ -279,7 +284,7 @@ rule train_model:
     params:
         # Never an output: Snakemake deletes outputs before a rerun, and training goes on from what is in here.
         work_dir=f"{layout.run}/work",
-        record=f"{layout.dataset}/archive.sha256",
+        record=layout.records(),
     message:
         f"training {layout.title}"
     shell:
@@ -479,7 +484,8 @@ rule plot_training_curves:
 
 rule record_provenance:
     input:
-        archive=layout.archive,
+        archives=layout.archives,
+        labels=list(layout.label_files.values()),
         classes=rules.split_dataset.output.classes,
         train=layout.train,
         val=layout.val,
@@ -498,14 +504,15 @@ rule record_provenance:
     params:
         run=subpath(output.json, parent=True),
         splits=subpath(input.train, parent=True),
-        record=f"{layout.dataset}/archive.sha256",
+        records=layout.archive_records(),
+        labels=layout.labels_option(),
         checkpoint=layout.checkpoint_option,
         settings=layout.run_json,
     message:
         f"recording where the numbers of {layout.title} come from"
     shell:
-        "python -m scripts.report.record_provenance --run-dir {params.run:q} --archive {input.archive:q}"
-        " --archive-record {params.record:q} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
+        "python -m scripts.report.record_provenance --run-dir {params.run:q} --archive {input.archives:q}"
+        " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
         " --config {input.config:q} --settings {params.settings:q} --output {output.json:q} --html {output.html:q}"
         " --log {log:q}"
 

@@ -8,14 +8,17 @@ import io
 import logging
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from scripts.console import UserError, run_cli
+from scripts.data.fetch_archive import pack_folder
+from scripts.data.manifest import manifest_sha256
 from scripts.files import atomic_path, sha256_of
-from scripts.repetition import ROOT, Run, changed_since
+from scripts.repetition import ROOT, Run, changed_since, find_archives
 from scripts.run_name import run_name
 
 logger = logging.getLogger(__name__)
@@ -65,17 +68,40 @@ def contents(run: Run, images: bool) -> dict[str, Path]:
     if "checkpoint" in run.provenance["inputs"]["files"]:
         checkpoint = run.file("checkpoint")
         files[f"results/checkpoints/{checkpoint.name}"] = checkpoint
-    if images:
-        archive = run.file("archive")
-        files[f"{place}/{archive.name}"] = archive
+    names = [*run.label_files, *(run.archives if images else [])]
+    files |= {f"{place}/{run.file(name).name}": run.file(name) for name in names}
+    # Several archives have a record each.
+    records = [
+        run.file(name).with_name(f"{run.file(name).name.partition('.')[0]}.sha256")
+        for name in [*run.archives, *run.label_files]
+    ]
+    files |= {f"{place}/{record.name}": record for record in records if record.is_file()}
     return files
+
+
+def packed_folders(run: Run, scratch: Path) -> dict[str, Path]:
+    """Return the folders that the run read in place, each packed in *scratch* as a tar.
+
+    Raises
+    ------
+    UserError : a folder is gone, or holds other files than it did.
+    """
+    packed = {}
+    for name, path in find_archives(run).items():
+        if path.is_dir():
+            archive = run.file(name).with_suffix(".tar")
+            tar = scratch / archive.name
+            pack_folder(path, tar, archive)
+            if manifest_sha256(tar) != run.hashes()[name]:
+                raise UserError(f"{path}: not the files that the run was made with: run it again before you bundle it")
+            packed[f"results/{run.dataset.name}/{archive.name}"] = tar
+    return packed
 
 
 def own_texts(run: Run, images: bool) -> dict[str, bytes]:
     """Return the files that are made for the bundle: how to use it, the settings, the lock."""
     inputs = run.provenance["inputs"]
-    source = inputs["settings"]["dataset"]["source"]
-    local = not images and "path" in source
+    local = not images and any("path" in source for source in run.sources())
     words = {
         "run": run.name,
         "commit": inputs["code"]["commit"] or "(the commit is not on record)",
@@ -139,12 +165,15 @@ def _entry(name: str, size: int) -> tarfile.TarInfo:
 def main(args: argparse.Namespace) -> None:
     """Check that the run is as its provenance says, and bundle it."""
     run = Run.read(args.run)
-    changed = changed_since(run, without=() if args.images else ("archive",))
+    changed = changed_since(run, without=() if args.images else run.archives)
     if changed:
         raise UserError(f"{args.run}: {changed.causes[0]}; run it again before you bundle it")
     files, texts = contents(run, args.images), own_texts(run, args.images)
     output = args.output or run.dataset / f"{run.name.replace('/', '-')}.tar"
-    write_bundle(output, files, texts)
+    with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:
+        if args.images:
+            files |= packed_folders(run, Path(scratch))
+        write_bundle(output, files, texts)
     size = output.stat().st_size / 1e6
     logger.info("%s: %d files, %.1f MB%s", output, len(files) + len(texts), size, "" if args.images else ", no images")
     logger.info(

@@ -69,7 +69,7 @@ def sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[Ba
     yield prefix, model
     for name, field in model.model_fields.items():
         place = f"{prefix}.{name}" if prefix else name
-        for nested, suffix in _nested(field.annotation):
+        for nested, suffix in dict.fromkeys(_nested(field.annotation)):  # a section may stand alone or in a list
             yield from sections(nested, place + suffix)
 
 
@@ -93,7 +93,8 @@ def type_text(annotation: Any) -> str:
         return "section" if issubclass(annotation, BaseModel) else names.get(annotation, "any value")
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is list:
-        return f"list of {type_text(parts[0])}"
+        items = type_text(parts[0])
+        return f"list of {'sections' if items == 'section' else items}"
     if origin is dict:
         return "names to sections" if list(_nested(annotation)) else "keys to values"
     if origin is None:

@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -16,8 +17,19 @@ from typing import Any, NoReturn
 
 from scripts.cluster.controller import Controller, check_path, clear_the_way, will_run
 from scripts.console import UserError
+from scripts.data.folders import walk_files
+from scripts.data.label_files import SUFFIXES
 from scripts.report.labels import label
-from scripts.settings import CONFIG_FILES_VARIABLE, Experiment, Settings, Site, file_names, load_settings
+from scripts.settings import (
+    CONFIG_FILES_VARIABLE,
+    Experiment,
+    LabelFiles,
+    Settings,
+    Site,
+    Source,
+    file_names,
+    load_settings,
+)
 from scripts.sites import enter_site, module_prefix
 
 #: Of a run's files, those that nothing else is made of, and that people look at.
@@ -28,6 +40,12 @@ RUN_RESULTS = (
     "figures/gradcam.html",
     "model_card.md",
 )
+
+
+def record_path(path: str) -> str:
+    """Return where the sha256 of a fetched file is recorded: beside it, so that `sha256sum -c` checks it."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name.partition('.')[0]}.sha256"
 
 
 class Layout:
@@ -43,7 +61,14 @@ class Layout:
         name = settings.dataset.name
         self.started = time.time()
         self.dataset = f"results/{name}"
-        self.archive = f"{self.dataset}/{settings.dataset.source.archive_name()}"
+        self.sources = settings.dataset.sources()
+        stems = ["archive"] if len(self.sources) == 1 else [f"archive_{place}" for place in range(len(self.sources))]
+        #: One for each of ``sources``.
+        self.archives = [
+            f"{self.dataset}/{source.archive_name(stem)}" for source, stem in zip(self.sources, stems, strict=True)
+        ]
+        #: The files of labels that are in no archive, as the settings name them, to the copies of them.
+        self.label_files = self._find_label_files()
         self.folds = settings.dataset.split.folds
         fold = "/fold{fold}" if self.folds else ""
         self.split = f"{self.dataset}/splits{fold}"
@@ -125,21 +150,80 @@ class Layout:
             return experiment.model_copy(update={"device": self.site.device})
         return experiment
 
-    def local_source(self, _wildcards: Any) -> list[str]:
-        """Return the local file that the archive comes from, so that a newer one is fetched anew; a folder is not."""
-        path = self.settings.dataset.source.path
+    def _find_label_files(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for place, source in enumerate(self.sources):
+            stem = "labels" if len(self.sources) == 1 else f"labels_{place}"
+            labels = source.labels
+            named = labels.model_dump(exclude_none=True) if isinstance(labels, LabelFiles) else {"": labels}
+            for part, name in named.items():
+                if name and Path(name).expanduser().is_file():
+                    suffix = found_suffix if (found_suffix := Path(name).suffix.lower()) in SUFFIXES else ".csv"
+                    found.setdefault(name, f"{self.dataset}/{stem}{'_' * bool(part)}{part}{suffix}")
+        return found
+
+    @property
+    def fetched(self) -> str:
+        """What fetch_archive makes: the archive; where a data set has several files, the pattern of them all."""
+        return self.archives[0] if len(self.all_fetched()) == 1 else f"{self.dataset}/{{fetched}}"
+
+    @property
+    def fetch_log(self) -> str:
+        """The log of fetch_archive."""
+        return f"{self.logs}/fetch_{'archive' if len(self.all_fetched()) == 1 else '{fetched}'}.log"
+
+    def all_fetched(self) -> list[str]:
+        """Return the files that the data set is made of: the archives, and labels that are in none of them."""
+        return [*self.archives, *self.label_files.values()]
+
+    def fetched_names(self) -> list[str]:
+        """Return the names of the same files."""
+        return [os.path.basename(path) for path in self.all_fetched()]
+
+    def record_of(self, wildcards: Any) -> str:
+        """Return where fetch_archive records the sha256 of a file."""
+        return record_path(self._wanted(wildcards))
+
+    def records(self) -> list[str]:
+        """Return the records of all files that the data set is made of."""
+        return [record_path(path) for path in self.all_fetched()]
+
+    def archive_records(self) -> list[str]:
+        """Return the records of the archives, in their order."""
+        return [record_path(path) for path in self.archives]
+
+    def _wanted(self, wildcards: Any) -> str:
+        return self.fetched.format(fetched=getattr(wildcards, "fetched", ""))
+
+    def _source_of(self, wildcards: Any) -> Source | str:
+        """Return the source of a fetched file, or the file that it is a copy of."""
+        wanted = self._wanted(wildcards)
+        if wanted in self.archives:
+            return self.sources[self.archives.index(wanted)]
+        return next(name for name, path in self.label_files.items() if path == wanted)
+
+    def local_source(self, wildcards: Any) -> list[str]:
+        """Return the local file that is fetched, so that a newer one is fetched anew; a folder is not."""
+        source = self._source_of(wildcards)
+        path = source if isinstance(source, str) else source.path
         expanded = str(Path(path).expanduser()) if path else ""
         return [expanded] if os.path.isfile(expanded) else []
 
-    def folder_state(self) -> str:
+    def folder_state(self, wildcards: Any) -> str:
         """Return a fingerprint of a source folder: as a parameter of fetch_archive it has a changed one packed anew.
 
         Names, sizes and times only: it is taken at each start of Snakemake.
         """
-        path = Path(self.settings.dataset.source.path or "").expanduser()
-        if not self.settings.dataset.source.path or not path.is_dir():
+        source = self._source_of(wildcards)
+        if isinstance(source, str) or not source.path or not Path(source.path).expanduser().is_dir():
             return ""
+        path = Path(source.path).expanduser()
         digest = hashlib.sha256()
+        if source.in_place:  # what links lead to is read at each run, so that it counts, not the links
+            for file in walk_files(path, Counter()):
+                status = file.stat()
+                digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+            return digest.hexdigest()
         for folder, folders, files in os.walk(path):
             folders.sort()
             for name in sorted(files):
@@ -148,9 +232,30 @@ class Layout:
                 digest.update(os.fsencode(entry))
         return digest.hexdigest()
 
-    def source_json(self) -> str:
-        """Return the ``source`` section for fetch_archive."""
-        return self.settings.dataset.source.model_dump_json(exclude_none=True, exclude_defaults=True)
+    def source_json(self, wildcards: Any) -> str:
+        """Return a ``source`` section for fetch_archive, without what only unpack_archive must know."""
+        source = self._source_of(wildcards)
+        if isinstance(source, str):
+            return json.dumps({"file": source}, ensure_ascii=False)
+        later = {"labels", "label", "part"}
+        return source.model_dump_json(exclude_none=True, exclude_defaults=True, exclude=later)
+
+    def sources_option(self) -> str:
+        """Return what unpack_archive is told of each archive as an option for a shell line; "": nothing."""
+        known = [self._known_of(source) for source in self.sources]
+        return f"--sources {shlex.quote(json.dumps(known, ensure_ascii=False))}" if any(known) else ""
+
+    def _known_of(self, source: Source) -> dict[str, Any]:
+        known = source.model_dump(include={"labels", "label", "part"}, exclude_none=True)
+        if kept := {name: self.label_files[name] for name in source.label_files() if name in self.label_files}:
+            known["kept"] = kept
+        if source.in_place:
+            known["folder"] = source.path
+        return known
+
+    def labels_option(self) -> str:
+        """Return the files of labels that are in no archive as an option for a shell line."""
+        return " ".join(["--labels", *map(shlex.quote, self.label_files.values())]) if self.label_files else ""
 
     def checkpoint_json(self, wildcards: Any) -> str:
         """Return the checkpoint setting for fetch_checkpoint; equal for all experiments that share the file."""

@@ -12,15 +12,29 @@ import hashlib
 import logging
 import re
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scripts.bundle import MANIFEST
 from scripts.console import UserError, run_cli
 from scripts.data.archives import CHUNK, Limits, open_tar, sniff_format
+from scripts.data.folders import walk_files
+from scripts.data.manifest import manifest_sha256, write_manifest
 from scripts.files import sha256_of
-from scripts.repetition import PROFILE, Difference, Run, changed_since, conclude, repeat, scratch_folder
+from scripts.repetition import (
+    MANIFEST_SUFFIX,
+    PROFILE,
+    Difference,
+    Run,
+    changed_since,
+    conclude,
+    is_packed_folder,
+    repeat,
+    scratch_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +52,12 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m scripts.repeat", description=(__doc__ or "").split("\n", maxsplit=1)[0]
     )
     parser.add_argument("--archive", type=Path, required=True, metavar="FILE", help="the bundle, a .tar")
-    parser.add_argument("--images", type=Path, metavar="FILE", help="the archive of the images, where it has none")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="the archive of the images, where it has none; a folder of several, or the folder that was read in place",
+    )
     parser.add_argument("--trust", action="store_true", help="accept overrides that load weights or code")
     parser.add_argument(
         "--profile", type=Path, default=PROFILE, metavar="DIR", help="Snakemake profile to run with (profiles/local)"
@@ -133,17 +152,77 @@ def find_run(bundle: Path, folder: Path, names: list[str]) -> Run:
     return run
 
 
-def find_images(run: Run, given: Path | None) -> Path | None:
-    """Return the archive of the images: the given one, else the bundle's, None when it must be fetched."""
+def find_images(run: Run, given: Path | None) -> dict[str, Path] | None:
+    """Return the archives of the images by their names in the provenance: those in *given*, else the bundle's, None
+    when they must be fetched.
+
+    Parameters
+    ----------
+    given : an archive; or a folder of archives, or of images that were read in place.
+    """
     if given is None:
-        inside = run.file("archive")
-        return inside if inside.is_file() else None
-    if not given.is_file():
+        inside = {name: _packed(run.file(name)) for name in run.archives}
+        if not all(path.is_file() for path in inside.values()):
+            return None
+        for name, path in inside.items():
+            if is_packed_folder(run, name, path) and manifest_sha256(path) != run.hashes()[name]:
+                conclude(
+                    run, Difference("archive", [name], [f"{path.name} holds other files than the run was made with"])
+                )
+        return inside
+    if not given.exists():
         raise UserError(f"IMAGES: there is no file {given}")
-    if sha256_of(given) != run.hashes()["archive"]:
-        cause = f"{given} is not the archive that the run was made with"
-        conclude(run, Difference("archive", ["archive"], [cause]))
-    return given.resolve()
+    hashed = _Hashes([given] if given.is_file() else [given, *sorted(given.iterdir())])
+    found = {
+        name: hashed.find(sha256, _is_manifest(run, name))
+        for name, sha256 in run.hashes().items()
+        if name in run.archives
+    }
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        what = f"{given} is not" if given.is_file() else f"nothing in {given} is"
+        conclude(run, Difference("archive", missing, [f"{what} the archive that the run was made with"]))
+    return {name: path.resolve() for name, path in found.items() if path is not None}
+
+
+def _is_manifest(run: Run, name: str) -> bool:
+    return run.file(name).suffix == MANIFEST_SUFFIX
+
+
+def _packed(path: Path) -> Path:
+    """Return where a bundle holds an archive: a folder that was read in place is packed in it."""
+    return path.with_suffix(".tar") if path.suffix == MANIFEST_SUFFIX else path
+
+
+class _Hashes:
+    """The hashes of files and folders, each taken once, and only when it is asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.known: dict[tuple[Path, bool], str] = {}
+
+    def find(self, sha256: str, as_manifest: bool) -> Path | None:
+        """Return the file, or the folder with the manifest, that has this hash."""
+        return next((path for path in self.paths if self._hash(path, as_manifest) == sha256), None)
+
+    def _hash(self, path: Path, as_manifest: bool) -> str:
+        key = (path, as_manifest)
+        if key not in self.known:
+            self.known[key] = self._compute(path, as_manifest)
+        return self.known[key]
+
+    @staticmethod
+    def _compute(path: Path, as_manifest: bool) -> str:
+        if path.is_file():
+            if not as_manifest:
+                return sha256_of(path)
+            return manifest_sha256(path) if path.suffix == ".tar" else ""
+        if not as_manifest or not path.is_dir():
+            return ""
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = Path(folder) / "manifest"
+            write_manifest(path, walk_files(path, Counter()), manifest)
+            return sha256_of(manifest)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -158,7 +237,7 @@ def main(args: argparse.Namespace) -> None:
                 " where it comes from, add ARGS=--trust"
             )
         images = find_images(run, args.images)
-        changed = changed_since(run, without=("archive",))
+        changed = changed_since(run, without=run.archives)
         if changed:
             conclude(run, changed)
         logger.info("repeating %s in %s", run.name, scratch)

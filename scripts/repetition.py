@@ -21,7 +21,7 @@ import yaml
 from scripts.children import signals_forwarded
 from scripts.console import UserError
 from scripts.files import sha256_of, write_text
-from scripts.report.provenance import read_provenance
+from scripts.report.provenance import ARCHIVE, DATA, read_provenance
 from scripts.report.record_provenance import describe_code, describe_software
 from scripts.run_name import dataset_folder, run_name
 from scripts.train.config_file import read_config
@@ -54,6 +54,10 @@ PACKAGES_OF = {
 }
 
 
+#: Of the file that stands in for an archive where a folder is read in place.
+MANIFEST_SUFFIX = ".jsonl"
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run: ``results/<dataset>/<experiment>/seed<k>[/fold<j>]``, and what its provenance says."""
@@ -84,13 +88,29 @@ class Run:
     def file(self, name: str) -> Path:
         """Return where a file of the provenance lies now, wherever results/ was moved to."""
         dataset = self.dataset
-        if name == "archive":
-            return dataset / Path(self.provenance["inputs"]["files"]["archive"]["path"]).name
+        if DATA.fullmatch(name):
+            return dataset / Path(self.provenance["inputs"]["files"][name]["path"]).name
         if name == "checkpoint":
             return dataset.parent / "checkpoints" / Path(self.provenance["inputs"]["files"]["checkpoint"]["path"]).name
         if name.startswith("splits/"):
             return dataset / "splits" / run_name(self.folder).get("fold", "") / Path(name).name
         return (dataset if name == "classes.txt" else self.folder) / name
+
+    @property
+    def archives(self) -> list[str]:
+        """The names of the archives in the provenance, in the order of the sources."""
+        return [name for name in self.provenance["inputs"]["files"] if ARCHIVE.fullmatch(name)]
+
+    @property
+    def label_files(self) -> list[str]:
+        """The names of the files of labels that are in no archive."""
+        files = self.provenance["inputs"]["files"]
+        return [name for name in files if DATA.fullmatch(name) and not ARCHIVE.fullmatch(name)]
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Return copies of the sources in the settings, one an archive."""
+        source = copy.deepcopy(self.provenance["inputs"]["settings"]["dataset"]["source"])
+        return source if isinstance(source, list) else [source]
 
     def hashes(self) -> dict[str, str]:
         """Return what is compared, as the provenance says: for weights the hash of the tensors, not of the file."""
@@ -115,6 +135,8 @@ class Difference:
 def first_difference(expected: Mapping[str, str], got: Mapping[str, str]) -> tuple[str, list[str]] | None:
     """Return the first stage whose hashes differ or are missing, and which files do; None when all are equal."""
     for stage, names in STAGES.items():
+        if stage == "archive":
+            names = tuple(name for name in dict.fromkeys([*expected, *got]) if DATA.fullmatch(name))
         files = [name for name in names if expected.get(name) != got.get(name)]
         if files:
             return stage, files
@@ -249,12 +271,12 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 # --- doing it again ---------------------------------------------------------------------------------------------------
 
 
-def settings_for(run: Run, source: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that repeat *run* with the archive out of *source* and, if it had one, its own checkpoint."""
+def settings_for(run: Run, source: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings that repeat *run* with the images out of *source* and, if it had one, its own checkpoint."""
     inputs = run.provenance["inputs"]
     settings = copy.deepcopy(dict(inputs["settings"]))
     (experiment,) = settings["experiments"].values()
-    settings["dataset"]["source"] = dict(source)
+    settings["dataset"]["source"] = dict(source) if isinstance(source, Mapping) else [dict(one) for one in source]
     # `auto` was resolved when config.py was written; here there may be another answer.
     experiment["device"] = inputs["training"]["device"]
     if "checkpoint" in inputs["files"]:
@@ -262,31 +284,92 @@ def settings_for(run: Run, source: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def lay_out(run: Run, scratch: Path, archive: Path | None) -> Path:
+def lay_out(run: Run, scratch: Path, archives: Mapping[str, Path] | None) -> Path:
     """Put what *run* started from into *scratch* and return the settings file; no network is needed from here on,
-    unless *archive* is None: then the archive is fetched from where the settings say.
+    unless *archives* is None: then they are fetched from where the settings say.
+
+    Parameters
+    ----------
+    archives : name in the provenance to the file; to a folder where it is read in place.
 
     Raises
     ------
     UserError : there is no archive, and the settings do not say where to get it.
     """
-    if archive is not None:
-        place = scratch / "inputs" / run.file("archive").name
-        _copy(archive, place)
-        source: dict[str, Any] = {"path": str(place.relative_to(scratch))}
-    else:
-        source = dict(run.provenance["inputs"]["settings"]["dataset"]["source"])
-        if source.get("url"):
-            source["sha256"] = run.hashes()["archive"]
-        if source.get("path"):
-            raise UserError("the images came from a local file: give the archive with IMAGES=FILE")
+    sources = []
+    for name, given in zip(run.archives, run.sources(), strict=True):
+        known = {key: given[key] for key in ("labels", "label", "part") if given.get(key) is not None}
+        if archives is None:
+            if given.get("path"):
+                raise UserError("the images came from a local file: give the archive with IMAGES=FILE")
+            source = given | ({"sha256": run.hashes()[name]} if given.get("url") else {})
+        elif archives[name].is_dir():
+            source = {"path": str(archives[name].resolve()), "in_place": True, **known}
+        else:
+            place = scratch / "inputs" / archives[name].name
+            _copy(archives[name], place)
+            source = {"path": str(place.relative_to(scratch)), **known}
+        sources.append(source)
+    _lay_out_labels(run, scratch, sources)
     if "checkpoint" in run.provenance["inputs"]["files"]:
         checkpoint = run.file("checkpoint")
         # The workflow fetches it from there, so that it is opened as tensors only, whoever it came from (law 8).
         _copy(checkpoint, scratch / KEPT_NAMES / checkpoint.name)
     path = scratch / "settings.yaml"
-    write_text(path, yaml.safe_dump(settings_for(run, source), allow_unicode=True, sort_keys=False))
+    several = isinstance(run.provenance["inputs"]["settings"]["dataset"]["source"], list)
+    settings = settings_for(run, sources if several else sources[0])
+    write_text(path, yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
     return path
+
+
+def _lay_out_labels(run: Run, scratch: Path, sources: Sequence[dict[str, Any]]) -> None:
+    """Put the files of labels that are in no archive into *scratch*, and have *sources* name them there."""
+    copies: dict[str, str] = {}
+    kept = {Path(name).stem: name for name in run.label_files}
+    for place, source in enumerate(sources):
+        stem = f"labels_{place}" if len(run.archives) > 1 else "labels"
+        for part, named in _label_files(source).items():
+            name = kept.get(f"{stem}_{part}" if part else stem)
+            if name and named not in copies:
+                copies[named] = f"inputs/{run.file(name).name}"
+                _copy(run.file(name), scratch / copies[named])
+    for source in sources:
+        for named in _label_files(source).values():
+            # Out of a bundle it could be any file of this machine.
+            if named not in copies and (named.startswith(("/", "~")) or ".." in Path(named).parts):
+                raise UserError(f"dataset.source.labels: {named!r} is a file elsewhere, of which no copy was kept")
+        if isinstance(source.get("labels"), str):
+            source["labels"] = copies.get(source["labels"], source["labels"])
+        elif source.get("labels"):
+            source["labels"] = {part: copies.get(named, named) for part, named in source["labels"].items()}
+
+
+def _label_files(source: Mapping[str, Any]) -> dict[str, str]:
+    labels = source.get("labels") or {}
+    return {"": labels} if isinstance(labels, str) else {part: name for part, name in labels.items() if name}
+
+
+def find_archives(run: Run) -> dict[str, Path]:
+    """Return the archives of a run; of one that was read in place, the folder.
+
+    Raises
+    ------
+    UserError : the folder is gone.
+    """
+    found = {}
+    for name, source in zip(run.archives, run.sources(), strict=True):
+        found[name] = run.file(name)
+        if source.get("in_place"):
+            # Relative to the folder that the workflow ran in.
+            found[name] = run.folder.parents[3] / Path(source["path"]).expanduser()
+            if not found[name].is_dir():
+                raise UserError(f"{found[name]}: the images were read there, but the folder is gone: bring it back")
+    return found
+
+
+def is_packed_folder(run: Run, name: str, path: Path) -> bool:
+    """Tell whether *path* is the tar of a folder that the run read in place."""
+    return run.file(name).suffix == MANIFEST_SUFFIX and path.is_file() and path.suffix == ".tar"
 
 
 def _copy(path: Path, target: Path) -> None:
@@ -336,16 +419,19 @@ def scratch_folder(results: Path, purpose: str) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def repeat(run: Run, scratch: Path, archive: Path | None, profile: Path = PROFILE) -> Difference | None:
+def repeat(run: Run, scratch: Path, archives: Mapping[str, Path] | None, profile: Path = PROFILE) -> Difference | None:
     """Do *run* again in *scratch* and return the first difference, None when all hashes are equal.
 
     Nothing is trained when what training starts from differs already.
     """
     folder = scratch / "results" / run.name
-    settings = lay_out(run, scratch, archive)
+    settings = lay_out(run, scratch, archives)
+    # A folder that was read in place and now comes packed has another hash; its files were compared one by one.
+    packed = {name for name, path in (archives or {}).items() if is_packed_folder(run, name, path)}
     run_workflow(scratch, settings, f"results/{run.name}/config.py", profile)
     begun = Run(folder, run.provenance)
-    inputs = {name: hashed for name, hashed in run.hashes().items() if name in run.provenance["inputs"]["files"]}
+    hashes = {name: hashed for name, hashed in run.hashes().items() if name not in packed}
+    inputs = {name: hashed for name, hashed in hashes.items() if name in run.provenance["inputs"]["files"]}
     found = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
     if found:
         now = {"inputs": {"code": describe_code(), **describe_software()}}
@@ -353,7 +439,9 @@ def repeat(run: Run, scratch: Path, archive: Path | None, profile: Path = PROFIL
         run_workflow(scratch, settings, f"results/{run.name}/provenance.json", profile)
         again = Run.read(folder)
         now = dict(again.provenance)
-        found = first_difference(run.hashes(), again.hashes())
+        found = first_difference(
+            hashes, {name: hashed for name, hashed in again.hashes().items() if name not in packed}
+        )
     if found is None:
         return None
     (scratch / ".keep").touch()

@@ -49,6 +49,7 @@ Name = Annotated[
 ]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
+FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[StrictInt, Field(ge=1)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
@@ -71,8 +72,34 @@ class Sample(Section):
     seed: Seed = Field(0, description="Another seed renders other photographs.")
 
 
+class LabelFiles(Section):
+    """Annotation files as mmcls reads them, one a part, with lines `path label`."""
+
+    train: FileName | None = Field(None, description="Of the training images.")
+    val: FileName | None = Field(None, description="Of the validation images.")
+    test: FileName | None = Field(None, description="Of the test images.")
+    classes: FileName | None = Field(
+        None, description="Names of the classes, one a line, where the labels are places in it, counted from 0."
+    )
+
+    @model_validator(mode="after")
+    def _some_images(self) -> LabelFiles:
+        if not (self.train or self.val or self.test):
+            raise ValueError("name a file for train, val or test")
+        return self
+
+
+def _labels_form(value: Any) -> str:
+    return "section" if isinstance(value, dict | LabelFiles) else "file"
+
+
+Labels = Annotated[
+    Annotated[FileName, Tag("file")] | Annotated[LabelFiles, Tag("section")], Discriminator(_labels_form)
+]
+
+
 class Source(Section):
-    """Where the archive comes from: exactly one of `url`, `path` and `sample`."""
+    """Where an archive comes from: exactly one of `url`, `path` and `sample`; and what its folders do not say."""
 
     url: Url | None = Field(None, description="http(s) address of a zip or tar archive.")
     mirrors: list[Url] = Field([], description="Other addresses of the same file, tried in order when `url` fails.")
@@ -81,6 +108,20 @@ class Source(Section):
     )
     path: str | None = Field(None, description="A local archive, or a folder with one folder a class.")
     sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")
+    in_place: StrictBool | None = Field(
+        None, description="true: the folder `path` is not copied; images/ holds links to its files."
+    )
+    labels: Labels | None = Field(
+        None,
+        description="Where folders are not classes: a CSV file with columns `file`, `label` and perhaps `split`, or a "
+        "file of lines `path label`; a local file, else one in the archive.",
+    )
+    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
+        None, description="All images are of this class: for one archive a class."
+    )
+    part: Literal["train", "val", "test"] | None = Field(
+        None, description="All images belong to this part: for one archive a part."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
@@ -91,16 +132,39 @@ class Source(Section):
             raise ValueError("mirrors go with url")
         if self.path is not None and not Path(self.path).expanduser().exists():
             raise ValueError(f"there is no file or folder {self.path!r}: check dataset.source.path")
+        if self.in_place and (self.path is None or not Path(self.path).expanduser().is_dir()):
+            raise ValueError("in_place: true reads a folder where it is: give it as path")
+        if self.labels is not None and self.label is not None:
+            raise ValueError("labels say the class of each image, label one class of them all: give one of the two")
+        for name in self.label_files():
+            if name.startswith(("/", "~")) and not Path(name).expanduser().is_file():
+                raise ValueError(f"there is no file {name!r}: check dataset.source.labels")
         return self
 
-    def archive_name(self) -> str:
+    def label_files(self) -> list[str]:
+        """Return the files that ``labels`` names."""
+        if self.labels is None or isinstance(self.labels, str):
+            return [self.labels] if self.labels else []
+        return list(self.labels.model_dump(exclude_none=True).values())
+
+    def archive_name(self, stem: str = "archive") -> str:
         """Return the file name under results/<dataset>/, with the suffix that the source's name has."""
         if self.sample is not None:
-            return "archive.zip"
+            return f"{stem}.zip"
         if self.path is not None and Path(self.path).expanduser().is_dir():
-            return "archive.tar"
+            return f"{stem}.jsonl" if self.in_place else f"{stem}.tar"
         name = (self.url.split("?")[0] if self.url else str(self.path)).lower()
-        return "archive" + next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), ".bin")
+        return stem + next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), ".bin")
+
+
+def _source_form(value: Any) -> str:
+    return "several" if isinstance(value, list | tuple) else "one"
+
+
+Sources = Annotated[
+    Annotated[Source, Tag("one")] | Annotated[list[Source], Field(min_length=1), Tag("several")],
+    Discriminator(_source_form),
+]
 
 
 class Split(Section):
@@ -144,7 +208,7 @@ class Dataset(Section):
     """The labelled images."""
 
     name: Name = Field(description="Names results/<name>/: letters, digits, `.`, `_` and `-`.")
-    source: Source = Field(description="Where the images come from.")
+    source: Sources = Field(description="Where the images come from; a list where they are in several archives.")
     split: Split = Field(Split(), description="How they are divided.")
     classes: list[str] | None = Field(
         None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
@@ -155,6 +219,10 @@ class Dataset(Section):
         "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
     )
     licence: str | None = Field(None, description="Licence of the images, as it is to stand in the provenance.")
+
+    def sources(self) -> list[Source]:
+        """Return the sources, one an archive."""
+        return [self.source] if isinstance(self.source, Source) else list(self.source)
 
     @field_validator("classes")
     @classmethod
@@ -487,9 +555,21 @@ def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tup
             field = section.model_fields[str(step)]
             annotation = field.annotation
             yield step, field.description or "", annotation
-        elif get_origin(annotation) in (dict, list) and step != "[key]":
-            annotation = get_args(annotation)[-1]
+        elif (items := _items(annotation)) is not None and step != "[key]" and _is_item(annotation, step):
+            annotation = items
             yield step, "", annotation
+
+
+def _items(annotation: Any) -> Any:
+    """Return what a list or mapping holds, also where it is one of several alternatives; None: it is neither."""
+    if get_origin(annotation) in (dict, list):
+        return get_args(annotation)[-1]
+    return next((items for part in get_args(annotation) if (items := _items(part)) is not None), None)
+
+
+def _is_item(annotation: Any, step: str | int) -> bool:
+    # Among alternatives, pydantic's location has their tags, too; only a list's places are whole numbers.
+    return get_origin(annotation) in (dict, list) or isinstance(step, int)
 
 
 def _sections(annotation: Any) -> list[type[Section]]:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from scripts.console import run_cli
-from scripts.repetition import PROFILE, Run, changed_since, conclude, repeat, scratch_folder
+from scripts.repetition import PROFILE, Run, changed_since, conclude, find_archives, repeat, scratch_folder
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> None:
         conclude(run, changed)
     with scratch_folder(run.dataset.parent, "verify") as scratch:
         logger.info("repeating %s in %s", run.name, scratch)
-        difference = repeat(run, scratch, run.file("archive"), args.profile)
+        difference = repeat(run, scratch, find_archives(run), args.profile)
     conclude(run, difference, scratch)
 
 

@@ -29,7 +29,7 @@ REQUEUES = 20
 def missing_downloads(layout: Layout) -> list[str]:
     """Return the files of the fetch_* rules that are not there."""
     names = [experiment.checkpoint_name() for experiment in layout.settings.experiments.values()]
-    wanted = [layout.archive, *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
+    wanted = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
     return [path for path in dict.fromkeys(wanted) if not Path(path).exists()]
 
 

@@ -144,7 +144,7 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
     layout = Layout(settings, load_site(profile))
     names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
-    fetched = [layout.archive, *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
+    fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
     lists = [f"splits/{part}.txt" for part in ("train", "val", "test")]
     made = [f"{layout.dataset}/{name}" for name in ("images/", "classes.txt", *lists)]
     edges = {experiment.packed_edge() for experiment in settings.experiments.values()}

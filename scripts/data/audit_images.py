@@ -6,7 +6,6 @@ import argparse
 import csv
 import logging
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from scripts.console import UserError, run_cli
 from scripts.data.audit_cache import RECORD, AuditCache, decode, encode
 from scripts.data.check_workers import check_files
 from scripts.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
+from scripts.data.image_paths import group_of, group_pattern
 from scripts.data.near_duplicates import find_near_duplicates
 from scripts.data.split_dataset import SIDES, Image, find_images, settle_given_parts
 from scripts.files import atomic_path, write_json
@@ -262,21 +262,16 @@ def find_leaks(images: Sequence[Image], groups: Iterable[Group]) -> list[Finding
     return found
 
 
-def group_of(path: str, pattern: str) -> str:
-    """Return the known group of an image by its path, "" for none: as scripts.data.image_paths.group_of does."""
-    match = re.search(pattern, unicodedata.normalize("NFC", path))
-    return (match[1 if match.re.groups else 0] or "") if match else ""
-
-
 def find_group_leaks(
     images: Sequence[Image], places: Sequence[int], pattern: str | None, known: set[str]
 ) -> list[Finding]:
     """Return which images of a given val or test are of a group that a lower part has, but those *known* to leak."""
     if not pattern:
         return []
+    compiled = group_pattern(pattern)
     groups: dict[str, Group] = defaultdict(list)
     for place in places:
-        if name := group_of(images[place].path, pattern):
+        if name := group_of(images[place].path, compiled):
             groups[name].append(place)
     found = []
     for name, group in sorted(groups.items()):

@@ -9,18 +9,17 @@ import logging
 import os
 import re
 import shutil
-import stat
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from scripts.console import UserError, run_cli
 from scripts.data.archives import sniff_format
-from scripts.data.image_paths import is_junk
+from scripts.data.folders import walk_files
 from scripts.data.leftovers import remove_leftovers
+from scripts.data.manifest import write_manifest
 from scripts.download import download, megabytes, shown
 from scripts.files import atomic_path, sha256_of, write_text
 
@@ -29,13 +28,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """The section ``dataset.source`` of the settings: exactly one of url, path and sample."""
+    """The section ``dataset.source`` of the settings: exactly one of url, path, sample and file.
+
+    ``in_place``: the folder ``path`` is listed, not packed; ``file``: taken over as it is, whatever it is.
+    """
 
     url: str | None = None
     mirrors: tuple[str, ...] = ()
     path: str | None = None
     sample: dict[str, int] | None = None
     sha256: str | None = None
+    in_place: bool = False
+    file: str | None = None
 
     @property
     def name(self) -> str:
@@ -43,7 +47,9 @@ class Source:
         if self.url:
             query = urlsplit(self.url).query
             return shown(self.url) + (f" (query {hashlib.sha256(query.encode()).hexdigest()[:12]})" if query else "")
-        return f"sample {json.dumps(self.sample, sort_keys=True)}" if self.sample is not None else str(self.path)
+        if self.sample is not None:
+            return f"sample {json.dumps(self.sample, sort_keys=True)}"
+        return f"{self.path}, in place" if self.in_place else str(self.path or self.file)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def parse_source(text: str) -> Source:
 
     Raises
     ------
-    UserError : no JSON, an unknown key, not exactly one of url, path and sample, or no sha256.
+    UserError : no JSON, an unknown key, not exactly one of url, path, sample and file, or no sha256.
     """
     try:
         given = json.loads(text)
@@ -68,9 +74,10 @@ def parse_source(text: str) -> Source:
     if not isinstance(given, dict):
         raise UserError("--source: expected a JSON object, the section dataset.source")
     given = {key: value for key, value in given.items() if value is not None}
-    if unknown := sorted(set(given) - {"url", "mirrors", "path", "sample", "sha256"}):
-        raise UserError(f"dataset.source: unknown key {unknown[0]!r}; allowed: url, mirrors, path, sample, sha256")
-    kinds = [key for key in ("url", "path", "sample") if key in given]
+    if unknown := sorted(set(given) - {"url", "mirrors", "path", "sample", "sha256", "in_place", "file"}):
+        allowed = "url, mirrors, path, sample, sha256, in_place, file"
+        raise UserError(f"dataset.source: unknown key {unknown[0]!r}; allowed: {allowed}")
+    kinds = [key for key in ("url", "path", "sample", "file") if key in given]
     if len(kinds) != 1:
         raise UserError(
             f"dataset.source: give exactly one of url, path and sample (found: {', '.join(kinds) or 'none'})"
@@ -84,6 +91,8 @@ def parse_source(text: str) -> Source:
         given.get("path"),
         given.get("sample"),
         sha256.lower() if sha256 else None,
+        bool(given.get("in_place")),
+        given.get("file"),
     )
 
 
@@ -144,7 +153,7 @@ def _check_archive(path: Path) -> None:
 
 
 def take_over(source: Source, output: Path) -> str:
-    """Write a local archive, a folder or the sample to *output* and return its sha256.
+    """Write a local archive or file, a folder or the sample to *output* and return its sha256.
 
     A local archive is hard-linked where that is possible, since data sets are large and disks have quotas.
     """
@@ -155,9 +164,13 @@ def take_over(source: Source, output: Path) -> str:
             from scripts.data.render_sample import write_archive
 
             write_archive(temporary, **source.sample)
+        elif source.file is not None:
+            shutil.copyfile(Path(source.file).expanduser(), temporary)
         else:
             path = Path(str(source.path)).expanduser()
-            if path.is_dir():
+            if source.in_place and path.is_dir():
+                list_folder(path, temporary, output)
+            elif path.is_dir():
                 pack_folder(path, temporary, output)
             elif path.is_file():
                 sniff_format(path)
@@ -188,13 +201,12 @@ def pack_folder(folder: Path, target: Path, output: Path) -> None:
     """Write the files of *folder* as an uncompressed tar, the same bytes for the same files: names sorted, no times,
     owners or rights, nothing hidden. Links to files are followed; what is no file is left out and counted.
     """
-    if output.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"dataset.source.path: {folder} holds {output} itself: give the folder of the images only")
+    check_apart(folder, output)
     left_out: Counter[str] = Counter()
     count = 0
     # GNU format: names are stored as the bytes that they are, of any length; sizes of any magnitude.
     with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
-        for path in _walk(folder, left_out):
+        for path in walk_files(folder, left_out):
             with open(path, "rb") as file:
                 entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
                 entry.size = os.fstat(file.fileno()).st_size
@@ -205,35 +217,30 @@ def pack_folder(folder: Path, target: Path, output: Path) -> None:
                         raise
                     raise UserError(f"{path} shrank while it was read: fetch again when nobody writes there") from error
             count += 1
+    tell("packed", count, left_out, folder)
+
+
+def list_folder(folder: Path, target: Path, output: Path) -> None:
+    """Write the manifest of the files that :func:`pack_folder` would pack: they are to be read where they are."""
+    check_apart(folder, output)
+    left_out: Counter[str] = Counter()
+    count = write_manifest(folder, walk_files(folder, left_out), target)
+    tell("listed", count, left_out, folder)
+
+
+def check_apart(folder: Path, output: Path) -> None:
+    """Refuse a folder of images that holds what is made of it."""
+    if output.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"dataset.source.path: {folder} holds {output} itself: give the folder of the images only")
+
+
+def tell(done: str, count: int, left_out: Counter[str], folder: Path) -> None:
+    """Say how many files of *folder* were taken, and what was left out; refuse an empty one."""
     for reason, number in sorted(left_out.items()):
         logger.info("left out %d of %s: %s", number, folder, reason)
     if not count:
         raise UserError(f"dataset.source.path: no files in {folder}")
-    logger.info("packed %d files of %s", count, folder)
-
-
-def _walk(folder: Path, left_out: Counter[str], above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """Yield the files below *folder* in the order of their bytes, through links but not in circles."""
-    status = folder.stat()
-    above = above | {(status.st_dev, status.st_ino)}
-    for path in sorted(folder.iterdir(), key=lambda path: os.fsencode(path.name)):
-        if is_junk([path.name]):
-            left_out["junk (hidden files, __MACOSX, Thumbs.db and the like)"] += 1
-            continue
-        try:
-            status = path.stat()
-        except OSError:
-            left_out["links to nothing"] += 1
-            continue
-        if stat.S_ISDIR(status.st_mode):
-            if (status.st_dev, status.st_ino) in above:
-                left_out["links to a folder above"] += 1
-            else:
-                yield from _walk(path, left_out, above)
-        elif stat.S_ISREG(status.st_mode):
-            yield path
-        else:
-            left_out["pipes, sockets or devices"] += 1
+    logger.info("%s %d files of %s", done, count, folder)
 
 
 def build_parser() -> argparse.ArgumentParser:

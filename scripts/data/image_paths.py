@@ -7,7 +7,7 @@ import itertools
 import posixpath
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 #: How people call the parts of a data set, to how we call them.
@@ -34,23 +34,28 @@ NO_PART = "outside the train, val and test folders"
 Parts = tuple[str, ...]
 
 
-def decode_names(names: Sequence[str | bytes]) -> list[str]:
-    """Return names as text; those of unknown encoding are all UTF-8, or else GB18030 (which holds GBK).
+def encoding_of(names: Iterable[str | bytes]) -> str | None:
+    """Return the encoding of those *names* that are bytes: utf-8, or else gb18030 (which holds GBK); None: neither.
 
     One decision for the whole archive, since about one in fifty Chinese words of two characters is, in GBK, valid
-    UTF-8 by chance. Only where neither fits all names, each is decoded by itself; bytes that fit nothing become
-    surrogates, which :func:`safe_component` writes as %XX.
+    UTF-8 by chance.
     """
-    unknown = [name for name in names if isinstance(name, bytes)]
-    for encoding in ("utf-8", "gb18030"):
-        if all(decodes(name, encoding) for name in unknown):
-            return [name if isinstance(name, str) else name.decode(encoding) for name in names]
+    possible = ["utf-8", "gb18030"]
+    for name in names:
+        if isinstance(name, bytes) and not name.isascii():
+            possible = [encoding for encoding in possible if decodes(name, encoding)]
+    return possible[0] if possible else None
 
-    def alone(name: bytes) -> str:
-        encoding = next((e for e in ("utf-8", "gb18030") if decodes(name, e)), None)
-        return name.decode(encoding) if encoding else name.decode("utf-8", "surrogateescape")
 
-    return [name if isinstance(name, str) else alone(name) for name in names]
+def decode_name(name: str | bytes, encoding: str | None) -> str:
+    """Return *name* as text; without an encoding, in the first that fits it.
+
+    Bytes that fit none become surrogates, which :func:`safe_component` writes as %XX.
+    """
+    if isinstance(name, str):
+        return name
+    encoding = encoding or next((e for e in ("utf-8", "gb18030") if decodes(name, e)), None)
+    return name.decode(encoding) if encoding else name.decode("utf-8", "surrogateescape")
 
 
 def decodes(name: bytes, encoding: str) -> bool:
@@ -154,6 +159,29 @@ def find_layout(paths: Sequence[Parts]) -> list[Parts | str]:
     if _are_classes_of_parts(paths):
         return [(PARTS[path[1].lower()], path[0], *path[2:]) if len(path) > 2 else NO_CLASS for path in paths]
     return [_in_class((), path) for path in paths]
+
+
+def find_classes(paths: Sequence[Parts]) -> list[Parts | str]:
+    """Return for each image where it goes, (class, ..., file), as :func:`find_layout` does, but without any part."""
+    stripped = _strip_shared(paths)
+    parted = _are_parts(stripped) or _are_classes_of_parts(stripped)
+    return [target[1:] if parted and not isinstance(target, str) else target for target in find_layout(paths)]
+
+
+def find_parts_of_class(paths: Sequence[Parts], label: str, part: str | None = None) -> list[Parts | str]:
+    """Return for each image of the class *label* where it goes, ([part,] class, ..., file).
+
+    The folders that all images share are stripped; where those below are called train, val or test, they are parts,
+    unless all images belong to the given *part*.
+    """
+    folders = [path[:-1] for path in paths]
+    depth = len(posixpath.commonprefix([min(folders), max(folders)])) if folders else 0
+    stripped = [path[depth:] for path in paths]
+    if part:
+        return [(part, label, *path) for path in stripped]
+    if all(len(path) > 1 and _part(path[0]) for path in stripped) and "train" in {_part(path[0]) for path in stripped}:
+        return [(PARTS[path[0].lower()], label, *path[1:]) for path in stripped]
+    return [(label, *path) for path in stripped]
 
 
 def _part(folder: str) -> str | None:

@@ -142,7 +142,7 @@ def _strict_groups(pictures: Pictures, one: np.ndarray, other: np.ndarray) -> It
         group, queue = [leader], [leader]
         while queue:
             found = sorted({place for member in queue for place in neighbours[member]} & free)
-            near = _distances(pictures, leader, np.array(found, np.intp)) <= 2 * STRICT if found else []
+            near = _distances(pictures, leader, np.array(found, np.intp)) <= 2 * STRICT
             queue = [place for place, is_near in zip(found, near, strict=True) if is_near]
             free.difference_update(queue)
             group += queue

@@ -7,13 +7,14 @@ where, so that a hostile archive is refused before a byte is written; the second
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import posixpath
 import re
 import shutil
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts.console import UserError, run_cli
@@ -30,8 +31,33 @@ from scripts.data.archives import (
     read_entries,
     sniff_format,
 )
-from scripts.data.image_paths import PARTS, Parts, Taken, decode_names, find_layout, is_image, is_junk, safe_component
+from scripts.data.image_paths import (
+    PARTS,
+    Parts,
+    Taken,
+    decode_name,
+    encoding_of,
+    find_classes,
+    find_layout,
+    find_parts_of_class,
+    is_image,
+    is_junk,
+    safe_component,
+)
+from scripts.data.label_files import (
+    KEY,
+    LISTED,
+    LONGEST_FILE,
+    SUFFIXES,
+    Spec,
+    class_folder,
+    describe_alike,
+    place_images,
+    read_labels,
+    spec_files,
+)
 from scripts.data.leftovers import remove_leftovers
+from scripts.data.manifest import MANIFEST, link_files, manifest_entries, read_listed
 from scripts.download import Progress, megabytes
 from scripts.files import atomic_path
 
@@ -41,19 +67,63 @@ NOT_AN_IMAGE = "not an image"
 IS_JUNK = "junk (hidden files, __MACOSX, Thumbs.db and the like)"
 IS_LINK = "a link"
 
+#: Where each entry of an archive goes below images/; None: nowhere.
+Targets = list[str | None]
+
 
 @dataclass(frozen=True)
-class Plan:
-    """``targets[i]``: where entry i goes below images/, None: nowhere; ``left_out``: how often for each reason."""
+class Origin:
+    """One of the archives that make up a data set, and what the settings say of its images.
 
-    targets: list[str | None]
-    left_out: Counter[str]
-    examples: dict[str, str]
+    ``part``, ``label``: of all of them; ``labels``: the files that say it of each; ``kept``: where those of them lie
+    that are not in an archive; ``folder``: the archive is the manifest of this folder, whose files are linked to.
+    """
+
+    archive: Path
+    part: str | None = None
+    label: str | None = None
+    labels: Spec | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an archive holds: ``images[i]`` is the place of an image in ``entries``, ``paths[i]`` its path."""
+
+    kind: str
+    entries: Sequence[Entry]
+    encoding: str | None
+    images: list[int]
+    paths: list[Parts]
+
+    def name(self, place: int) -> str:
+        """Return the name of the entry at *place* as text: all of them would fill memory."""
+        return decode_name(self.entries[place].name, self.encoding)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all entries."""
+        return (decode_name(entry.name, self.encoding) for entry in self.entries)
+
+
+@dataclass
+class LeftOut:
+    """How often something was left out for each reason, and an example."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, reason: str) -> None:
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, name)
+        logger.debug("left out: %r: %s", name, reason)
 
 
 def check_name(archive: Path, name: str) -> None:
     """Refuse a name that would land outside the folder it is unpacked to."""
     parts = re.split(r"[/\\]", name)
+    if "\0" in name:
+        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
     if name[:1] in ("/", "\\") or ".." in parts or re.match(r"[A-Za-z]:([/\\]|$)", name):
         raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
 
@@ -65,26 +135,21 @@ def check_link(archive: Path, name: str, target: str) -> None:
         raise UserError(f"{archive}: refused: its entry {name!r} is a link out of it; nothing was written")
 
 
-def plan(archive: Path, entries: Sequence[Entry], limits: Limits) -> Plan:
-    """Decide where each entry goes, or why it does not.
+def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
+    """Find the images among *entries*.
 
     Raises
     ------
     UserError : an entry, or the archive as a whole, is refused.
     """
-    names = decode_names([entry.name for entry in entries])
+    encoding = encoding_of(entry.name for entry in entries)  # names are decoded one by one: all would fill memory
+    names = (decode_name(entry.name, encoding) for entry in entries)
     backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
-    left_out: Counter[str] = Counter()
-    examples: dict[str, str] = {}
+    folders: dict[str, str] = {}  # each is held once
     images: list[int] = []
     paths: list[Parts] = []
-
-    def leave_out(name: str, reason: str) -> None:
-        left_out[reason] += 1
-        examples.setdefault(reason, name)
-        logger.debug("left out: %r: %s", name, reason)
-
-    for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
+    for index, entry in enumerate(entries):
+        name = decode_name(entry.name, encoding)
         check_name(archive, name)
         if entry.kind == "device":
             raise UserError(f"{archive}: refused: its entry {name!r} is a device or a pipe; nothing was written")
@@ -94,26 +159,86 @@ def plan(archive: Path, entries: Sequence[Entry], limits: Limits) -> Plan:
             continue
         components = tuple(c for c in re.split(r"[/\\]" if backslashes else "/", name) if c not in ("", "."))
         if not components or is_junk(components):
-            leave_out(name, IS_JUNK)
+            left_out.add(name, IS_JUNK)
         elif entry.kind == "link":
-            leave_out(name, IS_LINK)
+            left_out.add(name, IS_LINK)
         elif not is_image(components[-1]):
-            leave_out(name, NOT_AN_IMAGE)
+            left_out.add(name, NOT_AN_IMAGE)
         else:
             images.append(index)
-            paths.append(components)
-    if len(images) > limits.images:
+            paths.append((*(folders.setdefault(part, part) for part in components[:-1]), components[-1]))
+    check_number([archive], len(images), limits)
+    return Contents(kind, entries, encoding, images, paths)
+
+
+def check_number(archives: Sequence[Path], images: int, limits: Limits) -> None:
+    """Refuse more images than the limits allow."""
+    if images > limits.images:
         raise UserError(
-            f"{archive}: refused: {len(images)} images, more than {limits.images} (--max-images); nothing was written"
+            f"{', '.join(map(str, archives))}: refused: {images} images, more than {limits.images} (--max-images);"
+            " nothing was written"
         )
-    targets: list[str | None] = [None] * len(entries)
+
+
+def plan(origins: Sequence[Origin], found: Sequence[Contents], limits: Limits, left_out: LeftOut) -> list[Targets]:
+    """Decide where each entry of each archive goes below images/; None: nowhere.
+
+    Archives of which the settings say nothing are looked at together, as if they were one; so are those that share
+    their files of labels.
+
+    Raises
+    ------
+    UserError : the settings and the archives do not fit each other.
+    """
+    places: list[list[Parts | str]] = [[] for _ in origins]
+    for group in _planned_together(origins):
+        paths = [path for place in group for path in found[place].paths]
+        placed = iter(_place(origins, found, group, paths, limits))
+        for place in group:
+            places[place] = [next(placed) for _ in found[place].paths]
+    check_parts(origins, places)
     taken = Taken()
-    for index, target in zip(images, find_layout(paths) if paths else [], strict=True):
-        if isinstance(target, str):
-            leave_out(names[index], target)
-        else:
-            targets[index] = taken.take([safe_component(part) for part in target])
-    return Plan(targets, left_out, examples)
+    planned: list[Targets] = []
+    for content, layout in zip(found, places, strict=True):
+        targets: Targets = [None] * len(content.entries)
+        for index, target in zip(content.images, layout, strict=True):
+            if isinstance(target, str):
+                left_out.add(content.name(index), target)
+            else:
+                targets[index] = taken.take([safe_component(part) for part in target])
+        planned.append(targets)
+    return planned
+
+
+def _planned_together(origins: Sequence[Origin]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for place, origin in enumerate(origins):
+        alone = origin.labels is None and (origin.part or origin.label)
+        key = str(place) if alone else json.dumps([origin.labels, origin.part])
+        groups.setdefault(key, []).append(place)
+    return list(groups.values())
+
+
+def _place(
+    origins: Sequence[Origin], found: Sequence[Contents], group: Sequence[int], paths: Sequence[Parts], limits: Limits
+) -> list[Parts | str]:
+    """Return where the images of archives that are planned together go."""
+    origin = origins[group[0]]
+    if not paths:
+        return []
+    if origin.labels is not None:
+        rows = read_labels(origin.labels, lambda name: read_label_file(name, origins, found, group, limits))
+        if origin.part:
+            rows = [replace(row, part=origin.part) for row in rows if row.part in ("", origin.part)]
+        placed = place_images(rows, paths, " and ".join(spec_files(origin.labels)))
+        for note in placed.notes:
+            logger.warning("%s", note)
+        return placed.targets
+    if origin.label is not None:
+        return find_parts_of_class(paths, class_folder(origin.label), origin.part)
+    if origin.part:
+        return [target if isinstance(target, str) else (origin.part, *target) for target in find_classes(paths)]
+    return find_layout(paths)
 
 
 def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | None], folder: Path, total: int) -> None:
@@ -137,17 +262,124 @@ def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | No
                 raise Damaged(f"{archive}: damaged or truncated ({target!r} ends after {written} of {size} bytes)")
 
 
+def check_parts(origins: Sequence[Origin], places: Sequence[Sequence[Parts | str]]) -> None:
+    """Refuse archives some of which give their images a part and some do not: such a data set cannot be split."""
+    with_part = [any(_part_of(target) for target in layout) for layout in places]
+    without = [any(not isinstance(t, str) and not _part_of(t) for t in layout) for layout in places]
+    # One archive has parts or has none, whatever its classes are called: find_layout() sees to it.
+    if len(origins) > 1 and any(with_part) and any(without):
+        place, other = without.index(True), with_part.index(True)
+        raise UserError(
+            f"dataset.source.{place}: its images are in no part (train, val, test), those of"
+            f" dataset.source.{other} are: add `part:` to dataset.source.{place}"
+        )
+
+
+def _part_of(target: Parts | str) -> str | None:
+    return target[0] if not isinstance(target, str) and len(target) > 2 and target[0] in PARTS.values() else None
+
+
+def read_label_file(
+    name: str, origins: Sequence[Origin], found: Sequence[Contents], group: Sequence[int], limits: Limits
+) -> bytes:
+    """Return the content of a file of labels: a local one that was kept, else one in an archive of *group*, else in
+    any other archive.
+
+    Raises
+    ------
+    UserError : there is none, or several.
+    """
+    kept = origins[group[0]].kept.get(name)
+    if kept is not None:
+        content = Path(kept).read_bytes()
+        if len(content) > LONGEST_FILE:
+            raise UserError(f"{KEY}: {name} is larger than {megabytes(LONGEST_FILE)}")
+        return content
+    others = [place for place in range(len(origins)) if place not in group]
+    for places in (group, others):
+        matches = [(place, index) for place in places for index in find_file(found[place], name)]
+        if len(matches) > 1:
+            some = " and ".join(repr(found[place].name(index)) for place, index in matches[:2])
+            raise UserError(f"{KEY}: {name!r} may mean {some}: write the folders, too")
+        if matches:
+            place, index = matches[0]
+            return read_entry(origins[place], found[place], index, limits)
+    texts = [
+        entry_name
+        for content in found
+        for entry, entry_name in zip(content.entries, content.names(), strict=True)
+        if entry.kind == "file" and entry_name.lower().endswith(SUFFIXES)
+    ]
+    archives = ", ".join(str(origin.archive) for origin in origins)
+    there = f"there are {', '.join(map(repr, texts[:LISTED]))}" if texts else "there is no table or text"
+    raise UserError(f"{KEY}: no file {name!r} in {archives}, nor here: {there}")
+
+
+def find_file(content: Contents, name: str) -> list[int]:
+    """Return the entries that *name* may mean, whose leading folders may be omitted: an exact one, or all others."""
+    wanted = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    ends = []
+    for index, (entry, path) in enumerate(zip(content.entries, content.names(), strict=True)):
+        if entry.kind == "file" and path.endswith(wanted[-1]):
+            components = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
+            if is_junk(components):
+                continue
+            if components == wanted:
+                return [index]
+            if components[-len(wanted) :] == wanted:
+                ends.append((len(components), index))
+    nearest = min(ends, default=(0, 0))[0]
+    return [index for depth, index in ends if depth == nearest]
+
+
+def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) -> bytes:
+    """Return the content of one entry, a text."""
+    name, size = content.name(index), content.entries[index].size
+    if size > LONGEST_FILE:
+        raise UserError(f"{KEY}: {name} in {origin.archive} is larger than {megabytes(LONGEST_FILE)}")
+    if origin.folder is not None:
+        return read_listed(origin.archive, origin.folder, index)
+    only: list[str | None] = [None] * len(content.entries)
+    only[index] = name
+    with damage(origin.archive):
+        for _, _, stream in open_contents(origin.archive, content.kind, limits, only):
+            text = stream.read(size + 1)
+            if len(text) != size:
+                raise Damaged(f"{origin.archive}: damaged or truncated ({name!r} has not the {size} bytes it declares)")
+            return text
+    raise AssertionError("an entry that was listed is there")
+
+
+def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
+    """Return what one archive holds."""
+    if origin.folder is not None:
+        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive), limits, left_out)
+    kind = sniff_format(origin.archive)
+    return sift(origin.archive, kind, read_entries(origin.archive, kind, limits), limits, left_out)
+
+
 def unpack(archive: Path, output: Path, limits: Limits) -> None:
     """Unpack *archive* as the folder *output*, which appears only when it is whole."""
-    kind = sniff_format(archive)
-    entries = read_entries(archive, kind, limits)
-    planned = plan(archive, entries, limits)
-    report(planned, archive)
-    total = sum(entry.size for entry, target in zip(entries, planned.targets, strict=True) if target is not None)
-    del entries
+    unpack_all([Origin(archive)], output, limits)
+
+
+def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
+    """Unpack the archives of one data set as the folder *output*, which appears only when it is whole."""
+    left_out = LeftOut()
+    found = [read_origin(origin, limits, left_out) for origin in origins]
+    check_number([origin.archive for origin in origins], sum(len(content.images) for content in found), limits)
+    planned = plan(origins, found, limits, left_out)
+    report(planned, left_out, origins)
+    totals = [
+        sum(entry.size for entry, target in zip(content.entries, targets, strict=True) if target is not None)
+        for content, targets in zip(found, planned, strict=True)
+    ]
+    kinds = [content.kind for content in found]
+    del found
     output.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     free = shutil.disk_usage(output.parent).free
+    total = sum(size for size, origin in zip(totals, origins, strict=True) if origin.folder is None)
     if total > free:
         raise UserError(
             f"no space left for {output}: the images take {megabytes(total)}, {megabytes(free)} are free:"
@@ -155,20 +387,35 @@ def unpack(archive: Path, output: Path, limits: Limits) -> None:
         )
     with atomic_path(output) as temporary:
         temporary.mkdir()
-        extract(archive, kind, limits, planned.targets, temporary, total)
-    logger.info("unpacked %s", summary(planned.targets))
+        for origin, kind, targets, size in zip(origins, kinds, planned, totals, strict=True):
+            if origin.folder is None:
+                extract(origin.archive, kind, limits, targets, temporary, size)
+            else:
+                link_files(origin.archive, origin.folder, targets, temporary)
+    targets = [target for targets in planned for target in targets]
+    logger.info("%s %s", "linked" if all(origin.folder for origin in origins) else "unpacked", summary(targets))
 
 
-def report(planned: Plan, archive: Path) -> None:
-    """Say what is left out, one line a reason; stop when nothing remains."""
-    for reason, count in sorted(planned.left_out.items()):
-        logger.info("left out %d: %s, such as %r", count, reason, planned.examples[reason])
-    if not any(target is not None for target in planned.targets):
-        why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(planned.left_out.items()))
+def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
+    """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
+    for reason, count in sorted(left_out.counts.items()):
+        logger.info("left out %d: %s, such as %r", count, reason, left_out.examples[reason])
+    classes = {split_target(target)[1] for targets in planned for target in targets if target is not None}
+    if not classes:
+        why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(left_out.counts.items()))
         raise UserError(
-            f"{archive}: no image in a class folder (left out: {why or 'nothing, it is empty'}):"
+            f"{', '.join(str(origin.archive) for origin in origins)}: no image in a class folder"
+            f" (left out: {why or 'nothing, it is empty'}):"
             " an archive must hold one folder a class with its images in it"
         )
+    if warning := describe_alike(sorted(classes)):
+        logger.warning("%s", warning)
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return part ("" for none) and class folder of an image below images/."""
+    first, *rest = target.split("/")
+    return (first, rest[0]) if first in PARTS.values() and len(rest) > 1 else ("", first)
 
 
 def summary(targets: Sequence[str | None]) -> str:
@@ -177,19 +424,52 @@ def summary(targets: Sequence[str | None]) -> str:
     classes = set()
     for target in targets:
         if target is not None:
-            first, *rest = target.split("/")
-            part, name = (first, rest[0]) if first in PARTS.values() and len(rest) > 1 else ("", first)
+            part, name = split_target(target)
             parts[part] += 1
             classes.add(name)
     by_part = ", ".join(f"{part} {parts[part]}" for part in ("train", "val", "test") if parts[part])
     return f"{sum(parts.values())} images of {len(classes)} classes" + (f" ({by_part})" if by_part else "")
 
 
+def parse_origins(archives: Sequence[Path], text: str) -> list[Origin]:
+    """Return the archives with what *text*, a JSON list of one object an archive, says of them.
+
+    Raises
+    ------
+    UserError : no such JSON.
+    """
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--sources is no JSON ({error})") from error
+    if not isinstance(given, list) or len(given) != len(archives) or not all(isinstance(one, dict) for one in given):
+        raise UserError(f"--sources: expected a JSON list of {len(archives)} objects, one an archive")
+    origins = []
+    for archive, one in zip(archives, given, strict=True):
+        if unknown := sorted(set(one) - {"part", "label", "labels", "kept", "folder"}):
+            raise UserError(f"--sources: unknown key {unknown[0]!r}; allowed: part, label, labels, kept, folder")
+        folder = one.pop("folder", None)
+        origins.append(Origin(archive, folder=Path(folder).expanduser() if folder else None, **one))
+    return origins
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--archive", type=Path, required=True, help="zip or tar (plain, gz, bz2, xz, zst)")
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        required=True,
+        nargs="+",
+        help="zip or tar (plain, gz, bz2, xz, zst); several: one data set",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write; replaced when it exists")
+    parser.add_argument(
+        "--sources",
+        metavar="JSON",
+        help="what is known of each archive, a list of objects with any of part, label, labels (as in dataset.source),"
+        " kept (label files that are in no archive) and folder (the archive is this folder's manifest)",
+    )
     parser.add_argument(
         "--max-images", type=int, default=DEFAULT_MAX_IMAGES, help="refuse more images than this (default: %(default)s)"
     )
@@ -206,8 +486,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Unpack one archive."""
-    unpack(args.archive, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
+    """Unpack the archives of one data set."""
+    origins = parse_origins(args.archive, args.sources or json.dumps([{} for _ in args.archive]))
+    unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
 
 
 if __name__ == "__main__":

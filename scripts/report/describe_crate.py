@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from scripts.console import run_cli
 from scripts.files import read_lines, sha256_of, write_json
-from scripts.report.provenance import read_provenance
+from scripts.report.provenance import ARCHIVE, DATA, read_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ MEDIA_TYPES = {
     ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".md": "text/markdown",
     ".npy": "application/octet-stream", ".onnx": "application/octet-stream", ".pth": "application/octet-stream",
     ".py": "text/x-python", ".sha256": "text/plain", ".svg": "image/svg+xml", ".txt": "text/plain",
-    ".zip": "application/zip", ".tar": "application/x-tar",
+    ".zip": "application/zip", ".tar": "application/x-tar", ".jsonl": "application/jsonl",
 }  # fmt: skip
 #: What each file of the data set is for. report.html and settings.yaml are made later, from this among others.
 DATASET_FILES = {
@@ -194,17 +194,27 @@ def describe_software(inputs: Mapping[str, Any]) -> list[Entity]:
     ]
 
 
-def describe_archive(folder: Path, archive: Mapping[str, Any]) -> list[Entity]:
-    """Return the entities of the archive and of the images that were unpacked from it."""
-    name = Path(archive["path"]).name
+def describe_data(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[Entity]:
+    """Return the entities of the archives, of labels that are in none of them, and of the images unpacked from them.
+
+    Parameters
+    ----------
+    files : the input files of a run, as its provenance names them.
+    """
     entities: list[Entity] = []
-    if (folder / name).is_file():
-        description = f"the images as they were fetched ({archive['source'] or 'source not recorded'})"
-        entities.append(describe_file(folder, name, description, archive))
+    names = {key: Path(files[key]["path"]).name for key in files if DATA.fullmatch(key)}
+    archives = [name for key, name in names.items() if ARCHIVE.fullmatch(key)]
+    for key, name in names.items():
+        entry = files[key]
+        if not (folder / name).is_file():
+            continue
+        description = "the labels of the images, as they were given"
+        if ARCHIVE.fullmatch(key):
+            description = f"the images as they were fetched ({entry['source'] or 'source not recorded'})"
+        entities.append(describe_file(folder, name, description, entry))
     if (folder / "images").is_dir():
-        entities.append(
-            {"@id": "images/", "@type": "Dataset", "name": "images", "description": f"the images out of {name}"}
-        )
+        description = f"the images out of {', '.join(archives)}"
+        entities.append({"@id": "images/", "@type": "Dataset", "name": "images", "description": description})
     return entities
 
 
@@ -225,7 +235,7 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
     provenances : what record_provenance wrote for each of them.
     licence : of the images; empty where the settings name none.
     """
-    entities = describe_archive(folder, provenances[0]["inputs"]["files"]["archive"])
+    entities = describe_data(folder, provenances[0]["inputs"]["files"])
     described = DATASET_FILES | _splits_of_folds(provenances)
     entities += [describe_file(folder, path, text) for path, text in described.items() if (folder / path).is_file()]
     for run, provenance in zip(runs, provenances, strict=True):

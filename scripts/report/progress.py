@@ -76,6 +76,7 @@ STEPS = {
 #: What a data set's rules make begins so; the log that each writes, and what its runs wait for meanwhile.
 DATA_STEPS = (
     (re.compile(r"archive\.\w"), "fetch_archive.log", State.FETCHING),
+    (re.compile(r"((?:archive|labels)\w*\..+)"), r"fetch_\1.log", State.FETCHING),
     (re.compile(r"images$"), "unpack_archive.log", State.UNPACKING),
     (re.compile(r"splits/"), "split_dataset.log", State.SPLITTING),
     (re.compile(r"packed/(\d+)$"), r"pack_images_\1.log", State.PACKING),

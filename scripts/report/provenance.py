@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from scripts.console import UserError
 
 #: Of provenance.json; another one is refused.
 FORMAT = 1
+#: What it calls archives, and all files that the images and their labels came from.
+ARCHIVE = re.compile(r"archive(_\d+)?")
+DATA = re.compile(r"archive(_\d+)?|labels(_\d+)?(_[a-z]+)?\.[a-z]+")
 #: What it has at least, and what may be relied on.
 SECTIONS = {
     "run": {"dataset", "experiment", "seed"},

@@ -64,8 +64,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run-dir", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
     )
-    parser.add_argument("--archive", type=Path, required=True, metavar="FILE", help="the data set's archive")
-    parser.add_argument("--archive-record", type=Path, metavar="FILE", help="archive.sha256; without it: computed")
+    parser.add_argument(
+        "--archive", type=Path, required=True, nargs="+", metavar="FILE", help="the data set's archive, or archives"
+    )
+    parser.add_argument(
+        "--archive-record", type=Path, nargs="+", metavar="FILE", help="archive.sha256 of each; without it: computed"
+    )
+    parser.add_argument(
+        "--labels", type=Path, nargs="*", default=[], metavar="FILE", help="files of labels that are in no archive"
+    )
     parser.add_argument("--splits", type=Path, required=True, metavar="DIR", help="folder of train, val and test.txt")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the pretrained weights, where there are some")
@@ -241,7 +248,8 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     A later version may have other defaults; the record must not depend on them.
     """
     settings: dict[str, Any] = json.loads(json.dumps(given))
-    sections = [settings.get("dataset", {}).get("source")]
+    source = settings.get("dataset", {}).get("source")
+    sections = source if isinstance(source, list) else [source]
     try:
         for name, experiment in settings.get("experiments", {}).items():
             whole = Experiment.model_validate(experiment).model_dump(mode="json", exclude_none=True)
@@ -347,14 +355,19 @@ def main(args: argparse.Namespace) -> None:
     files |= {f"splits/{path.name}": path for path in sorted(args.splits.glob("*.txt"))}
     if args.checkpoint:
         files["checkpoint"] = args.checkpoint
-    archive = describe_archive(args.archive, args.archive_record)
+    files |= {path.name: path for path in args.labels}
+    records = args.archive_record or [None] * len(args.archive)
+    archives = {
+        path.name.partition(".")[0] if len(args.archive) > 1 else "archive": describe_archive(path, record)
+        for path, record in zip(args.archive, records, strict=True)
+    }
     provenance: dict[str, Any] = {
         "format": FORMAT,
         "run": run_name(args.run_dir.resolve()),
         "inputs": {
             "training": describe_training(args.config),
             "settings": complete(settings),
-            "files": {"archive": archive, **hash_files(files)},
+            "files": {**archives, **hash_files(files)},
             "code": describe_code(),
             **describe_software(),
         },
@@ -370,7 +383,7 @@ def main(args: argparse.Namespace) -> None:
     if args.html:
         write_text(args.html, render_html(provenance, args.config.read_text(encoding="utf-8")))
     write_json(args.output, provenance)
-    logger.info("%s: %d files hashed", args.output, len(files) + 1 + len(provenance["outputs"]))
+    logger.info("%s: %d files hashed", args.output, len(files) + len(archives) + len(provenance["outputs"]))
 
 
 if __name__ == "__main__":

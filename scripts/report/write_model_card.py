@@ -25,7 +25,7 @@ from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.files import read_lines, sha256_of, write_text
 from scripts.report import audit_files, cost, html
 from scripts.report.describe_model import human
-from scripts.report.provenance import read_provenance
+from scripts.report.provenance import ARCHIVE, read_provenance
 from scripts.report.train_log import kept_epoch, read_train_log
 from scripts.run_name import dataset_folder
 from scripts.settings import Experiment
@@ -363,7 +363,9 @@ def _exported(export: Mapping[str, Any]) -> Iterator[Block]:
 def data(run: Run) -> Iterator[Block]:
     """Training and evaluation data."""
     files = run.provenance["inputs"]["files"]
-    archive = files.get("archive", {})
+    archives = [files[name] for name in files if ARCHIVE.fullmatch(name)]
+    sources = ", ".join(dict.fromkeys(str(archive.get("source") or UNKNOWN) for archive in archives))
+    hashes = ", ".join(str(archive.get("sha256") or UNKNOWN) for archive in archives)
     yield Heading("Training and evaluation data")
     yield Table(
         ("", ""),
@@ -375,8 +377,8 @@ def data(run: Run) -> Iterator[Block]:
                 for name, purpose in (("train", "the weights"), ("val", "the best epoch"), ("test", "the numbers here"))
             ),
             ("licence of the images", run.licence or "not stated"),
-            ("source", str(archive.get("source") or UNKNOWN)),
-            ("sha256 of the archive", str(archive.get("sha256") or UNKNOWN)),
+            ("source", sources or UNKNOWN),
+            ("sha256 of the archive", hashes or UNKNOWN),
         ],
     )
     if run.audit is not None:

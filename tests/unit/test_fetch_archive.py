@@ -206,6 +206,41 @@ def test_an_empty_folder_and_a_folder_around_the_results_are_refused(tmp_path: P
     assert names(tmp_path / "d") == []
 
 
+def test_a_folder_in_place_becomes_the_same_manifest_wherever_it_lies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    first = get(Source(path=str(make_folder(tmp_path / "a", FILES)), in_place=True), tmp_path / "1")
+    assert "listed 3 files" in caplog.text and "left out 3 of" in caplog.text and "junk" in caplog.text
+    folder = make_folder(tmp_path / "b", FILES[::-1])
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    second = get(Source(path=str(folder), in_place=True), tmp_path / "2")
+    assert first.read_bytes() == second.read_bytes()
+    names = ["cat/1.jpg", "cat/b\n.jpg", "dog/西瓜.jpg"]
+    lines = [json.dumps([sha256(name.encode()), len(name.encode()), name], ensure_ascii=False) for name in names]
+    assert first.read_text(encoding="utf-8") == "\n".join(lines) + "\n"
+    record = read_record(tmp_path / "1/d/archive.sha256")
+    assert record == Record(sha256(first.read_bytes()), f"{tmp_path / 'a'}, in place")
+
+
+def test_a_folder_in_place_may_not_be_empty_nor_hold_the_results(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no files in"):
+        get(Source(path=str(tmp_path / "empty"), in_place=True), tmp_path)
+    with pytest.raises(UserError, match=r"holds .* itself"):
+        get(Source(path=str(tmp_path), in_place=True), tmp_path)
+
+
+def test_a_file_of_labels_is_copied_whatever_it_holds(tmp_path: Path) -> None:
+    given = tmp_path / "my labels.csv"
+    given.write_bytes(b"file,label\n")
+    output = get(parse_source(json.dumps({"file": str(given)})), tmp_path)
+    assert output.read_bytes() == given.read_bytes()
+    assert not os.path.samefile(output, given)  # people edit tables; a link would change with them
+    assert read_record(tmp_path / "d" / "archive.sha256") == Record(sha256(b"file,label\n"), str(given))
+
+
 def test_what_a_killed_copy_left_is_removed(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / ".archive.99999.tmp.zip").write_bytes(b"half a copy")
