@@ -158,7 +158,7 @@ rule describe_data:
         gpu=layout.data_gpus,
     params:
         images=f"{layout.dataset}/images",
-        splits=layout.split.format(fold=0),  # all images are in each fold
+        splits=f"{layout.dataset}/splits",
         dataset=layout.settings.dataset.name,
     message:
         "describing the images of {layout.dataset}"

@@ -146,7 +146,10 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
     fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
     lists = [f"splits/{part}.txt" for part in ("train", "val", "test")]
-    made = [f"{layout.dataset}/{name}" for name in ("images/", "classes.txt", *lists)]
+    made = [
+        f"{layout.dataset}/{name}"
+        for name in ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
+    ]
     edges = {experiment.packed_edge() for experiment in settings.experiments.values()}
     made += [f"{layout.packed.format(edge=edge)}/" for edge in edges if edge]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:

@@ -23,6 +23,7 @@ from scripts.console import UserError
 from scripts.evaluate import evaluate_model, predict_images
 from scripts.evaluate.confusion import ConfusedPair, most_confused
 from scripts.evaluate.metrics import wilson_interval
+from scripts.files import sha256_of
 from scripts.report import describe_model, record_provenance, write_model_card
 from scripts.report.write_model_card import Block, Items, Paragraph, Run, Table
 
@@ -178,6 +179,22 @@ def test_the_images_of_a_split_that_has_changed_are_not_on_record(args: Namespac
     entry = dict(run.provenance["inputs"]["files"]["splits/train.txt"], path="elsewhere/splits/train.txt")
     assert write_model_card.images_of(entry, run) == "63", "of a folder that was moved"
     assert write_model_card.images_of(None, run) == "not on record"
+
+
+def test_the_card_of_a_fold_says_which_part_its_numbers_are_about(run: Run) -> None:
+    provenance = {**run.provenance, "run": run.provenance["run"] | {"fold": "fold1"}}
+    of_fold = replace(run, provenance=provenance)
+    assert write_model_card.title_of(of_fold) == "Model card: tiny on demo, seed 0, fold 1"
+    assert "this is the model of fold 1" in text_of(write_model_card.card(of_fold))
+    assert "fold" not in write_model_card.title_of(run) and "Cross-validation" not in text_of(
+        write_model_card.card(run)
+    )
+    splits = run.folder.parents[1] / "splits"
+    of_fold = replace(of_fold, folder=run.folder / "fold1")
+    (splits / "fold1").mkdir()
+    (splits / "fold1" / "train.txt").write_text("a.png 0\nb.png 1\n")
+    entry = {"path": "elsewhere/splits/fold1/train.txt", "sha256": sha256_of(splits / "fold1" / "train.txt")}
+    assert write_model_card.images_of(entry, of_fold) == "2", "of a folder that was moved"
 
 
 def test_the_accuracy_is_said_with_its_interval(run: Run, tmp_path: Path) -> None:
