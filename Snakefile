@@ -585,6 +585,7 @@ rule describe_crate:
         leaderboard=rules.compare_runs.output.csv,
         provenance=layout.runs("provenance.json"),
         shown=layout.run_results(),
+        audit=rules.describe_data.output,
     output:
         f"{layout.dataset}/ro-crate-metadata.json",
     log:

@@ -33,7 +33,7 @@ RUN_FILES = (
     "figures/reliability.svg", "figures/selective.svg", "figures/training_curves.svg",
 )  # fmt: skip
 #: Of the data set's folder, where they are there.
-DATASET_FILES = ("archive.sha256", "classes.txt", "report.html")
+DATASET_FILES = ("archive.sha256", "audit.csv", "audit.json", "classes.txt", "report.html")
 README = """\
 One run of mimflow, {run}: settings, data splits, weights, predictions and their provenance.
 

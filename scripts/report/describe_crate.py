@@ -31,6 +31,9 @@ MEDIA_TYPES = {
 #: What each file of the data set is for. report.html and settings.yaml are made later, from this among others.
 DATASET_FILES = {
     "archive.sha256": "sha256 of the archive, and where it came from",
+    "audit.csv": "what was found in the images, and which of them were set aside",
+    "audit.json": "the same in numbers",
+    "audit.html": "the same as a page",
     "classes.txt": "class names in label order",
     "splits/train.txt": "images that the networks were trained on, with their labels",
     "splits/val.txt": "images that chose the best epoch",

@@ -46,6 +46,7 @@ class State(StrEnum):
     WAITING = "waiting"
     FETCHING = "fetching"
     UNPACKING = "unpacking"
+    AUDITING = "looking for bad data"
     SPLITTING = "splitting"
     PACKING = "packing"
     STARTING = "starting"
@@ -63,7 +64,7 @@ class State(StrEnum):
 #: States in which a run needs somebody's attention.
 TROUBLED = frozenset({State.FAILED, State.STOPPED, State.STALE})
 #: States of a run of which nothing has begun; its data set may be on its way.
-WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.SPLITTING, State.PACKING})
+WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING})
 #: The rules of a run in their order: what each makes, and what the run does meanwhile. Others only report.
 STEPS = {
     "patch_config": ("config.py", State.STARTING),
@@ -78,6 +79,7 @@ DATA_STEPS = (
     (re.compile(r"archive\.\w"), "fetch_archive.log", State.FETCHING),
     (re.compile(r"((?:archive|labels)\w*\..+)"), r"fetch_\1.log", State.FETCHING),
     (re.compile(r"images$"), "unpack_archive.log", State.UNPACKING),
+    (re.compile(r"audit\.csv$"), "audit_images.log", State.AUDITING),
     (re.compile(r"splits/"), "split_dataset.log", State.SPLITTING),
     (re.compile(r"packed/(\d+)$"), r"pack_images_\1.log", State.PACKING),
     (re.compile(r"([^/]+)\.pth$"), r"\1.log", State.FETCHING),

@@ -270,6 +270,7 @@ def test_each_step_of_a_run_is_told_apart(made: int, begun: list[str], state: St
         ("demo/fetch_archive", "demo/archive.zip", State.FETCHING),
         ("checkpoints/zoo-1.0", "checkpoints/zoo-1.0.pth", State.FETCHING),
         ("demo/unpack_archive", "demo/images", State.UNPACKING),
+        ("demo/audit_images", "demo/audit.csv", State.AUDITING),
         ("demo/split_dataset", "demo/splits/val.txt", State.SPLITTING),
         ("demo/pack_images_256", "demo/packed/256", State.PACKING),
     ],
