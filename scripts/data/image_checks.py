@@ -241,6 +241,8 @@ def jpeg_is_whole(content: bytes) -> bool:
         marker, place = content[found.end() - 1], found.end()
         if marker == 0xD9:
             return True
+        if marker == 0xDA and content.endswith(b"\xff\xd9"):  # no need to look through the data in between
+            return True
         if marker not in (0x01, 0xD8) and len(content) >= place + 2:
             place += int.from_bytes(content[place : place + 2], "big")
     return False
@@ -318,9 +320,8 @@ def _look(header: Checked, picture: np.ndarray) -> Checked:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     _, deviation = cv2.meanStdDev(picture)
-    least, most = picture.min((0, 1)).astype(int), picture.max((0, 1)).astype(int)
     oddities = header.oddities
-    if deviation.max() < BLANK_DEVIATION and (most - least).max() < BLANK_RANGE:
+    if deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE:
         oddities |= Oddity.BLANK
     thumbnail = cv2.resize(picture, (GREY_EDGE, GREY_EDGE), interpolation=cv2.INTER_AREA)
     channels = cv2.cvtColor(thumbnail, cv2.COLOR_BGR2YCrCb)
