@@ -175,11 +175,12 @@ def _read_header(content: bytes) -> Checked:
         return _bad(Checked(), Status.UNREADABLE, "the file is empty")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            header = Checked(Status.READABLE, image.format or "", *image.size)
-            if image.width * image.height > TOO_MANY_PIXELS:
-                detail = f"{image.width} x {image.height} pixels, more than {TOO_MANY_PIXELS:,}"
-                return _bad(header, Status.TOO_MANY_PIXELS, detail)
-            return replace(header, oddities=_oddities(image, content), orientation=_orientation(image, content))
+            name, width, height = image.format or "", image.width, image.height
+            if width * height > TOO_MANY_PIXELS:
+                detail = f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
+                return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=detail)
+            oddities, orientation = _oddities(image, content), _orientation(image, content)
+            return Checked(Status.READABLE, name, width, height, oddities, orientation)
     except Image.DecompressionBombError:
         return _bad(Checked(), Status.TOO_MANY_PIXELS, f"more than {TOO_MANY_PIXELS:,} pixels")
     except Exception as error:  # hostile bytes reach every corner of the parsers
