@@ -123,7 +123,7 @@ def _check(path: Path, known: np.ndarray, messages: Any) -> tuple[bytes, bytes, 
     except OSError as error:
         return b"", b"", error.strerror or str(error)
     digest = hashlib.sha256(content).digest()
-    place = int(np.searchsorted(known, digest))
+    place = int(np.searchsorted(known, digest)) if len(known) else 0
     if place < len(known) and known[place] == digest.rstrip(b"\0"):
         return digest, b"", ""
     try:

@@ -175,11 +175,12 @@ def _read_header(content: bytes) -> Checked:
         return _bad(Checked(), Status.UNREADABLE, "the file is empty")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            header = Checked(Status.READABLE, image.format or "", *image.size)
-            if image.width * image.height > TOO_MANY_PIXELS:
-                detail = f"{image.width} x {image.height} pixels, more than {TOO_MANY_PIXELS:,}"
-                return _bad(header, Status.TOO_MANY_PIXELS, detail)
-            return replace(header, oddities=_oddities(image, content), orientation=_orientation(image, content))
+            name, width, height = image.format or "", image.width, image.height
+            if width * height > TOO_MANY_PIXELS:
+                detail = f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
+                return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=detail)
+            oddities, orientation = _oddities(image, content), _orientation(image, content)
+            return Checked(Status.READABLE, name, width, height, oddities, orientation)
     except Image.DecompressionBombError:
         return _bad(Checked(), Status.TOO_MANY_PIXELS, f"more than {TOO_MANY_PIXELS:,} pixels")
     except Exception as error:  # hostile bytes reach every corner of the parsers
@@ -240,6 +241,8 @@ def jpeg_is_whole(content: bytes) -> bool:
     while found := _MARKER.search(content, place):
         marker, place = content[found.end() - 1], found.end()
         if marker == 0xD9:
+            return True
+        if marker == 0xDA and content.endswith(b"\xff\xd9"):  # no need to look through the data in between
             return True
         if marker not in (0x01, 0xD8) and len(content) >= place + 2:
             place += int.from_bytes(content[place : place + 2], "big")
@@ -318,9 +321,8 @@ def _look(header: Checked, picture: np.ndarray) -> Checked:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     _, deviation = cv2.meanStdDev(picture)
-    least, most = picture.min((0, 1)).astype(int), picture.max((0, 1)).astype(int)
     oddities = header.oddities
-    if deviation.max() < BLANK_DEVIATION and (most - least).max() < BLANK_RANGE:
+    if deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE:
         oddities |= Oddity.BLANK
     thumbnail = cv2.resize(picture, (GREY_EDGE, GREY_EDGE), interpolation=cv2.INTER_AREA)
     channels = cv2.cvtColor(thumbnail, cv2.COLOR_BGR2YCrCb)

@@ -32,9 +32,11 @@ LARGEST_LOOSE = 64
 BACKGROUND = 8192
 #: Locality-sensitive hashing: tables, neighbours looked at in a bucket (so that thousands of equal-looking pictures
 #: cost no more than others), and pairs compared at a time.
-TABLES, WINDOW, CHUNK = 16, 8, 1 << 14
+TABLES, WINDOW, CHUNK = 16, 8, 1 << 12
 #: The lowest frequencies of the thumbnail's cosine transform, without the constant, make the 63 bits of a hash.
 FREQUENCIES = 8
+#: Pairs are looked at whose lowest frequencies are no farther apart than this; the whole is never less far apart.
+NEAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Pictures:
         grey = self.grey[places].astype(np.float32)
         colour = self.colour[places].astype(np.float32) - 128
         if mirrored:
-            grey = grey.reshape(-1, GREY_EDGE, GREY_EDGE)[:, :, ::-1].reshape(len(grey), -1)
-            colour = colour.reshape(-1, 2, COLOUR_EDGE, COLOUR_EDGE)[..., ::-1].reshape(len(colour), -1)
+            grey = grey.reshape(-1, GREY_EDGE, GREY_EDGE)[..., ::-1].reshape(grey.shape)
+            colour = colour.reshape(-1, 2, COLOUR_EDGE, COLOUR_EDGE)[..., ::-1].reshape(colour.shape)
         grey = grey - grey.mean(1, keepdims=True)
         contrast = np.maximum(grey.std(1, keepdims=True), 1)
         parts = (grey / (contrast * GREY_EDGE), colour / (contrast * colour.shape[1] ** 0.5))
@@ -77,11 +79,8 @@ def find_near_duplicates(grey: np.ndarray, colour: np.ndarray) -> list[list[int]
     contrast = np.concatenate([part.std(1) for part in _chunks(grey)]) if len(grey) else np.zeros(0)
     compared = np.flatnonzero(contrast >= LEAST_CONTRAST)
     # Equal thumbnails first: one of them stands for all.
-    rows = np.ascontiguousarray(np.concatenate([grey[compared], colour[compared]], axis=1))
-    keys = rows.view(np.dtype((np.void, rows.shape[1]))).ravel() if len(rows) else rows[:, 0]
-    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    _, first, which = np.unique(_fingerprints(grey, colour, compared), return_index=True, return_inverse=True)
     pictures = Pictures(grey[compared[first]], colour[compared[first]])
-    del rows, keys
     sets = DisjointSets(len(first))
     for group in _accepted(pictures):
         for other in group[1:]:
@@ -109,6 +108,18 @@ class DisjointSets:
         """Make one set of those of two members; the lower root stands for it."""
         low, high = sorted((self.root(one), self.root(other)))
         self.parent[high] = low
+
+
+def _fingerprints(grey: np.ndarray, colour: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return a 64-bit number for each picture that equal thumbnails share."""
+    words = (grey.shape[1] + colour.shape[1]) // 8
+    factors = np.random.Generator(np.random.Philox(key=1)).integers(0, 1 << 63, words, dtype=np.uint64) * 2 + 1
+    found = [np.zeros(0, np.uint64)]
+    for part in _chunks(places):
+        rows = np.concatenate([grey[part], colour[part]], axis=1).view(np.uint64)
+        rows ^= rows >> np.uint64(29)  # else a change in the upper bits of two words could cancel out
+        found.append((rows * factors).sum(1, dtype=np.uint64))
+    return np.concatenate(found)
 
 
 def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -230,16 +241,14 @@ def _background(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
 
 def _neighbours(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return pairs (low, high) of pictures that are probably alike, their distance, and their largest difference."""
-    signs, mirrored = _signs(pictures)
-    pairs: dict[bool, np.ndarray] = {}
-    for flip in (False, True):
-        found = [
-            _bucket_pairs(code, flipped if flip else None, bits) for code, flipped, bits in _codes(signs, mirrored)
-        ]
-        pairs[flip] = np.unique(np.concatenate(found)) if found else np.zeros(0, np.uint64)
+    pairs: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    signs, mirrored, short, turned = _hashes(pictures)
+    for code, flipped, bits in _codes(signs, mirrored):
+        pairs[False].append(_bucket_pairs(code, code, bits, short, short))
+        pairs[True].append(_bucket_pairs(code, flipped, bits, short, turned))
     columns: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.intp),) * 2 + (np.zeros(0, np.float32),) * 2]
     for flip, packed in pairs.items():
-        for part in _chunks(packed):
+        for part in _chunks(_distinct(np.concatenate(packed))):
             low, high = (part >> np.uint64(32)).astype(np.intp), (part & np.uint64(0xFFFFFFFF)).astype(np.intp)
             gap = pictures.features(low, flip) - pictures.features(high)
             distance = np.sqrt((gap * gap).sum(1))
@@ -250,18 +259,33 @@ def _neighbours(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     return low, high, distance, largest
 
 
-def _signs(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bits of each picture's hash and of its mirror image's: bool (pictures, 63)."""
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """Return *values* ascending, each once (numpy's unique takes four times as long)."""
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
+
+
+def _hashes(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return of each picture and of its mirror image the bits of a hash, and the lowest frequencies.
+
+    Returns
+    -------
+    bits, bits mirrored : bool (pictures, 63).
+    lowest, lowest mirrored : float32 (pictures, 15).
+    """
     steps = np.pi * (2 * np.arange(GREY_EDGE) + 1) / (2 * GREY_EDGE)
     waves = np.cos(np.outer(np.arange(FREQUENCIES), steps))
+    waves /= np.linalg.norm(waves, axis=1, keepdims=True)
     basis = np.einsum("ay,bx->abyx", waves, waves).reshape(FREQUENCIES**2, -1)[1:].T.astype(np.float32)
-    odd = (np.arange(FREQUENCIES**2) % FREQUENCIES % 2 == 1)[1:]
-    places = np.arange(len(pictures))
-    found = [pictures.features(part)[:, : GREY_EDGE**2] @ basis for part in _chunks(places)]
-    values = np.concatenate(found) if found else np.zeros((0, FREQUENCIES**2 - 1), np.float32)
+    down, across = np.divmod(np.arange(1, FREQUENCIES**2), FREQUENCIES)
+    found = [np.zeros((0, len(down)), np.float32)]
+    found += [pictures.features(part)[:, : GREY_EDGE**2] @ basis for part in _chunks(np.arange(len(pictures)))]
+    values = np.concatenate(found)
+    mirrored = np.where(across % 2 == 1, -values, values)
     # The median of the collection, so that each bit splits it in two, also where all pictures look alike.
     middle = np.median(values, axis=0) if len(values) else 0
-    return values > middle, np.where(odd, -values, values) > middle
+    low = (down < 4) & (across < 4)
+    return values > middle, mirrored > middle, values[:, low], mirrored[:, low]
 
 
 def _codes(signs: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
@@ -269,35 +293,43 @@ def _codes(signs: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[np.ndarray
     bits = max(8, len(signs).bit_length())
     for table in range(TABLES):
         order = np.random.Generator(np.random.Philox(key=table)).permutation(signs.shape[1])
-        powers = np.uint64(1) << np.arange(signs.shape[1], dtype=np.uint64)[::-1]
-        codes = []
-        for values in (signs, mirrored):
-            code = np.zeros(len(values), np.uint64)
-            for place, power in zip(order, powers, strict=True):
-                code |= np.where(values[:, place], power, np.uint64(0))
-            codes.append(code)
-        yield codes[0], codes[1], bits
+        packed = (np.ascontiguousarray(np.packbits(values[:, order], axis=1)) for values in (signs, mirrored))
+        one, other = (eight.view(">u8").ravel() for eight in packed)
+        yield one.astype(np.uint64), other.astype(np.uint64), bits
 
 
-def _bucket_pairs(code: np.ndarray, flipped: np.ndarray | None, bits: int) -> np.ndarray:
-    """Return pairs of pictures in one bucket, as low << 32 | high; with *flipped*, of mirror images and pictures."""
-    shift = np.uint64(FREQUENCIES**2 - 1 - bits)
+def _bucket_pairs(
+    code: np.ndarray, wanted: np.ndarray, bits: int, lowest: np.ndarray, lowest_wanted: np.ndarray
+) -> np.ndarray:
+    """Return pairs of pictures in one bucket, as low << 32 | high, whose lowest frequencies are near.
+
+    Parameters
+    ----------
+    code, lowest : of the pictures.
+    wanted, lowest_wanted : of the same pictures, or of their mirror images.
+    """
+    if not len(code):
+        return np.zeros(0, np.uint64)
+    shift = np.uint64(64 - bits)  # the 63 bits of a hash are the upper ones
     order = np.argsort(code, kind="stable")
     buckets = code[order] >> shift
-    found = []
-    if flipped is None:
-        for step in range(1, min(WINDOW, max(len(code) - 1, 0)) + 1):
-            same = buckets[:-step] == buckets[step:]
-            found.append((order[:-step][same], order[step:][same]))
+    places = np.arange(len(code))
+    if wanted is code:
+        start = np.empty_like(order)
+        start[order] = places
+        steps = range(1, WINDOW + 1)
     else:
-        start = np.searchsorted(code[order], flipped)
-        places = np.arange(len(code))
-        for step in range(-WINDOW // 2, WINDOW // 2):
-            at = np.clip(start + step, 0, max(len(code) - 1, 0))
-            same = (buckets[at] == flipped >> shift) & (order[at] != places)
-            found.append((places[same], order[at][same]))
-    packed = [
-        np.minimum(one, other).astype(np.uint64) << np.uint64(32) | np.maximum(one, other).astype(np.uint64)
-        for one, other in found
-    ]
-    return np.concatenate(packed) if packed else np.zeros(0, np.uint64)
+        start = np.searchsorted(code[order], wanted)
+        steps = range(-WINDOW // 2, WINDOW // 2)
+    packed = [np.zeros(0, np.uint64)]
+    for step in steps:
+        at = np.clip(start + step, 0, len(code) - 1)
+        same = np.flatnonzero((buckets[at] == wanted >> shift) & (order[at] != places))
+        other = order[at[same]]
+        gap = lowest_wanted[same] - lowest[other]
+        near = (gap * gap).sum(1) <= NEAR**2
+        one, other = same[near], other[near]
+        packed.append(
+            np.minimum(one, other).astype(np.uint64) << np.uint64(32) | np.maximum(one, other).astype(np.uint64)
+        )
+    return np.concatenate(packed)
