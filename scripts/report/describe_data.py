@@ -99,13 +99,13 @@ MEANINGS = {
     NEAR_DUPLICATE: Meaning(
         "near copies",
         "To the eye the same image as another one: saved again, scaled or slightly changed.",
-        "Used; all of one group stay on one side of the split.",
+        "Used, unless it leaks; all of one group stay on one side of the split.",
         "Look whether the classes differ: then a label is wrong. Series of one scene: see dataset.split.group_by.",
     ),
     DUPLICATE: Meaning(
         "copies",
         "The same file as another one of the same class, byte for byte.",
-        "Used; all of one group stay on one side of the split.",
+        "Used, unless it leaks; all of one group stay on one side of the split.",
         "Remove the copies: they count twice.",
     ),
     "blank": Meaning(

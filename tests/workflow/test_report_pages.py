@@ -82,7 +82,7 @@ def test_the_report_shows_every_figure_from_a_file_and_over_http(page: Page, fin
     with served(dataset) as address:
         for place in (dataset.as_uri(), address):
             page.open(f"{place}/report.html")
-            for category in ("Leaderboard", "Runs"):
+            for category in ("Data", "Leaderboard", "Runs"):
                 for number, words in enumerate(open_category(page, category)):
                     eye = f"document.querySelectorAll('nav tbody tr')[{number}].querySelector('a')"
                     if page.evaluate(f"{eye}.hasAttribute('download')"):
