@@ -42,4 +42,4 @@ def kept_epoch(log: pd.DataFrame) -> pd.Series | None:
         return None
     if "is_best" in log and (log["is_best"] == 1).any():
         return log[log["is_best"] == 1].iloc[-1]
-    return log.iloc[int(log["val_accuracy"].argmax())]
+    return log.iloc[int(log["val_accuracy"].fillna(-1).argmax())]

@@ -202,7 +202,8 @@ def fit_probe(
         else:
             loss = mean_of(nn.functional.cross_entropy(scores, val_labels, reduction="none"), val_weights).item()
         accuracy = mean_of((scores.argmax(1) == val_labels).double(), val_weights).item()
-        logger.info("penalty %g: val accuracy %.2f %%, val loss %.4f", penalty, 100 * accuracy, loss)
+        kind = "balanced " if balanced else ""
+        logger.info("penalty %g: %sval accuracy %.2f %%, val loss %.4f", penalty, kind, 100 * accuracy, loss)
         if best is not None and loss >= best.loss:
             break
         layer = weight @ axes.T / scale

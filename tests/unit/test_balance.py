@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from mmcls.datasets import PIPELINES
@@ -163,6 +163,7 @@ def test_what_comes_once_is_augmented_as_it_always_was(tmp_path: Path) -> None:
         assert dataset[SampleKey(5, sample)]["draw"] == expected
 
 
+@example([0, 5, 15])
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=8).filter(any))
 def test_weights_make_the_classes_count_the_same_and_an_image_count_one_on_average(counts: list[int]) -> None:
     weights = np.array(class_weights(counts))

@@ -38,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fast: dict[str, Any] = {**QUICK, "recipe": "fast", "checkpoint": {"path": str(folder / "weights.pth")}}
     experiments = {"sampler": {**fast, "balance": "sampler"}, "loss": {**QUICK, "balance": "loss"}}
     config = settings({"path": str(folder / "data.zip")}, **experiments)
-    result = snakemake(folder, config, str(RESULTS / "leaderboard.csv"))
+    result = snakemake(folder, config, "--", str(RESULTS / "leaderboard.csv"))
     assert result.returncode == 0, result.stdout
     return folder
 
