@@ -40,6 +40,38 @@ def write(folder: Path, files: Mapping[str, bytes]) -> Path:
 def write_zip(path: Path, names: Iterable[str]) -> Path:
     with zipfile.ZipFile(path, "w") as zipped:
         for name in names:
+            zipped.writestr(name, f"{path.name} {name}")
+    return path
+
+
+def images(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# --- in place ---------------------------------------------------------------------------------------------------------
+
+FILES = {"set/cat/1.jpg": b"one", "set/cat/b\n.jpg": b"two", "set/狗/2.jpg": b"three", "set/notes.txt": b"x"}
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Origin:
+    """A folder with its manifest, all of it older than now."""
+    folder = write(tmp_path / "photos", FILES)
+    (folder / os.fsdecode(b"set/cat/\xb2\xdd.jpg")).write_bytes(b"a name in GBK")
+    manifest = tmp_path / "archive.jsonl"
+    write_manifest(folder, walk_files(folder, Counter()), manifest)
+    return Origin(manifest, folder=folder)
+
+
+def test_images_are_links_with_the_names_that_a_copy_would_have(listed: Origin, tmp_path: Path) -> None:
+    assert listed.folder
+    unpack_all([listed], tmp_path / "images", Limits())
+    tar = tmp_path / "archive.tar"
+    pack_folder(listed.folder, tar, tar)
+    unpack_all([Origin(tar)], tmp_path / "copies", Limits())
+    names = images(tmp_path / "images")
+    assert names == images(tmp_path / "copies") == ["cat/1.jpg", "cat/b%0A.jpg", "cat/草.jpg", "狗/2.jpg"]
+    for name in names:
         link = tmp_path / "images" / name
         assert link.is_symlink() and Path(os.readlink(link)).is_absolute()
         assert link.read_bytes() == (tmp_path / "copies" / name).read_bytes()
