@@ -27,6 +27,7 @@ shell.prefix(layout.shell_prefix())
 wildcard_constraints:
     experiment="|".join(map(re.escape, layout.experiments)),
     seed="[0-9]+",
+    fold="[0-9]+",
     edge="[0-9]+",
     checkpoint="[A-Za-z0-9._-]+",
     fetched="|".join(map(re.escape, layout.fetched_names())),
@@ -89,13 +90,39 @@ rule unpack_archive:
         " --log {log:q}"
 
 
-rule split_dataset:
+rule audit_images:
     input:
         rules.unpack_archive.output,
     output:
-        train=f"{layout.dataset}/splits/train.txt",
-        val=f"{layout.dataset}/splits/val.txt",
-        test=f"{layout.dataset}/splits/test.txt",
+        csv=f"{layout.dataset}/audit.csv",
+        json=f"{layout.dataset}/audit.json",
+    log:
+        f"{layout.logs}/audit_images.log",
+    group:
+        layout.data_group
+    threads: layout.data_threads(workflow)
+    resources:
+        gpu=layout.data_gpus,
+    params:
+        on_bad_image=layout.settings.dataset.on_bad_image,
+        # Never an output: Snakemake deletes outputs before a rerun, and what is in here is not decoded again.
+        cache=f"{layout.dataset}/audit.cache",
+        group_by=layout.group_by_option(),
+    message:
+        "looking for bad data in {input}"
+    shell:
+        "python -m scripts.data.audit_images --images {input:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
+
+
+rule split_dataset:
+    input:
+        images=rules.unpack_archive.output,
+        audit=rules.audit_images.output.csv,
+    output:
+        train=layout.splits("train"),
+        val=layout.splits("val"),
+        test=layout.splits("test"),
         classes=f"{layout.dataset}/classes.txt",
     log:
         f"{layout.logs}/split_dataset.log",
@@ -104,26 +131,54 @@ rule split_dataset:
     params:
         split=layout.settings.dataset.split,
         classes=layout.classes_option(),
-        folder=subpath(output.train, parent=True),
+        group_by=layout.group_by_option(),
+        folds=layout.folds_option(),
+        folder=f"{layout.dataset}/splits",
     message:
-        "splitting {input} into train, val and test"
+        "splitting {input.images} into train, val and test"
     shell:
-        "python -m scripts.data.split_dataset --images {input:q} --val {params.split.val} --test {params.split.test}"
-        " --seed {params.split.seed} {params.classes} --output {params.folder:q} --class-list {output.classes:q}"
-        " --log {log:q}"
+        "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q}"
+        " --val {params.split.val} --test {params.split.test} --seed {params.split.seed} {params.group_by}"
+        " {params.folds} {params.classes} --output {params.folder:q} --class-list {output.classes:q} --log {log:q}"
+
+
+rule describe_data:
+    input:
+        audit=rules.audit_images.output.csv,
+        summary=rules.audit_images.output.json,
+        train=rules.split_dataset.output.train,
+        classes=rules.split_dataset.output.classes,
+    output:
+        report(f"{layout.dataset}/audit.html", **layout.shown("audit", "audit of the images", category="Data")),
+    log:
+        f"{layout.logs}/describe_data.log",
+    group:
+        layout.data_group
+    resources:
+        gpu=layout.data_gpus,
+    params:
+        images=f"{layout.dataset}/images",
+        splits=f"{layout.dataset}/splits",
+        dataset=layout.settings.dataset.name,
+    message:
+        "describing the images of {layout.dataset}"
+    shell:
+        "python -m scripts.report.describe_data --audit {input.audit:q} --summary {input.summary:q}"
+        " --images {params.images:q} --splits {params.splits:q} --classes {input.classes:q} --title {params.dataset:q}"
+        " --output {output:q} --log {log:q}"
 
 
 rule pack_images:
     input:
         images=rules.unpack_archive.output,
-        splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],
+        splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
     output:
         directory(layout.packed),
     log:
         f"{layout.logs}/pack_images_{{edge}}.log",
     group:
         layout.data_group
-    threads: 2
+    threads: layout.data_threads(workflow)
     resources:
         gpu=layout.data_gpus,
     message:
@@ -159,12 +214,12 @@ rule fetch_checkpoint:
 rule patch_config:
     input:
         classes=rules.split_dataset.output.classes,
-        train=rules.split_dataset.output.train,
+        train=layout.train,
         checkpoint=layout.checkpoint_of,
     output:
         f"{layout.run}/config.py",
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/patch_config.log",
+        f"{layout.run_logs}/patch_config.log",
     group:
         layout.run_group
     params:
@@ -174,7 +229,7 @@ rule patch_config:
         images=f"{layout.dataset}/images",
         splits=subpath(input.train, parent=True),
     message:
-        "writing the config of {wildcards.experiment}, seed {wildcards.seed}"
+        f"writing the config of {layout.title}"
     shell:
         "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
         " --seed {wildcards.seed}"
@@ -187,13 +242,13 @@ rule warm_start:
         config=rules.patch_config.output,
         checkpoint=layout.checkpoint_of,
         packed=layout.pack_of,
-        train=rules.split_dataset.output.train,
-        val=rules.split_dataset.output.val,
+        train=layout.train,
+        val=layout.val,
         classes=rules.split_dataset.output.classes,
     output:
         f"{layout.run}/init.pth",
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/warm_start.log",
+        f"{layout.run_logs}/warm_start.log",
     group:
         layout.run_group
     threads: lambda wildcards: layout.experiment(wildcards).threads
@@ -201,7 +256,7 @@ rule warm_start:
         gpu=layout.gpus,
         nodes=1,
     message:
-        "fitting the head of {wildcards.experiment}, seed {wildcards.seed}"
+        f"fitting the head of {layout.title}"
     shell:
         "python -m scripts.train.warm_start --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --packed {input.packed:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
@@ -211,7 +266,7 @@ rule warm_start:
 rule train_model:
     input:
         config=rules.patch_config.output,
-        splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],
+        splits=[layout.train, layout.val],
         packed=layout.pack_of,
         checkpoint=layout.start_of,
     output:
@@ -219,7 +274,7 @@ rule train_model:
         last=f"{layout.run}/last.pth",
         log=f"{layout.run}/train_log.csv",
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/train_model.log",
+        f"{layout.run_logs}/train_model.log",
     group:
         layout.run_group
     threads: lambda wildcards: layout.experiment(wildcards).threads
@@ -231,7 +286,7 @@ rule train_model:
         work_dir=f"{layout.run}/work",
         record=layout.records(),
     message:
-        "training {wildcards.experiment}, seed {wildcards.seed}"
+        f"training {layout.title}"
     shell:
         "python -m scripts.train.train_model --config {input.config:q} --seed {wildcards.seed}"
         " --work-dir {params.work_dir:q} --best {output.best:q} --last {output.last:q} --train-log {output.log:q}"
@@ -245,15 +300,15 @@ rule predict_images:
     input:
         config=rules.patch_config.output,
         checkpoint=rules.train_model.output.best,
-        test=rules.split_dataset.output.test,
-        val=rules.split_dataset.output.val,
+        test=layout.test,
+        val=layout.val,
         classes=rules.split_dataset.output.classes,
     output:
         test=f"{layout.run}/predictions.csv",
         val=f"{layout.run}/val_predictions.csv",
         features=f"{layout.run}/features.npy",
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/predict_images.log",
+        f"{layout.run_logs}/predict_images.log",
     group:
         layout.run_group
     threads: lambda wildcards: layout.experiment(wildcards).threads
@@ -262,7 +317,7 @@ rule predict_images:
     params:
         images=f"{layout.dataset}/images",
     message:
-        "predicting the test and val splits with {wildcards.experiment}, seed {wildcards.seed}"
+        f"predicting the test and val splits with {layout.title}"
     shell:
         "python -m scripts.evaluate.predict_images --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.test:q} {input.val:q} --classes {input.classes:q}"
@@ -272,21 +327,24 @@ rule predict_images:
 
 rule evaluate_model:
     input:
-        rules.predict_images.output.test,
+        predictions=rules.predict_images.output.test,
+        train=layout.train,
     output:
         metrics=f"{layout.run}/metrics.json",
         per_class=report(f"{layout.run}/per_class.csv", **layout.shown("per_class", "metrics of each class")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/evaluate_model.log",
+        f"{layout.run_logs}/evaluate_model.log",
     group:
         layout.run_group
     params:
         dataset=layout.settings.dataset.name,
+        fold=layout.fold_option,
     message:
-        "evaluating {wildcards.experiment}, seed {wildcards.seed}"
+        f"evaluating {layout.title}"
     shell:
-        "python -m scripts.evaluate.evaluate_model --predictions {input:q} --dataset {params.dataset:q}"
-        " --experiment {wildcards.experiment:q} --seed {wildcards.seed} --metrics {output.metrics:q}"
+        "python -m scripts.evaluate.evaluate_model --predictions {input.predictions:q} --train {input.train:q}"
+        " --dataset {params.dataset:q} --experiment {wildcards.experiment:q} --seed {wildcards.seed} {params.fold}"
+        " --metrics {output.metrics:q}"
         " --per-class {output.per_class:q} --log {log:q}"
 
 
@@ -302,18 +360,18 @@ rule plot_predictions:
         report(f"{layout.run}/figures/selective.svg", **layout.shown("selective", "accuracy against confidence")),
         report(f"{layout.run}/figures/errors.html", **layout.shown("errors", "the most confident errors")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_predictions.log",
+        f"{layout.run_logs}/plot_predictions.log",
     group:
         layout.run_group
     params:
         images=f"{layout.dataset}/images",
         figures=subpath(output[0], parent=True),
     message:
-        "drawing the predictions of {wildcards.experiment}, seed {wildcards.seed}"
+        f"drawing the predictions of {layout.title}"
     shell:
         "python -m scripts.report.plot_predictions --predictions {input.test:q} --val-predictions {input.val:q}"
         " --images {params.images:q} --output {params.figures:q}"
-        " --title '{wildcards.experiment}, seed {wildcards.seed}' --log {log:q}"
+        f" --title '{layout.title}' --log {{log:q}}"
 
 
 rule map_embedding:
@@ -323,16 +381,16 @@ rule map_embedding:
     output:
         report(f"{layout.run}/figures/embedding.html", **layout.shown("embedding", "map of the test images")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/map_embedding.log",
+        f"{layout.run_logs}/map_embedding.log",
     group:
         layout.run_group
     params:
         images=f"{layout.dataset}/images",
     message:
-        "mapping the test images as {wildcards.experiment}, seed {wildcards.seed}, sees them"
+        f"mapping the test images as {layout.title}, sees them"
     shell:
         "python -m scripts.report.map_embedding --predictions {input.predictions:q} --features {input.features:q}"
-        " --images {params.images:q} --title '{wildcards.experiment}, seed {wildcards.seed}' --seed {wildcards.seed}"
+        f" --images {{params.images:q}} --title '{layout.title}' --seed {{wildcards.seed}}"
         " --output {output:q} --log {log:q}"
 
 
@@ -344,7 +402,7 @@ rule explain_model:
     output:
         report(f"{layout.run}/figures/gradcam.html", **layout.shown("explain", "what the model looks at (Grad-CAM)")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/explain_model.log",
+        f"{layout.run_logs}/explain_model.log",
     group:
         layout.run_group
     resources:
@@ -352,11 +410,11 @@ rule explain_model:
     params:
         images=f"{layout.dataset}/images",
     message:
-        "explaining {wildcards.experiment}, seed {wildcards.seed}"
+        f"explaining {layout.title}"
     shell:
         "python -m scripts.evaluate.explain_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --predictions {input.predictions:q} --output {output:q}"
-        " --title '{wildcards.experiment}, seed {wildcards.seed}'"
+        f" --title '{layout.title}'"
         " --threads {threads} --cards {resources.gpu} --log {log:q}"
 
 
@@ -364,7 +422,7 @@ rule export_model:
     input:
         config=rules.patch_config.output,
         checkpoint=rules.train_model.output.best,
-        split=rules.split_dataset.output.test,
+        split=layout.test,
         classes=rules.split_dataset.output.classes,
         predictions=rules.predict_images.output.test,
     output:
@@ -372,14 +430,14 @@ rule export_model:
         json=f"{layout.run}/export.json",
         html=report(f"{layout.run}/export.html", **layout.shown("export", "the model as ONNX")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/export_model.log",
+        f"{layout.run_logs}/export_model.log",
     group:
         layout.run_group
     threads: lambda wildcards: layout.experiment(wildcards).threads
     params:
         images=f"{layout.dataset}/images",
     message:
-        "exporting {wildcards.experiment}, seed {wildcards.seed}, to ONNX"
+        f"exporting {layout.title}, to ONNX"
     shell:
         "python -m scripts.evaluate.export_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.split:q} --classes {input.classes:q}"
@@ -395,11 +453,11 @@ rule describe_model:
         html=report(f"{layout.run}/model.html", **layout.shown("model", "layers, parameters, FLOPs")),
         json=f"{layout.run}/model.json",
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/describe_model.log",
+        f"{layout.run_logs}/describe_model.log",
     group:
         layout.run_group
     message:
-        "listing the layers of {wildcards.experiment}, seed {wildcards.seed}"
+        f"listing the layers of {layout.title}"
     shell:
         "python -m scripts.report.describe_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --output {output.html:q} --json {output.json:q} --log {log:q}"
@@ -411,14 +469,14 @@ rule plot_training_curves:
     output:
         report(f"{layout.run}/figures/training_curves.svg", **layout.shown("training_curves", "training curves")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/plot_training_curves.log",
+        f"{layout.run_logs}/plot_training_curves.log",
     group:
         layout.run_group
     message:
-        "drawing the training curves of {wildcards.experiment}, seed {wildcards.seed}"
+        f"drawing the training curves of {layout.title}"
     shell:
         "python -m scripts.report.plot_training_curves --train-log {input:q} --output {output:q}"
-        " --title '{wildcards.experiment}, seed {wildcards.seed}' --log {log:q}"
+        f" --title '{layout.title}' --log {{log:q}}"
 
 
 # --- report -----------------------------------------------------------------------------------------------------------
@@ -429,9 +487,9 @@ rule record_provenance:
         archives=layout.archives,
         labels=list(layout.label_files.values()),
         classes=rules.split_dataset.output.classes,
-        train=rules.split_dataset.output.train,
-        val=rules.split_dataset.output.val,
-        test=rules.split_dataset.output.test,
+        train=layout.train,
+        val=layout.val,
+        test=layout.test,
         config=rules.patch_config.output,
         checkpoint=layout.checkpoint_of,
         best=rules.train_model.output.best,
@@ -440,7 +498,7 @@ rule record_provenance:
         json=f"{layout.run}/provenance.json",
         html=report(f"{layout.run}/provenance.html", **layout.shown("provenance", "config and environment")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/record_provenance.log",
+        f"{layout.run_logs}/record_provenance.log",
     group:
         layout.run_group
     params:
@@ -451,7 +509,7 @@ rule record_provenance:
         checkpoint=layout.checkpoint_option,
         settings=layout.run_json,
     message:
-        "recording where the numbers of {wildcards.experiment}, seed {wildcards.seed} come from"
+        f"recording where the numbers of {layout.title} come from"
     shell:
         "python -m scripts.report.record_provenance --run-dir {params.run:q} --archive {input.archives:q}"
         " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
@@ -467,12 +525,13 @@ rule write_model_card:
         predictions=rules.predict_images.output.test,
         val=rules.predict_images.output.val,
         model=rules.describe_model.output.json,
+        audit=rules.audit_images.output.json,
         export=layout.export_of,
     output:
         markdown=f"{layout.run}/model_card.md",
         html=report(f"{layout.run}/model_card.html", **layout.shown("model_card", "model card")),
     log:
-        f"{layout.logs}/{{experiment}}/seed{{seed}}/write_model_card.log",
+        f"{layout.run_logs}/write_model_card.log",
     group:
         layout.run_group
     params:
@@ -480,11 +539,11 @@ rule write_model_card:
         licence=layout.licence_option(),
         export=layout.export_option,
     message:
-        "writing the model card of {wildcards.experiment}, seed {wildcards.seed}"
+        f"writing the model card of {layout.title}"
     shell:
         "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
-        " --val-predictions {input.val:q} {params.licence} --output {output.markdown:q} --html {output.html:q}"
-        " --log {log:q}"
+        " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.licence}"
+        " --output {output.markdown:q} --html {output.html:q} --log {log:q}"
 
 
 rule compare_runs:
@@ -493,6 +552,7 @@ rule compare_runs:
         predictions=layout.runs("predictions.csv"),
         logs=layout.runs("train_log.csv"),
         provenance=layout.runs("provenance.json"),
+        audit=rules.audit_images.output.csv,
     output:
         csv=f"{layout.dataset}/leaderboard.csv",
         costs=f"{layout.dataset}/costs.csv",
@@ -516,7 +576,8 @@ rule compare_runs:
         "comparing the runs of {layout.dataset}"
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
-        " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --figure {output.figure:q} --html {output.html:q} --log {log:q}"
+        " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --audit {input.audit:q}"
+        " --figure {output.figure:q} --html {output.html:q} --log {log:q}"
 
 
 rule describe_crate:
@@ -524,6 +585,7 @@ rule describe_crate:
         leaderboard=rules.compare_runs.output.csv,
         provenance=layout.runs("provenance.json"),
         shown=layout.run_results(),
+        audit=rules.describe_data.output,
     output:
         f"{layout.dataset}/ro-crate-metadata.json",
     log:

@@ -19,6 +19,7 @@ from scripts.data.fetch_archive import pack_folder
 from scripts.data.manifest import manifest_sha256
 from scripts.files import atomic_path, sha256_of
 from scripts.repetition import ROOT, Run, changed_since, find_archives
+from scripts.run_name import run_name
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,7 @@ RUN_FILES = (
     "figures/reliability.svg", "figures/selective.svg", "figures/training_curves.svg",
 )  # fmt: skip
 #: Of the data set's folder, where they are there.
-DATASET_FILES = (
-    "archive.sha256", "classes.txt", "splits/train.txt", "splits/val.txt", "splits/test.txt", "report.html",
-)  # fmt: skip
+DATASET_FILES = ("archive.sha256", "audit.csv", "audit.json", "classes.txt", "report.html")
 README = """\
 One run of mimflow, {run}: settings, data splits, weights, predictions and their provenance.
 
@@ -60,9 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def contents(run: Run, images: bool) -> dict[str, Path]:
     """Return the files of the bundle: name in it, and where it lies."""
-    dataset = run.folder.parents[1]
+    dataset = run.dataset
     place = f"results/{dataset.name}"
-    files = {f"{place}/{name}": dataset / name for name in DATASET_FILES if (dataset / name).is_file()}
+    wanted = [dataset / name for name in DATASET_FILES]
+    wanted += [run.file(f"splits/{side}.txt") for side in ("train", "val", "test")]
+    files = {f"{place}/{file.relative_to(dataset).as_posix()}": file for file in wanted if file.is_file()}
     files |= {f"results/{run.name}/{name}": run.folder / name for name in RUN_FILES if (run.folder / name).is_file()}
     if "checkpoint" in run.provenance["inputs"]["files"]:
         checkpoint = run.file("checkpoint")
@@ -93,7 +94,7 @@ def packed_folders(run: Run, scratch: Path) -> dict[str, Path]:
             pack_folder(path, tar, archive)
             if manifest_sha256(tar) != run.hashes()[name]:
                 raise UserError(f"{path}: not the files that the run was made with: run it again before you bundle it")
-            packed[f"results/{run.folder.parents[1].name}/{archive.name}"] = tar
+            packed[f"results/{run.dataset.name}/{archive.name}"] = tar
     return packed
 
 
@@ -109,9 +110,10 @@ def own_texts(run: Run, images: bool) -> dict[str, bytes]:
         "manifest": MANIFEST,
     }
     settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
+    which = "this run and of the other folds" if "fold" in run_name(run.folder) else "this run"
     texts = {
         "README.txt": README.format(**words).encode(),
-        "settings.yaml": b"# The settings of this run: make run CONFIG= takes them.\n" + settings.encode(),
+        "settings.yaml": f"# The settings of {which}: make run CONFIG= takes them.\n{settings}".encode(),
     }
     lock = find_lock(inputs)
     if lock is not None:
@@ -167,8 +169,7 @@ def main(args: argparse.Namespace) -> None:
     if changed:
         raise UserError(f"{args.run}: {changed.causes[0]}; run it again before you bundle it")
     files, texts = contents(run, args.images), own_texts(run, args.images)
-    dataset, experiment, seed = run.folder.parts[-3:]
-    output = args.output or run.folder.parents[1] / f"{dataset}-{experiment}-{seed}.tar"
+    output = args.output or run.dataset / f"{run.name.replace('/', '-')}.tar"
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:
         if args.images:
             files |= packed_folders(run, Path(scratch))

@@ -52,7 +52,7 @@ class Layout:
     """The files of one configuration below results/.
 
     ``run``, ``packed`` and ``checkpoint`` are Snakemake patterns: they hold the wildcards {experiment} and {seed},
-    {edge} and {checkpoint}.
+    {edge} and {checkpoint}. With folds, all that is of one run or of one split holds {fold} too.
     """
 
     def __init__(self, settings: Settings, site: Site | None = None) -> None:
@@ -69,26 +69,47 @@ class Layout:
         ]
         #: The files of labels that are in no archive, as the settings name them, to the copies of them.
         self.label_files = self._find_label_files()
-        self.run = f"{self.dataset}/{{experiment}}/seed{{seed}}"
+        self.folds = settings.dataset.split.folds
+        fold = "/fold{fold}" if self.folds else ""
+        self.split = f"{self.dataset}/splits{fold}"
+        self.train, self.val, self.test = (f"{self.split}/{side}.txt" for side in ("train", "val", "test"))
+        self.run = f"{self.dataset}/{{experiment}}/seed{{seed}}{fold}"
+        # What messages and titles call a run.
+        self.title = "{wildcards.experiment}, seed {wildcards.seed}" + (", fold {wildcards.fold}" if fold else "")
+        self.fold_option = "--fold {fold}" if fold else ""
         # One cluster job for the data and one for each run. Snakemake merges groups that touch, so that a group's name
         # must carry what keeps it apart.
         self.data_group = f"data_{name}"
-        self.run_group = f"run_{name}_{{experiment}}_{{seed}}"
+        self.run_group = f"run_{name}_{{experiment}}_{{seed}}" + ("_fold{fold}" if fold else "")
         self.packed = f"{self.dataset}/packed/{{edge}}"
         self.checkpoint = "results/checkpoints/{checkpoint}.pth"
         self.logs = f"logs/{name}"
+        self.run_logs = f"{self.logs}/{{experiment}}/seed{{seed}}{fold}"
         self.experiments = list(settings.experiments)
         self.seeds = settings.seeds
 
     def runs(self, pattern: str = "") -> list[str]:
         """Return *pattern* below the folder of every run, or the folders themselves."""
-        folders = (self.run.format(experiment=name, seed=seed) for name, seed in product(self.experiments, self.seeds))
+        runs = product(self.experiments, self.seeds, self._fold_numbers())
+        folders = (self.run.format(experiment=name, seed=seed, fold=fold) for name, seed, fold in runs)
         return [f"{folder}/{pattern}" if pattern else folder for folder in folders]
+
+    def splits(self, side: str) -> list[str]:
+        """Return the annotation files of one *side* (train, val or test): one, or one a fold."""
+        return [f"{self.split}/{side}.txt".format(fold=fold) for fold in self._fold_numbers()]
+
+    def _fold_numbers(self) -> Sequence[int]:
+        return range(self.folds or 1)
+
+    def _run_of(self, wildcards: Any) -> str:
+        names = {"experiment": wildcards.experiment, "seed": wildcards.seed}
+        return self.run.format(**names, fold=wildcards.fold) if self.folds else self.run.format(**names)
 
     def targets(self) -> list[str]:
         """Return what a complete run of the workflow leaves."""
         return [
             f"{self.dataset}/leaderboard.csv",
+            f"{self.dataset}/audit.html",
             f"{self.dataset}/ro-crate-metadata.json",
             *self.runs("provenance.json"),
             *self.run_results(),
@@ -117,7 +138,9 @@ class Layout:
             "category": label(category, language),
         }
         if category == "Runs":
-            return shown | {"subcategory": "{experiment}", "labels": {label("seed", language): "{seed}", **words}}
+            run = {label("seed", language): "{seed}"}
+            run |= {label("fold", language): "{fold}"} if self.folds else {}
+            return shown | {"subcategory": "{experiment}", "labels": {**run, **words}}
         return shown | {"labels": words}
 
     def experiment(self, wildcards: Any) -> Experiment:
@@ -267,13 +290,12 @@ class Layout:
     def start_of(self, wildcards: Any) -> list[str]:
         """Return the weights that training itself starts from: a warm start's, or those of checkpoint_of."""
         if self.experiment(wildcards).chosen_recipe() == "fast":
-            return [f"{self.run}/init.pth".format(experiment=wildcards.experiment, seed=wildcards.seed)]
+            return [f"{self._run_of(wildcards)}/init.pth"]
         return self.checkpoint_of(wildcards)
 
     def export_of(self, wildcards: Any) -> list[str]:
         """Return what is known of a run's model.onnx; none where the user wants none."""
-        run = self.run.format(experiment=wildcards.experiment, seed=wildcards.seed)
-        return [f"{run}/export.json"] if self.experiment(wildcards).export else []
+        return [f"{self._run_of(wildcards)}/export.json"] if self.experiment(wildcards).export else []
 
     def export_option(self, wildcards: Any) -> str:
         """Return the same as an option for a shell line."""
@@ -287,6 +309,20 @@ class Layout:
         """Return the user's choice and order of classes as an option for a shell line."""
         classes = self.settings.dataset.classes
         return f"--classes {shlex.quote(json.dumps(classes, ensure_ascii=False))}" if classes else ""
+
+    def group_by_option(self) -> str:
+        """Return the pattern of known groups as an option for a shell line."""
+        pattern = self.settings.dataset.split.group_by
+        return f"--group-by={shlex.quote(pattern)}" if pattern else ""
+
+    def folds_option(self) -> str:
+        """Return the number of folds as an option for a shell line."""
+        return f"--folds {self.folds}" if self.folds else ""
+
+    def data_threads(self, workflow: Any) -> int:
+        """Return how many images are decoded at a time: as cores are given here; on a cluster each is waited for."""
+        cores = workflow.resource_settings.cores
+        return cores if cores and not workflow.non_local_exec else 2
 
     def price_option(self) -> str:
         """Return the site's price of a card as options for a shell line."""
@@ -304,7 +340,10 @@ class Layout:
         return self.experiment(wildcards).model_dump_json(exclude_defaults=True)
 
     def run_json(self, wildcards: Any) -> str:
-        """Return the part of the settings that is one run's, for its provenance: as a whole configuration."""
+        """Return the part of the settings that is one run's, for its provenance: as a whole configuration.
+
+        With folds it names their number; which of them the run is, its folder says, as a target that Snakemake makes.
+        """
         experiment = json.loads(self.experiment_json(wildcards))
         dataset = self.settings.dataset.model_dump(mode="json", exclude_none=True)
         run = {"dataset": dataset, "experiments": {wildcards.experiment: experiment}, "seeds": [int(wildcards.seed)]}

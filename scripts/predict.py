@@ -25,6 +25,7 @@ from scripts.console import UserError, run_cli
 from scripts.data.image_paths import IMAGE_SUFFIXES, JUNK
 from scripts.files import atomic_path
 from scripts.report.annotate import LARGEST, annotate
+from scripts.run_name import run_name
 
 if TYPE_CHECKING:
     from scripts.evaluate.inference import Batch
@@ -330,7 +331,7 @@ def default_output(model: Path) -> Path:
     """Return the folder below predictions/ that is named after a run, or after a model file that lies elsewhere."""
     run = model if model.is_dir() else model.parent
     return (
-        Path("predictions", *run.resolve().parts[-3:])
+        Path("predictions", *run_name(run.resolve()).values())
         if (run / "config.py").is_file()
         else Path("predictions", model.stem)
     )

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 #: Every name that bundles have; neither a folder above nor a hidden file fits.
 NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/){0,6}[A-Za-z0-9_][A-Za-z0-9._-]*")
-RUN = re.compile(r"results/([^/]+/[^/]+/seed\d+)/provenance\.json")
+RUN = re.compile(r"results/([^/]+/[^/]+/seed\d+(?:/fold\d+)?)/provenance\.json")
 LONGEST_MANIFEST = 1_000_000
 #: Keys of an mmcls config by which it loads weights or code of its own accord.
 RISKY = frozenset({"load_from", "resume_from", "custom_imports", "init_cfg", "pretrained", "checkpoint", "_base_"})

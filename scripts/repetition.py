@@ -23,6 +23,7 @@ from scripts.console import UserError
 from scripts.files import sha256_of, write_text
 from scripts.report.provenance import ARCHIVE, DATA, read_provenance
 from scripts.report.record_provenance import describe_code, describe_software
+from scripts.run_name import dataset_folder, run_name
 from scripts.train.config_file import read_config
 from scripts.train.model_zoo import KEPT_NAMES
 from scripts.train.weights import hash_weights
@@ -59,7 +60,7 @@ MANIFEST_SUFFIX = ".jsonl"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: ``results/<dataset>/<experiment>/seed<k>``, and what its provenance says."""
+    """A finished run: ``results/<dataset>/<experiment>/seed<k>[/fold<j>]``, and what its provenance says."""
 
     folder: Path
     provenance: Mapping[str, Any]
@@ -76,17 +77,24 @@ class Run:
 
     @property
     def name(self) -> str:
-        """``<dataset>/<experiment>/seed<k>``"""
-        return "/".join(self.folder.parts[-3:])
+        """``<dataset>/<experiment>/seed<k>``, and ``/fold<j>`` where it is a fold's run."""
+        return "/".join(run_name(self.folder).values())
+
+    @property
+    def dataset(self) -> Path:
+        """The folder of its data set."""
+        return dataset_folder(self.folder)
 
     def file(self, name: str) -> Path:
         """Return where a file of the provenance lies now, wherever results/ was moved to."""
-        dataset = self.folder.parents[1]
+        dataset = self.dataset
         if DATA.fullmatch(name):
             return dataset / Path(self.provenance["inputs"]["files"][name]["path"]).name
         if name == "checkpoint":
             return dataset.parent / "checkpoints" / Path(self.provenance["inputs"]["files"]["checkpoint"]["path"]).name
-        return (dataset if name == "classes.txt" or name.startswith("splits/") else self.folder) / name
+        if name.startswith("splits/"):
+            return dataset / "splits" / run_name(self.folder).get("fold", "") / Path(name).name
+        return (dataset if name == "classes.txt" else self.folder) / name
 
     @property
     def archives(self) -> list[str]:

@@ -26,6 +26,8 @@ from pydantic import (
 )
 
 from scripts.console import UserError, one_line, run_cli
+from scripts.data.image_paths import group_pattern
+from scripts.data.split_dataset import FEWEST_FOLDS, MOST_FOLDS
 from scripts.train import fast_recipe, model_zoo
 
 #: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
@@ -169,13 +171,36 @@ class Split(Section):
     """How images are divided where the archive has no such part of its own."""
 
     val: Fraction = Field(0.1, description="Fraction of all images for validation, which chooses the best epoch.")
-    test: Fraction = Field(0.2, description="Fraction of all images for the test, which is read once at the end.")
+    test: Fraction = Field(
+        0.2, description="Fraction of all images for the test, which is read once at the end. Unused with `folds`."
+    )
     seed: Seed = Field(0, description="Another seed chooses other images.")
+    folds: Annotated[StrictInt, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)] | None = Field(
+        None,
+        description="Cross-validation in 2 to 20 folds: each image is in test in exactly one of them. Refused where the"
+        " images have a val or test part of their own.",
+    )
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        description="A Python regular expression, searched in an image's path relative to `images/`. Images for which"
+        " its capture group (or, without one, its whole match) is the same stay on one side: photos of one patient,"
+        " frames of one video. An image that does not match is a group of its own.",
+    )
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            group_pattern(pattern)
+        return pattern
 
     @model_validator(mode="after")
     def _train_remains(self) -> Split:
-        if self.val + self.test >= 1:
+        if self.folds is None and self.val + self.test >= 1:
             raise ValueError(f"val + test is {self.val + self.test:g}: it must stay below 1, so that train has images")
+        if self.folds is not None and self.val + 1 / self.folds >= 1:
+            raise ValueError(f"val and one of {self.folds} folds as test leave nothing to train: make val smaller")
         return self
 
 
@@ -187,6 +212,11 @@ class Dataset(Section):
     split: Split = Field(Split(), description="How they are divided.")
     classes: list[str] | None = Field(
         None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
+    )
+    on_bad_image: Literal["set_aside", "fail"] = Field(
+        "set_aside",
+        description="Images that cannot be read, would not fit into memory, or stand under two classes: `set_aside` "
+        "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
     )
     licence: str | None = Field(None, description="Licence of the images, as it is to stand in the provenance.")
 
@@ -302,6 +332,12 @@ class Experiment(Section):
     deterministic: StrictBool = Field(True, description="Deterministic kernels, so that a rerun gives the same bits.")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: the GPU if there is one. Only `cpu` trains on a CPU where a GPU was given."
+    )
+    balance: Literal["none", "sampler", "loss"] = Field(
+        "none",
+        description="For classes with unequally many images. `sampler`: an epoch draws the classes equally often. "
+        "`loss`: an image counts inversely to its class's images. With either the best epoch is the one with the "
+        "highest mean recall of the classes on val (docs/your-data.md).",
     )
     export: StrictBool = Field(
         True,

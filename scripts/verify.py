@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
     changed = changed_since(run)
     if changed:
         conclude(run, changed)
-    with scratch_folder(run.folder.parents[2], "verify") as scratch:
+    with scratch_folder(run.dataset.parent, "verify") as scratch:
         logger.info("repeating %s in %s", run.name, scratch)
         difference = repeat(run, scratch, find_archives(run), args.profile)
     conclude(run, difference, scratch)

@@ -121,7 +121,7 @@ def cells(run: Run, bar_width: int) -> list[str]:
         state += f" {run.epochs_done or 0}/{run.max_epochs}"
     return [
         run.experiment,
-        str(run.seed),
+        run.which,
         state,
         bar(run.fraction, bar_width),
         number(run.best_val_accuracy, "{:.1f}", 100),
@@ -188,12 +188,13 @@ def explain(overview: Overview, width: int | None) -> list[str]:
     seeds: dict[tuple[str, str, State, str], list[str]] = {}
     for run in overview.runs:
         if run.reason:
-            seeds.setdefault((run.dataset, run.experiment, run.state, run.reason), []).append(str(run.seed))
+            seeds.setdefault((run.dataset, run.experiment, run.state, run.reason), []).append(run.which)
     paragraphs = [*overview.problems]
-    for (dataset, experiment, state, reason), which in sorted(
+    for (dataset, experiment, state, reason), runs in sorted(
         seeds.items(), key=lambda item: item[0][2] != State.FAILED
     ):
-        paragraphs.append(f"{dataset}, {experiment}, seed {' '.join(which)} {state}: {reason}")
+        which = (", " if any(" " in name for name in runs) else " ").join(runs)  # 0 1 2, or 0 fold 0, 0 fold 1
+        paragraphs.append(f"{dataset}, {experiment}, seed {which} {state}: {reason}")
     if width is None:
         return paragraphs
     wrap = textwrap.TextWrapper(max(width, 20), subsequent_indent="  ", break_on_hyphens=False)
@@ -228,13 +229,14 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
     return [(cut(text, width), colour) for text, colour in [*head, *body]][:height]
 
 
-def _key(run: Run) -> tuple[str, str, int]:
-    return run.dataset, run.experiment, run.seed
+def _key(run: Run) -> tuple[str, str, str]:
+    return run.dataset, run.experiment, run.which
 
 
 def as_json(overview: Overview) -> str:
     """Return all that is known as one JSON document."""
     runs = [asdict(run) for run in overview.runs]
+    runs = [{key: value for key, value in run.items() if key != "fold" or value is not None} for run in runs]
     content = {
         "time": datetime.fromtimestamp(overview.time, UTC).isoformat(timespec="seconds"),
         "controller": overview.controller or None,

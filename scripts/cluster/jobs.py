@@ -15,6 +15,7 @@ from scripts.cluster.slurm import Job
 from scripts.console import run_cli
 from scripts.report.progress import read_json
 from scripts.report.text import display_width, pad
+from scripts.run_name import run_name
 from scripts.train.train_model import progress_line
 
 HEADER = ("job", "state", "run", "node", "time", "limit", "GPUs", "progress")
@@ -27,13 +28,15 @@ class Run:
     dataset: str
     experiment: str
     seed: str
+    fold: str = ""
 
     def __str__(self) -> str:
-        return f"{self.experiment}, seed {self.seed}"
+        return f"{self.experiment}, seed {self.seed}" + (f", fold {self.fold}" if self.fold else "")
 
     def folder(self, root: Path) -> Path:
         """Return where its results lie, below the project's folder."""
-        return root / "results" / self.dataset / self.experiment / f"seed{self.seed}"
+        folder = root / "results" / self.dataset / self.experiment / f"seed{self.seed}"
+        return folder / f"fold{self.fold}" if self.fold else folder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,14 +50,14 @@ def run_of(comment: str, root: Path) -> Run | None:
     """Return the run that a job is for, None where it is for none, or for several.
 
     Snakemake's executor calls a job ``rule_<group>_<rules>``, and the group of a run is
-    ``run_<dataset>_<experiment>_<seed>``. Names may hold underscores themselves: of the ways to read them, one whose
-    folder is there is taken.
+    ``run_<dataset>_<experiment>_<seed>``, with ``_fold<fold>`` where there are folds. Names may hold underscores
+    themselves: of the ways to read them, one whose folder is there is taken.
     """
-    found = re.match(r"rule_run_(.+)_(\d+)_[a-z_.]+$", comment)
+    found = re.match(r"rule_run_(.+)_(\d+)(?:_fold(\d+))?_[a-z_.]+$", comment)
     if not found:
         return None
-    words = found[1].split("_")
-    readings = [Run("_".join(words[:cut]), "_".join(words[cut:]), found[2]) for cut in range(1, len(words))]
+    words, seed, fold = found[1].split("_"), found[2], found[3] or ""
+    readings = [Run("_".join(words[:cut]), "_".join(words[cut:]), seed, fold) for cut in range(1, len(words))]
     there = [run for run in readings if run.folder(root).is_dir()]
     there += [run for run in readings if (root / "results" / run.dataset).is_dir()]
     return next(iter([*there, *readings]), None)
@@ -79,7 +82,7 @@ def progress(job: Job, root: Path) -> list[str]:
     """
     by_lease = [file.parent for file in _work(root, "lease.json") if read_json(file).get("job") == job.id]
     if job.is_allocation:
-        return [f"{folder.parts[-4]}, {folder.parts[-3]}: {_line(folder)}" for folder in by_lease if _line(folder)]
+        return [f"{_name(folder)}: {_line(folder)}" for folder in by_lease if _line(folder)]
     run = run_of(job.comment, root)
     folders = by_lease or (_newest(run.folder(root)) if run else [])
     lines = [line for line in map(_line, folders) if line]
@@ -87,7 +90,11 @@ def progress(job: Job, root: Path) -> list[str]:
 
 
 def _work(root: Path, name: str) -> list[Path]:
-    return sorted(root.glob(f"results/*/*/seed*/work/*/{name}"))
+    return sorted(file for run in ("seed*", "seed*/fold*") for file in root.glob(f"results/*/*/{run}/work/*/{name}"))
+
+
+def _name(work_dir: Path) -> str:
+    return ", ".join(list(run_name(work_dir.parents[1]).values())[1:])
 
 
 def _newest(run: Path) -> list[Path]:

@@ -133,18 +133,23 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     Parameters
     ----------
     profile : folder of the profile.
-    settings : of the experiments; one seed of each is looked at, since all seeds ask for the same.
+    settings : of the experiments; one seed of each is looked at, and no folds, since all runs ask for the same.
 
     Raises
     ------
     UserError : Snakemake, or its plugin for Slurm, does not accept the profile.
     """
-    settings = settings.model_copy(update={"seeds": settings.seeds[:1]})
+    split = settings.dataset.split.model_copy(update={"folds": None})
+    dataset = settings.dataset.model_copy(update={"split": split})
+    settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
     layout = Layout(settings, load_site(profile))
     names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
     fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
     lists = [f"splits/{part}.txt" for part in ("train", "val", "test")]
-    made = [f"{layout.dataset}/{name}" for name in ("images/", "classes.txt", *lists)]
+    made = [
+        f"{layout.dataset}/{name}"
+        for name in ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
+    ]
     edges = {experiment.packed_edge() for experiment in settings.experiments.values()}
     made += [f"{layout.packed.format(edge=edge)}/" for edge in edges if edge]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import posixpath
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 #: How people call the parts of a data set, to how we call them.
@@ -33,23 +34,28 @@ NO_PART = "outside the train, val and test folders"
 Parts = tuple[str, ...]
 
 
-def decode_names(names: Sequence[str | bytes]) -> list[str]:
-    """Return names as text; those of unknown encoding are all UTF-8, or else GB18030 (which holds GBK).
+def encoding_of(names: Iterable[str | bytes]) -> str | None:
+    """Return the encoding of those *names* that are bytes: utf-8, or else gb18030 (which holds GBK); None: neither.
 
     One decision for the whole archive, since about one in fifty Chinese words of two characters is, in GBK, valid
-    UTF-8 by chance. Only where neither fits all names, each is decoded by itself; bytes that fit nothing become
-    surrogates, which :func:`safe_component` writes as %XX.
+    UTF-8 by chance.
     """
-    unknown = [name for name in names if isinstance(name, bytes)]
-    for encoding in ("utf-8", "gb18030"):
-        if all(decodes(name, encoding) for name in unknown):
-            return [name if isinstance(name, str) else name.decode(encoding) for name in names]
+    possible = ["utf-8", "gb18030"]
+    for name in names:
+        if isinstance(name, bytes) and not name.isascii():
+            possible = [encoding for encoding in possible if decodes(name, encoding)]
+    return possible[0] if possible else None
 
-    def alone(name: bytes) -> str:
-        encoding = next((e for e in ("utf-8", "gb18030") if decodes(name, e)), None)
-        return name.decode(encoding) if encoding else name.decode("utf-8", "surrogateescape")
 
-    return [name if isinstance(name, str) else alone(name) for name in names]
+def decode_name(name: str | bytes, encoding: str | None) -> str:
+    """Return *name* as text; without an encoding, in the first that fits it.
+
+    Bytes that fit none become surrogates, which :func:`safe_component` writes as %XX.
+    """
+    if isinstance(name, str):
+        return name
+    encoding = encoding or next((e for e in ("utf-8", "gb18030") if decodes(name, e)), None)
+    return name.decode(encoding) if encoding else name.decode("utf-8", "surrogateescape")
 
 
 def decodes(name: bytes, encoding: str) -> bool:
@@ -107,6 +113,31 @@ def is_junk(components: Sequence[str]) -> bool:
 def is_image(name: str) -> bool:
     """Tell whether a file is an image by its name."""
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def group_pattern(text: str) -> re.Pattern[str]:
+    """Return the pattern that names the group of an image, for :func:`group_of`.
+
+    Raises
+    ------
+    ValueError : it is no regular expression, or has more than one capture group.
+    """
+    try:
+        pattern = re.compile(text)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from error
+    if pattern.groups > 1:
+        raise ValueError(f"{text!r} has {pattern.groups} capture groups: one at most; write the others as (?:...)")
+    return pattern
+
+
+def group_of(path: str, pattern: str | re.Pattern[str]) -> str:
+    """Return the known group (patient, video) of an image: the pattern's capture group, else its whole match.
+
+    The pattern is searched in *path*, relative to images/, with composed Unicode. "" where it does not match.
+    """
+    match = re.search(pattern, unicodedata.normalize("NFC", path))
+    return (match[1 if match.re.groups else 0] or "") if match else ""
 
 
 def find_layout(paths: Sequence[Parts]) -> list[Parts | str]:

@@ -1,48 +1,72 @@
-"""Split the images into train, val and test: stratified, seeded, no copy of an image on two sides, one class list."""
+"""Split the images into train, val and test, or into folds: stratified, seeded, no group of images on two sides."""
 
 from __future__ import annotations
 
 import argparse
+import csv
 import difflib
-import hashlib
 import json
 import logging
 import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts.console import UserError, run_cli
-from scripts.data.image_paths import is_image, is_junk
-from scripts.files import atomic_path, sha256_of
+from scripts.data.grouped_split import (
+    Unit,
+    carve,
+    count_images,
+    count_units,
+    deal,
+    make_units,
+    name_key,
+    share_out,
+    units_a_fold,
+)
+from scripts.data.image_paths import group_of, group_pattern, is_image, is_junk
+from scripts.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
-#: The sides of a split, lowest first: of copies of an image, the one in the highest side is kept.
+#: The sides of a split, lowest first.
 SIDES = ("train", "val", "test")
 #: How many names a message lists.
 LISTED = 5
+#: How many folds there may be.
+FEWEST_FOLDS, MOST_FOLDS = 2, 20
+#: What the audit does with images that are in no split.
+KEPT_OUT = frozenset({"set_aside", "left_out"})
+
+#: Images whose paths stay on one side, with the name of the group that they are known by, or "".
+Sets = Sequence[tuple[str, Sequence[str]]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """One image.
 
     ``path``: relative to the images' folder, with slashes; ``part``: the part that the archive gave it, "" where it
-    gave none; ``group``: images of one group stay on one side ("" is a group of its own).
+    gave none.
     """
 
     path: str
     label: str
     part: str = ""
-    group: str = ""
 
 
-# Why not scikit-learn's splitters: none of them carves exact fractions that keep groups together and every class on
-# every side, and their choice depends on the order of the rows and on the version. Here an image's place in the draw
-# is a hash of (seed, purpose, name) (law 3), so that a few more files do not reshuffle the rest.
+@dataclass(frozen=True)
+class Audit:
+    """What audit_images found.
+
+    ``kept_out``: the images that are in no split, each with the finding that is the reason; ``copies``: the images
+    of each group of copies, exact or near.
+    """
+
+    kept_out: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, list[str]] = field(default_factory=dict)
 
 
 def find_images(folder: Path) -> list[Image]:
@@ -65,7 +89,7 @@ def find_images(folder: Path) -> list[Image]:
     if parts != [""] and "train" not in {image.part for image in images}:
         found = " and ".join(sorted({image.part for image in images}))
         raise UserError(f"{folder}: only {found} has images, train has none: there is nothing to learn from")
-    return sorted(images, key=lambda image: _name_key(image.path))
+    return sorted(images, key=lambda image: name_key(image.path))
 
 
 def _image_files(folder: Path, part: str) -> list[str]:
@@ -78,30 +102,93 @@ def _image_files(folder: Path, part: str) -> list[str]:
     return found
 
 
-def _name_key(name: str) -> tuple[str, str]:
-    """Sort names alike on every file system: some store Unicode composed, some decomposed."""
-    return unicodedata.normalize("NFC", name), name
+def read_audit(path: Path, images: Iterable[Image]) -> Audit:
+    """Return what audit_images wrote about *images*.
 
-
-def group_copies(folder: Path, images: Sequence[Image]) -> list[Image]:
-    """Return *images* with ``group`` set to the sha256 where several have the same bytes.
-
-    Only files of one size are read: others cannot be copies of each other.
+    Raises
+    ------
+    UserError : it cannot be read, is no audit, or names files that are not among the images.
     """
-    by_size: dict[int, list[int]] = defaultdict(list)
-    for index, image in enumerate(images):
-        by_size[(folder / image.path).stat().st_size].append(index)
-    by_content: dict[str, list[int]] = defaultdict(list)
-    for alike in by_size.values():
-        if len(alike) > 1:
-            for index in alike:
-                by_content[sha256_of(folder / images[index].path)].append(index)
-    grouped = list(images)
-    for digest, alike in by_content.items():
-        if len(alike) > 1:
-            for index in alike:
-                grouped[index] = replace(images[index], group=digest)
-    return grouped
+    known = {image.path for image in images}
+    audit = Audit()
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            absent = {"file", "finding", "action", "group"} - set(rows.fieldnames or ())
+            if absent:
+                raise UserError(f"{path}: no audit of images, it lacks the column {min(absent)!r}: make it again")
+            for row in rows:
+                if row["file"] not in known:
+                    raise UserError(f"{path}, line {rows.line_num}: {row['file']!r} is not there: make the audit again")
+                if row["action"] in KEPT_OUT:
+                    audit.kept_out.setdefault(row["file"], row["finding"])
+                elif row["group"]:
+                    audit.copies.setdefault(row["group"], []).append(row["file"])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as an audit of images ({error}): make it again") from error
+    return audit
+
+
+def without_kept_out(images: Sequence[Image], audit: Audit) -> list[Image]:
+    """Return the images that the audit lets pass, and say how many it does not, and why.
+
+    Raises
+    ------
+    UserError : nothing is left of a given part: it must not be replaced in silence by one carved from train.
+    """
+    reasons = Counter(audit.kept_out[image.path] for image in images if image.path in audit.kept_out)
+    if reasons:
+        found = ", ".join(f"{count} {finding}" for finding, count in sorted(reasons.items()))
+        logger.warning("the audit keeps %d images out of the split: %s", reasons.total(), found)
+    passed = [image for image in images if image.path not in audit.kept_out]
+    lost = {image.part for image in images} - {image.part for image in passed}
+    if lost:
+        whole = f"the given {min(lost)}" if min(lost) else "the data set"
+        raise UserError(f"the audit keeps out every image of {whole}: its audit.csv says why, image by image")
+    return passed
+
+
+def known_groups(images: Sequence[Image], pattern: str) -> dict[str, list[str]]:
+    """Return the images of each group that *pattern* finds in the paths, and say how many are in none.
+
+    Raises
+    ------
+    UserError : the pattern is wrong, or matches no image.
+    """
+    try:
+        compiled = group_pattern(pattern)
+    except ValueError as error:
+        raise UserError(f"dataset.split.group_by: {error}") from error
+    groups: dict[str, list[str]] = defaultdict(list)
+    for image in images:
+        groups[group_of(image.path, compiled)].append(image.path)
+    alone = groups.pop("", [])
+    if not groups:
+        raise UserError(f"dataset.split.group_by: {pattern!r} matches no image; they are called {listed(alone)}")
+    if alone:
+        logger.warning(
+            "dataset.split.group_by: %d of %d images do not match, for example %r: each is a group of its own",
+            len(alone),
+            len(images),
+            alone[0],
+        )
+    logger.info("dataset.split.group_by: %d groups", len(groups))
+    return dict(groups)
+
+
+def warn_of_shared_groups(images: Iterable[Image], groups: Mapping[str, Sequence[str]]) -> None:
+    """Say how many images of the given val and test are of a group that a lower given part has as well."""
+    rank = {image.path: SIDES.index(image.part or "train") for image in images}
+    shared = [[rank[path] for path in paths] for paths in groups.values()]
+    shared = [ranks for ranks in shared if min(ranks) < max(ranks)]
+    if shared:
+        leaked = sum(1 for ranks in shared for one in ranks if one > min(ranks))
+        logger.warning(
+            "dataset.split.group_by: %d groups have images in several of the given parts, %d images of val or test"
+            " are of a group in a lower one: nothing is moved, and results on them look better than they are",
+            len(shared),
+            leaked,
+        )
 
 
 def choose_classes(images: Sequence[Image], wanted: Sequence[str] | None) -> list[str]:
@@ -163,22 +250,8 @@ def settle_given_parts(images: Sequence[Image]) -> list[Image]:
     return list(images)
 
 
-def drop_leaks(images: Sequence[Image]) -> list[Image]:
-    """Return the images without those of which a higher given part holds a copy, and say how many those were."""
-    highest: dict[str, int] = {}
-    rank = {part: place for place, part in enumerate(SIDES)} | {"": 0}
-    for image in images:
-        if image.group:
-            highest[image.group] = max(highest.get(image.group, 0), rank[image.part])
-    kept = [image for image in images if not image.group or rank[image.part] == highest[image.group]]
-    dropped = Counter(image.part for image in images) - Counter(image.part for image in kept)
-    for part, count in sorted(dropped.items()):
-        logger.warning("left out %d images of the given %s: val or test holds exact copies of them", count, part)
-    return kept
-
-
 def split(
-    images: Sequence[Image], classes: Sequence[str], val: float, test: float, seed: int
+    images: Sequence[Image], classes: Sequence[str], val: float, test: float, seed: int, sets: Sets = ()
 ) -> dict[str, list[Image]]:
     """Return the images of each side, all of which have images of every class.
 
@@ -188,27 +261,65 @@ def split(
     classes : the class names; images of other classes are left out.
     val, test : fractions of all images.
     seed : chooses the images.
+    sets : images that stay on one side, where they are not of a given part.
 
     Raises
     ------
-    UserError : a fraction is impossible; a class has too few images.
+    UserError : a fraction is impossible; a class has too few images, or too few groups of images.
     """
     check_fractions(val, test)
-    known = set(classes)
-    images = [image for image in images if image.label in known]
-    pool = [image for image in images if image.part in ("", "train")]
+    images = _of_classes(images, classes)
     given = {side: [image for image in images if image.part == side] for side in ("val", "test")}
+    pool = [image for image in images if image.part in ("", "train")]
     sizes = Counter(image.label for image in images)
     targets = {side: share_out(sizes, share) for side, share in (("test", test), ("val", val)) if not given[side]}
-    units = make_units(pool, seed)
-    check_enough(units, given, classes, needed=len(targets) + 1)
-    chosen: dict[str, str] = {}
-    for label in classes:
-        chosen |= carve(units[label], {side: shares[label] for side, shares in targets.items()})
-    sides: dict[str, list[Image]] = {"train": [], **given}
-    for image in pool:
-        sides[chosen.get(image.path, "train")].append(image)
-    return sides
+    sides = "train, val and test" if len(targets) == 2 else f"train and {next(iter(targets))}" if targets else "train"
+    units = make_units(((image.path, image.label) for image in pool), sets)
+    check_enough(units, classes, len(targets) + 1, sides)
+    check_given(given, classes)
+    carved, failed = carve(units, targets, seed, "split")
+    check_covered(failed, sides)
+    warn_of_shares(carved, targets)
+    image_of = {image.path: image for image in pool}
+    return given | {
+        side: [image_of[path] for unit in members for path in unit.paths] for side, members in carved.items()
+    }
+
+
+def split_folds(
+    images: Sequence[Image], classes: Sequence[str], val: float, folds: int, seed: int, sets: Sets = ()
+) -> dict[str, dict[str, list[Image]]]:
+    """Return the sides of fold0, fold1, ...: each image is in test in exactly one of them.
+
+    Parameters are those of :func:`split`. The val of a fold is carved from the images that are not in its test, by a
+    draw of its own.
+
+    Raises
+    ------
+    UserError : as :func:`split`; the number of folds is impossible; val or test is given.
+    """
+    check_folds(images, val, folds)
+    images = _of_classes(images, classes)
+    units = make_units(((image.path, image.label) for image in images), sets)
+    check_enough(units, classes, folds * units_a_fold(folds), f"{folds} folds")
+    dealt, failed = deal(units, folds, seed)
+    check_covered(failed, f"each of {folds} folds")
+    targets = {"val": share_out(count_images(units), val)}
+    image_of = {image.path: image for image in images}
+    result = {}
+    for fold, members in dealt.items():
+        rest = [unit for other, others in dealt.items() if other != fold for unit in others]
+        carved, failed = carve(rest, targets, seed, fold)
+        check_covered(failed, f"train and val of {fold}")
+        warn_of_shares(carved, targets)
+        carved["test"] = members
+        result[fold] = {side: [image_of[path] for unit in own for path in unit.paths] for side, own in carved.items()}
+    return result
+
+
+def _of_classes(images: Iterable[Image], classes: Iterable[str]) -> list[Image]:
+    known = set(classes)
+    return [image for image in images if image.label in known]
 
 
 def check_fractions(val: float, test: float) -> None:
@@ -222,107 +333,88 @@ def check_fractions(val: float, test: float) -> None:
         )
 
 
-def share_out(sizes: Mapping[str, int], fraction: float) -> dict[str, int]:
-    """Return how many images of each class a side gets: *fraction* of all, by largest remainders, at least one each."""
-    shares = {label: max(1, int(fraction * size)) for label, size in sizes.items()}
-    missing = round(fraction * sum(sizes.values())) - sum(shares.values())
-    by_remainder = sorted(sizes, key=lambda label: (shares[label] - fraction * sizes[label], label))
-    for label in by_remainder[: max(missing, 0)]:
-        shares[label] += 1
-    return shares
+def check_folds(images: Iterable[Image], val: float, folds: int) -> None:
+    """Refuse a number of folds that cannot be, and folds of images that have a test of their own."""
+    if not FEWEST_FOLDS <= folds <= MOST_FOLDS:
+        raise UserError(f"dataset.split.folds: {folds} is no number of folds from {FEWEST_FOLDS} to {MOST_FOLDS}")
+    if not 0 < val < 1 - 1 / folds:
+        raise UserError(
+            f"dataset.split: val {val:g} and one of {folds} folds as test leave nothing to train:"
+            f" val must be above 0 and below {1 - 1 / folds:g}"
+        )
+    given = sorted({image.part for image in images} & {"val", "test"})
+    if given:
+        raise UserError(
+            f"dataset.split.folds: the images have a given {' and '.join(given)}, which folds would mix with train:"
+            " leave folds out, or give the images without such folders"
+        )
 
 
-#: Images that stay together.
-Unit = list[Image]
-
-
-def make_units(pool: Sequence[Image], seed: int) -> dict[str, list[Unit]]:
-    """Return for each class its units in the order in which they are drawn: a pure function of (seed, names).
-
-    Groups whose images bear different labels are not there: they stay in train, where they do least harm.
-    """
-    groups: dict[str, Unit] = defaultdict(list)
-    for image in pool:
-        groups[image.group or f"path:{image.path}"].append(image)
-    units: dict[str, list[Unit]] = defaultdict(list)
-    contradictions = 0
-    for unit in groups.values():
-        labels = {image.label for image in unit}
-        if len(labels) == 1:
-            units[labels.pop()].append(unit)
-        else:
-            contradictions += len(unit)
-    if contradictions:
-        logger.warning("%d images have exact copies under another class: they all stay in train", contradictions)
-    for label in units:
-        units[label].sort(key=lambda unit: min(draw_key(image.path, seed) for image in unit))
-    return units
-
-
-def draw_key(path: str, seed: int) -> str:
-    """Return an image's place in the draw (law 3): a hash of the seed, the purpose and the name."""
-    return hashlib.sha256(f"{seed}\0split\0{unicodedata.normalize('NFC', path)}".encode()).hexdigest()
-
-
-def check_enough(
-    units: Mapping[str, Sequence[Unit]], given: Mapping[str, Sequence[Image]], classes: Sequence[str], needed: int
-) -> None:
+def check_enough(units: Sequence[Unit], classes: Sequence[str], needed: int, sides: str) -> None:
     """Refuse classes that cannot have an image on every side, by name."""
-    sides = "train, val and test" if needed == 3 else "train and val" if needed == 2 else "train"
-    few = [label for label in classes if len(units.get(label, ())) < needed]
+    different, images = count_units(units), count_images(units)
+    few = [label for label in classes if different[label] < needed]
     if few:
-        counts = ", ".join(f"{label!r} has {len(units.get(label, ()))}" for label in few[:LISTED])
+        counts = ", ".join(
+            f"{label!r} has {different[label]}"
+            + (f" ({images[label]} images)" if images[label] > different[label] else "")
+            for label in few[:LISTED]
+        )
         more = f" and {len(few) - LISTED} more classes" if len(few) > LISTED else ""
         raise UserError(
             f"too few different images: {counts}{more}; at least {needed} are needed for {sides}"
-            " (copies of one image count once, those that stand under two classes not at all):"
+            " (copies of one image count once, and so does a group of dataset.split.group_by):"
             " add images, or leave the class out by dataset.classes"
         )
+
+
+def check_given(given: Mapping[str, Sequence[Image]], classes: Sequence[str]) -> None:
+    """Refuse a given part without an image of some class."""
     for side, images in given.items():
         present = {image.label for image in images}
         if images and (absent := [label for label in classes if label not in present]):
             raise UserError(
-                f"the given {side} has no image of {listed(absent)} that is not a copy: at least 1 is needed"
+                f"the given {side} has no image of {listed(absent)} that the audit lets pass: at least 1 is needed"
             )
 
 
-def carve(units: Sequence[Unit], wanted: Mapping[str, int]) -> dict[str, str]:
-    """Return the side of each image that does not stay in train, by path.
+def check_covered(failed: Sequence[str], sides: str) -> None:
+    """Refuse groups that several classes share so that no division was found."""
+    if failed:
+        raise UserError(
+            f"found no way to have images of {listed(failed)} in {sides}: they are in few groups (copies,"
+            " dataset.split.group_by), which hold other classes as well: add images, make the groups smaller, or leave"
+            " classes out by dataset.classes"
+        )
 
-    Takes units in their order, as many images as *wanted* says for each side, where units are not too large; leaves
-    at least one unit to each of the other sides.
+
+def warn_of_shares(sides: Mapping[str, Sequence[Unit]], targets: Mapping[str, Mapping[str, int]]) -> None:
+    """Say where groups are so large that a side has far more or fewer images of a class than its fraction."""
+    for side, target in targets.items():
+        have = count_images(sides[side])
+        far = [label for label, wanted in target.items() if abs(have[label] - wanted) > max(1, wanted / 2)]
+        if far:
+            some = ", ".join(f"{have[label]} of {label!r} instead of {target[label]}" for label in far[:LISTED])
+            more = f" and {len(far) - LISTED} more classes" if len(far) > LISTED else ""
+            logger.warning("groups of images are large: %s has %s%s", side, some, more)
+
+
+def write_splits(
+    splits: Mapping[str, Mapping[str, Sequence[Image]]], classes: Sequence[str], output: Path, class_list: Path
+) -> None:
+    """Write classes.txt and an annotation file a side (``path LABEL`` lines, as mmcls reads them), together.
+
+    *splits* are the sides by the name of their folder below *output*: fold0, fold1, ...; "" for *output* itself.
     """
-    rest = list(units)
-    chosen: dict[str, str] = {}
-    for number, (side, target) in enumerate(wanted.items()):
-        others = len(wanted) - number  # sides that come after this one, train among them
-        taken: list[Unit] = []
-        kept: list[Unit] = []
-        count = 0
-        for unit in rest:
-            if count + len(unit) <= target and len(rest) - len(taken) > others:
-                taken.append(unit)
-                count += len(unit)
-            else:
-                kept.append(unit)
-        if not taken:  # every unit is larger than the target
-            smallest = min(range(len(kept)), key=lambda place: len(kept[place]))
-            taken = [kept.pop(smallest)]
-        rest = kept
-        chosen |= {image.path: side for unit in taken for image in unit}
-    return chosen
-
-
-def write_split(sides: Mapping[str, Sequence[Image]], classes: Sequence[str], output: Path, class_list: Path) -> None:
-    """Write classes.txt and an annotation file a side (``path LABEL`` lines, as mmcls reads them), together."""
-    labels = {name: str(index) for index, name in enumerate(classes)}
+    labels = {name: index for index, name in enumerate(classes)}
     with atomic_path(class_list) as names, atomic_path(output) as folder:
-        folder.mkdir()
         names.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
-        for side in SIDES:
-            ordered = sorted(sides[side], key=lambda image: (int(labels[image.label]), _name_key(image.path)))
-            lines = "".join(f"{image.path} {labels[image.label]}\n" for image in ordered)
-            (folder / f"{side}.txt").write_text(lines, encoding="utf-8")
+        for below, sides in splits.items():
+            (folder / below).mkdir(parents=True)
+            for side in SIDES:
+                ordered = sorted(sides[side], key=lambda image: (labels[image.label], name_key(image.path)))
+                lines = "".join(f"{image.path} {labels[image.label]}\n" for image in ordered)
+                (folder / below / f"{side}.txt").write_text(lines, encoding="utf-8")
 
 
 def parse_classes(text: str | None) -> list[str] | None:
@@ -340,11 +432,32 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="folder of [train|val|test/]<class>/<file>")
+    parser.add_argument(
+        "--audit",
+        type=Path,
+        metavar="CSV",
+        help="what audit_images found: images to leave out, and copies; without it, no copies are looked for",
+    )
     parser.add_argument("--val", type=float, default=0.1, help="fraction of all images for val (default: %(default)s)")
     parser.add_argument(
-        "--test", type=float, default=0.2, help="fraction for test, if none is given (default: %(default)s)"
+        "--test",
+        type=float,
+        default=0.2,
+        help="fraction for test, if none is given and there are no folds (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="chooses the images (default: %(default)s)")
+    parser.add_argument(
+        "--group-by",
+        metavar="PATTERN",
+        help="regular expression searched in the path; images for which its capture group, or else its whole match,"
+        " is the same stay on one side",
+    )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help=f"write K splits, in OUTPUT/fold0 and so on; each image is in test in one ({FEWEST_FOLDS}-{MOST_FOLDS})",
+    )
     parser.add_argument("--classes", metavar="JSON", help="list of class names: their order, and which are used")
     parser.add_argument("--output", type=Path, required=True, help="folder for train.txt, val.txt and test.txt")
     parser.add_argument("--class-list", type=Path, required=True, help="file for the class names, one a line")
@@ -353,18 +466,31 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Split one data set."""
-    check_fractions(args.val, args.test)  # before a million files are read
-    images = find_images(args.images)
-    classes = choose_classes(images, parse_classes(args.classes))
-    used = [image for image in images if image.label in set(classes)]
-    if len(used) < len(images):
-        logger.info("left out %d images of classes that dataset.classes does not name", len(images) - len(used))
+    if args.folds is None:
+        check_fractions(args.val, args.test)  # before a million files are found
+    else:
+        check_folds([], args.val, args.folds)
+    found = find_images(args.images)
+    classes = choose_classes(found, parse_classes(args.classes))
+    used = _of_classes(found, classes)
+    if len(used) < len(found):
+        logger.info("left out %d images of classes that dataset.classes does not name", len(found) - len(used))
     check_same_classes(used, classes)
-    used = drop_leaks(settle_given_parts(group_copies(args.images, used)))
-    sides = split(used, classes, args.val, args.test, args.seed)
-    write_split(sides, classes, args.output, args.class_list)
-    counts = ", ".join(f"{side} {len(sides[side])}" for side in SIDES)
-    logger.info("%d classes: %s images", len(classes), counts)
+    audit = read_audit(args.audit, found) if args.audit else Audit()
+    if args.folds is not None:
+        check_folds(used, args.val, args.folds)
+    used = without_kept_out(settle_given_parts(used), audit)
+    groups = known_groups(used, args.group_by) if args.group_by is not None else {}
+    warn_of_shared_groups(used, groups)
+    sets = [*groups.items(), *(("", paths) for paths in audit.copies.values())]
+    if args.folds is None:
+        splits = {"": split(used, classes, args.val, args.test, args.seed, sets)}
+    else:
+        splits = split_folds(used, classes, args.val, args.folds, args.seed, sets)
+    write_splits(splits, classes, args.output, args.class_list)
+    for fold, sides in splits.items():
+        counts = ", ".join(f"{side} {len(sides[side])}" for side in SIDES)
+        logger.info("%s%d classes: %s images", f"{fold}: " if fold else "", len(classes), counts)
 
 
 if __name__ == "__main__":

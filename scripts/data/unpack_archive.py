@@ -13,7 +13,7 @@ import posixpath
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,7 +35,8 @@ from scripts.data.image_paths import (
     PARTS,
     Parts,
     Taken,
-    decode_names,
+    decode_name,
+    encoding_of,
     find_classes,
     find_layout,
     find_parts_of_class,
@@ -92,9 +93,17 @@ class Contents:
 
     kind: str
     entries: Sequence[Entry]
-    names: Sequence[str]
+    encoding: str | None
     images: list[int]
     paths: list[Parts]
+
+    def name(self, place: int) -> str:
+        """Return the name of the entry at *place* as text: all of them would fill memory."""
+        return decode_name(self.entries[place].name, self.encoding)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all entries."""
+        return (decode_name(entry.name, self.encoding) for entry in self.entries)
 
 
 @dataclass
@@ -113,6 +122,8 @@ class LeftOut:
 def check_name(archive: Path, name: str) -> None:
     """Refuse a name that would land outside the folder it is unpacked to."""
     parts = re.split(r"[/\\]", name)
+    if "\0" in name:
+        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
     if name[:1] in ("/", "\\") or ".." in parts or re.match(r"[A-Za-z]:([/\\]|$)", name):
         raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
 
@@ -131,11 +142,14 @@ def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, lef
     ------
     UserError : an entry, or the archive as a whole, is refused.
     """
-    names = decode_names([entry.name for entry in entries])
+    encoding = encoding_of(entry.name for entry in entries)  # names are decoded one by one: all would fill memory
+    names = (decode_name(entry.name, encoding) for entry in entries)
     backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
+    folders: dict[str, str] = {}  # each is held once
     images: list[int] = []
     paths: list[Parts] = []
-    for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
+    for index, entry in enumerate(entries):
+        name = decode_name(entry.name, encoding)
         check_name(archive, name)
         if entry.kind == "device":
             raise UserError(f"{archive}: refused: its entry {name!r} is a device or a pipe; nothing was written")
@@ -152,9 +166,9 @@ def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, lef
             left_out.add(name, NOT_AN_IMAGE)
         else:
             images.append(index)
-            paths.append(components)
+            paths.append((*(folders.setdefault(part, part) for part in components[:-1]), components[-1]))
     check_number([archive], len(images), limits)
-    return Contents(kind, entries, names, images, paths)
+    return Contents(kind, entries, encoding, images, paths)
 
 
 def check_number(archives: Sequence[Path], images: int, limits: Limits) -> None:
@@ -189,7 +203,7 @@ def plan(origins: Sequence[Origin], found: Sequence[Contents], limits: Limits, l
         targets: Targets = [None] * len(content.entries)
         for index, target in zip(content.images, layout, strict=True):
             if isinstance(target, str):
-                left_out.add(content.names[index], target)
+                left_out.add(content.name(index), target)
             else:
                 targets[index] = taken.take([safe_component(part) for part in target])
         planned.append(targets)
@@ -285,7 +299,7 @@ def read_label_file(
     for places in (group, others):
         matches = [(place, index) for place in places for index in find_file(found[place], name)]
         if len(matches) > 1:
-            some = " and ".join(repr(found[place].names[index]) for place, index in matches[:2])
+            some = " and ".join(repr(found[place].name(index)) for place, index in matches[:2])
             raise UserError(f"{KEY}: {name!r} may mean {some}: write the folders, too")
         if matches:
             place, index = matches[0]
@@ -293,7 +307,7 @@ def read_label_file(
     texts = [
         entry_name
         for content in found
-        for entry, entry_name in zip(content.entries, content.names, strict=True)
+        for entry, entry_name in zip(content.entries, content.names(), strict=True)
         if entry.kind == "file" and entry_name.lower().endswith(SUFFIXES)
     ]
     archives = ", ".join(str(origin.archive) for origin in origins)
@@ -305,7 +319,7 @@ def find_file(content: Contents, name: str) -> list[int]:
     """Return the entries that *name* may mean, whose leading folders may be omitted: an exact one, or all others."""
     wanted = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     ends = []
-    for index, (entry, path) in enumerate(zip(content.entries, content.names, strict=True)):
+    for index, (entry, path) in enumerate(zip(content.entries, content.names(), strict=True)):
         if entry.kind == "file" and path.endswith(wanted[-1]):
             components = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
             if is_junk(components):
@@ -320,7 +334,7 @@ def find_file(content: Contents, name: str) -> list[int]:
 
 def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) -> bytes:
     """Return the content of one entry, a text."""
-    name, size = content.names[index], content.entries[index].size
+    name, size = content.name(index), content.entries[index].size
     if size > LONGEST_FILE:
         raise UserError(f"{KEY}: {name} in {origin.archive} is larger than {megabytes(LONGEST_FILE)}")
     if origin.folder is not None:
@@ -339,11 +353,9 @@ def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) ->
 def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
     """Return what one archive holds."""
     if origin.folder is not None:
-        kind, entries = MANIFEST, manifest_entries(origin.archive)
-    else:
-        kind = sniff_format(origin.archive)
-        entries = read_entries(origin.archive, kind, limits)
-    return sift(origin.archive, kind, entries, limits, left_out)
+        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive), limits, left_out)
+    kind = sniff_format(origin.archive)
+    return sift(origin.archive, kind, read_entries(origin.archive, kind, limits), limits, left_out)
 
 
 def unpack(archive: Path, output: Path, limits: Limits) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from pathlib import Path
 
-from scripts.console import run_cli
+from scripts.console import UserError, run_cli
 from scripts.evaluate.metrics import compute_metrics, per_class_table
 from scripts.evaluate.predictions import read_predictions
-from scripts.files import atomic_path, write_json
+from scripts.files import atomic_path, read_lines, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -17,22 +18,45 @@ logger = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.evaluate_model", description=__doc__)
     parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of a run")
+    parser.add_argument("--train", type=Path, metavar="FILE", help="`path label` lines, for n_train in per_class.csv")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="written into metrics.json")
     parser.add_argument("--experiment", required=True, metavar="NAME", help="written into metrics.json")
     parser.add_argument("--seed", type=int, required=True, metavar="K", help="the run's seed; draws the bootstrap too")
+    parser.add_argument("--fold", type=int, metavar="J", help="the run's fold, with cross-validation")
     parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="metrics.json")
     parser.add_argument("--per-class", type=Path, required=True, metavar="FILE", help="per_class.csv")
     return parser
 
 
+def images_of_classes(split: Path, classes: int) -> list[int]:
+    """Return how many images of each class an annotation file names.
+
+    Raises
+    ------
+    UserError : it is missing, or not one of so many classes.
+    """
+    try:
+        labels = Counter(int(line.rsplit(" ", 1)[1]) for line in read_lines(split))
+    except FileNotFoundError as error:
+        raise UserError(f"{split}: no such file; split the data first") from error
+    except (ValueError, IndexError) as error:
+        raise UserError(
+            f"{split}: not an annotation file of `path label` lines ({error}); split the data again"
+        ) from error
+    if wrong := set(labels) - set(range(classes)):
+        raise UserError(f"{split}: label {min(wrong)} is none of the {classes} classes of the predictions")
+    return [labels[label] for label in range(classes)]
+
+
 def main(args: argparse.Namespace) -> None:
     predictions = read_predictions(args.predictions)
     metrics = compute_metrics(predictions, args.seed)
-    table = per_class_table(predictions)
+    table = per_class_table(predictions, args.train and images_of_classes(args.train, len(predictions.classes)))
     without = table.loc[table["n"] == 0, "class"].tolist()
     if without:
         logger.warning("no test image of %s: left out of the macro averages", ", ".join(without))
     names = {"dataset": args.dataset, "experiment": args.experiment, "seed": args.seed}
+    names |= {"fold": args.fold} if args.fold is not None else {}
     with atomic_path(args.per_class) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
     write_json(args.metrics, {**names, "n_test": len(predictions.labels), **metrics})

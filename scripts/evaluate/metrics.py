@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     """Return every metric as a fraction, followed by its 95 % interval under ``<name>_ci95``.
 
     The macro averages are over the classes that have images in the split, so that they stay defined in every resample.
-    ``accuracy_top5`` and its interval are None with fewer than six classes. ``accuracy_majority``, the floor, is known
-    without any model and has no interval. *seed* draws the bootstrap.
+    ``accuracy_balanced`` (Brodersen et al. 2010, "The Balanced Accuracy and Its Posterior Distribution") is the mean of
+    the classes' recalls: ``recall_macro`` by its other name. ``accuracy_top5`` and its interval are None with fewer
+    than six classes. ``accuracy_majority``, the floor, is known without any model and has no interval. *seed* draws the
+    bootstrap.
     """
     labels, predicted, probabilities = predictions.labels, predictions.predictions, predictions.probabilities
     n = len(labels)
@@ -36,6 +39,7 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     values: dict[str, float | None] = {
         "accuracy_top1": float(accuracy_score(labels, predicted)),
         "accuracy_top5": top5_accuracy(labels, probabilities),
+        "accuracy_balanced": float(recall),
         "f1_macro": float(f1),
         "precision_macro": float(precision),
         "recall_macro": float(recall),
@@ -47,6 +51,7 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     }
     counts = confusion_matrix(labels, predicted, labels=np.arange(len(predictions.classes)))
     intervals |= bootstrap_macro(counts, seed)
+    intervals["accuracy_balanced"] = intervals["recall_macro"]
     intervals["ece"] = bootstrap_calibration_error(probabilities, labels, seed)
     result: dict[str, Any] = {}
     for name, value in values.items():
@@ -57,11 +62,15 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     return result
 
 
-def per_class_table(predictions: Predictions) -> pd.DataFrame:
+def per_class_table(predictions: Predictions, n_train: Sequence[int] | None = None) -> pd.DataFrame:
     """Return class, n, precision, recall, f1 and the 95 % Wilson intervals of precision and recall, one row a class.
 
     Where a class was never predicted its precision is 0 by convention and the interval (0, 1); the same for recall
     where it has no image.
+
+    Parameters
+    ----------
+    n_train : training images of each class, a column too, if known.
     """
     places = np.arange(len(predictions.classes))
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -75,6 +84,7 @@ def per_class_table(predictions: Predictions) -> pd.DataFrame:
         {
             "class": predictions.classes,
             "n": support,
+            **({} if n_train is None else {"n_train": list(n_train)}),
             "precision": precision,
             "recall": recall,
             "f1": f1,

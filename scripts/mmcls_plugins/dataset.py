@@ -14,10 +14,11 @@ from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_gene
 
 
 class SampleKey(NamedTuple):
-    """What EpochSampler asks for: *sample* (its index), as augmented in *epoch*."""
+    """What EpochSampler asks for: *sample* (its index), as augmented in *epoch* when it comes again (*repeat*)."""
 
     epoch: int
     sample: int
+    repeat: int = 0
 
 
 @DATASETS.register_module()
@@ -52,7 +53,8 @@ class SeededCustomDataset(CustomDataset):
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
         self._shield_worker()
         if isinstance(key, SampleKey):
-            seed_generators(derive_seed(self.seed, "augment", key.epoch, key.sample))
+            again = (key.repeat,) if key.repeat else ()  # what comes once keeps the seed that it always had
+            seed_generators(derive_seed(self.seed, "augment", key.epoch, key.sample, *again))
             return self.prepare_data(key.sample)
         return self.prepare_data(key)
 

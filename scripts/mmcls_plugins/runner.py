@@ -48,6 +48,8 @@ LOG_COLUMNS = (
     "val_seconds",
     "is_best",
 )
+#: What balanced validation adds to them: the means over the classes, by which it judges.
+BALANCED_COLUMNS = ("val_accuracy_balanced", "val_loss_balanced")
 
 
 @RUNNERS.register_module()
@@ -83,6 +85,8 @@ class ReproducibleRunner(EpochBasedRunner):
     channels_last : keep weights and images in this memory format.
     normalize : arguments of a :class:`Normalizer`, for images that come as bytes.
     fold_norm : where statistics of batch normalisation are frozen and absorbed (folding.py), let the convolutions add.
+    balanced_validation : judge an epoch by the means over the classes of their accuracy and loss on val, in which a
+        class counts the same however many images it has there.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class ReproducibleRunner(EpochBasedRunner):
         channels_last: bool = False,
         normalize: dict[str, Any] | None = None,
         fold_norm: bool = False,
+        balanced_validation: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -125,6 +130,8 @@ class ReproducibleRunner(EpochBasedRunner):
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.evaluate_first, self.patience = evaluate_first, patience
         self.fold_norm = fold_norm
+        self.balanced_validation = balanced_validation
+        self.log_columns = (*LOG_COLUMNS, *(BALANCED_COLUMNS if balanced_validation else ()))
         self.keep_weights_every = 0
         self.evaluator: EvalHook | None = None
         self.val_loader: DataLoader | None = None
@@ -329,18 +336,17 @@ class ReproducibleRunner(EpochBasedRunner):
         if self.evaluator is None:
             self._fail("the config asks to evaluate first, but mmcls was started with --no-validate: leave it out")
         started = time.monotonic()
-        accuracy, loss = self._evaluate(self.evaluator)
-        record = dict.fromkeys(LOG_COLUMNS) | {
+        measured = self._evaluate(self.evaluator)
+        record = dict.fromkeys(self.log_columns) | {
             "epoch": 0,
             "iteration": 0,
             "train_seconds": 0.0,
-            "val_accuracy": accuracy,
-            "val_loss": loss,
+            **measured,
             "val_seconds": time.monotonic() - started,
             "is_best": True,
         }
         self._save_weights("best.pth", epoch=0)
-        self.best = {"epoch": 0, "val_accuracy": accuracy}
+        self.best = {"epoch": 0, "val_accuracy": record["val_accuracy"]}
         self.records = [record]
         self._write_log()
         self.logger.info("Before training: %s", json.dumps(record))
@@ -354,7 +360,7 @@ class ReproducibleRunner(EpochBasedRunner):
         known = [record for record in self.records if record["val_loss"] is not None]
         if not self.patience or self.best is None or not known:
             return False
-        lowest = min(known, key=lambda record: record["val_loss"])
+        lowest = min(known, key=lambda record: _judged(record)[1])
         return self._epoch - max(self.best["epoch"], lowest["epoch"]) >= self.patience
 
     def _is_better(self, record: Mapping[str, Any]) -> bool:
@@ -363,9 +369,10 @@ class ReproducibleRunner(EpochBasedRunner):
         Of a hundred images several epochs get as many right; the loss tells them apart.
         """
         best = next((earlier for earlier in reversed(self.records) if earlier["is_best"]), None)
-        if best is None or record["val_accuracy"] != best["val_accuracy"]:
-            return best is None or record["val_accuracy"] > best["val_accuracy"]
-        return record["val_loss"] < best["val_loss"]
+        if best is None:
+            return True
+        (accuracy, loss), (best_accuracy, least_loss) = _judged(record), _judged(best)
+        return accuracy > best_accuracy if accuracy != best_accuracy else loss < least_loss
 
     def _finish_epoch(self) -> None:
         """Evaluate, record the epoch, keep the best weights."""
@@ -380,11 +387,12 @@ class ReproducibleRunner(EpochBasedRunner):
             "val_loss": None,
             "val_seconds": 0.0,
             "is_best": False,
+            **(dict.fromkeys(BALANCED_COLUMNS) if self.balanced_validation else {}),
         }
         last = self._epoch + 1 == self._max_epochs
         if self.evaluator is not None and (last or (self._epoch + 1) % self.evaluator.interval == 0):
             started = time.monotonic()
-            record["val_accuracy"], record["val_loss"] = self._evaluate(self.evaluator)
+            record |= self._evaluate(self.evaluator)
             record["val_seconds"] = time.monotonic() - started
             record["is_best"] = self._is_better(record)
         if record["is_best"] or (self.evaluator is None and last):
@@ -401,8 +409,8 @@ class ReproducibleRunner(EpochBasedRunner):
         self._loss_sum = self._loss_count = self._train_seconds = 0.0
         self._write_progress(force=True)
 
-    def _evaluate(self, hook: EvalHook) -> tuple[float, float]:
-        """Return top-1 accuracy (0-1) and mean cross-entropy on the validation split.
+    def _evaluate(self, hook: EvalHook) -> dict[str, float]:
+        """Return top-1 accuracy (0-1) and mean cross-entropy on the validation split, by their columns of the log.
 
         Not mmcls's single_gpu_test: it draws a carriage-return bar into the log.
         """
@@ -422,18 +430,24 @@ class ReproducibleRunner(EpochBasedRunner):
                     self._stop_if_asked()
         self.model.train()
         shares = self.processes.to_first(own)
-        return self.processes.from_first(self._measure(hook, shares) if shares else (0.0, 0.0))
+        return self.processes.from_first(self._measure(hook, shares) if shares else {})
 
-    def _measure(self, hook: EvalHook, shares: list[list[list[np.ndarray]]]) -> tuple[float, float]:
+    def _measure(self, hook: EvalHook, shares: list[list[list[np.ndarray]]]) -> dict[str, float]:
         """Return accuracy and loss of the scores, which are by process, batch and image."""
         results = [row for batch in processes.merge_batches(shares) for row in batch]
         scores = np.stack(results)
         labels = hook.dataloader.dataset.get_gt_labels()
         metrics = hook.dataloader.dataset.evaluate(results, logger=self.logger, **hook.eval_kwargs)
         self.logger.info("Validation: %s", {name: round(float(value), 4) for name, value in metrics.items()})
-        accuracy = float(np.mean(scores.argmax(axis=1) == labels))
+        right = scores.argmax(axis=1) == labels
         likelihood = scores[np.arange(len(labels)), labels].astype(np.float64)
-        return accuracy, float(-np.mean(np.log(np.maximum(likelihood, np.finfo(np.float32).tiny))))
+        logarithm = np.log(np.maximum(likelihood, np.finfo(np.float32).tiny))
+        measured = {"val_accuracy": float(np.mean(right)), "val_loss": float(-np.mean(logarithm))}
+        if self.balanced_validation:
+            classes = [labels == label for label in np.unique(labels)]
+            means = (np.mean([values[chosen].mean() for chosen in classes]) for values in (right, -logarithm))
+            measured |= dict(zip(BALANCED_COLUMNS, map(float, means), strict=True))
+        return measured
 
     # -- states -------------------------------------------------------------------------------------------------
 
@@ -570,7 +584,7 @@ class ReproducibleRunner(EpochBasedRunner):
             return
         try:
             with atomic_path(self.folder / "train_log.csv") as temporary, open(temporary, "w", newline="") as file:
-                writer = csv.DictWriter(file, LOG_COLUMNS)
+                writer = csv.DictWriter(file, self.log_columns)
                 writer.writeheader()
                 writer.writerows({**record, "is_best": int(record["is_best"])} for record in self.records)
         except OSError as error:
@@ -632,6 +646,12 @@ def _is_alive(process: int) -> bool:
 def _is_out_of_memory(error: RuntimeError) -> bool:
     """Tell whether CUDA, or the CPU's allocator, had no memory left."""
     return "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _judged(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the accuracy and the loss on val by which an epoch is judged: means over the classes, if it has them."""
+    ending = "_balanced" if "val_accuracy_balanced" in record else ""
+    return record[f"val_accuracy{ending}"], record[f"val_loss{ending}"]
 
 
 def _first(value: Any) -> float:

@@ -17,9 +17,9 @@ from scipy import stats
 
 from scripts.console import UserError, run_cli
 from scripts.files import atomic_path, write_text
-from scripts.report import cost, html, paired
+from scripts.report import cost, html, leaks, paired
 from scripts.report.text import display_width, pad
-from scripts.report.train_log import read_train_log
+from scripts.report.train_log import kept_epoch, read_train_log
 from scripts.train.config_file import read_config
 from scripts.train.config_patches import nodes
 
@@ -27,16 +27,19 @@ logger = logging.getLogger(__name__)
 
 #: What leaderboard.csv says in `interval`.
 OVER_SEEDS = "t over seeds"
+OVER_FOLDS = "corrected t over folds"
 OF_TEST_IMAGES = "Wilson over test images"
 #: What leaderboard.csv says in `remark`.
 CONTROL = "control (labels shuffled)"
+#: What tells a run from the others of a data set; `fold` only where there are some.
+RUN = ("experiment", "seed", "fold")
 #: Experiments that one line names; a page of names says no more than their number.
 LISTED_EXPERIMENTS = 8
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report.compare_runs", description=__doc__)
-    parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", help="folders of runs: .../<experiment>/seed<k>")
+    parser.add_argument("--runs", type=Path, nargs="+", metavar="DIR", help="folders of runs: .../seed<k>[/fold<j>]")
     parser.add_argument("--leaderboard", type=Path, metavar="FILE", help="leaderboard.csv")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="leaderboard.svg")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the leaderboard as a self-contained page, if wanted")
@@ -44,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--comparisons", type=Path, metavar="FILE", help="comparisons.csv, paired tests, if wanted")
     parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
     parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
+    parser.add_argument("--audit", type=Path, metavar="FILE", help="audit.csv: says what leaking test images change")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
     return parser
 
@@ -79,23 +83,24 @@ def read_run(folder: Path) -> dict[str, Any]:
         run = {name: metrics[name] for name in names}
         majority = metrics.get("accuracy_majority")  # an earlier version did not write it
         run["accuracy_majority"] = np.nan if majority is None else float(majority)
+        run |= {"fold": int(metrics["fold"])} if "fold" in metrics else {}
+        run["accuracy_balanced"] = float(metrics.get("accuracy_balanced", np.nan))  # the same
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; evaluate the run first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
     log = read_train_log(folder / "train_log.csv")
+    kept, config = kept_epoch(log), folder / "config.py"
+    parts = list(nodes(read_config(config))) if config.is_file() else []
     return run | {
         "accuracy_top1_low": low,
         "accuracy_top1_high": high,
-        "val_accuracy_best": log["val_accuracy"].max(),
+        "val_accuracy_best": np.nan if kept is None else float(kept["val_accuracy"]),
         "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
-        "remark": CONTROL if _has_shuffled_labels(folder / "config.py") else "",
+        "remark": CONTROL if any(part.get("shuffle_labels") is True for part in parts) else "",
+        "balanced": any(part.get("balanced_validation") is True for part in parts),
     }
-
-
-def _has_shuffled_labels(config: Path) -> bool:
-    return config.is_file() and any(node.get("shuffle_labels") is True for node in nodes(read_config(config)))
 
 
 def _throughput(log: pd.DataFrame) -> float:
@@ -110,29 +115,41 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
 
     The 95 % interval of the accuracy is Student's t over the seeds (what another seed would give) where there are
     two or more, kept within 0 to 1; of a single seed it is the Wilson interval of its test images, since one seed
-    says nothing about others. The column ``interval`` says which.
+    says nothing about others. Where *runs* have a ``fold`` it is the corrected t over the folds (``_over_folds``). The
+    column ``interval`` says which.
+
+    Where one experiment balances its classes, there is a column of the balanced accuracy, of all of them.
     """
-    rows = [_compare_seeds(str(name), group) for name, group in runs.groupby("experiment", sort=True)]
+    balanced = "balanced" in runs and bool(runs["balanced"].any())
+    rows = [_compare_seeds(str(name), group, balanced) for name, group in runs.groupby("experiment", sort=True)]
     table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
     return table.reset_index(drop=True)
 
 
-def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
+def _compare_seeds(experiment: str, runs: pd.DataFrame, balanced: bool = False) -> dict[str, Any]:
     accuracy = runs["accuracy_top1"].astype(float)
     n = len(accuracy)
-    if n >= 2:
+    crossed: dict[str, Any] = {}
+    sizes = sorted(set(runs["n_test"]))
+    if "fold" in runs:
+        crossed, sizes = _over_folds(runs), sorted(set(runs.groupby("seed")["n_test"].sum()))
+    if crossed.get("folds", 0) >= 2:
+        half = paired.corrected_half_width(runs.groupby("fold")["accuracy_top1"].mean().to_numpy(float))
+        low, high, interval = max(0.0, accuracy.mean() - half), min(1.0, accuracy.mean() + half), OVER_FOLDS
+    elif n >= 2:
         half = stats.t.ppf(0.975, n - 1) * accuracy.std(ddof=1) / np.sqrt(n)
         low, high, interval = max(0.0, accuracy.mean() - half), min(1.0, accuracy.mean() + half), OVER_SEEDS
     else:
         low, high, interval = runs["accuracy_top1_low"].iloc[0], runs["accuracy_top1_high"].iloc[0], OF_TEST_IMAGES
-    sizes = sorted(set(runs["n_test"]))
     return {
         "experiment": experiment,
         "seeds": n,
+        **crossed,
         "accuracy_top1_mean": accuracy.mean(),
         "accuracy_top1_ci95_low": low,
         "accuracy_top1_ci95_high": high,
         "interval": interval,
+        **({"accuracy_balanced_mean": runs["accuracy_balanced"].mean()} if balanced else {}),
         "accuracy_top5_mean": pd.to_numeric(runs["accuracy_top5"]).mean(),
         "f1_macro_mean": runs["f1_macro"].mean(),
         "ece_mean": runs["ece"].mean(),
@@ -145,6 +162,19 @@ def _compare_seeds(experiment: str, runs: pd.DataFrame) -> dict[str, Any]:
         "against_best": "",
         "remark": runs["remark"].max(),  # of all seeds the same, or of some, where the others are from before
         **cost.sum_up(runs),
+    }
+
+
+def _over_folds(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return what cross-validation adds to the row of an experiment: how many runs of what, and the accuracy over all
+    images, each tested by the model that was not trained on it (once a seed).
+    """
+    right = (runs["accuracy_top1"].astype(float) * runs["n_test"]).sum()
+    return {
+        "seeds": runs["seed"].nunique(),
+        "folds": runs["fold"].nunique(),
+        "runs": len(runs),
+        "accuracy_top1_out_of_fold": right / runs["n_test"].sum(),
     }
 
 
@@ -176,15 +206,18 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     def number(value: float, digits: int = 0) -> str:
         return "-" if pd.isna(value) else f"{value:,.{digits}f}"
 
-    header = ["experiment", "seeds", "top-1 %", "95 % interval", "top-5 %", "macro F1", "ECE", "best val %",
-              "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
+    numbers = ["seeds", *(["folds", "runs"] if "folds" in leaderboard else [])]
+    header = ["experiment", *numbers, "top-1 %", "95 % interval", "out-of-fold %", "balanced %", "top-5 %",
+              "macro F1", "ECE", "best val %", "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
     rows = [
         [
             str(row["experiment"]),
-            str(row["seeds"]),
+            *(str(row[name]) for name in numbers),
             percent(row["accuracy_top1_mean"]),
             f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}"
-            + ("" if row["interval"] == OVER_SEEDS else " *"),
+            + (" *" if row["interval"] == OF_TEST_IMAGES else ""),
+            percent(row.get("accuracy_top1_out_of_fold", np.nan)),
+            percent(row.get("accuracy_balanced_mean", math.nan)),
             percent(row["accuracy_top5_mean"]),
             number(row["f1_macro_mean"], 3),
             number(row["ece_mean"], 3),
@@ -197,7 +230,7 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ]
         for _, row in leaderboard.iterrows()
     ]
-    kept = [place for place in range(len(header)) if place < 4 or any(row[place] != "-" for row in rows)]
+    kept = [place for place in range(len(header)) if place < len(numbers) + 3 or any(row[place] != "-" for row in rows)]
     return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
@@ -205,6 +238,12 @@ def _notes(leaderboard: pd.DataFrame) -> list[str]:
     notes = []
     if (leaderboard["interval"] == OVER_SEEDS).any():
         notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
+    if (leaderboard["interval"] == OVER_FOLDS).any():
+        notes.append(
+            "95 % interval: of the mean over the folds (Student's t with Nadeau & Bengio's correction). The folds share"
+            " most of their training images, which no formula makes up for wholly: take it for a little too narrow. Few"
+            " folds give a wide one."
+        )
     if (leaderboard["interval"] == OF_TEST_IMAGES).any():
         notes.append("* one seed: what another sample of test images would give (Wilson); other seeds may differ more.")
     notes += [floor_text(leaderboard), _best_and_others(leaderboard)]
@@ -245,19 +284,23 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def render_text(leaderboard: pd.DataFrame) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal."""
+def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
+    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a leak of the data is red."""
     header, rows = _cells(leaderboard)
     widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
     lines = [
         "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
         for row in [header, ["-" * width for width in widths], *rows]
     ]
-    return "\n".join([*lines, *_notes(leaderboard)]) + "\n"
+    return "\n".join([*lines, *_notes(leaderboard)]) + "\n" + leaks.terminal_line(leaderboard, colour)
 
 
 def render_html(
-    leaderboard: pd.DataFrame, title: str, costs: pd.DataFrame | None = None, comparisons: pd.DataFrame | None = None
+    leaderboard: pd.DataFrame,
+    title: str,
+    costs: pd.DataFrame | None = None,
+    comparisons: pd.DataFrame | None = None,
+    leak: leaks.Leak | None = None,
 ) -> str:
     """Return the leaderboard, who is better than whom, and what each run cost, as a self-contained page."""
     header, rows = _cells(leaderboard)
@@ -270,28 +313,38 @@ def render_html(
         header, rows = cost.cells(costs)
         table = html.table(header, rows, numbers=range(1, len(header)), caption=" ".join(cost.notes(costs)))
         parts += [html.section("What the runs cost"), table]
+    if leak is not None:
+        return html.page(title, leaks.box(leak, leaderboard["experiment"].tolist()) + parts, style=leaks.STYLE)
     return html.page(title, parts)
 
 
 def collect(folders: Sequence[Path]) -> pd.DataFrame:
     """Return one row a run, by experiment and seed, whatever the order of *folders*; ``folder`` says where it lies.
 
+    With cross-validation there is a column ``fold`` too.
+
     Raises
     ------
-    UserError : two of *folders* are the same run, or they are of different data sets.
+    UserError : two of *folders* are the same run, or they are of different data sets, or only some are folds.
     """
     runs = pd.DataFrame([{**read_run(folder), "folder": folder} for folder in folders])
+    if "fold" in runs and runs["fold"].isna().any():
+        raise UserError("--runs: some are folds of a cross-validation and some are not; compare one kind")
+    which = [name for name in RUN if name in runs]
     if len(set(runs["dataset"])) > 1:
         raise UserError(f"--runs: of different data sets ({', '.join(sorted(set(runs['dataset'])))}); compare one")
-    twice = runs[runs.duplicated(["experiment", "seed"])]
+    twice = runs[runs.duplicated(which)]
     if len(twice):
-        raise UserError(f"--runs: {twice['experiment'].iloc[0]}, seed {twice['seed'].iloc[0]} is given twice")
-    return runs.sort_values(["experiment", "seed"], ignore_index=True)
+        name = ", ".join([str(twice["experiment"].iloc[0]), *(f"{key} {twice[key].iloc[0]}" for key in which[1:])])
+        raise UserError(f"--runs: {name} is given twice")
+    return runs.sort_values(which, ignore_index=True)
 
 
 def collect_costs(runs: pd.DataFrame, price: float | None, currency: str) -> pd.DataFrame:
     """Return what each of the runs cost, in their order."""
-    courses = [cost.read_course(row["folder"], row["experiment"], row["seed"]) for _, row in runs.iterrows()]
+    courses = [
+        cost.read_course(row["folder"], row["experiment"], row["seed"], row.get("fold")) for _, row in runs.iterrows()
+    ]
     return cost.estimate(courses, cost.find_records(courses), price, currency)
 
 
@@ -303,14 +356,17 @@ def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
     UserError : one has no predictions.csv.
     """
     answers: dict[str, dict[int, paired.Answers]] = {}
-    for _, run in runs.iterrows():
-        answers.setdefault(run["experiment"], {})[run["seed"]] = paired.read_answers(run["folder"])
+    for _, of_seed in runs.groupby(["experiment", "seed"]):
+        read = [paired.read_answers(folder) for folder in of_seed["folder"]]
+        joined = paired.join_folds(dict(zip(of_seed["fold"], read, strict=True))) if "fold" in runs else read[0]
+        first = of_seed.iloc[0]
+        answers.setdefault(first["experiment"], {})[first["seed"]] = joined
     return paired.compare_pairs(answers, ranking)
 
 
 def main(args: argparse.Namespace) -> None:
     if args.show:
-        sys.stdout.write(render_text(read_leaderboard(args.show)))
+        sys.stdout.write(render_text(read_leaderboard(args.show), colour=sys.stdout.isatty()))
         return
     if not (args.runs and args.leaderboard and args.figure):
         raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")
@@ -318,17 +374,19 @@ def main(args: argparse.Namespace) -> None:
 
     runs = collect(args.runs)
     costs = collect_costs(runs, args.price, args.currency)
-    runs = runs.merge(costs, on=["experiment", "seed"], validate="one_to_one")
+    runs = runs.merge(costs, on=[name for name in RUN if name in runs], validate="one_to_one")
     leaderboard = compare(runs)
     comparisons = None
     if args.comparisons:
         comparisons = compare_pairs(runs, leaderboard["experiment"].tolist())
         verdicts = paired.against_best(comparisons, leaderboard["experiment"].iloc[0])
         leaderboard["against_best"] = leaderboard["experiment"].map(verdicts)
+    leak = leaks.find_leak(runs, args.audit) if args.audit else None
+    leaderboard = leaks.add_columns(leaderboard, leak)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
     save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
     if args.html:
-        write_text(args.html, render_html(leaderboard, title, costs, comparisons))
+        write_text(args.html, render_html(leaderboard, title, costs, comparisons, leak))
     if args.costs:
         with atomic_path(args.costs) as temporary:
             costs.to_csv(temporary, index=False, lineterminator="\n")

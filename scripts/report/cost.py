@@ -34,6 +34,8 @@ ACCOUNTING, ATTEMPTS, TRAIN_LOG = "accounting", "attempts", "train log"
 #: What costs.csv says in `energy_of`: the cards, by their driver, or the nodes with all that is in them, by Slurm.
 OF_GPUS, OF_NODES = "GPUs", "nodes"
 JOULES_PER_KWH = 3.6e6
+#: Experiment, seed and fold of a run.
+Key = tuple[str, int, int | None]
 #: Clocks of two machines may differ by this much.
 CLOCK_SECONDS = 300.0
 #: What ended so long before a run's first attempt is none of its jobs, though it may have the same number.
@@ -61,7 +63,7 @@ class Course:
     """How a run went, by its own record.
 
     ``busy`` are the seconds of training and validation in train_log.csv, ``gpus`` the cards that config.py trains on:
-    None where there is no such file.
+    None where there is no such file. ``fold`` is None without cross-validation.
     """
 
     experiment: str
@@ -69,6 +71,12 @@ class Course:
     gpus: int | None
     busy: float
     spans: tuple[Span, ...] = ()
+    fold: int | None = None
+
+    @property
+    def key(self) -> Key:
+        """Return what tells it from the other runs of its data set."""
+        return self.experiment, self.seed, self.fold
 
     @property
     def jobs(self) -> dict[str | None, list[Span]]:
@@ -79,7 +87,7 @@ class Course:
         return jobs
 
 
-def read_course(folder: Path, experiment: str, seed: int) -> Course:
+def read_course(folder: Path, experiment: str, seed: int, fold: int | None = None) -> Course:
     """Return how the run in *folder* went: from its provenance.json, config.py and train_log.csv.
 
     Raises
@@ -88,7 +96,8 @@ def read_course(folder: Path, experiment: str, seed: int) -> Course:
     """
     log = read_train_log(folder / "train_log.csv")
     busy = float(log["train_seconds"].sum()) + float(log["val_seconds"].sum())
-    return Course(experiment, seed, gpus_of(folder / "config.py"), busy, tuple(_spans(folder / "provenance.json")))
+    spans = tuple(_spans(folder / "provenance.json"))
+    return Course(experiment, seed, gpus_of(folder / "config.py"), busy, spans, fold)
 
 
 def gpus_of(config: Path) -> int | None:
@@ -151,18 +160,21 @@ def estimate(
     price : of one card for an hour, None where nothing is known of it.
     currency : of the price.
     """
-    weights: dict[str, dict[tuple[str, int], float]] = {}
+    weights: dict[str, dict[Key, float]] = {}
     for course in courses:
         for job, spans in course.jobs.items():
             if job is not None:
                 weight = sum(span.seconds * max(1, _cards(span, course) or 0) for span in spans)
-                weights.setdefault(job, {})[course.experiment, course.seed] = weight
+                weights.setdefault(job, {})[course.key] = weight
     shares = {job: _shares(of_runs) for job, of_runs in weights.items()}
     rows = [_cost_of(course, records, shares, price, currency) for course in courses]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if any(course.fold is not None for course in courses):
+        table.insert(2, "fold", [course.fold for course in courses])
+    return table
 
 
-def _shares(weights: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+def _shares(weights: Mapping[Key, float]) -> dict[Key, float]:
     whole = sum(weights.values())
     return {run: weight / whole if whole else 1 / len(weights) for run, weight in weights.items()}
 
@@ -174,7 +186,7 @@ def _cards(span: Span, course: Course) -> int | None:
 def _cost_of(
     course: Course,
     records: Mapping[str, Sequence[Record]],
-    shares: Mapping[str, Mapping[tuple[str, int], float]],
+    shares: Mapping[str, Mapping[Key, float]],
     price: float | None,
     currency: str,
 ) -> dict[str, Any]:
@@ -184,7 +196,7 @@ def _cost_of(
         stays = records.get(job, ()) if job is not None else ()
         if job is not None and _belong_together(stays, spans):
             sources.add(ACCOUNTING)
-            share = shares[job][course.experiment, course.seed]
+            share = shares[job][course.key]
             waits = [stay.queued for stay in stays if stay.queued is not None]
             queued = np.nansum([queued, share * sum(waits)])
             wall += sum(stay.elapsed for stay in stays) if share == 1 else sum(span.seconds for span in spans)
@@ -272,11 +284,11 @@ def cells(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
     total = sum_up(costs)
     money = f"cost {total['currency']}".strip()
-    header = ["experiment", "seed", "attempts", "Slurm jobs", "queue s", "wall s", "GPU s", "energy kWh", money]
+    run = ["experiment", "seed", *(["fold"] if "fold" in costs else [])]
+    header = [*run, "attempts", "Slurm jobs", "queue s", "wall s", "GPU s", "energy kWh", money]
     rows = [
         [
-            str(row["experiment"]),
-            str(row["seed"]),
+            *(str(row[name]) for name in run),
             number(row["attempts"]),
             number(row["jobs"]),
             number(row["queue_seconds"]),
@@ -287,11 +299,11 @@ def cells(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ]
         for _, row in costs.iterrows()
     ]
-    sums = ["in sum", "", number(costs["attempts"].sum()), number(costs["jobs"].sum())]
+    sums = ["in sum", *[""] * (len(run) - 1), number(costs["attempts"].sum()), number(costs["jobs"].sum())]
     digits = dict.fromkeys(SUMS, 0) | {"energy_kwh_sum": 3, "cost_sum": 2}
     sums += [number(total[name], digits[name]) for name in SUMS]
     nothing = {"-", "0", "0.00", "0.000"}
-    kept = [place for place in range(len(header)) if place < 2 or any(row[place] not in nothing for row in rows)]
+    kept = [place for place in range(len(header)) if place < len(run) or any(row[place] not in nothing for row in rows)]
     return [header[place] for place in kept], [[row[place] for place in kept] for row in [*rows, sums]]
 
 
@@ -323,4 +335,5 @@ def in_sum(leaderboard: pd.DataFrame) -> str:
     if not math.isnan(sums["cost_sum"]):
         currency = next((name for name in leaderboard["currency"] if isinstance(name, str) and name), "")
         parts.append(f"{sums['cost_sum']:,.2f} {currency}".strip())
-    return f"In sum, {leaderboard['seeds'].sum()} runs took{incomplete} {', '.join(parts)}."
+    runs = leaderboard["runs" if "runs" in leaderboard else "seeds"].sum()
+    return f"In sum, {runs} runs took{incomplete} {', '.join(parts)}."

@@ -31,6 +31,9 @@ MEDIA_TYPES = {
 #: What each file of the data set is for. report.html and settings.yaml are made later, from this among others.
 DATASET_FILES = {
     "archive.sha256": "sha256 of the archive, and where it came from",
+    "audit.csv": "what was found in the images, and which of them were set aside",
+    "audit.json": "the same in numbers",
+    "audit.html": "the same as a page",
     "classes.txt": "class names in label order",
     "splits/train.txt": "images that the networks were trained on, with their labels",
     "splits/val.txt": "images that chose the best epoch",
@@ -138,13 +141,14 @@ def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[
     ]
     made = [entity for entity in files if entity["name"].removeprefix(root) in RUN_FILES]
     used = [quote(root + "config.py"), "images/", "classes.txt"]
-    used += [quote(name) for name in sorted(inputs["files"]) if name.startswith("splits/")]
+    splits = f"splits/{provenance['run'].get('fold', '')}".rstrip("/")
+    used += [quote(f"{splits}/{Path(name).name}") for name in sorted(inputs["files"]) if name.startswith("splits/")]
     entities: list[Entity] = [
         {
             "@id": quote(root),
             "@type": "Dataset",
             "name": run,
-            "description": f"one training run: {provenance['run']['experiment']}, {provenance['run']['seed']}",
+            "description": f"one training run: {', '.join(list(provenance['run'].values())[1:])}",
             "hasPart": references(entity["@id"] for entity in files),
         },
         *files,
@@ -217,6 +221,13 @@ def describe_data(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[
     return entities
 
 
+def _splits_of_folds(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the splits of cross-validation, and what each is for."""
+    folds = sorted({provenance["run"]["fold"] for provenance in provenances if "fold" in provenance["run"]})
+    sides = {Path(name).name: text for name, text in DATASET_FILES.items() if name.startswith("splits/")}
+    return {f"splits/{fold}/{name}": f"{text} ({fold})" for fold in folds for name, text in sides.items()}
+
+
 def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapping[str, Any]], licence: str) -> Entity:
     """Return ro-crate-metadata.json.
 
@@ -228,7 +239,8 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
     licence : of the images; empty where the settings name none.
     """
     entities = describe_data(folder, provenances[0]["inputs"]["files"])
-    entities += [describe_file(folder, path, text) for path, text in DATASET_FILES.items() if (folder / path).is_file()]
+    described = DATASET_FILES | _splits_of_folds(provenances)
+    entities += [describe_file(folder, path, text) for path, text in described.items() if (folder / path).is_file()]
     for run, provenance in zip(runs, provenances, strict=True):
         entities += describe_run(folder, run, provenance)
     code = provenances[0]["inputs"]["code"]

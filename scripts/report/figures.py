@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scripts.files import atomic_path
 from scripts.report.fonts import use_cjk_font
 from scripts.report.text import shorten_all
+from scripts.report.train_log import kept_epoch
 
 # Okabe & Ito (2008), Color Universal Design: told apart with every kind of colour blindness.
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#777777"
@@ -151,8 +152,8 @@ def training_curves_figure(log: pd.DataFrame, title: str = "") -> Figure:
 
         known = log.dropna(subset=["val_accuracy"])
         accuracy_axes.plot(known["epoch"], known["val_accuracy"], color=VERMILLION, marker=marker, markersize=4)
-        if len(known):
-            best = known.loc[known["val_accuracy"].idxmax()]
+        best = kept_epoch(log)
+        if best is not None:
             accuracy_axes.plot(best["epoch"], best["val_accuracy"], "o", color="black", fillstyle="none", markersize=10)
             accuracy_axes.set_title(f"best: {best['val_accuracy']:.1%} after epoch {best['epoch']:.0f}", fontsize=9)
         accuracy_axes.set_ylabel("validation accuracy")
@@ -168,7 +169,7 @@ def training_curves_figure(log: pd.DataFrame, title: str = "") -> Figure:
 
 
 def leaderboard_figure(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the test accuracy of every experiment: its seeds as dots, mean and 95 % interval; the best on top.
+    """Draw the test accuracy of every experiment: its runs as dots, mean and 95 % interval; the best on top.
 
     Parameters
     ----------
@@ -186,10 +187,9 @@ def leaderboard_figure(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str
         low, high = (leaderboard[f"accuracy_top1_ci95_{end}"].to_numpy() for end in ("low", "high"))
         axes.hlines(rows, low, high, color=BLUE, linewidth=2, label="95 % interval")
         axes.plot(mean, rows, "D", color=BLUE, markersize=6, label="mean")
-        of_seed = runs["experiment"].map(place)
-        axes.plot(
-            runs["accuracy_top1"], of_seed, "o", color="none", markeredgecolor="black", markersize=4, label="one seed"
-        )
+        of_run = runs["experiment"].map(place)
+        one = "one fold" if "fold" in runs else "one seed"
+        axes.plot(runs["accuracy_top1"], of_run, "o", color="none", markeredgecolor="black", markersize=4, label=one)
         names = shorten_all(leaderboard["experiment"].tolist(), 40)
         if "remark" in leaderboard:
             names = [

@@ -7,8 +7,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from scripts.report.fonts import embedded_face
+
+#: Name of the font that a page brings along, for the characters of its range only.
+OWN_FONT = "mimflow"
 STYLE = """
-body { font: 15px/1.5 system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #222;
+body { font: 15px/1.5 mimflow, system-ui, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif; color: #222;
        margin: 2em auto; max-width: 75em; padding: 0 1em }
 table { border-collapse: collapse; margin: 0.5em 0 1.5em } caption { text-align: left; color: #555 }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top;
@@ -31,14 +35,16 @@ def page(title: str, parts: Iterable[str], language: str = "en", style: str = ""
     """
     heading = escape(title)
     # The policy is a second lock: were anything to slip through the escaping, a browser would still not run it.
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
     if script:
         policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+    body = "\n".join(parts)
+    face = embedded_face(heading + body, OWN_FONT)
     return (
         f'<!DOCTYPE html>\n<html lang="{escape(language)}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<title>{heading}</title>\n<style>{STYLE}\n{style}</style>\n</head>\n<body>\n<h1>{heading}</h1>\n"
-        + "\n".join(parts)
+        f"<title>{heading}</title>\n<style>{face}\n{STYLE}\n{style}</style>\n</head>\n<body>\n<h1>{heading}</h1>\n"
+        + body
         + (f"\n<script>{script}</script>" if script else "")
         + "\n</body>\n</html>\n"
     )

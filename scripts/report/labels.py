@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 CHINESE = {
+    "Data": "数据",
     "Leaderboard": "排行榜",
     "Runs": "各次运行",
     "seed": "种子",
+    "fold": "折",
     "what": "内容",
     "table": "表格",
     "figure": "图",
     "comparisons": "两两比较",
+    "audit of the images": "图像检查",
     "metrics of each class": "每个类别的指标",
     "confusion matrix": "混淆矩阵",
     "classes, the worst first": "各类别，最差的在前",

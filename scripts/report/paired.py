@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 from scipy.stats import binom
 
+from scripts.console import UserError
 from scripts.evaluate.predictions import read_predictions
 
 #: Of comparisons.csv, one row a pair of experiments.
@@ -40,15 +42,17 @@ class Answers:
     files : n names, sorted.
     labels : n class names, in the order of the files.
     right : bool, shape (n,).
+    folds : of cross-validation, the fold in which each image was tested; empty where there are none.
     """
 
     files: tuple[str, ...]
     labels: tuple[str, ...]
     right: np.ndarray
+    folds: tuple[int, ...] = ()
 
     def same_images(self, other: Answers) -> bool:
-        """Tell whether *other* answers the same images with the same labels."""
-        return self.files == other.files and self.labels == other.labels
+        """Tell whether *other* answers the same images with the same labels, in the same folds."""
+        return (self.files, self.labels, self.folds) == (other.files, other.labels, other.folds)
 
 
 class NotComparableError(Exception):
@@ -69,6 +73,29 @@ def read_answers(folder: Path) -> Answers:
         tuple(predictions.classes[predictions.labels[place]] for place in order),
         (predictions.labels == predictions.predictions)[order],
     )
+
+
+def join_folds(of_folds: Mapping[int, Answers]) -> Answers:
+    """Return the answers of one seed to all images: each by the model that did not see it in training.
+
+    Parameters
+    ----------
+    of_folds : the answers of each fold's model to its own test images.
+
+    Raises
+    ------
+    UserError : two folds test the same image.
+    """
+    rows = sorted(
+        (name, label, bool(right), fold)
+        for fold, answers in of_folds.items()
+        for name, label, right in zip(answers.files, answers.labels, answers.right, strict=True)
+    )
+    files, labels, right, folds = zip(*rows, strict=True)
+    if len(set(files)) < len(files):
+        twice = next(name for name, following in pairwise(files) if name == following)
+        raise UserError(f"{twice}: tested in more than one fold: these runs are not of one cross-validation")
+    return Answers(files, labels, np.array(right), folds)
 
 
 def pair(a: Mapping[int, Answers], b: Mapping[int, Answers]) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +180,40 @@ def paired_interval(difference: np.ndarray, resamples: int = RESAMPLES) -> Inter
     return max(-1.0, min(estimate, float(low))), min(1.0, max(estimate, float(high)))
 
 
+def fold_interval(difference: np.ndarray, folds: Sequence[int]) -> Interval:
+    """Return the 95 % interval of the difference of the accuracies by cross-validation: other images to train on too.
+
+    The corrected t interval of the folds' differences, each the mean over the seeds (``corrected_half_width``).
+
+    Parameters
+    ----------
+    difference : int, shape (seeds, images): 1 where only A is right, -1 where only B is, else 0.
+    folds : of the images.
+    """
+    of_image = pd.Series(difference.mean(axis=0))
+    of_fold = of_image.groupby(np.asarray(folds)).mean().to_numpy()
+    half = corrected_half_width(of_fold)
+    return max(-1.0, float(of_fold.mean()) - half), min(1.0, float(of_fold.mean()) + half)
+
+
+def corrected_half_width(of_fold: np.ndarray) -> float:
+    """Return half the 95 % interval of the mean over the folds of a cross-validation.
+
+    The folds share most of their training images, so that their results vary together, and the usual t interval is far
+    too narrow; no unbiased estimate of their variance exists (Bengio & Grandvalet 2004, J. Mach. Learn. Res. 5,
+    1089-1105). Nadeau & Bengio (2003, Inference for the Generalization Error, Machine Learning 52, 239-281) replace
+    1/k by 1/k + n_test/n_train, here 1/k + 1/(k-1): they derive it for splits drawn at random, and it is the usual
+    correction for k folds (Bouckaert & Frank 2004, PAKDD, LNCS 3056, 3-12).
+
+    Parameters
+    ----------
+    of_fold : shape (folds,), at least 2; where there are several seeds, their mean. Seeds are no further folds: those
+        of one fold share all their images.
+    """
+    k = len(of_fold)
+    return float(stats.t.ppf(0.975, k - 1) * np.std(of_fold, ddof=1) * np.sqrt(1 / k + 1 / (k - 1)))
+
+
 def seed_deviation(difference: np.ndarray) -> float:
     """Return the standard deviation that the choice of seeds gives the mean *difference*; 0 where none is seen."""
     seeds, images = difference.shape
@@ -192,17 +253,26 @@ def compare_pairs(answers: Mapping[str, Mapping[int, Answers]], ranking: Sequenc
         row["p_holm"] = p_holm
         row.setdefault("verdict", _verdict(row))
     whole = dict.fromkeys(("seeds", "n_images", "only_a_right", "only_b_right"), "Int64")  # where there are none too
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(whole)
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(whole)
+    if any("folds" in row for row in rows):
+        table.insert(3, "folds", pd.Series([row.get("folds") for row in rows], dtype="Int64"))
+    return table
 
 
 def _compare(name_a: str, name_b: str, a: Mapping[int, Answers], b: Mapping[int, Answers]) -> dict[str, Any]:
-    names = {"experiment_a": name_a, "experiment_b": name_b}
+    names: dict[str, Any] = {"experiment_a": name_a, "experiment_b": name_b}
     try:
         right_a, right_b = pair(a, b)
     except NotComparableError as error:
         return names | {"verdict": f"{NOT_COMPARABLE}: {error}"}
     difference = right_a.astype(np.int64) - right_b
     low, high = paired_interval(difference)
+    folds = next(iter(a.values())).folds
+    if len(set(folds)) > 1:
+        # The wider of the two at each end: few folds may agree by chance.
+        ends = fold_interval(difference, folds)
+        low, high = min(low, ends[0]), max(high, ends[1])
+        names |= {"folds": len(set(folds))}
     return names | {
         "seeds": len(difference),
         "n_images": difference.shape[1],
@@ -275,6 +345,11 @@ def notes(comparisons: pd.DataFrame) -> list[str]:
         "and the interval leaves out 0."
     ]
     seeds = comparisons["seeds"].dropna()
+    if "folds" in comparisons:
+        found.append(
+            "Cross-validation: each image counts once a seed, by the model that was not trained on it. p is of these "
+            "trained models; the interval is over folds too (Nadeau & Bengio's corrected t) and still a little narrow."
+        )
     if (seeds == 1).any():
         found.append("One seed: of these trained models, on other test images; other seeds may turn it round.")
     if (seeds > 1).any():

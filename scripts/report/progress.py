@@ -13,16 +13,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from scripts.cluster.controller import LOCKS, RECORD, Controller
+from scripts.run_name import FOLD
 from scripts.train.attempts import NAME as ATTEMPTS
 from scripts.train.attempts import NO_END, read_attempts
 from scripts.train.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Holder
 
-#: Data set, experiment and seed of a run.
-Key = tuple[str, str, int]
+#: Data set, experiment, seed and fold of a run; the fold is -1 where there are none.
+Key = tuple[str, str, int, int]
+NO_FOLD = -1
 #: What os.stat says of the entries of a folder, by name.
 Entries = Mapping[str, os.stat_result]
 
@@ -43,6 +46,7 @@ class State(StrEnum):
     WAITING = "waiting"
     FETCHING = "fetching"
     UNPACKING = "unpacking"
+    AUDITING = "looking for bad data"
     SPLITTING = "splitting"
     PACKING = "packing"
     STARTING = "starting"
@@ -60,7 +64,7 @@ class State(StrEnum):
 #: States in which a run needs somebody's attention.
 TROUBLED = frozenset({State.FAILED, State.STOPPED, State.STALE})
 #: States of a run of which nothing has begun; its data set may be on its way.
-WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.SPLITTING, State.PACKING})
+WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING})
 #: The rules of a run in their order: what each makes, and what the run does meanwhile. Others only report.
 STEPS = {
     "patch_config": ("config.py", State.STARTING),
@@ -75,6 +79,7 @@ DATA_STEPS = (
     (re.compile(r"archive\.\w"), "fetch_archive.log", State.FETCHING),
     (re.compile(r"((?:archive|labels)\w*\..+)"), r"fetch_\1.log", State.FETCHING),
     (re.compile(r"images$"), "unpack_archive.log", State.UNPACKING),
+    (re.compile(r"audit\.csv$"), "audit_images.log", State.AUDITING),
     (re.compile(r"splits/"), "split_dataset.log", State.SPLITTING),
     (re.compile(r"packed/(\d+)$"), r"pack_images_\1.log", State.PACKING),
     (re.compile(r"([^/]+)\.pth$"), r"\1.log", State.FETCHING),
@@ -95,6 +100,7 @@ class Run:
     silent_seconds : since it last wrote anything; heartbeats do not count.
     holder : the process that trains it, its machine and Slurm job.
     reason : why it failed, stopped or is stale.
+    fold : of cross-validation, None where there is none.
     """
 
     dataset: str
@@ -112,6 +118,12 @@ class Run:
     silent_seconds: float | None = None
     holder: str = ""
     reason: str = ""
+    fold: int | None = None
+
+    @property
+    def which(self) -> str:
+        """Return seed and fold as people read them: ``0``, ``0 fold 1``."""
+        return str(self.seed) if self.fold is None else f"{self.seed} fold {self.fold}"
 
     @property
     def is_running(self) -> bool:
@@ -255,8 +267,9 @@ class Watcher:
                 continue
             seed = _seed(parts[2]) if len(parts) > 3 else None
             if seed is not None:
-                key = (parts[0], parts[1], seed)
-                runs[key] = (*runs.get(key, ()), "/".join(parts[3:]))
+                fold = _fold(parts[3]) if len(parts) > 4 else None
+                key = (parts[0], parts[1], seed, NO_FOLD if fold is None else fold)
+                runs[key] = (*runs.get(key, ()), "/".join(parts[3 if fold is None else 4 :]))
             else:
                 data[parts[0]] = (*data.get(parts[0], ()), "/".join(parts[1:]))
         return runs, data
@@ -270,13 +283,16 @@ class Watcher:
         for dataset in _folders(str(self.results)):
             folder = f"{self.results}/{dataset}"
             for experiment in _folders(folder):
-                seeds = map(_seed, _folders(f"{folder}/{experiment}"))
-                found |= {(dataset, experiment, seed) for seed in seeds if seed is not None}
+                for name in _folders(f"{folder}/{experiment}"):
+                    seed = _seed(name)
+                    if seed is not None:
+                        folds = _folds_in(f"{folder}/{experiment}/{name}")
+                        found |= {(dataset, experiment, seed, fold) for fold in folds}
             path = f"{folder}/settings.yaml"
             settings = _stat(path) if dataset not in planned else None
             if settings:
-                pairs = self._cached(path, settings, partial(_read_settings, path), [])
-                found |= {(dataset, experiment, seed) for experiment, seed in pairs}
+                runs = self._cached(path, settings, partial(_read_settings, path), [])
+                found |= {(dataset, *run) for run in runs}
         return found
 
     # -- a data set ---------------------------------------------------------------------------------------------------
@@ -306,9 +322,10 @@ class Watcher:
     # -- a run --------------------------------------------------------------------------------------------------------
 
     def _run(self, key: Key, plan: Plan, waits_for: State) -> Run:
-        dataset, experiment, seed = key
-        folder = f"{self.results}/{dataset}/{experiment}/seed{seed}"
-        logs_folder = f"{self.project}/logs/{dataset}/{experiment}/seed{seed}"
+        dataset, experiment, seed, fold = key
+        name = f"{dataset}/{experiment}/seed{seed}" + ("" if fold == NO_FOLD else f"/fold{fold}")
+        folder = f"{self.results}/{name}"
+        logs_folder = f"{self.project}/logs/{name}"
         files = _entries(folder)
         logs = {name: stat for name, stat in _entries(logs_folder).items() if name.endswith(".log")}
         work = self._newest_work(f"{folder}/work") if "work" in files else None
@@ -346,6 +363,7 @@ class Watcher:
             silent_seconds=None if newest is None else self._ages.of(folder, newest),
             holder=str(work.holder) if work and work.holder and work.is_alive else "",
             reason=reason,
+            fold=None if fold == NO_FOLD else fold,
         )
 
     def _newest_work(self, folder: str) -> Work | None:
@@ -580,8 +598,8 @@ def _read_train_log(path: str) -> dict[str, Any]:
     }
 
 
-def _read_settings(path: str) -> list[tuple[str, int]]:
-    """Return experiments and seeds of a settings.yaml, which holds only what was checked when it was run."""
+def _read_settings(path: str) -> list[tuple[str, int, int]]:
+    """Return experiment, seed and fold of the runs of a settings.yaml, whose content was checked when it was run."""
     import yaml  # late: only finished data sets have one
 
     try:
@@ -589,7 +607,9 @@ def _read_settings(path: str) -> list[tuple[str, int]]:
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     seeds = [seed for seed in content.get("seeds", [0]) if isinstance(seed, int)]
-    return [(str(experiment), seed) for experiment in content["experiments"] for seed in seeds]
+    number = ((content.get("dataset") or {}).get("split") or {}).get("folds")
+    folds = range(number) if isinstance(number, int) else (NO_FOLD,)
+    return [(str(experiment), *run) for experiment in content["experiments"] for run in product(seeds, folds)]
 
 
 def _last_error(path: str) -> str:
@@ -651,6 +671,18 @@ def _is_made(stat: os.stat_result | None, since: float) -> bool:
 def _seed(name: str) -> int | None:
     found = re.fullmatch(r"seed(\d{1,10})", name, re.ASCII)
     return int(found[1]) if found else None
+
+
+def _fold(name: str) -> int | None:
+    found = FOLD.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def _folds_in(folder: str) -> list[int]:
+    """Return the folds below the folder of a seed; NO_FOLD where it is, or was, a run of its own."""
+    names = _folders(folder)
+    folds = [fold for fold in map(_fold, names) if fold is not None]
+    return folds if folds and "work" not in names and _stat(f"{folder}/config.py") is None else [*folds, NO_FOLD]
 
 
 def _number(value: Any) -> float | None:

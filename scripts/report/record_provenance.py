@@ -31,6 +31,7 @@ from scripts.files import sha256_of, write_json, write_text
 from scripts.report import html
 from scripts.report.provenance import FORMAT
 from scripts.report.train_log import read_train_log
+from scripts.run_name import run_name
 from scripts.settings import Experiment, describe
 from scripts.train.attempts import read_attempts
 from scripts.train.config_file import read_config
@@ -60,7 +61,9 @@ INSTRUCTION_SETS = re.compile(r"sse4_2|avx|avx2|fma|avx512\w*|avx_vnni|amx\w*|as
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report.record_provenance", description=__doc__)
-    parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="results/<dataset>/<run>/seed<k>")
+    parser.add_argument(
+        "--run-dir", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
+    )
     parser.add_argument(
         "--archive", type=Path, required=True, nargs="+", metavar="FILE", help="the data set's archive, or archives"
     )
@@ -360,7 +363,7 @@ def main(args: argparse.Namespace) -> None:
     }
     provenance: dict[str, Any] = {
         "format": FORMAT,
-        "run": dict(zip(("dataset", "experiment", "seed"), args.run_dir.resolve().parts[-3:], strict=True)),
+        "run": run_name(args.run_dir.resolve()),
         "inputs": {
             "training": describe_training(args.config),
             "settings": complete(settings),

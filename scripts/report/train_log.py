@@ -31,3 +31,15 @@ def read_train_log(path: Path) -> pd.DataFrame:
     for name in NUMBERS:
         log[name] = pd.to_numeric(log[name], errors="coerce")
     return log
+
+
+def kept_epoch(log: pd.DataFrame) -> pd.Series | None:
+    """Return the row of the epoch that best.pth is of; None where no epoch was validated.
+
+    It is the last that became the best. An earlier version did not write which: then the one of the highest accuracy.
+    """
+    if not log["val_accuracy"].notna().any():
+        return None
+    if "is_best" in log and (log["is_best"] == 1).any():
+        return log[log["is_best"] == 1].iloc[-1]
+    return log.iloc[int(log["val_accuracy"].fillna(-1).argmax())]

@@ -23,10 +23,11 @@ from scripts.evaluate.calibration import calibrate
 from scripts.evaluate.confusion import most_confused
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.files import read_lines, sha256_of, write_text
-from scripts.report import cost, html
+from scripts.report import audit_files, cost, html
 from scripts.report.describe_model import human
 from scripts.report.provenance import ARCHIVE, read_provenance
-from scripts.report.train_log import read_train_log
+from scripts.report.train_log import kept_epoch, read_train_log
+from scripts.run_name import dataset_folder
 from scripts.settings import Experiment
 from scripts.train.config_file import read_config
 
@@ -43,10 +44,16 @@ METRICS = {
     "accuracy_top5": "accuracy (top-5)",
     "f1_macro": "F1, mean over the classes",
     "precision_macro": "precision, mean over the classes",
-    "recall_macro": "recall, mean over the classes",
+    "accuracy_balanced": "balanced accuracy: recall, mean over the classes",
     "accuracy_majority": "accuracy of always answering the most frequent class",
 }
 OTHERS = {"ece": "expected calibration error, 0 to 1"}
+#: The same number as another, by its other name.
+TWICE = ("recall_macro",)
+BALANCE = {
+    "sampler": "sampler: an epoch draws the classes equally often",
+    "loss": "loss: an image counts inversely to the images of its class",
+}
 
 
 # --- what a card is made of -------------------------------------------------------------------------------------------
@@ -161,6 +168,7 @@ class Run:
     val : predictions of the val images; None where they were not given.
     costs : the row of this run in costs.csv, or what its own files say.
     licence : of the images; empty where it is not stated.
+    audit : of audit.json; None where it was not given.
     """
 
     folder: Path
@@ -175,6 +183,7 @@ class Run:
     val: Predictions | None
     costs: pd.DataFrame
     licence: str
+    audit: Mapping[str, Any] | None = None
 
     @property
     def dataset(self) -> str:
@@ -187,6 +196,22 @@ class Run:
     @property
     def seed(self) -> Any:
         return self.provenance["inputs"]["training"].get("seed")
+
+    @property
+    def fold(self) -> int | None:
+        """Which part of the images is its test; None without cross-validation."""
+        return fold_of(self.provenance)
+
+    @property
+    def which(self) -> str:
+        """Which of the experiment's runs it is."""
+        return f"seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
+
+
+def fold_of(provenance: Mapping[str, Any]) -> int | None:
+    """Return the fold of a run."""
+    name = provenance["run"].get("fold")
+    return None if name is None else int(name.removeprefix("fold"))
 
 
 def read_run(args: argparse.Namespace) -> Run:
@@ -213,8 +238,9 @@ def read_run(args: argparse.Namespace) -> Run:
         log=read_train_log(folder / "train_log.csv"),
         export=read_json(args.export) if args.export else None,
         val=read_predictions(args.val_predictions) if args.val_predictions else None,
-        costs=read_costs(args.costs, folder, *names),
+        costs=read_costs(args.costs, folder, *names, fold_of(provenance)),
         licence=args.licence.strip(),
+        audit=audit_files.read_summary(args.audit_summary) if args.audit_summary else None,
     )
 
 
@@ -236,22 +262,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_costs(table: Path | None, folder: Path, experiment: str, seed: Any) -> pd.DataFrame:
+def read_costs(table: Path | None, folder: Path, experiment: str, seed: Any, fold: int | None = None) -> pd.DataFrame:
     """Return the row of a run in costs.csv; without that file, what provenance.json and train_log.csv say of it."""
     if table is not None and table.is_file():
         costs = pd.read_csv(table, encoding="utf-8", dtype={"experiment": str, "currency": str, "energy_of": str})
         costs = costs.fillna({"currency": "", "energy_of": ""})
         rows = costs[(costs["experiment"] == experiment) & (costs["seed"] == seed)]
+        if fold is not None and "fold" in rows:
+            rows = rows[rows["fold"] == fold]
         if len(rows) == 1:
             return rows
-    return cost.estimate([cost.read_course(folder, experiment, seed)], {})
+    return cost.estimate([cost.read_course(folder, experiment, seed, fold)], {})
 
 
 # --- the card ---------------------------------------------------------------------------------------------------------
 
 
 def title_of(run: Run) -> str:
-    return f"Model card: {run.experiment} on {run.dataset}, seed {run.seed}"
+    return f"Model card: {run.experiment} on {run.dataset}, {run.which}"
 
 
 def card(run: Run) -> list[Block]:
@@ -287,7 +315,7 @@ def model_details(run: Run) -> Iterator[Block]:
             f"Size: {run.model['parameters']:,} parameters; {human(run.model['multiply_adds'])} multiply-adds for an"
             f" image of {size} pixels; {run.model['checkpoint_bytes'] / 1e6:.1f} MB on disk",
             f"Pretrained weights: {_pretrained(run)}",
-            f"Trained: {course.get('ended') or UNKNOWN}, seed {run.seed}",
+            f"Trained: {course.get('ended') or UNKNOWN}, {run.which}",
             "Files: best.pth (weights), config.py (all settings), classes.txt (names in the order of the outputs)"
             + (", the exported model (ONNX)" if run.export is not None else ""),
         ]
@@ -353,6 +381,8 @@ def data(run: Run) -> Iterator[Block]:
             ("sha256 of the archive", hashes or UNKNOWN),
         ],
     )
+    if run.audit is not None:
+        yield Paragraph(f"The images were audited before the training. {audit_files.verdict(run.audit)}")
 
 
 def images_of(entry: Mapping[str, Any] | None, run: Run) -> str:
@@ -360,7 +390,8 @@ def images_of(entry: Mapping[str, Any] | None, run: Run) -> str:
     if entry is None:
         return UNKNOWN
     recorded = Path(entry["path"])
-    for path in (recorded, *(parent / "splits" / recorded.name for parent in run.folder.resolve().parents[:3])):
+    moved = dataset_folder(run.folder.resolve()) / "splits" / run.provenance["run"].get("fold", "") / recorded.name
+    for path in (recorded, moved):
         if path.is_file() and sha256_of(path) == entry["sha256"]:
             return f"{len(read_lines(path)):,}"
     return UNKNOWN
@@ -373,9 +404,7 @@ def recipe(run: Run) -> Iterator[Block]:
     runner, optimizer = config.get("runner", {}), config.get("optimizer", {})
     loader = config.get("data", {})
     steps = [step.get("type", "") for step in loader.get("train", {}).get("pipeline", [])]
-    best = run.log.loc[run.log["val_accuracy"].idxmax()] if run.log["val_accuracy"].notna().any() else None
-    if "is_best" in run.log and (run.log["is_best"] == 1).any():
-        best = run.log[run.log["is_best"] == 1].iloc[-1]
+    best = kept_epoch(run.log)
     rows = [
         ("base config of mmcls", experiment.get("base_config")),
         ("recipe", _chosen_recipe(experiment)),
@@ -390,6 +419,7 @@ def recipe(run: Run) -> Iterator[Block]:
         ("images a step", loader.get("samples_per_gpu") and loader["samples_per_gpu"] * runner.get("gpus", 1)),
         ("optimizer", ", ".join(f"{key} {value}" for key, value in optimizer.items()).removeprefix("type ")),
         ("learning rate schedule", config.get("lr_config", {}).get("policy")),
+        ("balance", BALANCE.get(experiment.get("balance", ""))),
         ("loss", config.get("model", {}).get("head", {}).get("loss", {}).get("type")),
         ("augmentation", ", ".join(step for step in steps if step.startswith("Random") or "Aug" in step)),
         ("device, threads", ", ".join(str(runner[key]) for key in ("device", "threads") if key in runner)),
@@ -423,7 +453,7 @@ def results(run: Run) -> Iterator[Block]:
             f" and {percent(high)}: that is the 95 % interval, from {n:,} test images that took no part in training."
         )
     rows = [_metric(name, words, metrics) for name, words in METRICS.items() if metrics.get(name) is not None]
-    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in METRICS]
+    others = [name for name, value in metrics.items() if isinstance(value, float) and name not in (*METRICS, *TWICE)]
     rows += [
         (OTHERS.get(name, name), f"{metrics[name]:.3f}", _interval(metrics, name, "{:.3f}".format)) for name in others
     ]
@@ -515,6 +545,11 @@ def limits(run: Run) -> Iterator[Block]:
         "What the images show of people, and whom an error would hurt, is not in the files: whoever uses the model has"
         " to ask. Pretrained weights bring the habits of the images that they were trained on.",
     ]
+    if run.fold is not None:
+        lines.append(
+            f"Cross-validation: this is the model of fold {run.fold}, and its numbers are about the images of that fold"
+            " alone. leaderboard.csv has the mean over all folds; no model was trained on all images."
+        )
     if len(few):
         whole = "every class has" if len(few) == len(table) - len(none) else f"{len(few)} of {len(table)} classes have"
         lines.insert(
@@ -581,6 +616,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--export", type=Path, metavar="FILE", help="export.json, where the model was exported")
     parser.add_argument("--val-predictions", type=Path, metavar="FILE", help="the same of the val images, if there")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="costs.csv, if there; else the run's own record")
+    parser.add_argument("--audit-summary", type=Path, metavar="FILE", help="audit.json, where the images were audited")
     parser.add_argument("--licence", default="", metavar="TEXT", help="of the images, as the settings say")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model_card.md")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report")

@@ -57,7 +57,8 @@ def main(args: argparse.Namespace) -> None:
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(args.snakefile, settings, report, output)
-    print(render_text(read_leaderboard(args.dataset / "leaderboard.csv")), flush=True)
+    board = read_leaderboard(args.dataset / "leaderboard.csv")
+    print(render_text(board, colour=sys.stdout.isatty()), flush=True)
     print(f"report: {report} (open it in a browser; it needs no network)", flush=True)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scripts.console import UserError
+from scripts.train.balance import class_weights
 
 Config = dict[str, Any]
 
@@ -173,6 +174,36 @@ def datasets(
         "val": {**dataset("val", test_pipeline), "test_mode": True, **control},
         "test": {**dataset("test", test_pipeline), "test_mode": True},
     }
+
+
+def balance_classes(config: Config, balance: str, train_counts: Sequence[int]) -> None:
+    """Have all classes count the same, in place: in training by *balance*, and where val chooses the best epoch.
+
+    Parameters
+    ----------
+    balance : ``sampler`` or ``loss``.
+    train_counts : training images of each class.
+
+    Raises
+    ------
+    UserError : the base's loss has no place for weights.
+    """
+    config["runner"]["balanced_validation"] = True
+    if balance == "sampler":
+        config["sampler"]["balanced"] = True
+        return
+    head = config["model"]["head"]
+    loss = head.setdefault("loss", {"type": "CrossEntropyLoss", "loss_weight": 1.0})  # as mmcls's heads have it
+    # A sigmoid's loss asks of every class whether it is there, so weights of classes would leave them as unequal.
+    if loss["type"] not in ("CrossEntropyLoss", "LabelSmoothLoss") or loss.get("use_sigmoid"):
+        sigmoid = " with use_sigmoid" if loss.get("use_sigmoid") else ""
+        raise UserError(
+            f"balance: loss: the loss of this base_config ({loss['type']}{sigmoid}) cannot weigh images by their class:"
+            " set balance: sampler"
+        )
+    if loss["type"] == "LabelSmoothLoss":
+        loss["type"] = "WeightedLabelSmoothLoss"
+    loss["class_weight"] = class_weights(train_counts)
 
 
 def scale_schedule(lr_config: Config, base_epochs: int, epochs: int, base_iterations: int, iterations: int) -> Config:

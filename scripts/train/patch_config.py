@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def build_config(
     seed: int,
     device: str,
     packed: str | None = None,
+    train_counts: Sequence[int] = (),
 ) -> patches.Config:
     """Return the complete config of one run as plain values.
 
@@ -54,6 +56,7 @@ def build_config(
     seed : the run's seed.
     device : ``cpu`` or ``cuda``, resolved.
     packed : folder of the packed images, for the fast recipe.
+    train_counts : training images of each class, for ``balance``.
 
     Raises
     ------
@@ -129,9 +132,15 @@ def build_config(
     if fast:
         assert image_size is not None and packed is not None
         fast_recipe.make_fast(config, image_size, packed, iterations_of_epoch)
+    if experiment.balance != "none":
+        patches.balance_classes(config, experiment.balance, train_counts)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
     for key, value in experiment.overrides.items():
         patches.apply_override(config, key, value, patches.class_accepts)
+    if experiment.balance == "loss" and "class_weight" not in config["model"]["head"]["loss"]:
+        raise UserError(
+            "overrides.model.head.loss: it takes away the weights of `balance: loss`: add class_weight to it"
+        )
     return config
 
 
@@ -256,18 +265,21 @@ def patch(args: argparse.Namespace) -> None:
     experiment = Experiment.model_validate(json.loads(args.experiment))
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
     device = resolve_device(experiment.device)
+    classes, train = read_lines(args.classes), read_lines(args.splits / "train.txt")
+    images_of = Counter(int(line.rsplit(" ", 1)[1]) for line in train)
     start = args.output.parent / "init.pth" if experiment.chosen_recipe() == "fast" else args.checkpoint
     config = build_config(
         base,
         experiment,
-        classes=read_lines(args.classes),
-        n_train=len(read_lines(args.splits / "train.txt")),
+        classes=classes,
+        n_train=len(train),
         images=str(args.images),
         splits=str(args.splits),
         checkpoint=str(start) if start else None,
         seed=args.seed,
         device=device,
         packed=str(args.packed) if args.packed else None,
+        train_counts=[images_of[label] for label in range(len(classes))],
     )
     command = training_command(args.output, args.seed, device, experiment.deterministic, experiment.gpus)
     write_config(args.output, config, command, experiment.base_config)

@@ -40,6 +40,7 @@ from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
 from scripts.sites import current_site
+from scripts.train.balance import class_weights
 from scripts.train.cards import claimed_cards
 from scripts.train.checkpoint_file import write_checkpoint
 
@@ -65,8 +66,8 @@ class Probe:
     weight : float64, (classes, features).
     bias : float64, (classes,).
     penalty : the chosen one of PENALTIES.
-    accuracy : top-1 on val, 0 to 1.
-    loss : mean cross-entropy on val.
+    accuracy : top-1 on val, 0 to 1; balanced, the mean of the classes' recalls.
+    loss : mean cross-entropy on val; balanced, the mean over the classes.
     """
 
     weight: torch.Tensor
@@ -131,7 +132,12 @@ def extract(model: nn.Module, layer: nn.Linear, batches: Iterable[torch.Tensor])
 
 
 def fit_probe(
-    train: torch.Tensor, train_labels: torch.Tensor, val: torch.Tensor, val_labels: torch.Tensor, num_classes: int
+    train: torch.Tensor,
+    train_labels: torch.Tensor,
+    val: torch.Tensor,
+    val_labels: torch.Tensor,
+    num_classes: int,
+    balanced: bool = False,
 ) -> Probe:
     """Fit multinomial logistic regression for each of PENALTIES and return the one with the least loss on val.
 
@@ -149,9 +155,17 @@ def fit_probe(
     ----------
     train, val : float64, (images, features).
     train_labels, val_labels : int64, (images,).
+    balanced : the classes count the same, in the fit as if the images of the smaller ones came several times, and on
+        val, where loss and accuracy are the means over the classes.
     """
-    mean, scale = train.mean(0), train.std(0, correction=0).square().mean().sqrt().clamp(min=1e-12)
-    eigenvalues, axes = torch.linalg.eigh(torch.cov(train.T, correction=0) / scale.square())
+    weights = image_weights(train_labels, num_classes) if balanced else None
+    val_weights = image_weights(val_labels, num_classes) if balanced else None
+    if weights is None:
+        mean, scale = train.mean(0), train.std(0, correction=0).square().mean().sqrt().clamp(min=1e-12)
+    else:
+        mean = weights @ train / len(train)
+        scale = (weights @ (train - mean).square() / len(train)).mean().sqrt().clamp(min=1e-12)
+    eigenvalues, axes = torch.linalg.eigh(torch.cov(train.T, correction=0, aweights=weights) / scale.square())
     inputs, val_inputs = ((one - mean) / scale @ axes for one in (train, val))
     wanted = nn.functional.one_hot(train_labels, num_classes).double()
     weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64)  # along the axes
@@ -170,8 +184,10 @@ def fit_probe(
         ) -> tuple[float, np.ndarray]:
             inner, shift = unpacked(torch.from_numpy(point), num_classes)
             log_probabilities = ((stretched @ inner.T.float()).double() + shift).log_softmax(1)
-            loss = (decay * inner.square()).sum() / 2 - (wanted * log_probabilities).sum(1).mean()
+            loss = (decay * inner.square()).sum() / 2 - mean_of((wanted * log_probabilities).sum(1), weights)
             residual = (log_probabilities.exp() - wanted) / len(wanted)
+            if weights is not None:
+                residual *= weights[:, None]
             return loss.item(), packed(residual.T.float() @ stretched + decay * inner, residual.sum(0))
 
         found = minimize(
@@ -181,9 +197,13 @@ def fit_probe(
         inner, bias = unpacked(torch.from_numpy(found.x), num_classes)
         weight = inner * stretch
         scores = val_inputs @ weight.T + bias
-        loss = nn.functional.cross_entropy(scores, val_labels).item()
-        accuracy = (scores.argmax(1) == val_labels).double().mean().item()
-        logger.info("penalty %g: val accuracy %.2f %%, val loss %.4f", penalty, 100 * accuracy, loss)
+        if val_weights is None:
+            loss = nn.functional.cross_entropy(scores, val_labels).item()
+        else:
+            loss = mean_of(nn.functional.cross_entropy(scores, val_labels, reduction="none"), val_weights).item()
+        accuracy = mean_of((scores.argmax(1) == val_labels).double(), val_weights).item()
+        kind = "balanced " if balanced else ""
+        logger.info("penalty %g: %sval accuracy %.2f %%, val loss %.4f", penalty, kind, 100 * accuracy, loss)
         if best is not None and loss >= best.loss:
             break
         layer = weight @ axes.T / scale
@@ -191,6 +211,17 @@ def fit_probe(
     torch.set_num_threads(threads)
     assert best is not None
     return best
+
+
+def image_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Return what each image counts where the classes count the same: float64, (images,), 1 on average."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    return torch.tensor(class_weights(counts.tolist()), dtype=torch.float64)[labels]
+
+
+def mean_of(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean of *values*, (images,), of which each counts as much as its weight, or all the same."""
+    return values.mean() if weights is None else (weights * values).mean()
 
 
 def packed(weight: torch.Tensor, bias: torch.Tensor) -> np.ndarray:
@@ -301,7 +332,8 @@ def warm_start(
         return model.state_dict()
     extracted = time.monotonic()
     labels = [torch.as_tensor(np.asarray(one.get_gt_labels()), dtype=torch.int64) for one in datasets]
-    probe = fit_probe(features[0], labels[0], features[1], labels[1], num_classes)
+    balanced = config.runner.get("balanced_validation", False)  # as training measures it: one word for both
+    probe = fit_probe(features[0], labels[0], features[1], labels[1], num_classes, balanced)
     fitted = time.monotonic()
     images = sum(map(len, labels))
     logger.info(

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from mmcls.models import build_classifier
@@ -174,6 +175,29 @@ def test_the_fast_recipe_survives_kills_with_any_number_of_workers(tmp_path: Pat
     assert killed.hashes() == left_alone.hashes()
     start = torch.load(killed.folder / "init.pth", weights_only=True)["state_dict"]
     assert tensors_sha256(start) != killed.hashes()["last.pth"]  # it has trained
+
+
+def test_balanced_classes_survive_kills_with_any_number_of_workers(tmp_path: Path) -> None:
+    overrides = {**NOISY["overrides"], "runner.evaluate_first": True}
+    balanced = {**NOISY, "balance": "sampler", "epochs": 5, "overrides": overrides}
+    for name in ("alone", "killed"):
+        make_data(tmp_path / name)
+        train = tmp_path / name / "splits" / "train.txt"
+        lines = train.read_text().splitlines()
+        # Of the last class three of fourteen, so that each comes several times an epoch.
+        train.write_text("".join(f"{line}\n" for line in lines[:-11]))
+    left_alone = Training(tmp_path / "alone", balanced)
+    assert left_alone.finish()[0] == 0
+    killed = Training(tmp_path / "killed", balanced)
+    for beyond, workers in ((2, 0), (9, 3)):
+        process = killed.start(workers=workers)
+        assert killed.wait_for_state(process, beyond) > beyond
+        killed.kill_group(process)
+    assert killed.finish()[0] == 0
+    assert killed.hashes() == left_alone.hashes()
+    logs = [pd.read_csv(run.folder / "train_log.csv") for run in (left_alone, killed)]
+    judged = ["epoch", "val_accuracy_balanced", "val_loss_balanced", "is_best"]
+    assert logs[0][judged].equals(logs[1][judged]) and logs[0][judged].notna().all(axis=None)
 
 
 @pytest.mark.parametrize(

@@ -166,4 +166,5 @@ class Training:
         assert result.returncode == 0, result.stderr
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(HERE)}
+        # This checkout goes before the one that .venv names: of several, each tests itself.
+        return {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent.parent)])}

@@ -43,19 +43,25 @@ def work(root: Path, run: str, identity: str = "abc", holder: str | None = None,
         ("rule_run_my_data_exp_2_12_train_model", "my_data exp_2 12"),
         ("rule_run_my_other_exp_2_12_train_model", "my other_exp_2 12"),
         ("rule_run_new_exp_3_train_model", "new exp 3"),
+        ("rule_run_demo_a_0_fold3_patch_config_train_model", "demo a 0 3"),
+        ("rule_run_my_data_exp_2_12_fold10_train_model", "my_data exp_2 12 10"),
+        ("rule_run_demo_a_fold3_0_train_model", "demo a_fold3 0"),
         ("rule_data_demo_split_dataset_unpack_archive", None),
         ("", None),
     ],
 )
 def test_a_comment_names_the_run_with_underscores_too(comment: str, run: str | None, tmp_path: Path) -> None:
     (tmp_path / "results/my_data/exp_2/seed12").mkdir(parents=True)
+    (tmp_path / "results/my_data/exp_2/seed12/fold10").mkdir(parents=True)
     (tmp_path / "results/my/archive").mkdir(parents=True)
+    (tmp_path / "results/demo").mkdir(parents=True)
     found = jobs.run_of(comment, tmp_path)
-    assert (None if found is None else f"{found.dataset} {found.experiment} {found.seed}") == run
+    assert (None if found is None else f"{found.dataset} {found.experiment} {found.seed} {found.fold}".strip()) == run
 
 
 def test_jobs_are_called_by_what_they_are_for(tmp_path: Path) -> None:
     assert jobs.label(job(Comment="rule_run_demo_a_0_train_model"), tmp_path) == "a, seed 0"
+    assert jobs.label(job(Comment="rule_run_demo_a_0_fold1_train_model"), tmp_path) == "a, seed 0, fold 1"
     assert jobs.label(job(Comment="rule_data_my_set_split_dataset_unpack_archive"), tmp_path) == "data: my_set"
     assert jobs.label(job(Name=slurm.ALLOCATION_NAME), tmp_path) == "the whole workflow"
     assert jobs.label(job(Comment="(null)"), tmp_path) == "mimflow_1111"
@@ -69,6 +75,15 @@ def test_progress_is_that_of_the_folder_that_the_job_holds(tmp_path: Path) -> No
     assert jobs.progress(job(**comment, JobID="12"), tmp_path) == [LINE.replace("3/5", "1/5")]
     assert jobs.progress(job(**comment, JobID="12", State="PENDING"), tmp_path)[0].startswith("so far: epoch 1/5")
     assert jobs.progress(job(Comment="rule_run_demo_a_1_train_model", JobID="14"), tmp_path) == []
+
+
+def test_progress_of_a_fold_is_its_own(tmp_path: Path) -> None:
+    for fold in (0, 1):
+        work(tmp_path, f"demo/a/seed0/fold{fold}", holder=f"1{fold}", epochs_done=fold + 1)
+    comments = [{"Comment": f"rule_run_demo_a_0_fold{fold}_train_model", "JobID": "7"} for fold in (0, 1)]
+    lines = [LINE.replace("3/5", f"{fold + 1}/5") for fold in (0, 1)]
+    assert [jobs.progress(job(**comment), tmp_path) for comment in comments] == [[line] for line in lines]
+    assert jobs.progress(job(Name=slurm.ALLOCATION_NAME, JobID="11"), tmp_path) == [f"a, seed0, fold1: {lines[1]}"]
 
 
 def test_an_allocation_shows_each_run_that_trains_in_it(tmp_path: Path) -> None:

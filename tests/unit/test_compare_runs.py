@@ -247,6 +247,80 @@ def test_a_run_without_predictions_is_one_line_that_names_it(tmp_path: Path) -> 
     assert not (tmp_path / "l.csv").exists() and not (tmp_path / "c.csv").exists()
 
 
+# --- cross-validation -------------------------------------------------------------------------------------------------
+
+
+def make_fold(root: Path, experiment: str, seed: int, fold: int, accuracy: float, **more: Any) -> Path:
+    folder = make_run(root, f"{experiment}/seed{seed}", fold, accuracy, **more)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"experiment": experiment, "seed": seed, "fold": fold}))
+    return folder.rename(folder.with_name(f"fold{fold}"))
+
+
+def cross_validated(root: Path, wrong: dict[str, int]) -> list[Path]:
+    """Two seeds of three folds of 120 images each; of each experiment so many answers of each fold are wrong."""
+    return [
+        answer(make_fold(root, name, seed, fold, 1 - (many + fold) / 120), range(many + fold), f"{fold}-{{}}.jpg")
+        for name, many in wrong.items()
+        for seed in (0, 1)
+        for fold in range(3)
+    ]
+
+
+def test_folds_have_a_corrected_interval_over_folds_not_over_runs(tmp_path: Path) -> None:
+    of_fold = {0: [0.80, 0.82], 1: [0.86, 0.90], 2: [0.90, 0.90]}
+    folders = [
+        make_fold(tmp_path, "a", seed, fold, value, n_test=100 + 20 * fold)
+        for fold, values in of_fold.items()
+        for seed, value in enumerate(values)
+    ]
+    board = run_cli_on(folders, tmp_path, "--html", str(tmp_path / "l.html"), "--costs", str(tmp_path / "costs.csv"))
+    row = board.iloc[0]
+    # By hand: means of the folds 0.81, 0.88, 0.90; 1/3 + 1/2 for the training images that folds share.
+    half = T_975_2 * np.std([0.81, 0.88, 0.90], ddof=1) * np.sqrt(1 / 3 + 1 / 2)
+    assert (row["seeds"], row["folds"], row["runs"], row["n_test"]) == (2, 3, 6, "360")
+    assert row["accuracy_top1_mean"] == pytest.approx((0.81 + 0.88 + 0.90) / 3)
+    assert row["accuracy_top1_ci95_low"] == pytest.approx(row["accuracy_top1_mean"] - half)
+    assert row["accuracy_top1_out_of_fold"] == pytest.approx((81 + 0.88 * 120 + 0.90 * 140) / 360)
+    assert row["interval"] == "corrected t over folds"
+    text = compare_runs.render_text(board)
+    assert "Nadeau & Bengio" in text and "a little too narrow" in text and " *" not in text
+    assert text.splitlines()[0].split()[:4] == ["experiment", "seeds", "folds", "runs"]
+    costs = pd.read_csv(tmp_path / "costs.csv")
+    assert costs[["seed", "fold"]].to_numpy().tolist() == [[seed, fold] for seed in (0, 1) for fold in range(3)]
+    figure = figures.leaderboard_figure(board, compare_runs.collect(folders))
+    assert "one fold" in legend_of(figure) and "one seed" not in legend_of(figure)
+
+
+def test_without_folds_nothing_speaks_of_them(tmp_path: Path) -> None:
+    options = ["--html", str(tmp_path / "l.html"), "--costs", str(tmp_path / "costs.csv")]
+    run_cli_on(three_experiments(tmp_path), tmp_path, *options, "--comparisons", str(tmp_path / "c.csv"))
+    for name in ("l.csv", "l.html", "l.svg", "costs.csv", "c.csv"):
+        assert "fold" not in (tmp_path / name).read_text(), name
+
+
+def test_experiments_are_paired_image_by_image_over_all_folds(tmp_path: Path) -> None:
+    folders = cross_validated(tmp_path, {"a": 2, "b": 5, "c": 40})
+    board = run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"), "--html", str(tmp_path / "l.html"))
+    table = read_comparisons(tmp_path / "c.csv")
+    assert table["n_images"].tolist() == [360] * 3 and table["folds"].tolist() == [3] * 3
+    assert table["seeds"].tolist() == [2] * 3 and table["only_a_right"].tolist() == [18, 228, 210]
+    assert table["verdict"].tolist() == ["a is better", "a is better", "b is better"]
+    assert board["against_best"].tolist() == ["best", "worse", "worse"]
+    assert "by the model that was not trained on it" in "".join(Page((tmp_path / "l.html").read_text()).cells)
+
+
+def test_folds_and_whole_runs_or_a_fold_twice_are_refused(tmp_path: Path) -> None:
+    folders = cross_validated(tmp_path, {"a": 2})
+    with pytest.raises(UserError, match="a, seed 0, fold 0 is given twice"):
+        compare_runs.collect([*folders, folders[0]])
+    with pytest.raises(UserError, match="some are folds"):
+        compare_runs.collect([*folders, make_run(tmp_path, "whole", 0, 0.9)])
+    answer(folders[1], range(3), "0-{}.jpg")
+    with pytest.raises(UserError, match="tested in more than one fold"):
+        run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
+
+
 # --- the floor and the control ----------------------------------------------------------------------------------------
 
 
@@ -308,3 +382,22 @@ def test_a_control_is_marked(tmp_path: Path) -> None:
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["a", "shuffled\ncontrol (labels shuffled)"]
     assert "remark" not in compare_runs.render_text(run_cli_on(folders[:1], tmp_path))
+
+
+def test_only_where_an_experiment_balances_its_classes_there_is_their_balanced_accuracy(tmp_path: Path) -> None:
+    plain = [make_run(tmp_path, "a", seed, 0.9, accuracy_balanced=0.5 + 0.1 * seed) for seed in (0, 1)]
+    balanced = make_run(tmp_path, "b", 0, 0.8, accuracy_balanced=0.75)
+    board = run_cli_on([*plain, balanced], tmp_path)
+    assert not [name for name in board if "balanced" in name]
+    assert "balanced" not in compare_runs.render_text(board)
+    (balanced / "config.py").write_text("runner = {'device': 'cpu', 'balanced_validation': True}\n")
+    board = run_cli_on([*plain, balanced], tmp_path)
+    assert board["accuracy_balanced_mean"].tolist() == pytest.approx([0.55, 0.75])
+    assert "balanced %" in compare_runs.render_text(board) and "75.0" in compare_runs.render_text(board)
+
+
+def test_the_best_accuracy_on_val_is_that_of_the_epoch_that_was_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", 0, 0.9)
+    log = pd.read_csv(run / "train_log.csv").assign(val_accuracy=[0.9, 0.7], is_best=[0, 1])
+    log.to_csv(run / "train_log.csv", index=False)
+    assert run_cli_on([run], tmp_path)["val_accuracy_best_mean"].tolist() == [0.7]

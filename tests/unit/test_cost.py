@@ -69,6 +69,16 @@ def test_an_allocation_is_divided_among_its_runs_and_their_sum_is_the_whole() ->
     assert table["wall_seconds"].tolist() == [100, 300, 100]
 
 
+def test_an_allocation_is_divided_among_the_folds_of_a_seed(tmp_path: Path) -> None:
+    runs = [replace(course(span(seconds)), fold=fold) for fold, seconds in enumerate((100, 300))]
+    table = cost.estimate(runs, {"7": [stay(elapsed=400)]})
+    assert table["gpu_seconds"].tolist() == [100, 300]
+    assert table[["seed", "fold"]].to_numpy().tolist() == [[0, 0], [0, 1]]
+    header, rows = cost.cells(table)
+    assert header[:3] == ["experiment", "seed", "fold"] and {len(row) for row in rows} == {len(header)}
+    assert [row[2] for row in rows] == ["0", "1", ""]
+
+
 def test_an_allocation_of_runs_without_an_end_is_divided_equally() -> None:
     table = cost.estimate([course(span(None)), course(span(None), seed=1)], {"7": [stay(elapsed=600)]})
     assert table["gpu_seconds"].tolist() == [300, 300]

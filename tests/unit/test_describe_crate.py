@@ -36,10 +36,13 @@ def make_results(folder: Path, runs: list[str], **archive: Any) -> Path:
         files = {"archive": {"path": f"{folder}/archive.zip", "bytes": 4, "sha256": "cd" * 32, "source": None}}
         files |= {"splits/train.txt": {"bytes": 4, "sha256": hashlib.sha256(b"a\nb\n").hexdigest()}}
         files |= {"checkpoint": {"path": "results/checkpoints/c.pth", "sha256": "ef" * 32}}
-        experiment, seed = run.split("/")
+        names = dict(zip(("experiment", "seed", "fold"), run.split("/"), strict=False))
+        if "fold" in names:
+            (folder / "splits" / names["fold"]).mkdir()
+            (folder / "splits" / names["fold"] / "train.txt").write_text("a\nb\n")
         provenance = {
             "format": FORMAT,
-            "run": {"dataset": "d", "experiment": experiment, "seed": seed},
+            "run": {"dataset": "d", **names},
             "inputs": {
                 "files": files,
                 "versions": {"torch": "2.0.1+cu117"},
@@ -67,7 +70,10 @@ def describe(folder: Path, runs: list[str], *options: str) -> dict[str, Any]:
     return json.loads(output.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("runs", [["net/seed0"], ["net/seed0", "net/seed1", "other/seed0"]])
+@pytest.mark.parametrize(
+    "runs",
+    [["net/seed0"], ["net/seed0", "net/seed1", "other/seed0"], ["net/seed0/fold0", "net/seed0/fold1"]],
+)
 def test_the_crate_has_what_the_specification_demands(tmp_path: Path, runs: list[str]) -> None:
     crate = describe(make_results(tmp_path, runs), runs, "--licence", 'CC0 (`$x` "q")')
     assert crate["@context"][0] == "https://w3id.org/ro/crate/1.1/context"
@@ -115,6 +121,17 @@ def test_each_run_is_an_action_with_what_it_used_and_what_it_made(tmp_path: Path
     assert {"net/seed0/config.py", "splits/train.txt", "images/", "#c.pth"} <= used
     assert {"net/seed0/best.pth", "net/seed0/metrics.json"} <= made and not made & used
     assert action["startTime"] == "2026-01-01T00:00:00+00:00" and "endTime" not in action
+
+
+def test_a_run_of_a_fold_used_the_splits_of_that_fold(tmp_path: Path) -> None:
+    runs = ["net/seed0/fold0", "net/seed0/fold1"]
+    crate = describe(make_results(tmp_path, runs), runs)
+    entities = {entity["@id"]: entity for entity in crate["@graph"]}
+    for fold, run in enumerate(runs):
+        used = {link["@id"] for link in entities[f"#{run}"]["object"]}
+        assert {name for name in used if name.startswith("splits/")} == {f"splits/fold{fold}/train.txt"}
+        assert entities[f"{run}/"]["description"] == f"one training run: net, seed0, fold{fold}"
+        assert entities[f"splits/fold{fold}/train.txt"]["description"].endswith(f"(fold{fold})")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"format": 0}', '{"format": 1, "run": {}}'])

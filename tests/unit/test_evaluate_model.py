@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import sklearn.metrics as sk
 
+from scripts.console import UserError
 from scripts.evaluate import evaluate_model, metrics
 from scripts.evaluate.predictions import Predictions, write_predictions
 
@@ -46,6 +47,8 @@ def test_values_are_scikit_learns(classes: int) -> None:
     assert result["f1_macro"] == pytest.approx(sk.f1_score(y, p, average="macro"), abs=1e-12)
     assert result["precision_macro"] == pytest.approx(sk.precision_score(y, p, average="macro"), abs=1e-12)
     assert result["recall_macro"] == pytest.approx(sk.recall_score(y, p, average="macro"), abs=1e-12)
+    assert result["accuracy_balanced"] == pytest.approx(sk.balanced_accuracy_score(y, p), abs=1e-12)
+    assert result["accuracy_balanced_ci95"] == result["recall_macro_ci95"]
     if classes >= 6:
         assert result["accuracy_top5"] == sk.top_k_accuracy_score(y, data.probabilities, k=5)
     report = sk.classification_report(y, p, target_names=data.classes, output_dict=True)
@@ -210,6 +213,23 @@ def test_files_hold_the_promised_columns(tmp_path: Path) -> None:
     assert (result["dataset"], result["experiment"], result["seed"], result["n_test"]) == ("d", "e", 3, 50)
     assert list(table.columns[:5]) == ["class", "n", "precision", "recall", "f1"]
     assert table["n"].sum() == 50
+
+
+def test_the_training_images_of_each_class_stand_beside_its_numbers(tmp_path: Path) -> None:
+    run_cli_on(simulate(50, 4), tmp_path)
+    split = tmp_path / "train.txt"
+    split.write_text("".join(f"a {n} b.jpg {label}\n" for n, label in enumerate([3, 0, 0, 1, 0])), encoding="utf-8")
+    options = ["--predictions", "p.csv", "--dataset", "d", "--experiment", "e", "--seed", "3", "--metrics", "m.json"]
+    options += ["--per-class", "c.csv", "--train", "train.txt"]
+    options = [str(tmp_path / word) if word.endswith((".csv", ".json", ".txt")) else word for word in options]
+    evaluate_model.main(evaluate_model.build_parser().parse_args(options))
+    table = pd.read_csv(tmp_path / "c.csv")
+    assert list(table.columns[:4]) == ["class", "n", "n_train", "precision"]
+    assert table["n_train"].tolist() == [3, 1, 0, 1]
+    for wrong in ("a.jpg 4\n", "a.jpg\n", "a.jpg x\n"):
+        split.write_text(wrong, encoding="utf-8")
+        with pytest.raises(UserError, match=r"train\.txt: "):
+            evaluate_model.main(evaluate_model.build_parser().parse_args(options))
 
 
 def test_a_hundred_thousand_images_take_seconds() -> None:

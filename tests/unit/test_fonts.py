@@ -60,3 +60,17 @@ def test_names_that_would_look_alike_are_numbered() -> None:
     names = shorten_all(["the same beginning, one, the same end", "the same beginning, two, the same end", "other"], 16)
     assert len(set(names)) == 3 and names[2] == "other"
     assert all(display_width(name) <= 16 for name in names)
+
+
+def test_a_page_brings_along_the_chinese_characters_that_it_shows_and_no_others() -> None:
+    import base64
+    import io
+
+    from fontTools.ttLib import TTFont
+
+    face = fonts.embedded_face("<p>apple 草莓, 樱桃 莓</p>", "own")
+    data = base64.b64decode(face.split("base64,")[1].split(")")[0])
+    with TTFont(io.BytesIO(data)) as font:
+        assert set(font.getBestCmap()) == {ord(char) for char in "草莓樱桃"}
+    assert face == fonts.embedded_face("樱桃 草莓", "own") and len(face) < 6000
+    assert fonts.embedded_face("plain é and – only", "own") == ""

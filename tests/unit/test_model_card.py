@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from argparse import Namespace
@@ -22,6 +23,7 @@ from scripts.console import UserError
 from scripts.evaluate import evaluate_model, predict_images
 from scripts.evaluate.confusion import ConfusedPair, most_confused
 from scripts.evaluate.metrics import wilson_interval
+from scripts.files import sha256_of
 from scripts.report import describe_model, record_provenance, write_model_card
 from scripts.report.write_model_card import Block, Items, Paragraph, Run, Table
 
@@ -179,6 +181,22 @@ def test_the_images_of_a_split_that_has_changed_are_not_on_record(args: Namespac
     assert write_model_card.images_of(None, run) == "not on record"
 
 
+def test_the_card_of_a_fold_says_which_part_its_numbers_are_about(run: Run) -> None:
+    provenance = {**run.provenance, "run": run.provenance["run"] | {"fold": "fold1"}}
+    of_fold = replace(run, provenance=provenance)
+    assert write_model_card.title_of(of_fold) == "Model card: tiny on demo, seed 0, fold 1"
+    assert "this is the model of fold 1" in text_of(write_model_card.card(of_fold))
+    assert "fold" not in write_model_card.title_of(run) and "Cross-validation" not in text_of(
+        write_model_card.card(run)
+    )
+    splits = run.folder.parents[1] / "splits"
+    of_fold = replace(of_fold, folder=run.folder / "fold1")
+    (splits / "fold1").mkdir()
+    (splits / "fold1" / "train.txt").write_text("a.png 0\nb.png 1\n")
+    entry = {"path": "elsewhere/splits/fold1/train.txt", "sha256": sha256_of(splits / "fold1" / "train.txt")}
+    assert write_model_card.images_of(entry, of_fold) == "2", "of a folder that was moved"
+
+
 def test_the_accuracy_is_said_with_its_interval(run: Run, tmp_path: Path) -> None:
     changed = with_predictions(run, simulate(400, 8), tmp_path)
     right = int((changed.predictions.labels == changed.predictions.predictions).sum())
@@ -197,6 +215,18 @@ def known_predictions() -> Any:
     probabilities = np.full((30, 4), 0.1)
     probabilities[np.arange(30), said] = 0.7
     return predictions_of(probabilities, np.repeat([0, 1, 2], 10), ["<a>", "b|b", "c", "d"])
+
+
+def test_the_data_section_says_what_the_audit_found(args: Namespace, run: Run, tmp_path: Path) -> None:
+    assert "audited" not in text_of(list(write_model_card.data(run)))
+    summary = {"images": 1000, "set_aside": 2, "left_out": 7, "classes": {"a": {"train": 1}}}
+    (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {"leaked": 5, "leak": 7}}))
+    audited = write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
+    text = text_of(list(write_model_card.data(audited)))
+    assert "The data leaks: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
+    (tmp_path / "audit.json").write_text("{}")
+    with pytest.raises(UserError, match=r"audit\.json: not the summary"):
+        write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
 
 
 def test_of_pairs_that_are_confused_equally_often_the_one_of_the_surest_error_is_named() -> None:
@@ -280,3 +310,15 @@ def test_a_missing_file_is_one_line(args: Namespace, tmp_path: Path) -> None:
         write_model_card.read_run(Namespace(**vars(args) | {"model": tmp_path / "half.json"}))
     with pytest.raises(UserError, match=r"provenance\.json: no such file"):
         write_model_card.read_run(Namespace(**vars(args) | {"run": tmp_path}))
+
+
+def test_balanced_classes_are_named_and_balanced_accuracy_stands_once(run: Run) -> None:
+    rows = lines_of(list(write_model_card.recipe(run)))
+    assert "balance" not in rows
+    provenance = copy.deepcopy(run.provenance)
+    provenance["inputs"]["settings"]["experiments"]["tiny"]["balance"] = "sampler"
+    rows = lines_of(list(write_model_card.recipe(replace(run, provenance=provenance))))
+    assert rows["balance"] == "sampler: an epoch draws the classes equally often"
+    rows = lines_of(list(write_model_card.results(run)))
+    assert rows["balanced accuracy: recall, mean over the classes"] == f"{100 * run.metrics['recall_macro']:.1f} %"
+    assert not [name for name in rows if name == "recall_macro"]

@@ -7,6 +7,7 @@ from math import comb
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm
 
@@ -210,6 +211,48 @@ def test_answers_do_not_depend_on_the_order_of_images_or_classes(tmp_path: Path)
 def test_a_run_without_predictions_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predictions\.csv: no such file"):
         paired.read_answers(tmp_path)
+
+
+# --- cross-validation -------------------------------------------------------------------------------------------------
+
+
+def test_each_image_counts_by_the_fold_that_tested_it() -> None:
+    joined = paired.join_folds({1: answers([True, False], "b"), 0: answers([False, True], "a")})
+    assert joined.files == ("a0000.jpg", "a0001.jpg", "b0000.jpg", "b0001.jpg")
+    assert joined.right.tolist() == [False, True, True, False] and joined.folds == (0, 0, 1, 1)
+    other = paired.join_folds({0: answers([True, False], "b"), 1: answers([False, True], "a")})
+    assert not joined.same_images(other), "the same images, but tested by models of other training sets"
+    with pytest.raises(UserError, match=r"a0000\.jpg: tested in more than one fold"):
+        paired.join_folds({0: answers([True], "a"), 1: answers([True], "a")})
+
+
+@pytest.mark.parametrize("folds", [3, 5, 10])
+def test_the_corrected_interval_covers_where_the_usual_one_does_not(folds: int) -> None:
+    # Nadeau & Bengio's model: two folds correlate by n_test / (n_test + n_train), which is 1 / folds.
+    rng = np.random.default_rng(folds)
+    shared = rng.standard_normal((4000, 1)) / np.sqrt(folds)
+    results = shared + rng.standard_normal((4000, folds)) * np.sqrt(1 - 1 / folds)
+    half = np.array([paired.corrected_half_width(row) for row in results])
+    assert 0.93 <= (np.abs(results.mean(axis=1)) <= half).mean() <= 0.97
+    usual = half / np.sqrt(1 / folds + 1 / (folds - 1)) / np.sqrt(folds)
+    assert (np.abs(results.mean(axis=1)) <= usual).mean() < 0.91
+
+
+def test_folds_that_differ_widen_the_interval_and_folds_that_agree_do_not_shrink_it() -> None:
+    base = np.ones(300, bool)
+    folds = tuple(np.repeat([0, 1, 2], 100).tolist())
+    uneven, even = base.copy(), base.copy()
+    uneven[:30] = False
+    even[[*range(10), *range(100, 110), *range(200, 210)]] = False
+    for right, of_fold in ((uneven, [0.3, 0, 0]), (even, [0.1, 0.1, 0.1])):
+        a, b = (Answers(answers(base).files, ("x",) * 300, values, folds) for values in (base, right))
+        row = paired.compare_pairs({"a": {0: a}, "b": {0: b}}, ["a", "b"]).iloc[0]
+        half = 4.302652729911275 * np.std(of_fold, ddof=1) * np.sqrt(1 / 3 + 1 / 2)
+        images = paired.paired_interval((base.astype(int) - right)[None])
+        assert row["difference_ci95_low"] == pytest.approx(min(images[0], 0.1 - half))
+        assert row["difference_ci95_high"] == pytest.approx(max(images[1], 0.1 + half))
+        assert row["verdict"] == ("cannot be told apart" if half > 0.01 else "a is better")
+        assert row["folds"] == 3 and any("Cross-validation" in note for note in paired.notes(pd.DataFrame([row])))
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

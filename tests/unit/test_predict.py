@@ -292,6 +292,9 @@ def test_the_folder_is_named_after_the_run_or_the_model(tmp_path: Path) -> None:
     assert predict.default_output(folder / "model.onnx") == Path("predictions", "model")
     (folder / "config.py").touch()
     assert predict.default_output(folder / "model.onnx") == predict.default_output(folder) == named
+    (folder / "fold1").mkdir()
+    (folder / "fold1" / "config.py").touch()
+    assert predict.default_output(folder / "fold1") == named / "fold1"
 
 
 def test_drawings_of_an_earlier_run_go_and_other_files_stay(run: TinyRun, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,14 @@ def test_run_and_software_are_described(run: TinyRun, tmp_path: Path) -> None:
     assert times == {"epochs": 2, "train_seconds": 60, "val_seconds": 4}
     machine = circumstances["machine"]
     assert machine["cores"] >= 1 and machine["cpu"] and machine["kernels"] and "cudnn" in machine["tf32"]
+
+
+def test_a_fold_is_part_of_the_run_s_name(run: TinyRun, tmp_path: Path) -> None:
+    folder = tmp_path / "demo" / "tiny" / "seed0" / "fold1"
+    shutil.copytree(run.folder, folder)
+    provenance = record(replace(run, folder=folder), tmp_path)
+    assert provenance["run"] == {"dataset": "demo", "experiment": "tiny", "seed": "seed0", "fold": "fold1"}
+    assert "splits/test.txt" in provenance["inputs"]["files"], "called as without folds, so that runs compare"
 
 
 def test_defaults_are_on_record_and_passwords_are_not(run: TinyRun, tmp_path: Path) -> None:

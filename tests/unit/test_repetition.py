@@ -54,6 +54,18 @@ def provenance() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_the_files_of_a_fold_are_found_where_they_lie(tmp_path: Path) -> None:
+    for name in ("d/e/seed3", "d/e/seed3/fold1"):
+        run = Run(tmp_path / name, provenance())
+        splits = tmp_path / "d/splits" / ("fold1" if "fold" in name else "")
+        assert run.name == name and run.dataset == tmp_path / "d"
+        assert (
+            run.file("splits/val.txt") == splits / "val.txt" and run.file("classes.txt") == tmp_path / "d/classes.txt"
+        )
+        assert run.file("archive") == tmp_path / "d/archive.tar" and run.file("best.pth") == run.folder / "best.pth"
+        assert run.file("checkpoint") == tmp_path / "checkpoints/x-1.pth"
+
+
 def changed(*places: tuple[str, Any]) -> dict[str, Any]:
     """Return the provenance with other values at dotted places."""
     result = copy.deepcopy(provenance())

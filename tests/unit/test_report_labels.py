@@ -27,7 +27,7 @@ def layout(language: str) -> Layout:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_each_file_of_the_report_has_a_caption_and_a_place(language: str) -> None:
     assert len(SHOWN) > 15
-    for caption, what in [*SHOWN, ("workflow", "table")]:
+    for caption, what in [*SHOWN, ("workflow", "table"), ("audit", "audit of the images")]:
         shown = layout(language).shown(caption, what)
         assert (ROOT / shown["caption"]).read_text(encoding="utf-8").strip()
         assert what in ORDER or what in CHINESE
@@ -50,6 +50,13 @@ def test_labels_are_in_the_order_of_reading_and_unknown_ones_are_refused() -> No
         label("something new", "zh")
 
 
+@pytest.mark.parametrize(("language", "data"), [("en", "Data"), ("zh", "数据")])
+def test_the_data_have_a_place_of_their_own_in_the_menu(language: str, data: str) -> None:
+    shown = layout(language).shown("audit", "audit of the images", category="Data")
+    assert shown["category"] == data and "subcategory" not in shown
+    assert len(shown["labels"]) == 1
+
+
 def test_every_file_of_a_run_that_the_report_shows_has_a_number() -> None:
-    of_leaderboard = {"table", "figure", "comparisons"}
-    assert {what for _, what in SHOWN} - of_leaderboard == set(ORDER)
+    of_all_runs = {"table", "figure", "comparisons", "audit of the images"}
+    assert {what for _, what in SHOWN} - of_all_runs == set(ORDER)

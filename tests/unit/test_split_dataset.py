@@ -1,27 +1,29 @@
-"""How images are shared out among train, val and test."""
+"""How images are shared out among train, val and test, or among folds."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import random
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from scripts.console import UserError
-from scripts.data import split_dataset
+from scripts.data.image_paths import group_of, group_pattern
 from scripts.data.split_dataset import (
+    SIDES,
     Image,
     build_parser,
-    carve,
     check_same_classes,
     choose_classes,
-    find_images,
     main,
     parse_classes,
-    share_out,
     split,
+    split_folds,
 )
 
 
@@ -51,6 +53,27 @@ def run(images: Path, *options: str) -> dict[str, list[str]]:
     files = {"classes": out / "classes.txt"} | {s: out / "splits" / f"{s}.txt" for s in ("train", "val", "test")}
     assert sorted(path.name for path in out.iterdir()) == ["classes.txt", "splits"]
     return {name: path.read_text(encoding="utf-8").split("\n")[:-1] for name, path in files.items()}
+
+
+def run_folds(images: Path, *options: str) -> list[dict[str, list[str]]]:
+    """Run the command with --folds and return each fold's three files as lists of paths."""
+    out = images.parent / "out"
+    common = ["--images", str(images), "--output", str(out / "splits"), "--class-list", str(out / "classes.txt")]
+    main(build_parser().parse_args([*common, *options]))
+    folders = [out / "splits" / f"fold{number}" for number in range(len(list((out / "splits").iterdir())))]
+    return [
+        {side: [x.rpartition(" ")[0] for x in (folder / f"{side}.txt").read_text().splitlines()] for side in SIDES}
+        for folder in folders
+    ]
+
+
+def write_audit(file: Path, rows: Iterable[tuple[str, str, str, str]]) -> str:
+    """Write an audit.csv of (file, finding, action, group) rows, as audit_images does; return the option for it."""
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["file", "finding", "action", "group", "detail"])
+        writer.writerows([*row, "some detail, with a comma"] for row in sorted(rows))
+    return f"--audit={file}"
 
 
 def numbered(label: str, count: int, part: str = "") -> list[str]:
@@ -99,18 +122,17 @@ def test_small_classes_have_an_image_on_every_side() -> None:
     assert counts(split(images_of(sizes), list(sizes), 0.45, 0.45, 0)["train"])["three"] == 1
 
 
-def test_shares_add_up_by_largest_remainders() -> None:
-    assert share_out({"a": 10, "b": 13, "c": 14}, 0.25) == {"a": 3, "b": 3, "c": 3}
-    assert share_out({"a": 1, "b": 100}, 0.1) == {"a": 1, "b": 10}
-
-
-def test_units_are_taken_whole_and_train_keeps_one() -> None:
-    unit = [Image(f"a/{n}.jpg", "a") for n in range(9)]
-    assert set(carve([unit[:5], unit[5:6], unit[6:]], {"test": 2, "val": 1}).values()) == {"test", "val"}
-    chosen = carve([unit[:4], unit[4:7], unit[7:]], {"test": 1, "val": 1})  # all too large: the smallest go
-    assert Counter(chosen.values()) == {"test": 2, "val": 3}
-    assert "test" in carve([[image] for image in unit[:2]], {"test": 5}).values()
-    assert len(carve([[image] for image in unit[:2]], {"test": 5})) == 1
+def test_the_split_of_single_images_is_that_of_the_first_release() -> None:
+    """Published splits and figures must stay what they are: the hashes are of mimflow before groups."""
+    sizes = {"apple": 250, "草莓": 97, "é": 33, "few": 3, "four": 4}
+    names = {(0, 0.1, 0.2): "c81500c64a75899a94a62dfae06c33ae2e5d747e03be89680d3e1fe749c72283"}
+    names[7, 0.15, 0.35] = "0c1320e88d6820fe3245f0597b091057ca9806635760c10179aecfe63b06bf16"
+    names[1, 0.4, 0.5] = "0afba9760db2a1a941e224f5fc2980f70b0a20e7674de03d3b5c1c181010c886"  # all but one of a class
+    names[1, 0.2, 0.75] = "7b4f71db1ed077e8d096e4c78da701f779a55d243f78731deb73fe6f3d19e6c0"
+    for (seed, val, test), digest in names.items():
+        sides = split(images_of(sizes), list(sizes), val, test, seed)
+        lines = [f"{side} {path}" for side in SIDES for path in sorted(image.path for image in sides[side])]
+        assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == digest
 
 
 @pytest.mark.parametrize(
@@ -201,37 +223,256 @@ def sides_of_contents(result: Mapping[str, list[str]], folder: Path) -> dict[str
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_exact_copies_never_straddle_sides(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("finding", ["duplicate", "near_duplicate"])
+def test_copies_never_straddle_sides(tmp_path: Path, seed: int, finding: str) -> None:
     names = [f"{label}/{n}.jpg={label}{n // 3:03d}" for label in "ab" for n in range(60)]  # each image three times
     folder = make_folder(tmp_path / "images", names)
-    result = run(folder, f"--seed={seed}")
+    rows = [(name.split("=")[0], finding, "kept", name.split("=")[1]) for name in names]
+    result = run(folder, f"--seed={seed}", write_audit(tmp_path / "audit.csv", rows))
     assert all(len(sides) == 1 for sides in sides_of_contents(result, folder).values())
-    assert sum(len(result[side]) for side in ("train", "val", "test")) == 120
+    assert {side: len(result[side]) for side in SIDES} == {"train": 84, "val": 12, "test": 24}
 
 
-def test_copies_of_given_parts_are_left_out_of_the_lower_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names = [name for label in "ab" for part in ("train/", "val/", "test/") for name in numbered(label, 3, part)]
-    leaks = ["train/a/copy.jpg=test/a/0.jpg", "val/a/copy.jpg=test/a/1.jpg", "train/b/copy.jpg=val/b/0.jpg"]
-    result = run(make_folder(tmp_path / "images", names + leaks))
-    assert [len(result[side]) for side in ("train", "val", "test")] == [6, 6, 6]
-    assert not any("copy" in line for side in result.values() for line in side)
-    assert "left out 2 images of the given train" in caplog.text
-    assert "left out 1 images of the given val" in caplog.text
+def test_what_the_audit_keeps_out_is_in_no_split_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    names = [name for label in "abc" for name in numbered(label, 12)]
+    rows = [
+        ("a/0.jpg", "unreadable", "set_aside", ""),
+        ("a/1.jpg", "conflicting_labels", "set_aside", "g1"),
+        ("a/2.jpg", "tiny", "kept", ""),
+        ("b/1.jpg", "conflicting_labels", "set_aside", "g1"),
+        ("b/2.jpg", "leak", "left_out", "g2"),
+        ("b/2.jpg", "palette", "kept", ""),
+        ("c/0.jpg", "unreadable", "set_aside", ""),
+    ]
+    folder = make_folder(tmp_path / "images", names)
+    result = run(folder, '--classes=["a", "b"]', write_audit(tmp_path / "audit.csv", rows))
+    found = sorted(line.rpartition(" ")[0] for side in SIDES for line in result[side])
+    assert found == sorted({*numbered("a", 12), *numbered("b", 12)} - {"a/0.jpg", "a/1.jpg", "b/1.jpg", "b/2.jpg"})
+    assert "keeps 4 images out of the split: 2 conflicting_labels, 1 leak, 1 unreadable" in caplog.text
 
 
-def test_copies_under_different_classes_stay_in_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    names = [*numbered("a", 20), *numbered("b", 20), "a/x.jpg=same", "b/y.jpg=same"]
-    result = run(make_folder(tmp_path / "images", names))
-    assert "a/x.jpg 0" in result["train"] and "b/y.jpg 1" in result["train"]
-    assert "2 images have exact copies under another class" in caplog.text
+def test_a_class_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", [*numbered("a", 9), *numbered("b", 9), *numbered("c", 3)])
+    audit = write_audit(tmp_path / "audit.csv", [(name, "truncated", "set_aside", "") for name in numbered("c", 3)])
+    with pytest.raises(UserError, match="'c' has 0; at least 3"):
+        run(folder, audit)
 
 
-def test_only_files_of_equal_size_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = make_folder(tmp_path / "images", ["a/1.jpg=x", "a/2.jpg=yy", "b/3.jpg=zz"])
-    read: list[str] = []
-    monkeypatch.setattr(split_dataset, "sha256_of", lambda path: read.append(path.name) or path.name)
-    split_dataset.group_copies(folder, find_images(folder))
-    assert sorted(read) == ["2.jpg", "3.jpg"]
+def test_a_given_part_of_which_nothing_is_left_is_not_replaced_in_silence(tmp_path: Path) -> None:
+    names = [name for label in "ab" for part in ("train/", "val/", "test/") for name in numbered(label, 9, part)]
+    folder = make_folder(tmp_path / "images", names)
+    rows = [(name, "leak", "left_out", "") for name in names if name.startswith("test/")]
+    with pytest.raises(UserError, match="every image of the given test"):
+        run(folder, write_audit(tmp_path / "audit.csv", rows))
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("file,finding,action\na/1.jpg,tiny,kept\n", "lacks the column 'group'"),
+        ("", "lacks the column 'action'"),
+        ("file,finding,action,group,detail\na/77.jpg,tiny,kept,,\n", r"line 2: 'a/77\.jpg' is not there"),
+        (b"file,finding,action,group,detail\n\xff,tiny,kept,,\n", "cannot be read"),
+        ('file,finding,action,group,detail\na/1.jpg,"tiny"x,kept,,\n', "cannot be read"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_audit_of_these_images_is_one_line(
+    tmp_path: Path, content: str | bytes | None, match: str
+) -> None:
+    folder = make_folder(tmp_path / "images", [*numbered("a", 9), *numbered("b", 9)])
+    if content is not None:
+        (tmp_path / "audit.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError, match=match) as caught:
+        run(folder, f"--audit={tmp_path / 'audit.csv'}")
+    assert "again" in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --- known groups ---------------------------------------------------------------------------------------------------
+
+
+def patients(count: int, images: int, classes: str = "ab") -> list[str]:
+    """Return names of images: each patient has some of each class."""
+    return [f"{label}/p{n:02d}_{i}.jpg" for label in classes for n in range(count) for i in range(images)]
+
+
+def test_a_group_of_several_classes_stays_on_one_side_and_each_class_meets_its_fraction(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", patients(20, 3))
+    result = run(folder, "--group-by=p([0-9]+)_")
+    sides = {side: {re.findall(r"p\d+", line)[0] for line in result[side]} for side in SIDES}
+    assert {side: len(found) for side, found in sides.items()} == {"train": 14, "val": 2, "test": 4}
+    assert not sides["train"] & sides["val"] and not (sides["train"] | sides["val"]) & sides["test"]
+    assert [Counter(line[0] for line in result[side]) for side in SIDES] == [{"a": n, "b": n} for n in (42, 6, 12)]
+
+
+def test_copies_and_known_groups_are_joined(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", patients(30, 1))
+    chain = [(f"a/p{n:02d}_0.jpg", "near_duplicate", "kept", f"c{n // 2}") for n in range(1, 9)]  # 0+1, 2+3, 4+5, ...
+    rows = [*chain, ("b/p02_0.jpg", "duplicate", "kept", "x"), ("b/p05_0.jpg", "duplicate", "kept", "x")]
+    for seed in range(5):
+        result = run(folder, "--group-by=p([0-9]+)_", f"--seed={seed}", write_audit(tmp_path / "audit.csv", rows))
+        side_of = {line.rpartition(" ")[0]: side for side in SIDES for line in result[side]}
+        joined = [f"{label}/p{n:02d}_0.jpg" for label in "ab" for n in (2, 3, 4, 5)]  # 2-3 and 4-5 by a, 2-5 by b
+        assert len({side_of[path] for path in joined}) == 1
+
+
+def test_groups_of_one_image_are_split_as_without_groups(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", [*numbered("a", 40), *numbered("b", 40)])
+    assert run(folder, "--group-by=^.*$") == run(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "group"),
+    [
+        ("train/a/p07_1.jpg", "p([0-9]+)_", "07"),
+        ("a/p07_1.jpg", "p[0-9]+", "p07"),
+        ("a/1.jpg", "p([0-9]+)_", ""),
+        ("a/1.jpg", "1|(x)", ""),
+        ("a/1.jpg", "^([^/]+)/", "a"),
+        ("a/Vide\u0301o3.jpg", "Vid\u00e9o[0-9]", "Vid\u00e9o3"),
+    ],
+)
+def test_the_group_is_the_capture_group_or_the_match(path: str, pattern: str, group: str) -> None:
+    assert group_of(path, pattern) == group_of(path, group_pattern(pattern)) == group
+
+
+@pytest.mark.parametrize(
+    ("pattern", "match"),
+    [
+        ("(", r"'\(' is no regular expression"),
+        ("(a)(b)", r"2 capture groups: one at most; write the others as \(\?:"),
+        ("patient", "'patient' matches no image; they are called 'a/0.jpg', 'a/1.jpg'.* and 13 more"),
+        ("", "matches no image"),
+        ("^b", "'b' has 1 .9 images.*at least 3"),
+    ],
+)
+def test_a_wrong_pattern_is_one_line(tmp_path: Path, pattern: str, match: str) -> None:
+    folder = make_folder(tmp_path / "images", [*numbered("a", 9), *numbered("b", 9)])
+    with pytest.raises(UserError, match=match) as caught:
+        run(folder, f"--group-by={pattern}")
+    assert "dataset.split.group_by" in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_do_not_match_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_folder(tmp_path / "images", [*patients(10, 2), *numbered("b", 7)])
+    result = run(folder, "--group-by=p([0-9]+)_")
+    assert "7 of 47 images do not match, for example 'b/0.jpg'" in caplog.text
+    assert sum(len(result[side]) for side in SIDES) == 47
+
+
+def test_groups_that_cannot_be_divided_are_the_reason_that_is_given(tmp_path: Path) -> None:
+    # Each two of the four groups share a class that only three have, so they would need four sides.
+    names = [
+        f"{label}/{n}_{i}.jpg" for n, group in enumerate(["abc", "ab", "ac", "bc"]) for label in group for i in "12"
+    ]
+    folder = make_folder(tmp_path / "images", names)
+    with pytest.raises(UserError, match=r"found no way to have images of .* in train, val and test.* few groups"):
+        run(folder, "--group-by=/([0-9])_")
+    assert all(run(folder).values())
+
+
+def test_groups_across_given_parts_are_counted_and_nothing_is_moved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"train/{label}/p{n}_{i}.jpg" for label in "ab" for n in range(6) for i in range(3)]
+    names += [f"test/{label}/p{n}_9.jpg" for label in "ab" for n in (4, 5, 6)]
+    folder = make_folder(tmp_path / "images", names)
+    result = run(folder, "--group-by=(p[0-9])_")
+    assert "2 groups have images in several of the given parts, 4 images of val or test" in caplog.text
+    assert len(result["test"]) == 6 and len(result["train"]) + len(result["val"]) == 36
+    caplog.clear()
+    run(folder, "--group-by=^(.*)$")
+    assert "several of the given parts" not in caplog.text
+
+
+def test_a_side_that_large_groups_make_too_large_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_folder(tmp_path / "images", patients(4, 10))
+    run(folder, "--group-by=p([0-9]+)_")
+    assert "groups of images are large: val has 10 of 'a' instead of 4, 10 of 'b' instead of 4" in caplog.text
+    caplog.clear()
+    run(folder)
+    assert "large" not in caplog.text
+
+
+# --- folds ----------------------------------------------------------------------------------------------------------
+
+
+def test_each_image_is_in_test_in_exactly_one_fold(tmp_path: Path) -> None:
+    names = [*numbered("a", 50), *numbered("b", 25)]
+    folds = run_folds(make_folder(tmp_path / "images", names), "--folds=5", "--val=0.2")
+    assert len(folds) == 5
+    assert sorted(path for fold in folds for path in fold["test"]) == sorted(names)
+    for fold in folds:
+        assert sorted(path for side in SIDES for path in fold[side]) == sorted(names)
+        found = [Counter(path[0] for path in fold[side]) for side in SIDES]
+        assert found == [{"a": 30, "b": 15}, {"a": 10, "b": 5}, {"a": 10, "b": 5}]
+    # Draws of their own: with one draw for all, the folds would share most of their 15 images of val.
+    assert len({path for fold in folds for path in fold["val"]}) > 35
+
+
+def test_the_lines_of_folds_bear_the_labels_of_classes_txt(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", [*numbered("b", 9), *numbered("a", 9)])
+    run_folds(folder, "--folds=3")
+    assert (tmp_path / "out" / "classes.txt").read_text() == "a\nb\n"
+    for file in (tmp_path / "out" / "splits").glob("fold*/*.txt"):
+        assert all(line.endswith(f" {'ab'.index(line[0])}") for line in file.read_text().splitlines())
+
+
+def test_folds_replace_a_split_and_the_reverse(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images", [*numbered("a", 9), *numbered("b", 9)])
+    run(folder)
+    run_folds(folder, "--folds=3")
+    assert sorted(path.name for path in (tmp_path / "out" / "splits").iterdir()) == ["fold0", "fold1", "fold2"]
+    run(folder)
+    assert sorted(path.name for path in (tmp_path / "out" / "splits").iterdir()) == ["test.txt", "train.txt", "val.txt"]
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7])
+def test_folds_keep_groups_together(tmp_path: Path, folds: int) -> None:
+    folder = make_folder(tmp_path / "images", patients(14, 2, "abc"))
+    for fold in run_folds(folder, f"--folds={folds}", "--group-by=p([0-9]+)_"):
+        found = {side: {path.split("/p")[1][:2] for path in fold[side]} for side in SIDES}
+        assert not found["train"] & found["val"] and not (found["train"] | found["val"]) & found["test"]
+        assert all({path[0] for path in fold[side]} == set("abc") for side in SIDES)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--folds=1"], "1 is no number of folds from 2 to 20"),
+        (["--folds=21"], "21 is no number of folds"),
+        (["--folds=2", "--val=0.5"], r"leave nothing to train: val must be above 0 and below 0\.5"),
+        (["--folds=6"], "'b' has 5; at least 6 are needed for 6 folds"),
+        (["--folds=3", "--group-by=^b"], r"'b' has 1 \(5 images\); at least 3 are needed for 3 folds"),
+    ],
+)
+def test_impossible_folds_are_one_line(tmp_path: Path, options: list[str], match: str) -> None:
+    folder = make_folder(tmp_path / "images", [*numbered("a", 9), *numbered("b", 5)])
+    with pytest.raises(UserError, match=match):
+        run_folds(folder, *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_folds_need_four_images_of_a_class() -> None:
+    with pytest.raises(UserError, match="'b' has 3; at least 4 are needed for 2 folds"):
+        split_folds(images_of({"a": 9, "b": 3}), ["a", "b"], 0.1, 2, 0)
+    for sides in split_folds(images_of({"a": 9, "b": 4}), ["a", "b"], 0.1, 2, 0).values():
+        assert all(set(counts(images)) == {"a", "b"} for images in sides.values())
+
+
+@pytest.mark.parametrize("given", ["val", "test"])
+def test_folds_of_given_parts_are_refused(tmp_path: Path, given: str) -> None:
+    names = [name for label in "ab" for part in ("train/", f"{given}/") for name in numbered(label, 9, part)]
+    with pytest.raises(UserError, match=f"dataset.split.folds: the images have a given {given}.*leave folds out"):
+        run_folds(make_folder(tmp_path / "images", names), "--folds=3")
+
+
+def test_folds_of_train_alone_are_shared_out(tmp_path: Path) -> None:
+    names = [name for label in "ab" for name in numbered(label, 9, "train/")]
+    folds = run_folds(make_folder(tmp_path / "images", names), "--folds=3")
+    assert sorted(path for fold in folds for path in fold["test"]) == sorted(names)
 
 
 # --- classes --------------------------------------------------------------------------------------------------------
@@ -276,9 +517,10 @@ def test_classes_with_too_few_images_are_refused_by_name(tmp_path: Path) -> None
 
 
 def test_copies_do_not_count_as_images(tmp_path: Path) -> None:
-    names = [*numbered("a", 9), *(f"b/{n}.jpg=same" for n in range(9))]
-    with pytest.raises(UserError, match="'b' has 1; at least 3"):
-        run(make_folder(tmp_path / "images", names))
+    folder = make_folder(tmp_path / "images", [*numbered("a", 9), *numbered("b", 9)])
+    audit = write_audit(tmp_path / "audit.csv", [(name, "duplicate", "kept", "x") for name in numbered("b", 9)])
+    with pytest.raises(UserError, match=r"'b' has 1 \(9 images\); at least 3"):
+        run(folder, audit)
 
 
 def test_given_parts_need_less(tmp_path: Path) -> None:
@@ -288,12 +530,12 @@ def test_given_parts_need_less(tmp_path: Path) -> None:
     assert [len(lines) for lines in run(make_folder(tmp_path / "images", ["train/b/2.jpg"])).values()] == [2, 2, 2, 2]
 
 
-def test_a_given_part_that_is_all_copies_is_named(tmp_path: Path) -> None:
+def test_a_given_part_whose_images_of_a_class_are_all_kept_out_is_named(tmp_path: Path) -> None:
     names = [name for label in "ab" for part in ("train/", "val/", "test/") for name in numbered(label, 3, part)]
     folder = make_folder(tmp_path / "images", names)
-    make_folder(folder, [f"val/a/{n}.jpg=test/a/0.jpg" for n in range(3)])
-    with pytest.raises(UserError, match="the given val has no image of 'a' that is not a copy"):
-        run(folder)
+    audit = write_audit(tmp_path / "audit.csv", [(f"val/a/{n}.jpg", "leak", "left_out", "x") for n in range(3)])
+    with pytest.raises(UserError, match="the given val has no image of 'a' that the audit lets pass"):
+        run(folder, audit)
 
 
 def test_no_images_is_said(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from scripts.data.image_paths import (
     NO_CLASS,
     NO_PART,
     Taken,
-    decode_names,
+    decode_name,
+    encoding_of,
     find_layout,
     is_image,
     is_junk,
@@ -359,6 +360,10 @@ def test_gbk_names_in_a_tar_come_out_right(tmp_path: Path) -> None:
 def test_the_encoding_is_decided_for_the_whole_archive() -> None:
     by_chance = "痛".encode("gbk")
     assert by_chance.decode("utf-8")  # valid, and wrong
+
+    def decode_names(names: list[str | bytes]) -> list[str]:
+        return [decode_name(name, encoding_of(names)) for name in names]
+
     assert decode_names([by_chance]) == [by_chance.decode("utf-8")]
     assert decode_names([by_chance, "哈密瓜".encode("gbk"), "já"]) == ["痛", "哈密瓜", "já"]
 

@@ -81,7 +81,10 @@ class Project:
             self.write(".snakemake/mimflow-controller.json", json.dumps({"holder": record, "slurm": False}), age=100)
 
     def look(self) -> dict[str, Run]:
-        return {f"{run.dataset}/{run.experiment}/seed{run.seed}": run for run in self.watcher.look().runs}
+        return {
+            f"{run.dataset}/{run.experiment}/seed{run.seed}" + ("" if run.fold is None else f"/fold{run.fold}"): run
+            for run in self.watcher.look().runs
+        }
 
     def run(self) -> Run:
         (run,) = self.look().values()
@@ -267,6 +270,7 @@ def test_each_step_of_a_run_is_told_apart(made: int, begun: list[str], state: St
         ("demo/fetch_archive", "demo/archive.zip", State.FETCHING),
         ("checkpoints/zoo-1.0", "checkpoints/zoo-1.0.pth", State.FETCHING),
         ("demo/unpack_archive", "demo/images", State.UNPACKING),
+        ("demo/audit_images", "demo/audit.csv", State.AUDITING),
         ("demo/split_dataset", "demo/splits/val.txt", State.SPLITTING),
         ("demo/pack_images_256", "demo/packed/256", State.PACKING),
     ],
@@ -464,6 +468,36 @@ def test_hundreds_of_runs_are_looked_at_quickly_and_nothing_is_touched(project: 
     assert min(seconds) < 0.3, seconds
 
 
+def test_each_fold_is_a_run_with_files_logs_and_plan_of_its_own(project: Project) -> None:
+    project.lease(project.work("demo/a/seed0/fold0"))
+    project.write("results/demo/a/seed0/fold1/metrics.json", "{}")
+    project.write("logs/demo/a/seed0/fold2/train_model.log", ERROR.format("no memory"))
+    (project.results / "demo/a/seed0/fold2").mkdir()
+    project.work("demo/a/seed1", epochs_done=8)  # of a time before there were folds
+    project.write("results/demo/a/seed1/fold0/config.py")
+    found = {name: run.state for name, run in project.look().items()}
+    assert found == {
+        "demo/a/seed0/fold0": State.TRAINING, "demo/a/seed0/fold1": State.DONE, "demo/a/seed0/fold2": State.FAILED,
+        "demo/a/seed1": found["demo/a/seed1"], "demo/a/seed1/fold0": State.WAITING,
+    }  # fmt: skip
+
+
+def test_planned_folds_are_known_before_they_begin(project: Project) -> None:
+    project.write(
+        "results/other/settings.yaml",
+        "dataset: {name: other, split: {folds: 3}}\nexperiments: {b: {}}\nseeds: [4]\n",
+    )
+    project.snakemake("demo/a/seed0/fold0/metrics.json", "demo/a/seed0/fold1/figures/x.svg")
+    project.write("results/demo/a/seed0/fold0/metrics.json", "{}")
+    project.write("results/demo/a/seed0/fold1/metrics.json", "{}")
+    found = {name: run.state for name, run in project.look().items()}
+    assert found == {
+        "demo/a/seed0/fold0": State.DONE, "demo/a/seed0/fold1": found["demo/a/seed0/fold1"],
+        **{f"other/b/seed4/fold{fold}": State.WAITING for fold in range(3)},
+    }  # fmt: skip
+    assert found["demo/a/seed0/fold1"] != State.DONE, "its figure is still to come"
+
+
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
@@ -493,6 +527,18 @@ def test_a_row_says_it_all() -> None:
     assert lines[7:] == [
         "demo: compare_runs: no font", "demo, mobilenet-v2, seed 2 failed: no memory: halve batch_size"
     ]  # fmt: skip
+
+
+def test_folds_stand_beside_their_seed_and_only_where_there_are_some() -> None:
+    folds = [replace(TRAINING, fold=0), replace(FAILED, seed=0, fold=1), replace(FAILED, seed=0, fold=2)]
+    lines = text_of(overview_of(*folds))
+    assert [line.split()[:5] for line in lines[3:5]] == [
+        ["mobilenet-v2", "0", "fold", "0", "training"],
+        ["mobilenet-v2", "0", "fold", "1", "failed"],
+    ]
+    assert lines[-1] == "demo, mobilenet-v2, seed 0 fold 1, 0 fold 2 failed: no memory: halve batch_size"
+    assert [run["fold"] for run in json.loads(watch.as_json(overview_of(*folds)))["runs"]] == [0, 1, 2]
+    assert "fold" not in watch.as_json(overview_of(TRAINING, FAILED)) + "".join(text_of(overview_of(TRAINING)))
 
 
 def test_equal_reasons_are_said_once() -> None:

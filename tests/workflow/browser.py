@@ -93,17 +93,24 @@ class Page:
         while not self.loaded:
             self._next()
 
-    def evaluate(self, expression: str) -> Any:
+    def enter_frame(self) -> int:
+        """Return a context in which :meth:`evaluate` sees the page's one frame, also of another origin."""
+        (child,) = self.call("Page.getFrameTree")["frameTree"]["childFrames"]
+        world = self.call("Page.createIsolatedWorld", frameId=child["frame"]["id"])
+        return int(world["executionContextId"])
+
+    def evaluate(self, expression: str, context: int | None = None) -> Any:
         """Return the value of a JavaScript expression; of a promise, what it becomes."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        where = {} if context is None else {"contextId": context}
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True, **where)
         assert "exceptionDetails" not in result, f"{expression}: {result['exceptionDetails']}"
         return result["result"].get("value")
 
-    def wait_for(self, expression: str, seconds: float = 20) -> Any:
+    def wait_for(self, expression: str, seconds: float = 20, context: int | None = None) -> Any:
         """Evaluate *expression* until it is true."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if value := self.evaluate(expression):
+            if value := self.evaluate(expression, context):
                 return value
             time.sleep(0.1)
         raise AssertionError(f"not so after {seconds:g} s: {expression}")

@@ -31,8 +31,9 @@ Finished = tuple[Path, dict[str, Any], str]
 HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
 #: Rules of a complete run with one experiment and one seed, without a checkpoint to fetch.
 ALL_RULES = [
-    "all", "compare_runs", "describe_crate", "describe_model", "evaluate_model", "explain_model", "export_model",
-    "fetch_archive", "map_embedding", "patch_config", "plot_predictions", "plot_training_curves", "predict_images",
+    "all", "audit_images", "compare_runs", "describe_crate", "describe_data", "describe_model", "evaluate_model",
+    "explain_model", "export_model", "fetch_archive", "map_embedding", "patch_config", "plot_predictions",
+    "plot_training_curves", "predict_images",
     "record_provenance", "split_dataset", "train_model", "unpack_archive", "write_model_card",
 ]  # fmt: skip
 
@@ -49,6 +50,7 @@ def test_every_rule_runs_and_every_result_is_there(finished: Finished) -> None:
         assert (run / name).stat().st_size > 0, name
     assert {path.name for path in (run.parent.parent).iterdir()} >= {
         "archive.zip", "archive.sha256", "images", "classes.txt", "splits", "leaderboard.csv", "report.html",
+        "audit.csv", "audit.json", "audit.html",
     }  # fmt: skip
 
 

@@ -82,7 +82,7 @@ def test_the_report_shows_every_figure_from_a_file_and_over_http(page: Page, fin
     with served(dataset) as address:
         for place in (dataset.as_uri(), address):
             page.open(f"{place}/report.html")
-            for category in ("Leaderboard", "Runs"):
+            for category in ("Data", "Leaderboard", "Runs"):
                 for number, words in enumerate(open_category(page, category)):
                     eye = f"document.querySelectorAll('nav tbody tr')[{number}].querySelector('a')"
                     if page.evaluate(f"{eye}.hasAttribute('download')"):
@@ -91,6 +91,47 @@ def test_the_report_shows_every_figure_from_a_file_and_over_http(page: Page, fin
                     assert page.wait_for(SHOWN), words
                 page.open(f"{place}/report.html")
             check_quiet(page, address)
+
+
+def test_the_map_inside_the_report_answers_the_mouse_and_the_filter(page: Page, finished: Finished) -> None:
+    page.open((finished[0] / "results/small/report.html").as_uri())
+    number = next(n for n, words in enumerate(open_category(page, "Runs")) if "map of the test images" in words)
+    page.evaluate(f"document.querySelectorAll('nav tbody tr')[{number}].querySelector('a').click()")
+    assert page.wait_for(SHOWN)
+    frame = page.enter_frame()
+    page.wait_for("document.getElementById('tools') && !document.getElementById('tools').hidden", context=frame)
+    corner = page.evaluate(
+        "(({left, top}) => [left, top])(document.querySelector('#app iframe').getBoundingClientRect())"
+    )
+    place = page.evaluate(
+        """(() => { const box = document.querySelector('#map [data-i]').getBoundingClientRect();
+            return [box.left + box.width / 2, box.top + box.height / 2]; })()""",
+        frame,
+    )
+    assert page.evaluate("document.getElementById('card').hidden", frame)
+    page.move_to(corner[0] + place[0], corner[1] + place[1])
+    page.wait_for("!document.getElementById('card').hidden", context=frame)
+    assert "true class:" in page.evaluate("document.getElementById('card').innerText", frame)
+    assert page.wait_for("document.querySelector('#card img').naturalWidth", context=frame) > 8
+    names = page.evaluate("[...document.querySelectorAll('#legend li')].map(e => e.innerText.split('\\n')[0])", frame)
+    page.evaluate(
+        f"""(() => {{ const field = document.getElementById('filter'); field.value = {names[0]!r};
+            field.dispatchEvent(new Event('input')); }})()""",
+        frame,
+    )
+    shown = page.evaluate(
+        "[...document.querySelectorAll('#legend li')].filter(e => !e.hidden).map(e => e.innerText.split('\\n')[0])",
+        frame,
+    )
+    assert shown == names[:1] and len(names) > 1
+    check_quiet(page)
+
+
+def test_chinese_names_are_drawn_where_no_font_for_them_is_installed(page: Page, finished: Finished) -> None:
+    page.open((finished[0] / "results/small/quick/seed0/figures/embedding.html").as_uri())
+    fonts = "document.fonts.ready.then(all => [...all].map(font => [font.family, font.status].join(' ')))"
+    assert page.evaluate(fonts) == ["mimflow loaded"]
+    check_quiet(page)
 
 
 def test_what_a_run_shows_stands_in_the_order_of_reading(page: Page, finished: Finished) -> None:

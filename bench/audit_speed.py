@@ -1,0 +1,184 @@
+"""Measure the audit beside what its machine can do at all: images/s against mere decoding, memory, a rerun.
+
+``python -m bench.audit_speed --images 10000 100000`` makes JPEGs of 320 pixels (about 20 kB) in a temporary folder,
+no two of them alike, and prints a Markdown table. Decoding: as many processes as cores, each file read and decoded in
+full to RGB, the processes' start not counted; the audit's and everything else's is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import multiprocessing
+import multiprocessing.pool
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from bench.processes import Ran, command, execute
+from scripts.console import UserError, run_cli
+from scripts.data import split_dataset
+from scripts.data.render_sample import render_image
+
+EDGE, BASE_EDGE = 320, 448
+CLASSES = 10
+BASES = (("apple", 1), ("banana", 1), ("lemon", 2), ("orange", 3), ("pear", 1), ("watermelon", 2))
+#: Decoding is steady: measuring it on this many files is enough.
+DECODED = 20_000
+#: Share of new files in the rerun.
+NEW = 0.01
+
+_bases: list[np.ndarray] = []
+
+
+def prepare() -> None:
+    """Set up a process that makes or decodes images."""
+    cv2.setNumThreads(1)
+    if not _bases:
+        _bases.extend(render_image(name, index, size=BASE_EDGE) for name, index in BASES)
+
+
+def make_image(path: str) -> None:
+    """Write one JPEG: a part of a photograph under colours of its own, a pure function of the file's name."""
+    key = int.from_bytes(hashlib.blake2b(Path(path).name.encode(), digest_size=16).digest(), "little")
+    draw = np.random.Generator(np.random.Philox(key=key))
+    base = _bases[draw.integers(len(_bases))]
+    top, left = draw.integers(0, BASE_EDGE - EDGE, 2)
+    part = base[top : top + EDGE, left : left + EDGE]
+    part = part[:, ::-1] if draw.integers(2) else part
+    colours = draw.integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    image = cv2.addWeighted(
+        np.ascontiguousarray(part), 0.55, cv2.resize(colours, (EDGE, EDGE), interpolation=cv2.INTER_CUBIC), 0.45, 0
+    )
+    image = cv2.add(image, draw.integers(0, 24, image.shape, dtype=np.uint8))
+    Path(path).write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+
+
+def decode_by_pillow(path: str) -> None:
+    """Read and decode a file in full."""
+    with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
+        image.convert("RGB").load()
+
+
+def decode_by_opencv(path: str) -> None:
+    """Read and decode a file in full, as training does."""
+    if cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) is None:
+        raise ValueError(path)
+
+
+def make_images(pool: multiprocessing.pool.Pool, folder: Path, numbers: range) -> list[str]:
+    """Write the images of these numbers; return their paths."""
+    for label in range(CLASSES):
+        (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
+    paths = [str(folder / f"class{number % CLASSES}" / f"{number:07d}.jpg") for number in numbers]
+    for _ in pool.imap_unordered(make_image, paths, chunksize=64):
+        pass
+    return paths
+
+
+def rate(pool: multiprocessing.pool.Pool, decode: Callable[[str], None], paths: Sequence[str]) -> float:
+    """Return images/s of mere decoding."""
+    pool.map(decode, paths[:64], chunksize=8)  # both processes are there, and have imported what they need
+    began = time.monotonic()
+    for _ in pool.imap_unordered(decode, paths, chunksize=64):
+        pass
+    return len(paths) / (time.monotonic() - began)
+
+
+def audit(folder: Path, processes: int) -> tuple[Ran, int]:
+    """Run the audit; return what it took, and how many files it decoded.
+
+    Raises
+    ------
+    UserError : it found something.
+    """
+    log = folder / "audit.log"
+    log.unlink(missing_ok=True)
+    words = (
+        "--images", folder / "images", "--output", folder / "audit.csv", "--summary", folder / "audit.json",
+        "--cache", folder / "audit.cache", "--threads", processes,
+    )  # fmt: skip
+    ran = execute(command("scripts.data.audit_images", *words), log)
+    if len(rows := (folder / "audit.csv").read_text(encoding="utf-8").splitlines()) > 1:
+        raise UserError(f"the audit found {len(rows) - 1} things where there is nothing to find: {rows[1]}")
+    found = re.search(r"(\d+) decoded", log.read_text(encoding="utf-8"))
+    return ran, int(found[1]) if found else -1
+
+
+def split(folder: Path) -> Ran:
+    """Run the split."""
+    words: list[object] = [
+        "--images", folder / "images", "--output", folder / "splits", "--class-list", folder / "classes.txt",
+    ]  # fmt: skip
+    if "--audit" in split_dataset.build_parser().format_help():
+        words += ["--audit", folder / "audit.csv"]
+    return execute(command("scripts.data.split_dataset", *words), folder / "split.log")
+
+
+def measure(folder: Path, count: int, processes: int) -> str:
+    """Return the row of the table for *count* images."""
+    with multiprocessing.get_context("spawn").Pool(processes, prepare) as pool:
+        paths = make_images(pool, folder / "images", range(count))
+        sample = paths[:: max(1, count // DECODED)]
+        pillow, opencv = (rate(pool, decode, sample) for decode in (decode_by_pillow, decode_by_opencv))
+    size = sum(os.path.getsize(path) for path in sample) / len(sample)
+    cold, decoded = audit(folder, processes)
+    if decoded != count:
+        raise UserError(f"{decoded} of {count} images were decoded: see {folder}")
+    separate = split(folder)
+    with multiprocessing.get_context("spawn").Pool(processes, prepare) as pool:
+        make_images(pool, folder / "images", range(count, count + max(1, int(NEW * count))))
+    again, new = audit(folder, processes)
+    seconds = cold.ended - cold.launched
+    audited = count / seconds
+    cells = (
+        f"{count:,}", f"{size / 1000:.1f}", f"{pillow:,.0f}", f"{opencv:,.0f}", f"{audited:,.0f}",
+        f"{audited / pillow:.2f}", f"{audited / opencv:.2f}", f"{seconds:.1f}", f"{cold.peak / 2**20:.0f}",
+        f"{separate.ended - separate.launched:.1f}", f"{separate.peak / 2**20:.0f}",
+        f"{again.ended - again.launched:.1f}", f"{new:,}",
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+HEADER = (
+    "images", "kB", "Pillow, images/s", "OpenCV, images/s", "audit, images/s", "of Pillow", "of OpenCV", "audit, s",
+    "peak, MiB", "split, s", "peak, MiB", "rerun, s", "decoded",
+)  # fmt: skip
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m bench.audit_speed", description=__doc__)
+    parser.add_argument(
+        "--images", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="data sets' sizes"
+    )
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many (all cores)")
+    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Measure each size, and print the table."""
+    rows = []
+    for count in args.images:
+        folder = Path(tempfile.mkdtemp(prefix="mimflow-audit-", dir=args.folder))
+        try:
+            rows.append(measure(folder, count, args.processes))
+        finally:
+            shutil.rmtree(folder)
+        print(f"{count:,} images measured", file=sys.stderr, flush=True)
+    print(f"\n| {' | '.join(HEADER)} |\n|{' --: |' * len(HEADER)}\n" + "\n".join(rows))
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
