@@ -249,7 +249,7 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = json.loads(json.dumps(given))
     source = settings.get("dataset", {}).get("source")
-    sections = source if isinstance(source, list) else [source]
+    sections = [*source] if isinstance(source, list) else [source]
     try:
         for name, experiment in settings.get("experiments", {}).items():
             whole = Experiment.model_validate(experiment).model_dump(mode="json", exclude_none=True)
