@@ -65,6 +65,14 @@ def test_the_archive_is_not_read_again_when_it_has_a_record(run: TinyRun, tmp_pa
     assert described["sha256"] == known.sha256 and described["bytes"] is None
 
 
+def test_no_secret_of_several_sources_is_recorded_nor_is_anything_added_to_them() -> None:
+    source = [{"url": "https://me:secret@h/a.zip?token=x", "label": "cat"}, {"path": "b.zip"}]
+    experiments = {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}}
+    settings = record_provenance.complete({"dataset": {"name": "d", "source": source}, "experiments": experiments})
+    assert [one.get("path") or one["url"] for one in settings["dataset"]["source"]] == ["https://h/a.zip", "b.zip"]
+    assert settings["dataset"]["source"][0]["label"] == "cat"
+
+
 def test_neither_archive_nor_record_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fetch the data first"):
         record_provenance.describe_archive(tmp_path / "a.zip", tmp_path / "a.sha256")
