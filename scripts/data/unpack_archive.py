@@ -316,7 +316,7 @@ def read_label_file(
 
 
 def find_file(content: Contents, name: str) -> list[int]:
-    """Return the entries that *name* may mean, whose leading folders may be omitted: an exact one, or all others."""
+    """Return the entries that *name* may mean, whose leading folders may be omitted: those nearest to the root."""
     wanted = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     ends = []
     for index, (entry, path) in enumerate(zip(content.entries, content.names(), strict=True)):
@@ -324,8 +324,6 @@ def find_file(content: Contents, name: str) -> list[int]:
             components = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
             if is_junk(components):
                 continue
-            if components == wanted:
-                return [index]
             if components[-len(wanted) :] == wanted:
                 ends.append((len(components), index))
     nearest = min(ends, default=(0, 0))[0]

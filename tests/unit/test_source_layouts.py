@@ -115,6 +115,15 @@ def test_a_file_that_changed_after_it_was_listed_is_one_line(
     assert not (tmp_path / "images").exists() and not list(tmp_path.glob(".*"))
 
 
+def test_another_size_is_seen_whatever_the_times_are(listed: Origin, tmp_path: Path) -> None:
+    assert listed.folder
+    (listed.folder / "set/cat/1.jpg").write_bytes(b"longer")
+    later = os.stat(listed.archive).st_mtime + 1e6
+    os.utime(listed.archive, (later, later))
+    with pytest.raises(UserError, match=r"1\.jpg: changed since"):
+        unpack_all([listed], tmp_path / "images", Limits())
+
+
 def test_a_file_that_was_only_touched_is_no_other(listed: Origin, tmp_path: Path) -> None:
     assert listed.folder
     os.utime(listed.archive, (1, 1))
