@@ -133,13 +133,13 @@ rule split_dataset:
         classes=layout.classes_option(),
         group_by=layout.group_by_option(),
         folds=layout.folds_option(),
-        folder=f"{layout.dataset}/splits",
+        folder=subpath(output.classes, parent=True),
     message:
         "splitting {input.images} into train, val and test"
     shell:
         "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q}"
         " --val {params.split.val} --test {params.split.test} --seed {params.split.seed} {params.group_by}"
-        " {params.folds} {params.classes} --output {params.folder:q} --class-list {output.classes:q} --log {log:q}"
+        " {params.folds} {params.classes} --output {params.folder:q}/splits --class-list {output.classes:q} --log {log:q}"
 
 
 rule describe_data:
@@ -164,7 +164,7 @@ rule describe_data:
         "describing the images of {layout.dataset}"
     shell:
         "python -m scripts.report.describe_data --audit {input.audit:q} --summary {input.summary:q}"
-        " --images {params.images:q} --splits {params.splits:q} --classes {input.classes:q} --title {params.dataset:q}"
+        " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
         " --output {output:q} --log {log:q}"
 
 
