@@ -158,7 +158,7 @@ rule describe_data:
         gpu=layout.data_gpus,
     params:
         images=f"{layout.dataset}/images",
-        splits=f"{layout.dataset}/splits",
+        folder=subpath(input.classes, parent=True),
         dataset=layout.settings.dataset.name,
     message:
         "describing the images of {layout.dataset}"
