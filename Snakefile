@@ -37,6 +37,7 @@ localrules:
     all,
     fetch_archive,
     fetch_checkpoint,
+    describe_data,
     compare_runs,
     describe_crate,
 
@@ -152,10 +153,6 @@ rule describe_data:
         report(f"{layout.dataset}/audit.html", **layout.shown("audit", "audit of the images", category="Data")),
     log:
         f"{layout.logs}/describe_data.log",
-    group:
-        layout.data_group
-    resources:
-        gpu=layout.data_gpus,
     params:
         images=f"{layout.dataset}/images",
         folder=subpath(input.classes, parent=True),
