@@ -149,6 +149,8 @@ def find_run(bundle: Path, folder: Path, names: list[str]) -> Run:
         file = PurePosixPath(entry["path"]).name
         if not NAME.fullmatch(file) or "/" in file:
             raise UserError(f"{bundle}: refused: {name} has a name that no bundle has: {file[:100]!r}")
+    if len(run.archives) != len(run.sources()):
+        raise UserError(f"{bundle}: refused: {len(run.archives)} archives for {len(run.sources())} sources")
     return run
 
 

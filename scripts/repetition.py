@@ -306,7 +306,9 @@ def lay_out(run: Run, scratch: Path, archives: Mapping[str, Path] | None) -> Pat
         elif archives[name].is_dir():
             source = {"path": str(archives[name].resolve()), "in_place": True, **known}
         else:
-            place = scratch / "inputs" / archives[name].name
+            # Its suffix is a part of the layout, whatever the file at hand is called.
+            suffix = ".tar" if is_packed_folder(run, name, archives[name]) else run.file(name).suffix
+            place = scratch / "inputs" / run.file(name).with_suffix(suffix).name
             _copy(archives[name], place)
             source = {"path": str(place.relative_to(scratch)), **known}
         sources.append(source)
@@ -361,7 +363,7 @@ def find_archives(run: Run) -> dict[str, Path]:
         found[name] = run.file(name)
         if source.get("in_place"):
             # Relative to the folder that the workflow ran in.
-            found[name] = run.folder.parents[3] / Path(source["path"]).expanduser()
+            found[name] = run.dataset.parents[1] / Path(source["path"]).expanduser()
             if not found[name].is_dir():
                 raise UserError(f"{found[name]}: the images were read there, but the folder is gone: bring it back")
     return found

@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import unquote
 
 from scripts.console import UserError
@@ -327,6 +328,11 @@ class _Finder:
         self.paths = paths
         self.depth = len(shared_folders(paths))
         self.indices: dict[int, dict[str, list[int]]] = {}
+        # Most tables name images by whole paths: then no folders need to be compared. -1: several are called so.
+        self.whole: dict[str, int] = {}
+        for place, path in enumerate(paths):
+            for name in {_composed("/".join(path)), _composed("/".join(path[self.depth :]))}:
+                self.whole[name] = -1 if name in self.whole else place
 
     def __call__(self, row: Row) -> int | None:
         """Return the place of the image; None: there is none.
@@ -338,7 +344,11 @@ class _Finder:
         wanted = tuple(part for part in _slashes(row.file).split("/") if part not in ("", "."))
         if not wanted:
             return None
-        for level, form in enumerate((_composed, _folded, _stem)):
+        whole = self.whole.get(_composed("/".join(wanted)), -1)
+        if whole >= 0:
+            return whole
+        forms: tuple[Callable[[str], str], ...] = (_composed, _folded, _stem)
+        for level, form in enumerate(forms):
             candidates = self._index(level, form).get(form(wanted[-1]), [])
             if level == 2:  # the row has no suffix, but may have a point in its name
                 candidates = self._index(level, form).get(_folded(wanted[-1]), [])
@@ -389,9 +399,10 @@ def _slashes(name: str) -> str:
 
 
 def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
+@lru_cache(maxsize=4096)  # of the same folders again and again
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 

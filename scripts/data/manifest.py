@@ -111,6 +111,18 @@ def check_unchanged(path: Path, listed: Listed, since: int) -> None:
         raise UserError(f"{path}: changed since the folder was listed: {AGAIN}")
 
 
+def check_folder(manifest: Path, folder: Path) -> None:
+    """Refuse a folder any of whose files is not the listed one any more.
+
+    Raises
+    ------
+    UserError : the first such file.
+    """
+    since = manifest.stat().st_mtime_ns
+    for listed in read_manifest(manifest):
+        check_unchanged(folder / listed.name, listed, since)
+
+
 def link_files(manifest: Path, folder: Path, targets: Sequence[str | None], output: Path) -> None:
     """Link to the files that have a target, below *output*, which exists and is ours alone.
 

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from scripts.console import UserError, run_cli
 from scripts.data.fetch_archive import read_record
+from scripts.data.manifest import check_folder
 from scripts.download import shown
 from scripts.files import sha256_of, write_json, write_text
 from scripts.report import html
@@ -124,6 +125,24 @@ def describe_archive(archive: Path, record: Path | None) -> dict[str, Any]:
         "sha256": known.sha256 if known else sha256_of(archive),
         "source": known.source if known else None,
     }
+
+
+def check_read_in_place(archives: Sequence[Path], settings: Mapping[str, Any]) -> None:
+    """Refuse images that were read in place and have changed since: the run may have seen both.
+
+    Parameters
+    ----------
+    settings : this run's part of the settings, whose sources are those of *archives*.
+
+    Raises
+    ------
+    UserError : a file changed.
+    """
+    source = settings.get("dataset", {}).get("source")
+    sources = source if isinstance(source, list) else [source or {}] * len(archives)
+    for archive, one in zip(archives, sources, strict=True):
+        if one.get("in_place"):
+            check_folder(archive, Path(one["path"]).expanduser())
 
 
 def describe_software() -> dict[str, Any]:
@@ -249,7 +268,7 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings: dict[str, Any] = json.loads(json.dumps(given))
     source = settings.get("dataset", {}).get("source")
-    sections = source if isinstance(source, list) else [source]
+    sections = [*source] if isinstance(source, list) else [source]
     try:
         for name, experiment in settings.get("experiments", {}).items():
             whole = Experiment.model_validate(experiment).model_dump(mode="json", exclude_none=True)
@@ -355,6 +374,7 @@ def main(args: argparse.Namespace) -> None:
     files |= {f"splits/{path.name}": path for path in sorted(args.splits.glob("*.txt"))}
     if args.checkpoint:
         files["checkpoint"] = args.checkpoint
+    check_read_in_place(args.archive, settings)
     files |= {path.name: path for path in args.labels}
     records = args.archive_record or [None] * len(args.archive)
     archives = {

@@ -17,6 +17,7 @@ from tiny_run import TinyRun, make_run
 
 from scripts.console import UserError
 from scripts.data.fetch_archive import Record, format_record
+from scripts.data.manifest import write_manifest
 from scripts.report import record_provenance
 from scripts.train.weights import hash_weights
 
@@ -63,6 +64,28 @@ def test_the_archive_is_not_read_again_when_it_has_a_record(run: TinyRun, tmp_pa
     (tmp_path / "archive.zip").unlink()
     described = record_provenance.describe_archive(tmp_path / "archive.zip", tmp_path / "archive.sha256")
     assert described["sha256"] == known.sha256 and described["bytes"] is None
+
+
+def test_no_secret_of_several_sources_is_recorded_nor_is_anything_added_to_them() -> None:
+    source = [{"url": "https://me:secret@h/a.zip?token=x", "label": "cat"}, {"path": "b.zip"}]
+    experiments = {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}}
+    settings = record_provenance.complete({"dataset": {"name": "d", "source": source}, "experiments": experiments})
+    assert [one.get("path") or one["url"] for one in settings["dataset"]["source"]] == ["https://h/a.zip", "b.zip"]
+    assert settings["dataset"]["source"][0]["label"] == "cat"
+
+
+def test_images_that_changed_under_a_run_are_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/1.jpg").write_bytes(b"1")
+    manifest = tmp_path / "archive_1.jsonl"
+    write_manifest(tmp_path / "photos", [tmp_path / "photos/1.jpg"], manifest)
+    source = [{"path": "a.zip"}, {"path": str(tmp_path / "photos"), "in_place": True}]
+    archives = [tmp_path / "archive_0.zip", manifest]
+    record_provenance.check_read_in_place(archives, {"dataset": {"source": source}})
+    (tmp_path / "photos/1.jpg").write_bytes(b"12")
+    with pytest.raises(UserError, match=r"1\.jpg: changed since the folder was listed"):
+        record_provenance.check_read_in_place(archives, {"dataset": {"source": source}})
+    record_provenance.check_read_in_place(archives[:1], {})
 
 
 def test_neither_archive_nor_record_is_one_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from scripts.console import UserError
 from scripts.repetition import (
@@ -177,6 +178,60 @@ def test_images_are_fetched_from_the_source_against_their_hash_or_asked_for(tmp_
     record["inputs"]["settings"]["dataset"]["source"] = {"path": "/data/a.tar"}
     with pytest.raises(UserError, match="IMAGES=FILE"):
         lay_out(run, tmp_path, None)
+
+
+def several(tmp_path: Path) -> Run:
+    """A run on a folder in place with a table beside it, and on an archive with annotation files in it."""
+    record = provenance()
+    files = record["inputs"]["files"]
+    del files["archive"], files["checkpoint"]
+    names = {"archive_0": "archive_0.jsonl", "archive_1": "archive_1.bin", "labels_0.csv": "labels_0.csv"}
+    record["inputs"]["files"] = {name: {"path": f"r/d/{path}", "sha256": name} for name, path in names.items()} | files
+    record["inputs"]["settings"]["dataset"]["source"] = [
+        {"path": "photos", "in_place": True, "labels": "/home/me/my labels.csv", "part": "train"},
+        {"url": "https://x.org/a", "labels": {"test": "t.txt"}, "mirrors": []},
+    ]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "photos").mkdir()
+    for path in (*names.values(), "photos.tar"):
+        (tmp_path / "d" / path).write_text(path)
+    return Run(tmp_path / "d/e/seed3", record)
+
+
+def laid_out(run: Run, scratch: Path, archives: dict[str, Path]) -> list[dict[str, Any]]:
+    settings = yaml.safe_load(lay_out(run, scratch, archives).read_text(encoding="utf-8"))
+    sources: list[dict[str, Any]] = settings["dataset"]["source"]
+    return sources
+
+
+def test_several_archives_and_labels_are_laid_out_under_the_names_that_they_had(tmp_path: Path) -> None:
+    run, folder, scratch = several(tmp_path), tmp_path / "d", tmp_path / "s"
+    assert (run.archives, run.label_files) == (["archive_0", "archive_1"], ["labels_0.csv"])
+    archives = {"archive_0": tmp_path / "photos", "archive_1": folder / "archive_1.bin"}
+    second = {"path": "inputs/archive_1.bin", "labels": {"test": "t.txt"}}
+    labels = {"labels": "inputs/labels_0.csv", "part": "train"}
+    assert laid_out(run, scratch, archives) == [
+        {"path": str(tmp_path / "photos"), "in_place": True, **labels}, second,
+    ]  # fmt: skip
+    assert (scratch / "inputs/labels_0.csv").read_text() == "labels_0.csv"
+    # The folder as a tar, and an archive that its owner calls otherwise.
+    archives = {"archive_0": folder / "photos.tar", "archive_1": folder / "photos.tar"}
+    assert laid_out(run, scratch, archives) == [{"path": "inputs/archive_0.tar", **labels}, second]
+
+
+def test_labels_of_a_foreign_run_are_never_read_from_elsewhere(tmp_path: Path) -> None:
+    run = several(tmp_path)
+    del run.provenance["inputs"]["files"]["labels_0.csv"]
+    archives = {name: run.file(name) for name in run.archives}
+    with pytest.raises(UserError, match=r"'/home/me/my labels\.csv' is a file elsewhere"):
+        lay_out(run, tmp_path / "s", archives)
+
+
+def test_any_archive_and_any_labels_are_the_first_stage() -> None:
+    hashes = {"archive_0": "1", "archive_1": "2", "labels_0.csv": "3", "config.py": "4"}
+    for name in list(hashes)[:3]:
+        assert first_difference(hashes, {**hashes, name: "x", "config.py": "x"}) == ("archive", [name])
+    assert first_difference(hashes, hashes) is None
 
 
 def test_the_scratch_folder_stays_only_when_there_is_something_to_look_at(tmp_path: Path) -> None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from dag import archive_bytes, jobs_run, photograph, settings, snakemake
+
+from scripts import bundle, repeat, verify
+from scripts.files import sha256_of
+from scripts.repetition import Run, find_archives
 
 DATA_RULES = ["audit_images", "fetch_archive", "split_dataset", "unpack_archive"]
 
@@ -109,3 +117,96 @@ def test_archives_some_with_parts_and_some_without_are_one_line(tmp_path: Path) 
     assert result.returncode != 0 and len(errors) == 1
     assert "dataset.source.1: its images are in no part" in errors.pop()
     assert not (tmp_path / "results/small/images").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on a folder read in place with a table beside it, and an archive that is one class."""
+    folder = tmp_path_factory.mktemp("finished")
+    names = {f"IMG {n}.jpg": n % 2 for n in range(20)}
+    write_photos(folder / "photos", names)
+    rows = [f"{name},{'dog' if label else 'two words'}" for name, label in names.items()]
+    (folder / "my labels.csv").write_text("\n".join(["file,label", *rows]))
+    with zipfile.ZipFile(folder / "third.zip", "w") as archive:
+        for index in range(10):
+            archive.writestr(f"{index}.jpg", photograph(2, index))
+    source = [
+        {"path": "photos", "in_place": True, "labels": "my labels.csv"},
+        {"path": "third.zip", "label": "草莓"},
+    ]
+    result = snakemake(folder, settings(source), "--", f"{RUN}/provenance.json")
+    assert result.returncode == 0, result.stdout
+    return folder
+
+
+RUN = "results/small/quick/seed0"
+
+
+def outcome(script: Any, capsys: pytest.CaptureFixture[str], *options: object) -> tuple[int, str]:
+    """Return the exit status of a script and what it printed on stdout."""
+    status = 0
+    try:
+        script.main(script.build_parser().parse_args([str(option) for option in options]))
+    except SystemExit as end:
+        status = int(str(end.code))
+    return status, capsys.readouterr().out
+
+
+def test_the_provenance_names_every_archive_and_the_labels(finished: Path) -> None:
+    inputs = json.loads((finished / RUN / "provenance.json").read_text(encoding="utf-8"))["inputs"]
+    files = {name: entry for name, entry in inputs["files"].items() if name.startswith(("archive", "labels"))}
+    assert [Path(entry["path"]).name for entry in files.values()] == [
+        "archive_0.jsonl",
+        "archive_1.zip",
+        "labels_0.csv",
+    ]
+    for entry in files.values():
+        assert entry["sha256"] == sha256_of(finished / entry["path"])
+    assert [files[f"archive_{place}"]["source"] for place in (0, 1)] == ["photos, in place", "third.zip"]
+    assert [source["path"] for source in inputs["settings"]["dataset"]["source"]] == ["photos", "third.zip"]
+
+
+def test_a_run_on_a_folder_in_place_is_verified_against_the_folder(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = Run.read(finished / RUN)
+    assert find_archives(run) == {
+        "archive_0": finished / "photos", "archive_1": finished / "results/small/archive_1.zip",
+    }  # fmt: skip
+    shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("images"))
+    (tmp_path / "copy/photos/IMG 0.jpg").write_bytes(photograph(0, 77))
+    status, output = outcome(verify, capsys, "--run", tmp_path / "copy" / RUN)
+    assert status == 1 and output.startswith("differs: archive (archive_0)\n")
+
+
+def test_a_bundle_holds_the_folder_as_a_tar_and_comes_out_identical(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without, whole = tmp_path / "without.tar", tmp_path / "whole.tar"
+    assert outcome(bundle, capsys, "--run", finished / RUN, "--output", without)[0] == 0
+    assert outcome(bundle, capsys, "--run", finished / RUN, "--output", whole, "--images")[0] == 0
+    with tarfile.open(without) as less, tarfile.open(whole) as more:
+        assert set(more.getnames()) - set(less.getnames()) == {
+            f"results/small/{name}" for name in ("archive_0.jsonl", "archive_0.tar", "archive_1.zip")
+        }
+        assert "results/small/labels_0.csv" in less.getnames()
+    monkeypatch.chdir(tmp_path)
+    # Without the images they must be given: here a folder with the archive and the folder that was read in place.
+    with pytest.raises(repeat.UserError, match="IMAGES=FILE"):
+        outcome(repeat, capsys, "--archive", without)
+    status, output = outcome(repeat, capsys, "--archive", without, "--images", finished / "photos")
+    assert status == 1 and output.startswith("differs: archive (archive_1)\nlikely cause: nothing in ")
+    run = repeat.find_run(without, tmp_path / "unpacked", repeat.unpack(without, tmp_path / "unpacked"))
+    found = repeat.find_images(run, finished)
+    assert found == {"archive_0": finished / "photos", "archive_1": finished / "third.zip"}
+    assert outcome(repeat, capsys, "--archive", whole) == (0, "identical\n")
+
+
+def test_a_folder_that_changed_since_is_not_bundled(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "copy", ignore=shutil.ignore_patterns("images"))
+    (tmp_path / "copy/photos/IMG 0.jpg").write_bytes(photograph(0, 77))
+    with pytest.raises(bundle.UserError, match="not the files that the run was made with"):
+        outcome(bundle, capsys, "--run", tmp_path / "copy" / RUN, "--images")
+    assert not list((tmp_path / "copy/results").rglob("*.tar"))
