@@ -13,7 +13,7 @@ from daemons import wait_until
 from dag import QUICK, archive_bytes, settings
 
 #: The DAG of four seeds takes minutes on two cores, and counts as the set-up of the first test that looks at it.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1500)
 
 #: The config's own imports, and the one that writes down which card each process has.
 IMPORTS = {"custom_imports.imports": ["scripts.mmcls_plugins", "card_plugin"]}
