@@ -156,7 +156,7 @@ def test_the_strict_partition_takes_the_jobs_of_its_profile(
     assert strict.weights("wide/seed0") == local.weights("wide/seed0")
 
 
-def sbatch(cluster: Cluster, checkout: Checkout, *words: str, seconds: float = 300) -> tuple[dict[str, Any], str]:
+def sbatch(cluster: Cluster, checkout: Checkout, *words: str, seconds: float = 900) -> tuple[dict[str, Any], str]:
     """Submit the script of the profile; return what the accounts say of the job in the end, and its output."""
     status, output = checkout.run("sbatch", "--parsable", "--partition=n30", *words)
     assert status == 0, output
