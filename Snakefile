@@ -37,6 +37,7 @@ localrules:
     all,
     fetch_archive,
     fetch_checkpoint,
+    describe_data,
     compare_runs,
     describe_crate,
 
@@ -133,13 +134,13 @@ rule split_dataset:
         classes=layout.classes_option(),
         group_by=layout.group_by_option(),
         folds=layout.folds_option(),
-        folder=f"{layout.dataset}/splits",
+        folder=subpath(output.classes, parent=True),
     message:
         "splitting {input.images} into train, val and test"
     shell:
         "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q}"
         " --val {params.split.val} --test {params.split.test} --seed {params.split.seed} {params.group_by}"
-        " {params.folds} {params.classes} --output {params.folder:q} --class-list {output.classes:q} --log {log:q}"
+        " {params.folds} {params.classes} --output {params.folder:q}/splits --class-list {output.classes:q} --log {log:q}"
 
 
 rule describe_data:
@@ -152,19 +153,15 @@ rule describe_data:
         report(f"{layout.dataset}/audit.html", **layout.shown("audit", "audit of the images", category="Data")),
     log:
         f"{layout.logs}/describe_data.log",
-    group:
-        layout.data_group
-    resources:
-        gpu=layout.data_gpus,
     params:
         images=f"{layout.dataset}/images",
-        splits=f"{layout.dataset}/splits",
+        folder=subpath(input.classes, parent=True),
         dataset=layout.settings.dataset.name,
     message:
         "describing the images of {layout.dataset}"
     shell:
         "python -m scripts.report.describe_data --audit {input.audit:q} --summary {input.summary:q}"
-        " --images {params.images:q} --splits {params.splits:q} --classes {input.classes:q} --title {params.dataset:q}"
+        " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
         " --output {output:q} --log {log:q}"
 
 

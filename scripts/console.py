@@ -61,9 +61,9 @@ def configure_logging(log: Path | None) -> None:
         file = logging.FileHandler(log, mode="a", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
-        # Chatty libraries fill a log that people must read.
-        for name in ("matplotlib", "PIL", "fontTools", "urllib3", "h5py"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+    # Chatty libraries fill a log that people must read.
+    for name in ("matplotlib", "PIL", "fontTools", "urllib3", "h5py"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def run_cli(

@@ -84,7 +84,7 @@ class Checkout:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
 
-    def run(self, *words: str, seconds: float = 400) -> tuple[int, str]:
+    def run(self, *words: str, seconds: float = 1200) -> tuple[int, str]:
         """Run a command to its end; return its exit status and what it said."""
         return finish(self.start(*words), seconds)
 

@@ -152,6 +152,7 @@ def test_a_partition_for_the_data_job_alone(cluster: Cluster, tmp_path: Path) ->
         ("# slurm_partition: cpu", "slurm_partition: cpu"),
         ("# slurm_partition: cpu", "slurm_partition: cpu"),
         ("# slurm_partition: cpu", "slurm_partition: cpu"),
+        ("# slurm_partition: cpu", "slurm_partition: cpu"),
     )
     assert [str(one) for one in check_profile(folder, DEMO, home_is_small=False).problems] == []
     submissions = rehearse(folder, load_settings(read_file(DEMO), [DEMO]))

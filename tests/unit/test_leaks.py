@@ -143,6 +143,7 @@ def test_where_every_test_image_leaks_there_is_no_accuracy_without(tmp_path: Pat
     box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="leak">')[1].split("</div>")[0]
     assert re.findall(r"<td[^>]*>(.*?)</td>", box)[-3:] == ["-", "-", "0"]
     assert "nan" not in box and "nan" not in compare_runs.render_text(board)
+    assert np.isnan(leaks.accuracy([np.zeros(0, bool)])).all(), "of no image not even an interval is known"
 
 
 def test_the_terminal_says_it_in_one_line_in_red_and_a_file_gets_no_colour(tmp_path: Path) -> None:
