@@ -81,7 +81,6 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("datset", {}, ["datset: unknown key", "did you mean dataset?"]),
         ("dataset.nme", "x", ["dataset.nme: unknown key", "name"]),
         ("dataset.split.vall", 0.1, ["dataset.split.vall: unknown key", "val, test, seed"]),
-        ("dataset.split.folds", 5, ["dataset.split.folds: unknown key"]),
         ("dataset.split", {"val": 0.5, "test": 0.6}, ["dataset.split", "below 1"]),
         ("dataset.split.val", 0, ["dataset.split.val", "greater than 0"]),
         ("dataset.name", "a b", ["dataset.name", "a b"]),
