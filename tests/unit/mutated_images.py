@@ -1,0 +1,166 @@
+"""Small honest images of every format, and what a hostile hand makes of their headers; run: checks them all, measured.
+
+As a program (CHECKER EXAMPLES): prints the number of images that could be read and could not, how many MiB the peak of
+memory grew by, and the longest processor time of one image in seconds.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+#: Numbers that headers are not prepared for.
+NUMBERS = (0, 1, 2, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 30000, 12000)
+
+
+def seeds() -> dict[str, bytes]:
+    """Return honest images of 40 x 30 pixels: format and variant to file."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    image = Image.fromarray(noise)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    exif.get_ifd(0x8769)[0x9003] = "2024:01:01 00:00:00"
+    frames = [Image.fromarray(np.roll(noise, step, 0)) for step in range(3)]
+    variants: dict[str, tuple[Image.Image, str, dict]] = {
+        "jpeg": (image, "JPEG", {"exif": exif}),
+        "jpeg, progressive": (image, "JPEG", {"progressive": True}),
+        "jpeg, cmyk": (image.convert("CMYK"), "JPEG", {}),
+        "png": (image, "PNG", {"exif": exif}),
+        "png, palette": (image.quantize(16), "PNG", {"transparency": 0}),
+        "png, 16 bit": (Image.fromarray(noise[..., 0].astype(np.uint16) * 257), "PNG", {}),
+        "png, animated": (image, "PNG", {"save_all": True, "append_images": frames}),
+        "gif": (image.quantize(16), "GIF", {}),
+        "gif, animated": (image, "GIF", {"save_all": True, "append_images": frames}),
+        "bmp": (image, "BMP", {}),
+        "bmp, palette": (image.quantize(16), "BMP", {}),
+        "tiff": (image, "TIFF", {"exif": exif}),
+        "tiff, lzw": (image, "TIFF", {"compression": "tiff_lzw"}),
+        "tiff, jpeg": (image, "TIFF", {"compression": "jpeg"}),
+        "webp": (image, "WEBP", {"exif": exif}),
+        "webp, lossless": (image.convert("RGBA"), "WEBP", {"lossless": True}),
+        "webp, animated": (image, "WEBP", {"save_all": True, "append_images": frames}),
+        "ppm": (image, "PPM", {}),
+        "pgm": (image.convert("L"), "PPM", {}),
+    }
+    made = {}
+    for name, (picture, kind, options) in variants.items():
+        file = io.BytesIO()
+        picture.save(file, kind, **options)
+        made[name] = file.getvalue()
+    return made
+
+
+def mutate(data: bytes, choose: random.Random) -> bytes:
+    """Return *data* with a few numbers, lengths or bytes of its header changed; sums of PNG chunks fit again."""
+    changed = bytearray(data)
+    header = max(64, len(changed) // 8)
+    for _ in range(choose.randint(1, 4)):
+        place = choose.randrange(min(header, len(changed)) if choose.random() < 0.8 else len(changed))
+        order = choose.choice("<>")
+        match choose.randrange(7):
+            case 0:
+                changed[place] = choose.randrange(256)
+            case 1:
+                changed[place : place + 2] = struct.pack(order + "H", choose.choice(NUMBERS) & 0xFFFF)
+            case 2:
+                changed[place : place + 4] = struct.pack(order + "L", choose.choice(NUMBERS))
+            case 3:
+                del changed[place : place + choose.randint(1, 12)]
+            case 4:
+                changed[place:place] = changed[place : place + choose.randint(1, 64)]
+            case 5:
+                del changed[max(place, 16) :]
+            case 6:
+                changed[place] ^= 1 << choose.randrange(8)
+        if not changed:
+            return b"\0"
+    return with_sums(bytes(changed)) if data[:4] == b"\x89PNG" and choose.random() < 0.8 else bytes(changed)
+
+
+def with_sums(png: bytes) -> bytes:
+    """Return a PNG with the check sums of its chunks as they should be."""
+    fixed, place = bytearray(png), 8
+    while place + 12 <= len(fixed):
+        end = place + 8 + int.from_bytes(fixed[place : place + 4], "big")
+        if end + 4 > len(fixed):
+            break
+        fixed[end : end + 4] = struct.pack(">L", zlib.crc32(fixed[place + 4 : end]))
+        place = end + 4
+    return bytes(fixed)
+
+
+def checkers() -> dict[str, Callable[[bytes, Path], bool]]:
+    """Return what looks at one image of a stranger: each tells whether it could be read, or raises what it should not.
+
+    The path is for a file of its own.
+    """
+    return {"decode": _decodes, "thumbnail": _has_thumbnail, "audit": _passes_audit}
+
+
+def _decodes(content: bytes, _: Path) -> bool:
+    from scripts.data.pack_images import decode
+
+    try:
+        return decode(content, 24).shape[2] == 3
+    except ValueError:
+        return False
+
+
+def _has_thumbnail(content: bytes, path: Path) -> bool:
+    from scripts.console import UserError
+    from scripts.report.thumbnails import thumbnail
+
+    path.write_bytes(content)
+    try:
+        return max(thumbnail(path, 32).size) <= 32
+    except UserError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return False
+
+
+def _passes_audit(content: bytes, _: Path) -> bool:
+    from scripts.data.image_checks import Status, check_image
+
+    checked = check_image(content)
+    assert len(checked.detail.encode()) <= 120 and "\n" not in checked.detail
+    return checked.status is Status.READABLE
+
+
+def _peak() -> float:
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in status if line.startswith("VmHWM"))) / 1024
+
+
+def measure(checker: str, examples: int, path: Path) -> None:
+    """Check *examples* mutations of each seed; print what the module says."""
+    warnings.simplefilter("ignore")
+    check = checkers()[checker]
+    honest = seeds()
+    assert all(check(data, path) for name, data in honest.items()), "an honest image is refused"
+    before, longest, counts = _peak(), (0.0, ""), [0, 0]
+    for name, data in honest.items():
+        choose = random.Random(name)
+        for _ in range(examples):
+            content = mutate(data, choose)
+            began = time.process_time()
+            try:
+                counts[check(content, path)] += 1
+            except BaseException:
+                path.with_suffix(".failed").write_bytes(content)
+                raise
+            longest = max(longest, (time.process_time() - began, name))
+    print(counts[1], counts[0], _peak() - before, longest[0])
+
+
+if __name__ == "__main__":
+    measure(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
