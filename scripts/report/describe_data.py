@@ -374,6 +374,8 @@ def _imbalance(data: Data, counts: Mapping[str, Counter[str]]) -> str:
         return ""
     largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
     ratio = sizes[largest] / sizes[smallest]
+    if ratio == 1:
+        return f"Each class has {sizes[largest]:,} images in train."
     of_largest = f"{thumbnails.name(largest)}: {sizes[largest]:,} images in train"
     names = f"{of_largest}, {thumbnails.name(smallest)}: {sizes[smallest]:,}"
     if ratio < 1.5:

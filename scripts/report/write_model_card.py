@@ -332,18 +332,18 @@ def intended_use(run: Run) -> Iterator[Block]:
     yield Heading("Intended use")
     yield Paragraph(
         "For new images of the same kind as those that it was trained on: taken in the same way, of one of the classes"
-        " each. To predict a folder of images:"
+        " each. To predict one image or a folder of them, in a clone of mimflow (`make setup` once):"
     )
-    yield Code(f"python -m scripts.predict --run {shlex.quote(one_line(run.folder))} --images FOLDER")
+    yield Code(f"python -m scripts.predict --run {shlex.quote(one_line(run.folder))} --images PHOTO-OR-FOLDER")
     if run.export is not None:
-        yield from _exported(run.export)
+        yield from _exported(run.export, run.folder)
     yield Paragraph(
         "Not for images of anything else: the model always answers with one of its classes, also where an image shows"
         " none of them or several. Not as the only ground of a decision that matters to someone."
     )
 
 
-def _exported(export: Mapping[str, Any]) -> Iterator[Block]:
+def _exported(export: Mapping[str, Any], folder: Path) -> Iterator[Block]:
     model, parity = export.get("model", {}), export.get("parity", {})
     rows = [(name, str(model[name])) for name in ("file", "opset", "input", "output") if name in model]
     if "same_prediction" in parity:
@@ -354,9 +354,9 @@ def _exported(export: Mapping[str, Any]) -> Iterator[Block]:
         "Without PyTorch and mmcls the exported model does the same, in any program with an ONNX runtime; its metadata"
         " say how an image is to be resized and normalised:"
     )
-    yield Code(
-        f"python -m scripts.predict --onnx {shlex.quote(one_line(model.get('file', 'model.onnx')))} --images FOLDER"
-    )
+    file = shlex.quote(one_line(folder / model.get("file", "model.onnx")))
+    yield Code(f"python -m scripts.predict --onnx {file} --images PHOTO-OR-FOLDER")
+    yield Paragraph("docs/onnx_example.py of mimflow shows the same for one image in a program of your own.")
     yield Table(("", ""), rows)
 
 
