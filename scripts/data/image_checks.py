@@ -20,8 +20,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-#: More pixels than any photograph (100 MP cameras) are a decompression bomb: three bytes a pixel, in every worker.
-TOO_MANY_PIXELS = 100_000_000
+from scripts.data.image_bombs import (
+    MOST_SCANS,
+    TOO_MANY_PIXELS,
+    find_bomb,
+    has_too_many_scans,
+    png_declares_too_much,
+)
+
 #: Larger ones cost time and memory, and training shrinks them to some 50,000 pixels anyway.
 HUGE_PIXELS = 25_000_000
 #: Shorter sides below this hold less than the smallest images of well-known sets (CIFAR's are exactly 32 pixels).
@@ -136,6 +142,8 @@ def check_image(content: bytes, messages: DecoderMessages | None = None) -> Chec
         return header
     if header.format in ("JPEG", "MPO") and not jpeg_is_whole(content):
         return _bad(header, Status.TRUNCATED, "the data end before the end of the JPEG")
+    if header.format == "PNG" and png_declares_too_much(content):
+        return _bad(header, Status.TRUNCATED, "the data end before the end of the PNG")
     factor = 1
     if header.format in ("JPEG", "MPO"):
         factor = _fraction(header.width, header.height)
@@ -176,9 +184,11 @@ def _read_header(content: bytes) -> Checked:
     try:
         with Image.open(io.BytesIO(content)) as image:
             name, width, height = image.format or "", image.width, image.height
-            if width * height > TOO_MANY_PIXELS:
-                detail = f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
-                return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=detail)
+            bomb = find_bomb(image)
+            if not bomb and has_too_many_scans(image, content):
+                bomb = f"a JPEG of more than {MOST_SCANS} scans"
+            if bomb:
+                return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=bomb)
             oddities, orientation = _oddities(image, content), _orientation(image, content)
             return Checked(Status.READABLE, name, width, height, oddities, orientation)
     except Image.DecompressionBombError:

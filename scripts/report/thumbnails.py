@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from scripts.console import UserError, one_line
+from scripts.data.image_bombs import find_bomb, has_too_many_scans
 
 #: Of the pages with pictures: cards in rows, names that break anywhere, sections that are laid out when they are seen.
 STYLE = """
@@ -23,8 +24,6 @@ figure img { display: block; margin: 0 auto } figcaption, figure p { font-size: 
 .pictures { display: flex; gap: 0.4em } section { content-visibility: auto; contain-intrinsic-size: auto 400px }
 """.strip()
 QUALITY = 80
-#: Larger pictures are decompression bombs: Pillow takes up to 16 bytes for a pixel, and the audit sets them aside.
-MOST_PIXELS = 100_000_000
 #: Pixels of the longer side of a picture on a page, at least: a name must fit below it.
 SMALLEST = 112
 
@@ -40,14 +39,14 @@ def thumbnail(path: Path, side: int) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tags that hold nonsense, and of large images
             with Image.open(path) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise ValueError("too many pixels")
+                if find_bomb(image) or has_too_many_scans(image, path.read_bytes()):
+                    raise ValueError("a decompression bomb")
                 image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is then decoded at a fraction of its size
                 image.load()
                 return shrink(_rgb(ImageOps.exif_transpose(image)), side)
     except Exception as error:  # hostile bytes reach every corner of Pillow's parsers
         known = isinstance(error, OSError) and error.strerror
-        reason = one_line(error.strerror) if known else "not an image, or a broken one"  # type: ignore[union-attr]
+        reason = one_line(known) if known else "not an image, or a broken one"
         raise UserError(f"{path}: {reason}; repair it or leave it out of the data") from error
 
 

@@ -60,6 +60,45 @@ def seeds() -> dict[str, bytes]:
     return made
 
 
+def bombs() -> dict[str, bytes]:
+    """Return small files that take gigabytes or minutes to decode, by what is wrong with them."""
+    return {
+        "900 million pixels": png(30000, 30000),
+        "1 x 99,999,999 pixels": png(1, 99_999_999),
+        "1 x 65,000 pixels, whole": png(1, 65_000, data=bytes(4 * 65_000)),
+        "a chunk of 4 GB": png(40, 30, chunk=struct.pack(">L", 0xFFFFFFF0) + b"tEXtabc"),
+        "tiles of 1 GB": _tiff_of_tiles(32768),
+        "500 scans": _jpeg_of_scans(9000, 500),
+    }
+
+
+def png(width: int, height: int, data: bytes = bytes(1000), chunk: bytes = b"") -> bytes:
+    """Return a PNG in RGB that declares this size and holds *data*; *chunk* stands before them."""
+
+    def piece(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+
+    header = piece(b"IHDR", struct.pack(">LLBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk + piece(b"IDAT", zlib.compress(data)) + piece(b"IEND", b"")
+
+
+def _jpeg_of_scans(side: int, count: int) -> bytes:
+    """Return a progressive JPEG whose last scan is repeated."""
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(file, "JPEG", progressive=True, subsampling=0)
+    data = bytearray(file.getvalue())
+    frame, end, last = data.index(b"\xff\xc2"), data.rindex(b"\xff\xd9"), data.rindex(b"\xff\xda")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    return bytes(data[:end] + data[last:end] * count + b"\xff\xd9")
+
+
+def _tiff_of_tiles(side: int) -> bytes:
+    """Return a TIFF of 40 x 30 pixels, LZW, in one tile of *side* x *side*."""
+    values = {256: 40, 257: 30, 258: 8, 259: 5, 262: 1, 277: 1, 322: side, 323: side - 16, 324: 300, 325: 5000}
+    tags = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in values.items())
+    return b"II*\0" + struct.pack("<LH", 8, len(values)) + tags + bytes(4) + b"\x07" * 5000
+
+
 def mutate(data: bytes, choose: random.Random) -> bytes:
     """Return *data* with a few numbers, lengths or bytes of its header changed; sums of PNG chunks fit again."""
     changed = bytearray(data)
@@ -148,6 +187,11 @@ def measure(checker: str, examples: int, path: Path) -> None:
     honest = seeds()
     assert all(check(data, path) for name, data in honest.items()), "an honest image is refused"
     before, longest, counts = _peak(), (0.0, ""), [0, 0]
+    for name, data in bombs().items():
+        began = time.process_time()
+        assert not check(data, path), f"{name} is read"
+        assert time.process_time() - began < 1, f"{name} takes {time.process_time() - began:.1f} s"
+        assert _peak() - before < 300, f"{name} takes {_peak() - before:.0f} MiB"
     for name, data in honest.items():
         choose = random.Random(name)
         for _ in range(examples):

@@ -1,6 +1,6 @@
 """Archives and images nobody thought of: unpacked whole, or refused in one line; no other exception, ever.
 
-By hand, longer: FUZZ_EXAMPLES=20000 python -m pytest tests/unit/test_fuzz_archives.py
+By hand, longer: FUZZ_EXAMPLES=4000 python -m pytest tests/unit/test_fuzz_archives.py
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from scripts.console import UserError, one_line
 from scripts.data.archives import Limits
 from scripts.data.unpack_archive import unpack
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize=EXAMPLES == 200,
+    derandomize=EXAMPLES == 100,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -1,0 +1,42 @@
+"""Tell by the header of an image, before it is decoded, that decoding would take memory or time without end."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+#: More pixels than any photograph (100 MP cameras) are a decompression bomb: three bytes a pixel, in every worker.
+TOO_MANY_PIXELS = 100_000_000
+#: Training makes the shorter side some 256 pixels: a picture of 1 x 65,535 would take 13 GB.
+MOST_ELONGATED = 1000
+#: Scans of a progressive JPEG: ten are usual, and each takes as long as a whole picture.
+MOST_SCANS = 100
+TILE_WIDTH, TILE_HEIGHT = 322, 323
+
+
+def find_bomb(image: Image.Image) -> str:
+    """Return why an opened image must not be decoded, in a few words; "" where it may."""
+    width, height = image.size
+    if width * height > TOO_MANY_PIXELS:
+        return f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
+    if max(width, height) > MOST_ELONGATED * min(width, height):
+        return f"{width} x {height} pixels: one side is more than {MOST_ELONGATED:,} times the other"
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0) > TOO_MANY_PIXELS:
+            return f"tiles of more than {TOO_MANY_PIXELS:,} pixels"
+    return ""
+
+
+def has_too_many_scans(image: Image.Image, content: bytes) -> bool:
+    """Tell whether a JPEG is drawn over and over again."""
+    return "progressive" in image.info and content.count(b"\xff\xda") > MOST_SCANS
+
+
+def png_declares_too_much(content: bytes) -> bool:
+    """Tell whether a chunk of a PNG is said to be longer than the file: OpenCV 5 takes that much memory for it."""
+    place = 8
+    while place + 8 <= len(content):
+        if content[place + 4 : place + 8] == b"IEND":
+            return False
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
+    return place > len(content)
