@@ -516,7 +516,7 @@ SIZES_OF_TAR: dict[str, tuple[bytes, Outcome]] = {
     "pax, other than the header": (pax({"size": b"7"}) + member(size=0), CAT_AND_DOG),
     "pax, smaller": (pax({"size": b"3"}) + member(), {"cat/1.jpg": b"cat"} | DOG),
     "pax, none": (pax({"size": b"0"}) + member(), "damaged or truncated"),
-    "pax, negative": (pax({"size": b"-1024"}) + member(), "damaged or truncated"),
+    "pax, negative": (pax({"size": b"-1024"}) + member(), "a size of -1024 bytes"),
     "pax, 10 GB": (pax({"size": b"10000000000"}) + member(), "nothing was written"),
     "pax, no number": (pax({"size": b"many"}) + member(), "damaged or truncated"),
     "pax, 4,000 digits": (pax({"size": b"9" * 4000}) + member(), "damaged or truncated"),
@@ -672,7 +672,7 @@ HEADERS: dict[str, tuple[bytes, Outcome]] = {
     "long name of 2 MB": (long_name(b"n" * 2**21) + member(), "a header of"),
     "long name of 10 GB": (member(b"././@LongLink", b"", tarfile.GNUTYPE_LONGNAME, size=10**10), "a header of"),
     "pax header of 10 GB": (member(b"pax", b"", tarfile.XHDTYPE, size=10**10), "a header of"),
-    "header for all of 1 MB": (pax({"comment": b"c" * 2**20}, tarfile.XGLTYPE) + member(), "a header of"),
+    "header for all of 100 kB": (pax({"comment": b"c" * 10**5}, tarfile.XGLTYPE) + member(), "a header of"),
     "10,000 fields for all": (
         pax({f"c{number}": b"c" for number in range(3000)}, tarfile.XGLTYPE) * 2 + member(),
         "fields for all entries",
@@ -831,8 +831,8 @@ def test_names_that_fill_memory_are_refused(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     "body",
-    [b"2 " * 50_000 + b"=", b"1" * 500_000, b"9 " + b"a" * 500_000, b"1" * 250 + b" " * 250],
-    ids=["overlapping fields", "digits", "no equals sign", "digits and spaces"],
+    [b"2 " * 50_000 + b"=", b"1" * 500_000, b"9 " + b"a" * 500_000, b"500017 comment=" + b"1" * 500_001 + b"\n"],
+    ids=["overlapping fields", "digits", "no equals sign", "a field of digits"],
 )
 def test_a_malformed_pax_header_takes_no_time(tmp_path: Path, body: bytes) -> None:
     """CVE-2024-6232 and its neighbours: tarfile before 3.11.10 takes the square of the length, in memory too."""
