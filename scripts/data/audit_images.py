@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import logging
 import os
 import statistics
@@ -14,7 +13,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -25,15 +24,27 @@ from tqdm import tqdm
 from scripts.console import UserError, run_cli
 from scripts.data.audit_cache import RECORD, AuditCache, decode, encode
 from scripts.data.check_workers import check_files
+from scripts.data.findings import (
+    CONFLICTING_LABELS,
+    DUPLICATE,
+    KEPT,
+    LEAK,
+    LEAKED,
+    LEFT_OUT,
+    NEAR_DUPLICATE,
+    SET_ASIDE,
+    WHOLE,
+    Finding,
+    write_findings,
+)
 from scripts.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
 from scripts.data.image_paths import group_of, group_pattern
 from scripts.data.near_duplicates import find_near_duplicates
 from scripts.data.split_dataset import SIDES, Image, find_images, settle_given_parts
-from scripts.files import atomic_path, write_json
+from scripts.files import write_json
 
 logger = logging.getLogger(__name__)
 
-SET_ASIDE, LEFT_OUT, KEPT = "set_aside", "left_out", "kept"
 #: How many files a message lists.
 LISTED = 3
 #: Seconds between two lines of progress where stderr is no terminal.
@@ -48,17 +59,6 @@ ODDITIES = {
     Oddity.BLANK: ("blank", "one colour all over, or nearly"),
 }
 TURNS = {2: "mirrored", 3: "180 degrees", 4: "upside down", 5: "mirrored, 90 degrees", 6: "90 degrees", 7: "mirrored, 270 degrees", 8: "270 degrees"}  # fmt: skip  # noqa: E501
-
-
-@dataclass(frozen=True, order=True)
-class Finding:
-    """One row of audit.csv. ``group``: images with equal text are copies of each other."""
-
-    file: str
-    finding: str
-    action: str
-    group: str = ""
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = N
     groups = join_groups(images, audited, rest, copies)
     found += [one for group in groups for one in describe_copies(images, group, audited.digests)]
     found += find_leaks(images, groups)
-    found += find_group_leaks(images, rest, group_by, {one.file for one in found if one.finding == "leaked"})
+    found += find_group_leaks(images, rest, group_by, {one.file for one in found if one.finding == LEAKED})
     return sorted(found, key=lambda one: (one.file, one.finding))
 
 
@@ -201,7 +201,7 @@ def group_exact(
         for place in group:
             other = next(path for label, path in sorted(first_of.items()) if label != images[place].label)
             detail = f"exact copy under another class: {other}"
-            conflicts.append(Finding(images[place].path, "conflicting_labels", SET_ASIDE, name, detail))
+            conflicts.append(Finding(images[place].path, CONFLICTING_LABELS, SET_ASIDE, name, detail))
     return conflicts, copies
 
 
@@ -234,12 +234,12 @@ def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[byt
         image, digest = images[place], digests[place]
         if contents[digest] > 1:
             twin = next(other for other in group if other != place and digests[other] == digest)
-            found.append(Finding(image.path, "duplicate", KEPT, name, f"exact copy of {images[twin].path}"))
+            found.append(Finding(image.path, DUPLICATE, KEPT, name, f"exact copy of {images[twin].path}"))
         if len(contents) > 1:
             others = [images[other] for other in group if digests[other] != digest]
             foreign = next((other for other in others if other.label != image.label), None)
             detail = f"looks like {(foreign or others[0]).path}" + (", of another class" if foreign else "")
-            found.append(Finding(image.path, "near_duplicate", KEPT, name, detail))
+            found.append(Finding(image.path, NEAR_DUPLICATE, KEPT, name, detail))
     return found
 
 
@@ -255,10 +255,10 @@ def find_leaks(images: Sequence[Image], groups: Iterable[Group]) -> list[Finding
         for place, rank in zip(group, ranks, strict=True):
             if rank < max(ranks):
                 twin = images[group[ranks.index(max(ranks))]].path
-                found.append(Finding(images[place].path, "leak", LEFT_OUT, name, f"a higher part has a copy: {twin}"))
+                found.append(Finding(images[place].path, LEAK, LEFT_OUT, name, f"a higher part has a copy: {twin}"))
             if rank > min(ranks):
                 twin = images[group[ranks.index(min(ranks))]].path
-                found.append(Finding(images[place].path, "leaked", KEPT, name, f"a lower part has a copy: {twin}"))
+                found.append(Finding(images[place].path, LEAKED, KEPT, name, f"a lower part has a copy: {twin}"))
     return found
 
 
@@ -279,7 +279,7 @@ def find_group_leaks(
         for place in group:
             if RANK[images[place].part] > RANK[images[lowest].part] and images[place].path not in known:
                 detail = f"a lower part has images of its group {name!r}: {images[lowest].path}"
-                found.append(Finding(images[place].path, "leaked", KEPT, "", detail))
+                found.append(Finding(images[place].path, LEAKED, KEPT, "", detail))
     return found
 
 
@@ -287,7 +287,7 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
     """Return what audit.json says."""
     classes: dict[str, Counter[str]] = defaultdict(Counter)
     for image in images:
-        classes[image.label][image.part or "all"] += 1
+        classes[image.label][image.part or WHOLE] += 1
     sizes = [sum(counts.values()) for counts in classes.values()]
     readable = [checked for checked in checks if checked.status is Status.READABLE]
     return {
@@ -296,7 +296,7 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
         "left_out": len({one.file for one in findings if one.action == LEFT_OUT}),
         "findings": dict(sorted(Counter(one.finding for one in findings).items())),
         "classes": {
-            label: {part: counts[part] for part in ("all", *SIDES) if part in counts}
+            label: {part: counts[part] for part in (WHOLE, *SIDES) if part in counts}
             for label, counts in sorted(classes.items())
         },
         "formats": dict(sorted(Counter(checked.format for checked in readable).items())),
@@ -325,14 +325,6 @@ def notes_on_classes(labels: Sequence[str]) -> list[str]:
         for names in alike.values()
         if len(names) > 1
     ]
-
-
-def write_findings(path: Path, findings: Sequence[Finding]) -> None:
-    """Write audit.csv, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Finding))
-        writer.writerows(astuple(finding) for finding in findings)
 
 
 def refuse_bad(findings: Sequence[Finding], folder: Path) -> None:

@@ -10,11 +10,18 @@ TOO_MANY_PIXELS = 100_000_000
 MOST_ELONGATED = 1000
 #: Scans of a progressive JPEG: ten are usual, and each takes as long as a whole picture.
 MOST_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
 TILE_WIDTH, TILE_HEIGHT = 322, 323
 
 
-def find_bomb(image: Image.Image) -> str:
-    """Return why an opened image must not be decoded, in a few words; "" where it may."""
+def find_bomb(image: Image.Image, content: bytes) -> str:
+    """Return why an opened image must not be decoded, in a few words; "" where it may.
+
+    Parameters
+    ----------
+    image : of which only the header has been read.
+    content : the whole file.
+    """
     width, height = image.size
     if width * height > TOO_MANY_PIXELS:
         return f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
@@ -24,12 +31,9 @@ def find_bomb(image: Image.Image) -> str:
         tags = image.tag_v2  # type: ignore[attr-defined]
         if tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0) > TOO_MANY_PIXELS:
             return f"tiles of more than {TOO_MANY_PIXELS:,} pixels"
+    if "progressive" in image.info and content.count(START_OF_SCAN) > MOST_SCANS:
+        return f"a JPEG of more than {MOST_SCANS} scans"
     return ""
-
-
-def has_too_many_scans(image: Image.Image, content: bytes) -> bool:
-    """Tell whether a JPEG is drawn over and over again."""
-    return "progressive" in image.info and content.count(b"\xff\xda") > MOST_SCANS
 
 
 def png_declares_too_much(content: bytes) -> bool:

@@ -20,13 +20,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from scripts.data.image_bombs import (
-    MOST_SCANS,
-    TOO_MANY_PIXELS,
-    find_bomb,
-    has_too_many_scans,
-    png_declares_too_much,
-)
+from scripts.data.image_bombs import TOO_MANY_PIXELS, find_bomb, png_declares_too_much
 
 #: Larger ones cost time and memory, and training shrinks them to some 50,000 pixels anyway.
 HUGE_PIXELS = 25_000_000
@@ -184,10 +178,7 @@ def _read_header(content: bytes) -> Checked:
     try:
         with Image.open(io.BytesIO(content)) as image:
             name, width, height = image.format or "", image.width, image.height
-            bomb = find_bomb(image)
-            if not bomb and has_too_many_scans(image, content):
-                bomb = f"a JPEG of more than {MOST_SCANS} scans"
-            if bomb:
+            if bomb := find_bomb(image, content):
                 return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=bomb)
             oddities, orientation = _oddities(image, content), _orientation(image, content)
             return Checked(Status.READABLE, name, width, height, oddities, orientation)

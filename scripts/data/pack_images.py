@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from scripts.console import UserError, run_cli
-from scripts.data.image_bombs import find_bomb, has_too_many_scans, png_declares_too_much
+from scripts.data.image_bombs import find_bomb, png_declares_too_much
 from scripts.data.packed import COLUMNS, INDEX, NOTES, PIXELS
 from scripts.files import atomic_path, listed_images, sync_file, write_json
 
@@ -63,7 +63,7 @@ def decode(content: bytes, edge: int) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(content)) as header:
-            if find_bomb(header) or has_too_many_scans(header, content):
+            if find_bomb(header, content):
                 raise ValueError("a decompression bomb")
             if header.format == "PNG" and png_declares_too_much(content):
                 raise ValueError("not an image, or a broken one")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import difflib
 import json
 import logging
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts.console import UserError, run_cli
+from scripts.data.findings import LEFT_OUT, SET_ASIDE, read_findings
 from scripts.data.grouped_split import (
     Unit,
     carve,
@@ -37,8 +37,6 @@ SIDES = ("train", "val", "test")
 LISTED = 5
 #: How many folds there may be.
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
-#: What the audit does with images that are in no split.
-KEPT_OUT = frozenset({"set_aside", "left_out"})
 
 #: Images whose paths stay on one side, with the name of the group that they are known by, or "".
 Sets = Sequence[tuple[str, Sequence[str]]]
@@ -111,21 +109,13 @@ def read_audit(path: Path, images: Iterable[Image]) -> Audit:
     """
     known = {image.path for image in images}
     audit = Audit()
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, strict=True)
-            absent = {"file", "finding", "action", "group"} - set(rows.fieldnames or ())
-            if absent:
-                raise UserError(f"{path}: no audit of images, it lacks the column {min(absent)!r}: make it again")
-            for row in rows:
-                if row["file"] not in known:
-                    raise UserError(f"{path}, line {rows.line_num}: {row['file']!r} is not there: make the audit again")
-                if row["action"] in KEPT_OUT:
-                    audit.kept_out.setdefault(row["file"], row["finding"])
-                elif row["group"]:
-                    audit.copies.setdefault(row["group"], []).append(row["file"])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as an audit of images ({error}): make it again") from error
+    for line, row in enumerate(read_findings(path), start=2):  # below the header
+        if row.file not in known:
+            raise UserError(f"{path}, line {line}: {row.file!r} is not there: make the audit again")
+        if row.action in (SET_ASIDE, LEFT_OUT):
+            audit.kept_out.setdefault(row.file, row.finding)
+        elif row.group:
+            audit.copies.setdefault(row.group, []).append(row.file)
     return audit
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections import Counter
 from pathlib import Path
 
 from scripts.console import UserError, run_cli
 from scripts.evaluate.metrics import compute_metrics, per_class_table
 from scripts.evaluate.predictions import read_predictions
-from scripts.files import atomic_path, read_lines, write_json
+from scripts.files import atomic_path, count_labels, read_lines, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def images_of_classes(split: Path, classes: int) -> list[int]:
     UserError : it is missing, or not one of so many classes.
     """
     try:
-        labels = Counter(int(line.rsplit(" ", 1)[1]) for line in read_lines(split))
+        labels = count_labels(read_lines(split))
     except FileNotFoundError as error:
         raise UserError(f"{split}: no such file; split the data first") from error
     except (ValueError, IndexError) as error:

@@ -1,55 +1,15 @@
-"""What audit_images left, audit.csv and audit.json: how they are read, and what they say in one sentence."""
+"""What audit_images found: audit.json, and what it and the findings say in one sentence."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.console import UserError
-
-COLUMNS = ("file", "finding", "action", "group", "detail")
-#: What became of an image: never used; not used for training; used.
-SET_ASIDE, LEFT_OUT, KEPT = "set_aside", "left_out", "kept"
-#: An image that is not used, since a higher given part holds a copy; and one of whose kind a lower part holds another.
-LEAK, LEAKED = "leak", "leaked"
-DUPLICATE, NEAR_DUPLICATE = "duplicate", "near_duplicate"
-#: The parts that a data set may bring, and the part of one that brings none.
-PARTS, WHOLE = ("train", "val", "test"), "all"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A row of audit.csv; ``file`` is relative to images/, findings of one ``group`` are about copies of each other."""
-
-    file: str
-    finding: str
-    action: str
-    group: str
-    detail: str
-
-
-def read_audit(path: Path) -> list[Finding]:
-    """Read audit.csv.
-
-    Raises
-    ------
-    UserError : it is missing, or not a file of this form.
-    """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            if tuple(next(rows, ())) != COLUMNS:
-                raise UserError(f"{path}: not an audit.csv (columns {', '.join(COLUMNS)}); make it again")
-            return [Finding(*row) for row in rows]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; make it with scripts.data.audit_images") from None
-    except (csv.Error, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not an audit.csv ({error}); make it again") from error
+from scripts.data.findings import DUPLICATE, LEAK, LEAKED, LEFT_OUT, NEAR_DUPLICATE, WHOLE, Finding
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -15,21 +15,22 @@ from typing import Any
 from PIL import Image
 
 from scripts.console import UserError, run_cli
-from scripts.files import read_lines, write_text
-from scripts.report import audit_files, thumbnails
-from scripts.report.audit_files import (
+from scripts.data.findings import (
+    CONFLICTING_LABELS,
     DUPLICATE,
     KEPT,
     LEAK,
     LEAKED,
     LEFT_OUT,
     NEAR_DUPLICATE,
-    PARTS,
     SET_ASIDE,
     Finding,
-    label_of,
-    plural,
+    read_findings,
 )
+from scripts.data.split_dataset import SIDES
+from scripts.files import read_lines, write_text
+from scripts.report import audit_files, thumbnails
+from scripts.report.audit_files import label_of, plural
 from scripts.report.html import page, section, table
 
 TITLE = "The data"
@@ -46,7 +47,7 @@ MOST_IN_ONE_COLUMN = 12
 #: Findings whose files are never opened: the decoder's answer is known, or it is a bomb.
 NEVER_OPENED = ("too_many_pixels", "unreadable", "truncated")
 #: Findings whose examples are groups of copies side by side.
-OF_GROUPS = (LEAKED, "conflicting_labels", NEAR_DUPLICATE, DUPLICATE)
+OF_GROUPS = (LEAKED, CONFLICTING_LABELS, NEAR_DUPLICATE, DUPLICATE)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ MEANINGS = {
         "Left out of training.",
         "Remove them from the data, so that nobody else trains on them.",
     ),
-    "conflicting_labels": Meaning(
+    CONFLICTING_LABELS: Meaning(
         "one image under several classes",
         "Exact copies of an image stand in the folders of different classes: at most one label is right.",
         "All of them set aside.",
@@ -213,7 +214,7 @@ def read_splits(folder: Path) -> Splits:
     folds = sum(1 for path in whole.iterdir() if _is_fold(path)) if whole.is_dir() else 0
     place = folder / "fold0" if folds and whole == folder else folder
     try:
-        lines = {part: read_lines(place / f"{part}.txt") for part in PARTS}
+        lines = {part: read_lines(place / f"{part}.txt") for part in SIDES}
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with scripts.data.split_dataset") from None
     return Splits({part: [line.rpartition(" ")[0] for line in of_part] for part, of_part in lines.items()}, folds)
@@ -329,10 +330,10 @@ def _classes(data: Data) -> Iterator[str]:
     folds = data.splits.folds
     if folds:
         yield f"<p>{plural(folds, 'fold')}: each image is in test in exactly one of them. The counts are of fold 0.</p>"
-    words = ", ".join(f"{totals[part]:,} {part}" for part in PARTS)
+    words = ", ".join(f"{totals[part]:,} {part}" for part in SIDES)
     more = f"; {unused_total:,} not used" if unused_total else ""
     yield f"<p>{plural(len(data.classes), 'class')}: {words}{more}. {_imbalance(data, counts)}</p>"
-    swatches = "".join(f'<i class="{part}"></i>{part}' for part in PARTS)
+    swatches = "".join(f'<i class="{part}"></i>{part}' for part in SIDES)
     yield (
         f'<p class="legend">{swatches}<i class="unused"></i>not used: set aside, left out, or of a class that is not'
         " asked for. The numbers: train + val + test (not used).</p>"
@@ -356,10 +357,10 @@ def _by_label(data: Data, files: Sequence[str]) -> Counter[str]:
 def _bar(label: str, counts: Mapping[str, int], largest: int) -> str:
     pieces = "".join(
         f'<i class="{part}" style="width:{100 * counts[part] / largest:.2f}%"></i>'
-        for part in (*PARTS, "unused")
+        for part in (*SIDES, "unused")
         if counts[part]
     )
-    numbers = " + ".join(f"{counts[part]:,}" for part in PARTS)
+    numbers = " + ".join(f"{counts[part]:,}" for part in SIDES)
     unused = f" ({counts['unused']:,})" if counts["unused"] else ""
     return (
         f'<div class="bar">{thumbnails.name(label)}<span class="stack">{pieces}</span>'
@@ -460,7 +461,7 @@ def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Findi
 def _place(row: Finding) -> tuple[int, str]:
     """Sort train before val before test, where the images have parts."""
     part = row.file.split("/")[0]
-    return PARTS.index(part) if part in PARTS else 0, row.file
+    return SIDES.index(part) if part in SIDES else 0, row.file
 
 
 def _spread(rows: Sequence[Finding]) -> list[Finding]:
@@ -551,7 +552,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.classes.is_file():
         raise UserError(f"{args.classes}: no such file; make it with scripts.data.split_dataset")
     data = Data(
-        audit_files.read_audit(args.audit),
+        read_findings(args.audit),
         audit_files.read_summary(args.summary),
         read_splits(args.splits),
         read_lines(args.classes),

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scripts.data.findings import LEAKED, read_findings
 from scripts.evaluate.metrics import Interval, wilson_interval
 from scripts.report import html
-from scripts.report.audit_files import LEAKED, plural, read_audit, still_trained_on
+from scripts.report.audit_files import plural, still_trained_on
 from scripts.report.paired import read_answers
 
 #: Columns that leaderboard.csv gets where the data leaks, and only there.
@@ -53,7 +54,7 @@ def find_leak(runs: pd.DataFrame, audit: Path) -> Leak | None:
     ------
     UserError : audit.csv or a predictions.csv is missing, or not a file of this form.
     """
-    findings = read_audit(audit)
+    findings = read_findings(audit)
     leaked = {row.file for row in findings if row.finding == LEAKED}
     if not leaked:
         return None

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from scripts.console import UserError, one_line
-from scripts.data.image_bombs import find_bomb, has_too_many_scans
+from scripts.data.image_bombs import find_bomb
 
 #: Of the pages with pictures: cards in rows, names that break anywhere, sections that are laid out when they are seen.
 STYLE = """
@@ -38,8 +38,9 @@ def thumbnail(path: Path, side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tags that hold nonsense, and of large images
-            with Image.open(path) as image:
-                if find_bomb(image) or has_too_many_scans(image, path.read_bytes()):
+            content = path.read_bytes()
+            with Image.open(io.BytesIO(content)) as image:
+                if find_bomb(image, content):
                     raise ValueError("a decompression bomb")
                 image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is then decoded at a fraction of its size
                 image.load()

@@ -8,13 +8,12 @@ import logging
 import math
 import os
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.console import UserError, run_cli
-from scripts.files import read_lines
+from scripts.files import count_labels, read_lines
 from scripts.settings import CONFIG_FILES_VARIABLE, Experiment
 from scripts.train import config_patches as patches
 from scripts.train import fast_recipe, model_zoo
@@ -266,7 +265,7 @@ def patch(args: argparse.Namespace) -> None:
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
     device = resolve_device(experiment.device)
     classes, train = read_lines(args.classes), read_lines(args.splits / "train.txt")
-    images_of = Counter(int(line.rsplit(" ", 1)[1]) for line in train)
+    images_of = count_labels(train)
     start = args.output.parent / "init.pth" if experiment.chosen_recipe() == "fast" else args.checkpoint
     config = build_config(
         base,

@@ -21,8 +21,9 @@ from PIL import Image
 from tiny_run import photograph
 
 from scripts.console import UserError
+from scripts.data.findings import Finding, read_findings
 from scripts.report import describe_data
-from scripts.report.audit_files import Finding, label_of, read_audit, read_summary, verdict
+from scripts.report.audit_files import label_of, read_summary, verdict
 from scripts.report.describe_data import MEANINGS, Data, data_page, read_splits
 
 HOSTILE = ["<script>alert(1)", '"><img src=x onerror=alert(1)>', "草莓 & 水果"]
@@ -314,7 +315,7 @@ def test_the_command_makes_the_same_page_again(tmp_path: Path) -> None:
     subprocess.run([*command, "--title", "fruit", "--log", str(tmp_path / "log")], check=True)
     assert (tmp_path / "audit.html").read_text(encoding="utf-8") == page and "<h1>The data: fruit</h1>" in page
     assert data_page(
-        Data(read_audit(tmp_path / "audit.csv"), read_summary(tmp_path / "audit.json"),
+        Data(read_findings(tmp_path / "audit.csv"), read_summary(tmp_path / "audit.json"),
              read_splits(tmp_path / "splits"), ["a", "b"], tmp_path / "images"), "fruit"
     ) == page  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import random
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.console import UserError
+from scripts.data.findings import Finding, write_findings
 from scripts.data.image_paths import group_of, group_pattern
 from scripts.data.split_dataset import (
     SIDES,
@@ -69,10 +69,7 @@ def run_folds(images: Path, *options: str) -> list[dict[str, list[str]]]:
 
 def write_audit(file: Path, rows: Iterable[tuple[str, str, str, str]]) -> str:
     """Write an audit.csv of (file, finding, action, group) rows, as audit_images does; return the option for it."""
-    with file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["file", "finding", "action", "group", "detail"])
-        writer.writerows([*row, "some detail, with a comma"] for row in sorted(rows))
+    write_findings(file, [Finding(*row, "some detail, with a comma") for row in sorted(rows)])
     return f"--audit={file}"
 
 
@@ -270,12 +267,12 @@ def test_a_given_part_of_which_nothing_is_left_is_not_replaced_in_silence(tmp_pa
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("file,finding,action\na/1.jpg,tiny,kept\n", "lacks the column 'group'"),
-        ("", "lacks the column 'action'"),
+        ("file,finding,action\na/1.jpg,tiny,kept\n", "not an audit.csv"),
+        ("", "not an audit.csv"),
         ("file,finding,action,group,detail\na/77.jpg,tiny,kept,,\n", r"line 2: 'a/77\.jpg' is not there"),
-        (b"file,finding,action,group,detail\n\xff,tiny,kept,,\n", "cannot be read"),
-        ('file,finding,action,group,detail\na/1.jpg,"tiny"x,kept,,\n', "cannot be read"),
-        (None, "cannot be read"),
+        (b"file,finding,action,group,detail\n\xff,tiny,kept,,\n", "not an audit.csv"),
+        ('file,finding,action,group,detail\na/1.jpg,"tiny"x,kept,,\n', "not an audit.csv"),
+        (None, "no such file"),
     ],
 )
 def test_a_file_that_is_no_audit_of_these_images_is_one_line(
@@ -286,7 +283,7 @@ def test_a_file_that_is_no_audit_of_these_images_is_one_line(
         (tmp_path / "audit.csv").write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(UserError, match=match) as caught:
         run(folder, f"--audit={tmp_path / 'audit.csv'}")
-    assert "again" in str(caught.value) and "\n" not in str(caught.value)
+    assert "make" in str(caught.value) and "\n" not in str(caught.value)
 
 
 # --- known groups ---------------------------------------------------------------------------------------------------
