@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from scripts.console import UserError, one_line, run_cli
-from scripts.evaluate.gradcam import FeatureLayer, NoFeatureLayer, class_scores, enlarge, find_layer, grad_cam
+from scripts.evaluate.gradcam import FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam
 from scripts.evaluate.inference import (
     build_model,
     choose_device,
@@ -104,7 +104,7 @@ def explain_batch(
         for label in dict.fromkeys((int(predictions.predictions[row]), int(predictions.labels[row])))
     ]
     maps, scores = grad_cam(model, layer, batch[[place for place, _ in jobs]], [label for _, label in jobs])
-    large = enlarge(maps, (int(batch.shape[2]), int(batch.shape[3]))).cpu().numpy()
+    large = layer.enlarge(maps, (int(batch.shape[2]), int(batch.shape[3]))).cpu().numpy()
     seen = [as_seen(image, pipeline) for image in batch.cpu().numpy()]
     drawn: list[list[Map]] = [[] for _ in rows]
     for strength, (place, label) in zip(large, jobs, strict=True):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from captum.attr import LayerAttribution, LayerGradCam
+from captum.attr import LayerGradCam
 from torch import nn
 
 #: A layer explains a score that depends on at least this share of its places, not on a class token alone.
@@ -18,8 +18,37 @@ DEPENDENT_PLACES = 0.5
 MOST_EXTRA_TOKENS = 2
 
 
+#: The modules by which backbones of mmcls make their grids coarser.
+STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
+
+
 class NoFeatureLayer(Exception):
     """The model has no layer whose places are places of the image. The message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where the places of a layer lie along one side of the image: place i looks around pixel ``first + i * step``.
+
+    Attributes
+    ----------
+    cells : how many places.
+    first, step : in pixels, whose centres are whole numbers.
+    """
+
+    cells: int
+    first: float
+    step: float
+
+    @classmethod
+    def even(cls, cells: int, pixels: int) -> Axis:
+        """Return the axis of places that are centred in equal shares of the side."""
+        return cls(cells, (pixels / cells - 1) / 2, pixels / cells)
+
+    def weights(self, pixels: int) -> torch.Tensor:
+        """Return the (pixels, cells) weights by which places are interpolated linearly; beyond the last, it counts."""
+        places = ((torch.arange(pixels) - self.first) / self.step).clamp(0, self.cells - 1)
+        return (1 - (places[:, None] - torch.arange(self.cells)).abs()).clamp_min(0)
 
 
 @dataclass(frozen=True)
@@ -32,12 +61,23 @@ class FeatureLayer:
     grid : rows and columns of its output.
     extra_tokens : tokens before those of the grid, where the output is (n, tokens, channels); None where it is
         (n, channels, rows, columns).
+    axes : where the rows and the columns of the grid lie in the image.
     """
 
     name: str
     module: nn.Module
     grid: tuple[int, int]
-    extra_tokens: int | None = None
+    extra_tokens: int | None
+    axes: tuple[Axis, Axis]
+
+    def enlarge(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Return maps of shape (n, rows, columns) at *size* (height, width), bilinearly, each divided by its maximum.
+
+        A map of zeros stays one.
+        """
+        high, wide = (axis.weights(pixels).to(maps) for axis, pixels in zip(self.axes, size, strict=True))
+        large = high @ maps @ wide.T
+        return large / large.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(large.dtype).tiny)
 
     def as_map(self, output: torch.Tensor) -> torch.Tensor:
         """Return an output of the layer as (n, channels, rows, columns), without the extra tokens."""
@@ -82,9 +122,15 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     """
     outputs: dict[str, torch.Tensor] = {}
     calls: Counter[str] = Counter()
+    size = (int(images.shape[2]), int(images.shape[3]))
+    trail = Trail(size)
+    axes: dict[str, tuple[Axis, Axis]] = {}
 
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         calls[name] += 1
+        if isinstance(module, STRIDED):
+            trail.follow(module, inputs[0].shape[2:], output.shape[2:])
+        axes[name] = trail.axes
         if isinstance(output, torch.Tensor) and output.requires_grad and len(output) == len(images):
             outputs[name] = output  # in the order in which the layers finish
 
@@ -108,11 +154,10 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
         for module in recomputing:
             module.with_cp = True  # type: ignore[assignment]
     extra = getattr(getattr(model, "backbone", None), "num_extra_tokens", None)
-    size = (int(images.shape[2]), int(images.shape[3]))
     any_grid = False
     for (name, output), gradient in reversed(list(zip(outputs.items(), gradients, strict=True))):
         # A module that is called at several places has no one output.
-        layer = _feature_layer(name, modules[name], output, size, extra) if calls[name] == 1 else None
+        layer = _feature_layer(name, modules[name], output, size, extra, axes[name]) if calls[name] == 1 else None
         any_grid |= layer is not None
         if layer is None or gradient is None:
             continue
@@ -126,20 +171,76 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     )
 
 
+class Trail:
+    """Follows the grid of a network from the image on: where its places lie after the strided modules so far.
+
+    A padded convolution of stride 2 centres its places on every second pixel, not between two: after five of them,
+    places of 32 pixels lie 16 pixels further up and to the left than the middles of their shares of the image.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.axes = (Axis(size[0], 0.0, 1.0), Axis(size[1], 0.0, 1.0))
+
+    def follow(self, module: nn.Module, before: Sequence[int], after: Sequence[int]) -> None:
+        """Go on behind *module* if it made the grid coarser; side branches start from other grids than the last.
+
+        Parameters
+        ----------
+        module : one of ``STRIDED``.
+        before, after : rows and columns of its input and of its output; an Unfold's output tells nothing.
+        """
+        if list(before) != [axis.cells for axis in self.axes]:
+            return
+        strides, kernels = _pair(module.stride), _pair(module.kernel_size)
+        dilations, paddings = _pair(getattr(module, "dilation", 1)), _pair(module.padding)
+        if strides == (1, 1):
+            return
+        axes = []
+        for place, axis in enumerate(self.axes):
+            stride, padding = strides[place], paddings[place]
+            reach = dilations[place] * (kernels[place] - 1)
+            cells = (axis.cells + 2 * padding - reach - 1) // stride + 1
+            if isinstance(module, nn.Conv2d) and after[place] != cells:
+                # As TensorFlow does (EfficientNet): padded to the wanted size in forward, the odd pixel at the end.
+                cells = int(after[place])
+                padding = max(0, (cells - 1) * stride + reach + 1 - axis.cells) // 2
+            elif not isinstance(module, nn.Unfold):
+                cells = int(after[place])  # ceil_mode adds one at the end
+            axes.append(Axis(cells, axis.first + axis.step * (reach / 2 - padding), axis.step * stride))
+        self.axes = (axes[0], axes[1])
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
 def _feature_layer(
-    name: str, module: nn.Module, output: torch.Tensor, size: tuple[int, int], extra: int | None
+    name: str,
+    module: nn.Module,
+    output: torch.Tensor,
+    size: tuple[int, int],
+    extra: int | None,
+    axes: tuple[Axis, Axis],
 ) -> FeatureLayer | None:
-    """Return the layer where its *output* has places of an image of *size*, else None."""
+    """Return the layer where its *output* has places of an image of *size*, else None.
+
+    *axes*: where the grid lies as far as it could be followed; the one of another grid is not used.
+    """
+    grid, before = (0, 0), None
     if output.ndim == 4:
         rows, columns = int(output.shape[2]), int(output.shape[3])
         if rows * columns > 1 and _mismatch(rows, columns, size) < 1:
-            return FeatureLayer(name, module, (rows, columns))
+            grid = (rows, columns)
     # Of tokens the normalised ones are used, as is common: their channels are of one scale.
     elif output.ndim == 3 and isinstance(module, nn.LayerNorm):
         found = token_grid(int(output.shape[1]), size, extra)
         if found:
-            return FeatureLayer(name, module, found[:2], found[2])
-    return None
+            grid, before = found[:2], found[2]
+    if grid == (0, 0):
+        return None
+    if grid != tuple(axis.cells for axis in axes):
+        axes = (Axis.even(grid[0], size[0]), Axis.even(grid[1], size[1]))
+    return FeatureLayer(name, module, grid, before, axes)
 
 
 def token_grid(tokens: int, size: tuple[int, int], extra: int | None = None) -> tuple[int, int, int] | None:
@@ -217,12 +318,3 @@ def grad_cam(
         for parameter in trainable:
             parameter.requires_grad_(True)
     return maps.detach()[:, 0], scores[-1]
-
-
-def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Return maps of shape (n, rows, columns) at *size* (height, width), bilinearly, each divided by its maximum.
-
-    A map of zeros stays one.
-    """
-    large = LayerAttribution.interpolate(maps[:, None], size, "bilinear")[:, 0]
-    return large / large.amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(large.dtype).tiny)

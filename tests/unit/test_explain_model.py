@@ -6,23 +6,24 @@ import base64
 import io
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mmcls.models import build_classifier
+from mmcls.models import build_backbone, build_classifier
 from mmcv import Config, ConfigDict
 from PIL import Image
 from simulated_predictions import predictions_of, simulate, write_csv
 from tiny_run import TinyRun, make_run, photograph
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from scripts.console import UserError
 from scripts.evaluate import explain_model, predict_images
-from scripts.evaluate.gradcam import NoFeatureLayer, class_scores, enlarge, find_layer, grad_cam, token_grid
+from scripts.evaluate.gradcam import Axis, FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam, token_grid
 from scripts.evaluate.inference import build_model
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.report.explanation_page import (
@@ -36,6 +37,7 @@ from scripts.report.explanation_page import (
 )
 
 N_CLASSES = 3
+POOLING = ("kernel_size", "stride", "padding", "ceil_mode")
 MIXER = {"embed_dims": 24, "num_layers": 2, "tokens_mlp_dims": 8, "channels_mlp_dims": 48}
 VIT = {"embed_dims": 24, "num_layers": 2, "num_heads": 2, "feedforward_channels": 48}
 SWIN = {"embed_dims": 8, "depths": [1, 1, 2, 2], "num_heads": [1, 1, 2, 2]}
@@ -208,6 +210,18 @@ def red_vit() -> nn.Module:
     return model
 
 
+class Scored(nn.Module):
+    """A backbone whose one score is the mean of its last feature map."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: torch.Tensor, *, return_loss: bool, softmax: bool, post_process: bool) -> torch.Tensor:
+        features: torch.Tensor = self.backbone(images)[-1]
+        return features.mean(dim=(1, 2, 3))[:, None]
+
+
 @pytest.mark.parametrize("make", [RedDetector, red_vit])
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 5), (3, 0), (3, 5)])
 def test_a_planted_patch_is_where_the_map_has_its_maximum(make: Callable[[], nn.Module], row: int, column: int) -> None:
@@ -216,7 +230,7 @@ def test_a_planted_patch_is_where_the_map_has_its_maximum(make: Callable[[], nn.
     maps, _ = grad_cam(model, layer, images, [1])
     assert layer.grid == (4, 6)
     assert divmod(int(maps[0].argmax()), 6) == (row, column)
-    large = enlarge(maps, (64, 96))[0]
+    large = layer.enlarge(maps, (64, 96))[0]
     y, x = divmod(int(large.argmax()), 96)
     assert (y // 16, x // 16) == (row, column)
     assert float(large.max()) == 1
@@ -224,8 +238,9 @@ def test_a_planted_patch_is_where_the_map_has_its_maximum(make: Callable[[], nn.
 
 def test_a_class_that_nothing_speaks_for_has_an_empty_map() -> None:
     model = RedDetector()
-    maps, _ = grad_cam(model, find_layer(model, planted(1, 1)), planted(1, 1), [0])
-    assert not maps.any() and not enlarge(maps, (64, 96)).any()
+    layer = find_layer(model, planted(1, 1))
+    maps, _ = grad_cam(model, layer, planted(1, 1), [0])
+    assert not maps.any() and not layer.enlarge(maps, (64, 96)).any()
 
 
 def test_the_score_is_the_one_before_the_softmax() -> None:
@@ -240,7 +255,43 @@ def test_the_score_is_the_one_before_the_softmax() -> None:
 def test_maps_are_enlarged_bilinearly() -> None:
     maps = torch.rand(2, 3, 4)
     expected = interpolate(maps[:, None], (30, 40), mode="bilinear", align_corners=False)[:, 0]
-    assert torch.allclose(enlarge(maps, (30, 40)), expected / expected.flatten(1).amax(1)[:, None, None])
+    layer = FeatureLayer("", nn.Identity(), (3, 4), None, (Axis.even(3, 30), Axis.even(4, 40)))
+    assert torch.allclose(layer.enlarge(maps, (30, 40)), expected / expected.flatten(1).amax(1)[:, None, None])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "first"),
+    [
+        ({"type": "MobileNetV2", "widen_factor": 0.1}, 0),  # padded convolutions of stride 2
+        ({"type": "ResNet", "depth": 18}, 0),  # the same, with a pooling
+        ({"type": "EfficientNet", "arch": "b0"}, 31),  # padded as TensorFlow does, at the end
+        ({"type": "VGG", "depth": 11}, 15.5),  # poolings of 2 x 2
+        ({"type": "ConvNeXt", "arch": CONVNEXT, "gap_before_final_norm": False}, 15.5),  # convolutions without padding
+    ],
+)
+def test_places_lie_where_they_look(backbone: dict[str, Any], first: float) -> None:
+    """Against the centre of what one place depends on, where all weights are equal and the borders are far away."""
+    model = build_backbone(ConfigDict(backbone))
+    model.eval()  # returns None with some backbones
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            squeezing = ".se." in name or "se_layer" in name  # looks at the whole image, equally
+            nn.init.constant_(module.weight, 0 if squeezing else 1 / module.weight[0].numel())
+            nn.init.zeros_(module.bias) if module.bias is not None else None
+        if isinstance(module, nn.MaxPool2d):  # which of equal pixels is the largest would be chance
+            module.forward = partial(avg_pool2d, **{key: getattr(module, key) for key in POOLING})
+        if "LayerNorm" in type(module).__name__:
+            module.forward = lambda data, **_: data  # it couples channels, and divides by a spread of 0
+    cells = 17
+    side = 32 * cells
+    image = torch.full((1, 3, side, side), 1e-3, requires_grad=True)  # so small that no ReLU6 comes to its end
+    layer = find_layer(Scored(model), image)
+    assert layer.grid == (cells, cells)
+    assert [(axis.first, axis.step) for axis in layer.axes] == [(first, 32), (first, 32)]
+    (gradient,) = torch.autograd.grad(model(image)[-1][0, :, 8, 7].sum(), image)
+    weight = gradient[0].abs().sum(0)
+    centre = [float((weight.sum(1 - axis) * torch.arange(side)).sum() / weight.sum()) for axis in (0, 1)]
+    assert centre == pytest.approx([first + 32 * 8, first + 32 * 7], abs=1)
 
 
 def test_a_score_that_depends_on_no_place_is_not_explained(built: Callable[[str], nn.Module]) -> None:
@@ -458,7 +509,7 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
         image = torch.from_numpy(((np.asarray(found.seen, np.float32) - mean) / std).transpose(2, 0, 1))[None]
         layer = layer or find_layer(model, image)
         for shown in found.maps:
-            large = enlarge(grad_cam(model, layer, image, [shown.label])[0], (32, 32))[0].numpy()
+            large = layer.enlarge(grad_cam(model, layer, image, [shown.label])[0], (32, 32))[0].numpy()
             assert np.abs(np.asarray(overlay(found.seen, large), int) - np.asarray(shown.image, int)).max() <= 2
             assert shown.empty == (not large.any())
 
