@@ -425,6 +425,7 @@ rule export_model:
     output:
         onnx=f"{layout.run}/model.onnx",
         json=f"{layout.run}/export.json",
+        example=f"{layout.run}/onnx_example.py",
         html=report(f"{layout.run}/export.html", **layout.shown("export", "the model as ONNX")),
     log:
         f"{layout.run_logs}/export_model.log",
@@ -438,8 +439,8 @@ rule export_model:
     shell:
         "python -m scripts.evaluate.export_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.split:q} --classes {input.classes:q}"
-        " --predictions {input.predictions:q} --output {output.onnx:q} --parity {output.json:q} --html {output.html:q}"
-        " --threads {threads} --log {log:q}"
+        " --predictions {input.predictions:q} --output {output.onnx:q} --parity {output.json:q}"
+        " --example {output.example:q} --html {output.html:q} --threads {threads} --log {log:q}"
 
 
 rule describe_model:
@@ -553,9 +554,13 @@ rule compare_runs:
     output:
         csv=f"{layout.dataset}/leaderboard.csv",
         costs=f"{layout.dataset}/costs.csv",
-        comparisons=report(
-            f"{layout.dataset}/comparisons.csv",
-            **layout.shown("comparisons", "comparisons", category="Leaderboard"),
+        comparisons=(
+            report(
+                f"{layout.dataset}/comparisons.csv",
+                **layout.shown("comparisons", "comparisons", category="Leaderboard"),
+            )
+            if len(layout.experiments) > 1  # else the table is empty
+            else f"{layout.dataset}/comparisons.csv"
         ),
         html=report(
             f"{layout.dataset}/leaderboard.html", **layout.shown("leaderboard", "table", category="Leaderboard")

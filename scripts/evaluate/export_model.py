@@ -26,6 +26,7 @@ from torch import nn
 
 from scripts.console import UserError, one_line, run_cli
 from scripts.evaluate.inference import build_model, load_config, read_checkpoint, unreadable
+from scripts.evaluate.onnx_example import example
 from scripts.evaluate.onnx_model import (
     BGR,
     GREY,
@@ -45,8 +46,6 @@ from scripts.report.record_provenance import describe_machine
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "docs" / "onnx_example.py"
 #: What torch 2.0 writes and onnxruntime 1.16 reads, and all later ones too.
 OPSET = 17
 #: What to do about a model that ONNX cannot express.
@@ -76,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--parity", type=Path, required=True, metavar="FILE", help="export.json: what was compared and timed"
     )
+    parser.add_argument("--example", type=Path, metavar="FILE", help="onnx_example.py: a program that uses the model")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page, and how to use the model")
     parser.add_argument(
         "--preprocessing", action="store_true", help="put the normalisation into the model: it then takes bytes"
@@ -397,8 +397,8 @@ def measure(calls: Mapping[str, Callable[[np.ndarray], Any]], images: np.ndarray
     }
 
 
-def render_html(record: Mapping[str, Any], example: str) -> str:
-    """Return export.json as a page, and how to use the model; *example* is the text of a program."""
+def render_html(record: Mapping[str, Any], program: str) -> str:
+    """Return export.json as a page, and how to use the model; *program* is the text of onnx_example.py."""
     model, parity, speed = record["model"], record["parity"], record["speed"]
     facts = [
         ("file", f"{model['file']}, {model['bytes'] / 1e6:.1f} MB, the weights in it"),
@@ -438,7 +438,7 @@ def render_html(record: Mapping[str, Any], example: str) -> str:
             html.table((), [*steps, *normalisation], caption="The file's own metadata say it too"),
             html.section("How to use it"),
             html.preformatted(f"python -m scripts.predict --onnx {model['file']} --images photos"),
-            html.preformatted(example),
+            html.preformatted(program),
         ],
     )
 
@@ -538,8 +538,11 @@ def main(args: argparse.Namespace) -> None:
         speed = measure(engines, few)
     record = describe_export(args.output, model, parity, speed)
     write_json(args.parity, record)
+    program = example(preprocessing)
+    if args.example:
+        write_text(args.example, program)
     if args.html:
-        write_text(args.html, render_html(record, EXAMPLE.read_text(encoding="utf-8")))
+        write_text(args.html, render_html(record, program))
     logger.info(
         "%s: opset %d, %.1f MB; %d of %d predictions are the checkpoint's, no probability is more than %.1e away",
         *(args.output, OPSET, record["model"]["bytes"] / 1e6, parity.same, parity.images, parity.largest),

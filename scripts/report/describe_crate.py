@@ -67,6 +67,7 @@ RUN_FILES = {
     "model.html": "layers, parameters and FLOPs",
     "model.json": "the same as numbers",
     "model.onnx": "the model for other programs",
+    "onnx_example.py": "a program that uses model.onnx",
     "export.json": "how far model.onnx is from best.pth, and how fast both are",
     "export.html": "the same as a page",
     "model_card.md": "the model in words",

@@ -17,7 +17,7 @@ body { font: 15px/1.5 mimflow, system-ui, "Noto Sans CJK SC", "PingFang SC", "Mi
 table { border-collapse: collapse; margin: 0.5em 0 1.5em } caption { text-align: left; color: #555 }
 th, td { padding: 0.25em 0.8em; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top;
          overflow-wrap: anywhere }
-th { background: #f4f4f4; overflow-wrap: normal }
+th { background: #f4f4f4; overflow-wrap: normal } .facts td:first-child { min-width: min(14em, 30vw) }
 td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 pre { background: #f7f7f7; border: 1px solid #ddd; padding: 0.8em; overflow-x: auto; font-size: 13px }
 """.strip()
@@ -65,7 +65,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequenc
     body = "\n".join(
         "<tr>" + "".join(_cell(cell, place in numbers) for place, cell in enumerate(row)) + "</tr>" for row in rows
     )
-    return f"<table>\n{title}{head}{body}\n</table>"
+    kind = "" if header else ' class="facts"'
+    return f"<table{kind}>\n{title}{head}{body}\n</table>"
 
 
 def _cell(text: str, is_number: bool) -> str:

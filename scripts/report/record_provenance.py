@@ -180,6 +180,18 @@ def describe_code(root: Path = ROOT) -> dict[str, Any]:
     return {"commit": commit or None, "dirty": dirty, "sha256": digest.hexdigest()}
 
 
+def find_repository(root: Path = ROOT) -> str | None:
+    """Return the address that the code was cloned from, without credentials; None for a folder, and where git is not.
+
+    >>> find_repository(Path("/"))
+    """
+    address = _output_of(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
+    if re.match(r"https?://", address):
+        return shown(address)
+    # ssh://git@host/path, git@host:path
+    return address if re.match(r"ssh://|[\w.-]+@[\w.-]+:", address) else None
+
+
 def describe_machine() -> dict[str, Any]:
     """Return host, processor, cores and GPUs of the machine that this runs on (in the DAG: the one that trained)."""
     import torch
@@ -397,6 +409,7 @@ def main(args: argparse.Namespace) -> None:
             "files": hash_files(existing(args.run_dir, ("train_log.csv",))),
             "machine": describe_machine(),
             "setup": read_stamp(),
+            "repository": find_repository(),
             "recorded": _utc(datetime.now(UTC).timestamp()),
         },
     }

@@ -21,6 +21,8 @@ import pandas as pd
 from scripts.console import UserError, one_line, run_cli
 from scripts.evaluate.calibration import calibrate
 from scripts.evaluate.confusion import most_confused
+from scripts.evaluate.onnx_example import PACKAGES, example
+from scripts.evaluate.onnx_model import Preprocessing
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.files import read_lines, sha256_of, write_text
 from scripts.report import audit_files, cost, html
@@ -87,9 +89,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to type."""
+    """Lines to type or to copy."""
 
     text: str
+    language: str = "sh"
 
 
 Block = Heading | Paragraph | Items | Table | Code
@@ -121,9 +124,9 @@ def _block_to_markdown(block: Block) -> str:
             return markdown(text)
         case Items(lines):
             return "\n".join(f"- {markdown(line)}" for line in lines)
-        case Code(text):
+        case Code(text, language):
             fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-            return f"{fence}sh\n{text}\n{fence}"
+            return f"{fence}{language}\n{text}\n{fence}"
         case Table(header, rows, numbers):
             rule = ["--:" if place in numbers else "---" for place in range(len(header))]
             cells = [[markdown(cell) for cell in row] for row in (header, *rows)]
@@ -289,6 +292,7 @@ def card(run: Run) -> list[Block]:
         " Mitchell et al. (2019), Model Cards for Model Reporting, https://doi.org/10.1145/3287560.3287596."
     )
     return [
+        *in_short(run),
         Paragraph(introduction),
         *model_details(run),
         *intended_use(run),
@@ -299,6 +303,26 @@ def card(run: Run) -> list[Block]:
         *origin(run),
         *price(run),
     ]
+
+
+def in_short(run: Run) -> Iterator[Block]:
+    """What most readers came for."""
+    lines = [f"It says which of {len(run.predictions.classes)} classes an image shows."]
+    if interval := run.metrics.get("accuracy_top1_ci95"):
+        low, high = map(percent, interval)
+        lines.append(
+            f"Expect {percent(run.metrics['accuracy_top1'])} right answers on new images like its own: 95 % interval"
+            f" {low} to {high}, from {n_test(run):,} test images. Quote these for this model; for the recipe, which"
+            " other seeds would give other models of, quote the leaderboard's."
+        )
+    lines.append(_confused(run))
+    if run.export is not None:
+        lines.append(
+            "To use it, one file is enough: model.onnx holds the weights, the preprocessing and the names of the"
+            f" classes. It is in {one_line(run.folder)}; below is a program for it."
+        )
+    yield Heading("In short")
+    yield Items(lines)
 
 
 def model_details(run: Run) -> Iterator[Block]:
@@ -332,8 +356,10 @@ def intended_use(run: Run) -> Iterator[Block]:
     yield Heading("Intended use")
     yield Paragraph(
         "For new images of the same kind as those that it was trained on: taken in the same way, of one of the classes"
-        " each. To predict one image or a folder of them, in a clone of mimflow (`make setup` once):"
+        " each. To predict one image or a folder of them, with a table and drawings:"
     )
+    yield Code(get_mimflow(run))
+    yield Paragraph("and there, with the folder of the run in its place:")
     yield Code(f"python -m scripts.predict --run {shlex.quote(one_line(run.folder))} --images PHOTO-OR-FOLDER")
     if run.export is not None:
         yield from _exported(run.export, run.folder)
@@ -356,15 +382,28 @@ def _exported(export: Mapping[str, Any], folder: Path) -> Iterator[Block]:
     )
     file = shlex.quote(one_line(folder / model.get("file", "model.onnx")))
     yield Code(f"python -m scripts.predict --onnx {file} --images PHOTO-OR-FOLDER")
-    yield Paragraph("docs/onnx_example.py of mimflow shows the same for one image in a program of your own.")
+    if "preprocessing" in model:
+        yield Paragraph(
+            f"And without mimflow, after `pip install {' '.join(PACKAGES)}`, this program of"
+            " onnx_example.py, which lies beside the model; in another language the same steps do:"
+        )
+        yield Code(example(Preprocessing(**model["preprocessing"])).rstrip(), "python")
     yield Table(("", ""), rows)
+
+
+def get_mimflow(run: Run) -> str:
+    """Return the commands that get the code that made the run."""
+    repository = run.provenance["circumstances"].get("repository") or "ADDRESS-OF-MIMFLOW"
+    commit = run.provenance["inputs"]["code"].get("commit")
+    checkout = f" && git checkout -q {commit}" if commit else ""
+    return f"git clone {shlex.quote(one_line(repository))} mimflow && cd mimflow{checkout} && make setup"
 
 
 def data(run: Run) -> Iterator[Block]:
     """Training and evaluation data."""
     files = run.provenance["inputs"]["files"]
     archives = [files[name] for name in files if ARCHIVE.fullmatch(name)]
-    sources = ", ".join(dict.fromkeys(str(archive.get("source") or UNKNOWN) for archive in archives))
+    sources = ", ".join(dict.fromkeys(_source(str(archive.get("source") or UNKNOWN)) for archive in archives))
     hashes = ", ".join(str(archive.get("sha256") or UNKNOWN) for archive in archives)
     yield Heading("Training and evaluation data")
     yield Table(
@@ -383,6 +422,16 @@ def data(run: Run) -> Iterator[Block]:
     )
     if run.audit is not None:
         yield Paragraph(f"The images were audited before the training. {audit_files.verdict(run.audit)}")
+
+
+def _source(record: str) -> str:
+    """Return where an archive came from.
+
+    >>> _source("sample {}"), _source('sample {"images_per_class": 20}')
+    ('drawn by mimflow itself', 'drawn by mimflow itself {"images_per_class": 20}')
+    """
+    kind, _, options = record.partition(" ")
+    return f"drawn by mimflow itself {options.replace('{}', '')}".strip() if kind == "sample" else record
 
 
 def images_of(entry: Mapping[str, Any] | None, run: Run) -> str:
@@ -410,6 +459,7 @@ def recipe(run: Run) -> Iterator[Block]:
         ("recipe", _chosen_recipe(experiment)),
         ("starts from", config.get("load_from") and Path(config["load_from"]).name),
         ("epochs", runner.get("max_epochs")),
+        ("epoch 0", "the start, as it is on the validation images" if (run.log["epoch"] == 0).any() else None),
         (
             "kept epoch",
             None
@@ -442,9 +492,13 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def n_test(run: Run) -> int:
+    return int(run.metrics.get("n_test", len(run.predictions.labels)))
+
+
 def results(run: Run) -> Iterator[Block]:
     """Metrics and what they are on: the model's worth in words and numbers."""
-    metrics, n = run.metrics, run.metrics.get("n_test", len(run.predictions.labels))
+    metrics, n = run.metrics, n_test(run)
     yield Heading("Results")
     if interval := metrics.get("accuracy_top1_ci95"):
         low, high = interval
@@ -485,19 +539,22 @@ def _of_classes(run: Run) -> Iterator[Block]:
                 f"{words} class: {row['class']}, of whose {row['n']} images {percent(row['recall'])} were found (95 %"
                 f" interval {percent(row['recall_ci95_low'])} to {percent(row['recall_ci95_high'])}){others}"
             )
+    yield Items([*lines, _confused(run)])
+
+
+def _confused(run: Run) -> str:
+    """Return which two classes are taken for each other most often."""
     if confused := most_confused(run.predictions):
         first, second = (run.predictions.classes[label] for label in (confused.first, confused.second))
         there, back = confused.there, confused.back
         if there < back:
             first, second, there, back = second, first, back, there
         more = f"; {confused.equal} more {'pairs' if confused.equal > 1 else 'pair'} as often" if confused.equal else ""
-        lines.append(
+        return (
             f"Most confused classes: {first} and {second}; {there} of {first} {_were(there)} taken for {second},"
             f" {back} of {second} for {first}{more}"
         )
-    else:
-        lines.append("Most confused classes: none; no test image was predicted wrongly")
-    yield Items(lines)
+    return "Most confused classes: none; no test image was predicted wrongly"
 
 
 def _were(count: int) -> str:
@@ -529,7 +586,7 @@ def _of_confidence(run: Run) -> Iterator[Block]:
 def limits(run: Run) -> Iterator[Block]:
     """What the numbers do not say."""
     table = run.per_class
-    n = int(run.metrics.get("n_test", len(run.predictions.labels)))
+    n = n_test(run)
     few = table[(table["n"] > 0) & (table["n"] < FEW_IMAGES)]
     none = table[table["n"] == 0]
     lines = [

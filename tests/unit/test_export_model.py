@@ -25,6 +25,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts.console import UserError
 from scripts.evaluate import export_model, onnx_model, predict_images
+from scripts.evaluate.onnx_example import example
 from scripts.evaluate.predictions import Predictions, read_predictions
 from scripts.train import config_patches
 from scripts.train.model_zoo import config_path
@@ -41,7 +42,12 @@ class Exported:
 
     def options(self, *more: str) -> list[str]:
         """The command line of export_model for this run."""
-        files = {"predictions": "predictions.csv", "output": "model.onnx", "parity": "export.json"}
+        files = {
+            "predictions": "predictions.csv",
+            "output": "model.onnx",
+            "parity": "export.json",
+            "example": "onnx_example.py",
+        }
         named = [text for option, file in files.items() for text in (f"--{option}", str(self.folder / file))]
         given = self.run.options(Path("unused"))
         inputs = given[: given.index("--output")]
@@ -83,7 +89,7 @@ def test_the_graph_takes_any_number_of_images_and_holds_its_weights(exported: Ex
     assert sizes == [["batch", 3, 32, 32], ["batch", len(CLASSES)]]
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert {path.name for path in exported.folder.iterdir()} == {
-        "predictions.csv", "model.onnx", "export.json", "export.html"
+        "predictions.csv", "model.onnx", "onnx_example.py", "export.json", "export.html"
     }  # fmt: skip
 
 
@@ -418,16 +424,15 @@ def test_the_page_says_what_was_compared_and_how_to_use_it(exported: Exported) -
 
 
 @pytest.mark.parametrize("more", [[], ["--preprocessing"]])
-def test_the_example_of_the_docs_says_what_the_checkpoint_said(
-    exported: Exported, tmp_path: Path, more: list[str]
-) -> None:
+def test_the_example_says_what_the_checkpoint_said(exported: Exported, tmp_path: Path, more: list[str]) -> None:
     """Exactly, since the pipeline resizes by pillow, as the fast recipe's does."""
     given = predicted(exported.run, tmp_path / "given") if more else exported
     if more:
         given.export(*more)
     predictions = given.predictions
     for place in (0, 10):
-        first, second, third = example(given.folder / "model.onnx", given.run.images / predictions.files[place])
+        image = given.run.images / predictions.files[place]
+        first, second, third = answers(given.folder / "onnx_example.py", given.folder / "model.onnx", image)
         assert first[1] == CLASSES[predictions.predictions[place]]
         expected = np.sort(predictions.probabilities[place])[::-1]
         assert [first[0], second[0], third[0]] == pytest.approx(expected[:3], abs=1e-4)
@@ -451,15 +456,18 @@ def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path
     notes = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.notes()}
     export_model.finish(tmp_path / "model.onnx", notes, "Pixels")
     expected = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1).predict(image[None])[0]
-    got = {label: probability for probability, label in example(tmp_path / "model.onnx", tmp_path / "noise.png")}
+    program = tmp_path / "onnx_example.py"
+    program.write_text(example(preprocessing))
+    got = {label: value for value, label in answers(program, tmp_path / "model.onnx", tmp_path / "noise.png")}
     exact = not any(step.get("library") == "opencv" for step in preprocessing.steps)
     assert [got[label] for label in "abc"] == pytest.approx(expected, abs=1e-4 if exact else 0.02)
 
 
-def example(model: Path, image: Path) -> list[tuple[float, str]]:
-    """Run the example of the docs as a user would, and read what it prints."""
+def answers(program: Path, model: Path, image: Path) -> list[tuple[float, str]]:
+    """Run the example as a user would, and read what it prints."""
+    assert 15 <= len([line for line in program.read_text().splitlines() if line]) <= 24
     done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "onnx_example.py"), str(model), str(image)],
+        [sys.executable, str(program), str(model), str(image)],
         cwd=image.parent, capture_output=True, text=True, encoding="utf-8", check=False,
         env={**os.environ, "PYTHONUTF8": "1"},
     )  # fmt: skip
