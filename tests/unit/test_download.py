@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +29,12 @@ def server() -> Iterator[HttpServer]:
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     waits: list[float] = []
-    monkeypatch.setattr(module.time, "sleep", waits.append)
+    here, sleep = threading.current_thread(), time.sleep
+
+    def wait(seconds: float) -> None:  # threads that other tests left behind sleep on
+        waits.append(seconds) if threading.current_thread() is here else sleep(seconds)
+
+    monkeypatch.setattr(module.time, "sleep", wait)
     # The machine's own proxy settings have no say over 127.0.0.1.
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return waits
