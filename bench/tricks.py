@@ -26,6 +26,7 @@ from bench.prepare import BASE_CONFIG, Bench, Scale, data_name, prepare_data, pr
 from bench.processes import ROOT, Row, command, environment, execute, read_json
 from bench.table import gpu_line, machine_line
 from scripts.console import UserError, run_cli
+from scripts.data import pack_images
 from scripts.files import listed_images, read_lines, write_json, write_text
 from scripts.train.config_file import read_config, write_config
 from scripts.train.fast_recipe import packed_edge
@@ -58,12 +59,15 @@ SCHEDULES: dict[str, Row] = {
 #: Starts of a short training, by what they leave out.
 STARTS = {
     "head not fitted": "not fitted",
+    "last stages not tuned": "not tuned",
     "frozen normalisation not absorbed": "not absorbed",
     "images packed as JPEG": "JPEG",
 }
 #: Pixels that the backbone sees, of the shorter side of the packed image.
 FEATURES = ((224, 224), (160, 160), (160, 183), (128, 128), (96, 96))
-PARTS = ("steps", "images", "features", "trainings")
+#: Seeds of the tuning of the last stages.
+TAIL_SEEDS = (0, 1, 2)
+PARTS = ("steps", "images", "features", "tail", "trainings")
 
 
 def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: int) -> float:
@@ -127,8 +131,6 @@ def fast_config(bench: Bench, folder: Path, packed: Path, settings: Mapping[str,
 
 def pack(bench: Bench, edge: int, folder: Path, raw_limit: int | None = None) -> Path:
     """Pack train and val with the shorter side at *edge*, unless that is done; return the folder."""
-    from scripts.data import pack_images
-
     target = folder / f"packed-{edge}-{raw_limit}"
     if not target.exists():
         names = listed_images(bench.split(split) for split in ("train", "val"))
@@ -206,12 +208,56 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
     return rows
 
 
+def measure_tail(bench: Bench, folder: Path) -> list[Row]:
+    """Return the accuracies on val and on test after the warm start, without and with tuned last stages."""
+    import torch
+    from mmcv import Config
+
+    from scripts.evaluate.inference import keep_freed_memory, read_checkpoint
+    from scripts.mmcls_plugins.images import Normalizer
+    from scripts.train import warm_start
+
+    keep_freed_memory()
+    torch.set_num_threads(2)
+    place, target, classes = folder / "tail", folder / "packed-all", read_lines(bench.classes)
+    place.mkdir()
+    names = listed_images(bench.split(split) for split in ("train", "val", "test"))
+    pack_images.pack(bench.images, names, packed_edge(SIZE), target, raw_limit=1 << 40, threads=2)
+    config = Config.fromfile(str(fast_config(bench, place, target, {})))
+    weights, _ = read_checkpoint(bench.checkpoint)
+    splits = {name: warm_start.build_split(config, bench.split(name), classes) for name in ("train", "val", "test")}
+    normalizer = Normalizer(**config.runner.normalize)
+
+    def accuracy(model: torch.nn.Module, name: str) -> float:
+        with torch.no_grad():
+            batches = warm_start.image_tensors(splits[name], normalizer, 0, "cpu")
+            said = torch.cat([model(img=batch, return_loss=False, post_process=False).argmax(1) for batch in batches])
+        return float((said.numpy() == splits[name].get_gt_labels()).mean())
+
+    rows = []
+    for seed in (None, *TAIL_SEEDS):
+        config.seed = seed or 0
+        without = mock.patch.object(warm_start, "find_tail", return_value=None)
+        began = time.perf_counter()
+        with without if seed is None else contextlib.nullcontext():
+            state = warm_start.warm_start(config, weights, [splits["train"], splits["val"]], "cpu", 0)
+        seconds = time.perf_counter() - began
+        model = warm_start.build_pretrained(config, weights, "cpu")
+        model.load_state_dict(state)
+        name = "fitted head" if seed is None else f"last stages tuned, seed {seed}"
+        found = {split: accuracy(model, split) for split in ("val", "test")}
+        rows.append({"name": name, "data": bench.data, **found, "seconds": seconds})
+        logger.info("%s", rows[-1])
+    return rows
+
+
 def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str, Any], start: str) -> Row:
     """Train shortly and return the accuracies on val: of the start, and of the best and the last epoch.
 
     Parameters
     ----------
-    start : what training starts from: ``fitted``, ``not fitted``, ``not absorbed``, or fitted to images in ``JPEG``.
+    start : what training starts from: ``fitted``, ``not fitted``, ``not tuned``, ``not absorbed``, or fitted to images
+        in ``JPEG``.
     """
     import pandas as pd
     from mmcv import Config
@@ -230,6 +276,8 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
     without: Any = contextlib.nullcontext()
     if start == "not fitted":
         without = mock.patch.object(warm_start, "last_layer", return_value=None)
+    elif start == "not tuned":
+        without = mock.patch.object(warm_start, "find_tail", return_value=None)
     elif start == "not absorbed":
         without = mock.patch.object(warm_start, "absorbed", side_effect=lambda model, _images: model)
     with without:
@@ -278,6 +326,10 @@ def text(found: Row) -> str:
     for row in features:
         numbers = f"{row['plain']:.0f} | {row['folded']:.0f} | {row['fit']:.1f} | {percent(row['val'])}"
         lines.append(f"| {row['name']} | {numbers} |")
+    lines += ["", f"| warm start of {SIZE} px | val, % | test, % | seconds |", "|---|---:|---:|---:|"]
+    for row in found.get("tail", []):
+        numbers = f"{percent(row['val'])} | {percent(row['test'])} | {row['seconds']:.1f}"
+        lines.append(f"| {row['data']}, {row['name']} | {numbers} |")
     head = f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, val accuracy, %"
     lines += ["", f"| {head} | start | best epoch | last |", "|---|---:|---:|---:|"]
     for row in trainings:
@@ -316,10 +368,14 @@ def main(args: argparse.Namespace) -> None:
         "steps": lambda: measure_steps(args.turns, 6),
         "images": lambda: measure_images(bench, folder),
         "features": lambda: measure_features(bench, folder, FEATURES),
+        "tail": lambda: measure_tail(bench, folder),
         "trainings": lambda: measure_trainings(bench, folder),
     }
     for part in parts:
-        found[part] = measures[part]()
+        measured = measures[part]()
+        if part == "tail":  # of several data sets, one after the other
+            measured = [row for row in found.get(part, []) if row["data"] != bench.data] + measured
+        found[part] = measured
         write_json(kept, found)
     written = text(found)
     write_text(bench.output / "tricks.md", written)

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from scripts.sites import current_site
 from scripts.train.balance import class_weights
 from scripts.train.cards import claimed_cards
 from scripts.train.checkpoint_file import write_checkpoint
+from scripts.train.tail_tuning import MOST_BYTES, Options, find_tail, noted_input, tune
 
 logger = logging.getLogger(__name__)
 
@@ -320,10 +322,20 @@ def warm_start(
         model = absorbed(model, next(image_tensors(some, normalizer, 0, device)))
     layer = last_layer(model, weights, num_classes)
     began = time.monotonic()
+    activations: list[torch.Tensor] = []
     try:
         if layer is None:
             raise ScoresElsewhereError
-        features = [extract(model, layer, image_tensors(one, normalizer, workers, device)) for one in datasets]
+        tail = find_tail(model, next(image_tensors(some, normalizer, 0, device)))
+        if tail and (needed := tail.image_bytes * sum(map(len, datasets))) > MOST_BYTES:
+            logger.info("last stages not tuned: their activations would take %.1f GB of memory", needed / 1e9)
+            tail = None
+        features = []
+        for one in datasets:
+            parts: list[torch.Tensor] = []
+            with noted_input(tail, parts) if tail else nullcontext():
+                features.append(extract(model, layer, image_tensors(one, normalizer, workers, device)))
+            activations += [torch.cat(parts)] if tail else []
     except ScoresElsewhereError:
         logger.warning(
             "%s: its class scores are not made by one linear layer alone, so none is fitted: training starts from the"
@@ -344,6 +356,13 @@ def warm_start(
     with torch.no_grad():
         layer.weight.copy_(probe.weight)
         layer.bias.copy_(probe.bias)
+    if tail:
+        weights_of = [image_weights(one, num_classes) if balanced else None for one in labels]
+        start, best = tune(model, tail, activations, labels, weights_of, Options.of(config))
+        logger.info(
+            "last stages (%.0f %% of the multiplications) tuned in %.1f s: val accuracy %.2f to %.2f %%",
+            100 * tail.share, time.monotonic() - fitted, 100 * start.accuracy, 100 * best.accuracy,
+        )  # fmt: skip
     return model.state_dict()
 
 

@@ -152,7 +152,15 @@ def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> 
         backbone = {"type": "ResNet_CIFAR", "depth": 18, "stem_channels": 8, "base_channels": 8}
         head = {**SMALL["head"], "num_classes": 8, "in_channels": 64}
         model = {**SMALL, "backbone": backbone, "head": head}
-        config = Config({"model": model, "seed": 0, "data": {"val": val}, "runner": {"normalize": norm}})
+        config = Config(
+            {
+                "model": model,
+                "seed": 0,
+                "data": {"val": val, "samples_per_gpu": 32},
+                "optimizer": {"lr": 5e-4},
+                "runner": {"normalize": norm},
+            }
+        )
         train, *others = (build_split(config, file, names, shuffle_labels and file == splits[0]) for file in splits)
         start = warm_start(config, {}, [train, others[0]], "cpu", 0)
         fitted = build_pretrained(config, {}, "cpu")

@@ -1,0 +1,282 @@
+"""Tune the last stages of a network on stored activations: a large part of what fine-tuning gains, in seconds.
+
+The stages before them stay as pretraining left them, so what they make of an image without augmentation is computed
+once. The last stages are small, since their feature maps are: of MobileNetV2 14 % of the multiplications, and the
+backward pass ends where they begin.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from scripts.mmcls_plugins.randomness import derive_seed
+
+logger = logging.getLogger(__name__)
+
+#: The part of a network's multiplications that its last stages may have.
+SHARE = 0.15
+#: Bytes of activations that are kept in memory; larger data sets have many steps in an epoch of fine-tuning anyway.
+MOST_BYTES = 1 << 30
+EPOCHS = 3
+BATCH_SIZE = 32
+#: Of the learning rate of fine-tuning all of it: fewer weights, and no augmentation that would make gradients noisy.
+RATE_FACTOR = 4.0
+#: The part of the steps in which the learning rate grows.
+WARMUP = 0.1
+#: Images at a time where nothing is learnt.
+EVALUATED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last stages of a backbone.
+
+    Attributes
+    ----------
+    modules : each gets what the one before it gives, and nothing else.
+    share : their part of the network's multiplications.
+    in_tuple : whether the backbone gives its result in a tuple.
+    image_bytes : of what it gets, for one image.
+    """
+
+    modules: list[nn.Module]
+    share: float
+    in_tuple: bool
+    image_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How it is tuned.
+
+    Attributes
+    ----------
+    rate : the highest learning rate.
+    smoothing : the share of the target that all classes divide among them.
+    fused : whether AdamW does all weights in one go.
+    """
+
+    rate: float
+    weight_decay: float
+    smoothing: float
+    seed: int
+    fused: bool
+
+    @classmethod
+    def of(cls, config: Any) -> Options:
+        """Return those that go with the fine-tuning of a run's *config*."""
+        batch = config.data.samples_per_gpu * config.runner.get("gpus", 1)
+        return cls(
+            rate=RATE_FACTOR * config.optimizer.lr * BATCH_SIZE / batch,
+            weight_decay=config.optimizer.get("weight_decay", 0.0),
+            smoothing=config.model.head.loss.get("label_smooth_val", 0.0),
+            seed=config.seed,
+            fused=config.optimizer.get("fused", False),
+        )
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model is worth on val; the greater one is the better: by accuracy, then by loss."""
+
+    accuracy: float
+    loss: float
+
+    def better_than(self, other: Score) -> bool:
+        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+class _Shortened(nn.Module):
+    """A backbone that takes activations for images."""
+
+    def __init__(self, tail: Tail) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(*tail.modules)
+        self.in_tuple = tail.in_tuple
+
+    def forward(self, activations: torch.Tensor) -> Any:
+        features = self.stages(activations)
+        return (features,) if self.in_tuple else features
+
+
+def scores_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the class scores before the softmax, (images, classes)."""
+    scores: torch.Tensor = model(img=images, return_loss=False, softmax=False, post_process=False)
+    return scores
+
+
+@torch.no_grad()
+def find_tail(model: nn.Module, images: torch.Tensor, share: float = SHARE) -> Tail | None:
+    """Return the longest chain of modules at the end of the backbone that has at most *share* of the work.
+
+    None where the network does not end in such a chain (a head that gets part of the last output, as a class token),
+    and where the chain alone does not give the scores that the network gives.
+
+    Parameters
+    ----------
+    model : one of mmcls's classifiers, in eval mode.
+    images : a few, as the model takes them; they are passed to see what feeds what.
+    """
+    made: dict[int, list[tuple[nn.Module, Any]]] = {}  # what gave a tensor, and from what; inner modules first
+    work: Counter[nn.Module] = Counter()
+    calls: Counter[nn.Module] = Counter()
+    last: list[Any] = []
+    kept: list[Any] = []  # no tensor may get the id of another
+
+    def note(module: nn.Module, given: tuple[Any, ...], result: Any) -> None:
+        kept.append((given, result))
+        calls[module] += 1
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            work[module] += result.numel() * module.weight[0].numel()
+        if len(given) != 1 or not isinstance(result, torch.Tensor):
+            return
+        if given[0] is result:  # changed in place: what gave it until now, gave something else
+            made.pop(id(result), None)
+        else:
+            made.setdefault(id(result), []).append((module, given[0]))
+
+    backbone: nn.Module = model.backbone  # type: ignore[assignment]
+    handles = [module.register_forward_hook(note) for module in model.modules() if module is not backbone]
+    handles.append(backbone.register_forward_hook(lambda _module, _given, result: last.append(result)))
+    try:
+        expected = scores_of(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    whole = {module: sum(work[part] for part in module.modules()) for module in model.modules()}
+
+    @cache
+    def longest(end: int) -> tuple[int, tuple[nn.Module, ...]]:
+        """Return the chain to a tensor that has the most of the work, of equal ones that in the most steps."""
+        found: tuple[int, tuple[nn.Module, ...]] = (0, ())
+        for module, given in made.get(end, ()):
+            if calls[module] == 1:
+                before = longest(id(given))
+                found = max(found, (before[0] + whole[module], (*before[1], module)), key=lambda c: (c[0], len(c[1])))
+        return found
+
+    in_tuple = isinstance(last[0], tuple)
+    chain = list(longest(id(last[0][-1] if in_tuple else last[0]))[1])
+    while chain and (
+        sum(whole[module] for module in chain) > share * work.total() or not any(True for _ in chain[0].parameters())
+    ):
+        del chain[0]
+    if not chain:
+        return None
+    tail = Tail(chain, sum(whole[module] for module in chain) / work.total(), in_tuple)
+    activations: list[torch.Tensor] = []
+    with noted_input(tail, activations):
+        scores_of(model, images)
+    with shortened(model, tail):
+        try:
+            same = torch.allclose(scores_of(model, activations[0]), expected, rtol=1e-3, atol=1e-5)
+        except (TypeError, RuntimeError):  # what the head wants is more than the last feature map
+            same = False
+    size = activations[0].numel() * activations[0].element_size() // len(images)
+    return replace(tail, image_bytes=size) if same else None
+
+
+@contextmanager
+def noted_input(tail: Tail, activations: list[torch.Tensor]) -> Iterator[None]:
+    """Append what the tail gets to *activations* whenever the network is run, in the memory format that it has."""
+
+    def note(_module: nn.Module, given: tuple[torch.Tensor]) -> None:
+        activations.append(given[0].detach().clone())  # a later module may write into it
+
+    handle = tail.modules[0].register_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def shortened(model: nn.Module, tail: Tail) -> Iterator[None]:
+    """Let *model* take what its tail gets, in the place of images."""
+    whole = model.backbone
+    model.backbone = _Shortened(tail).eval()
+    try:
+        yield
+    finally:
+        model.backbone = whole
+
+
+def tune(
+    model: nn.Module,
+    tail: Tail,
+    activations: Sequence[torch.Tensor],
+    labels: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor | None],
+    options: Options,
+) -> tuple[Score, Score]:
+    """Train the tail and the head in place; what is kept is what was best on val, the start included.
+
+    AdamW, the learning rate growing for a tenth of the steps, then falling as a cosine.
+
+    Parameters
+    ----------
+    model : in eval mode, which it keeps: statistics of normalisation stay as they are.
+    activations : of train and val, as the tail gets them: (images, channels, rows, columns).
+    labels : int64, (images,).
+    weights : what each image counts, 1 on average; None: all the same.
+
+    Returns
+    -------
+    tuple : on val, at the start and at the best point.
+    """
+    head: nn.Module = model.head  # type: ignore[assignment]
+    parameters = [parameter for part in (*tail.modules, head) for parameter in part.parameters()]
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=options.rate, weight_decay=options.weight_decay, fused=options.fused)
+    generator = torch.Generator().manual_seed(derive_seed(options.seed, "tail"))
+    steps = EPOCHS * -(-len(labels[0]) // BATCH_SIZE)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_factor, steps=steps))
+    loss_of = partial(nn.functional.cross_entropy, reduction="none")
+    with shortened(model, tail):
+        start = best = _evaluate(model, activations[1], labels[1], weights[1])
+        kept = [parameter.detach().clone() for parameter in trained]
+        for _ in range(EPOCHS):
+            order = torch.randperm(len(labels[0]), generator=generator)
+            for places in order.split(BATCH_SIZE):
+                chosen, wanted = activations[0][places], labels[0][places].to(activations[0].device)
+                losses = loss_of(scores_of(model, chosen), wanted, label_smoothing=options.smoothing)
+                loss = losses.mean() if weights[0] is None else (losses * weights[0][places].to(losses)).mean()
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+            reached = _evaluate(model, activations[1], labels[1], weights[1])
+            logger.info("last stages: val accuracy %.2f %%, val loss %.4f", 100 * reached.accuracy, reached.loss)
+            if reached.better_than(best):
+                best, kept = reached, [parameter.detach().clone() for parameter in trained]
+    with torch.no_grad():
+        for parameter, value in zip(trained, kept, strict=True):
+            parameter.copy_(value)
+    return start, best
+
+
+def _factor(step: int, steps: int) -> float:
+    growing = max(1, round(WARMUP * steps))
+    if step < growing:
+        return (step + 1) / growing
+    return 0.5 * (1 + math.cos(math.pi * (step - growing) / max(1, steps - growing)))
+
+
+@torch.no_grad()
+def _evaluate(model: nn.Module, activations: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> Score:
+    scores = torch.cat([scores_of(model, part) for part in activations.split(EVALUATED_AT_ONCE)]).cpu().double()
+    right = (scores.argmax(1) == labels).double()
+    losses = nn.functional.cross_entropy(scores, labels, reduction="none")
+    if weights is not None:
+        right, losses = weights * right, weights * losses
+    return Score(right.mean().item(), losses.mean().item())
