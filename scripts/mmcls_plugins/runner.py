@@ -526,7 +526,10 @@ class ReproducibleRunner(EpochBasedRunner):
             return
         epoch = self._epoch + 1 if epoch is None else epoch
         meta = {"epoch": epoch, "iter": self._iter, "CLASSES": list((self.meta or {}).get("CLASSES") or ())}
-        content = {"meta": meta, "state_dict": weights_to_cpu(get_state_dict(self.model))}
+        weights = weights_to_cpu(get_state_dict(self.model))
+        for key in [key for key in weights if key.startswith("ema_")]:
+            del weights[key]  # where weights are averaged, the average has the plain names now, and these are the rest
+        content = {"meta": meta, "state_dict": weights}
         try:
             checkpoints.save(self.folder / name, content)
         except OSError as error:

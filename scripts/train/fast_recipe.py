@@ -23,6 +23,10 @@ WARMUP_EPOCHS = 1.0
 LEAST_CROP = 0.5  # of the area of an image
 LABEL_SMOOTHING = 0.1
 PATIENCE = 4
+#: What is evaluated and kept is an average of the weights over about so many epochs, back from now.
+AVERAGED_EPOCHS = 1.0
+#: The share of the newest weights in it, at most: in a training of few steps it must leave its start.
+MOST_MOMENTUM = 0.1
 
 #: Pixels a side, where neither the user nor the base config says otherwise: half the work of 224.
 IMAGE_SIZE = 160
@@ -62,8 +66,9 @@ def make_fast(config: patches.Config, size: int, packed: str, iterations_of_epoc
     Images come from a pack as bytes and are normalised in the model's own memory. Statistics of batch normalisation
     stay those that the head was fitted to. AdamW, whose steps do not grow with the gradient: with frozen statistics it
     is large, and SGD at any rate that gets somewhere destroys what pretraining made. The learning rate warms up and
-    falls as a cosine. The start is the first to be the best, and training ends when nothing better comes. What the
-    base does to make long training harder (mixup and the like) is left out.
+    falls as a cosine. What is evaluated and kept is a moving average of the weights: else the first steps at a large
+    rate would lose, for some epochs, what the start knows. The start is the first to be the best, and training ends
+    when nothing better comes. What the base does to make long training harder (mixup and the like) is left out.
 
     Parameters
     ----------
@@ -121,6 +126,13 @@ def make_fast(config: patches.Config, size: int, packed: str, iterations_of_epoc
         "warmup_iters": max(1, round(WARMUP_EPOCHS * iterations_of_epoch)),
         "warmup_ratio": 0.01,
     }
+    average = {
+        "type": "EMAHook",
+        "momentum": min(MOST_MOMENTUM, 1 / (AVERAGED_EPOCHS * iterations_of_epoch)),
+        "priority": "ABOVE_NORMAL",
+    }
+    others = [hook for hook in config.get("custom_hooks") or [] if hook["type"] != "EMAHook"]
+    config["custom_hooks"] = [*others, average]
     config["runner"] |= {"evaluate_first": True, "patience": PATIENCE, "channels_last": True, "normalize": norm}
     if model["backbone"].get("norm_eval"):
         config["runner"]["fold_norm"] = True

@@ -52,10 +52,24 @@ def test_the_fast_recipe_starts_from_a_warm_start_and_is_gentle() -> None:
     assert config["lr_config"]["policy"] == "CosineAnnealing" and config["lr_config"]["warmup_iters"] == 10
     assert config["runner"]["evaluate_first"] is True and config["runner"]["patience"] > 0
     assert config["optimizer"]["lr"] == fast_recipe.LEARNING_RATE
+    average = {"type": "EMAHook", "momentum": 0.1, "priority": "ABOVE_NORMAL"}  # over an epoch, of 10 steps here
+    assert config["custom_hooks"] == [average]
     mine = experiment.model_copy(update={"epochs": 2, "batch_size": 16, "overrides": {"runner.patience": 0}})
     config = build_config(base, mine, **given)
     assert (config["runner"]["max_epochs"], config["data"]["samples_per_gpu"]) == (2, 16)
     assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, fast_recipe.LEARNING_RATE / 2)
+    assert config["custom_hooks"] == [{**average, "momentum": 1 / 20}]
+
+
+def test_the_fast_recipe_averages_weights_once() -> None:
+    base = Config.fromfile(str(model_zoo.config_path("convnext-tiny_32xb128_in1k")))._cfg_dict.to_dict()
+    assert [hook["type"] for hook in base["custom_hooks"]] == ["EMAHook"]
+    files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
+    given = {"classes": FRUIT30, "n_train": 3200, "seed": 3, "device": "cpu", "packed": "packed/160", **files}
+    weights = {"zoo": "convnext-tiny_3rdparty_32xb128_in1k"}
+    experiment = Experiment(base_config="convnext-tiny_32xb128_in1k", recipe="fast", checkpoint=weights)
+    config = build_config(base, experiment, **given)
+    assert config["custom_hooks"] == [{"type": "EMAHook", "momentum": 1 / 100, "priority": "ABOVE_NORMAL"}]
 
 
 def test_the_tutorial_recipe_has_every_value_of_the_published_tutorial() -> None:

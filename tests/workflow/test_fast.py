@@ -52,6 +52,13 @@ def test_training_starts_from_the_fitted_head(finished: Path) -> None:
     assert "val accuracy" in (finished / "logs/small/quick/seed0/warm_start.log").read_text(encoding="utf-8")
 
 
+def test_what_is_kept_is_the_average_alone_under_the_names_of_mmcls(finished: Path) -> None:
+    start = torch.load(finished / RUN / "init.pth", weights_only=True)["state_dict"]
+    for name in ("best.pth", "last.pth"):
+        kept = torch.load(finished / RUN / name, weights_only=True)["state_dict"]
+        assert list(kept) == list(start), name
+
+
 def test_elsewhere_it_comes_out_the_same(finished: Path, data: dict[str, Any], tmp_path: Path) -> None:
     result = snakemake(tmp_path, data, "--until", "predict_images")
     assert result.returncode == 0, result.stdout
