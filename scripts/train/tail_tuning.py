@@ -127,7 +127,7 @@ def find_tail(model: nn.Module, images: torch.Tensor, share: float = SHARE) -> T
     model : one of mmcls's classifiers, in eval mode.
     images : a few, as the model takes them; they are passed to see what feeds what.
     """
-    made: dict[int, list[tuple[nn.Module, Any]]] = {}  # what gave a tensor, and from what; inner modules first
+    made: dict[int, list[tuple[nn.Module, torch.Tensor]]] = {}  # what gave a tensor, and from what; inner modules first
     work: Counter[nn.Module] = Counter()
     calls: Counter[nn.Module] = Counter()
     last: list[Any] = []
@@ -138,7 +138,7 @@ def find_tail(model: nn.Module, images: torch.Tensor, share: float = SHARE) -> T
         calls[module] += 1
         if isinstance(module, nn.Conv2d | nn.Linear):
             work[module] += result.numel() * module.weight[0].numel()
-        if len(given) != 1 or not isinstance(result, torch.Tensor):
+        if len(given) != 1 or not all(isinstance(one, torch.Tensor) for one in (given[0], result)):
             return
         if given[0] is result:  # changed in place: what gave it until now, gave something else
             made.pop(id(result), None)
@@ -180,7 +180,8 @@ def find_tail(model: nn.Module, images: torch.Tensor, share: float = SHARE) -> T
     with shortened(model, tail):
         try:
             same = torch.allclose(scores_of(model, activations[0]), expected, rtol=1e-3, atol=1e-5)
-        except (TypeError, RuntimeError):  # what the head wants is more than the last feature map
+        except Exception as error:  # whatever a neck or head does that wants more than the last feature map
+            logger.debug("the last stages do not make the scores by themselves: %s", error)
             same = False
     size = activations[0].numel() * activations[0].element_size() // len(images)
     return replace(tail, image_bytes=size) if same else None
