@@ -162,13 +162,17 @@ def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
 
 
 def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]]) -> list[Row]:
-    """Return, by size and packed edge: images/s folded and not, seconds of the fit, accuracy of the head on val."""
+    """Return, by size and packed edge, images/s and the accuracy on val of the head that is fitted.
+
+    Images/s: as built, folded, and folded with multiplications in bfloat16; accuracies: folded, and in bfloat16.
+    """
     import torch
     from mmcv import Config
 
     from scripts.evaluate.inference import keep_freed_memory, read_checkpoint
     from scripts.mmcls_plugins.images import Normalizer
     from scripts.train import warm_start
+    from scripts.train.tail_tuning import autocast
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -185,25 +189,29 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
         some = torch.utils.data.Subset(splits[0], range(64))
         batches = list(warm_start.image_tensors(some, normalizer, 0, "cpu"))
         quick = warm_start.absorbed(copy.deepcopy(model), batches[0])
-        rates: dict[str, list[float]] = {"plain": [], "folded": []}
+        ways = {"plain": (model, None), "folded": (quick, None), "bfloat16": (quick, torch.bfloat16)}
+        rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(5):
-            for name, one in (("plain", model), ("folded", quick)):
+            for name, (one, dtype) in ways.items():
                 began = time.perf_counter()
-                with torch.no_grad():
+                with torch.no_grad(), autocast("cpu", dtype):
                     for batch in batches:
                         one(img=batch, return_loss=False, post_process=False)
                 rates[name].append(64 / (time.perf_counter() - began))
         layer = warm_start.last_layer(quick, weights, len(classes))
         assert layer is not None
-        features = [
-            warm_start.extract(quick, layer, warm_start.image_tensors(one, normalizer, 2, "cpu")) for one in splits
-        ]
         labels = [torch.as_tensor(one.get_gt_labels(), dtype=torch.int64) for one in splits]
-        began = time.perf_counter()
-        probe = warm_start.fit_probe(features[0], labels[0], features[1], labels[1], len(classes))
-        fit = time.perf_counter() - began
         found = {name: statistics.median(values) for name, values in rates.items()}
-        rows.append({"name": f"{size} of {edge} px", **found, "fit": fit, "val": probe.accuracy})
+        for name, dtype in (("fit", None), ("bfloat16 fit", torch.bfloat16)):
+            with autocast("cpu", dtype):
+                features = [
+                    warm_start.extract(quick, layer, warm_start.image_tensors(one, normalizer, 2, "cpu"))
+                    for one in splits
+                ]
+            began = time.perf_counter()
+            probe = warm_start.fit_probe(features[0], labels[0], features[1], labels[1], len(classes))
+            found |= {name: time.perf_counter() - began, f"{name} val": probe.accuracy}
+        rows.append({"name": f"{size} of {edge} px", **found})
         logger.info("features: %s", rows[-1])
     return rows
 
@@ -322,10 +330,12 @@ def text(found: Row) -> str:
     lines += ["|---|---:|---:|", *(f"| {name} | {rate:.1f} | {rate / whole:.2f} |" for name, rate in steps.items()), ""]
     lines += ["| a training image, loaded and augmented, one process | ms |", "|---|---:|"]
     lines += [*(f"| {name} | {value:.2f} |" for name, value in images.items()), ""]
-    lines += ["| features at | images/s | folded | fit, s | val accuracy of the head, % |", "|---|---:|---:|---:|---:|"]
+    head = "images/s | folded | in bfloat16 | fit, s | val accuracy of the head, % | of bfloat16's"
+    lines += [f"| features at | {head} |", "|---" + "|---:" * 6 + "|"]
     for row in features:
-        numbers = f"{row['plain']:.0f} | {row['folded']:.0f} | {row['fit']:.1f} | {percent(row['val'])}"
-        lines.append(f"| {row['name']} | {numbers} |")
+        numbers = [f"{row[name]:.0f}" for name in ("plain", "folded", "bfloat16")]
+        numbers += [f"{row['fit']:.1f}", percent(row["fit val"]), percent(row["bfloat16 fit val"])]
+        lines.append(f"| {' | '.join([row['name'], *numbers])} |")
     lines += ["", f"| warm start of {SIZE} px | val, % | test, % | seconds |", "|---|---:|---:|---:|"]
     for row in found.get("tail", []):
         numbers = f"{percent(row['val'])} | {percent(row['test'])} | {row['seconds']:.1f}"

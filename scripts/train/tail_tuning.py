@@ -11,7 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -28,11 +28,13 @@ SHARE = 0.15
 #: Bytes of activations that are kept in memory; larger data sets have many steps in an epoch of fine-tuning anyway.
 MOST_BYTES = 1 << 30
 EPOCHS = 3
-BATCH_SIZE = 32
-#: Of the learning rate of fine-tuning all of it: fewer weights, and no augmentation that would make gradients noisy.
-RATE_FACTOR = 4.0
+BATCH_SIZE = 64
+#: Of the learning rate of fine-tuning all of it, for BATCH_SIZE: no augmentation that would make gradients noisy.
+RATE_FACTOR = 2.0
 #: The part of the steps in which the learning rate grows.
 WARMUP = 0.1
+#: What is evaluated and kept is an average of the weights over about so many epochs, back from now.
+AVERAGED_EPOCHS = 0.5
 #: Images at a time where nothing is learnt.
 EVALUATED_AT_ONCE = 256
 
@@ -64,6 +66,7 @@ class Options:
     rate : the highest learning rate.
     smoothing : the share of the target that all classes divide among them.
     fused : whether AdamW does all weights in one go.
+    autocast : float type of the multiplications; None: float32.
     """
 
     rate: float
@@ -71,6 +74,7 @@ class Options:
     smoothing: float
     seed: int
     fused: bool
+    autocast: torch.dtype | None = None
 
     @classmethod
     def of(cls, config: Any) -> Options:
@@ -82,7 +86,21 @@ class Options:
             smoothing=config.model.head.loss.get("label_smooth_val", 0.0),
             seed=config.seed,
             fused=config.optimizer.get("fused", False),
+            autocast=half_precision(config),
         )
+
+
+def half_precision(config: Any) -> torch.dtype | None:
+    """Return the float type that the warm start of a run's *config* multiplies by; None: float32."""
+    name = config.get("warm_start", {}).get("autocast")
+    return getattr(torch, name) if name else None
+
+
+@contextmanager
+def autocast(device: str, dtype: torch.dtype | None) -> Iterator[None]:
+    """Let convolutions and linear layers multiply by *dtype* inside the block; None: as their weights are."""
+    with torch.autocast(device, dtype=dtype) if dtype else nullcontext():
+        yield
 
 
 @dataclass(frozen=True)
@@ -222,7 +240,8 @@ def tune(
 ) -> tuple[Score, Score]:
     """Train the tail and the head in place; what is kept is what was best on val, the start included.
 
-    AdamW, the learning rate growing for a tenth of the steps, then falling as a cosine.
+    AdamW, the learning rate growing for a tenth of the steps, then falling as a cosine. It is large enough to leave a
+    good start, which the average of the weights does not.
 
     Parameters
     ----------
@@ -242,28 +261,55 @@ def tune(
     generator = torch.Generator().manual_seed(derive_seed(options.seed, "tail"))
     steps = EPOCHS * -(-len(labels[0]) // BATCH_SIZE)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_factor, steps=steps))
-    loss_of = partial(nn.functional.cross_entropy, reduction="none")
+    loss_of = partial(nn.functional.cross_entropy, reduction="none", label_smoothing=options.smoothing)
+    newest = min(1.0, EPOCHS / (AVERAGED_EPOCHS * steps))  # its share in the average
+    evaluate = partial(_evaluate, model, activations[1], labels[1], weights[1], options.autocast)
     with shortened(model, tail):
-        start = best = _evaluate(model, activations[1], labels[1], weights[1])
+        start = best = evaluate()
         kept = [parameter.detach().clone() for parameter in trained]
+        average = [parameter.clone() for parameter in kept]
         for _ in range(EPOCHS):
             order = torch.randperm(len(labels[0]), generator=generator)
             for places in order.split(BATCH_SIZE):
                 chosen, wanted = activations[0][places], labels[0][places].to(activations[0].device)
-                losses = loss_of(scores_of(model, chosen), wanted, label_smoothing=options.smoothing)
+                losses = loss_of(_scores(model, chosen, options.autocast), wanted)
                 loss = losses.mean() if weights[0] is None else (losses * weights[0][places].to(losses)).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
-            reached = _evaluate(model, activations[1], labels[1], weights[1])
+                with torch.no_grad():
+                    torch._foreach_lerp_(average, [parameter.detach() for parameter in trained], newest)
+            with _replaced(trained, average):
+                reached = evaluate()
             logger.info("last stages: val accuracy %.2f %%, val loss %.4f", 100 * reached.accuracy, reached.loss)
             if reached.better_than(best):
-                best, kept = reached, [parameter.detach().clone() for parameter in trained]
-    with torch.no_grad():
-        for parameter, value in zip(trained, kept, strict=True):
-            parameter.copy_(value)
+                best, kept = reached, [value.clone() for value in average]
+    _copy(kept, trained)
     return start, best
+
+
+@torch.no_grad()
+def _copy(values: Sequence[torch.Tensor], parameters: Sequence[nn.Parameter]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+@contextmanager
+def _replaced(parameters: Sequence[nn.Parameter], values: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Let *parameters* have other *values* inside the block."""
+    own = [parameter.detach().clone() for parameter in parameters]
+    _copy(values, parameters)
+    try:
+        yield
+    finally:
+        _copy(own, parameters)
+
+
+def _scores(model: nn.Module, activations: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Return the class scores of activations, multiplied by *dtype*: float32, (images, classes)."""
+    with autocast(activations.device.type, dtype):
+        return scores_of(model, activations).float()
 
 
 def _factor(step: int, steps: int) -> float:
@@ -274,8 +320,15 @@ def _factor(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def _evaluate(model: nn.Module, activations: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> Score:
-    scores = torch.cat([scores_of(model, part) for part in activations.split(EVALUATED_AT_ONCE)]).cpu().double()
+def _evaluate(
+    model: nn.Module,
+    activations: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None,
+    dtype: torch.dtype | None,
+) -> Score:
+    parts = [_scores(model, part, dtype) for part in activations.split(EVALUATED_AT_ONCE)]
+    scores = torch.cat(parts).cpu().double()
     right = (scores.argmax(1) == labels).double()
     losses = nn.functional.cross_entropy(scores, labels, reduction="none")
     if weights is not None:

@@ -44,7 +44,7 @@ from scripts.sites import current_site
 from scripts.train.balance import class_weights
 from scripts.train.cards import claimed_cards
 from scripts.train.checkpoint_file import write_checkpoint
-from scripts.train.tail_tuning import MOST_BYTES, Options, find_tail, noted_input, tune
+from scripts.train.tail_tuning import MOST_BYTES, Options, autocast, find_tail, half_precision, noted_input, tune
 
 logger = logging.getLogger(__name__)
 
@@ -333,7 +333,8 @@ def warm_start(
         features = []
         for one in datasets:
             parts: list[torch.Tensor] = []
-            with noted_input(tail, parts) if tail else nullcontext():
+            noted = noted_input(tail, parts) if tail else nullcontext()
+            with noted, autocast(device, half_precision(config)):
                 features.append(extract(model, layer, image_tensors(one, normalizer, workers, device)))
             activations += [torch.cat(parts)] if tail else []
     except ScoresElsewhereError:

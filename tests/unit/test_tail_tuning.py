@@ -11,19 +11,21 @@ import torch
 from mmcv import Config
 from torch import nn
 
-from scripts.train import model_zoo
+from scripts.train import model_zoo, tail_tuning
 from scripts.train.tail_tuning import (
     SHARE,
     Options,
     Score,
     Tail,
+    autocast,
     find_tail,
+    half_precision,
     noted_input,
     scores_of,
     shortened,
     tune,
 )
-from scripts.train.warm_start import absorbed, build_pretrained
+from scripts.train.warm_start import absorbed, build_pretrained, extract
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -167,6 +169,51 @@ def test_the_same_bits_again_and_others_with_another_seed(
     assert all(torch.equal(value, again[name]) for name, value in first.items())
     other = tune_small(replace(OPTIONS, seed=1))[1].state_dict()
     assert not torch.equal(first["head.fc.weight"], other["head.fc.weight"])
+
+
+def test_what_is_kept_is_the_average_of_the_weights_of_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail_tuning, "EPOCHS", 1)
+    before = small()
+    expected = {name: parameter.detach().clone() for name, parameter in before.head.named_parameters()}
+    steps = -(-600 // tail_tuning.BATCH_SIZE)
+    newest = 1 / (tail_tuning.AVERAGED_EPOCHS * steps)
+    step = torch.optim.AdamW.step
+
+    def step_and_average(optimizer: torch.optim.AdamW, *given: Any) -> None:
+        step(optimizer, *given)
+        values = optimizer.param_groups[0]["params"][-len(expected) :]  # the head's are the last
+        for (name, average), value in zip(expected.items(), values, strict=True):
+            expected[name] = average + newest * (value.detach() - average)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step_and_average)
+    _, model, _, start, best = tune_small(OPTIONS)
+    assert best != start
+    for name, parameter in model.head.named_parameters():
+        torch.testing.assert_close(parameter.detach(), expected[name])
+
+
+def test_half_precision_is_the_configs_and_gives_nearly_the_same() -> None:
+    assert half_precision(Config({"warm_start": {"autocast": "bfloat16"}})) == torch.bfloat16
+    assert half_precision(Config({})) is None
+    model, (images, labels), (val, val_labels) = small(), planted(600, 0), planted(90, 1)
+    tail = find_tail(model, images[:2], share=0.6)
+    assert tail is not None
+    parts: list[list[torch.Tensor]] = [[], []]
+    for noted, one in zip(parts, (images, val), strict=True):
+        with noted_input(tail, noted), autocast("cpu", torch.bfloat16):
+            features = extract(model, model.head.fc, [one])
+    exact = extract(model, model.head.fc, [val])
+    alike = nn.functional.cosine_similarity(features, exact)  # random weights make more of a rounding than trained ones
+    assert 0.9 < alike.mean() < 1
+    activations = [torch.cat(noted) for noted in parts]
+    assert {one.dtype for one in activations} == {torch.bfloat16}
+    options = replace(OPTIONS, autocast=torch.bfloat16)
+    start, best = tune(model, tail, activations, [labels, val_labels], [None, None], options)
+    assert best.accuracy > start.accuracy + 0.2
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    with torch.no_grad():
+        accuracy = (scores_of(model, val).argmax(1) == val_labels).double().mean().item()
+    assert accuracy == pytest.approx(best.accuracy, abs=0.1)
 
 
 def test_what_gets_worse_is_not_kept(tuned: tuple[nn.Module, nn.Module, Tail, Score, Score]) -> None:
