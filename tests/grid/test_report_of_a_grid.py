@@ -1,0 +1,120 @@
+"""The report of a grid as our users have them: 30 classes with Chinese names, three experiments, two seeds, a browser.
+
+Six runs take minutes, so that only `make test-grid` does this. What the windows showed is kept where MIMFLOW_PICTURES
+says, since some faults only an eye sees.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from browser import CHROMIUM, Page, chromium
+from dag import ROOT, snakemake
+from PIL import Image
+from report_reader import CATEGORIES, ask_the_map, check_quiet, look_at, look_at_everything, open_category
+
+from scripts.data.render_sample import encode_jpeg, render_image
+from scripts.data.sample_looks import CLASSES
+from scripts.report.labels import ORDER, label
+from scripts.settings import load_settings
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+    pytest.mark.timeout(3600),
+]
+
+#: The classes of the tutorial's experiment.
+NAMES = (
+    "哈密瓜 圣女果 山竹 杨梅 柚子 柠檬 桂圆 梨 椰子 榴莲 火龙果 猕猴桃 石榴 砂糖橘 胡萝卜 脐橙 芒果 苦瓜 苹果-红 苹果-青 草莓 荔枝 菠萝 葡萄-白"
+    " 葡萄-红 西瓜 西红柿 车厘子 香蕉 黄瓜"
+).split()
+PER_CLASS, SIZE = 20, 96
+#: Degrees by which the colours of a rendered fruit are turned: each kind makes three classes, easily confused.
+TURNS = (0, 25, 140)
+SMALL: dict[str, Any] = {"image_size": 64, "batch_size": 32, "epochs": 2, "device": "cpu"}
+DEMO = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text(encoding="utf-8"))
+PRETRAINED = DEMO["experiments"]["mobilenet-v2"]["checkpoint"]
+GRID = {
+    "dataset": {"name": "grid", "source": {"path": "grid.zip"}, "split": {"val": 0.1, "test": 0.3}},
+    "experiments": {
+        "mobilenet-fast": {"base_config": "mobilenet-v2_8xb32_in1k", "checkpoint": PRETRAINED, **SMALL},
+        "mobilenet-tutorial": {
+            **{"base_config": "mobilenet-v2_8xb32_in1k", "checkpoint": PRETRAINED, "recipe": "tutorial"},
+            **SMALL,
+        },
+        "resnet18-scratch": {"base_config": "resnet18_8xb32_in1k", "checkpoint": "none", **SMALL},
+    },
+    "seeds": [0, 1],
+}
+
+
+def write_images(path: Path) -> None:
+    """Write a zip of rendered fruits, a folder a class."""
+    kinds = [(kind, turn) for kind in CLASSES for turn in TURNS]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, (kind, turn) in zip(NAMES, kinds, strict=True):
+            for index in range(1, PER_CLASS + 1):
+                hue, *others = Image.fromarray(render_image(kind, index, seed=turn, size=SIZE)).convert("HSV").split()
+                turned = hue.point(lambda value, by=round(turn * 256 / 360): (value + by) % 256)
+                picture = Image.merge("HSV", (turned, *others)).convert("RGB")
+                archive.writestr(f"fruit30/{name}/{index:03}.jpg", encode_jpeg(np.asarray(picture)))
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of results of the finished grid."""
+    folder = Path(os.environ.get("MIMFLOW_GRID") or tmp_path_factory.mktemp("grid"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "grid.zip").is_file():
+        write_images(folder / "grid.zip")
+    result = snakemake(folder, GRID, seconds=3000)
+    assert result.returncode == 0, result.stdout
+    return folder / "results/grid"
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with chromium() as opened:
+        yield opened
+
+
+def pictures(name: str) -> Path | None:
+    """Return a folder for pictures where the user wants them."""
+    if wanted := os.environ.get("MIMFLOW_PICTURES"):
+        (folder := Path(wanted, name)).mkdir(parents=True, exist_ok=True)
+        return folder
+    return None
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_reader_sees_every_figure_of_every_run(page: Page, grid: Path, language: str) -> None:
+    settings = {**GRID, "report": {"language": language}}
+    load_settings(settings, ["the grid's settings"])
+    command = [sys.executable, "-m", "scripts.report.write_report", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--settings", json.dumps(settings), "--dataset", "results/grid"]
+    folder = grid.parent.parent
+    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+    report = (grid / "report.html").as_uri()
+    categories = tuple(label(name, language) for name in CATEGORIES)
+    seen = look_at_everything(page, report, categories, pictures(language))
+    data, leaderboard, runs = (seen[name] for name in categories)
+    # A table, per_class.csv, is handed out as a file.
+    assert (len(data), len(leaderboard), len(runs)) == (1, 2, 6 * (len(ORDER) - 1))
+
+    page.open(report)
+    map_of_images = label("map of the test images", language)
+    number = next(n for n, words in enumerate(open_category(page, categories[2])) if map_of_images in words)
+    assert look_at(page, number)
+    ask_the_map(page)
+    check_quiet(page)
