@@ -34,10 +34,42 @@ pytestmark = [
 ]
 
 #: The classes of the tutorial's experiment.
-NAMES = (
-    "哈密瓜 圣女果 山竹 杨梅 柚子 柠檬 桂圆 梨 椰子 榴莲 火龙果 猕猴桃 石榴 砂糖橘 胡萝卜 脐橙 芒果 苦瓜 苹果-红 苹果-青 草莓 荔枝 菠萝 葡萄-白"
-    " 葡萄-红 西瓜 西红柿 车厘子 香蕉 黄瓜"
-).split()
+NAMES = [
+    *(
+        "哈密瓜",
+        "圣女果",
+        "山竹",
+        "杨梅",
+        "柚子",
+        "柠檬",
+        "桂圆",
+        "梨",
+        "椰子",
+        "榴莲",
+        "火龙果",
+        "猕猴桃",
+        "石榴",
+        "砂糖橘",
+        "胡萝卜",
+    ),
+    *(
+        "脐橙",
+        "芒果",
+        "苦瓜",
+        "苹果-红",
+        "苹果-青",
+        "草莓",
+        "荔枝",
+        "菠萝",
+        "葡萄-白",
+        "葡萄-红",
+        "西瓜",
+        "西红柿",
+        "车厘子",
+        "香蕉",
+        "黄瓜",
+    ),
+]
 PER_CLASS, SIZE = 20, 96
 #: Degrees by which the colours of a rendered fruit are turned: each kind makes three classes, easily confused.
 TURNS = (0, 25, 140)
@@ -63,10 +95,10 @@ def write_images(path: Path) -> None:
     kinds = [(kind, turn) for kind in CLASSES for turn in TURNS]
     with zipfile.ZipFile(path, "w") as archive:
         for name, (kind, turn) in zip(NAMES, kinds, strict=True):
+            turned_values = [(value + round(turn * 256 / 360)) % 256 for value in range(256)]
             for index in range(1, PER_CLASS + 1):
                 hue, *others = Image.fromarray(render_image(kind, index, seed=turn, size=SIZE)).convert("HSV").split()
-                turned = hue.point(lambda value, by=round(turn * 256 / 360): (value + by) % 256)
-                picture = Image.merge("HSV", (turned, *others)).convert("RGB")
+                picture = Image.merge("HSV", (hue.point(turned_values), *others)).convert("RGB")
                 archive.writestr(f"fruit30/{name}/{index:03}.jpg", encode_jpeg(np.asarray(picture)))
 
 
