@@ -316,6 +316,11 @@ def in_short(run: Run) -> Iterator[Block]:
             " other seeds would give other models of, quote the leaderboard's."
         )
     lines.append(_confused(run))
+    if most_confused(run.predictions):
+        lines.append(
+            "Why these two: figures/gradcam.html (in the report: what the model looks at) shows the errors beside the"
+            " images that the network finds most like them."
+        )
     if run.export is not None:
         lines.append(
             "To use it, one file is enough: model.onnx holds the weights, the preprocessing and the names of the"

@@ -1,7 +1,7 @@
 """The report of a grid as our users have them: 30 classes with Chinese names, three experiments, two seeds, a browser.
 
-Six runs take minutes, so that only `make test-grid` does this. What the windows showed is kept where MIMFLOW_PICTURES
-says, since some faults only an eye sees.
+Six runs take minutes, so that only `make test-grid` does this. MIMFLOW_PICTURES names a folder for what the windows
+showed, since some faults only an eye sees; MIMFLOW_GRID one in which the runs stay, and are not repeated.
 """
 
 from __future__ import annotations
