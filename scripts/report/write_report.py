@@ -16,8 +16,13 @@ import yaml
 from scripts.console import UserError, run_cli
 from scripts.files import write_text
 from scripts.report.compare_runs import read_leaderboard, render_text
+from scripts.report.fonts import embedded_face
+from scripts.report.html import OWN_FONT
+from scripts.report.labels import CHINESE
 
 logger = logging.getLogger(__name__)
+
+CAPTIONS = Path(__file__).with_name("captions")
 
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -41,6 +46,24 @@ def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> 
         raise UserError(f"{report}: Snakemake could not make the report; details: {output}")
 
 
+def bring_characters_along(report: Path) -> None:
+    """Put the Chinese characters of menu and captions into *report*, for a browser without such a font.
+
+    Snakemake's page takes the reader's fonts; the pages that it shows in frames have their own.
+
+    Raises
+    ------
+    UserError : Snakemake's page has no head any more in which a font can stand.
+    """
+    captions = "".join(path.read_text(encoding="utf-8") for path in sorted(CAPTIONS.glob("zh/*.rst")))
+    face = embedded_face(captions + "".join(CHINESE.values()), OWN_FONT)
+    page = report.read_text(encoding="utf-8")
+    if "</head>" not in page:
+        raise UserError(f"{report}: Snakemake's page has no head; use the Snakemake of the lock (make setup)")
+    rule = f"html, body {{ font-family: {OWN_FONT}, system-ui, sans-serif }}"
+    write_text(report, page.replace("</head>", f"<style>{face}\n{rule}</style>\n</head>", 1))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
@@ -57,6 +80,8 @@ def main(args: argparse.Namespace) -> None:
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(args.snakefile, settings, report, output)
+    if json.loads(args.settings).get("report", {}).get("language") == "zh":
+        bring_characters_along(report)
     board = read_leaderboard(args.dataset / "leaderboard.csv")
     print(render_text(board, colour=sys.stdout.isatty()), flush=True)
     print(f"report: {report} (open it in a browser; it needs no network)", flush=True)

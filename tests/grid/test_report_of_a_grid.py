@@ -21,12 +21,11 @@ import yaml
 from browser import CHROMIUM, Page, chromium
 from dag import ROOT, snakemake
 from PIL import Image
-from report_reader import CATEGORIES, ask_the_map, check_quiet, look_at, look_at_everything, open_category
+from report_reader import ask_the_map, check_quiet, look_at, look_at_everything, open_category
 
 from scripts.data.render_sample import encode_jpeg, render_image
 from scripts.data.sample_looks import CLASSES
 from scripts.report.labels import ORDER, label
-from scripts.settings import load_settings
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
@@ -76,7 +75,7 @@ TURNS = (0, 25, 140)
 SMALL: dict[str, Any] = {"image_size": 64, "batch_size": 32, "epochs": 2, "device": "cpu"}
 DEMO = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text(encoding="utf-8"))
 PRETRAINED = DEMO["experiments"]["mobilenet-v2"]["checkpoint"]
-GRID = {
+GRID: dict[str, Any] = {
     "dataset": {"name": "grid", "source": {"path": "grid.zip"}, "split": {"val": 0.1, "test": 0.3}},
     "experiments": {
         "mobilenet-fast": {"base_config": "mobilenet-v2_8xb32_in1k", "checkpoint": PRETRAINED, **SMALL},
@@ -131,22 +130,21 @@ def pictures(name: str) -> Path | None:
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_a_reader_sees_every_figure_of_every_run(page: Page, grid: Path, language: str) -> None:
     settings = {**GRID, "report": {"language": language}}
-    load_settings(settings, ["the grid's settings"])
     command = [sys.executable, "-m", "scripts.report.write_report", "--snakefile", str(ROOT / "Snakefile")]
     command += ["--settings", json.dumps(settings), "--dataset", "results/grid"]
     folder = grid.parent.parent
     subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
     report = (grid / "report.html").as_uri()
-    categories = tuple(label(name, language) for name in CATEGORIES)
-    seen = look_at_everything(page, report, categories, pictures(language))
-    data, leaderboard, runs = (seen[name] for name in categories)
-    # A table, per_class.csv, is handed out as a file.
-    assert (len(data), len(leaderboard), len(runs)) == (1, 2, 6 * (len(ORDER) - 1))
+    first, second, runs = (label(name, language) for name in ("Data", "Leaderboard", "Runs"))
+    places = [(first, ""), (second, ""), *((runs, experiment) for experiment in GRID["experiments"])]
+    seen = look_at_everything(page, report, places, pictures(language))
+    # One table of each run, per_class.csv, is handed out as a file.
+    assert [len(words) for words in seen] == [1, 3, *[2 * (len(ORDER) - 1)] * 3]
 
     page.open(report)
     map_of_images = label("map of the test images", language)
-    number = next(n for n, words in enumerate(open_category(page, categories[2])) if map_of_images in words)
-    assert look_at(page, number)
+    rows = open_category(page, runs, "mobilenet-fast")
+    assert look_at(page, next(number for number, words in enumerate(rows) if map_of_images in words))
     ask_the_map(page)
     check_quiet(page)

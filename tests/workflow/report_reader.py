@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from browser import Page
 
-CATEGORIES = ("Data", "Leaderboard", "Runs")
+#: The categories; one without parts has no second word, as that of runs of a single experiment.
+PLACES = (("Data", ""), ("Leaderboard", ""), ("Runs", ""))
 #: Snakemake's own page says this of the style sheet that it carries.
 OF_SNAKEMAKE = "cdn.tailwindcss.com should not be used in production"
 CLICK = """(() => {{ const found = [...document.querySelectorAll('nav a')].filter(e => e.innerText.trim() == {0!r});
@@ -52,9 +53,11 @@ def rows(page: Page) -> list[str]:
     return page.evaluate("[...document.querySelectorAll('nav tbody tr')].map(r => r.innerText.trim())")
 
 
-def open_category(page: Page, name: str) -> list[str]:
-    """Open a category of the report and return its rows."""
+def open_category(page: Page, name: str, part: str = "") -> list[str]:
+    """Open a category of the report, or a *part* of it, and return its rows."""
     assert page.wait_for(CLICK.format(name))
+    if part:
+        assert page.wait_for(CLICK.format(part))
     page.wait_for("document.querySelectorAll('nav tbody tr').length > 0")
     return rows(page)
 
@@ -70,22 +73,24 @@ def look_at(page: Page, number: int) -> bool:
 
 
 def look_at_everything(
-    page: Page, report: str, categories: tuple[str, ...] = CATEGORIES, pictures: Path | None = None
-) -> dict[str, list[str]]:
-    """Open every row of every category of the report at an address; return the words of those that were seen.
+    page: Page, report: str, places: Sequence[tuple[str, str]] = PLACES, pictures: Path | None = None
+) -> list[list[str]]:
+    """Open every row of some categories of the report at an address; return the words of those that were seen.
 
     Parameters
     ----------
+    places : categories, and the part of each where it has parts.
     pictures : an empty folder for what the window shows of each.
     """
-    seen: dict[str, list[str]] = {}
-    for category in categories:
+    seen: list[list[str]] = []
+    for place, (category, part) in enumerate(places):
         page.open(report)
-        for number, words in enumerate(open_category(page, category)):
+        seen.append([])
+        for number, words in enumerate(open_category(page, category, part)):
             if look_at(page, number):
-                seen.setdefault(category, []).append(words)
+                seen[-1].append(words)
                 if pictures:
-                    page.screenshot(pictures / f"{categories.index(category)}-{number:03}.png")
+                    page.screenshot(pictures / f"{place}-{number:03}.png")
     return seen
 
 
