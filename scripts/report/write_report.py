@@ -19,6 +19,7 @@ from scripts.report.compare_runs import read_leaderboard, render_text
 from scripts.report.fonts import embedded_face
 from scripts.report.html import OWN_FONT
 from scripts.report.labels import CHINESE
+from scripts.settings import load_settings, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -46,22 +47,27 @@ def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> 
         raise UserError(f"{report}: Snakemake could not make the report; details: {output}")
 
 
-def bring_characters_along(report: Path) -> None:
-    """Put the Chinese characters of menu and captions into *report*, for a browser without such a font.
+def mend_page(report: Path, language: str) -> None:
+    """Put into Snakemake's page what it lacks: the top of tall figures, and Chinese characters.
 
-    Snakemake's page takes the reader's fonts; the pages that it shows in frames have their own.
+    Its window centres a figure that is taller than itself, so that nobody can scroll to the figure's top. And it takes
+    the reader's fonts, who may have no Chinese one; the pages that it shows in frames have their own.
 
     Raises
     ------
-    UserError : Snakemake's page has no head any more in which a font can stand.
+    UserError : the page has no head any more in which a style can stand.
     """
-    captions = "".join(path.read_text(encoding="utf-8") for path in sorted(CAPTIONS.glob("zh/*.rst")))
-    face = embedded_face(captions + "".join(CHINESE.values()), OWN_FONT)
+    rules = [".items-center.overflow-auto { align-items: safe center; justify-content: safe center }"]
+    if language == "zh":
+        captions = "".join(path.read_text(encoding="utf-8") for path in sorted(CAPTIONS.glob("zh/*.rst")))
+        rules += [
+            embedded_face(captions + "".join(CHINESE.values()), OWN_FONT),
+            f"html, body {{ font-family: {OWN_FONT}, system-ui, sans-serif }}",
+        ]
     page = report.read_text(encoding="utf-8")
     if "</head>" not in page:
         raise UserError(f"{report}: Snakemake's page has no head; use the Snakemake of the lock (make setup)")
-    rule = f"html, body {{ font-family: {OWN_FONT}, system-ui, sans-serif }}"
-    write_text(report, page.replace("</head>", f"<style>{face}\n{rule}</style>\n</head>", 1))
+    write_text(report, page.replace("</head>", "<style>{}</style>\n</head>".format("\n".join(rules)), 1))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -80,8 +86,7 @@ def main(args: argparse.Namespace) -> None:
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(args.snakefile, settings, report, output)
-    if json.loads(args.settings).get("report", {}).get("language") == "zh":
-        bring_characters_along(report)
+    mend_page(report, load_settings(read_file(settings), [settings]).report.language)
     board = read_leaderboard(args.dataset / "leaderboard.csv")
     print(render_text(board, colour=sys.stdout.isatty()), flush=True)
     print(f"report: {report} (open it in a browser; it needs no network)", flush=True)

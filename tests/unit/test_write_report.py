@@ -11,16 +11,16 @@ import pytest
 from fontTools.ttLib import TTFont
 
 from scripts.console import UserError
-from scripts.report.write_report import bring_characters_along
+from scripts.report.write_report import mend_page
 
 
 def test_a_chinese_report_brings_its_characters_along(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     page = "<html><head><meta charset='utf-8'></head><body><script>'</head>'</script></body></html>"
     report.write_text(page, encoding="utf-8")
-    bring_characters_along(report)
+    mend_page(report, "zh")
     text = report.read_text(encoding="utf-8")
-    assert text.startswith("<html><head><meta charset='utf-8'><style>@font-face")
+    assert text.startswith("<html><head><meta charset='utf-8'><style>")
     assert text.endswith("</style>\n</head><body><script>'</head>'</script></body></html>")
     data = re.search(r"base64,([^)]*)\)", text)
     assert data
@@ -32,4 +32,4 @@ def test_a_chinese_report_brings_its_characters_along(tmp_path: Path) -> None:
 def test_a_page_without_a_head_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("<html>")
     with pytest.raises(UserError, match=r"report\.html: Snakemake's page has no head"):
-        bring_characters_along(tmp_path / "report.html")
+        mend_page(tmp_path / "report.html", "en")

@@ -18,10 +18,12 @@ PLACES = (("Data", ""), ("Leaderboard", ""), ("Runs", ""))
 OF_SNAKEMAKE = "cdn.tailwindcss.com should not be used in production"
 CLICK = """(() => {{ const found = [...document.querySelectorAll('nav a')].filter(e => e.innerText.trim() == {0!r});
     found.forEach(e => e.click()); return found.length; }})()"""
-#: Is a picture there, with pixels, or a page in a frame of its own?
+#: Is a picture there, with pixels, its upper left corner in reach, or a page in a frame of its own?
 SHOWN = """(() => { const picture = document.querySelector('#app > div > div:last-child img');
     const frame = document.querySelector('#app iframe');
-    return picture ? picture.complete && picture.naturalWidth > 100 : frame ? frame.clientHeight > 100 : false; })()"""
+    if (!picture) return frame ? frame.clientHeight > 100 : false;
+    const { left, top } = picture.getBoundingClientRect();
+    return picture.complete && picture.naturalWidth > 100 && left >= 0 && top >= 0; })()"""
 
 
 @contextmanager
