@@ -389,9 +389,10 @@ def _exported(export: Mapping[str, Any], folder: Path) -> Iterator[Block]:
     yield Code(f"python -m scripts.predict --onnx {file} --images PHOTO-OR-FOLDER")
     if "preprocessing" in model:
         yield Paragraph(
-            f"And without mimflow, after `pip install {' '.join(PACKAGES)}`, this program of"
-            " onnx_example.py, which lies beside the model; in another language the same steps do:"
+            "And without mimflow, this program of onnx_example.py, which lies beside the model; in another language the"
+            " same steps do:"
         )
+        yield Code(f"pip install {' '.join(PACKAGES)}")
         yield Code(example(Preprocessing(**model["preprocessing"])).rstrip(), "python")
     yield Table(("", ""), rows)
 

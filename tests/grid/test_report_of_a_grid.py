@@ -139,8 +139,8 @@ def test_a_reader_sees_every_figure_of_every_run(page: Page, grid: Path, languag
     first, second, runs = (label(name, language) for name in ("Data", "Leaderboard", "Runs"))
     places = [(first, ""), (second, ""), *((runs, experiment) for experiment in GRID["experiments"])]
     seen = look_at_everything(page, report, places, pictures(language))
-    # One table of each run, per_class.csv, is handed out as a file.
-    assert [len(words) for words in seen] == [1, 3, *[2 * (len(ORDER) - 1)] * 3]
+    # Tables, comparisons.csv and per_class.csv, are handed out as files.
+    assert [len(words) for words in seen] == [1, 2, *[2 * (len(ORDER) - 1)] * 3]
 
     page.open(report)
     map_of_images = label("map of the test images", language)
