@@ -28,9 +28,9 @@ WEAKEST, STRONGEST = 0.3, 0.75
 SAME_PROBABILITY = 0.05
 TITLE = "Where the model looks"
 WHY = (
-    "Why: on the right of each stand the two test images that the network finds most like it among those that it"
-    " predicts rightly, one of the class that it said and one of the true class. What the image shares with the first"
-    " and lacks of the second (colour, shape, surface, what stands around) is what misleads the model."
+    "Why: on the right of each stand the test images that the network finds most like it among those that it predicts"
+    " rightly, one of the class that it said and one of the true class. What the image shares with the first and lacks"
+    " of the second (colour, shape, surface, what stands around) is what misleads the model."
 )
 
 

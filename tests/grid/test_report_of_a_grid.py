@@ -27,10 +27,7 @@ from scripts.data.render_sample import encode_jpeg, render_image
 from scripts.data.sample_looks import CLASSES
 from scripts.report.labels import ORDER, label
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
-    pytest.mark.timeout(3600),
-]
+pytestmark = pytest.mark.timeout(3600)
 
 #: The classes of the tutorial's experiment.
 NAMES = [
@@ -104,6 +101,7 @@ def write_images(path: Path) -> None:
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of results of the finished grid."""
+    assert CHROMIUM, "no Chromium on this machine: apt-get install chromium"
     folder = Path(os.environ.get("MIMFLOW_GRID") or tmp_path_factory.mktemp("grid"))
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "grid.zip").is_file():
