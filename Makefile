@@ -27,7 +27,7 @@ SNAKEMAKE := snakemake --profile '$(PROFILE)'
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults test-grid watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -81,6 +81,10 @@ test: ## unit and workflow tests
 test-faults: ## training that is killed, stopped, starved of disk or damaged; slower than `make test`
 	@$(READY)
 	@python -m pytest tests/faults $(ARGS)
+
+test-grid: ## the report of 30 classes and six runs in a browser (needs Chromium; minutes)
+	@$(READY)
+	@python -m pytest tests/grid $(ARGS)
 
 watch: ## all runs, live: how far they are, best accuracy, images/s, time left (ARGS=--once: print it once)
 	@$(READY)

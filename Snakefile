@@ -396,6 +396,7 @@ rule explain_model:
         config=rules.patch_config.output,
         checkpoint=rules.train_model.output.best,
         predictions=rules.predict_images.output.test,
+        features=rules.predict_images.output.features,
     output:
         report(f"{layout.run}/figures/gradcam.html", **layout.shown("explain", "what the model looks at (Grad-CAM)")),
     log:
@@ -410,8 +411,8 @@ rule explain_model:
         f"explaining {layout.title}"
     shell:
         "python -m scripts.evaluate.explain_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
-        " --images {params.images:q} --predictions {input.predictions:q} --output {output:q}"
-        f" --title '{layout.title}'"
+        " --images {params.images:q} --predictions {input.predictions:q} --features {input.features:q}"
+        f" --output {{output:q}} --title '{layout.title}'"
         " --threads {threads} --cards {resources.gpu} --log {log:q}"
 
 

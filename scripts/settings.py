@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -364,6 +366,18 @@ class Experiment(Section):
         if model_zoo.is_multi_label(name):
             raise ValueError(f"{name} is for several labels an image, which is another task: choose another base")
         return name
+
+    @field_validator("overrides")
+    @classmethod
+    def _loggers_are_installed(cls, overrides: dict[str, Any]) -> dict[str, Any]:
+        # Else mmcls would say so when training begins, on a cluster hours later.
+        wanted = "TensorboardLoggerHook" in json.dumps(overrides, default=str)
+        if wanted and importlib.util.find_spec("tensorboard") is None:
+            raise ValueError(
+                "TensorboardLoggerHook needs the package tensorboard, which mimflow does not bring along: "
+                "`.venv/bin/python -m pip install tensorboard`, or leave the hook out"
+            )
+        return overrides
 
     @model_validator(mode="after")
     def _decidable(self) -> Experiment:

@@ -26,7 +26,7 @@ from scripts.evaluate.inference import (
     unreadable,
 )
 from scripts.evaluate.predict_images import trained_on_cpu
-from scripts.evaluate.predictions import Predictions, read_predictions
+from scripts.evaluate.predictions import Predictions, read_features, read_predictions
 from scripts.files import write_text
 from scripts.predict import Photo, Photos
 from scripts.report.explanation_page import (
@@ -149,6 +149,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of the predicted files")
     parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of the run")
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE", help="features.npy of the run: to show what confused images are like"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--title", default="", metavar="TEXT", help="its heading")
     parser.add_argument(
@@ -174,7 +177,7 @@ def explained_page(args: argparse.Namespace, predictions: Predictions) -> str:
     device = choose_device("cpu" if args.device == "auto" and trained_on_cpu(config) else args.device)
     weights, _ = read_checkpoint(args.checkpoint)
     model = build_model(config, weights, device, args.threads)
-    choice = choose(predictions)
+    choice = choose(predictions, read_features(args.features, len(predictions.files)) if args.features else None)
     try:
         explanations = explain(model, config.data.test.pipeline, predictions, choice.rows(), args.images, device)
     except UNEXPLAINABLE as error:

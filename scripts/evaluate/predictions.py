@@ -87,3 +87,23 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(
         table["file"].tolist(), labels.to_numpy(np.int64), predictions.to_numpy(np.int64), probabilities, classes
     )
+
+
+def read_features(path: Path, images: int) -> np.ndarray:
+    """Read the features that predict_images wrote, float32 of shape (images, dims).
+
+    Raises
+    ------
+    UserError : the file is missing, not one, or of another number of images.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make it with scripts.evaluate.predict_images --features")
+    try:
+        features = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path}: not a file of features ({error}); make it again") from error
+    if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != images:
+        raise UserError(f"{path}: not the features of {images} images; make it together with predictions.csv")
+    if not np.isfinite(features).all():
+        raise UserError(f"{path}: a feature is no finite number: the training diverged; lower the learning rate")
+    return features

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import matplotlib
@@ -27,6 +27,11 @@ WEAKEST, STRONGEST = 0.3, 0.75
 #: What of a difference between predictions.csv and the model another machine may make.
 SAME_PROBABILITY = 0.05
 TITLE = "Where the model looks"
+WHY = (
+    "Why: on the right of each stand the test images that the network finds most like it among those that it predicts"
+    " rightly, one of the class that it said and one of the true class. What the image shares with the first and lacks"
+    " of the second (colour, shape, surface, what stands around) is what misleads the model."
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Choice:
     pair_counts : images of the first taken for the second, and of the second taken for the first.
     pair_rows : wrong images of the pair, the most confident first.
     equal_pairs : how many other pairs are confused as often; of all these the pair has the surest error.
+    like : for a wrong image of the pair, the right images of the class that the model said and of the true class that
+        the network finds most like it; empty where the features are not known.
     """
 
     classes: list[ClassExamples]
@@ -60,15 +67,20 @@ class Choice:
     pair_counts: tuple[int, int] = (0, 0)
     pair_rows: list[int] = field(default_factory=list)
     equal_pairs: int = 0
+    like: dict[int, list[int]] = field(default_factory=dict)
+
+    def shown(self) -> list[int]:
+        """Return the place of every image as often as it is shown."""
+        examples = [row for shown in self.classes for row in (*shown.right, *shown.wrong)]
+        return [*self.pair_rows, *(row for rows in self.like.values() for row in rows), *examples]
 
     def rows(self) -> list[int]:
         """Return the place of every image shown, each once."""
-        examples = [row for shown in self.classes for row in (*shown.right, *shown.wrong)]
-        return sorted({*self.pair_rows, *examples})
+        return sorted(set(self.shown()))
 
 
-def choose(predictions: Predictions, most_classes: int = MOST_CLASSES) -> Choice:
-    """Choose the images to explain."""
+def choose(predictions: Predictions, features: np.ndarray | None = None, most_classes: int = MOST_CLASSES) -> Choice:
+    """Choose the images to explain; *features*, shape (images, dims), are what the network makes of them."""
     labels, predicted = predictions.labels, predictions.predictions
     confidence = predictions.probabilities.max(axis=1)
 
@@ -94,7 +106,23 @@ def choose(predictions: Predictions, most_classes: int = MOST_CLASSES) -> Choice
         return Choice(shown, hidden)
     pair = (confused.first, confused.second)
     of_pair = surest(wrong & np.isin(labels, pair) & np.isin(predicted, pair), PAIR_IMAGES)
-    return Choice(shown, hidden, pair, (confused.there, confused.back), of_pair, confused.equal)
+    like = {} if features is None else {row: most_alike(predictions, features, row) for row in of_pair}
+    return Choice(shown, hidden, pair, (confused.there, confused.back), of_pair, confused.equal, like)
+
+
+def most_alike(predictions: Predictions, features: np.ndarray, row: int) -> list[int]:
+    """Return the images most like the wrong one at *row*: of the class that was said, and of its own.
+
+    Of those that are predicted rightly, the one whose features are nearest (Euclidean, as on the map of the images).
+    """
+    right = predictions.labels == predictions.predictions
+    found = []
+    for label in (predictions.predictions[row], predictions.labels[row]):
+        rows = np.flatnonzero(right & (predictions.labels == label))
+        if len(rows):
+            distances = np.linalg.norm(features[rows].astype(np.float64) - features[row], axis=1)
+            found.append(int(rows[distances.argmin()]))
+    return found
 
 
 @dataclass(frozen=True)
@@ -174,13 +202,14 @@ def heading(title: str) -> str:
 
 def explanation_page(predictions: Predictions, choice: Choice, explanations: Explanations, title: str = "") -> str:
     """Return the page."""
-    shown = [*choice.pair_rows, *(row for of in choice.classes for row in (*of.right, *of.wrong))]
-    pictures = Pictures(explanations, shown)
+    pictures = Pictures(explanations, choice.shown())
 
-    def cards(rows: Sequence[int]) -> str:
+    def cards(rows: Sequence[int], like: Mapping[int, Sequence[int]] | None = None) -> str:
         return (
             '<div class="cards">\n'
-            + "\n".join(_card(predictions, row, explanations.images[row], pictures) for row in rows)
+            + "\n".join(
+                _card(predictions, row, explanations.images[row], pictures, (like or {}).get(row, ())) for row in rows
+            )
             + "\n</div>"
         )
 
@@ -232,7 +261,7 @@ def _introduction(explanations: Explanations) -> list[str]:
     return parts
 
 
-def _of_pair(predictions: Predictions, choice: Choice, cards: Callable[[Sequence[int]], str]) -> list[str]:
+def _of_pair(predictions: Predictions, choice: Choice, cards: Callable[..., str]) -> list[str]:
     """Return the section of the pair that is confused most."""
     if choice.pair is None:
         return [
@@ -248,11 +277,14 @@ def _of_pair(predictions: Predictions, choice: Choice, cards: Callable[[Sequence
         section("The two classes that are confused most"),
         f"<p><strong>{first}</strong> and <strong>{second}</strong>: {there + back} of {total} errors, {there}"
         f" × {first} taken for {second} and {back} × {second} taken for {first}.{less}{equal}</p>",
-        cards(choice.pair_rows),
+        *([f"<p>{WHY}</p>"] if choice.like else []),
+        cards(choice.pair_rows, choice.like),
     ]
 
 
-def _card(predictions: Predictions, row: int, explained: Explained, pictures: Pictures) -> str:
+def _card(
+    predictions: Predictions, row: int, explained: Explained, pictures: Pictures, like: Sequence[int] = ()
+) -> str:
     label, said = int(predictions.labels[row]), int(predictions.predictions[row])
     file = predictions.files[row]
     captions = ["as seen"]
@@ -262,12 +294,19 @@ def _card(predictions: Predictions, row: int, explained: Explained, pictures: Pi
         probability = percent(float(predictions.probabilities[row, shown.label]))
         captions.append(f"{word}: <strong>{name(predictions.classes[shown.label])}</strong> {probability}{none}")
     described = [file, *(f"map of {predictions.classes[shown.label]}" for shown in explained.maps)]
+    drawn = list(pictures.of(row))
+    for other in like:
+        captions.append(
+            f"most like it, rightly called <strong>{name(predictions.classes[predictions.labels[other]])}</strong>"
+        )
+        described.append(predictions.files[other])
+        drawn.append(pictures.of(other)[0])
     columns = "".join(
         f'<div style="width: {shown_size(size)[0]}px">{picture(uri, size, words)}<p>{caption}</p></div>'
-        for (uri, size), words, caption in zip(pictures.of(row), described, captions, strict=True)
+        for (uri, size), words, caption in zip(drawn, described, captions, strict=True)
     )
     kind = "" if said == label else ' class="wrong"'
-    width = sum(shown_size(size)[0] + 6 for _, size in pictures.of(row))
+    width = sum(shown_size(size)[0] + 6 for _, size in drawn)
     return (
         f'<figure{kind}><div class="pictures">{columns}</div>\n'
         f'<figcaption class="file" style="max-width: {width}px">{name(file)}</figcaption></figure>'

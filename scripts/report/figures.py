@@ -137,10 +137,11 @@ def _cell_borders(axes: Axes, n: int) -> None:
 
 
 def training_curves_figure(log: pd.DataFrame, title: str = "") -> Figure:
-    """Draw loss and validation accuracy by epoch; *log* is a train_log.csv."""
+    """Draw loss, validation accuracy, learning rate and throughput by epoch; *log* is a train_log.csv."""
     with house_style():
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        loss_axes, accuracy_axes = figure.subplots(1, 2)
+        figure = Figure(figsize=(9, 5.8), layout="constrained")
+        panels = figure.subplots(2, 2, height_ratios=[3, 2])
+        loss_axes, accuracy_axes = panels[0]
         marker = "o" if len(log) <= 40 else None
         loss_axes.plot(log["epoch"], log["train_loss"], color=BLUE, marker=marker, markersize=4, label="train")
         if log["val_loss"].notna().any():
@@ -158,8 +159,16 @@ def training_curves_figure(log: pd.DataFrame, title: str = "") -> Figure:
             accuracy_axes.set_title(f"best: {best['val_accuracy']:.1%} after epoch {best['epoch']:.0f}", fontsize=9)
         accuracy_axes.set_ylabel("validation accuracy")
         accuracy_axes.yaxis.set_major_formatter(PercentFormatter(1))
-        for axes in (loss_axes, accuracy_axes):
-            axes.set_xlabel("epoch")
+        for axes, column, words in (
+            (panels[1][0], "learning_rate", "learning rate"),
+            (panels[1][1], "images_per_second", "training, images/s"),
+        ):
+            if column in log:
+                axes.plot(log["epoch"], log[column], color=GREY, marker=marker, markersize=4)
+            axes.set_ylabel(words)
+            axes.set_ylim(0, 1.08 * max(axes.get_ylim()[1], 1e-9))
+        for axes in panels.flat:
+            axes.set_xlabel("epoch" if axes in panels[1] else "")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             axes.set_xlim(log["epoch"].min() - 0.5, log["epoch"].max() + 0.5)
             axes.grid(color="#E5E5E5", linewidth=0.6)

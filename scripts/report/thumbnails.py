@@ -21,7 +21,8 @@ figure { margin: 0; padding: 0.5em; border: 1px solid #ddd; border-top: 4px soli
 figure.wrong { border-top-color: #D55E00 }
 figure img { display: block; margin: 0 auto } figcaption, figure p { font-size: 12px; line-height: 1.35;
          overflow-wrap: anywhere; margin: 0.3em 0 0 } .file { color: #666 }
-.pictures { display: flex; gap: 0.4em } section { content-visibility: auto; contain-intrinsic-size: auto 400px }
+.pictures { display: flex; flex-wrap: wrap; gap: 0.4em }
+section { content-visibility: auto; contain-intrinsic-size: auto 400px }
 """.strip()
 QUALITY = 80
 #: Pixels of the longer side of a picture on a page, at least: a name must fit below it.

@@ -316,6 +316,11 @@ def in_short(run: Run) -> Iterator[Block]:
             " other seeds would give other models of, quote the leaderboard's."
         )
     lines.append(_confused(run))
+    if most_confused(run.predictions):
+        lines.append(
+            "Why these two: figures/gradcam.html (in the report: what the model looks at) shows the errors beside the"
+            " images that the network finds most like them."
+        )
     if run.export is not None:
         lines.append(
             "To use it, one file is enough: model.onnx holds the weights, the preprocessing and the names of the"
@@ -384,9 +389,10 @@ def _exported(export: Mapping[str, Any], folder: Path) -> Iterator[Block]:
     yield Code(f"python -m scripts.predict --onnx {file} --images PHOTO-OR-FOLDER")
     if "preprocessing" in model:
         yield Paragraph(
-            f"And without mimflow, after `pip install {' '.join(PACKAGES)}`, this program of"
-            " onnx_example.py, which lies beside the model; in another language the same steps do:"
+            "And without mimflow, this program of onnx_example.py, which lies beside the model; in another language the"
+            " same steps do:"
         )
+        yield Code(f"pip install {' '.join(PACKAGES)}")
         yield Code(example(Preprocessing(**model["preprocessing"])).rstrip(), "python")
     yield Table(("", ""), rows)
 

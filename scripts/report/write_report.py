@@ -16,8 +16,14 @@ import yaml
 from scripts.console import UserError, run_cli
 from scripts.files import write_text
 from scripts.report.compare_runs import read_leaderboard, render_text
+from scripts.report.fonts import embedded_face
+from scripts.report.html import OWN_FONT
+from scripts.report.labels import CHINESE
+from scripts.settings import load_settings, read_file
 
 logger = logging.getLogger(__name__)
+
+CAPTIONS = Path(__file__).with_name("captions")
 
 
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -41,6 +47,29 @@ def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> 
         raise UserError(f"{report}: Snakemake could not make the report; details: {output}")
 
 
+def mend_page(report: Path, language: str) -> None:
+    """Put into Snakemake's page what it lacks: the top of tall figures, and Chinese characters.
+
+    Its window centres a figure that is taller than itself, so that nobody can scroll to the figure's top. And it takes
+    the reader's fonts, who may have no Chinese one; the pages that it shows in frames have their own.
+
+    Raises
+    ------
+    UserError : the page has no head any more in which a style can stand.
+    """
+    rules = [".items-center.overflow-auto { align-items: safe center; justify-content: safe center }"]
+    if language == "zh":
+        captions = "".join(path.read_text(encoding="utf-8") for path in sorted(CAPTIONS.glob("zh/*.rst")))
+        rules += [
+            embedded_face(captions + "".join(CHINESE.values()), OWN_FONT),
+            f"html, body {{ font-family: {OWN_FONT}, system-ui, sans-serif }}",
+        ]
+    page = report.read_text(encoding="utf-8")
+    if "</head>" not in page:
+        raise UserError(f"{report}: Snakemake's page has no head; use the Snakemake of the lock (make setup)")
+    write_text(report, page.replace("</head>", "<style>{}</style>\n</head>".format("\n".join(rules)), 1))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
@@ -57,6 +86,7 @@ def main(args: argparse.Namespace) -> None:
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(args.snakefile, settings, report, output)
+    mend_page(report, load_settings(read_file(settings), [settings]).report.language)
     board = read_leaderboard(args.dataset / "leaderboard.csv")
     print(render_text(board, colour=sys.stdout.isatty()), flush=True)
     print(f"report: {report} (open it in a browser; it needs no network)", flush=True)

@@ -390,6 +390,26 @@ def test_of_pairs_confused_equally_often_the_one_of_the_surest_error_is_shown() 
     assert "1 of 3 errors" in page and "2 other pairs are confused as often; this one has the surest error." in page
 
 
+def test_a_confused_image_stands_beside_the_right_ones_that_are_most_like_it() -> None:
+    """The lime at row 2 is taken for a lemon; nearest to it are the lemon at row 1 and the lime at row 4."""
+    labels, said = np.array([0, 0, 1, 1, 1, 0]), [0, 0, 0, 1, 1, 1]
+    features = np.array([[9.0, 9], [1, 1], [0, 0], [5, 5], [2, 0], [0.1, 0]])
+    predictions = predictions_of(np.eye(2)[said], labels)
+    choice = choose(predictions, features)
+    assert choice.pair_rows == [2, 5]
+    assert choice.like == {2: [1, 4], 5: [4, 1]}, "rows 2 and 5 are wrong: nothing is shown as like them"
+    page = explanation_page(predictions, choice, explained_by_noise(choice))
+    assert page.count("most like it, rightly called") == 4 and "Why: on the right of each" in page
+    assert choose(predictions).like == {} and "Why: " not in explanation_page(
+        predictions, choose(predictions), explained_by_noise(choice)
+    )
+
+
+def test_of_a_class_without_a_right_image_nothing_is_shown_as_like() -> None:
+    predictions = predictions_of(np.eye(2)[[0, 0]], np.array([0, 1]))
+    assert choose(predictions, np.zeros((2, 3))).like == {1: [0]}
+
+
 def test_without_an_error_there_is_no_pair() -> None:
     choice = choose(predictions_of(np.eye(2), np.array([0, 1])))
     assert choice.pair is None and choice.pair_rows == []
@@ -472,19 +492,23 @@ def shown_pictures(page: str) -> list[Image.Image]:
 
 
 def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) -> None:
-    page = explain(run, tmp_path / "a.html")
     predictions = read_predictions(run.folder / "predictions.csv")
-    choice = choose(predictions)
+    features = np.random.default_rng(0).normal(size=(len(predictions.files), 4)).astype(np.float32)
+    np.save(tmp_path / "features.npy", features)
+    page = explain(run, tmp_path / "a.html", features=tmp_path / "features.npy")
+    choice = choose(predictions, features)
     expected = [
         3 if predictions.labels[row] != predictions.predictions[row] else 2
         for row in [*choice.pair_rows, *(row for of in choice.classes for row in (*of.right, *of.wrong))]
     ]
+    expected += [len(rows) for rows in choice.like.values()]
     pictures = shown_pictures(page)
     assert len(pictures) == sum(expected) and 3 in expected and 2 in expected
     assert {picture.size for picture in pictures} == {(32, 32)}
     assert page.count('width="112" height="112"') == len(pictures), "names fit below a picture"
     assert "weights, make them again" not in page and "skipped" not in page
-    assert page == explain(run, tmp_path / "b.html"), "the same input gives the same bytes"
+    again = explain(run, tmp_path / "b.html", features=tmp_path / "features.npy")
+    assert page == again, "the same input gives the same bytes"
 
 
 def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:

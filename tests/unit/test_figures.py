@@ -113,6 +113,17 @@ def test_validation_loss_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     assert len(figures.training_curves_figure(read_train_log(tmp_path / "log.csv")).axes[0].lines) == 2
 
 
+def test_learning_rate_and_throughput_are_drawn_where_there_was_an_epoch_of_training(tmp_path: Path) -> None:
+    write_train_log(tmp_path / "log.csv", 3)
+    log = read_train_log(tmp_path / "log.csv")
+    figure = figures.training_curves_figure(log)
+    by_label = {axes.get_ylabel(): axes.lines[0].get_ydata().tolist() for axes in figure.axes if axes.lines}
+    assert by_label["learning rate"] == log["learning_rate"].tolist()
+    assert by_label["training, images/s"] == log["images_per_second"].tolist()
+    start = log.iloc[[0]].assign(epoch=0, learning_rate=np.nan, images_per_second=np.nan)  # recipe: fast
+    figures.save_figure(figures.training_curves_figure(pd.concat([start, log])), tmp_path / "x.svg")
+
+
 def test_a_log_without_validation_is_drawn(tmp_path: Path) -> None:
     write_train_log(tmp_path / "log.csv")
     log = read_train_log(tmp_path / "log.csv").assign(val_accuracy=np.nan)

@@ -259,6 +259,18 @@ def test_best_and_worst_class_and_the_confused_pair(run: Run, tmp_path: Path) ->
     )
 
 
+def test_the_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(run: Run, tmp_path: Path) -> None:
+    short = text_of(list(write_model_card.in_short(with_predictions(run, known_predictions(), tmp_path))))
+    assert "Why these two: figures/gradcam.html" in short
+    perfect = replace(run, predictions=predictions_of(np.eye(3)[[0, 1, 2]], np.arange(3)))
+    assert "Why these two" not in text_of(list(write_model_card.in_short(perfect)))
+    steps = {"steps": [], "mean": [0.0], "std": [1.0], "channel_order": "RGB", "normalisation": "outside"}
+    exported = write_model_card._exported({"model": {"preprocessing": steps}}, Path("a run"))
+    used = write_model_card.to_markdown("x", exported)
+    assert "--onnx 'a run/model.onnx' --images" in used
+    assert "pip install onnxruntime pillow numpy\n" in used and "onnxruntime.InferenceSession(sys.argv[1])" in used
+
+
 def test_many_images_are_not_called_few(run: Run, tmp_path: Path) -> None:
     text = text_of(list(write_model_card.limits(with_predictions(run, simulate(600, 3), tmp_path))))
     assert "Few images" not in text and "Nothing is known" not in text and "One seed, 0" in text

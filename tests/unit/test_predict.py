@@ -369,14 +369,15 @@ finally:  # not ru_maxrss, which counts the memory of the process that started t
     return float(done.stdout)
 
 
+@pytest.mark.parametrize("kind", ["checkpoint", "onnx"])
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(kind: str, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", per_class=1)
     config = (run.folder / "config.py").read_text(encoding="utf-8")
     # 786 kB an image as the model gets it, so that images that are kept would be seen.
     config = config.replace("(40, -1)", "(256, -1)").replace("'crop_size': 32", "'crop_size': 256")
     (run.folder / "config.py").write_text(config, encoding="utf-8")
-    model = export(run, tmp_path / "run")
+    source = ["--run", str(run.folder)] if kind == "checkpoint" else ["--onnx", str(export(run, tmp_path / "run"))]
     photograph(1, (320, 240)).save(tmp_path / "first.jpg")
     peaks = []
     for count in (16, 128):
@@ -384,7 +385,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
         for number in range(count):
             os.link(tmp_path / "first.jpg", tmp_path / str(count) / f"{number:04}.jpg")
         options = ["--output", str(tmp_path / "out"), "--batch-size", "4", "--no-draw"]
-        peaks.append(peak_megabytes("--onnx", str(model), "--images", str(tmp_path / str(count)), *options))
+        peaks.append(peak_megabytes(*source, "--images", str(tmp_path / str(count)), *options))
         assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == count + 1
     assert peaks[1] - peaks[0] < 40, "112 images more, each of 0.8 MB for the model"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,14 @@ def test_the_reference_describes_every_key() -> None:
     for name, field in Settings.model_fields.items():
         assert f"| `{name}` |" in text and field.description
     assert "|  |\n" not in text, "a key without a description"
+
+
+def test_a_logger_whose_package_is_missing_is_one_line_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = {"log_config.hooks": [{"type": "TextLoggerHook"}, {"type": "TensorboardLoggerHook"}]}
+    config = with_value("experiments.m.overrides", hooks)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = error_of(config)
+    assert message.startswith("configs/mine.yaml: experiments.m.overrides: TensorboardLoggerHook needs")
+    assert "pip install tensorboard" in message and "\n" not in message
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert load_settings(config).experiments["m"].overrides == hooks

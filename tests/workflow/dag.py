@@ -61,7 +61,11 @@ def settings(source: dict[str, Any], seeds: Sequence[int] = (0,), **experiments:
 
 
 def snakemake(
-    folder: Path, config: dict[str, Any] | Path | None, *options: str, environment: dict[str, str] | None = None
+    folder: Path,
+    config: dict[str, Any] | Path | None,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    seconds: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Run the repository's Snakefile with *folder* as working directory; stdout and stderr come back together."""
     command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "Snakefile")]
@@ -80,7 +84,7 @@ def snakemake(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, **(environment or {})},
-        timeout=600,
+        timeout=seconds,
     )
 
 
