@@ -164,7 +164,9 @@ def describe(image: Image, checked: Checked) -> list[Finding]:
     """Return what is to be said of one image by itself."""
     if checked.status is not Status.READABLE:
         return [Finding(image.path, checked.status.name.lower(), SET_ASIDE, "", checked.detail)]
-    found = [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
+    found = []
+    if checked.oddities:
+        found += [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
     suffix = os.path.splitext(image.path)[1].lower()
     if suffix not in SUFFIXES.get(checked.format, ()):
         found.append(("wrong_extension", f"its content is {checked.format}"))
