@@ -21,7 +21,7 @@ from scripts.data.image_checks import Checked, Status, check_image, prepare_proc
 
 #: Files that a process is given at a time, and how many such batches it has before it: it need not wait for the next.
 BATCH, AHEAD = 32, 2
-#: Seconds of a processor that one file may take: 100 million pixels in ten scans take about ten.
+#: Seconds of a processor that one file may take: what needs more would hold up every epoch of training as well.
 PATIENCE = 60
 
 
@@ -128,12 +128,12 @@ def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, pat
         while True:
             found = []
             for name in connection.recv():
-                _limit_time(patience)
+                limit_time(patience)
                 found.append(_check(f"{folder}/{name}", digests, messages))
             connection.send(found)
 
 
-def _limit_time(seconds: int) -> None:
+def limit_time(seconds: int) -> None:
     """Have the kernel end this process by SIGXCPU once it has computed for *seconds* more, waiting for disks aside."""
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
     limit = int(time.process_time()) + 1 + seconds
