@@ -139,9 +139,7 @@ def _progress(total: int) -> Iterator[Any]:
         yield advance
 
 
-def find_all(
-    images: Sequence[Image], audited: Audited, group_by: str | None = None, threads: int = 1
-) -> list[Finding]:
+def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = None, threads: int = 1) -> list[Finding]:
     """Return everything that there is to say about the images, sorted by file and finding.
 
     Parameters
