@@ -5,6 +5,7 @@ A file of records of one size: torn ones at its end are dropped, those of anothe
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import zlib
@@ -42,17 +43,14 @@ def encode(digest: bytes, checked: Checked) -> bytes:
     return body + struct.pack("<I", zlib.crc32(body))
 
 
-def decode(record: np.void) -> Checked:
-    """Return the checks in a record (without the thumbnails, which are read as arrays)."""
-    return Checked(
-        status=Status(record["status"]),
-        format=record["format"].decode(),
-        width=int(record["width"]),
-        height=int(record["height"]),
-        oddities=Oddity(int(record["oddities"])),
-        orientation=int(record["orientation"]),
-        detail=record["detail"].decode("utf-8", "ignore"),
-    )
+def decode(records: np.ndarray) -> list[Checked]:
+    """Return the checks in records (without the thumbnails, which are read as arrays)."""
+    names = ("status", "format", "width", "height", "oddities", "orientation", "detail")
+    kinds, oddities = {kind.value: kind for kind in Status}, functools.cache(Oddity)
+    return [
+        Checked(kinds[status], name.decode(), width, height, oddities(odd), turn, detail.decode("utf-8", "ignore"))
+        for status, name, width, height, odd, turn, detail in zip(*(records[n].tolist() for n in names), strict=True)
+    ]
 
 
 class AuditCache:

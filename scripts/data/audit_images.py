@@ -94,7 +94,7 @@ def check_all(folder: Path, images: Sequence[Image], cache: AuditCache, processe
             advance(len(outcomes))
     records = _find_records(cache.records(), digests, failures)
     return Audited(
-        [decode(record) for record in records],
+        decode(records),
         [b"" if place in failures else digest.tobytes() for place, digest in enumerate(digests)],
         np.array(records["grey"]),
         np.array(records["colour"]),
@@ -139,13 +139,14 @@ def _progress(total: int) -> Iterator[Any]:
         yield advance
 
 
-def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = None) -> list[Finding]:
+def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = None, threads: int = 1) -> list[Finding]:
     """Return everything that there is to say about the images, sorted by file and finding.
 
     Parameters
     ----------
     images : their ``part`` says to which side they are given.
     group_by : regular expression that tells known groups (patients, videos) from the paths.
+    threads : how many search for near copies.
     """
     found = [one for image, checked in zip(images, audited.checks, strict=True) for one in describe(image, checked)]
     usable = [place for place, checked in enumerate(audited.checks) if checked.status is Status.READABLE]
@@ -153,7 +154,7 @@ def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = N
     found += conflicts
     conflicting = {finding.file for finding in conflicts}
     rest = [place for place in usable if images[place].path not in conflicting]
-    groups = join_groups(images, audited, rest, copies)
+    groups = join_groups(images, audited, rest, copies, threads)
     found += [one for group in groups for one in describe_copies(images, group, audited.digests)]
     found += find_leaks(images, groups)
     found += find_group_leaks(images, rest, group_by, {one.file for one in found if one.finding == LEAKED})
@@ -164,7 +165,9 @@ def describe(image: Image, checked: Checked) -> list[Finding]:
     """Return what is to be said of one image by itself."""
     if checked.status is not Status.READABLE:
         return [Finding(image.path, checked.status.name.lower(), SET_ASIDE, "", checked.detail)]
-    found = [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
+    found = []
+    if checked.oddities:
+        found += [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
     suffix = os.path.splitext(image.path)[1].lower()
     if suffix not in SUFFIXES.get(checked.format, ()):
         found.append(("wrong_extension", f"its content is {checked.format}"))
@@ -206,7 +209,7 @@ def group_exact(
 
 
 def join_groups(
-    images: Sequence[Image], audited: Audited, places: Sequence[int], copies: Sequence[Group]
+    images: Sequence[Image], audited: Audited, places: Sequence[int], copies: Sequence[Group], threads: int = 1
 ) -> list[Group]:
     """Return the groups of exact and near copies among *places*, in their order."""
     stand_in = {place: group[0] for group in copies for place in group}
@@ -216,7 +219,7 @@ def join_groups(
         if stand_in.get(place, place) == place and Oddity.BLANK not in audited.checks[place].oddities
     ]
     index = np.array(compared, np.intp)
-    near = find_near_duplicates(audited.grey[index], audited.colour[index])
+    near = find_near_duplicates(audited.grey[index], audited.colour[index], threads)
     groups = {group[0]: list(group) for group in copies}
     for alike in near:
         members = [compared[number] for number in alike]
@@ -377,7 +380,7 @@ def main(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         cache = AuditCache(args.cache or Path(temporary) / "audit.cache")
         audited = check_all(args.images, images, cache, max(1, args.threads))
-    findings = find_all(images, audited, args.group_by)
+    findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
     write_findings(args.output, findings)
     write_json(args.summary, summary)

@@ -1,11 +1,13 @@
-"""Check many image files in several processes: a file whose decoder crashes costs that file, not the run."""
+"""Check many image files in several processes: a file whose decoder crashes or hangs costs that file, not the run."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import multiprocessing
+import resource
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -17,8 +19,10 @@ import numpy as np
 from scripts.data.audit_cache import encode
 from scripts.data.image_checks import Checked, Status, check_image, prepare_process
 
-#: Files that a process is given at a time.
-BATCH = 32
+#: Files that a process is given at a time, and how many such batches it has before it: it need not wait for the next.
+BATCH, AHEAD = 32, 2
+#: Seconds of a processor that one file may take: what needs more would hold up every epoch of training as well.
+PATIENCE = 60
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Outcome:
     failure: str = ""
 
 
-def check_files(folder: Path, names: Sequence[str], known: np.ndarray, processes: int) -> Iterator[list[Outcome]]:
+def check_files(
+    folder: Path, names: Sequence[str], known: np.ndarray, processes: int, patience: int = PATIENCE
+) -> Iterator[list[Outcome]]:
     """Yield what came of the files, in any order, a batch at a time.
 
     Parameters
@@ -43,24 +49,27 @@ def check_files(folder: Path, names: Sequence[str], known: np.ndarray, processes
     folder, names : the files, *names* relative to *folder*.
     known : digests that need no check, uint8 of shape (files, 32).
     processes : how many work at a time.
+    patience : seconds of a processor that one file may take, about.
     """
     waiting = [list(range(start, min(start + BATCH, len(names)))) for start in range(0, len(names), BATCH)][::-1]
-    workers = [_Worker(folder, known) for _ in range(min(processes, len(waiting)))]
+    workers = [_Worker(folder, known, patience) for _ in range(min(processes, len(waiting)))]
     try:
-        while waiting or any(worker.batch for worker in workers):
-            for worker in workers:
-                if waiting and not worker.batch:
-                    worker.give(waiting.pop(), names)
-            ready = wait([worker.connection for worker in workers if worker.batch])
+        while waiting or any(worker.batches for worker in workers):
+            for ahead in range(AHEAD):
+                for worker in workers:
+                    if waiting and len(worker.batches) <= ahead:
+                        worker.give(waiting.pop(), names)
+            ready = wait([worker.connection for worker in workers if worker.batches])
             for worker in [worker for worker in workers if worker.connection in ready]:
                 batch, outcomes = worker.take()
                 if outcomes is not None:
                     yield outcomes
                     continue
-                how = worker.describe_end()
-                workers[workers.index(worker)] = _Worker(folder, known)
+                failure = worker.describe_end()
+                waiting += worker.batches
+                workers[workers.index(worker)] = _Worker(folder, known, patience)
                 if len(batch) == 1:
-                    yield [Outcome(batch[0], b"", b"", f"its decoder crashed ({how})")]
+                    yield [Outcome(batch[0], b"", b"", failure)]
                 else:
                     waiting += [[place] for place in reversed(batch)]
     finally:
@@ -69,25 +78,26 @@ def check_files(folder: Path, names: Sequence[str], known: np.ndarray, processes
 
 
 class _Worker:
-    """A process that checks files, and the batch that it is at."""
+    """A process that checks files, and the batches that it has before it, the first one first."""
 
-    def __init__(self, folder: Path, known: np.ndarray) -> None:
+    def __init__(self, folder: Path, known: np.ndarray, patience: int) -> None:
         # spawn: a forked copy of a process whose libraries run threads may hang.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.batch: list[int] = []
-        self.process = context.Process(target=_work, args=(theirs, folder, known), daemon=True)
+        self.batches: list[list[int]] = []
+        self.patience = patience
+        self.process = context.Process(target=_work, args=(theirs, folder, known, patience), daemon=True)
         self.process.start()
         theirs.close()
 
     def give(self, batch: list[int], names: Sequence[str]) -> None:
-        self.batch = batch
+        self.batches.append(batch)
         with contextlib.suppress(OSError):  # it has ended: take() will tell
             self.connection.send([names[place] for place in batch])
 
     def take(self) -> tuple[list[int], list[Outcome] | None]:
-        """Return the batch and what came of it; None where the process ended."""
-        batch, self.batch = self.batch, []
+        """Return the first batch and what came of it; None where the process ended."""
+        batch = self.batches.pop(0)
         try:
             found: list[tuple[bytes, bytes, str]] = self.connection.recv()
         except (EOFError, OSError):
@@ -98,9 +108,11 @@ class _Worker:
         self.process.join()
         self.connection.close()
         code = self.process.exitcode or 0
+        if code == -signal.SIGXCPU:
+            return f"it takes more than {self.patience} s of a processor to decode"
         with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-        return f"exit status {code}"
+            return f"its decoder crashed ({signal.Signals(-code).name})"
+        return f"its decoder crashed (exit status {code})"
 
     def stop(self) -> None:
         self.connection.close()
@@ -108,18 +120,30 @@ class _Worker:
         self.process.join()
 
 
-def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray) -> None:
+def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, patience: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     messages = prepare_process()
     digests = np.sort(np.ascontiguousarray(known).view("S32").ravel())
     with contextlib.suppress(EOFError, OSError):  # the parent has ended
         while True:
-            connection.send([_check(folder / name, digests, messages) for name in connection.recv()])
+            found = []
+            for name in connection.recv():
+                limit_time(patience)
+                found.append(_check(f"{folder}/{name}", digests, messages))
+            connection.send(found)
 
 
-def _check(path: Path, known: np.ndarray, messages: Any) -> tuple[bytes, bytes, str]:
+def limit_time(seconds: int) -> None:
+    """Have the kernel end this process by SIGXCPU once it has computed for *seconds* more, waiting for disks aside."""
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time()) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
+
+
+def _check(path: str, known: np.ndarray, messages: Any) -> tuple[bytes, bytes, str]:
     try:
-        content = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            content = file.read()
     except OSError as error:
         return b"", b"", error.strerror or str(error)
     digest = hashlib.sha256(content).digest()

@@ -22,17 +22,23 @@ def find_bomb(image: Image.Image, content: bytes) -> str:
     image : of which only the header has been read.
     content : the whole file.
     """
-    width, height = image.size
-    if width * height > TOO_MANY_PIXELS:
-        return f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
-    if max(width, height) > MOST_ELONGATED * min(width, height):
-        return f"{width} x {height} pixels: one side is more than {MOST_ELONGATED:,} times the other"
+    if too_large := size_of_bomb(*image.size):
+        return too_large
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         if tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0) > TOO_MANY_PIXELS:
             return f"tiles of more than {TOO_MANY_PIXELS:,} pixels"
     if "progressive" in image.info and content.count(START_OF_SCAN) > MOST_SCANS:
         return f"a JPEG of more than {MOST_SCANS} scans"
+    return ""
+
+
+def size_of_bomb(width: int, height: int) -> str:
+    """Return why a picture of this size must not be decoded; "" where it may."""
+    if width * height > TOO_MANY_PIXELS:
+        return f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
+    if max(width, height) > MOST_ELONGATED * min(width, height):
+        return f"{width} x {height} pixels: one side is more than {MOST_ELONGATED:,} times the other"
     return ""
 
 

@@ -1,7 +1,8 @@
 """Check one image file: can the trainer read it to its end, what is odd about it, and what does it look like.
 
-Pillow reads the header; OpenCV, which the trainer reads with (``mmcv.imfrombytes``), decodes. A JPEG is decoded at a
-fraction of its size, which parses all of the file in a third of the time.
+Pillow reads the header, unless it is that of a plain JPEG; OpenCV, which the trainer reads with
+(``mmcv.imfrombytes``), decodes. A JPEG is decoded at a fraction of its size, which parses all of the file in half of
+the time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -20,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from scripts.data.image_bombs import TOO_MANY_PIXELS, find_bomb, png_declares_too_much
+from scripts.data.image_bombs import TOO_MANY_PIXELS, find_bomb, png_declares_too_much, size_of_bomb
 
 #: Larger ones cost time and memory, and training shrinks them to some 50,000 pixels anyway.
 HUGE_PIXELS = 25_000_000
@@ -28,8 +30,11 @@ HUGE_PIXELS = 25_000_000
 TINY_EDGE = 32
 #: A blank image varies less than sensors' noise does: standard deviation and range of each channel, in grey levels.
 BLANK_DEVIATION, BLANK_RANGE = 2.0, 24
-#: A JPEG is decoded at a fraction of its size while the shorter side keeps this many pixels, and this many where the
-#: sides are no multiples (the last, padded block would shift the thumbnail); other pictures are shrunk to that.
+#: By how much a thumbnail, all of means, may exceed the picture's own range: each step rounds.
+ROUNDING = 4
+#: A JPEG is decoded at a fraction of its size while the shorter side keeps this many pixels (40 would move a thumbnail
+#: by 0.08, twice what near copies may differ by), and REDUCED_EDGE where the sides are no multiples (the last, padded
+#: block would shift the thumbnail). Other pictures are shrunk to that.
 EXACT_EDGE, REDUCED_EDGE = 72, 128
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 #: Edges of the thumbnails by which copies are recognised: brightness, and each of two colour differences.
@@ -131,7 +136,7 @@ def check_image(content: bytes, messages: DecoderMessages | None = None) -> Chec
     messages : where the C libraries' words go; without it, a JPEG whose data end before the picture does, though its
         end marker is there, passes.
     """
-    header = _read_header(content)
+    header = _read_plain_jpeg(content) or _read_header(content)
     if header.status is not Status.READABLE:
         return header
     if header.format in ("JPEG", "MPO") and not jpeg_is_whole(content):
@@ -169,6 +174,40 @@ def _fraction(width: int, height: int) -> int:
 def _bad(header: Checked, status: Status, detail: str) -> Checked:
     clean = " ".join(detail.split()).encode()[:DETAIL_BYTES].decode("utf-8", "ignore")
     return replace(header, status=status, detail=clean)
+
+
+def _read_plain_jpeg(content: bytes) -> Checked | None:
+    """Return what Pillow would say of a JPEG in a fifth of its time; None for any other file, which Pillow is to read.
+
+    Plain is: not progressive, grey or three colours of 8 bits, without EXIF, profile and further pictures.
+    """
+    if not content.startswith(b"\xff\xd8"):
+        return None
+    place, size = 2, (0, 0)
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker, start, length = content[place + 1], place + 4, int.from_bytes(content[place + 2 : place + 4], "big")
+        place += 2 + length
+        if length < 2 or place > len(content):
+            return None
+        match marker:
+            case 0xDA:
+                return Checked(format="JPEG", width=size[0], height=size[1]) if size != (0, 0) else None
+            case 0xC0:
+                if size != (0, 0) or length not in (11, 17):
+                    return None
+                bits, height, width, colours = struct.unpack_from(">BHHB", content, start)
+                size = width, height
+                if bits != 8 or colours != (length - 8) // 3 or not min(size) or size_of_bomb(*size):
+                    return None
+            case 0xE0 if length >= 16 and content.startswith(b"JFIF\0", start):
+                pass
+            case 0xDB if (length - 2) % 65 == 0 and all(content[table] < 16 for table in range(start, place, 65)):
+                pass
+            case 0xC4 | 0xDD | 0xFE:
+                pass
+            case _:
+                return None
+    return None
 
 
 def _read_header(content: bytes) -> Checked:
@@ -321,16 +360,21 @@ def _look(header: Checked, picture: np.ndarray) -> Checked:
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    _, deviation = cv2.meanStdDev(picture)
-    oddities = header.oddities
-    if deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE:
-        oddities |= Oddity.BLANK
     thumbnail = cv2.resize(picture, (GREY_EDGE, GREY_EDGE), interpolation=cv2.INTER_AREA)
     channels = cv2.cvtColor(thumbnail, cv2.COLOR_BGR2YCrCb)
+    grey = cv2.extractChannel(channels, 0)
     colour = cv2.resize(channels[..., 1:], (COLOUR_EDGE, COLOUR_EDGE), interpolation=cv2.INTER_AREA)
-    return replace(
-        header,
-        oddities=oddities,
-        grey=np.ascontiguousarray(channels[..., 0]).tobytes(),
-        colour=np.ascontiguousarray(colour.transpose(2, 0, 1)).tobytes(),
-    )
+    low, high, _, _ = cv2.minMaxLoc(grey)
+    oddities = header.oddities
+    # Means vary less than what they are of, so that the whole picture is looked at for few files only.
+    if high - low < BLANK_RANGE + ROUNDING and _is_blank(picture):
+        oddities |= Oddity.BLANK
+    return Checked(
+        header.status, header.format, header.width, header.height, oddities, header.orientation, header.detail,
+        grey.tobytes(), colour.transpose(2, 0, 1).tobytes(),
+    )  # fmt: skip
+
+
+def _is_blank(picture: np.ndarray) -> bool:
+    _, deviation = cv2.meanStdDev(picture)
+    return bool(deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE)

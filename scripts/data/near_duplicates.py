@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,7 @@ class Pictures:
         return np.concatenate(parts, axis=1)
 
 
-def find_near_duplicates(grey: np.ndarray, colour: np.ndarray) -> list[list[int]]:
+def find_near_duplicates(grey: np.ndarray, colour: np.ndarray, threads: int = 1) -> list[list[int]]:
     """Return groups (two or more places, ascending) of pictures that are the same to the eye, in order.
 
     Time and memory grow in proportion to the number of pictures. Deterministic, but whether a group stands out depends
@@ -75,6 +76,7 @@ def find_near_duplicates(grey: np.ndarray, colour: np.ndarray) -> list[list[int]
     ----------
     grey : uint8 of shape (pictures, 256); thumbnails without contrast belong to no group.
     colour : uint8 of shape (pictures, 128).
+    threads : how many search; they find the same.
     """
     contrast = np.concatenate([part.std(1) for part in _chunks(grey)]) if len(grey) else np.zeros(0)
     compared = np.flatnonzero(contrast >= LEAST_CONTRAST)
@@ -82,7 +84,7 @@ def find_near_duplicates(grey: np.ndarray, colour: np.ndarray) -> list[list[int]
     _, first, which = np.unique(_fingerprints(grey, colour, compared), return_index=True, return_inverse=True)
     pictures = Pictures(grey[compared[first]], colour[compared[first]])
     sets = DisjointSets(len(first))
-    for group in _accepted(pictures):
+    for group in _accepted(pictures, threads):
         for other in group[1:]:
             sets.join(group[0], other)
     found: dict[int, list[int]] = {}
@@ -127,9 +129,9 @@ def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
         yield array[start : start + CHUNK]
 
 
-def _accepted(pictures: Pictures) -> Iterator[list[int]]:
+def _accepted(pictures: Pictures, threads: int) -> Iterator[list[int]]:
     """Yield groups of pictures that are copies; groups may overlap."""
-    one, other, distance, part = _neighbours(pictures)
+    one, other, distance, part = _neighbours(pictures, threads)
     order = np.lexsort((other, one, distance))
     one, other, distance, part = one[order], other[order], distance[order], part[order]
     sure = (distance <= STRICT) & (part <= STRICT_PART)
@@ -206,11 +208,10 @@ def _stands_out(pictures: Pictures, group: list[int], width: float) -> bool:
     places = np.array(group, np.intp)
     if _distances(pictures, group[0], places[1:]).max() > 2 * max(width, STRICT):
         return False
-    sample, vectors = _background(pictures)
+    sample, vectors, squares = _background(pictures)
     outside = ~np.isin(sample, places)
     if not outside.any():
         return True
-    squares = (vectors * vectors).sum(1)
     for mirrored in (False, True):
         own = pictures.features(places, mirrored)
         gaps = squares[None] + (own * own).sum(1)[:, None] - 2 * own @ vectors.T
@@ -228,24 +229,31 @@ def _sample(count: int) -> np.ndarray:
     return np.sort(np.random.Generator(np.random.Philox(key=seed)).choice(count, BACKGROUND, replace=False))
 
 
-_kept: list[tuple[Pictures, np.ndarray, np.ndarray]] = []
+_kept: list[tuple[Pictures, np.ndarray, np.ndarray, np.ndarray]] = []
 
 
-def _background(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sample of pictures that groups are held against: their places and features."""
+def _background(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the sample of pictures that groups are held against: their places, features, and the features' squares."""
     if not _kept or _kept[0][0] is not pictures:
         sample = _sample(len(pictures))
-        _kept[:] = [(pictures, sample, pictures.features(sample))]
+        vectors = pictures.features(sample)
+        _kept[:] = [(pictures, sample, vectors, (vectors * vectors).sum(1))]
     return _kept[0][1:]
 
 
-def _neighbours(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _neighbours(pictures: Pictures, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return pairs (low, high) of pictures that are probably alike, their distance, and their largest difference."""
     pairs: dict[bool, list[np.ndarray]] = {False: [], True: []}
     signs, mirrored, short, turned = _hashes(pictures)
-    for code, flipped, bits in _codes(signs, mirrored):
-        pairs[False].append(_bucket_pairs(code, code, bits, short, short))
-        pairs[True].append(_bucket_pairs(code, flipped, bits, short, turned))
+    with ThreadPoolExecutor(max(1, threads)) as pool:  # numpy lets go of Python's lock
+
+        def search(table: tuple[np.ndarray, np.ndarray, int]) -> tuple[np.ndarray, np.ndarray]:
+            code, flipped, bits = table
+            return _bucket_pairs(code, code, bits, short, short), _bucket_pairs(code, flipped, bits, short, turned)
+
+        for own, mirrors in pool.map(search, _codes(signs, mirrored)):
+            pairs[False].append(own)
+            pairs[True].append(mirrors)
     columns: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.intp),) * 2 + (np.zeros(0, np.float32),) * 2]
     for flip, packed in pairs.items():
         for part in _chunks(_distinct(np.concatenate(packed))):
@@ -291,11 +299,15 @@ def _hashes(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 def _codes(signs: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yield for each table the hashes with their bits in another order, uint64, and the bits that name a bucket."""
     bits = max(8, len(signs).bit_length())
+    packed = [np.ascontiguousarray(np.packbits(values, axis=1).T) for values in (signs, mirrored)]
+    byte = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.uint64)
     for table in range(TABLES):
         order = np.random.Generator(np.random.Philox(key=table)).permutation(signs.shape[1])
-        packed = (np.ascontiguousarray(np.packbits(values[:, order], axis=1)) for values in (signs, mirrored))
-        one, other = (eight.view(">u8").ravel() for eight in packed)
-        yield one.astype(np.uint64), other.astype(np.uint64), bits
+        value = np.zeros(8 * len(packed[0]), np.uint64)  # of each bit where it comes to stand, the first bit highest
+        value[order] = np.uint64(1) << np.arange(63, 63 - len(order), -1, dtype=np.uint64)
+        moved = byte @ value.reshape(-1, 8).T  # (256, bytes): looking bytes up is ten times as fast as moving bits
+        one, other = (functools.reduce(np.bitwise_or, map(np.take, moved.T, eight)) for eight in packed)
+        yield one, other, bits
 
 
 def _bucket_pairs(

@@ -385,7 +385,7 @@ def _imbalance(data: Data, counts: Mapping[str, Counter[str]]) -> str:
     if ratio >= 3:
         text += (
             " Accuracy is then mostly that of the large classes: look at macro F1 and at the metrics of each class, and"
-            " try experiment.balance."
+            " try balance: sampler or loss (docs/your-data.md)."
         )
     return text
 

@@ -19,7 +19,8 @@ STYLE = """
 .cards { display: flex; flex-wrap: wrap; gap: 0.9em; margin: 0.5em 0 1.5em; align-items: flex-start }
 figure { margin: 0; padding: 0.5em; border: 1px solid #ddd; border-top: 4px solid #0072B2; background: #fafafa }
 figure.wrong { border-top-color: #D55E00 }
-figure img { display: block; margin: 0 auto } figcaption, figure p { font-size: 12px; line-height: 1.35;
+figure img { display: block; margin: 0 auto; outline: 1px solid #ddd }
+figcaption, figure p { font-size: 12px; line-height: 1.35;
          overflow-wrap: anywhere; margin: 0.3em 0 0 } .file { color: #666 }
 .pictures { display: flex; flex-wrap: wrap; gap: 0.4em }
 section { content-visibility: auto; contain-intrinsic-size: auto 400px }

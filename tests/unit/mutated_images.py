@@ -33,6 +33,7 @@ def seeds() -> dict[str, bytes]:
     frames = [Image.fromarray(np.roll(noise, step, 0)) for step in range(3)]
     variants: dict[str, tuple[Image.Image, str, dict]] = {
         "jpeg": (image, "JPEG", {"exif": exif}),
+        "jpeg, plain": (image, "JPEG", {}),
         "jpeg, progressive": (image, "JPEG", {"progressive": True}),
         "jpeg, cmyk": (image.convert("CMYK"), "JPEG", {}),
         "png": (image, "PNG", {"exif": exif}),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 from planted_images import encoded, photograph
 
 from scripts.data.audit_cache import RECORD
-from scripts.data.check_workers import Outcome, check_files
+from scripts.data.check_workers import Outcome, check_files, limit_time
 
 NONE_KNOWN = np.zeros((0, 32), np.uint8)
 
@@ -35,7 +37,14 @@ def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> Non
     assert all(len(one.record) == RECORD.itemsize for one in found if one.record)
 
 
-def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "failure"),
+    [
+        (signal.SIGKILL, "its decoder crashed (SIGKILL)"),
+        (signal.SIGXCPU, "it takes more than 60 s of a processor to decode"),
+    ],
+)
+def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how: signal.Signals, failure: str) -> None:
     names = ["a.jpg", "deadly.jpg", "b.jpg"]
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(encoded(photograph(1, (40, 40))))
@@ -45,15 +54,45 @@ def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path) -> N
         for _ in range(2):
             with open(tmp_path / "deadly.jpg", "wb"):  # waits for a reader
                 for process in multiprocessing.active_children():
-                    process.kill()
+                    assert process.pid
+                    os.kill(process.pid, how)
                     process.join()
 
     killer = threading.Thread(target=kill_readers, daemon=True)
     killer.start()
     found = outcomes(tmp_path, names, NONE_KNOWN, 1)
     killer.join(timeout=60)
-    assert [one.failure for one in found] == ["", "its decoder crashed (SIGKILL)", ""]
+    assert [one.failure for one in found] == ["", failure, ""]
     assert [bool(one.record) for one in found] == [True, False, True]
+
+
+def test_a_process_that_computes_for_too_long_is_ended() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=compute_for_ever)
+    process.start()
+    process.join(timeout=300)
+    code = process.exitcode
+    process.kill()
+    assert code == -signal.SIGXCPU
+
+
+def compute_for_ever() -> None:
+    limit_time(0)
+    while True:
+        pass
+
+
+def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(100)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(encoded(photograph(number, (40, 40))))
+    seen: list[int] = []
+    for number, batch in enumerate(check_files(tmp_path, names, NONE_KNOWN, 1)):
+        seen += [one.place for one in batch if one.record]
+        if not number:
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
+    assert sorted(seen) == list(range(100))
 
 
 def test_a_file_that_cannot_be_opened_is_a_failure_with_its_reason(tmp_path: Path) -> None:

@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutated_images import bombs, checkers, mutate, png, seeds
 from PIL import Image
+from planted_images import encoded, photograph
 
 from scripts.console import UserError
+from scripts.data import image_checks
 from scripts.data.image_bombs import MOST_SCANS, find_bomb, png_declares_too_much
 from scripts.data.image_checks import Status, check_image
 from scripts.data.pack_images import decode
@@ -71,6 +73,18 @@ def test_a_bomb_is_refused_in_one_line_by_whoever_decodes(tmp_path: Path, name: 
     path.write_bytes(content)
     with pytest.raises(UserError, match="repair it or leave it out"):
         thumbnail(path, 64)
+
+
+@pytest.mark.parametrize("size", [(40, 30), (320, 240)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_plain_jpeg_says_to_us_what_it_says_to_pillow(size: tuple[int, int], mode: str) -> None:
+    choose = random.Random(f"{size} {mode}")
+    whole = encoded(photograph(1, size).convert(mode))
+    contents = [whole, *(mutate(whole, choose) for _ in range(20 * EXAMPLES)), *SEEDS.values()]
+    ours = [image_checks._read_plain_jpeg(content) for content in contents]
+    assert ours[0] is not None and sum(header is not None for header in ours) > 2 * EXAMPLES
+    for content, header in zip(contents, ours, strict=True):
+        assert header is None or header == image_checks._read_header(content)
 
 
 def test_large_and_long_pictures_are_no_bombs() -> None:
