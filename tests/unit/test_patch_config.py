@@ -87,6 +87,14 @@ def test_what_the_warm_start_multiplies_by_stands_in_the_config() -> None:
     assert "warm_start" not in build_config(base, experiment, **given)
 
 
+def test_the_fast_recipe_smooths_labels_where_the_backbone_has_the_number_of_classes() -> None:
+    base = Config.fromfile(str(model_zoo.config_path("vgg11_8xb32_in1k")))._cfg_dict.to_dict()
+    files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
+    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/224", **files}
+    config = build_config(base, Experiment(base_config="vgg11_8xb32_in1k", recipe="fast"), **given)
+    assert config["model"]["head"]["loss"]["num_classes"] == config["model"]["backbone"]["num_classes"] == 30
+
+
 def test_the_fast_recipe_averages_weights_once() -> None:
     base = Config.fromfile(str(model_zoo.config_path("convnext-tiny_32xb128_in1k")))._cfg_dict.to_dict()
     assert [hook["type"] for hook in base["custom_hooks"]] == ["EMAHook"]
