@@ -149,7 +149,8 @@ def measure(folder: Path, count: int, processes: int) -> str:
     audited = (count - 1) / (seconds - starting)
     cells = (
         f"{count:,}", f"{size / 1000:.1f}", f"{pillow:,.0f}", f"{opencv:,.0f}", f"{audited:,.0f}",
-        f"{audited / pillow:.2f}", f"{audited / opencv:.2f}", f"{seconds:.1f}", f"{starting:.1f}", f"{cold.peak / 2**20:.0f}",
+        f"{audited / pillow:.2f}", f"{audited / opencv:.2f}", f"{seconds:.1f}", f"{starting:.1f}",
+        f"{cold.peak / 2**20:.0f}",
         f"{separate.ended - separate.launched:.1f}", f"{separate.peak / 2**20:.0f}",
         f"{again.ended - again.launched:.1f}", f"{new:,}",
     )  # fmt: skip

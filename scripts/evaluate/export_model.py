@@ -477,6 +477,7 @@ def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping
         "model": {
             "file": path.name,
             "bytes": path.stat().st_size,
+            "sha256": sha256_of(path),
             "opset": OPSET,
             "input": describe_tensor(model.session.get_inputs()[0]),
             "output": describe_tensor(model.session.get_outputs()[0]),

@@ -324,8 +324,11 @@ def in_short(run: Run) -> Iterator[Block]:
     if run.export is not None:
         lines.append(
             "To use it, one file is enough: model.onnx holds the weights, the preprocessing and the names of the"
-            f" classes. It is in {one_line(run.folder)}; below is a program for it."
+            f" classes. It is in {one_line(run.folder)}, on the machine of whoever made this card; below is a program"
+            " for it."
         )
+    if _is_drawn(run):
+        lines.append("The images are drawn by a program: all this says nothing of real photographs.")
     yield Heading("In short")
     yield Items(lines)
 
@@ -361,38 +364,39 @@ def intended_use(run: Run) -> Iterator[Block]:
     yield Heading("Intended use")
     yield Paragraph(
         "For new images of the same kind as those that it was trained on: taken in the same way, of one of the classes"
-        " each. To predict one image or a folder of them, with a table and drawings:"
+        " each."
     )
-    yield Code(get_mimflow(run))
-    yield Paragraph("and there, with the folder of the run in its place:")
-    yield Code(f"python -m scripts.predict --run {shlex.quote(one_line(run.folder))} --images PHOTO-OR-FOLDER")
     if run.export is not None:
-        yield from _exported(run.export, run.folder)
+        yield from _exported(run.export)
+    yield Paragraph("With mimflow, to predict one image or a folder of them, with a table and drawings:")
+    yield Code(get_mimflow(run))
+    yield Paragraph(
+        "and there, with the folder of the run in its place"
+        + (", or `--onnx model.onnx` for `--run`, which does without PyTorch:" if run.export is not None else ":")
+    )
+    yield Code(f"python -m scripts.predict --run {shlex.quote(one_line(run.folder))} --images PHOTO-OR-FOLDER")
     yield Paragraph(
         "Not for images of anything else: the model always answers with one of its classes, also where an image shows"
         " none of them or several. Not as the only ground of a decision that matters to someone."
     )
 
 
-def _exported(export: Mapping[str, Any], folder: Path) -> Iterator[Block]:
+def _exported(export: Mapping[str, Any]) -> Iterator[Block]:
     model, parity = export.get("model", {}), export.get("parity", {})
-    rows = [(name, str(model[name])) for name in ("file", "opset", "input", "output") if name in model]
+    rows = [(name, str(model[name])) for name in ("file", "sha256", "opset", "input", "output") if name in model]
+    if "bytes" in model:
+        rows.insert(1, ("size", f"{model['bytes'] / 1e6:.1f} MB"))
     if "same_prediction" in parity:
         rows.append(("predictions that are the checkpoint's", f"{parity['same_prediction']} of {parity['images']}"))
     if "largest_difference" in parity:
         rows.append(("largest difference of a probability", f"{parity['largest_difference']:.1e}"))
     yield Paragraph(
-        "Without PyTorch and mmcls the exported model does the same, in any program with an ONNX runtime; its metadata"
-        " say how an image is to be resized and normalised:"
+        "The exported model needs neither PyTorch nor mmcls nor mimflow, only a runtime for ONNX; its metadata say how"
+        " an image is to be resized and normalised:"
     )
-    file = shlex.quote(one_line(folder / model.get("file", "model.onnx")))
-    yield Code(f"python -m scripts.predict --onnx {file} --images PHOTO-OR-FOLDER")
     if "preprocessing" in model:
-        yield Paragraph(
-            "And without mimflow, this program of onnx_example.py, which lies beside the model; in another language the"
-            " same steps do:"
-        )
-        yield Code(f"pip install {' '.join(PACKAGES)}")
+        yield Code(f"pip install {' '.join(PACKAGES)}\npython onnx_example.py {model.get('file', 'model.onnx')} PHOTO")
+        yield Paragraph("onnx_example.py lies beside the model; in another language the same steps do:")
         yield Code(example(Preprocessing(**model["preprocessing"])).rstrip(), "python")
     yield Table(("", ""), rows)
 
@@ -428,6 +432,12 @@ def data(run: Run) -> Iterator[Block]:
     )
     if run.audit is not None:
         yield Paragraph(f"The images were audited before the training. {audit_files.verdict(run.audit)}")
+
+
+def _is_drawn(run: Run) -> bool:
+    """Tell whether the images are those that mimflow renders."""
+    files = run.provenance["inputs"]["files"]
+    return any(str(files[name].get("source") or "").startswith("sample") for name in files if ARCHIVE.fullmatch(name))
 
 
 def _source(record: str) -> str:

@@ -265,10 +265,19 @@ def test_the_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(r
     perfect = replace(run, predictions=predictions_of(np.eye(3)[[0, 1, 2]], np.arange(3)))
     assert "Why these two" not in text_of(list(write_model_card.in_short(perfect)))
     steps = {"steps": [], "mean": [0.0], "std": [1.0], "channel_order": "RGB", "normalisation": "outside"}
-    exported = write_model_card._exported({"model": {"preprocessing": steps}}, Path("a run"))
-    used = write_model_card.to_markdown("x", exported)
-    assert "--onnx 'a run/model.onnx' --images" in used
-    assert "pip install onnxruntime pillow numpy\n" in used and "onnxruntime.InferenceSession(sys.argv[1])" in used
+    model = {"file": "model.onnx", "bytes": 8_900_000, "sha256": "ab12", "preprocessing": steps}
+    used = write_model_card.to_markdown("x", write_model_card._exported({"model": model}))
+    assert "pip install onnxruntime pillow numpy\npython onnx_example.py model.onnx PHOTO\n" in used
+    assert "onnxruntime.InferenceSession(sys.argv[1])" in used
+    assert "8.9 MB" in used and "ab12" in used, "so that a reader to whom it is sent can tell that it is the one"
+
+
+def test_drawn_images_are_not_taken_for_photographs(run: Run) -> None:
+    warning = "nothing of real photographs"
+    assert warning not in text_of(list(write_model_card.in_short(run)))
+    provenance = copy.deepcopy(run.provenance)
+    provenance["inputs"]["files"]["archive"]["source"] = 'sample {"images_per_class": 20}'
+    assert warning in text_of(list(write_model_card.in_short(replace(run, provenance=provenance))))
 
 
 def test_many_images_are_not_called_few(run: Run, tmp_path: Path) -> None:
