@@ -409,7 +409,7 @@ def test_a_slow_model_is_timed_with_single_images_only(monkeypatch: pytest.Monke
     monkeypatch.setattr(export_model, "LONGEST_BATCH", 10.0)
     speed = export_model.measure({"engine": engine}, np.zeros((3, 1)))
     assert set(sizes) == {1, export_model.BATCH_SIZE}
-    assert speed["engine"]["milliseconds_single"] == pytest.approx(5, abs=3)
+    assert 5 <= speed["engine"]["milliseconds_single"] < 50, "sleep takes longer on a busy machine, never less"
     assert speed["engine"]["images_per_second"] == pytest.approx(200, rel=0.4)
 
 
