@@ -330,22 +330,26 @@ def notes_on_classes(labels: Sequence[str]) -> list[str]:
     ]
 
 
-def refuse_bad(findings: Sequence[Finding], folder: Path) -> None:
+def refuse_bad(findings: Sequence[Finding], folder: Path, listing: Path) -> None:
     """Stop where images are set aside.
+
+    Parameters
+    ----------
+    listing : file that then lists them, like audit.csv, which Snakemake removes when the step has failed.
 
     Raises
     ------
-    UserError : there are some; the log has all of them.
+    UserError : there are some.
     """
+    listing.unlink(missing_ok=True)
     bad = [one for one in findings if one.action == SET_ASIDE]
     if not bad:
         return
-    for one in bad:
-        logger.debug("%s: %s: %s", one.file, one.finding, one.detail)
+    write_findings(listing, bad)
     first = "; ".join(f"{one.file} ({one.finding}: {one.detail})" for one in bad[:LISTED])
-    more = f" and {len(bad) - LISTED} more, see the log" if len(bad) > LISTED else ""
+    more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
     raise UserError(
-        f"{folder}: {len(bad)} images cannot be used: {first}{more}:"
+        f"{folder}: {len(bad)} images cannot be used: {first}{more}; all are in {listing}:"
         " repair or remove them in the source, or let dataset.on_bad_image be set_aside"
     )
 
@@ -387,7 +391,7 @@ def main(args: argparse.Namespace) -> None:
     for note in summary["notes"]:
         logger.warning("%s", note)
     if args.on_bad_image == "fail":
-        refuse_bad(findings, args.images)
+        refuse_bad(findings, args.images, args.output.with_name(f"{args.output.stem}_bad.csv"))
     seconds = time.monotonic() - began
     counts = ", ".join(f"{name} {count}" for name, count in summary["findings"].items()) or "no findings"
     logger.info(

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 SIDES = ("train", "val", "test")
 #: How many names a message lists.
 LISTED = 5
+#: With fewer groups (patients, videos) in test, its accuracy is about these few.
+FEW_GROUPS = 4
 #: How many folds there may be.
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 
@@ -164,6 +166,20 @@ def known_groups(images: Sequence[Image], pattern: str) -> dict[str, list[str]]:
         )
     logger.info("dataset.split.group_by: %d groups", len(groups))
     return dict(groups)
+
+
+def tell_groups(sides: Mapping[str, Sequence[Image]], groups: Mapping[str, Sequence[str]], fold: str) -> None:
+    """Say how many known groups each side has, and warn where test has so few that its accuracy is about those."""
+    group = {path: name for name, paths in groups.items() for path in paths}
+    counts = {side: len({group[image.path] for image in sides[side] if image.path in group}) for side in SIDES}
+    text = ", ".join(f"{side} {count}" for side, count in counts.items())
+    logger.info("%sgroups: %s", f"{fold}: " if fold else "", text)
+    if 0 < counts["test"] < FEW_GROUPS:
+        logger.warning(
+            "%stest has only %d of the groups: its accuracy says little of other ones, and its intervals take each"
+            " image for independent; use more groups, a larger dataset.split.test, or dataset.split.folds",
+            f"{fold}: " if fold else "", counts["test"],
+        )  # fmt: skip
 
 
 def warn_of_shared_groups(images: Iterable[Image], groups: Mapping[str, Sequence[str]]) -> None:
@@ -481,6 +497,8 @@ def main(args: argparse.Namespace) -> None:
     for fold, sides in splits.items():
         counts = ", ".join(f"{side} {len(sides[side])}" for side in SIDES)
         logger.info("%s%d classes: %s images", f"{fold}: " if fold else "", len(classes), counts)
+        if groups:
+            tell_groups(sides, groups, fold)
 
 
 if __name__ == "__main__":

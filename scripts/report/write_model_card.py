@@ -599,6 +599,21 @@ def _of_confidence(run: Run) -> Iterator[Block]:
     yield Paragraph(text)
 
 
+def _together(run: Run) -> str:
+    """What kept images together that belong together."""
+    pattern = run.provenance["inputs"]["settings"]["dataset"].get("split", {}).get("group_by")
+    if pattern is None:
+        return (
+            "Images of one object, scene, patient or film both in training and in the test make the numbers too good:"
+            " see that what belongs together was kept together when the images were divided (dataset.split.group_by)."
+        )
+    return (
+        f"Images for which {pattern} finds the same in the path (one patient, one film) were kept on one side of the"
+        " split. The intervals take each test image for independent all the same: with few groups in the test they are"
+        " too narrow."
+    )
+
+
 def limits(run: Run) -> Iterator[Block]:
     """What the numbers do not say."""
     table = run.per_class
@@ -608,8 +623,7 @@ def limits(run: Run) -> Iterator[Block]:
     lines = [
         "The test images come from the same collection as the training images. Another camera, light, place, season or"
         " population may do worse, and no number here says how much: measure on images from where it is to work.",
-        "Images of one object, scene, patient or film both in training and in the test make the numbers too good: see"
-        " that what belongs together was kept together when the images were divided.",
+        _together(run),
         f"One seed, {run.seed}: another one trains another model, whose accuracy differs. The intervals above are over"
         " test images, not over seeds; leaderboard.csv has those, where there are several.",
         "The labels are taken as right. A wrong label counts as an error of the model, or hides one.",

@@ -350,8 +350,9 @@ def warm_start(
     fitted = time.monotonic()
     images = sum(map(len, labels))
     logger.info(
-        "features of %d images in %.1f s (%.0f images/s), fit in %.1f s: penalty %g, val accuracy %.2f %%, loss %.4f",
+        "features of %d images in %.1f s (%.0f images/s), fit in %.1f s: penalty %g, %sval accuracy %.2f %%, loss %.4f",
         images, extracted - began, images / (extracted - began), fitted - extracted, probe.penalty,
+        "balanced " if balanced else "",
         100 * probe.accuracy, probe.loss,
     )  # fmt: skip
     with torch.no_grad():
@@ -361,8 +362,9 @@ def warm_start(
         weights_of = [image_weights(one, num_classes) if balanced else None for one in labels]
         start, best = tune(model, tail, activations, labels, weights_of, Options.of(config))
         logger.info(
-            "last stages (%.0f %% of the multiplications) tuned in %.1f s: val accuracy %.2f to %.2f %%",
-            100 * tail.share, time.monotonic() - fitted, 100 * start.accuracy, 100 * best.accuracy,
+            "last stages (%.0f %% of the multiplications) tuned in %.1f s: %sval accuracy %.2f to %.2f %%%s",
+            100 * tail.share, time.monotonic() - fitted, "balanced " if balanced else "", 100 * start.accuracy,
+            100 * best.accuracy, "" if best.better_than(start) else ", so what was tuned is not kept",
         )  # fmt: skip
     return model.state_dict()
 

@@ -272,6 +272,14 @@ def test_the_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(r
     assert "8.9 MB" in used and "ab12" in used, "so that a reader to whom it is sent can tell that it is the one"
 
 
+def test_the_card_says_what_kept_images_together(run: Run) -> None:
+    assert "see that what belongs together was kept together" in text_of(list(write_model_card.limits(run)))
+    provenance = copy.deepcopy(run.provenance)
+    provenance["inputs"]["settings"]["dataset"]["split"] = {"group_by": "p[0-9]+"}
+    text = text_of(list(write_model_card.limits(replace(run, provenance=provenance))))
+    assert "Images for which p[0-9]+ finds the same" in text and "too narrow" in text
+
+
 def test_drawn_images_are_not_taken_for_photographs(run: Run) -> None:
     warning = "nothing of real photographs"
     assert warning not in text_of(list(write_model_card.in_short(run)))

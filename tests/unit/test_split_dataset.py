@@ -384,6 +384,18 @@ def test_groups_across_given_parts_are_counted_and_nothing_is_moved(
     assert "several of the given parts" not in caplog.text
 
 
+def test_a_test_of_few_groups_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Its accuracy is about these patients, and its intervals take each photograph of them for independent."""
+    caplog.set_level("INFO")
+    folder = make_folder(tmp_path / "images", patients(6, 10))
+    run(folder, "--group-by=p([0-9]+)_")
+    assert "groups: train 4, val 1, test 1" in caplog.text
+    assert "test has only 1 of the groups" in caplog.text
+    caplog.clear()
+    run(make_folder(tmp_path / "more", patients(40, 2)), "--group-by=p([0-9]+)_")
+    assert "groups: train" in caplog.text and "has only" not in caplog.text
+
+
 def test_a_side_that_large_groups_make_too_large_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_folder(tmp_path / "images", patients(4, 10))
     run(folder, "--group-by=p([0-9]+)_")
