@@ -66,7 +66,7 @@ class Options:
     rate : the highest learning rate.
     smoothing : the share of the target that all classes divide among them.
     fused : whether AdamW does all weights in one go.
-    autocast : float type of the multiplications; None: float32.
+    autocast : float type of the multiplications in training; None: float32.
     """
 
     rate: float
@@ -263,7 +263,7 @@ def tune(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_factor, steps=steps))
     loss_of = partial(nn.functional.cross_entropy, reduction="none", label_smoothing=options.smoothing)
     newest = min(1.0, EPOCHS / (AVERAGED_EPOCHS * steps))  # its share in the average
-    evaluate = partial(_evaluate, model, activations[1], labels[1], weights[1], options.autocast)
+    evaluate = partial(_evaluate, model, activations[1], labels[1], weights[1])
     with shortened(model, tail):
         start = best = evaluate()
         kept = [parameter.detach().clone() for parameter in trained]
@@ -272,7 +272,9 @@ def tune(
             order = torch.randperm(len(labels[0]), generator=generator)
             for places in order.split(BATCH_SIZE):
                 chosen, wanted = activations[0][places], labels[0][places].to(activations[0].device)
-                losses = loss_of(_scores(model, chosen, options.autocast), wanted)
+                with autocast(chosen.device.type, options.autocast):
+                    scores = scores_of(model, chosen)
+                losses = loss_of(scores.float(), wanted)
                 loss = losses.mean() if weights[0] is None else (losses * weights[0][places].to(losses)).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -306,12 +308,6 @@ def _replaced(parameters: Sequence[nn.Parameter], values: Sequence[torch.Tensor]
         _copy(own, parameters)
 
 
-def _scores(model: nn.Module, activations: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Return the class scores of activations, multiplied by *dtype*: float32, (images, classes)."""
-    with autocast(activations.device.type, dtype):
-        return scores_of(model, activations).float()
-
-
 def _factor(step: int, steps: int) -> float:
     growing = max(1, round(WARMUP * steps))
     if step < growing:
@@ -320,15 +316,8 @@ def _factor(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def _evaluate(
-    model: nn.Module,
-    activations: torch.Tensor,
-    labels: torch.Tensor,
-    weights: torch.Tensor | None,
-    dtype: torch.dtype | None,
-) -> Score:
-    parts = [_scores(model, part, dtype) for part in activations.split(EVALUATED_AT_ONCE)]
-    scores = torch.cat(parts).cpu().double()
+def _evaluate(model: nn.Module, activations: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> Score:
+    scores = torch.cat([scores_of(model, part) for part in activations.split(EVALUATED_AT_ONCE)]).cpu().double()
     right = (scores.argmax(1) == labels).double()
     losses = nn.functional.cross_entropy(scores, labels, reduction="none")
     if weights is not None:

@@ -331,10 +331,11 @@ def warm_start(
             logger.info("last stages not tuned: their activations would take %.1f GB of memory", needed / 1e9)
             tail = None
         features = []
-        for one in datasets:
+        # val as training will evaluate it: what is chosen by it must not be better in half precision only.
+        for one, precision in zip(datasets, (half_precision(config), None), strict=True):
             parts: list[torch.Tensor] = []
             noted = noted_input(tail, parts) if tail else nullcontext()
-            with noted, autocast(device, half_precision(config)):
+            with noted, autocast(device, precision):
                 features.append(extract(model, layer, image_tensors(one, normalizer, workers, device)))
             activations += [torch.cat(parts)] if tail else []
     except ScoresElsewhereError:

@@ -179,7 +179,7 @@ def test_a_job_that_is_disturbed_goes_on(
 def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_job(
     cluster: Cluster, checkout: Checkout, source: dict[str, Any], tmp_path: Path
 ) -> None:
-    longer = {**source, "experiments": {"long": {**LONG, "epochs": 500}}}
+    longer = {**source, "experiments": {"long": {**LONG, "epochs": 1000}}}
     checkout.write_settings("long.yaml", longer)
     # Two minutes for a job: it stops one minute before its end.
     checkout.edit(
@@ -188,7 +188,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_job(
         ("runtime: 660", "runtime: 2"),
         ("retries: 3", "retries: 12"),
     )
-    status, output = checkout.run(*WORDS, seconds=1000)
+    status, output = checkout.run(*WORDS, seconds=1100)
     assert status == 0, output
     attempts = attempts_of(checkout)
     assert len(attempts) >= 3  # twice at the limit, then to the end
