@@ -37,13 +37,14 @@ logger = logging.getLogger(__name__)
 SIZE, BATCH_SIZE = 160, 32
 #: Of the short trainings.
 SHORT = {"image_size": 128, "epochs": 4}
-#: A training step with everything, and with one thing left out.
+#: A training step with everything, and with one thing left out or put in.
 STEPS: dict[str, Row] = {
     "all of it": {},
     "glibc gives freed memory back": {"keep_memory": False},
     "channels first": {"channels_last": False},
     "frozen normalisation not folded": {"folded": False},
     "AdamW weight by weight": {"fused": False},
+    "multiplications in bfloat16": {"half": True},
     "224 pixels a side": {"size": 224},
 }
 #: Overrides of a short training, by what they leave out.
@@ -70,12 +71,13 @@ TAIL_SEEDS = (0, 1, 2)
 PARTS = ("steps", "images", "features", "tail", "trainings")
 
 
-def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: int) -> float:
+def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: int, half: bool = False) -> float:
     """Return images/s of training steps of MobileNetV2 in this process: the median of *steps* after two more."""
     import torch
 
     from bench.prepare import bare_model
     from scripts.mmcls_plugins import folding
+    from scripts.train.tail_tuning import autocast
 
     torch.set_num_threads(2)
     model = bare_model()
@@ -93,7 +95,8 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     seconds = []
     for _ in range(steps + 2):
         began = time.perf_counter()
-        loss = model.train_step({"img": images, "gt_label": labels}, None)["loss"]
+        with autocast("cpu", torch.bfloat16 if half else None):
+            loss = model.train_step({"img": images, "gt_label": labels}, None)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
