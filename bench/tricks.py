@@ -77,7 +77,6 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
 
     from bench.prepare import bare_model
     from scripts.mmcls_plugins import folding
-    from scripts.train.tail_tuning import autocast
 
     torch.set_num_threads(2)
     model = bare_model()
@@ -95,7 +94,7 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     seconds = []
     for _ in range(steps + 2):
         began = time.perf_counter()
-        with autocast("cpu", torch.bfloat16 if half else None):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = model.train_step({"img": images, "gt_label": labels}, None)["loss"]
         optimizer.zero_grad()
         loss.backward()
@@ -175,7 +174,6 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
     from scripts.evaluate.inference import keep_freed_memory, read_checkpoint
     from scripts.mmcls_plugins.images import Normalizer
     from scripts.train import warm_start
-    from scripts.train.tail_tuning import autocast
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -192,12 +190,12 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
         some = torch.utils.data.Subset(splits[0], range(64))
         batches = list(warm_start.image_tensors(some, normalizer, 0, "cpu"))
         quick = warm_start.absorbed(copy.deepcopy(model), batches[0])
-        ways = {"plain": (model, None), "folded": (quick, None), "bfloat16": (quick, torch.bfloat16)}
+        ways = {"plain": (model, False), "folded": (quick, False), "bfloat16": (quick, True)}
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(5):
-            for name, (one, dtype) in ways.items():
+            for name, (one, half) in ways.items():
                 began = time.perf_counter()
-                with torch.no_grad(), autocast("cpu", dtype):
+                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
                     for batch in batches:
                         one(img=batch, return_loss=False, post_process=False)
                 rates[name].append(64 / (time.perf_counter() - began))
@@ -205,8 +203,8 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
         assert layer is not None
         labels = [torch.as_tensor(one.get_gt_labels(), dtype=torch.int64) for one in splits]
         found = {name: statistics.median(values) for name, values in rates.items()}
-        for name, dtype in (("fit", None), ("bfloat16 fit", torch.bfloat16)):
-            with autocast("cpu", dtype):
+        for name, half in (("fit", False), ("bfloat16 fit", True)):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 features = [
                     warm_start.extract(quick, layer, warm_start.image_tensors(one, normalizer, 2, "cpu"))
                     for one in splits

@@ -320,8 +320,8 @@ class Experiment(Section):
     )
     amp: StrictBool | Auto = Field(
         "auto",
-        description="Mixed precision. `auto`: on a GPU yes (fast), as the base config has it (tutorial); on a CPU only "
-        "in the warm start (fast), where the processor has instructions for bfloat16. `false`: nowhere.",
+        description="Mixed precision on a GPU. `auto`: yes (fast), as the base config has it (tutorial); never on a "
+        "CPU.",
     )
     gpus: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
         1,

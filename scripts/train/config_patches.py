@@ -18,13 +18,12 @@ Config = dict[str, Any]
 IMAGENET_TRAIN_IMAGES = 1_281_167
 #: Sizes of images that base configs read from pickled data sets rather than from files.
 PICKLED_IMAGE_SIZE = {"CIFAR10": 32, "CIFAR100": 32, "MNIST": 28, "FashionMNIST": 28}
-#: What mmcls's train.py, mmcv's runner, mim's test and warm_start read; all else in a base config is an intermediate
-#: variable.
+#: What mmcls's train.py, mmcv's runner and mim's test read; all else in a base config is an intermediate variable.
 TOP_LEVEL_KEYS = (
     "custom_imports", "model", "data", "sampler", "optimizer", "optimizer_config", "lr_config", "momentum_config",
     "runner", "fp16", "evaluation", "checkpoint_config", "log_config", "custom_hooks", "load_from", "resume_from",
     "workflow", "dist_params", "find_unused_parameters", "opencv_num_threads", "mp_start_method", "log_level",
-    "seed", "warm_start",
+    "seed",
 )  # fmt: skip
 
 

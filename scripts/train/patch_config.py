@@ -26,8 +26,6 @@ TUTORIAL_EPOCHS = 5
 TUTORIAL_BATCH_SIZE = 32
 TUTORIAL_LEARNING_RATE = 0.005  # for MobileNetV2 and a batch of 32; it is not 0.045 / 8
 TUTORIAL_WORKERS = 2
-#: Flags in /proc/cpuinfo of processors that multiply bfloat16 by instructions of their own.
-BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def build_config(
@@ -42,7 +40,6 @@ def build_config(
     seed: int,
     device: str,
     packed: str | None = None,
-    half_precision: str | None = None,
     train_counts: Sequence[int] = (),
 ) -> patches.Config:
     """Return the complete config of one run as plain values.
@@ -58,7 +55,6 @@ def build_config(
     seed : the run's seed.
     device : ``cpu`` or ``cuda``, resolved.
     packed : folder of the packed images, for the fast recipe.
-    half_precision : of :func:`warm_start_precision`, for the fast recipe.
     train_counts : training images of each class, for ``balance``.
 
     Raises
@@ -135,8 +131,6 @@ def build_config(
     if fast:
         assert image_size is not None and packed is not None
         fast_recipe.make_fast(config, image_size, packed, iterations_of_epoch)
-        if half_precision:
-            config["warm_start"] = {"autocast": half_precision}
     if experiment.balance != "none":
         patches.balance_classes(config, experiment.balance, train_counts)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
@@ -189,26 +183,6 @@ def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict
     if experiment.amp == "auto" and experiment.chosen_recipe() == "tutorial":
         return patches.plain(base_fp16) if base_fp16 else None
     return {"loss_scale": "dynamic"} if experiment.amp else None
-
-
-def warm_start_precision(amp: bool | str, device: str, processor: str) -> str | None:
-    """Return the float type that the warm start multiplies by on a CPU, None for float32 (and on a GPU).
-
-    Read off the machine, as the device is, and then it stands in config.py: processors without instructions for
-    bfloat16 emulate them, which takes several times as long as float32 (docs/fast.md).
-
-    Parameters
-    ----------
-    processor : content of /proc/cpuinfo.
-    """
-    wanted = device == "cpu" and amp == "auto" and any(name in processor.split() for name in BFLOAT16_FLAGS)
-    return "bfloat16" if wanted else None
-
-
-def processor_description() -> str:
-    """Return what Linux says about the processor; elsewhere nothing."""
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 
 def training_command(config_file: Path, seed: int, device: str, deterministic: bool, gpus: int = 1) -> str:
@@ -304,7 +278,6 @@ def patch(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=device,
         packed=str(args.packed) if args.packed else None,
-        half_precision=warm_start_precision(experiment.amp, device, processor_description()),
         train_counts=[images_of[label] for label in range(len(classes))],
     )
     command = training_command(args.output, args.seed, device, experiment.deterministic, experiment.gpus)

@@ -11,7 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -66,7 +66,6 @@ class Options:
     rate : the highest learning rate.
     smoothing : the share of the target that all classes divide among them.
     fused : whether AdamW does all weights in one go.
-    autocast : float type of the multiplications in training; None: float32.
     """
 
     rate: float
@@ -74,7 +73,6 @@ class Options:
     smoothing: float
     seed: int
     fused: bool
-    autocast: torch.dtype | None = None
 
     @classmethod
     def of(cls, config: Any) -> Options:
@@ -86,21 +84,7 @@ class Options:
             smoothing=config.model.head.loss.get("label_smooth_val", 0.0),
             seed=config.seed,
             fused=config.optimizer.get("fused", False),
-            autocast=half_precision(config),
         )
-
-
-def half_precision(config: Any) -> torch.dtype | None:
-    """Return the float type that the warm start of a run's *config* multiplies by; None: float32."""
-    name = config.get("warm_start", {}).get("autocast")
-    return getattr(torch, name) if name else None
-
-
-@contextmanager
-def autocast(device: str, dtype: torch.dtype | None) -> Iterator[None]:
-    """Let convolutions and linear layers multiply by *dtype* inside the block; None: as their weights are."""
-    with torch.autocast(device, dtype=dtype) if dtype else nullcontext():
-        yield
 
 
 @dataclass(frozen=True)
@@ -272,9 +256,7 @@ def tune(
             order = torch.randperm(len(labels[0]), generator=generator)
             for places in order.split(BATCH_SIZE):
                 chosen, wanted = activations[0][places], labels[0][places].to(activations[0].device)
-                with autocast(chosen.device.type, options.autocast):
-                    scores = scores_of(model, chosen)
-                losses = loss_of(scores.float(), wanted)
+                losses = loss_of(scores_of(model, chosen), wanted)
                 loss = losses.mean() if weights[0] is None else (losses * weights[0][places].to(losses)).mean()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()

@@ -44,7 +44,7 @@ from scripts.sites import current_site
 from scripts.train.balance import class_weights
 from scripts.train.cards import claimed_cards
 from scripts.train.checkpoint_file import write_checkpoint
-from scripts.train.tail_tuning import MOST_BYTES, Options, autocast, find_tail, half_precision, noted_input, tune
+from scripts.train.tail_tuning import MOST_BYTES, Options, find_tail, noted_input, tune
 
 logger = logging.getLogger(__name__)
 
@@ -332,11 +332,9 @@ def warm_start(
             logger.info("last stages not tuned: their activations would take %.1f GB of memory", needed / 1e9)
             tail = None
         features = []
-        # val as training will evaluate it: what is chosen by it must not be better in half precision only.
-        for one, precision in zip(datasets, (half_precision(config), None), strict=True):
+        for one in datasets:
             parts: list[torch.Tensor] = []
-            noted = noted_input(tail, parts) if tail else nullcontext()
-            with noted, autocast(device, precision):
+            with noted_input(tail, parts) if tail else nullcontext():
                 features.append(extract(model, layer, image_tensors(one, normalizer, workers, device)))
             activations += [torch.cat(parts)] if tail else []
     except ScoresElsewhereError:

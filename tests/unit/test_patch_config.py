@@ -13,7 +13,7 @@ from scripts.console import UserError
 from scripts.settings import Experiment
 from scripts.train import fast_recipe, model_zoo
 from scripts.train.config_file import read_config, render, write_config
-from scripts.train.patch_config import build_config, training_command, warm_start_precision
+from scripts.train.patch_config import build_config, training_command
 
 FRUIT30 = [f"水果{i}" for i in range(30)]
 
@@ -59,32 +59,6 @@ def test_the_fast_recipe_starts_from_a_warm_start_and_is_gentle() -> None:
     assert (config["runner"]["max_epochs"], config["data"]["samples_per_gpu"]) == (2, 16)
     assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, fast_recipe.LEARNING_RATE / 2)
     assert config["custom_hooks"] == [{**average, "momentum": 1 / 20}]
-
-
-@pytest.mark.parametrize(
-    ("amp", "device", "flags", "expected"),
-    [
-        ("auto", "cpu", "flags : avx2 avx512_bf16 sha_ni", "bfloat16"),
-        ("auto", "cpu", "flags : avx2 amx_bf16\n", "bfloat16"),
-        ("auto", "cpu", "flags : avx2 avx512f avx512_bf16x", None),  # it would be emulated, which is slower
-        ("auto", "cpu", "", None),  # not Linux
-        (False, "cpu", "flags : avx512_bf16", None),
-        ("auto", "cuda", "flags : avx512_bf16", None),  # the processor is not what computes
-    ],
-)
-def test_the_warm_start_multiplies_by_bfloat16_where_the_processor_can(
-    amp: bool | str, device: str, flags: str, expected: str | None
-) -> None:
-    assert warm_start_precision(amp, device, flags) == expected
-
-
-def test_what_the_warm_start_multiplies_by_stands_in_the_config() -> None:
-    base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
-    files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/160", **files}
-    experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="fast")
-    assert build_config(base, experiment, **given, half_precision="bfloat16")["warm_start"] == {"autocast": "bfloat16"}
-    assert "warm_start" not in build_config(base, experiment, **given)
 
 
 def test_the_fast_recipe_smooths_labels_where_the_backbone_has_the_number_of_classes() -> None:

@@ -17,15 +17,13 @@ from scripts.train.tail_tuning import (
     Options,
     Score,
     Tail,
-    autocast,
     find_tail,
-    half_precision,
     noted_input,
     scores_of,
     shortened,
     tune,
 )
-from scripts.train.warm_start import absorbed, build_pretrained, extract
+from scripts.train.warm_start import absorbed, build_pretrained
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -190,27 +188,6 @@ def test_what_is_kept_is_the_average_of_the_weights_of_all_steps(monkeypatch: py
     assert best != start
     for name, parameter in model.head.named_parameters():
         torch.testing.assert_close(parameter.detach(), expected[name])
-
-
-def test_half_precision_is_the_configs_and_is_for_training_alone() -> None:
-    assert half_precision(Config({"warm_start": {"autocast": "bfloat16"}})) == torch.bfloat16
-    assert half_precision(Config({})) is None
-    model, (images, labels), (val, val_labels) = small(), planted(600, 0), planted(90, 1)
-    tail = find_tail(model, images[:2], share=0.6)
-    assert tail is not None
-    noted: list[torch.Tensor] = []
-    with noted_input(tail, noted), autocast("cpu", torch.bfloat16):
-        features = extract(model, model.head.fc, [images])
-    exact = extract(model, model.head.fc, [images])
-    alike = nn.functional.cosine_similarity(features, exact)  # random weights make more of a rounding than trained ones
-    assert 0.9 < alike.mean() < 1 and noted[0].dtype == torch.bfloat16
-    options = replace(OPTIONS, autocast=torch.bfloat16)
-    activations = [noted[0], stored(model, tail, val)]
-    start, best = tune(model, tail, activations, [labels, val_labels], [None, None], options)
-    assert best.accuracy > start.accuracy + 0.2
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    with torch.no_grad():
-        assert (scores_of(model, val).argmax(1) == val_labels).double().mean().item() == best.accuracy
 
 
 def test_what_gets_worse_is_not_kept(tuned: tuple[nn.Module, nn.Module, Tail, Score, Score]) -> None:
