@@ -87,9 +87,8 @@ def make_fast(config: patches.Config, size: int, packed: str, iterations_of_epoc
     model.pop("train_cfg", None)
     loss = model["head"].get("loss")
     if loss and loss["type"] == "CrossEntropyLoss":
-        classes = next(
-            node["num_classes"] for node in patches.nodes(model) if "num_classes" in node
-        )  # VGG: not in head
+        # Not always in the head: VGG has it in the backbone.
+        classes = next(node["num_classes"] for node in patches.nodes(model) if "num_classes" in node)
         smooth = {"type": "LabelSmoothLoss", "label_smooth_val": LABEL_SMOOTHING, "num_classes": classes}
         model["head"]["loss"] = {**smooth, "mode": "original", "loss_weight": loss.get("loss_weight", 1.0)}
 
