@@ -176,6 +176,7 @@ def test_a_job_that_is_disturbed_goes_on(
         assert one_writer(checkout)
 
 
+@pytest.mark.timeout(1800)  # a slow machine meets the limit seven times
 def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_job(
     cluster: Cluster, checkout: Checkout, source: dict[str, Any], tmp_path: Path
 ) -> None:
