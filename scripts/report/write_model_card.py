@@ -437,7 +437,13 @@ def data(run: Run) -> Iterator[Block]:
 def _is_drawn(run: Run) -> bool:
     """Tell whether the images are those that mimflow renders."""
     files = run.provenance["inputs"]["files"]
-    return any(str(files[name].get("source") or "").startswith("sample") for name in files if ARCHIVE.fullmatch(name))
+    sources = (str(files[name].get("source") or "") for name in files if ARCHIVE.fullmatch(name))
+    return any(_is_sample(source) for source in sources)
+
+
+def _is_sample(record: str) -> bool:
+    """Tell whether an archive's record says that mimflow rendered it: "sample", and the generator's options."""
+    return record.partition(" ")[0] == "sample"
 
 
 def _source(record: str) -> str:
@@ -446,8 +452,8 @@ def _source(record: str) -> str:
     >>> _source("sample {}"), _source('sample {"images_per_class": 20}')
     ('drawn by mimflow itself', 'drawn by mimflow itself {"images_per_class": 20}')
     """
-    kind, _, options = record.partition(" ")
-    return f"drawn by mimflow itself {options.replace('{}', '')}".strip() if kind == "sample" else record
+    options = record.partition(" ")[2]
+    return f"drawn by mimflow itself {options.replace('{}', '')}".strip() if _is_sample(record) else record
 
 
 def images_of(entry: Mapping[str, Any] | None, run: Run) -> str:

@@ -284,6 +284,8 @@ def test_drawn_images_are_not_taken_for_photographs(run: Run) -> None:
     warning = "nothing of real photographs"
     assert warning not in text_of(list(write_model_card.in_short(run)))
     provenance = copy.deepcopy(run.provenance)
+    provenance["inputs"]["files"]["archive"]["source"] = "samples/photos.zip"
+    assert warning not in text_of(list(write_model_card.in_short(replace(run, provenance=provenance))))
     provenance["inputs"]["files"]["archive"]["source"] = 'sample {"images_per_class": 20}'
     assert warning in text_of(list(write_model_card.in_short(replace(run, provenance=provenance))))
 
