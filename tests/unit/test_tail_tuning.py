@@ -188,6 +188,10 @@ def test_what_is_kept_is_the_average_of_the_weights_of_all_steps(monkeypatch: py
     assert best != start
     for name, parameter in model.head.named_parameters():
         torch.testing.assert_close(parameter.detach(), expected[name])
+    images, labels = planted(90, 1)
+    with torch.no_grad():
+        loss = nn.functional.cross_entropy(scores_of(model, images), labels).item()
+    assert loss == pytest.approx(best.loss, rel=1e-4), "what was judged is what is kept"
 
 
 def test_what_gets_worse_is_not_kept(tuned: tuple[nn.Module, nn.Module, Tail, Score, Score]) -> None:
