@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -91,6 +92,9 @@ def test_the_graph_takes_any_number_of_images_and_holds_its_weights(exported: Ex
     assert {path.name for path in exported.folder.iterdir()} == {
         "predictions.csv", "model.onnx", "onnx_example.py", "export.json", "export.html"
     }  # fmt: skip
+    content = (exported.folder / "model.onnx").read_bytes()
+    told = json.loads((exported.folder / "export.json").read_text(encoding="utf-8"))["model"]
+    assert (told["bytes"], told["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_every_test_image_is_compared_from_its_file_on(exported: Exported) -> None:
