@@ -380,14 +380,15 @@ def test_memory_does_not_grow_with_the_number_of_images(kind: str, tmp_path: Pat
     source = ["--run", str(run.folder)] if kind == "checkpoint" else ["--onnx", str(export(run, tmp_path / "run"))]
     photograph(1, (320, 240)).save(tmp_path / "first.jpg")
     peaks = []
-    for count in (16, 128):
+    for count in (64, 320):
         (tmp_path / str(count)).mkdir()
         for number in range(count):
             os.link(tmp_path / "first.jpg", tmp_path / str(count) / f"{number:04}.jpg")
         options = ["--output", str(tmp_path / "out"), "--batch-size", "4", "--no-draw"]
         peaks.append(peak_megabytes(*source, "--images", str(tmp_path / str(count)), *options))
         assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == count + 1
-    assert peaks[1] - peaks[0] < 40, "112 images more, each of 0.8 MB for the model"
+    # 201 MB more, were images kept. Tens of MB are where malloc happened to put a small block between large ones.
+    assert peaks[1] - peaks[0] < 100, "256 images more, each of 0.8 MB for the model"
 
 
 def test_a_terminal_gets_a_progress_bar(onnx: Path, run: TinyRun, tmp_path: Path) -> None:
