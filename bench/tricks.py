@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -166,7 +167,8 @@ def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
 def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]]) -> list[Row]:
     """Return, by size and packed edge, images/s and the accuracy on val of the head that is fitted.
 
-    Images/s: as built, folded, and folded with multiplications in bfloat16; accuracies: folded, and in bfloat16.
+    Images/s: as built, folded, also in blocks of few images, and folded with multiplications in bfloat16; accuracies:
+    folded, and in bfloat16.
     """
     import torch
     from mmcv import Config
@@ -174,6 +176,7 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
     from scripts.evaluate.inference import keep_freed_memory, read_checkpoint
     from scripts.mmcls_plugins.images import Normalizer
     from scripts.train import warm_start
+    from scripts.train.cache_blocking import cache_blocked
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -190,15 +193,20 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
         some = torch.utils.data.Subset(splits[0], range(64))
         batches = list(warm_start.image_tensors(some, normalizer, 0, "cpu"))
         quick = warm_start.absorbed(copy.deepcopy(model), batches[0])
-        ways = {"plain": (model, False), "folded": (quick, False), "bfloat16": (quick, True)}
+        ways: dict[str, tuple[torch.nn.Module, Callable[[], Any]]] = {
+            "plain": (model, contextlib.nullcontext),
+            "folded": (quick, contextlib.nullcontext),
+            "blocked": (quick, partial(cache_blocked, quick, batches[0])),
+            "bfloat16": (quick, partial(torch.autocast, "cpu", torch.bfloat16)),
+        }
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(5):
-            for name, (one, half) in ways.items():
-                began = time.perf_counter()
-                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            for name, (one, way) in ways.items():
+                with torch.no_grad(), way():
+                    began = time.perf_counter()
                     for batch in batches:
                         one(img=batch, return_loss=False, post_process=False)
-                rates[name].append(64 / (time.perf_counter() - began))
+                    rates[name].append(64 / (time.perf_counter() - began))
         layer = warm_start.last_layer(quick, weights, len(classes))
         assert layer is not None
         labels = [torch.as_tensor(one.get_gt_labels(), dtype=torch.int64) for one in splits]
@@ -331,10 +339,10 @@ def text(found: Row) -> str:
     lines += ["|---|---:|---:|", *(f"| {name} | {rate:.1f} | {rate / whole:.2f} |" for name, rate in steps.items()), ""]
     lines += ["| a training image, loaded and augmented, one process | ms |", "|---|---:|"]
     lines += [*(f"| {name} | {value:.2f} |" for name, value in images.items()), ""]
-    head = "images/s | folded | in bfloat16 | fit, s | val accuracy of the head, % | of bfloat16's"
-    lines += [f"| features at | {head} |", "|---" + "|---:" * 6 + "|"]
+    head = "images/s | folded | in blocks, too | folded, bfloat16 | fit, s | val accuracy of head, % | of bfloat16's"
+    lines += [f"| features at | {head} |", "|---" + "|---:" * 7 + "|"]
     for row in features:
-        numbers = [f"{row[name]:.0f}" for name in ("plain", "folded", "bfloat16")]
+        numbers = [f"{row[name]:.0f}" for name in ("plain", "folded", "blocked", "bfloat16")]
         numbers += [f"{row['fit']:.1f}", percent(row["fit val"]), percent(row["bfloat16 fit val"])]
         lines.append(f"| {' | '.join([row['name'], *numbers])} |")
     lines += ["", f"| warm start of {SIZE} px | val, % | test, % | seconds |", "|---|---:|---:|---:|"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +36,7 @@ SMALL = {
     "neck": {"type": "GlobalAveragePooling"},
     "head": {"type": "LinearClsHead", "num_classes": 3, "in_channels": 1280, "loss": {"type": "CrossEntropyLoss"}},
 }
-OPTIONS = Options(rate=2e-3, weight_decay=0.05, smoothing=0.1, seed=0, fused=False)
+OPTIONS = Options(rate=1e-3, weight_decay=0.05, smoothing=0.1, seed=0, fused=False)
 
 
 def small() -> nn.Module:
@@ -173,17 +176,17 @@ def test_what_is_kept_is_the_average_of_the_weights_of_all_steps(monkeypatch: py
     monkeypatch.setattr(tail_tuning, "EPOCHS", 1)
     before = small()
     expected = {name: parameter.detach().clone() for name, parameter in before.head.named_parameters()}
-    steps = -(-600 // tail_tuning.BATCH_SIZE)
+    steps = -(-600 // tail_tuning.SMALL_BATCH)
     newest = 1 / (tail_tuning.AVERAGED_EPOCHS * steps)
-    step = torch.optim.AdamW.step
+    step = tail_tuning.AdamW.step
 
-    def step_and_average(optimizer: torch.optim.AdamW, *given: Any) -> None:
-        step(optimizer, *given)
-        values = optimizer.param_groups[0]["params"][-len(expected) :]  # the head's are the last
+    def step_and_average(optimizer: tail_tuning.AdamW, rate: float) -> None:
+        step(optimizer, rate)
+        values = optimizer.parameters[-len(expected) :]  # the head's are the last
         for (name, average), value in zip(expected.items(), values, strict=True):
             expected[name] = average + newest * (value.detach() - average)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step_and_average)
+    monkeypatch.setattr(tail_tuning.AdamW, "step", step_and_average)
     _, model, _, start, best = tune_small(OPTIONS)
     assert best != start
     for name, parameter in model.head.named_parameters():
@@ -192,6 +195,52 @@ def test_what_is_kept_is_the_average_of_the_weights_of_all_steps(monkeypatch: py
     with torch.no_grad():
         loss = nn.functional.cross_entropy(scores_of(model, images), labels).item()
     assert loss == pytest.approx(best.loss, rel=1e-4), "what was judged is what is kept"
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_its_adamw_is_torchs_bit_by_bit(fused: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(5, 7, generator=generator), torch.randn(9, generator=generator), torch.randn(3)]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in values] for _ in range(2))
+    adamw = tail_tuning.AdamW(ours, 0.05, fused)
+    reference = torch.optim.AdamW(
+        theirs, lr=1.0, betas=tail_tuning.BETAS, eps=tail_tuning.EPSILON, weight_decay=0.05, fused=fused, foreach=False
+    )
+    for rate in (1e-3, 2e-3, 5e-4):
+        for one, other in zip(ours[:2], theirs[:2], strict=True):  # the last one has no gradient, and stays
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        reference.param_groups[0]["lr"] = rate
+        adamw.step(rate)
+        reference.step()
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert torch.equal(ours[2], values[2]) and not torch.equal(ours[0], values[0])
+
+
+def test_tuning_does_without_torchs_compiler() -> None:
+    """It takes most of a second to import."""
+    program = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from test_tail_tuning import OPTIONS, tune_small
+tune_small(OPTIONS)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    tests = Path(__file__).parent
+    done = subprocess.run([sys.executable, "-c", program, str(tests), str(tests.parents[1])], check=False)
+    assert done.returncode == 0
+
+
+def test_many_images_are_tuned_in_larger_batches_at_a_larger_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = tail_tuning.AdamW.step
+    monkeypatch.setattr(tail_tuning.AdamW, "step", lambda own, rate: (rates.append(rate), step(own, rate)))
+    tune_small(OPTIONS)
+    assert len(rates) == 2 * 38 and max(rates) == OPTIONS.rate
+    rates.clear()
+    monkeypatch.setattr(tail_tuning, "SMALL_SET", 599)
+    tune_small(OPTIONS)
+    assert len(rates) == 2 * 10 and max(rates) == 2 * OPTIONS.rate
 
 
 def test_what_gets_worse_is_not_kept(tuned: tuple[nn.Module, nn.Module, Tail, Score, Score]) -> None:
