@@ -233,7 +233,7 @@ def machine_line() -> str:
     """Return the processor, the cores, the date and the command."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     found = re.search(r"^model name\s*:\s*(.+)$", info, flags=re.MULTILINE)
-    command = shlex.join(["python", "-m", "bench.compare", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     return f"{found[1] if found else 'unknown processor'}, {os.cpu_count()} cores, {date.today()}: `{command}`"
 
 
