@@ -10,7 +10,6 @@ import shutil
 import socket
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +65,7 @@ class Controller:
 
     def __init__(self, path: Path = RECORD) -> None:
         self.path = path
+        self._released = threading.Event()
 
     def record(self) -> Record | None:
         """Return the record; None where there is none, or one that cannot be read."""
@@ -86,17 +86,21 @@ class Controller:
         """Make this process the controller, and keep its heartbeat going until :meth:`release` or its end."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.path, json.dumps({"holder": asdict(Holder.this_process()), "slurm": slurm}))
-        threading.Thread(target=self._beat, args=(os.getpid(),), daemon=True).start()
+        self._released.clear()
+        name = f"heartbeat of {self.path}"
+        threading.Thread(target=self._beat, args=(os.getpid(),), name=name, daemon=True).start()
 
     def release(self) -> None:
-        """Remove the record, if it is this process's."""
+        """End the heartbeat, and remove the record if it is this process's."""
+        self._released.set()
         record = self.record()
         if record is not None and record.holder.is_alive_here() and record.holder.pid == os.getpid():
             self.path.unlink(missing_ok=True)
 
     def _beat(self, process: int) -> None:
         while os.getpid() == process and self.path.exists():
-            time.sleep(HEARTBEAT_SECONDS)
+            if self._released.wait(HEARTBEAT_SECONDS):
+                return  # the record is another's by now, perhaps: it must go silent when that one dies
             try:
                 os.utime(self.path)
             except OSError:  # the folder is gone, or unreachable for the moment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ from scripts.report.text import display_width
 __all__ = ["program"]
 PROGRESS = {"epochs_done": 3, "max_epochs": 5, "iteration": 30, "loss": 0.412, "val_accuracy": 0.912}
 LINE = "epoch 3/5  loss 0.412  val accuracy 91.2 %"
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Iterator[Controller]:
+    """One for the test's folder, whose heartbeat ends with the test."""
+    controller = Controller(tmp_path / RECORD)
+    yield controller
+    controller.release()
 
 
 def job(**fields: str) -> Job:
@@ -129,12 +138,12 @@ def test_no_jobs_and_no_slurm_are_said_plainly(
 
 
 def test_it_says_whether_a_snakemake_waits_for_the_jobs(
-    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    program: Program, tmp_path: Path, controller: Controller, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printing(program, "squeue", squeue_line(WorkDir=str(tmp_path)))
     show(tmp_path)
     assert "no snakemake waits for these jobs" in capsys.readouterr().out
-    Controller(tmp_path / RECORD).take(slurm=True)
+    controller.take(slurm=True)
     show(tmp_path)
     assert f"controlled by process {os.getpid()}" in capsys.readouterr().out
 
@@ -199,10 +208,10 @@ def test_a_person_is_asked(
 
 
 def test_a_living_snakemake_that_would_submit_them_again_is_named(
-    program: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    program: Program, tmp_path: Path, controller: Controller, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster(program, tmp_path)
-    Controller(tmp_path / RECORD).take(slurm=True)
+    controller.take(slurm=True)
     run_cancel(tmp_path)
     assert "may submit them again: stop it first with Ctrl-C" in capsys.readouterr().out
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,11 +132,30 @@ def test_nothing_there_is_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> 
 def test_release_is_for_the_own_record_only(other: subprocess.Popen[str]) -> None:
     Controller().release()
     assert RECORD.exists()
-    Controller().take(slurm=True)
+    ours = Controller()
+    ours.take(slurm=True)
     record = Controller().record()
     assert record is not None and record.slurm and record.holder.pid == os.getpid()
-    Controller().release()
+    ours.release()
     assert not RECORD.exists()
+
+
+def test_a_released_record_is_touched_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.05)
+    ours = Controller()
+    ours.take(slurm=False)
+    theirs = RECORD.read_text()
+    (heartbeat,) = (thread for thread in threading.enumerate() if thread.name == f"heartbeat of {RECORD}")
+    os.utime(RECORD, (0, 0))
+    deadline = time.monotonic() + 5
+    while RECORD.stat().st_mtime == 0:
+        assert time.monotonic() < deadline, "no heartbeat"
+        time.sleep(0.01)
+    ours.release()
+    RECORD.write_text(theirs)  # the next controller's
+    os.utime(RECORD, (0, 0))
+    heartbeat.join(5)
+    assert not heartbeat.is_alive() and RECORD.stat().st_mtime == 0
 
 
 def test_a_record_cut_short_is_none() -> None:

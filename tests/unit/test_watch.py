@@ -51,6 +51,7 @@ class Project:
         self.folder = folder
         self.results = folder / "results"
         self.watcher = Watcher(self.results)
+        self.controller = Controller(self.folder / ".snakemake/mimflow-controller.json")
 
     def write(self, path: str, text: str = "", age: float = 0.0) -> Path:
         file = self.folder / path
@@ -73,9 +74,8 @@ class Project:
         """A Snakemake that is to make *outputs*, below results/; it began ten seconds ago."""
         lines = "".join(f"results/{name}\n" for name in outputs)
         self.write(".snakemake/locks/0.output.lock", lines, age=10)
-        controller = Controller(self.folder / ".snakemake/mimflow-controller.json")
         if alive:
-            controller.take(slurm=False)
+            self.controller.take(slurm=False)
         else:
             record = {"token": "y", "host": "ln01", "pid": 1, "started": 1.0, "job": None}
             self.write(".snakemake/mimflow-controller.json", json.dumps({"holder": record, "slurm": False}), age=100)
@@ -92,8 +92,10 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    yield project
+    project.controller.release()  # its heartbeat is a thread, and would touch the record during later tests
 
 
 # --- a run that trains ------------------------------------------------------------------------------------------------
