@@ -218,7 +218,7 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
                     for one in splits
                 ]
             began = time.perf_counter()
-            probe = warm_start.fit_probe(features[0], labels[0], features[1], labels[1], len(classes))
+            probe = warm_start.fit_probes(features[0], labels[0], features[1], labels[1], len(classes))[-1]
             found |= {name: time.perf_counter() - began, f"{name} val": probe.accuracy}
         rows.append({"name": f"{size} of {edge} px", **found})
         logger.info("features: %s", rows[-1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -263,6 +263,7 @@ def tune(
     labels: Sequence[torch.Tensor],
     weights: Sequence[torch.Tensor | None],
     options: Options,
+    departure: Mapping[nn.Parameter, torch.Tensor] | None = None,
 ) -> tuple[Score, Score]:
     """Train the tail and the head in place; what is kept is what was best on val, the start included.
 
@@ -275,6 +276,7 @@ def tune(
     activations : of train and val, as the tail gets them: (images, channels, rows, columns).
     labels : int64, (images,).
     weights : what each image counts, 1 on average; None: all the same.
+    departure : values from which some parameters learn, where not from their own; these are what it is measured by.
 
     Returns
     -------
@@ -295,7 +297,9 @@ def tune(
     with shortened(model, tail):
         start = best = evaluate()
         kept = [parameter.detach().clone() for parameter in trained]
-        average = [parameter.clone() for parameter in kept]
+        if departure:
+            _copy(list(departure.values()), list(departure))
+        average = [parameter.detach().clone() for parameter in trained]
         for _ in range(EPOCHS):
             order = torch.randperm(len(labels[0]), generator=generator)
             for places in order.split(batch_size):

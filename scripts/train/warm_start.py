@@ -50,8 +50,8 @@ from scripts.train.tail_tuning import MOST_BYTES, Options, find_tail, noted_inpu
 logger = logging.getLogger(__name__)
 
 #: Weights of the squared norm that are tried, over features of a mean variance of 1, until the loss on val rises. With
-#: a few hundred images 1 was chosen (elpv, 280), with 1,839 the one after it.
-PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+#: a few hundred images 1 was chosen (elpv, 280), with 1,839 the one after it. The first is for tuning the last stages.
+PENALTIES = (10.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 #: Iterations of L-BFGS for one penalty; each starts from the solution of the one before, and few use as many.
 MAX_ITERATIONS = 100
 #: The largest element of the gradient at which a fit has converged; the losses then differ in the fourth digit, and a
@@ -135,18 +135,18 @@ def extract(model: nn.Module, layer: nn.Linear, batches: Iterable[torch.Tensor])
     return torch.cat(features)
 
 
-def fit_probe(
+def fit_probes(
     train: torch.Tensor,
     train_labels: torch.Tensor,
     val: torch.Tensor,
     val_labels: torch.Tensor,
     num_classes: int,
     balanced: bool = False,
-) -> Probe:
-    """Fit multinomial logistic regression for each of PENALTIES and return the one with the least loss on val.
+) -> list[Probe]:
+    """Fit multinomial logistic regression for each of PENALTIES, from the largest on, until the loss on val rises.
 
-    They are tried from the largest on, until the loss rises. The loss, not the accuracy: on a small val split many
-    penalties have the same accuracy. For the fit, features are brought to mean 0 and, all by one factor, to a mean
+    The last one returned has the least. The loss, not the accuracy: on a small val split many penalties have the same
+    accuracy. For the fit, features are brought to mean 0 and, all by one factor, to a mean
     variance of 1. Not each by its own: those that hardly vary would get weights so large that the first steps of
     fine-tuning tear the backbone apart.
 
@@ -176,7 +176,7 @@ def fit_probe(
     wanted = nn.functional.one_hot(train_labels, num_classes).double()
     weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64)  # along the axes
     bias = torch.zeros(num_classes, dtype=torch.float64)
-    best: Probe | None = None
+    probes: list[Probe] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # to wake the others takes longer than their part of an evaluation, some milliseconds
     for penalty in PENALTIES:
@@ -210,13 +210,12 @@ def fit_probe(
         accuracy = mean_of((scores.argmax(1) == val_labels).double(), val_weights).item()
         kind = "balanced " if balanced else ""
         logger.info("penalty %g: %sval accuracy %.2f %%, val loss %.4f", penalty, kind, 100 * accuracy, loss)
-        if best is not None and loss >= best.loss:
+        if probes and loss >= probes[-1].loss:
             break
         layer = weight @ axes.T / scale
-        best = Probe(layer, bias - layer @ mean, penalty, accuracy, loss)
+        probes.append(Probe(layer, bias - layer @ mean, penalty, accuracy, loss))
     torch.set_num_threads(threads)
-    assert best is not None
-    return best
+    return probes
 
 
 def image_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -351,7 +350,8 @@ def warm_start(
     extracted = time.monotonic()
     labels = [torch.as_tensor(np.asarray(one.get_gt_labels()), dtype=torch.int64) for one in datasets]
     balanced = config.runner.get("balanced_validation", False)  # as training measures it: one word for both
-    probe = fit_probe(features[0], labels[0], features[1], labels[1], num_classes, balanced)
+    probes = fit_probes(features[0], labels[0], features[1], labels[1], num_classes, balanced)
+    probe = probes[-1]
     fitted = time.monotonic()
     images = sum(map(len, labels))
     logger.info(
@@ -365,7 +365,9 @@ def warm_start(
         layer.bias.copy_(probe.bias)
     if tail:
         weights_of = [image_weights(one, num_classes) if balanced else None for one in labels]
-        start, best = tune(model, tail, activations, labels, weights_of, Options.of(config))
+        # A head that is certain of every image it was fitted to has nothing to teach the stages before it.
+        departure = {layer.weight: probes[0].weight, layer.bias: probes[0].bias}
+        start, best = tune(model, tail, activations, labels, weights_of, Options.of(config), departure)
         logger.info(
             "last stages (%.0f %% of the multiplications) tuned in %.1f s: %sval accuracy %.2f to %.2f %%%s",
             100 * tail.share, time.monotonic() - fitted, "balanced " if balanced else "", 100 * start.accuracy,

@@ -34,7 +34,7 @@ from scripts.train import model_zoo
 from scripts.train.balance import class_weights
 from scripts.train.config_file import read_config, write_config
 from scripts.train.patch_config import build_config
-from scripts.train.warm_start import fit_probe
+from scripts.train.warm_start import fit_probes
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -272,19 +272,19 @@ def clouds(counts: list[int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_balanced_head_is_the_one_of_images_that_come_equally_often() -> None:
     (train, labels), (val, val_labels) = clouds([60, 30, 12], 0), clouds([40, 20, 5], 1)
-    balanced = fit_probe(train, labels, val, val_labels, 3, balanced=True)
+    balanced = fit_probes(train, labels, val, val_labels, 3, balanced=True)[-1]
     times, val_times = (torch.tensor(counts) for counts in ([1, 2, 5], [1, 2, 8]))
     more, more_val = labels.repeat_interleave(times[labels]), val_labels.repeat_interleave(val_times[val_labels])
-    repeated = fit_probe(
+    repeated = fit_probes(
         train.repeat_interleave(times[labels], 0), more, val.repeat_interleave(val_times[val_labels], 0), more_val, 3
-    )
+    )[-1]
     assert balanced.penalty == repeated.penalty
     torch.testing.assert_close(balanced.weight, repeated.weight, rtol=1e-2, atol=1e-3)
     assert balanced.loss == pytest.approx(repeated.loss, rel=1e-3)
     assert balanced.accuracy == pytest.approx(repeated.accuracy, abs=1e-12)
     scores = val @ balanced.weight.T + balanced.bias
     assert balanced.accuracy == pytest.approx(balanced_accuracy_score(val_labels, scores.argmax(1)))
-    plain = fit_probe(train, labels, val, val_labels, 3)
+    plain = fit_probes(train, labels, val, val_labels, 3)[-1]
     rare = val_labels == 2
     found = [(val @ one.weight.T + one.bias)[rare].argmax(1).eq(2).sum() for one in (balanced, plain)]
     assert found[0] > found[1], "the rare class is found more often"

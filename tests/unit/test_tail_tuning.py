@@ -255,6 +255,33 @@ def test_what_gets_worse_is_not_kept(tuned: tuple[nn.Module, nn.Module, Tail, Sc
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 
+def test_it_can_learn_from_another_head_and_is_measured_by_its_own(
+    tuned: tuple[nn.Module, nn.Module, Tail, Score, Score], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (images, labels), (val, val_labels) = planted(600, 0), planted(90, 1)
+    model = copy.deepcopy(tuned[1])
+    tail = find_tail(model, images[:2], share=0.6)
+    assert tail is not None
+    activations = [stored(model, tail, one) for one in (images, val)]
+    head = model.head.fc
+    own = copy.deepcopy(model.state_dict())
+    other = {head.weight: torch.full_like(head.weight, 100.0), head.bias: torch.tensor([0.0, 0.0, 1e4])}
+    seen = []
+    scored = scores_of
+
+    def noted(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and not seen:
+            seen.append([value.detach().clone() for value in (head.weight, head.bias)])
+        return scored(model, images)
+
+    monkeypatch.setattr(tail_tuning, "scores_of", noted)
+    # From a head that says the third class of anything nothing is learnt in two epochs: the own one is kept.
+    start, best = tune(model, tail, activations, [labels, val_labels], [None, None], OPTIONS, other)
+    assert all(torch.equal(*pair) for pair in zip(seen[0], other.values(), strict=True))
+    assert best == start and start.accuracy == tuned[4].accuracy
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+
+
 def test_images_count_by_their_weights() -> None:
     """Where only the images of one class count, on val too, that class is all that is said."""
     weights = [3.0 * (labels == 2).double() for _, labels in (planted(600, 0), planted(90, 1))]

@@ -25,7 +25,7 @@ from scripts.train.warm_start import (
     build_pretrained,
     build_split,
     extract,
-    fit_probe,
+    fit_probes,
     image_tensors,
     last_layer,
     warm_start,
@@ -53,7 +53,7 @@ def clouds(per_class: int, seed: int, distance: float = 3.0) -> tuple[torch.Tens
 
 def test_the_probe_separates_what_is_separable_whatever_the_unit_of_the_features() -> None:
     (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
-    probe = fit_probe(train, labels, val, val_labels, 3)
+    probe = fit_probes(train, labels, val, val_labels, 3)[-1]
     scores = val @ probe.weight.T + probe.bias  # on the features as they are
     accuracy = (scores.argmax(1) == val_labels).double().mean().item()
     assert accuracy == probe.accuracy > 0.93
@@ -63,21 +63,31 @@ def test_the_probe_separates_what_is_separable_whatever_the_unit_of_the_features
 
 def test_a_feature_that_hardly_varies_gets_no_large_weight() -> None:
     (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
-    weight = fit_probe(train, labels, val, val_labels, 3).weight
+    weight = fit_probes(train, labels, val, val_labels, 3)[-1].weight
     assert weight[:, 6:].abs().max() < 1e-2 * weight[:, :3].abs().max()
 
 
 def test_noise_asks_for_more_regularisation_than_signal() -> None:
     def chosen(distance: float) -> float:
         (train, labels), (val, val_labels) = clouds(20, 0, distance), clouds(200, 1, distance)
-        return fit_probe(train, labels, val, val_labels, 3).penalty
+        return fit_probes(train, labels, val, val_labels, 3)[-1].penalty
 
     assert chosen(0.0) == max(PENALTIES) > chosen(3.0)
 
 
+def test_the_penalty_falls_until_the_loss_on_val_rises() -> None:
+    (train, labels), (val, val_labels) = clouds(20, 0, 2.0), clouds(200, 1, 2.0)
+    probes = fit_probes(train, labels, val, val_labels, 3)
+    assert [probe.penalty for probe in probes] == list(PENALTIES[: len(probes)]) and 1 < len(probes) < len(PENALTIES)
+    losses = [probe.loss for probe in probes]
+    assert losses == sorted(losses, reverse=True)
+    norms = [probe.weight.norm().item() for probe in probes]
+    assert norms == sorted(norms)
+
+
 def test_the_same_features_give_the_same_bits() -> None:
     (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
-    first, second = (fit_probe(train.clone(), labels, val, val_labels, 3) for _ in range(2))
+    first, second = (fit_probes(train.clone(), labels, val, val_labels, 3)[-1] for _ in range(2))
     assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
 
 
