@@ -40,6 +40,8 @@ JPEG_QUALITY = 95
 #: An image is decoded at a fraction of its size only where that leaves this many times the wanted one.
 REDUCED_MARGIN = 2
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+#: Of these, one channel of a grey image is decoded and shrunk, and comes three times: the same bytes, a third sooner.
+GREY_FORMATS = ("JPEG", "PNG")
 #: Images that are decoded while the ones before them are written.
 AHEAD = 256
 
@@ -68,16 +70,18 @@ def decode(content: bytes, edge: int) -> np.ndarray:
             if header.format == "PNG" and png_declares_too_much(content):
                 raise ValueError("not an image, or a broken one")
             factor = reduction(*header.size, edge) if header.format == "JPEG" else 1
+            grey = factor == 1 and header.mode == "L" and header.format in GREY_FORMATS
         buffer = np.frombuffer(content, np.uint8)
-        image = mmcv.imfrombytes(content) if factor == 1 else cv2.imdecode(buffer, REDUCED[factor])
+        flag = "grayscale" if grey else "color"
+        image = mmcv.imfrombytes(content, flag) if factor == 1 else cv2.imdecode(buffer, REDUCED[factor])
     except (OSError, cv2.error, Image.DecompressionBombError) as error:
         raise ValueError("not an image, or a broken one") from error
     if image is None:
         raise ValueError("not an image, or a broken one")
     height, width = image.shape[:2]
-    if min(height, width) == edge:
-        return image
-    return mmcv.imresize(image, packed_size(width, height, edge), interpolation="bilinear", backend="pillow")
+    if min(height, width) != edge:
+        image = mmcv.imresize(image, packed_size(width, height, edge), interpolation="bilinear", backend="pillow")
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if grey else image
 
 
 def pack(images: Path, names: Sequence[str], edge: int, folder: Path, *, raw_limit: int, threads: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,32 @@ def test_large_photographs_are_decoded_at_a_fraction_of_their_size(tmp_path: Pat
     small = decode(content, EDGE)
     whole = np.asarray(Image.open(tmp_path / "large.jpg").resize((53, EDGE), Image.Resampling.BILINEAR))[..., ::-1]
     assert small.shape == (EDGE, 53, 3) and cv2.PSNR(small, np.ascontiguousarray(whole)) > 30
+
+
+@pytest.mark.parametrize(
+    ("mode", "extension"),
+    [
+        *((mode, "png") for mode in ("L", "1", "LA", "P", "I;16", "see-through")),
+        *(("L", extension) for extension in ("jpg", "bmp", "tif")),
+    ],
+)
+def test_one_channel_of_a_grey_image_gives_the_pixels_of_three(mode: str, extension: str) -> None:
+    image = photograph(90, 130, 3).convert("L")
+    options = {"transparency": 7} if mode == "see-through" else {}
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image, np.uint16) * 250 + 7)
+    elif mode != "see-through":
+        image = image.convert(mode)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, {"jpg": "JPEG", "tif": "TIFF"}.get(extension, extension), exif=turned, **options)
+    content = buffer.getvalue()
+    whole = mmcv.imfrombytes(content)
+    assert whole.ndim == 3
+    size = pack_images.packed_size(*whole.shape[1::-1], EDGE)
+    expected = mmcv.imresize(whole, size, interpolation="bilinear", backend="pillow")
+    np.testing.assert_array_equal(decode(content, EDGE), expected)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut off", None])
