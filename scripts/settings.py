@@ -39,6 +39,22 @@ CONFIG_FILES_VARIABLE = "MIMFLOW_CONFIG_FILES"
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
 
+#: Words that other tools have for our keys.
+SYNONYMS = {
+    **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
+    **dict.fromkeys(("bs", "batch", "samples_per_gpu"), "batch_size"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs"), "epochs"),
+    **dict.fromkeys(("size", "img_size", "input_size", "resolution"), "image_size"),
+    **dict.fromkeys(("model", "arch", "architecture", "base", "_base_"), "base_config"),
+    **dict.fromkeys(("weights", "pretrained", "load_from", "init"), "checkpoint"),
+    **dict.fromkeys(("fp16", "mixed_precision"), "amp"),
+    **dict.fromkeys(("k", "k_folds", "n_splits", "cross_validation"), "folds"),
+    **dict.fromkeys(("groups", "group", "patient"), "group_by"),
+    **dict.fromkeys(("license",), "licence"),
+    **dict.fromkeys(("class_names", "names"), "classes"),
+    **dict.fromkeys(("seed", "random_state", "random_seed"), "seeds"),
+}
+
 
 def _not_reserved(name: str) -> str:
     if name in RESERVED_NAMES:
@@ -601,19 +617,43 @@ def _allowed_beside(location: tuple[str | int, ...], model: type[Section]) -> li
     return list(_sections(annotation)[0].model_fields)
 
 
+def _hint(key: str, allowed: Sequence[str], model: type[Section]) -> str:
+    """Say which key may be meant by an unknown one, here or in another section; "" where none is like it."""
+    meant = SYNONYMS.get(key, key)
+    if meant in allowed:
+        return f", did you mean {meant}?"
+    if close := difflib.get_close_matches(key, allowed, n=1):
+        return f", did you mean {close[0]}?"
+    elsewhere = [place for place in _keys(model) if place.rpartition(".")[2] in (key, meant)]
+    return f", did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
+
+
+def _keys(model: type[Section], above: str = "") -> Iterator[str]:
+    """Yield every key of a file, dotted; NAME stands for one that the user chooses."""
+    for name, field in model.model_fields.items():
+        yield f"{above}{name}"
+        named = "NAME." if get_origin(field.annotation) is dict else ""
+        held = _items(field.annotation)
+        for section in [*_sections(field.annotation), *(_sections(held) if held is not None else [])]:
+            yield from _keys(section, f"{above}{name}.{named}")
+
+
 def _problem(alternatives: list[Any], model: type[Section]) -> str:
     """Say what is wrong with one key and what is allowed; a union gives one error for each of its alternatives."""
     detail = alternatives[0]
     kind, location = detail["type"], detail["loc"]
     if kind == "extra_forbidden":
         allowed = _allowed_beside(location, model)
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f", did you mean {close[0]}?" if close else ""
-        return f"unknown key{hint} (allowed here: {', '.join(allowed)})"
+        return f"unknown key{_hint(str(location[-1]), allowed, model)} (allowed here: {', '.join(allowed)})"
     if kind == "missing":
         return "this key is required"
     if kind == "value_error":
         return str(detail["ctx"]["error"])
+    if kind == "model_type":
+        own = ", ".join(_allowed_beside((*location, ""), model))
+        return f"it has keys of its own, in lines below it ({own}), not {_short(detail['input'])}"
+    if kind == "dict_type":
+        return f"it has names in lines below it, each with what belongs to it, not {_short(detail['input'])}"
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
     demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
     descriptions = [text for _, text, _ in _walk(location, model) if text]
