@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from scripts.console import configure_logging, one_line
 
@@ -19,7 +20,7 @@ OUTPUT_VARIABLE = "MIMFLOW_BENCH_OUTPUT"
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m bench.clock", description=(__doc__ or "").split(";")[0])
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write: ready, ended")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write: times")
     parser.add_argument(
         "--preload", nargs="*", default=[], metavar="MODULE", help="what the module imports only later, as start-up too"
     )
@@ -29,7 +30,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Import the module, note the time, run it, note the time again (seconds since 1970: processes are compared)."""
+    """Import the module, note the time, run it, note the time again (seconds since 1970: processes are compared).
+
+    Also when which checkpoint was written: the JSON has ``ready``, ``ended``, and ``written``, a list of ``at`` and
+    ``file``.
+    """
     args = build_parser().parse_args()
     module = importlib.import_module(args.module)
     for name in args.preload:
@@ -37,12 +42,25 @@ def main() -> None:
     arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     parsed = module.build_parser().parse_args(arguments)
     configure_logging(None)
+    written: list[dict[str, object]] = []
+    write = getattr(module, "write_checkpoint", None)
+    if write:
+
+        def noted(weights: Any, path: Path) -> None:
+            """Write, and keep the file under a name of its own, as a link: the next one takes its place."""
+            write(weights, path)
+            kept = path.with_name(f"{path.stem}-{len(written)}{path.suffix}")
+            os.link(path, kept)
+            written.append({"at": time.time(), "file": str(kept)})
+
+        module.write_checkpoint = noted  # type: ignore[attr-defined]
     ready = time.time()
     try:
         module.main(parsed)
     except Exception as error:
         sys.exit(f"error: {one_line(error)}")
-    args.output.write_text(json.dumps({"ready": ready, "ended": time.time()}), encoding="utf-8")
+    times = {"ready": ready, "ended": time.time(), "written": written}
+    args.output.write_text(json.dumps(times), encoding="utf-8")
 
 
 if __name__ == "__main__":

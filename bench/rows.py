@@ -207,9 +207,17 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
     third, clock, log = train_by_mimflow(folder, config, seed)
     shutil.rmtree(packed)  # as large as the data set, for each row and seed
     start = packing["ended"] - packing["ready"] + warming["ended"] - warming["ready"]
+    # Their accuracies are known when warm_start writes them, which chooses on val; here they are read afterwards.
+    early = [
+        {
+            "name": name,
+            "seconds": packing["ended"] - packing["ready"] + one["at"] - warming["ready"],
+            "weights": Path(one["file"]),
+            "val_accuracy": accuracy_of(bench, folder, Path(one["file"]), "val"),
+        }
+        for name, one in zip(("fitted head", "init"), warming["written"], strict=False)
+    ]
     points = mimflow_points(folder, clock, log, start)
-    # Its accuracy is known when warm_start ends, which chooses the head on val; here it is read where it is recorded.
-    init = {"name": "init", "seconds": start, "val_accuracy": log[0]["val_accuracy"], "weights": folder / "init.pth"}
     begun = clock["epochs"][0]["begun"]
     return {
         "size": size,
@@ -228,7 +236,7 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
         "wall_seconds": sum(ran.ended - ran.launched for ran in (first, second, third)),
         "images_per_second": statistics.median(r["images_per_second"] for r in log if r["epoch"] > 0),
         "peak_mb": max(ran.peak for ran in (first, second, third)) / 1e6,
-        "checkpoints": [init, *points],
+        "checkpoints": [*early, *points],
     }
 
 
@@ -346,6 +354,11 @@ def test_accuracy(bench: Bench, row: Row, place: int) -> float:
     if row["row"] in PEER_ROWS:
         _, result = peer_job(bench, row["row"], folder, row["seed"], "test", weights=str(weights))
         return result["accuracy"]
+    return accuracy_of(bench, folder, weights, "test")
+
+
+def accuracy_of(bench: Bench, folder: Path, weights: Path, split: str) -> float:
+    """Return the accuracy of one of mmcls's models on a split, 0 to 1, by predict_images and a row's config.py."""
     predictions = folder / "predictions.csv"
     words: tuple[object, ...] = (
         "--config",
@@ -357,7 +370,7 @@ def test_accuracy(bench: Bench, row: Row, place: int) -> float:
         "--device",
         "cpu",
     )
-    words += ("--split", bench.split("test"), "--classes", bench.classes, "--output", predictions)
+    words += ("--split", bench.split(split), "--classes", bench.classes, "--output", predictions)
     execute(command("scripts.evaluate.predict_images", *words), folder / "output.log")
     found = read_predictions(predictions)
     return float((found.labels == found.predictions).mean())

@@ -257,7 +257,7 @@ def measure_tail(bench: Bench, folder: Path) -> list[Row]:
         without = mock.patch.object(warm_start, "find_tail", return_value=None)
         began = time.perf_counter()
         with without if seed is None else contextlib.nullcontext():
-            state = warm_start.warm_start(config, weights, [splits["train"], splits["val"]], "cpu", 0)
+            *_, state = warm_start.warm_start(config, weights, [splits["train"], splits["val"]], "cpu", 0)
         seconds = time.perf_counter() - began
         model = warm_start.build_pretrained(config, weights, "cpu")
         model.load_state_dict(state)
@@ -298,7 +298,8 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
     elif start == "not absorbed":
         without = mock.patch.object(warm_start, "absorbed", side_effect=lambda model, _images: model)
     with without:
-        write_checkpoint(warm_start.warm_start(config, weights, splits, "cpu", 2), place / "init.pth")
+        *_, state = warm_start.warm_start(config, weights, splits, "cpu", 2)
+    write_checkpoint(state, place / "init.pth")
     values = read_config(file)
     values["runner"]["patience"] = 0
     write_config(file, values, "made by bench.tricks", BASE_CONFIG)

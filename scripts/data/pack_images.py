@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 #: Up to this many bytes, pixels stay as they are; more would not stay in the memory of a common machine. A constant,
 #: not what this machine has: the format determines the result.
 RAW_LIMIT_BYTES = 8 << 30
+#: Images of such a format, long side to short, on average: so few that they fit are packed without a look at headers.
+SURELY = 10
 JPEG_QUALITY = 95
 #: An image is decoded at a fraction of its size only where that leaves this many times the wanted one.
 REDUCED_MARGIN = 2
@@ -97,8 +99,11 @@ def pack(images: Path, names: Sequence[str], edge: int, folder: Path, *, raw_lim
     ------
     UserError : an image cannot be read.
     """
-    size = sum(3 * width * height for width, height in _sizes(images, names, edge, threads))
-    kind = "raw" if size <= raw_limit else "jpeg"
+    few = 3 * edge**2 * SURELY * len(names) <= raw_limit
+    if few or sum(3 * width * height for width, height in _sizes(images, names, edge, threads)) <= raw_limit:
+        kind = "raw"
+    else:
+        kind = "jpeg"
     folder.mkdir()
     offset = 0
     with open(folder / PIXELS, "wb") as pixels, open(folder / INDEX, "w", encoding="utf-8", newline="") as index:

@@ -304,8 +304,11 @@ def absorbed(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
 def warm_start(
     config: Any, weights: dict[str, torch.Tensor], datasets: Sequence[Any], device: str, workers: int
-) -> dict[str, torch.Tensor]:
-    """Return all weights of the model of *config*: those given, and the head fitted to their features.
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield all weights of the model of *config*: those given, and the head fitted to their features, once it is.
+
+    And again with tuned last stages, if these are better. The tensors are the model's own, which change when the next
+    are asked for.
 
     Parameters
     ----------
@@ -346,7 +349,8 @@ def warm_start(
             "%s: its class scores are not made by one linear layer alone, so none is fitted: training starts from the"
             " pretrained weights", config.model.head.type
         )  # fmt: skip
-        return model.state_dict()
+        yield model.state_dict()
+        return
     extracted = time.monotonic()
     labels = [torch.as_tensor(np.asarray(one.get_gt_labels()), dtype=torch.int64) for one in datasets]
     balanced = config.runner.get("balanced_validation", False)  # as training measures it: one word for both
@@ -363,6 +367,7 @@ def warm_start(
     with torch.no_grad():
         layer.weight.copy_(probe.weight)
         layer.bias.copy_(probe.bias)
+    yield model.state_dict()
     if tail:
         weights_of = [image_weights(one, num_classes) if balanced else None for one in labels]
         # A head that is certain of every image it was fitted to has nothing to teach the stages before it.
@@ -373,7 +378,8 @@ def warm_start(
             100 * tail.share, time.monotonic() - fitted, "balanced " if balanced else "", 100 * start.accuracy,
             100 * best.accuracy, "" if best.better_than(start) else ", so what was tuned is not kept",
         )  # fmt: skip
-    return model.state_dict()
+        if best.better_than(start):
+            yield model.state_dict()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -414,7 +420,8 @@ def main(args: argparse.Namespace) -> None:
         device = choose_device(runner.device)
         # On a CPU reading from the pack takes less time than processes for it take from the model.
         workers = 0 if device == "cpu" else args.workers
-        write_checkpoint(warm_start(config, weights, datasets, device, workers), args.output)
+        for start in warm_start(config, weights, datasets, device, workers):
+            write_checkpoint(start, args.output)  # each is whole: bench/ reads what there is at what time
 
 
 if __name__ == "__main__":

@@ -98,6 +98,19 @@ def test_too_many_pixels_are_kept_as_jpeg_and_hardly_differ(images: tuple[Path, 
         assert cv2.PSNR(raw.image(name), jpeg.image(name)) > 30
 
 
+def test_headers_are_read_ahead_only_where_the_images_might_not_fit(
+    images: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, names = images
+    asked = []
+    sizes = pack_images._sizes
+    monkeypatch.setattr(pack_images, "_sizes", lambda *given: asked.append(given) or sizes(*given))
+    most = 3 * EDGE**2 * 10 * len(names)
+    for limit, times in ((most, 0), (most - 1, 1)):
+        assert pack(folder, names, EDGE, tmp_path / str(limit), raw_limit=limit, threads=1) == "raw"
+        assert len(asked) == times
+
+
 def test_large_photographs_are_decoded_at_a_fraction_of_their_size(tmp_path: Path) -> None:
     assert [reduction(width, 4000, EDGE) for width in (79, 159, 160, 319, 320, 639, 640, 4000)] == [
         1, 1, 2, 2, 4, 4, 8, 8,

@@ -172,9 +172,11 @@ def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> 
             }
         )
         train, *others = (build_split(config, file, names, shuffle_labels and file == splits[0]) for file in splits)
-        start = warm_start(config, {}, [train, others[0]], "cpu", 0)
+        starts = [copy.deepcopy(weights) for weights in warm_start(config, {}, [train, others[0]], "cpu", 0)]
         fitted = build_pretrained(config, {}, "cpu")
-        fitted.load_state_dict(start)
+        for name, tensor in fitted.state_dict().items():
+            assert torch.equal(tensor, starts[0][name]) != name.startswith("head."), "first the head alone is fitted"
+        fitted.load_state_dict(starts[-1])
         batches = image_tensors(others[1], Normalizer(**norm), 0, "cpu")
         with torch.no_grad():
             said = torch.cat([fitted(img=one, return_loss=False, post_process=False).argmax(1) for one in batches])
