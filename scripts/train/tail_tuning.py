@@ -263,7 +263,7 @@ def tune(
     labels: Sequence[torch.Tensor],
     weights: Sequence[torch.Tensor | None],
     options: Options,
-    departure: Mapping[nn.Parameter, torch.Tensor] | None = None,
+    departure: Mapping[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[Score, Score]:
     """Train the tail and the head in place; what is kept is what was best on val, the start included.
 
@@ -323,7 +323,7 @@ def tune(
 
 
 @torch.no_grad()
-def _copy(values: Sequence[torch.Tensor], parameters: Sequence[nn.Parameter]) -> None:
+def _copy(values: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
 
