@@ -134,6 +134,8 @@ def test_one_channel_of_a_grey_image_gives_the_pixels_of_three(mode: str, extens
     options = {"transparency": 7} if mode == "see-through" else {}
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image, np.uint16) * 250 + 7)
+    elif mode == "P":
+        image = photograph(90, 130, 3).convert("P")  # of colours: one channel would not do
     elif mode != "see-through":
         image = image.convert(mode)
     turned = Image.Exif()
