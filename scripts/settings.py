@@ -50,7 +50,7 @@ SYNONYMS = {
     **dict.fromkeys(("fp16", "mixed_precision"), "amp"),
     **dict.fromkeys(("k", "k_folds", "n_splits", "cross_validation"), "folds"),
     **dict.fromkeys(("groups", "group", "patient"), "group_by"),
-    **dict.fromkeys(("license",), "licence"),
+    "license": "licence",
     **dict.fromkeys(("class_names", "names"), "classes"),
     **dict.fromkeys(("seed", "random_state", "random_seed"), "seeds"),
 }
@@ -633,8 +633,8 @@ def _keys(model: type[Section], above: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield f"{above}{name}"
         named = "NAME." if get_origin(field.annotation) is dict else ""
-        held = _items(field.annotation)
-        for section in [*_sections(field.annotation), *(_sections(held) if held is not None else [])]:
+        found = [*_sections(field.annotation), *_sections(_items(field.annotation))]
+        for section in dict.fromkeys(found):  # one that may be given alone or in a list is found twice
             yield from _keys(section, f"{above}{name}.{named}")
 
 

@@ -100,6 +100,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.lr", 0.1, ["experiments.m.lr: unknown key, did you mean learning_rate?"]),
         ("experiments.m.seeds", [1], ["unknown key, did you mean seeds?"]),
         ("experiments.m.random_state", 1, ["unknown key, did you mean seeds?"]),
+        ("url", "x", ["did you mean dataset.source.url or experiments.NAME.checkpoint.url?"]),
         ("optimizer", "SGD", ["optimizer: unknown key (allowed here: dataset, experiments, seeds, report)"]),
         ("learning_rate", 0.1, ["unknown key, did you mean experiments.NAME.learning_rate?"]),
         ("experiments.m.epochs", "five", ["experiments.m.epochs", "integer or 'auto'", "'five'"]),
