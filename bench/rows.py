@@ -206,12 +206,13 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
     second, warming = clocked(folder, "scripts.train.warm_start", *words, preload=PRELOAD)
     third, clock, log = train_by_mimflow(folder, config, seed)
     shutil.rmtree(packed)  # as large as the data set, for each row and seed
-    start = packing["ended"] - packing["ready"] + warming["ended"] - warming["ready"]
+    pack_seconds, warm_seconds = (times["ended"] - times["ready"] for times in (packing, warming))
+    start = pack_seconds + warm_seconds
     # Their accuracies are known when warm_start writes them, which chooses on val; here they are read afterwards.
     early = [
         {
             "name": name,
-            "seconds": packing["ended"] - packing["ready"] + one["at"] - warming["ready"],
+            "seconds": pack_seconds + one["at"] - warming["ready"],
             "weights": Path(one["file"]),
             "val_accuracy": accuracy_of(bench, folder, Path(one["file"]), "val"),
         }
@@ -223,8 +224,8 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
         "size": size,
         "seconds": start + clock["ended"] - clock["begun"],
         "seconds_of": {
-            "pack_images": packing["ended"] - packing["ready"],
-            "warm_start": warming["ended"] - warming["ready"],
+            "pack_images": pack_seconds,
+            "warm_start": warm_seconds,
             "train_model": clock["ended"] - clock["begun"],
         },
         #: Before the first epoch, and of all epochs.

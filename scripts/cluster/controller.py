@@ -98,9 +98,8 @@ class Controller:
             self.path.unlink(missing_ok=True)
 
     def _beat(self, process: int) -> None:
-        while os.getpid() == process and self.path.exists():
-            if self._released.wait(HEARTBEAT_SECONDS):
-                return  # the record is another's by now, perhaps: it must go silent when that one dies
+        # Once it is released, the record may be another's, and must go silent when that one dies.
+        while not self._released.wait(HEARTBEAT_SECONDS) and os.getpid() == process and self.path.exists():
             try:
                 os.utime(self.path)
             except OSError:  # the folder is gone, or unreachable for the moment

@@ -36,8 +36,9 @@ logger = logging.getLogger(__name__)
 #: Up to this many bytes, pixels stay as they are; more would not stay in the memory of a common machine. A constant,
 #: not what this machine has: the format determines the result.
 RAW_LIMIT_BYTES = 8 << 30
-#: Images of such a format, long side to short, on average: so few that they fit are packed without a look at headers.
-SURELY = 10
+#: More elongated than the images of any data set are on average, long side to short. Where images of that shape would
+#: all fit, the headers need not be read to know that these do.
+ELONGATED = 10
 JPEG_QUALITY = 95
 #: An image is decoded at a fraction of its size only where that leaves this many times the wanted one.
 REDUCED_MARGIN = 2
@@ -99,11 +100,10 @@ def pack(images: Path, names: Sequence[str], edge: int, folder: Path, *, raw_lim
     ------
     UserError : an image cannot be read.
     """
-    few = 3 * edge**2 * SURELY * len(names) <= raw_limit
-    if few or sum(3 * width * height for width, height in _sizes(images, names, edge, threads)) <= raw_limit:
-        kind = "raw"
-    else:
-        kind = "jpeg"
+    size = 3 * edge**2 * ELONGATED * len(names)  # at most
+    if size > raw_limit:
+        size = sum(3 * width * height for width, height in _sizes(images, names, edge, threads))
+    kind = "raw" if size <= raw_limit else "jpeg"
     folder.mkdir()
     offset = 0
     with open(folder / PIXELS, "wb") as pixels, open(folder / INDEX, "w", encoding="utf-8", newline="") as index:

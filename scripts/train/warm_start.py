@@ -146,9 +146,9 @@ def fit_probes(
     """Fit multinomial logistic regression for each of PENALTIES, from the largest on, until the loss on val rises.
 
     The last one returned has the least. The loss, not the accuracy: on a small val split many penalties have the same
-    accuracy. For the fit, features are brought to mean 0 and, all by one factor, to a mean
-    variance of 1. Not each by its own: those that hardly vary would get weights so large that the first steps of
-    fine-tuning tear the backbone apart.
+    accuracy. For the fit, features are brought to mean 0 and, all by one factor, to a mean variance of 1. Not each by
+    its own: those that hardly vary would get weights so large that the first steps of fine-tuning tear the backbone
+    apart.
 
     L-BFGS works on coordinates in which Boehning's bound of the Hessian, (1 - 1/K)/2 X'X/n plus the penalty, is the
     identity ("Multinomial logistic regression algorithm", 1992): some 20 evaluations for any features. The
@@ -373,12 +373,13 @@ def warm_start(
         # A head that is certain of every image it was fitted to has nothing to teach the stages before it.
         departure = {layer.weight: probes[0].weight, layer.bias: probes[0].bias}
         start, best = tune(model, tail, activations, labels, weights_of, Options.of(config), departure)
+        kept = best.better_than(start)
         logger.info(
             "last stages (%.0f %% of the multiplications) tuned in %.1f s: %sval accuracy %.2f to %.2f %%%s",
             100 * tail.share, time.monotonic() - fitted, "balanced " if balanced else "", 100 * start.accuracy,
-            100 * best.accuracy, "" if best.better_than(start) else ", so what was tuned is not kept",
+            100 * best.accuracy, "" if kept else ", so what was tuned is not kept",
         )  # fmt: skip
-        if best.better_than(start):
+        if kept:
             yield model.state_dict()
 
 
