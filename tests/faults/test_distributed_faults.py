@@ -16,6 +16,9 @@ from scripts.mmcls_plugins.checkpoints import tensors_sha256
 
 pytestmark = pytest.mark.timeout(600)
 
+#: With a state of every iteration, so that a test can end the training at a given one.
+EVERY_STEP = {**PAIR, "overrides": {**PAIR["overrides"], "runner.checkpoint_minutes": 0, "runner.keep_states": 100}}
+
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -34,13 +37,13 @@ def output_log(training: Training) -> str:
 def test_kills_and_stops_in_the_middle_of_epochs_change_nothing_with_or_without_workers(
     tmp_path: Path, reference: dict[str, str]
 ) -> None:
-    training = Training(tmp_path, PAIR)
-    process = training.start(workers=0)
-    assert training.wait_for_state(process, 1) % 5, "the state is of the end of an epoch: the test needs another"
-    training.kill_group(process)
+    training = Training(tmp_path, EVERY_STEP)
+    status, output = training.finish(fault="after:state_000000003:2", workers=0)  # its hash came first
+    assert status != 0 and "killed by SIGKILL" in output
     assert not wait_until_none_is_left(training.work_dir)
     process = training.start(workers=2)
     reached = training.wait_for_state(process, 6)
+    assert "iteration 3" in output_log(training)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "the same command goes on from it" in output
@@ -72,13 +75,11 @@ def test_each_process_goes_on_with_its_own_statistics(tmp_path: Path, reference:
 
     Only the first process's statistics of batch normalisation get into a result; the others' are checked here.
     """
-    overrides = {**PAIR["overrides"], "runner.checkpoint_minutes": 0, "runner.keep_states": 100}
-    every_step = {**PAIR, "overrides": overrides}
-    undisturbed = Training(tmp_path / "undisturbed", every_step)
+    undisturbed = Training(tmp_path / "undisturbed", EVERY_STEP)
     process = undisturbed.start()
     assert undisturbed.wait_for_state(process, 3) > 3
     undisturbed.kill_group(process)
-    training = Training(tmp_path / "disturbed", every_step)
+    training = Training(tmp_path / "disturbed", EVERY_STEP)
     for _ in range(2):  # the margin is 60 s: it is over when training begins
         status, output = training.finish(end_time=time.time() + 60)
         assert status != 0 and "the same command goes on from it" in output

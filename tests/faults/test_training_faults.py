@@ -71,7 +71,8 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
 MOMENTS = [
     "before:best.pth:1",  # a better best.pth waits for its name
     "after:best.pth:1",  # it has its name, and no state knows of it
-    "before:state_:3",  # a state is written, but not renamed
+    "before:state_:3",  # a hash is written, but not renamed
+    "before:state_:4",  # the hash has its name, the state is written, but not renamed
     "after:state_:4",  # it is renamed, the old one not yet removed
     "after:train_log.csv:3",  # between two epochs
     "before:last.pth:1",
