@@ -37,6 +37,7 @@ def limit_row(rate: float):
     return {
         "row": "limit", "data": "d", "seed": 0, "data_line": "2 classes", "size": 160, "images_per_second": rate,
         "images_per_second_by_size": {"160": rate, "224": rate / 2}, "peak_mb": 900.0,
+        "images_per_second_absorbed": {"160": rate * 1.25, "224": rate},
     }  # fmt: skip
 
 
@@ -146,6 +147,7 @@ def test_table_has_times_accuracies_and_shares():
     assert cells(text, "timm")[1:4] == ["not reached", "-", "20.0 (n=1)"]
     assert cells(text, "limit")[7] == "1.00"
     assert "fast 50.0 images/s: 1.25 of it" in text
+    assert "the loop in memory has 125.0 images/s: fast has 0.40 of it" in text
 
 
 def test_table_says_how_many_seeds_reached_the_accuracy():
@@ -155,6 +157,14 @@ def test_table_says_how_many_seeds_reached_the_accuracy():
         make_row("timm", 1, times=[50], val=[0.7]),
     ]
     assert cells(table.table({"d": rows}, "m", "g"), "timm")[1] == "50.0 (1 of 2 seeds)"
+
+
+def test_a_table_without_fast_or_the_absorbed_limit_leaves_its_sentence_out():
+    fast = make_row("fast", times=[1], val=[0.8])
+    older = limit_row(9)
+    del older["images_per_second_absorbed"]
+    for rows in ([fast], [fast, older], [limit_row(9)]):
+        assert "absorbed" not in table.table({"d": rows}, "m", "g")
 
 
 def test_a_table_without_plain_mim_has_no_times_to_its_accuracy():
