@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.console import UserError
 from scripts.data.audit_cache import encode
 from scripts.data.image_checks import Checked, Status, check_image, prepare_process
 
@@ -50,6 +51,10 @@ def check_files(
     known : digests that need no check, uint8 of shape (files, 32).
     processes : how many work at a time.
     patience : seconds of a processor that one file may take, about.
+
+    Raises
+    ------
+    UserError : a process could not start, or was killed from outside: what becomes of a file must not depend on that.
     """
     waiting = [list(range(start, min(start + BATCH, len(names)))) for start in range(0, len(names), BATCH)][::-1]
     workers = [_Worker(folder, known, patience) for _ in range(min(processes, len(waiting)))]
@@ -61,6 +66,9 @@ def check_files(
                         worker.give(waiting.pop(), names)
             ready = wait([worker.connection for worker in workers if worker.batches])
             for worker in [worker for worker in workers if worker.connection in ready]:
+                if not worker.started:
+                    worker.confirm_start()
+                    continue
                 batch, outcomes = worker.take()
                 if outcomes is not None:
                     yield outcomes
@@ -69,6 +77,12 @@ def check_files(
                 waiting += worker.batches
                 workers[workers.index(worker)] = _Worker(folder, known, patience)
                 if len(batch) == 1:
+                    if worker.was_killed():
+                        raise UserError(
+                            f"{folder / names[batch[0]]}: the process that decoded it was killed from outside (SIGKILL),"
+                            " most likely for want of memory: give it more, or take the file away; the same command"
+                            " goes on from here"
+                        )
                     yield [Outcome(batch[0], b"", b"", failure)]
                 else:
                     waiting += [[place] for place in reversed(batch)]
@@ -85,6 +99,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.batches: list[list[int]] = []
+        self.started = False
         self.patience = patience
         self.process = context.Process(target=_work, args=(theirs, folder, known, patience), daemon=True)
         self.process.start()
@@ -94,6 +109,27 @@ class _Worker:
         self.batches.append(batch)
         with contextlib.suppress(OSError):  # it has ended: take() will tell
             self.connection.send([names[place] for place in batch])
+
+    def confirm_start(self) -> None:
+        """Take the first message, which says that the process runs.
+
+        Raises
+        ------
+        UserError : it ended before: that is no fault of the files.
+        """
+        try:
+            self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise UserError(
+                f"a process that checks images could not start (exit status {self.process.exitcode}):"
+                " see the lines above, and try `make doctor`"
+            ) from None
+        self.started = True
+
+    def was_killed(self) -> bool:
+        """Tell whether it was ended by SIGKILL, which no decoder sends, but who is short of memory does."""
+        return self.process.exitcode == -signal.SIGKILL
 
     def take(self) -> tuple[list[int], list[Outcome] | None]:
         """Return the first batch and what came of it; None where the process ended."""
@@ -125,6 +161,7 @@ def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, pat
     messages = prepare_process()
     digests = np.sort(np.ascontiguousarray(known).view("S32").ravel())
     with contextlib.suppress(EOFError, OSError):  # the parent has ended
+        connection.send("started")
         while True:
             found = []
             for name in connection.recv():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from planted_images import encoded, photograph
 
+from scripts.console import UserError
 from scripts.data.audit_cache import RECORD
 from scripts.data.check_workers import Outcome, check_files, limit_time
 
@@ -38,22 +39,13 @@ def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> Non
     assert all(len(one.record) == RECORD.itemsize for one in found if one.record)
 
 
-@pytest.mark.parametrize(
-    ("how", "failure"),
-    [
-        (signal.SIGKILL, "its decoder crashed (SIGKILL)"),
-        (signal.SIGXCPU, "it takes more than 60 s of a processor to decode"),
-    ],
-)
-def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how: signal.Signals, failure: str) -> None:
-    names = ["a.jpg", "deadly.jpg", "b.jpg"]
-    for name in ("a.jpg", "b.jpg"):
-        (tmp_path / name).write_bytes(encoded(photograph(1, (40, 40))))
-    os.mkfifo(tmp_path / "deadly.jpg")  # whoever reads it is killed: with the others at first, then alone
+def plant_deadly_file(path: Path, how: signal.Signals) -> threading.Thread:
+    """Make a file whose reader is ended by *how*: with other files before it at first, then alone."""
+    os.mkfifo(path)
 
     def kill_readers() -> None:
         for _ in range(2):
-            with open(tmp_path / "deadly.jpg", "wb"):  # waits for a reader
+            with open(path, "wb"):  # waits for a reader
                 for process in multiprocessing.active_children():
                     assert process.pid
                     os.kill(process.pid, how)
@@ -63,10 +55,41 @@ def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how:
 
     killer = threading.Thread(target=kill_readers, daemon=True)
     killer.start()
+    return killer
+
+
+@pytest.mark.parametrize(
+    ("how", "failure"),
+    [
+        (signal.SIGSEGV, "its decoder crashed (SIGSEGV)"),
+        (signal.SIGXCPU, "it takes more than 60 s of a processor to decode"),
+    ],
+)
+def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how: signal.Signals, failure: str) -> None:
+    names = ["a.jpg", "deadly.jpg", "b.jpg"]
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(encoded(photograph(1, (40, 40))))
+    killer = plant_deadly_file(tmp_path / "deadly.jpg", how)
     found = outcomes(tmp_path, names, NONE_KNOWN, 1)
     killer.join(timeout=60)
     assert [one.failure for one in found] == ["", failure, ""]
     assert [bool(one.record) for one in found] == [True, False, True]
+
+
+def test_a_process_killed_from_outside_is_no_fault_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(photograph(1, (40, 40))))
+    plant_deadly_file(tmp_path / "deadly.jpg", signal.SIGKILL)
+    with pytest.raises(UserError, match=r"deadly\.jpg: .* killed from outside \(SIGKILL\), most likely for want of mem"):
+        outcomes(tmp_path, ["a.jpg", "deadly.jpg"], NONE_KNOWN, 1)
+    assert not multiprocessing.active_children()
+
+
+def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(photograph(1, (40, 40))))
+    unusable = np.zeros((1, 32), object)  # no array of bytes: a process ends as it looks at it
+    with pytest.raises(UserError, match="a process that checks images could not start"):
+        outcomes(tmp_path, ["a.jpg"], unusable, 2)
+    assert not multiprocessing.active_children()
 
 
 def test_a_process_that_computes_for_too_long_is_ended() -> None:
