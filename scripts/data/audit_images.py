@@ -181,6 +181,8 @@ def describe(image: Image, checked: Checked) -> list[Finding]:
     return [Finding(image.path, name, KEPT, "", detail) for name, detail in found]
 
 
+#: How the detail of a near copy begins, and how it ends where its like has another class.
+LOOKS_LIKE, OF_ANOTHER_CLASS = "looks like ", ", of another class"
 #: Places of images that are copies of each other, ascending.
 Group = list[int]
 
@@ -241,7 +243,7 @@ def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[byt
         if len(contents) > 1:
             others = [images[other] for other in group if digests[other] != digest]
             foreign = next((other for other in others if other.label != image.label), None)
-            detail = f"looks like {(foreign or others[0]).path}" + (", of another class" if foreign else "")
+            detail = f"{LOOKS_LIKE}{(foreign or others[0]).path}" + (OF_ANOTHER_CLASS if foreign else "")
             found.append(Finding(image.path, NEAR_DUPLICATE, KEPT, name, detail))
     return found
 
@@ -306,7 +308,7 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
         "widths": _spread([checked.width for checked in readable]),
         "heights": _spread([checked.height for checked in readable]),
         "imbalance": round(max(sizes) / min(sizes), 3),
-        "notes": notes_on_classes(sorted(classes)),
+        "notes": [*notes_on_classes(sorted(classes)), *notes_on_copies(findings)],
     }
 
 
@@ -327,6 +329,21 @@ def notes_on_classes(labels: Sequence[str]) -> list[str]:
         " if they are one class, give their folders one name"
         for names in alike.values()
         if len(names) > 1
+    ]
+
+
+def notes_on_copies(findings: Sequence[Finding]) -> list[str]:
+    """Return a sentence on the near copies whose labels contradict each other, if there are any."""
+    contradicting = [
+        one for one in findings if one.finding == NEAR_DUPLICATE and one.detail.endswith(OF_ANOTHER_CLASS)
+    ]
+    if not contradicting:
+        return []
+    first = contradicting[0]
+    return [
+        f"{len(contradicting)} images look like one of another class, {first.file} like"
+        f" {first.detail.removeprefix(LOOKS_LIKE).removesuffix(OF_ANOTHER_CLASS)} for one: a label of each pair may be"
+        " wrong"
     ]
 
 

@@ -126,6 +126,7 @@ def test_every_planted_defect_is_found_and_none_is_invented(tmp_path: Path) -> N
     assert summary["set_aside"] == sum(action == "set_aside" for _, _, action in expected)
     assert summary["findings"]["truncated"] == 4
     assert summary["classes"] == {"apple": {"all": 26}, "pear": {"all": 8}}
+    assert summary["notes"] == []  # apple/smaller.jpg looks like one of its own class
     assert summary["imbalance"] == 3.25
 
 
@@ -183,6 +184,10 @@ def test_copies_of_two_classes_that_only_look_alike_are_kept_and_said(tmp_path: 
     rows = audit(images)
     assert found(rows) == [(name, "near_duplicate", "kept") for name in ("apple/3.jpg", "pear/looks.png")]
     assert all("another class" in row["detail"] for row in rows)
+    assert json.loads((tmp_path / "audit.json").read_text())["notes"] == [
+        "2 images look like one of another class, apple/3.jpg like pear/looks.png for one: a label of each pair may be"
+        " wrong"
+    ]
 
 
 def decoded(caplog: pytest.LogCaptureFixture) -> int:
