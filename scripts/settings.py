@@ -39,6 +39,8 @@ CONFIG_FILES_VARIABLE = "MIMFLOW_CONFIG_FILES"
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
 
+#: How many wrong keys a message names beside the one that it explains.
+WRONG_NAMED = 5
 #: Words that other tools have for our keys.
 SYNONYMS = {
     **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
@@ -558,7 +560,7 @@ def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]
 
 
 def describe(error: ValidationError, model: type[Section] = Settings) -> str:
-    """Say in one line what is wrong with the first wrong key, and how many more there are."""
+    """Say in one line what is wrong with the first wrong key, and which more there are."""
     details = error.errors(include_url=False)
     # An unknown key often explains a missing one: say the typo first.
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
@@ -566,8 +568,10 @@ def describe(error: ValidationError, model: type[Section] = Settings) -> str:
     for detail in details:
         unknown = f".{detail['loc'][-1]}" if detail["type"] == "extra_forbidden" else ""
         by_key.setdefault((_dotted(detail["loc"], model) + unknown).lstrip("."), []).append(detail)
-    key, alternatives = next(iter(by_key.items()))
-    more = f" (and {len(by_key) - 1} more wrong)" if len(by_key) > 1 else ""
+    (key, alternatives), *others = by_key.items()
+    named = ", ".join(other or "the file" for other, _ in others[:WRONG_NAMED])
+    rest = ", ..." if len(others) > WRONG_NAMED else ""
+    more = f" (and {len(others)} more wrong: {named}{rest})" if others else ""
     return one_line(f"{key or 'the file'}: {_problem(alternatives, model)}{more}")
 
 

@@ -142,6 +142,17 @@ def test_a_typo_is_told_before_the_key_that_is_missing_because_of_it() -> None:
     config = copy.deepcopy(LEAST)
     config["dataset"]["nmae"] = config["dataset"].pop("name")
     assert "dataset.nmae: unknown key, did you mean name?" in error_of(config)
+    assert error_of(config).endswith(" (and 1 more wrong: dataset.name)")
+
+
+def test_wrong_keys_are_named_with_the_first_one_as_far_as_a_line_goes() -> None:
+    config = with_value("experiments.a", {"epochs": -1, "base_config": 3})
+    assert error_of(config).endswith(" (and 1 more wrong: experiments.a.epochs)")
+    for number in range(6):
+        config[f"wrong{number}"] = 0
+    message = error_of(config)
+    assert message.startswith("configs/mine.yaml: wrong0: unknown key")
+    assert message.endswith(" (and 7 more wrong: wrong1, wrong2, wrong3, wrong4, wrong5, ...)")
 
 
 @pytest.mark.parametrize(
