@@ -22,9 +22,7 @@ BATCHES = 16
 WARMUP_STEPS = 5
 
 
-def measure(
-    model: Any, size: int, batch_size: int, steps: int, repeats: int, absorbed: bool = False
-) -> list[float]:
+def measure(model: Any, size: int, batch_size: int, steps: int, repeats: int, absorbed: bool = False) -> list[float]:
     """Return images/s of each of *repeats* runs of *steps* training steps.
 
     Parameters

@@ -334,9 +334,7 @@ def notes_on_classes(labels: Sequence[str]) -> list[str]:
 
 def notes_on_copies(findings: Sequence[Finding]) -> list[str]:
     """Return a sentence on the near copies whose labels contradict each other, if there are any."""
-    contradicting = [
-        one for one in findings if one.finding == NEAR_DUPLICATE and one.detail.endswith(OF_ANOTHER_CLASS)
-    ]
+    contradicting = [one for one in findings if one.finding == NEAR_DUPLICATE and one.detail.endswith(OF_ANOTHER_CLASS)]
     if not contradicting:
         return []
     first = contradicting[0]

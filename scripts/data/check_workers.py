@@ -79,9 +79,9 @@ def check_files(
                 if len(batch) == 1:
                     if worker.was_killed():
                         raise UserError(
-                            f"{folder / names[batch[0]]}: the process that decoded it was killed from outside (SIGKILL),"
-                            " most likely for want of memory: give it more, or take the file away; the same command"
-                            " goes on from here"
+                            f"{folder / names[batch[0]]}: the process that decoded it was killed (SIGKILL), most"
+                            " likely for want of memory: give it more, or take the file away; the same command goes on"
+                            " from here"
                         )
                     yield [Outcome(batch[0], b"", b"", failure)]
                 else:

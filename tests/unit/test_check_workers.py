@@ -79,7 +79,7 @@ def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how:
 def test_a_process_killed_from_outside_is_no_fault_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(photograph(1, (40, 40))))
     plant_deadly_file(tmp_path / "deadly.jpg", signal.SIGKILL)
-    with pytest.raises(UserError, match=r"deadly\.jpg: .* killed from outside \(SIGKILL\), most likely for want of mem"):
+    with pytest.raises(UserError, match=r"deadly\.jpg: .* killed \(SIGKILL\), most likely for want of memory"):
         outcomes(tmp_path, ["a.jpg", "deadly.jpg"], NONE_KNOWN, 1)
     assert not multiprocessing.active_children()
 
