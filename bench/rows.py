@@ -312,7 +312,8 @@ def run_limit(bench: Bench, folder: Path, seed: int) -> Row:
     variables = training_environment(config, environment())
     output, size = folder / "limit.json", fast_size(bench)
     words: list[object] = ["--config", folder / "config.py", "--sizes", *dict.fromkeys((size, bench.scale.size))]
-    words += ["--batch-size", bench.scale.batch_size, "--steps", bench.scale.limit_steps, "--threads", THREADS]
+    words += ["--absorbed", size, "--batch-size", bench.scale.batch_size]
+    words += ["--steps", bench.scale.limit_steps, "--threads", THREADS]
     ran = execute(command("bench.peers.limit", *words, "--output", output), folder / "output.log", variables)
     rates = read_json(output)
     return {

@@ -115,12 +115,12 @@ def epochs_within(seconds: float, row: Row) -> int:
     return max(1, math.floor((seconds - start - before) / (after / trained)))
 
 
-def limits_by_size(rows: Sequence[Row]) -> dict[int, float]:
-    """Return the limit's images/s by pixels a side, the median over seeds."""
+def limits_by_size(rows: Sequence[Row], key: str = "images_per_second_by_size") -> dict[int, float]:
+    """Return the limit's images/s by pixels a side, the median over the seeds that have them."""
     found = defaultdict(list)
     for row in rows:
         if row["row"] == "limit":
-            for size, rate in row["images_per_second_by_size"].items():
+            for size, rate in row.get(key, {}).items():
                 found[int(size)].append(rate)
     return {size: statistics.median(rates) for size, rates in found.items()}
 
@@ -156,21 +156,6 @@ def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, f
     )
 
 
-def share_of_absorbed(limit: Sequence[Row], fast: Sequence[Row]) -> str:
-    """Return a sentence on the limit where it computes no more than recipe fast does; "" where it was not measured."""
-    if not fast:
-        return ""
-    size = str(fast[0]["size"])
-    rates = [row["images_per_second_absorbed"][size] for row in limit if "images_per_second_absorbed" in row]
-    if not rates:
-        return ""
-    rate, own = statistics.median(rates), statistics.fmean(row["images_per_second"] for row in fast)
-    return (
-        f"With normalisation absorbed into the convolutions, as fast computes it, the loop in memory has {rate:.1f}"
-        f" images/s: fast has {own / rate:.2f} of it."
-    )
-
-
 def section(data: str, rows: Sequence[Row]) -> str:
     """Return the table of one data set, in Markdown."""
     target, limits = target_accuracy(rows), limits_by_size(rows)
@@ -181,14 +166,19 @@ def section(data: str, rows: Sequence[Row]) -> str:
     lines.append("")
     if target is not None:
         lines += [f"(a)'s accuracy on val, which stops the clocks: {100 * target:.2f} % (mean over its seeds).", ""]
-    at_fast = [row["rate_at_fast_size"] for row in by_row["timm"] if row.get("rate_at_fast_size")]
-    if at_fast and by_row["fast"]:
-        fast = statistics.fmean(row["images_per_second"] for row in by_row["fast"])
-        timm = statistics.fmean(at_fast)
-        size = by_row["fast"][0]["size"]
-        lines += [f"At fast's size, {size} px: timm {timm:.1f}, fast {fast:.1f} images/s: {fast / timm:.2f} of it.", ""]
-    if absorbed := share_of_absorbed(by_row["limit"], by_row["fast"]):
-        lines += [absorbed, ""]
+    if by_row["fast"]:
+        fast, size = statistics.fmean(row["images_per_second"] for row in by_row["fast"]), by_row["fast"][0]["size"]
+        at_fast = [row["rate_at_fast_size"] for row in by_row["timm"] if row.get("rate_at_fast_size")]
+        if at_fast:
+            timm = statistics.fmean(at_fast)
+            share = f"{fast / timm:.2f}"
+            lines += [f"At fast's size, {size} px: timm {timm:.1f}, fast {fast:.1f} images/s: {share} of it.", ""]
+        if absorbed := limits_by_size(rows, "images_per_second_absorbed").get(size):
+            lines += [
+                f"With normalisation absorbed into the convolutions, as fast computes it, the loop in memory has"
+                f" {absorbed:.1f} images/s: fast has {fast / absorbed:.2f} of it.",
+                "",
+            ]
     return "\n".join([*lines, last_line(rows), ""])
 
 

@@ -77,7 +77,7 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     import torch
 
     from bench.prepare import bare_model
-    from scripts.mmcls_plugins import folding
+    from scripts.train import warm_start
 
     torch.set_num_threads(2)
     model = bare_model()
@@ -86,9 +86,7 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     if channels_last:
         model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     if folded:
-        pairs = folding.normalised_convolutions(model, images[:2])
-        folding.absorb(pairs)
-        folding.compute_folded(pairs)
+        model = warm_start.absorbed(model, images[:2])
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused)
     labels = torch.arange(BATCH_SIZE)

@@ -15,7 +15,7 @@ from torch import nn
 from scripts.console import run_cli
 from scripts.evaluate.inference import build_classifier, load_config
 from scripts.files import write_text
-from scripts.mmcls_plugins import folding
+from scripts.train import warm_start
 
 #: Batches in memory, which training goes through in turn.
 BATCHES = 16
@@ -29,7 +29,7 @@ def measure(model: Any, size: int, batch_size: int, steps: int, repeats: int, ab
     ----------
     model : an ImageClassifier of mmcls whose head has one linear layer ``fc``.
     size : pixels a side.
-    absorbed : compute normalisation as recipe fast does (folding.py), which leaves less to compute.
+    absorbed : compute normalisation as recipe fast does, which leaves less to compute.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (BATCHES, batch_size, 3, size, size)
@@ -38,19 +38,21 @@ def measure(model: Any, size: int, batch_size: int, steps: int, repeats: int, ab
     labels = torch.randint(0, model.head.num_classes, (BATCHES, batch_size), generator=generator)
     mean = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
     factor = 1 / torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
-    model.to(memory_format=torch.channels_last).train()
+
+    def normalised(batch: torch.Tensor) -> torch.Tensor:
+        return (batch.float() - mean) * factor
+
+    model.to(memory_format=torch.channels_last)
+    if absorbed:
+        model = warm_start.absorbed(model, normalised(batches[0][:2]))
+    model.train()
     for layer in model.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.eval()
-    if absorbed:
-        pairs = folding.normalised_convolutions(model, batches[0][:2].float())
-        folding.absorb(pairs)
-        folding.compute_folded(pairs)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
     def step(number: int) -> None:
-        batch = (batches[number % BATCHES].float() - mean) * factor
-        features = model.extract_feat(batch)
+        features = model.extract_feat(normalised(batches[number % BATCHES]))
         scores = model.head.fc(features[-1] if isinstance(features, tuple) else features)
         loss = nn.functional.cross_entropy(scores, labels[number % BATCHES])
         optimizer.zero_grad()
@@ -73,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.peers.limit", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a run's config.py: its model")
     parser.add_argument("--sizes", type=int, nargs="+", required=True, metavar="PIXELS", help="sizes of the images")
+    parser.add_argument("--absorbed", type=int, metavar="PIXELS", help="measure this size with norms absorbed, too")
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images a step (32)")
     parser.add_argument("--steps", type=int, default=15, metavar="N", help="training steps of one measurement (15)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements; their median counts (3)")
@@ -84,16 +87,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def rate_of(args: argparse.Namespace, size: int, absorbed: bool = False) -> float:
+    """Return the median images/s at a size, and print all."""
+    model = build_classifier(load_config(args.config).model)
+    rates = measure(model, size, args.batch_size, args.steps, args.repeats, absorbed)
+    how = ", normalisation absorbed" if absorbed else ""
+    print(f"{size} pixels{how}: {', '.join(f'{rate:.1f}' for rate in rates)} images/s", flush=True)
+    return statistics.median(rates)
+
+
 def main(args: argparse.Namespace) -> None:
     """Measure each size."""
     torch.set_num_threads(args.threads)
     rates: dict[str, dict[str, float]] = {"plain": {}, "absorbed": {}}
     for size in args.sizes:
-        for name, found in rates.items():
-            model = build_classifier(load_config(args.config).model)
-            measured = measure(model, size, args.batch_size, args.steps, args.repeats, name == "absorbed")
-            found[str(size)] = statistics.median(measured)
-            print(f"{size} pixels, {name}: {', '.join(f'{rate:.1f}' for rate in measured)} images/s", flush=True)
+        rates["plain"][str(size)] = rate_of(args, size)
+    if args.absorbed:
+        rates["absorbed"][str(args.absorbed)] = rate_of(args, args.absorbed, absorbed=True)
     write_text(args.output, json.dumps(rates))
 
 

@@ -76,16 +76,15 @@ def check_files(
                 failure = worker.describe_end()
                 waiting += worker.batches
                 workers[workers.index(worker)] = _Worker(folder, known, patience)
-                if len(batch) == 1:
-                    if worker.was_killed():
-                        raise UserError(
-                            f"{folder / names[batch[0]]}: the process that decoded it was killed (SIGKILL), most"
-                            " likely for want of memory: give it more, or take the file away; the same command goes on"
-                            " from here"
-                        )
-                    yield [Outcome(batch[0], b"", b"", failure)]
-                else:
+                if len(batch) > 1:
                     waiting += [[place] for place in reversed(batch)]
+                    continue
+                if worker.was_killed():
+                    raise UserError(
+                        f"{folder / names[batch[0]]}: the process that decoded it was killed (SIGKILL), most likely for"
+                        " want of memory: give it more, or take the file away; the same command goes on from here"
+                    )
+                yield [Outcome(batch[0], b"", b"", failure)]
     finally:
         for worker in workers:
             worker.stop()
