@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.plugins_cost import stock
-from bench.prepare import BASE_CONFIG, HERE, PEERS, PEERS_PYTHON, Bench
-from bench.processes import THREADS, Ran, Row, command, environment, execute, read_json
+from bench.prepare import BASE_CONFIG, PEERS, PEERS_PYTHON, Bench
+from bench.processes import ROOT, THREADS, Ran, Row, command, environment, execute, read_json
 from bench.table import PEER_ROWS, ROWS, chosen_checkpoint, epochs_within, places_to_read, target_accuracy
 from scripts.console import UserError
 from scripts.evaluate.predictions import read_predictions
@@ -23,6 +23,8 @@ from scripts.train.config_file import read_config, write_config
 from scripts.train.fast_recipe import packed_edge
 from scripts.train.train_model import training_environment
 
+#: Epochs of fast that take turns with the limit's bare loop.
+TURNS = 6
 #: What warm_start imports only when it runs: start-up like any import.
 PRELOAD = ("mmcls.models", "mmcls.datasets", "scripts.mmcls_plugins")
 
@@ -72,15 +74,19 @@ def make_config(bench: Bench, folder: Path, recipe: str, seed: int, epochs: int 
     return read_config(config)
 
 
-def with_clock(config: Row) -> Row:
-    """Return a config with the hook that notes the times, and the weights of every epoch kept."""
-    hook = {"type": "BenchClock", "priority": 80}
+def with_hook(config: Row, module: str, hook: Row) -> Row:
+    """Return a config with one more hook, of a module of the bench, and the weights of every epoch kept."""
     own = config.get("custom_imports", {}).get("imports", [])
     return config | {
         "custom_hooks": [*config.get("custom_hooks", []), hook],
-        "custom_imports": {"imports": [*own, "clock"], "allow_failed_imports": False},
+        "custom_imports": {"imports": [*own, module], "allow_failed_imports": False},
         "checkpoint_config": {"interval": 1},
     }
+
+
+def with_clock(config: Row) -> Row:
+    """Return a config with the hook that notes the times."""
+    return with_hook(config, "bench.clock", {"type": "BenchClock", "priority": 80})
 
 
 def size_of(config: Row) -> int:
@@ -111,7 +117,7 @@ def run_plain(bench: Bench, folder: Path, seed: int) -> Row:
     write_config(trained, with_clock(plain), "made by bench.compare", BASE_CONFIG)
     mim = str(Path(sys.executable).with_name("mim"))
     words = [mim, "train", "mmcls", str(trained), "--gpus", "0", "--work-dir", str(work_dir), "--seed", str(seed)]
-    variables = environment(PYTHONPATH=str(HERE), MIMFLOW_BENCH_OUTPUT=str(times))
+    variables = environment(PYTHONPATH=str(ROOT), MIMFLOW_BENCH_OUTPUT=str(times))
     ran = execute(words, folder / "output.log", variables)
     clock = read_json(times)
     points = [
@@ -136,17 +142,17 @@ def run_plain(bench: Bench, folder: Path, seed: int) -> Row:
 
 
 def train_by_mimflow(folder: Path, config: Row, seed: int) -> tuple[Ran, Row, list[Row]]:
-    """Train by train_model; return the process, the hook's times and the rows of train_log.csv."""
+    """Train by train_model; return the process, the times (or rates) that the hook wrote, the rows of train_log.csv."""
     import pandas as pd
 
-    trained, times, log = folder / "train.py", folder / "clock.json", folder / "train_log.csv"
-    write_config(trained, with_clock(config), "made by bench.compare", BASE_CONFIG)
+    trained, noted, log = folder / "train.py", folder / "noted.json", folder / "train_log.csv"
+    write_config(trained, config, "made by bench.compare", BASE_CONFIG)
     products = ("--best", folder / "best.pth", "--last", folder / "last.pth", "--train-log", log)
     words = ("--config", trained, "--seed", seed, "--work-dir", folder / "work", "--workers", THREADS, *products)
-    variables = environment(PYTHONPATH=str(HERE), MIMFLOW_BENCH_OUTPUT=str(times))
+    variables = environment(PYTHONPATH=str(ROOT), MIMFLOW_BENCH_OUTPUT=str(noted))
     ran = execute(command("scripts.train.train_model", *words), folder / "output.log", variables)
     records: list[Any] = pd.read_csv(log).to_dict("records")
-    return ran, read_json(times), records
+    return ran, read_json(noted), records
 
 
 def mimflow_points(folder: Path, clock: Row, log: Sequence[Row], start: float) -> list[Row]:
@@ -174,7 +180,7 @@ def mimflow_points(folder: Path, clock: Row, log: Sequence[Row], start: float) -
 def run_tutorial(bench: Bench, folder: Path, seed: int) -> Row:
     """Train the same config by mimflow's own runner."""
     config = make_config(bench, folder, "tutorial", seed)
-    ran, clock, log = train_by_mimflow(folder, config, seed)
+    ran, clock, log = train_by_mimflow(folder, with_clock(config), seed)
     return {
         "size": size_of(config),
         "seconds": clock["ended"] - clock["begun"],
@@ -186,6 +192,17 @@ def run_tutorial(bench: Bench, folder: Path, seed: int) -> Row:
     }
 
 
+def start_fast(bench: Bench, folder: Path, config: Row) -> tuple[list[Ran], Row, Row]:
+    """Pack and warm-start, for a row's config.py; return the processes, and the times of either."""
+    packed, splits = folder / "packed", (bench.split("train"), bench.split("val"))
+    words: tuple[object, ...] = ("--images", bench.images, "--splits", *splits, "--edge", packed_edge(size_of(config)))
+    first, packing = clocked(folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", THREADS)
+    words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--packed", packed)
+    words += ("--train", splits[0], "--val", splits[1], "--classes", bench.classes, "--output", folder / "init.pth")
+    second, warming = clocked(folder, "scripts.train.warm_start", *words, preload=PRELOAD)
+    return [first, second], packing, warming
+
+
 def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -> Row:
     """Pack, warm-start and train by recipe fast.
 
@@ -193,19 +210,13 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
     ----------
     epochs : train so many, and do not end sooner for want of progress; None: as the recipe has it.
     """
-    packed = folder / "packed"
     config = make_config(bench, folder, "fast", seed, epochs)
     if epochs:
         config["runner"]["patience"] = 0
-    size = size_of(config)
-    splits = (bench.split("train"), bench.split("val"))
-    words: tuple[object, ...] = ("--images", bench.images, "--splits", *splits, "--edge", packed_edge(size))
-    first, packing = clocked(folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", THREADS)
-    words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--packed", packed)
-    words += ("--train", splits[0], "--val", splits[1], "--classes", bench.classes, "--output", folder / "init.pth")
-    second, warming = clocked(folder, "scripts.train.warm_start", *words, preload=PRELOAD)
-    third, clock, log = train_by_mimflow(folder, config, seed)
-    shutil.rmtree(packed)  # as large as the data set, for each row and seed
+    processes, packing, warming = start_fast(bench, folder, config)
+    ran, clock, log = train_by_mimflow(folder, with_clock(config), seed)
+    processes.append(ran)
+    shutil.rmtree(folder / "packed")  # as large as the data set, for each row and seed
     pack_seconds, warm_seconds = (times["ended"] - times["ready"] for times in (packing, warming))
     start = pack_seconds + warm_seconds
     # Their accuracies are known when warm_start writes them, which chooses on val; here they are read afterwards.
@@ -221,7 +232,7 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
     points = mimflow_points(folder, clock, log, start)
     begun = clock["epochs"][0]["begun"]
     return {
-        "size": size,
+        "size": size_of(config),
         "seconds": start + clock["ended"] - clock["begun"],
         "seconds_of": {
             "pack_images": pack_seconds,
@@ -231,12 +242,12 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
         #: Before the first epoch, and of all epochs.
         "training_seconds": [begun - clock["begun"], clock["ended"] - begun],
         "startup_seconds": sum(
-            ready - ran.launched
-            for ran, ready in ((first, packing["ready"]), (second, warming["ready"]), (third, clock["begun"]))
+            ready - one.launched
+            for one, ready in zip(processes, (packing["ready"], warming["ready"], clock["begun"]), strict=True)
         ),
-        "wall_seconds": sum(ran.ended - ran.launched for ran in (first, second, third)),
+        "wall_seconds": sum(one.ended - one.launched for one in processes),
         "images_per_second": statistics.median(r["images_per_second"] for r in log if r["epoch"] > 0),
-        "peak_mb": max(ran.peak for ran in (first, second, third)) / 1e6,
+        "peak_mb": max(one.peak for one in processes) / 1e6,
         "checkpoints": [*early, *points],
     }
 
@@ -307,22 +318,40 @@ def fast_size(bench: Bench) -> int:
 
 
 def run_limit(bench: Bench, folder: Path, seed: int) -> Row:
-    """Measure the bare loop, at fast's size and at the tutorial's."""
+    """Measure the bare loop, at fast's size and at the tutorial's; and in turns with a training by fast."""
     config = make_config(bench, folder, "tutorial", seed)
     variables = training_environment(config, environment())
     output, size = folder / "limit.json", fast_size(bench)
     words: list[object] = ["--config", folder / "config.py", "--sizes", *dict.fromkeys((size, bench.scale.size))]
-    words += ["--absorbed", size, "--batch-size", bench.scale.batch_size]
-    words += ["--steps", bench.scale.limit_steps, "--threads", THREADS]
+    words += ["--batch-size", bench.scale.batch_size, "--steps", bench.scale.limit_steps, "--threads", THREADS]
     ran = execute(command("bench.peers.limit", *words, "--output", output), folder / "output.log", variables)
     rates = read_json(output)
     return {
         "size": size,
-        "images_per_second": rates["plain"][str(size)],
-        "images_per_second_by_size": rates["plain"],
-        "images_per_second_absorbed": rates["absorbed"],
+        "images_per_second": rates[str(size)],
+        "images_per_second_by_size": rates,
+        "in_turns": take_turns(bench, folder, seed),
         "peak_mb": ran.peak / 1e6,
     }
+
+
+def take_turns(bench: Bench, folder: Path, seed: int) -> Row:
+    """Train by fast, with turns of the bare loop between the epochs, in the same process.
+
+    Returns
+    -------
+    dict : images/s, ``fast`` of each epoch, ``plain`` and ``absorbed`` (BareLoopInTurns) before each and after the last.
+    """
+    epochs = bench.scale.fast_epochs or TURNS
+    config = make_config(bench, folder, "fast", seed, epochs)
+    config["runner"]["patience"] = 0
+    start_fast(bench, folder, config)
+    scale = bench.scale
+    hook = {"size": size_of(config), "batch_size": scale.batch_size, "steps": scale.limit_steps}
+    with_turns = with_hook(config, "bench.turns", {"type": "BareLoopInTurns", **hook})
+    _, rates, log = train_by_mimflow(folder, with_turns, seed)
+    shutil.rmtree(folder / "packed")
+    return rates | {"fast": [record["images_per_second"] for record in log if record["epoch"] > 0]}
 
 
 def run_row(bench: Bench, row: str, seed: int) -> Row:

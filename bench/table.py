@@ -115,14 +115,29 @@ def epochs_within(seconds: float, row: Row) -> int:
     return max(1, math.floor((seconds - start - before) / (after / trained)))
 
 
-def limits_by_size(rows: Sequence[Row], key: str = "images_per_second_by_size") -> dict[int, float]:
-    """Return the limit's images/s by pixels a side, the median over the seeds that have them."""
+def limits_by_size(rows: Sequence[Row]) -> dict[int, float]:
+    """Return the limit's images/s by pixels a side, the median over its seeds."""
     found = defaultdict(list)
     for row in rows:
         if row["row"] == "limit":
-            for size, rate in row.get(key, {}).items():
+            for size, rate in row["images_per_second_by_size"].items():
                 found[int(size)].append(rate)
     return {size: statistics.median(rates) for size, rates in found.items()}
+
+
+def shares_in_turns(rows: Sequence[Row], loop: str) -> list[float]:
+    """Return images/s of each epoch of fast that took turns with the limit's bare loop, as a share of it.
+
+    Parameters
+    ----------
+    loop : ``plain``, or ``absorbed``; its turns before and after the epoch count.
+    """
+    shares = []
+    for row in rows:
+        if turns := row.get("in_turns"):
+            around = zip(turns[loop], turns[loop][1:], strict=False)
+            shares += [rate / statistics.fmean(both) for rate, both in zip(turns["fast"], around, strict=True)]
+    return shares
 
 
 def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, float]) -> tuple[str, ...]:
@@ -166,19 +181,21 @@ def section(data: str, rows: Sequence[Row]) -> str:
     lines.append("")
     if target is not None:
         lines += [f"(a)'s accuracy on val, which stops the clocks: {100 * target:.2f} % (mean over its seeds).", ""]
-    if by_row["fast"]:
+    at_fast = [row["rate_at_fast_size"] for row in by_row["timm"] if row.get("rate_at_fast_size")]
+    if by_row["fast"] and at_fast:
         fast, size = statistics.fmean(row["images_per_second"] for row in by_row["fast"]), by_row["fast"][0]["size"]
-        at_fast = [row["rate_at_fast_size"] for row in by_row["timm"] if row.get("rate_at_fast_size")]
-        if at_fast:
-            timm = statistics.fmean(at_fast)
-            share = f"{fast / timm:.2f}"
-            lines += [f"At fast's size, {size} px: timm {timm:.1f}, fast {fast:.1f} images/s: {share} of it.", ""]
-        if absorbed := limits_by_size(rows, "images_per_second_absorbed").get(size):
-            lines += [
-                f"With normalisation absorbed into the convolutions, as fast computes it, the loop in memory has"
-                f" {absorbed:.1f} images/s: fast has {fast / absorbed:.2f} of it.",
-                "",
-            ]
+        timm = statistics.fmean(at_fast)
+        share = f"{fast / timm:.2f}"
+        lines += [f"At fast's size, {size} px: timm {timm:.1f}, fast {fast:.1f} images/s: {share} of it.", ""]
+    if shares := shares_in_turns(rows, "plain"):
+        least, most = min(shares), max(shares)
+        absorbed = statistics.median(shares_in_turns(rows, "absorbed"))
+        lines += [
+            f"In turns with the loop in memory, epoch by epoch in one process, fast has {statistics.median(shares):.2f}"
+            f" of it (median of {len(shares)}, from {least:.2f} to {most:.2f}), and {absorbed:.2f} where that loop"
+            " absorbs normalisation into the convolutions, too, as fast does.",
+            "",
+        ]
     return "\n".join([*lines, last_line(rows), ""])
 
 

@@ -37,7 +37,7 @@ def limit_row(rate: float):
     return {
         "row": "limit", "data": "d", "seed": 0, "data_line": "2 classes", "size": 160, "images_per_second": rate,
         "images_per_second_by_size": {"160": rate, "224": rate / 2}, "peak_mb": 900.0,
-        "images_per_second_absorbed": {"160": rate * 1.25, "224": rate},
+        "in_turns": {"plain": [50, 50, 100, 100], "absorbed": [100, 60, 100, 150], "fast": [55, 60, 80]},
     }  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_table_has_times_accuracies_and_shares():
     assert cells(text, "timm")[1:4] == ["not reached", "-", "20.0 (n=1)"]
     assert cells(text, "limit")[7] == "1.00"
     assert "fast 50.0 images/s: 1.25 of it" in text
-    assert "the loop in memory has 125.0 images/s: fast has 0.40 of it" in text
+    assert "fast has 0.80 of it (median of 3, from 0.80 to 1.10), and 0.69 where" in text
 
 
 def test_table_says_how_many_seeds_reached_the_accuracy():
@@ -159,12 +159,16 @@ def test_table_says_how_many_seeds_reached_the_accuracy():
     assert cells(table.table({"d": rows}, "m", "g"), "timm")[1] == "50.0 (1 of 2 seeds)"
 
 
-def test_a_table_without_fast_or_the_absorbed_limit_leaves_its_sentence_out():
-    fast = make_row("fast", times=[1], val=[0.8])
+def test_a_table_without_turns_leaves_their_sentence_out():
     older = limit_row(9)
-    del older["images_per_second_absorbed"]
-    for rows in ([fast], [fast, older], [limit_row(9)]):
-        assert "absorbed" not in table.table({"d": rows}, "m", "g")
+    del older["in_turns"]
+    assert "In turns" not in table.table({"d": [make_row("fast", times=[1], val=[0.8]), older]}, "m", "g")
+
+
+def test_shares_in_turns_are_of_the_turns_around_an_epoch_over_all_seeds():
+    rows = [limit_row(9), make_row("fast", times=[1], val=[0.8]), limit_row(9) | {"seed": 1}]
+    assert table.shares_in_turns(rows, "plain") == pytest.approx(2 * [55 / 50, 60 / 75, 80 / 100])
+    assert table.shares_in_turns(rows, "absorbed") == pytest.approx(2 * [55 / 80, 60 / 80, 80 / 125])
 
 
 def test_a_table_without_plain_mim_has_no_times_to_its_accuracy():
@@ -292,6 +296,9 @@ def test_a_smoke_run_ends_with_the_speed_up_and_keeps_what_is_finished(tmp_path)
     row = json.loads((tmp_path / "rows/smoke-sample/plain-0.json").read_text())
     assert 0 < row["checkpoints"][0]["seconds"] <= row["seconds"] and row["startup_seconds"] > 0
     assert 0 <= row["test"]["0"] <= 1
+    turns = json.loads((tmp_path / "rows/smoke-sample/limit-0.json").read_text())["in_turns"]
+    assert {name: len(rates) for name, rates in turns.items()} == {"plain": 2, "absorbed": 2, "fast": 1}
+    assert all(rate > 0 for rates in turns.values() for rate in rates)
     assert (tmp_path / "figure.svg").exists()
     stamp = (tmp_path / "rows/smoke-sample/plain-0.json").stat().st_mtime_ns
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
