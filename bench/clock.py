@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench.processes import card_peak
 from scripts.console import configure_logging, one_line
 
 #: Where the hook writes its times.
@@ -32,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Import the module, note the time, run it, note the time again (seconds since 1970: processes are compared).
 
-    Also when which checkpoint was written: the JSON has ``ready``, ``ended``, and ``written``, a list of ``at`` and
-    ``file``.
+    Also when which checkpoint was written: the JSON has ``ready``, ``ended``, ``written``, a list of ``at`` and
+    ``file``, and :func:`card_peak`.
     """
     args = build_parser().parse_args()
     module = importlib.import_module(args.module)
@@ -59,7 +60,7 @@ def main() -> None:
         module.main(parsed)
     except Exception as error:
         sys.exit(f"error: {one_line(error)}")
-    times = {"ready": ready, "ended": time.time(), "written": written}
+    times = {"ready": ready, "ended": time.time(), "written": written, "card_peak": card_peak()}
     args.output.write_text(json.dumps(times), encoding="utf-8")
 
 
@@ -75,7 +76,8 @@ else:  # as a command it must not wait for mmcv, which is no part of what it mea
         It must run after the evaluation (mmcv's LOW, 70) and before the loggers (VERY_LOW, 90), which clear the
         accuracy: ``priority=80``. Its JSON: ``begun``, before the first batch is fetched; ``epochs``, of which each has
         ``begun``, ``trained`` (last iteration), ``done`` (stock mmcv: evaluated and saved), ``images`` and
-        ``val_accuracy`` (0 to 1, stock mmcv only: the ReproducibleRunner evaluates after its hooks); and ``ended``.
+        ``val_accuracy`` (0 to 1, stock mmcv only: the ReproducibleRunner evaluates after its hooks); ``ended``;
+        and :func:`card_peak`.
         """
 
         def __init__(self) -> None:
@@ -99,5 +101,5 @@ else:  # as a command it must not wait for mmcv, which is no part of what it mea
             epoch["done"] = time.time()
 
         def after_run(self, runner: object) -> None:
-            self.times["ended"] = time.time()
+            self.times |= {"ended": time.time(), "card_peak": card_peak()}
             Path(os.environ[OUTPUT_VARIABLE]).write_text(json.dumps(self.times), encoding="utf-8")

@@ -10,14 +10,26 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench import datasets
-from bench.prepare import SMOKE, Bench, Scale, data_name, prepare_data, prepare_peers, prepare_weights
+from bench.prepare import (
+    MOBILENET,
+    MODELS,
+    ON_A_GPU,
+    SMOKE,
+    Bench,
+    Scale,
+    data_name,
+    prepare_data,
+    prepare_peers,
+    prepare_weights,
+)
 from bench.processes import Row
 from bench.rows import parse_rows, read_test, run_row
 from bench.table import PEER_ROWS, ROWS, draw, gpu_line, is_read, last_line, load_rows, machine_line, table
-from scripts.console import run_cli
+from scripts.console import UserError, run_cli
 from scripts.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -31,6 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="sample", help=f"{known}, or a folder or archive of images (default: sample)")
     parser.add_argument("--limit", type=int, metavar="N", help="a class-balanced subset of N images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the CPU, then a GPU where there is one"
+    )
+    parser.add_argument(
+        "--models", nargs="+", choices=tuple(MODELS), metavar="MODEL",
+        help=f"of {', '.join(MODELS)} (default: {MOBILENET} on a CPU, all on a GPU)",
+    )  # fmt: skip
     parser.add_argument("--rows", default=",".join(ROWS), help="what to measure (default: %(default)s)")
     parser.add_argument("--seconds", type=float, help="stop the peers after the first epoch that ends later than this")
     parser.add_argument(
@@ -41,17 +60,50 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(args: argparse.Namespace) -> None:
-    """Run what is not finished, write the table and the figure, print the speed-up."""
-    rows = parse_rows(args.rows)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended with the bench
-    bench = Bench(
-        output=args.output.resolve(),
-        data=data_name(args.data, args.limit, args.smoke),
-        scale=SMOKE if args.smoke else Scale(),
-        smoke=args.smoke,
-        seconds=args.seconds,
-    )
+def gpu_is_there() -> bool:
+    """Tell whether torch can use a GPU."""
+    import torch  # late: it takes seconds, and --help should not
+
+    return torch.cuda.is_available()
+
+
+def benches(args: argparse.Namespace, gpu: bool) -> list[Bench]:
+    """Return what is to be measured, one after the other.
+
+    Parameters
+    ----------
+    gpu : whether torch finds one.
+
+    Raises
+    ------
+    UserError : a GPU is asked for, and there is none.
+    """
+    if args.device == "cuda" and not gpu:
+        raise UserError("--device cuda: torch finds no GPU here: `make doctor` says why")
+    devices = [args.device] if args.device != "auto" else ["cpu", *(["cuda"] if gpu else [])]
+    made = []
+    for device in devices:
+        name, scale = data_name(args.data, args.limit, args.smoke), Scale()
+        if device == "cuda":
+            scale = ON_A_GPU
+            name += "-large" if args.data in (*datasets.DATASETS, "sample") else ""
+        for architecture in args.models or (list(MODELS) if device == "cuda" else [MOBILENET]):
+            made.append(
+                Bench(
+                    output=args.output.resolve(),
+                    data=name,
+                    scale=SMOKE if args.smoke else scale,
+                    smoke=args.smoke,
+                    seconds=args.seconds,
+                    device=device,
+                    architecture=architecture,
+                )
+            )
+    return made
+
+
+def measure(bench: Bench, args: argparse.Namespace, rows: Sequence[str]) -> None:
+    """Run what is not finished of a bench, and read its accuracies on test."""
     prepare_data(bench, args.data, args.limit)
     prepare_weights(bench)
     if set(rows) & set(PEER_ROWS):
@@ -59,20 +111,29 @@ def main(args: argparse.Namespace) -> None:
     for seed in dict.fromkeys(args.seeds):
         for row in rows:
             if not bench.result_file(row, seed).exists():
-                logger.info("%s, seed %d: %s", bench.data, seed, row)
+                logger.info("%s, seed %d: %s", bench.name, seed, row)
                 result = run_row(bench, row, seed)
-                logger.info("%s, seed %d: %s: %s", bench.data, seed, row, summary(result))
-    read_test(bench, load_rows(bench.output).get(bench.data, []))
+                logger.info("%s, seed %d: %s: %s", bench.name, seed, row, summary(result))
+    read_test(bench, load_rows(bench.output).get(bench.name, []))
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run what is not finished, write the table and the figure, print the speed-up."""
+    rows = parse_rows(args.rows)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended with the bench
+    wanted = benches(args, args.device != "cpu" and gpu_is_there())
+    for bench in wanted:
+        measure(bench, args, rows)
     # Another data set's rows are in the table once their accuracies have been read.
     found = {
-        data: [row for row in finished if is_read(finished, row)]
-        for data, finished in load_rows(bench.output).items()
+        name: [row for row in finished if is_read(finished, row)]
+        for name, finished in load_rows(wanted[0].output).items()
     }  # fmt: skip
-    text = table(found, machine_line(), gpu_line())
-    write_text(bench.output / "table.md", text)
-    draw(found, bench.output / "figure.svg")
+    text = table(found, machine_line(), gpu_line(found))
+    write_text(wanted[0].output / "table.md", text)
+    draw(found, wanted[0].output / "figure.svg")
     print(text)
-    print(last_line(found[bench.data]))
+    print(last_line(found[wanted[0].name]))
 
 
 def summary(row: Row) -> str:

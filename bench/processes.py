@@ -27,12 +27,13 @@ THREADS = 2
 MEMORY_SECONDS, MEMORY_SHARE = 0.2, 0.02
 
 
-def environment(**more: str) -> dict[str, str]:
+def environment(device: str = "cpu", /, **more: str) -> dict[str, str]:
     """Return the environment of a row's processes: two threads, and none of the memory settings of mimflow."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     own["PATH"] = str(Path(sys.executable).parent) + os.pathsep + own.get("PATH", "")
-    # The bench measures the CPU: mmcls and mimflow would take a card that they see.
-    own |= {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS), "CUDA_VISIBLE_DEVICES": ""}
+    own |= {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+    if device == "cpu":  # mmcls and mimflow would take a card that they see
+        own["CUDA_VISIBLE_DEVICES"] = ""
     return own | more
 
 
@@ -114,6 +115,12 @@ def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None
         output = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].strip().splitlines()
         raise UserError(f"{' '.join(words[1:4])} failed: {output[-1] if len(output) > 1 else 'no word'} ({log})")
     return Ran(launched, ended, watch.peak)
+
+
+def card_peak() -> int:
+    """Return the most memory, in bytes, that this process had of a GPU for its tensors; 0 where it used none."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.max_memory_allocated() if torch and torch.cuda.is_initialized() else 0
 
 
 def read_json(path: Path) -> Any:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.plugins_cost import stock
-from bench.prepare import BASE_CONFIG, PEERS, PEERS_PYTHON, Bench
+from bench.prepare import PEERS, PEERS_PYTHON, Bench
 from bench.processes import ROOT, THREADS, Ran, Row, command, environment, execute, read_json
 from bench.table import PEER_ROWS, ROWS, chosen_checkpoint, epochs_within, places_to_read, target_accuracy
 from scripts.console import UserError
@@ -44,22 +44,32 @@ def parse_rows(text: str) -> list[str]:
     return [name for name in ROWS if name in given]
 
 
-def clocked(bench_folder: Path, module: str, *words: object, preload: Sequence[str] = ()) -> tuple[Ran, Row]:
+def clocked(bench: Bench, folder: Path, module: str, *words: object, preload: Sequence[str] = ()) -> tuple[Ran, Row]:
     """Run a script of mimflow by bench.clock; return the process, and when it was ``ready`` and ``ended``."""
-    times = bench_folder / f"{module.rpartition('.')[2]}.json"
+    times = folder / f"{module.rpartition('.')[2]}.json"
     asked = command("bench.clock", "--output", times, "--module", module, "--preload", *preload, "--", *words)
-    ran = execute(asked, bench_folder / "output.log")
+    ran = execute(asked, folder / "output.log", environment(bench.device))
     return ran, read_json(times)
+
+
+def peak_mb(bench: Bench, noted: Sequence[tuple[Ran, Row]]) -> float:
+    """Return the most memory of several processes: their own, or on a GPU what they had of the card's.
+
+    Parameters
+    ----------
+    noted : the processes, with what each wrote: ``card_peak``, bytes.
+    """
+    return max(one["card_peak"] if bench.device == "cuda" else ran.peak for ran, one in noted) / 1e6
 
 
 def experiment(bench: Bench, recipe: str) -> Row:
     """Return the settings of one of mimflow's experiments."""
     scale = bench.scale
-    own: Row = {"base_config": BASE_CONFIG, "recipe": recipe, "device": "cpu", "threads": THREADS}
+    own: Row = {"base_config": bench.model.base_config, "recipe": recipe, "device": bench.device, "threads": THREADS}
     if recipe == "tutorial":
         return own | {"epochs": scale.epochs, "image_size": scale.size, "batch_size": scale.batch_size}
-    if scale.fast_size:
-        own |= {"image_size": scale.fast_size, "epochs": scale.fast_epochs, "batch_size": scale.batch_size}
+    own |= {"image_size": scale.fast_size} if scale.fast_size else {}
+    own |= {"epochs": scale.fast_epochs, "batch_size": scale.batch_size} if scale.fast_epochs else {}
     return own
 
 
@@ -70,7 +80,8 @@ def make_config(bench: Bench, folder: Path, recipe: str, seed: int, epochs: int 
     words += ["--splits", bench.folder / "splits", "--images", bench.images, "--checkpoint", bench.checkpoint]
     words += ["--packed", folder / "packed"] if recipe == "fast" else []
     config = folder / "config.py"
-    execute(command("scripts.train.patch_config", *words, "--output", config), folder / "output.log")
+    patch = command("scripts.train.patch_config", *words, "--output", config)
+    execute(patch, folder / "output.log", environment(bench.device))
     return read_config(config)
 
 
@@ -105,7 +116,13 @@ def finish(bench: Bench, row: str, seed: int, result: Row) -> Row:
     counts = {name: len(read_lines(bench.split(name))) for name in ("train", "val", "test")}
     classes = len(read_lines(bench.classes))
     line = f"{classes} classes; images: " + ", ".join(f"{name} {count}" for name, count in counts.items()) + "."
-    head = {"row": row, "data": bench.data, "seed": seed, "date": str(date.today()), "data_line": line}
+    if bench.device == "cuda":
+        import torch
+
+        line += f" {bench.architecture} on one {torch.cuda.get_device_name()}."
+    elif bench.name != bench.data:
+        line += f" {bench.architecture}."
+    head = {"row": row, "data": bench.name, "seed": seed, "date": str(date.today()), "data_line": line}
     return head | result
 
 
@@ -114,10 +131,11 @@ def run_plain(bench: Bench, folder: Path, seed: int) -> Row:
     config = make_config(bench, folder, "tutorial", seed)
     plain = stock(config) | {"custom_imports": {"imports": [], "allow_failed_imports": False}}
     trained, work_dir, times = folder / "train.py", folder / "work", folder / "clock.json"
-    write_config(trained, with_clock(plain), "made by bench.compare", BASE_CONFIG)
+    write_config(trained, with_clock(plain), "made by bench.compare", bench.model.base_config)
     mim = str(Path(sys.executable).with_name("mim"))
-    words = [mim, "train", "mmcls", str(trained), "--gpus", "0", "--work-dir", str(work_dir), "--seed", str(seed)]
-    variables = environment(PYTHONPATH=str(ROOT), MIMFLOW_BENCH_OUTPUT=str(times))
+    words = [mim, "train", "mmcls", str(trained), "--gpus", "1" if bench.device == "cuda" else "0"]
+    words += ["--work-dir", str(work_dir), "--seed", str(seed)]
+    variables = environment(bench.device, PYTHONPATH=str(ROOT), MIMFLOW_BENCH_OUTPUT=str(times))
     ran = execute(words, folder / "output.log", variables)
     clock = read_json(times)
     points = [
@@ -136,20 +154,20 @@ def run_plain(bench: Bench, folder: Path, seed: int) -> Row:
         "startup_seconds": clock["begun"] - ran.launched,
         "wall_seconds": ran.ended - ran.launched,
         "images_per_second": statistics.median(rates),
-        "peak_mb": ran.peak / 1e6,
+        "peak_mb": peak_mb(bench, [(ran, clock)]),
         "checkpoints": points,
     }
 
 
-def train_by_mimflow(folder: Path, config: Row, seed: int) -> tuple[Ran, Row, list[Row]]:
+def train_by_mimflow(bench: Bench, folder: Path, config: Row, seed: int) -> tuple[Ran, Row, list[Row]]:
     """Train by train_model; return the process, the times (or rates) that the hook wrote, the rows of train_log.csv."""
     import pandas as pd
 
     trained, noted, log = folder / "train.py", folder / "noted.json", folder / "train_log.csv"
-    write_config(trained, config, "made by bench.compare", BASE_CONFIG)
+    write_config(trained, config, "made by bench.compare", bench.model.base_config)
     products = ("--best", folder / "best.pth", "--last", folder / "last.pth", "--train-log", log)
-    words = ("--config", trained, "--seed", seed, "--work-dir", folder / "work", "--workers", THREADS, *products)
-    variables = environment(PYTHONPATH=str(ROOT), MIMFLOW_BENCH_OUTPUT=str(noted))
+    words = ("--config", trained, "--seed", seed, "--work-dir", folder / "work", "--workers", bench.workers, *products)
+    variables = environment(bench.device, PYTHONPATH=str(ROOT), MIMFLOW_BENCH_OUTPUT=str(noted))
     ran = execute(command("scripts.train.train_model", *words), folder / "output.log", variables)
     records: list[Any] = pd.read_csv(log).to_dict("records")
     return ran, read_json(noted), records
@@ -180,27 +198,27 @@ def mimflow_points(folder: Path, clock: Row, log: Sequence[Row], start: float) -
 def run_tutorial(bench: Bench, folder: Path, seed: int) -> Row:
     """Train the same config by mimflow's own runner."""
     config = make_config(bench, folder, "tutorial", seed)
-    ran, clock, log = train_by_mimflow(folder, with_clock(config), seed)
+    ran, clock, log = train_by_mimflow(bench, folder, with_clock(config), seed)
     return {
         "size": size_of(config),
         "seconds": clock["ended"] - clock["begun"],
         "startup_seconds": clock["begun"] - ran.launched,
         "wall_seconds": ran.ended - ran.launched,
         "images_per_second": statistics.median(record["images_per_second"] for record in log),
-        "peak_mb": ran.peak / 1e6,
+        "peak_mb": peak_mb(bench, [(ran, clock)]),
         "checkpoints": mimflow_points(folder, clock, log, 0.0),
     }
 
 
-def start_fast(bench: Bench, folder: Path, config: Row) -> tuple[list[Ran], Row, Row]:
-    """Pack and warm-start, for a row's config.py; return the processes, and the times of either."""
+def start_fast(bench: Bench, folder: Path, config: Row) -> list[tuple[Ran, Row]]:
+    """Pack and warm-start, for a row's config.py; return the two processes, each with its times."""
     packed, splits = folder / "packed", (bench.split("train"), bench.split("val"))
     words: tuple[object, ...] = ("--images", bench.images, "--splits", *splits, "--edge", packed_edge(size_of(config)))
-    first, packing = clocked(folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", THREADS)
+    packing = clocked(bench, folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", bench.workers)
     words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--packed", packed)
     words += ("--train", splits[0], "--val", splits[1], "--classes", bench.classes, "--output", folder / "init.pth")
-    second, warming = clocked(folder, "scripts.train.warm_start", *words, preload=PRELOAD)
-    return [first, second], packing, warming
+    words += ("--workers", bench.workers)
+    return [packing, clocked(bench, folder, "scripts.train.warm_start", *words, preload=PRELOAD)]
 
 
 def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -> Row:
@@ -213,9 +231,10 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
     config = make_config(bench, folder, "fast", seed, epochs)
     if epochs:
         config["runner"]["patience"] = 0
-    processes, packing, warming = start_fast(bench, folder, config)
-    ran, clock, log = train_by_mimflow(folder, with_clock(config), seed)
-    processes.append(ran)
+    noted = start_fast(bench, folder, config)
+    packing, warming = (times for _, times in noted)
+    ran, clock, log = train_by_mimflow(bench, folder, with_clock(config), seed)
+    noted.append((ran, clock))
     shutil.rmtree(folder / "packed")  # as large as the data set, for each row and seed
     pack_seconds, warm_seconds = (times["ended"] - times["ready"] for times in (packing, warming))
     start = pack_seconds + warm_seconds
@@ -243,11 +262,11 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
         "training_seconds": [begun - clock["begun"], clock["ended"] - begun],
         "startup_seconds": sum(
             ready - one.launched
-            for one, ready in zip(processes, (packing["ready"], warming["ready"], clock["begun"]), strict=True)
+            for (one, _), ready in zip(noted, (packing["ready"], warming["ready"], clock["begun"]), strict=True)
         ),
-        "wall_seconds": sum(one.ended - one.launched for one in processes),
+        "wall_seconds": sum(one.ended - one.launched for one, _ in noted),
         "images_per_second": statistics.median(r["images_per_second"] for r in log if r["epoch"] > 0),
-        "peak_mb": max(one.peak for one in processes) / 1e6,
+        "peak_mb": peak_mb(bench, noted),
         "checkpoints": [*early, *points],
     }
 
@@ -272,6 +291,9 @@ def peer_job(bench: Bench, row: str, folder: Path, seed: int, task: str, **more:
     output = folder / f"{task}.json"
     job = {
         "task": task,
+        "architecture": bench.architecture,
+        "timm_name": bench.model.of_timm,
+        "device": bench.device,
         "folder": str(bench.folder / "peers"),
         "classes": len(read_lines(bench.classes)),
         "reference": str(bench.reference),
@@ -282,11 +304,11 @@ def peer_job(bench: Bench, row: str, folder: Path, seed: int, task: str, **more:
         "seed": seed,
         "seconds": bench.seconds,
         "threads": THREADS,
-        "workers": THREADS,
+        "workers": bench.workers,
         "output": str(output),
     }
     words = [str(PEERS_PYTHON), str(PEERS / f"run_{row}.py"), json.dumps(job | more)]
-    ran = execute(words, folder / "output.log")
+    ran = execute(words, folder / "output.log", environment(bench.device))
     return ran, read_json(output)
 
 
@@ -300,7 +322,7 @@ def run_peer(bench: Bench, row: str, folder: Path, seed: int) -> Row:
         "startup_seconds": result["begun"] - ran.launched,
         "wall_seconds": ran.ended - ran.launched,
         "images_per_second": statistics.median(result["images_per_second"]),
-        "peak_mb": ran.peak / 1e6,
+        "peak_mb": peak_mb(bench, [(ran, result)]),
         "checkpoints": points,
     }
     if row == "timm":
@@ -314,24 +336,26 @@ def fast_size(bench: Bench) -> int:
     """Return the pixels a side of recipe fast."""
     from scripts.train import fast_recipe
 
-    return bench.scale.fast_size or fast_recipe.image_size(BASE_CONFIG)
+    return bench.scale.fast_size or fast_recipe.image_size(bench.model.base_config)
 
 
 def run_limit(bench: Bench, folder: Path, seed: int) -> Row:
     """Measure the bare loop, at fast's size and at the tutorial's; and in turns with a training by fast."""
     config = make_config(bench, folder, "tutorial", seed)
-    variables = training_environment(config, environment())
+    variables = training_environment(config, environment(bench.device))
     output, size = folder / "limit.json", fast_size(bench)
     words: list[object] = ["--config", folder / "config.py", "--sizes", *dict.fromkeys((size, bench.scale.size))]
     words += ["--batch-size", bench.scale.batch_size, "--steps", bench.scale.limit_steps, "--threads", THREADS]
+    words += ["--device", bench.device]
     ran = execute(command("bench.peers.limit", *words, "--output", output), folder / "output.log", variables)
-    rates = read_json(output)
+    found = read_json(output)
+    rates = found["images_per_second"]
     return {
         "size": size,
         "images_per_second": rates[str(size)],
         "images_per_second_by_size": rates,
         "in_turns": take_turns(bench, folder, seed),
-        "peak_mb": ran.peak / 1e6,
+        "peak_mb": peak_mb(bench, [(ran, found)]),
     }
 
 
@@ -340,7 +364,7 @@ def take_turns(bench: Bench, folder: Path, seed: int) -> Row:
 
     Returns
     -------
-    dict : images/s, ``fast`` of each epoch, ``plain`` and ``absorbed`` (BareLoopInTurns) before each and after the last.
+    dict : images/s: ``fast``, of each epoch; ``plain`` and ``absorbed`` (BareLoopInTurns), one more.
     """
     epochs = bench.scale.fast_epochs or TURNS
     config = make_config(bench, folder, "fast", seed, epochs)
@@ -349,7 +373,7 @@ def take_turns(bench: Bench, folder: Path, seed: int) -> Row:
     scale = bench.scale
     hook = {"size": size_of(config), "batch_size": scale.batch_size, "steps": scale.limit_steps}
     with_turns = with_hook(config, "bench.turns", {"type": "BareLoopInTurns", **hook})
-    _, rates, log = train_by_mimflow(folder, with_turns, seed)
+    _, rates, log = train_by_mimflow(bench, folder, with_turns, seed)
     shutil.rmtree(folder / "packed")
     return rates | {"fast": [record["images_per_second"] for record in log if record["epoch"] > 0]}
 
@@ -400,10 +424,10 @@ def accuracy_of(bench: Bench, folder: Path, weights: Path, split: str) -> float:
         "--images",
         bench.images,
         "--device",
-        "cpu",
+        bench.device,
     )
     words += ("--split", bench.split(split), "--classes", bench.classes, "--output", predictions)
-    execute(command("scripts.evaluate.predict_images", *words), folder / "output.log")
+    execute(command("scripts.evaluate.predict_images", *words), folder / "output.log", environment(bench.device))
     found = read_predictions(predictions)
     return float((found.labels == found.predictions).mean())
 

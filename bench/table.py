@@ -208,11 +208,12 @@ def table(found: Mapping[str, Sequence[Row]], machine: str, gpu: str) -> str:
         "",
         gpu,
         "",
-        f"{THREADS} threads, {THREADS} data-loader workers, batch 32 and the same ImageNet weights of MobileNetV2 in"
-        " every row. Seconds run from the first image opened, packing included, to the checkpoint; imports are the"
-        " start-up. The stopping point is chosen on val, accuracy is read on test; ± is half the 95 % interval of the"
-        " mean over n seeds (Student's t). Images/s: median epoch, waiting for data included; share: of the limit at"
-        " the same size. Memory: proportional set size of all processes of a row together, the most of its seeds.",
+        f"{THREADS} threads, batch 32, the same ImageNet weights (of MobileNetV2, where no other model is named) and"
+        " as many data-loader workers in every row. Seconds run from the first image opened, packing included, to the"
+        " checkpoint; imports are the start-up. The stopping point is chosen on val, accuracy is read on test; ± is"
+        " half the 95 % interval of the mean over n seeds (Student's t). Images/s: median epoch, waiting for data"
+        " included; share: of the limit at the same size. Memory: proportional set size of all processes of a row"
+        " together, the most of its seeds.",
         "",
     ]
     return "\n".join(parts + [section(data, rows) for data, rows in sorted(found.items()) if rows])
@@ -261,10 +262,12 @@ def machine_line() -> str:
     return f"{found[1] if found else 'unknown processor'}, {os.cpu_count()} cores, {date.today()}: `{command}`"
 
 
-def gpu_line() -> str:
-    """Say why there is no line of a GPU."""
+def gpu_line(found: Mapping[str, Sequence[Row]]) -> str:
+    """Say which sections are of a GPU, or why there is none."""
+    if of_gpu := sorted(name for name in found if name.endswith("-cuda")):
+        return f"GPU: {', '.join(of_gpu)}. Memory there is the card's, of tensors."
     if any(Path("/dev").glob("nvidia[0-9]*")):
-        return "GPU: there is one, but this bench measures the CPU only."
+        return "GPU: there is one, but nothing was measured on it."
     return "GPU: none here, not measured."
 
 

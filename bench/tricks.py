@@ -1,7 +1,7 @@
 """Measure each choice of the fast recipe by leaving it out: training steps, images, features, and short trainings.
 
-Everything in one run, on one data set. Speeds are medians of turns in which all variants take part; accuracies are of
-one seed at 128 pixels and four epochs, so a point more or less means nothing.
+Everything in one run, on one data set. Speeds are medians of turns in which all variants take part; accuracies are
+means over seeds, of short trainings at 128 pixels: half a point more or less means nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import shutil
 import statistics
 import subprocess
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.prepare import BASE_CONFIG, Bench, Scale, data_name, prepare_data, prepare_weights
+from bench.prepare import MOBILENET, MODELS, Bench, Scale, data_name, prepare_data, prepare_weights
 from bench.processes import ROOT, Row, command, environment, execute, read_json
+from bench.rows import accuracy_of
 from bench.table import gpu_line, machine_line
 from scripts.console import UserError, run_cli
 from scripts.data import pack_images
@@ -36,6 +36,7 @@ from scripts.train.train_model import training_environment
 logger = logging.getLogger(__name__)
 
 SIZE, BATCH_SIZE = 160, 32
+BASE_CONFIG = MODELS[MOBILENET].base_config
 #: Of the short trainings.
 SHORT = {"image_size": 128, "epochs": 4}
 #: A training step with everything, and with one thing left out or put in.
@@ -57,6 +58,9 @@ SCHEDULES: dict[str, Row] = {
     },
     "crops from 8 % of an image on": {"data.train.pipeline.2.scale": [0.08, 1.0]},
     "labels not smoothed": {"model.head.loss": {"type": "CrossEntropyLoss", "loss_weight": 1.0}},
+    "cosine without warm-up": {"lr_config": {"policy": "CosineAnnealing", "min_lr": 0, "by_epoch": False}},
+    "one learning rate": {"lr_config": {"policy": "fixed"}},
+    "weights not averaged": {"custom_hooks": []},
 }
 #: Starts of a short training, by what they leave out.
 STARTS = {
@@ -120,10 +124,12 @@ def measure_steps(turns: int, steps: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def fast_config(bench: Bench, folder: Path, packed: Path, settings: Mapping[str, Any], recipe: str = "fast") -> Path:
+def fast_config(
+    bench: Bench, folder: Path, packed: Path, settings: Mapping[str, Any], recipe: str = "fast", seed: int = 0
+) -> Path:
     """Write the config.py of an experiment into *folder* and return its path."""
     own = {"base_config": BASE_CONFIG, "recipe": recipe, "device": "cpu", "threads": 2, **settings}
-    words: list[object] = ["--experiment", json.dumps(own), "--seed", 0, "--classes", bench.classes]
+    words: list[object] = ["--experiment", json.dumps(own), "--seed", seed, "--classes", bench.classes]
     words += ["--splits", bench.folder / "splits", "--images", bench.images, "--checkpoint", bench.checkpoint]
     words += ["--packed", packed] if recipe == "fast" else []
     execute(command("scripts.train.patch_config", *words, "--output", folder / "config.py"), folder / "output.log")
@@ -266,13 +272,17 @@ def measure_tail(bench: Bench, folder: Path) -> list[Row]:
     return rows
 
 
-def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str, Any], start: str) -> Row:
-    """Train shortly and return the accuracies on val: of the start, and of the best and the last epoch.
+def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], start: str, seed: int) -> Row | None:
+    """Train shortly; return the accuracies on val of the start and the last epoch, and on test of what is kept.
 
     Parameters
     ----------
     start : what training starts from: ``fitted``, ``not fitted``, ``not tuned``, ``not absorbed``, or fitted to images
         in ``JPEG``.
+
+    Returns
+    -------
+    dict : ``start``, ``last`` and ``test``, 0 to 1; None where training ended with an error, which is logged.
     """
     import pandas as pd
     from mmcv import Config
@@ -281,10 +291,11 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
     from scripts.train import warm_start
     from scripts.train.checkpoint_file import write_checkpoint
 
-    place = folder / name.replace(" ", "-").replace("/", "-")
+    place = folder / "training"
+    shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     packed = pack(bench, packed_edge(SHORT["image_size"]), folder, 0 if start == "JPEG" else None)
-    file = fast_config(bench, place, packed, {**SHORT, **settings})
+    file = fast_config(bench, place, packed, {**SHORT, **settings}, seed=seed)
     config, classes = Config.fromfile(str(file)), read_lines(bench.classes)
     weights, _ = read_checkpoint(bench.checkpoint)
     splits = [warm_start.build_split(config, bench.split(split), classes) for split in ("train", "val")]
@@ -303,24 +314,29 @@ def short_training(bench: Bench, folder: Path, name: str, settings: Mapping[str,
     write_config(file, values, "made by bench.tricks", BASE_CONFIG)
     log = place / "train_log.csv"
     products = ("--best", place / "best.pth", "--last", place / "last.pth", "--train-log", log)
-    words = ("--config", file, "--seed", 0, "--work-dir", place / "work", "--workers", 2, *products)
+    words = ("--config", file, "--seed", seed, "--work-dir", place / "work", "--workers", 2, *products)
     try:
-        execute(command("scripts.train.train_model", *words), place / "output.log", environment(**os.environ))
+        execute(command("scripts.train.train_model", *words), place / "output.log")
     except UserError as error:
-        logger.info("%s: %s", name, error)
-        return {"name": name, "start": None, "best": None, "last": None}
+        logger.info("%s", error)
+        return None
     accuracy = pd.read_csv(log)["val_accuracy"]
-    found = {"name": name, "start": accuracy[0], "best": accuracy[1:].max(), "last": accuracy.iloc[-1]}
-    logger.info("%s", found)
-    return found
+    test = accuracy_of(bench, place, place / "best.pth", "test")
+    return {"start": accuracy[0], "last": accuracy.iloc[-1], "test": test}
 
 
-def measure_trainings(bench: Bench, folder: Path) -> list[Row]:
-    """Return the accuracies of a short training by the recipe, and of one for each thing left out."""
-    rows = [
-        short_training(bench, folder, name, {"overrides": overrides}, "fitted") for name, overrides in SCHEDULES.items()
-    ]
-    return rows + [short_training(bench, folder, name, {}, start) for name, start in STARTS.items()]
+def measure_trainings(bench: Bench, folder: Path, seeds: Sequence[int]) -> list[Row]:
+    """Return the accuracies of short trainings by the recipe, and of those that leave one thing out: over the seeds."""
+    variants = [(name, {"overrides": overrides}, "fitted") for name, overrides in SCHEDULES.items()]
+    variants += [(name, {}, start) for name, start in STARTS.items()]
+    rows: list[Row] = []
+    for name, settings, start in variants:
+        found = [short_training(bench, folder, settings, start, seed) for seed in seeds]
+        done = [one for one in found if one is not None]
+        means = {key: statistics.fmean(one[key] for one in done) if done else None for key in ("start", "last", "test")}
+        rows.append({"name": name, "data": bench.data, "seeds": len(done), **means})
+        logger.info("%s", rows[-1])
+    return rows
 
 
 def percent(value: float | None) -> str:
@@ -329,11 +345,11 @@ def percent(value: float | None) -> str:
 
 
 def text(found: Row) -> str:
-    """Return the four tables, in Markdown; *found* has what was measured, by part."""
+    """Return the tables, in Markdown; *found* has what was measured, by part."""
     steps, images = found.get("steps", {}), found.get("images", {})
     features, trainings = found.get("features", []), found.get("trainings", [])
     whole = next(iter(steps.values()), 1.0)
-    lines = [machine_line(), "", gpu_line(), ""]
+    lines = [machine_line(), "", gpu_line({}), ""]
     lines += [f"| a training step, MobileNetV2, {SIZE} px, batch {BATCH_SIZE} | images/s | of all of it |"]
     lines += ["|---|---:|---:|", *(f"| {name} | {rate:.1f} | {rate / whole:.2f} |" for name, rate in steps.items()), ""]
     lines += ["| a training image, loaded and augmented, one process | ms |", "|---|---:|"]
@@ -348,10 +364,11 @@ def text(found: Row) -> str:
     for row in found.get("tail", []):
         numbers = f"{percent(row['val'])} | {percent(row['test'])} | {row['seconds']:.1f}"
         lines.append(f"| {row['data']}, {row['name']} | {numbers} |")
-    head = f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, val accuracy, %"
-    lines += ["", f"| {head} | start | best epoch | last |", "|---|---:|---:|---:|"]
+    head = f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, accuracy, %"
+    lines += ["", f"| {head} | start, val | last epoch, val | what is kept, test | seeds |", "|---" + "|---:" * 4 + "|"]
     for row in trainings:
-        lines.append(f"| {row['name']} | {percent(row['start'])} | {percent(row['best'])} | {percent(row['last'])} |")
+        numbers = " | ".join(percent(row[key]) for key in ("start", "last", "test"))
+        lines.append(f"| {row['data']}, {row['name']} | {numbers} | {row['seeds']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -361,6 +378,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="elpv", help="as of bench.compare (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("results/bench"), metavar="FOLDER", help="of bench.compare")
     parser.add_argument("--turns", type=int, default=3, help="turns of the training steps (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="of the short trainings (0 1 2)"
+    )
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure; the rest is kept (default: all)")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     return parser
@@ -387,11 +407,11 @@ def main(args: argparse.Namespace) -> None:
         "images": lambda: measure_images(bench, folder),
         "features": lambda: measure_features(bench, folder, FEATURES),
         "tail": lambda: measure_tail(bench, folder),
-        "trainings": lambda: measure_trainings(bench, folder),
+        "trainings": lambda: measure_trainings(bench, folder, args.seeds),
     }
     for part in parts:
         measured = measures[part]()
-        if part == "tail":  # of several data sets, one after the other
+        if part in ("tail", "trainings"):  # of several data sets, one after the other
             measured = [row for row in found.get(part, []) if row["data"] != bench.data] + measured
         found[part] = measured
         write_json(kept, found)

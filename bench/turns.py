@@ -39,8 +39,9 @@ class BareLoopInTurns(Hook):
         from scripts.evaluate.inference import build_classifier
 
         model = Config.fromstring(runner.meta["config"], ".py").model  # type: ignore[attr-defined]
+        device = next(runner.model.parameters()).device.type  # type: ignore[attr-defined]
         self.loops = {
-            name: BareLoop(build_classifier(model), self.size, self.batch_size, absorbed=name == "absorbed")
+            name: BareLoop(build_classifier(model), self.size, self.batch_size, device, absorbed=name == "absorbed")
             for name in self.rates
         }
 

@@ -6,12 +6,15 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from bench.processes import card_peak
 from scripts.console import run_cli
 from scripts.evaluate.inference import build_classifier, load_config
 from scripts.files import write_text
@@ -22,6 +25,18 @@ BATCHES = 16
 WARMUP_STEPS = 5
 
 
+@contextmanager
+def fastest_kernels() -> Iterator[None]:
+    """Let torch take any kernels meanwhile, and on a GPU try which are the fastest; a training asks for others."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("default")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+            yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
 class BareLoop:
     """A model, some batches of bytes and an optimizer, with frozen statistics of batch normalisation.
 
@@ -29,44 +44,57 @@ class BareLoop:
     ----------
     model : an ImageClassifier of mmcls whose head has one linear layer ``fc``.
     size : pixels a side.
+    device : cpu, or cuda: with float16 where torch's autocast has it, and the fastest kernels.
     absorbed : compute normalisation as recipe fast does, which leaves less to compute.
     """
 
-    def __init__(self, model: Any, size: int, batch_size: int, absorbed: bool = False) -> None:
+    def __init__(self, model: Any, size: int, batch_size: int, device: str = "cpu", absorbed: bool = False) -> None:
+        self.device = device
         generator = torch.Generator().manual_seed(0)
         shape = (BATCHES, batch_size, 3, size, size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        self.batches = [batch.contiguous(memory_format=torch.channels_last) for batch in images]
-        self.labels = torch.randint(0, model.head.num_classes, (BATCHES, batch_size), generator=generator)
-        self.mean = torch.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
-        self.factor = 1 / torch.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
-        model.to(memory_format=torch.channels_last)
+        self.batches = [batch.to(device).contiguous(memory_format=torch.channels_last) for batch in images]
+        labels = torch.randint(0, model.head.num_classes, (BATCHES, batch_size), generator=generator)
+        self.labels = labels.to(device)
+        self.mean = torch.tensor([123.675, 116.28, 103.53], device=device).view(1, 3, 1, 1)
+        self.factor = 1 / torch.tensor([58.395, 57.12, 57.375], device=device).view(1, 3, 1, 1)
+        model.to(device, memory_format=torch.channels_last)
         self.model = warm_start.absorbed(model, self._normalised(0)[:2]) if absorbed else model
         self.model.train()
         for layer in self.model.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
                 layer.eval()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, fused=True)
-        for number in range(WARMUP_STEPS):
-            self._step(number)
+        self.scaler = torch.amp.GradScaler(device, enabled=device == "cuda")
+        self.rate(WARMUP_STEPS)
 
     def _normalised(self, number: int) -> torch.Tensor:
         return (self.batches[number % BATCHES].float() - self.mean) * self.factor
 
     def _step(self, number: int) -> None:
-        features = self.model.extract_feat(self._normalised(number))
-        scores = self.model.head.fc(features[-1] if isinstance(features, tuple) else features)
-        loss = nn.functional.cross_entropy(scores, self.labels[number % BATCHES])
+        with torch.autocast(self.device, torch.float16, enabled=self.device == "cuda"):
+            features = self.model.extract_feat(self._normalised(number))
+            scores = self.model.head.fc(features[-1] if isinstance(features, tuple) else features)
+            loss = nn.functional.cross_entropy(scores, self.labels[number % BATCHES])
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _wait(self) -> None:
+        """Until a GPU has done what it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def rate(self, steps: int) -> float:
         """Return images/s of so many training steps."""
-        started = time.perf_counter()
-        for number in range(steps):
-            self._step(number)
-        return steps * len(self.batches[0]) / (time.perf_counter() - started)
+        with fastest_kernels():
+            self._wait()
+            started = time.perf_counter()
+            for number in range(steps):
+                self._step(number)
+            self._wait()
+            return steps * len(self.batches[0]) / (time.perf_counter() - started)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,21 +105,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images a step (32)")
     parser.add_argument("--steps", type=int, default=15, metavar="N", help="training steps of one measurement (15)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="measurements; their median counts (3)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where (cpu)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads (2)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write: images/s by size")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON to write")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measure each size."""
+    """Measure each size; the JSON has ``images_per_second`` by size, and ``card_peak`` in bytes."""
     torch.set_num_threads(args.threads)
     rates = {}
     for size in args.sizes:
-        loop = BareLoop(build_classifier(load_config(args.config).model), size, args.batch_size)
+        loop = BareLoop(build_classifier(load_config(args.config).model), size, args.batch_size, args.device)
         found = [loop.rate(args.steps) for _ in range(args.repeats)]
         rates[str(size)] = statistics.median(found)
         print(f"{size} pixels: {', '.join(f'{rate:.1f}' for rate in found)} images/s", flush=True)
-    write_text(args.output, json.dumps(rates))
+    write_text(args.output, json.dumps({"images_per_second": rates, "card_peak": card_peak()}))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import nn
 
 common.import_torchvision()
 from fastai.callback.core import Callback, CancelFitException  # noqa: E402
+from fastai.callback.fp16 import to_fp16  # noqa: E402, F401  (a method of Learner from here on)
 from fastai.callback.schedule import fine_tune  # noqa: E402, F401  (a method of Learner from here on)
 from fastai.data.transforms import get_image_files  # noqa: E402
 from fastai.learner import Learner  # noqa: E402
@@ -21,14 +22,14 @@ from fastai.vision.augment import Resize, aug_transforms  # noqa: E402
 from fastai.vision.core import imagenet_stats  # noqa: E402
 from fastai.vision.data import ImageDataLoaders, Normalize  # noqa: E402
 from fastai.vision.learner import vision_learner  # noqa: E402
-from torchvision.models import mobilenet_v2  # noqa: E402
+from torchvision import models  # noqa: E402
 
 #: The tutorial resizes to 460 pixels first, then augments to 224.
 TUTORIAL_RESIZE = 460 / 224
 
 
 def learner(job: SimpleNamespace) -> Learner:
-    """Return a learner of torchvision's mobilenet_v2 with the bench's pretrained weights."""
+    """Return a learner of torchvision's model of the job, with the bench's pretrained weights."""
     # 0 workers would be fastai's own choice in notebooks; the bench gives every row the same.
     data = ImageDataLoaders.from_folder(
         Path(job.folder),
@@ -38,19 +39,21 @@ def learner(job: SimpleNamespace) -> Learner:
         batch_tfms=[*aug_transforms(size=job.size), Normalize.from_stats(*imagenet_stats)],
         bs=job.batch_size,
         num_workers=job.workers,
-        device=torch.device("cpu"),
+        device=torch.device(job.device),
     )
 
     def architecture(pretrained: bool) -> nn.Module:
-        model = mobilenet_v2()
+        model = getattr(models, job.architecture)()
         reference = torch.load(job.reference, weights_only=True)
         common.take_weights(model, reference)
         # A pooling layer after the features: it is where fastai cuts a model to put its own head on.
-        whole = nn.Sequential(model.features, nn.AdaptiveAvgPool2d(1)).eval()
+        layers = [model.features] if hasattr(model, "features") else [*model.children()][:-2]
+        whole = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1)).eval()
         common.check_features(lambda x: whole(x).flatten(1), reference)
         return whole.train()
 
-    return vision_learner(data, architecture, metrics=accuracy, path=Path(job.weights_folder))
+    learn = vision_learner(data, architecture, metrics=accuracy, path=Path(job.weights_folder))
+    return learn.to_fp16() if job.device == "cuda" else learn
 
 
 class Clock(Callback):

@@ -27,18 +27,17 @@ WARMUP_EPOCHS = 1
 SMOOTHING = 0.1
 #: --channels-last of train.py: not its default, but without it timm would be slower than it can be on a CPU.
 MEMORY_FORMAT = torch.channels_last
-DEVICE = torch.device("cpu")
 
 
 def build(job: SimpleNamespace, pretrained: bool = True) -> nn.Module:
-    """Return mobilenetv2_100 for the classes of the job, with the bench's pretrained weights."""
-    model = timm.create_model("mobilenetv2_100", pretrained=False, num_classes=job.classes)
+    """Return the job's model for its classes, with the bench's pretrained weights, on its device."""
+    model = timm.create_model(job.timm_name, pretrained=False, num_classes=job.classes)
     if pretrained:
         reference = torch.load(job.reference, weights_only=True)
         common.take_weights(model, reference)
         model.eval()
         common.check_features(lambda x: model.forward_head(model.forward_features(x), pre_logits=True), reference)
-    return model.to(memory_format=MEMORY_FORMAT)
+    return model.to(job.device, memory_format=MEMORY_FORMAT)
 
 
 def make_loader(job: SimpleNamespace, model: nn.Module, split: str) -> Any:
@@ -58,7 +57,7 @@ def make_loader(job: SimpleNamespace, model: nn.Module, split: str) -> Any:
         std=config["std"],
         crop_pct=config["crop_pct"],
         num_workers=job.workers,
-        device=DEVICE,
+        device=torch.device(job.device),
     )
 
 
@@ -86,14 +85,20 @@ def steps(job: SimpleNamespace, model: nn.Module, loader: Any, epochs: int) -> I
         updates_per_epoch=len(loader),
     )
     loss_function = LabelSmoothingCrossEntropy(SMOOTHING)
+    # --amp of train.py: on a GPU nobody would go without it, and recipe fast does not.
+    amp = job.device == "cuda"
+    scaler = torch.amp.GradScaler(job.device, enabled=amp)
     updates = 0
     for epoch in range(epochs):
         model.train()
         started, count = time.time(), 0
         for images, labels in loader:
             optimizer.zero_grad()
-            loss_function(model(images.to(memory_format=MEMORY_FORMAT)), labels).backward()
-            optimizer.step()
+            with torch.autocast(job.device, torch.float16, enabled=amp):
+                loss = loss_function(model(images.to(memory_format=MEMORY_FORMAT)), labels)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
             updates += 1
             scheduler.step_update(num_updates=updates)
             count += len(labels)

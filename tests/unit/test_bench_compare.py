@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench import prepare, processes, table
+from bench import compare, prepare, processes, rows, table
 from bench.rows import parse_rows
 from bench.table import ROWS
 from scripts.console import UserError
@@ -210,6 +210,51 @@ def test_names_of_data_are_fit_for_files(tmp_path):
 def test_rows_of_a_subset_or_a_smoke_run_are_not_taken_for_those_of_all_images():
     names = {prepare.data_name("elpv", limit, smoke) for limit in (None, 300) for smoke in (False, True)}
     assert names == {"elpv", "elpv-300", "smoke-elpv", "smoke-elpv-300"}
+
+
+def asked(*words: str):
+    return compare.build_parser().parse_args(words)
+
+
+def test_the_cpu_is_measured_always_and_a_gpu_where_there_is_one_with_two_models():
+    def names(gpu: bool, *words: str) -> list[str]:
+        return [bench.name for bench in compare.benches(asked(*words), gpu)]
+
+    of_gpu = ["sample-large-cuda", "sample-large-resnet50-cuda"]
+    assert names(False) == ["sample"]
+    assert names(True) == ["sample", *of_gpu]
+    assert names(True, "--device", "cpu") == ["sample"]
+    assert names(True, "--device", "cuda") == of_gpu
+    assert names(False, "--data", "elpv", "--models", "resnet50") == ["elpv-resnet50"]
+    assert names(True, "--device", "cuda", "--data", "/my/photos", "--models", "mobilenet_v2") == ["photos-cuda"]
+    with pytest.raises(UserError, match="torch finds no GPU here"):
+        names(False, "--device", "cuda")
+
+
+def test_a_gpu_trains_on_thousands_of_images_at_224_pixels():
+    scale = compare.benches(asked("--device", "cuda", "--models", "resnet50"), True)[0].scale
+    assert scale.sample_images * 10 * 0.7 >= 4000 and scale.fast_size == 224 and not scale.limits
+
+
+def test_two_models_have_weights_and_rows_of_their_own(tmp_path):
+    one, other = compare.benches(asked("--models", "mobilenet_v2", "resnet50", "--output", str(tmp_path)), False)
+    assert one.images == other.images
+    for place in ("checkpoint", "reference"):
+        assert getattr(one, place) != getattr(other, place)
+    assert one.result_file("plain", 0) != other.result_file("plain", 0)
+
+
+def test_memory_is_the_cards_where_there_is_one():
+    ran = processes.Ran(0.0, 1.0, int(3e6))
+    of_cpu, of_gpu = compare.benches(asked("--models", "resnet50"), True)
+    assert rows.peak_mb(of_cpu, [(ran, {"card_peak": 0})]) == 3
+    assert rows.peak_mb(of_gpu, [(ran, {"card_peak": int(7e6)}), (ran, {"card_peak": 0})]) == 7
+
+
+def test_the_table_says_what_was_measured_on_a_gpu():
+    found = {"d-cuda": [limit_row(9)], "d": [limit_row(9)]}
+    assert table.gpu_line(found).startswith("GPU: d-cuda.")
+    assert "nothing was measured" in table.gpu_line({"d": []}) or "none here" in table.gpu_line({"d": []})
 
 
 def test_a_failed_command_is_told_by_its_last_line(tmp_path):
