@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -109,7 +110,7 @@ def size_of(config: Row) -> int:
 def finish(bench: Bench, row: str, seed: int, result: Row) -> Row:
     """Return the complete result of a row: what is common to all is added."""
     if "checkpoints" in result:
-        result["chosen"] = chosen_checkpoint(row, result["checkpoints"])
+        result["chosen"] = chosen_checkpoint(row, result["checkpoints"], result.get("within", math.inf))
         result["test"] = {}
         for point in result["checkpoints"]:
             point["weights"] = os.path.relpath(point["weights"], bench.run_folder(row, seed))
@@ -282,8 +283,9 @@ def run_fast_longer(bench: Bench, folder: Path, seed: int) -> Row:
     for name, path in needed.items():
         if not path.exists():
             raise UserError(f"fast+ needs the row {name} of seed {seed} first: add it to --rows")
-    epochs = epochs_within(read_json(needed["plain"])["seconds"], read_json(needed["fast"]))
-    return run_fast(bench, folder, seed, epochs) | {"epochs": epochs}
+    within = read_json(needed["plain"])["seconds"]
+    epochs = epochs_within(within, read_json(needed["fast"]))
+    return run_fast(bench, folder, seed, epochs) | {"epochs": epochs, "within": within}
 
 
 def peer_job(bench: Bench, row: str, folder: Path, seed: int, task: str, **more: Any) -> tuple[Ran, Row]:

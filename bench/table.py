@@ -56,11 +56,17 @@ def stopping_point(checkpoints: Sequence[Row], target: float) -> int | None:
     return next((i for i, point in enumerate(checkpoints) if point["val_accuracy"] >= target - ROUNDING), None)
 
 
-def chosen_checkpoint(row: str, checkpoints: Sequence[Row]) -> int:
-    """Return the place of the row's own result: plain mim's last, else the first that is the best on val."""
+def chosen_checkpoint(row: str, checkpoints: Sequence[Row], within: float = math.inf) -> int:
+    """Return the place of the row's own result: plain mim's last, else the first that is the best on val.
+
+    Parameters
+    ----------
+    within : seconds; what came later does not count, as a machine may be slower than the row was planned for.
+    """
     if row == "plain":
         return len(checkpoints) - 1
-    return max(range(len(checkpoints)), key=lambda i: (checkpoints[i]["val_accuracy"], -i))
+    in_time = [i for i, point in enumerate(checkpoints) if point["seconds"] <= within]
+    return max(in_time, key=lambda i: (checkpoints[i]["val_accuracy"], -i))
 
 
 def target_accuracy(rows: Sequence[Row]) -> float | None:

@@ -121,6 +121,12 @@ def test_longer_fast_gets_the_epochs_that_fit_into_plain_time():
     assert table.epochs_within(5, row) == 1
 
 
+def test_what_fast_reaches_after_the_time_that_it_was_given_does_not_count():
+    points = make_row("fast+", times=[10, 20, 30], val=[0.7, 0.8, 0.9])["checkpoints"]
+    assert table.chosen_checkpoint("fast+", points) == 2
+    assert table.chosen_checkpoint("fast+", points, within=29.9) == 1
+
+
 def test_only_what_the_table_shows_is_read_on_test():
     fast = make_row("fast", times=[1, 2, 3], val=[0.7, 0.8, 0.9])
     assert table.places_to_read(fast, 0.75) == [1, 2]
