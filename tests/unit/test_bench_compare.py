@@ -370,7 +370,8 @@ def test_peers_say_in_one_line_that_weights_do_not_fit(name, tmp_path):
 
             Image.new("RGB", (40, 40)).save(tmp_path / split / label / "0.png")
     job = {
-        "task": "train", "folder": str(tmp_path), "classes": 2, "reference": str(tmp_path / "reference.pth"),
+        "task": "train", "architecture": "mobilenet_v2", "timm_name": "mobilenetv2_100", "device": "cpu",
+        "folder": str(tmp_path), "classes": 2, "reference": str(tmp_path / "reference.pth"),
         "weights_folder": str(tmp_path), "size": 32, "batch_size": 2, "epochs": 1, "seed": 0, "seconds": None,
         "threads": 1, "workers": 0, "output": str(tmp_path / "out.json"),
     }  # fmt: skip
