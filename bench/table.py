@@ -215,11 +215,11 @@ def table(found: Mapping[str, Sequence[Row]], machine: str, gpu: str) -> str:
         gpu,
         "",
         f"{THREADS} threads, batch 32, the same ImageNet weights (of MobileNetV2, where no other model is named) and"
-        " as many data-loader workers in every row. Seconds run from the first image opened, packing included, to the"
-        " checkpoint; imports are the start-up. The stopping point is chosen on val, accuracy is read on test; ± is"
-        " half the 95 % interval of the mean over n seeds (Student's t). Images/s: median epoch, waiting for data"
-        " included; share: of the limit at the same size. Memory: proportional set size of all processes of a row"
-        " together, the most of its seeds.",
+        " as many data-loader workers in every row (on a GPU, all but (a), whose config says 2). Seconds run from the"
+        " first image opened, packing included, to the checkpoint; imports are the start-up. The stopping point is"
+        " chosen on val, accuracy is read on test; ± is half the 95 % interval of the mean over n seeds (Student's t)."
+        " Images/s: median epoch, waiting for data included; share: of the limit at the same size. Memory: proportional"
+        " set size of all processes of a row together, the most of its seeds.",
         "",
     ]
     return "\n".join(parts + [section(data, rows) for data, rows in sorted(found.items()) if rows])
