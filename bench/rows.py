@@ -87,18 +87,18 @@ def make_config(bench: Bench, folder: Path, recipe: str, seed: int, epochs: int 
 
 
 def with_hook(config: Row, module: str, hook: Row) -> Row:
-    """Return a config with one more hook, of a module of the bench, and the weights of every epoch kept."""
+    """Return a config with one more hook, of a module of the bench."""
     own = config.get("custom_imports", {}).get("imports", [])
     return config | {
         "custom_hooks": [*config.get("custom_hooks", []), hook],
         "custom_imports": {"imports": [*own, module], "allow_failed_imports": False},
-        "checkpoint_config": {"interval": 1},
     }
 
 
 def with_clock(config: Row) -> Row:
-    """Return a config with the hook that notes the times."""
-    return with_hook(config, "bench.clock", {"type": "BenchClock", "priority": 80})
+    """Return a config with the hook that notes the times, and the weights of every epoch kept."""
+    with_times = with_hook(config, "bench.clock", {"type": "BenchClock", "priority": 80})
+    return with_times | {"checkpoint_config": {"interval": 1}}
 
 
 def size_of(config: Row) -> int:
