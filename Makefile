@@ -44,13 +44,13 @@ demo: ## set up, then run the whole workflow on the embedded sample and show whe
 run: ## run the workflow on your data (CONFIG=configs/mine.yaml; on a cluster PROFILE=profiles/slurm)
 	$(call need,CONFIG,configs/mine.yaml)
 	@$(READY)
-	@python -m scripts.settings "$$CONFIG"
+	@python -m scripts.check_settings "$$CONFIG"
 	@$(SNAKEMAKE) --configfile "$$CONFIG" $(ARGS)
 
 fetch: ## only what needs the network, on a login node (CONFIG=configs/mine.yaml)
 	$(call need,CONFIG,configs/mine.yaml)
 	@$(READY)
-	@python -m scripts.settings "$$CONFIG"
+	@python -m scripts.check_settings "$$CONFIG"
 	@$(SNAKEMAKE) --configfile "$$CONFIG" --until fetch_archive fetch_checkpoint $(ARGS)
 
 predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 IMAGES=file-or-folder)
@@ -92,11 +92,11 @@ watch: ## all runs, live: how far they are, best accuracy, images/s, time left (
 
 jobs: ## this project's Slurm jobs: what is queued, what runs, where, and how far it is
 	@$(READY)
-	@python -m scripts.cluster.jobs $(ARGS)
+	@python -m scripts.jobs $(ARGS)
 
 cancel: ## cancel this project's Slurm jobs, or some of them (ARGS='JOBID ...'; ARGS=--yes: without asking)
 	@$(READY)
-	@python -m scripts.cluster.cancel $(ARGS)
+	@python -m scripts.cancel $(ARGS)
 
 test-slurm: ## the workflow on a real Slurm cluster, which the tests bring up on this machine (Debian, root)
 	@$(READY)
@@ -121,7 +121,7 @@ lint: ## what CI checks in the code: ruff, mypy, snakefmt, snakemake --lint
 	@sh envs/setup.sh --linters
 	@bash .ci/lint
 
-docs: ## write the generated parts of docs/ and configs/ again, from scripts/settings.py
+docs: ## write the generated parts of docs/ and configs/ again, from scripts/lib/settings/schema.py
 	@$(READY)
 	@python -m scripts.document_settings $(ARGS)
 

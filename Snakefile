@@ -9,7 +9,7 @@ if not workflow.overwrite_configfiles:
     configfile: "configs/demo.yaml"
 
 
-from scripts.layout import layout_or_exit, use_this_python
+from scripts.lib.workflow.layout import layout_or_exit, use_this_python
 
 use_this_python()
 
@@ -160,7 +160,7 @@ rule describe_data:
     message:
         "describing the images of {layout.dataset}"
     shell:
-        "python -m scripts.report.describe_data --audit {input.audit:q} --summary {input.summary:q}"
+        "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
         " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
         " --output {output:q} --log {log:q}"
 
@@ -366,7 +366,7 @@ rule plot_predictions:
     message:
         f"drawing the predictions of {layout.title}"
     shell:
-        "python -m scripts.report.plot_predictions --predictions {input.test:q} --val-predictions {input.val:q}"
+        "python -m scripts.evaluate.plot_predictions --predictions {input.test:q} --val-predictions {input.val:q}"
         " --images {params.images:q} --output {params.figures:q}"
         f" --title '{layout.title}' --log {{log:q}}"
 
@@ -386,7 +386,7 @@ rule map_embedding:
     message:
         f"mapping the test images as {layout.title}, sees them"
     shell:
-        "python -m scripts.report.map_embedding --predictions {input.predictions:q} --features {input.features:q}"
+        "python -m scripts.evaluate.map_embedding --predictions {input.predictions:q} --features {input.features:q}"
         f" --images {{params.images:q}} --title '{layout.title}' --seed {{wildcards.seed}}"
         " --output {output:q} --log {log:q}"
 
@@ -458,7 +458,7 @@ rule describe_model:
     message:
         f"listing the layers of {layout.title}"
     shell:
-        "python -m scripts.report.describe_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        "python -m scripts.evaluate.describe_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --output {output.html:q} --json {output.json:q} --log {log:q}"
 
 
@@ -474,7 +474,7 @@ rule plot_training_curves:
     message:
         f"drawing the training curves of {layout.title}"
     shell:
-        "python -m scripts.report.plot_training_curves --train-log {input:q} --output {output:q}"
+        "python -m scripts.evaluate.plot_training_curves --train-log {input:q} --output {output:q}"
         f" --title '{layout.title}' --log {{log:q}}"
 
 

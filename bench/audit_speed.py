@@ -26,9 +26,9 @@ import numpy as np
 from PIL import Image
 
 from bench.processes import Ran, command, execute
-from scripts.console import UserError, run_cli
 from scripts.data import split_dataset
-from scripts.data.render_sample import render_image
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.data.sample.render import render_image
 
 EDGE, BASE_EDGE = 320, 448
 CLASSES = 10

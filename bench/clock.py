@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import card_peak
-from scripts.console import configure_logging, one_line
+from scripts.lib.base.console import configure_logging, one_line
 
 #: Where the hook writes its times.
 OUTPUT_VARIABLE = "MIMFLOW_BENCH_OUTPUT"

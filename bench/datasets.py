@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from scripts.console import UserError, run_cli
-from scripts.files import atomic_path, sha256_of
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.train.fetch_checkpoint import fetch_wheel
 
 logger = logging.getLogger(__name__)

@@ -15,13 +15,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from scripts.console import UserError, run_cli
-from scripts.data.render_sample import write_archive
 from scripts.data.split_dataset import main as split_main
 from scripts.data.unpack_archive import main as unpack_main
-from scripts.settings import Experiment
-from scripts.train import model_zoo
-from scripts.train.config_file import write_config
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.data.sample.render import write_archive
+from scripts.lib.model import model_zoo
+from scripts.lib.runs.config_file import write_config
+from scripts.lib.settings.schema import Experiment
 from scripts.train.patch_config import build_config
 from scripts.train.train_model import training_environment
 

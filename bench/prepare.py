@@ -16,8 +16,8 @@ from typing import Any
 
 from bench import datasets
 from bench.processes import command, execute
-from scripts.console import UserError
-from scripts.files import atomic_path, read_lines
+from scripts.lib.base.console import UserError
+from scripts.lib.base.files import atomic_path, read_lines
 from scripts.train.train_model import default_workers
 
 logger = logging.getLogger(__name__)
@@ -235,8 +235,8 @@ def bare_model(model: Model = MODELS[MOBILENET]) -> Any:
     """Return the base config's classifier, with weights drawn at random."""
     from mmcv import Config
 
-    from scripts.evaluate.inference import build_classifier
-    from scripts.train import model_zoo
+    from scripts.lib.model import model_zoo
+    from scripts.lib.model.inference import build_classifier
 
     classifier = build_classifier(Config.fromfile(str(model_zoo.config_path(model.base_config))).model)
     logging.getLogger("mmcv").setLevel(logging.ERROR)
@@ -256,7 +256,7 @@ def prepare_peers(bench: Bench) -> None:
         import torch
         from torch import nn
 
-        from scripts.evaluate.inference import read_checkpoint
+        from scripts.lib.model.inference import read_checkpoint
 
         model = bare_model(bench.model)
         weights, _ = read_checkpoint(bench.checkpoint)

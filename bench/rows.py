@@ -17,11 +17,11 @@ from bench.plugins_cost import stock
 from bench.prepare import PEERS, PEERS_PYTHON, Bench
 from bench.processes import ROOT, THREADS, Ran, Row, command, environment, execute, read_json
 from bench.table import PEER_ROWS, ROWS, chosen_checkpoint, epochs_within, places_to_read, target_accuracy
-from scripts.console import UserError
-from scripts.evaluate.predictions import read_predictions
-from scripts.files import read_lines, write_json
-from scripts.train.config_file import read_config, write_config
-from scripts.train.fast_recipe import packed_edge
+from scripts.lib.base.console import UserError
+from scripts.lib.base.files import read_lines, write_json
+from scripts.lib.model.fast_recipe import packed_edge
+from scripts.lib.runs.config_file import read_config, write_config
+from scripts.lib.runs.predictions import read_predictions
 from scripts.train.train_model import training_environment
 
 #: Epochs of fast that take turns with the limit's bare loop.
@@ -336,7 +336,7 @@ def run_peer(bench: Bench, row: str, folder: Path, seed: int) -> Row:
 
 def fast_size(bench: Bench) -> int:
     """Return the pixels a side of recipe fast."""
-    from scripts.train import fast_recipe
+    from scripts.lib.model import fast_recipe
 
     return bench.scale.fast_size or fast_recipe.image_size(bench.model.base_config)
 

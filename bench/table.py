@@ -17,7 +17,7 @@ from pathlib import Path
 from scipy import stats
 
 from bench.processes import THREADS, Row
-from scripts.files import atomic_path
+from scripts.lib.base.files import atomic_path
 
 #: Every row, in the order in which they are run: fast+ needs the times of plain and fast.
 ROWS = ("plain", "tutorial", "fast", "fast+", "timm", "fastai", "limit")

@@ -26,11 +26,11 @@ from bench.prepare import MOBILENET, MODELS, Bench, Scale, data_name, prepare_da
 from bench.processes import ROOT, Row, command, environment, execute, read_json
 from bench.rows import accuracy_of
 from bench.table import gpu_line, machine_line
-from scripts.console import UserError, run_cli
 from scripts.data import pack_images
-from scripts.files import listed_images, read_lines, write_json, write_text
-from scripts.train.config_file import read_config, write_config
-from scripts.train.fast_recipe import packed_edge
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import listed_images, read_lines, write_json, write_text
+from scripts.lib.model.fast_recipe import packed_edge
+from scripts.lib.runs.config_file import read_config, write_config
 from scripts.train.train_model import training_environment
 
 logger = logging.getLogger(__name__)
@@ -177,10 +177,10 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
     import torch
     from mmcv import Config
 
-    from scripts.evaluate.inference import keep_freed_memory, read_checkpoint
+    from scripts.lib.model.cache_blocking import cache_blocked
+    from scripts.lib.model.inference import keep_freed_memory, read_checkpoint
     from scripts.mmcls_plugins.images import Normalizer
     from scripts.train import warm_start
-    from scripts.train.cache_blocking import cache_blocked
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -234,7 +234,7 @@ def measure_tail(bench: Bench, folder: Path) -> list[Row]:
     import torch
     from mmcv import Config
 
-    from scripts.evaluate.inference import keep_freed_memory, read_checkpoint
+    from scripts.lib.model.inference import keep_freed_memory, read_checkpoint
     from scripts.mmcls_plugins.images import Normalizer
     from scripts.train import warm_start
 
@@ -287,9 +287,9 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
     import pandas as pd
     from mmcv import Config
 
-    from scripts.evaluate.inference import read_checkpoint
+    from scripts.lib.model.checkpoint_file import write_checkpoint
+    from scripts.lib.model.inference import read_checkpoint
     from scripts.train import warm_start
-    from scripts.train.checkpoint_file import write_checkpoint
 
     place = folder / "training"
     shutil.rmtree(place, ignore_errors=True)

@@ -36,7 +36,7 @@ class BareLoopInTurns(Hook):
     def before_run(self, runner: object) -> None:
         from mmcv import Config
 
-        from scripts.evaluate.inference import build_classifier
+        from scripts.lib.model.inference import build_classifier
 
         model = Config.fromstring(runner.meta["config"], ".py").model  # type: ignore[attr-defined]
         device = next(runner.model.parameters()).device.type  # type: ignore[attr-defined]

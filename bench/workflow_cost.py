@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.console import UserError, run_cli
+from scripts.lib.base.console import UserError, run_cli
 
 # Where the test cluster, and the copy of the repository that it works in, are defined.
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / name) for name in ("slurm", "workflow", "unit")]

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import yaml
 
-from scripts.console import UserError, run_cli
 from scripts.data.fetch_archive import pack_folder
-from scripts.data.manifest import manifest_sha256
-from scripts.files import atomic_path, sha256_of
-from scripts.repetition import ROOT, Run, changed_since, find_archives
-from scripts.run_name import run_name
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path, sha256_of
+from scripts.lib.data.manifest import manifest_sha256
+from scripts.lib.runs.run_folder import run_name
+from scripts.lib.workflow.repetition import ROOT, Run, changed_since, find_archives
 
 logger = logging.getLogger(__name__)
 

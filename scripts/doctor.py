@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.console import run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.environment import ROOT
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parent.parent
 GB = 1e9
 
 #: Oldest Linux driver for each CUDA major version (NVIDIA's CUDA compatibility guide, minor-version compatibility).
@@ -467,7 +467,7 @@ def look_at_profile(profile: str, config: str, home: Path | None) -> tuple[list[
     """
     try:
         # Only here: everything else that doctor says, it says without .venv too.
-        from scripts.cluster.check_profile import check_profile
+        from scripts.lib.workflow.profile_check import check_profile
     except ImportError as error:
         what = f"the profile {profile} cannot be checked yet ({error})"
         return [], [Problem(what, "make setup ENV=cuda11 (or another), then this command again")]

@@ -12,9 +12,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from scripts.console import UserError, run_cli
-from scripts.files import write_text
-from scripts.settings import Settings, Site
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import write_text
+from scripts.lib.settings.schema import Settings, Site
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +23,13 @@ REFERENCE = Path("docs/settings.md")
 
 HEADER = """# All keys
 
-What a file in `configs/` may hold. This page is made from `scripts/settings.py` by `make docs`; a test fails when
-they differ. Editors that know JSON schemas complete and check the keys with the line
+What a file in `configs/` may hold. This page is made from `scripts/lib/settings/schema.py` by `make docs`; a test
+fails when they differ. Editors that know JSON schemas complete and check the keys with the line
 `# yaml-language-server: $schema=schema.json` at the top of a file in `configs/`.
 
 An unknown key, a wrong type, a missing file or an impossible value stops before anything runs, in one line that names
 the file, the key and what is allowed. To check a file without running it:
-`python -m scripts.settings configs/mine.yaml`.
+`python -m scripts.check_settings configs/mine.yaml`.
 """
 
 SITE_HEADER = """# Keys of a site
@@ -130,7 +130,9 @@ def main(args: argparse.Namespace) -> None:
     for path, text in ((SCHEMA, schema_text()), (REFERENCE, reference_text())):
         if args.check:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
-                raise UserError(f"{path} differs from scripts/settings.py: run `make docs` and commit the result")
+                raise UserError(
+                    f"{path} differs from scripts/lib/settings/schema.py: run `make docs` and commit the result"
+                )
         else:
             write_text(path, text)
             logger.info("%s written", path)

@@ -21,15 +21,15 @@ from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from scripts.console import UserError, run_cli
-from scripts.data.image_paths import IMAGE_SUFFIXES, JUNK
-from scripts.files import atomic_path
-from scripts.report.annotate import LARGEST, annotate
-from scripts.run_name import run_name
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path
+from scripts.lib.data.image_paths import IMAGE_SUFFIXES, JUNK
+from scripts.lib.pages.annotate import LARGEST, annotate
+from scripts.lib.runs.run_folder import run_name
 
 if TYPE_CHECKING:
-    from scripts.evaluate.inference import Batch
-    from scripts.evaluate.onnx_model import Answers
+    from scripts.lib.model.inference import Batch
+    from scripts.lib.runs.onnx_model import Answers
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ def check_run(run: Path) -> None:
 def open_run(args: argparse.Namespace, photos: Sequence[Photo]) -> Model:
     """Return the checkpoint of a run, ready to predict."""
     # Only here, since torch and mmcls take seconds to load: a mistake in the command is answered at once.
-    from scripts.evaluate.inference import build_model, choose_device, iterate, load_config, read_checkpoint
+    from scripts.lib.model.inference import build_model, choose_device, iterate, load_config, read_checkpoint
 
     config = load_config(args.run / "config.py")
     weights, meta = read_checkpoint(args.run / "best.pth")
@@ -266,7 +266,7 @@ def open_run(args: argparse.Namespace, photos: Sequence[Photo]) -> Model:
 
 def open_onnx(args: argparse.Namespace, photos: Sequence[Photo]) -> Model:
     """Return a model.onnx, ready to predict without torch."""
-    from scripts.evaluate.onnx_model import OnnxModel, predict_files
+    from scripts.lib.runs.onnx_model import OnnxModel, predict_files
 
     model = OnnxModel(args.onnx)
     paths = [photo.path for photo in photos]

@@ -6,8 +6,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from scripts.console import run_cli
-from scripts.repetition import PROFILE, Run, changed_since, conclude, find_archives, repeat, scratch_folder
+from scripts.lib.base.console import run_cli
+from scripts.lib.workflow.repetition import PROFILE, Run, changed_since, conclude, find_archives, repeat, scratch_folder
 
 logger = logging.getLogger(__name__)
 

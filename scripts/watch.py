@@ -20,10 +20,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from scripts.cluster.jobs import duration
-from scripts.console import UserError, run_cli
-from scripts.report.progress import TROUBLED, WAITING, Overview, Run, State, Watcher
-from scripts.report.text import ELLIPSIS, display_width, pad, shorten_all
+from scripts.jobs import duration
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.text import ELLIPSIS, display_width, pad, shorten_all
+from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, Run, State, Watcher
 
 #: A line and its style (of rich).
 Line = tuple[str, str]

@@ -1,4 +1,4 @@
-"""Puts the repository and the helpers of tests/workflow (http_server, ...) on the path of every test.
+"""Puts the repository and the helpers that tests share (http_server, tiny_run, ...) on the path of every test.
 
 Not a package ``tests``: mmcls's dependencies install one of that name into site-packages.
 """
@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-for folder in (ROOT / "tests" / "workflow", ROOT / "tests" / "faults", ROOT):
+TESTS = ROOT / "tests"
+folders = [TESTS / name for name in ("grid", "slurm", "faults", "workflow")]
+folders += [TESTS / "unit", *(path for path in sorted((TESTS / "unit").rglob("*")) if path.is_dir())]
+for folder in (*folders, ROOT):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

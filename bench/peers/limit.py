@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from bench.processes import card_peak
-from scripts.console import run_cli
-from scripts.evaluate.inference import build_classifier, load_config
-from scripts.files import write_text
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.files import write_text
+from scripts.lib.model.inference import build_classifier, load_config
 from scripts.train import warm_start
 
 #: Batches in memory, which training goes through in turn.

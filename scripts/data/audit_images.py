@@ -21,10 +21,12 @@ from urllib.parse import unquote
 import numpy as np
 from tqdm import tqdm
 
-from scripts.console import UserError, run_cli
-from scripts.data.audit_cache import RECORD, AuditCache, decode, encode
-from scripts.data.check_workers import check_files
-from scripts.data.findings import (
+from scripts.data.split_dataset import SIDES, Image, find_images, settle_given_parts
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import write_json
+from scripts.lib.data.audit_cache import RECORD, AuditCache, decode, encode
+from scripts.lib.data.check_workers import check_files
+from scripts.lib.data.findings import (
     CONFLICTING_LABELS,
     DUPLICATE,
     KEPT,
@@ -37,11 +39,9 @@ from scripts.data.findings import (
     Finding,
     write_findings,
 )
-from scripts.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
-from scripts.data.image_paths import group_of, group_pattern
-from scripts.data.near_duplicates import find_near_duplicates
-from scripts.data.split_dataset import SIDES, Image, find_images, settle_given_parts
-from scripts.files import write_json
+from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
+from scripts.lib.data.image_paths import group_of, group_pattern
+from scripts.lib.data.near_duplicates import find_near_duplicates
 
 logger = logging.getLogger(__name__)
 

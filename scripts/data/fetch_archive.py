@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scripts.console import UserError, run_cli
-from scripts.data.archives import sniff_format
-from scripts.data.folders import walk_files
-from scripts.data.leftovers import remove_leftovers
-from scripts.data.manifest import write_manifest
-from scripts.download import download, megabytes, shown
-from scripts.files import atomic_path, sha256_of, write_text
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.download import download, megabytes, shown
+from scripts.lib.base.files import atomic_path, sha256_of, write_text
+from scripts.lib.data.archives import sniff_format
+from scripts.lib.data.folders import walk_files
+from scripts.lib.data.leftovers import remove_leftovers
+from scripts.lib.data.manifest import write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def take_over(source: Source, output: Path) -> str:
     with atomic_path(output) as temporary:
         if source.sample is not None:
             # Here, not above: rendering needs OpenCV, fetching does not.
-            from scripts.data.render_sample import write_archive
+            from scripts.lib.data.sample.render import write_archive
 
             write_archive(temporary, **source.sample)
         elif source.file is not None:

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scripts.console import UserError, run_cli
-from scripts.data.findings import LEFT_OUT, SET_ASIDE, read_findings
-from scripts.data.grouped_split import (
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path
+from scripts.lib.data.findings import LEFT_OUT, SET_ASIDE, read_findings
+from scripts.lib.data.grouped_split import (
     Unit,
     carve,
     count_images,
@@ -26,8 +27,7 @@ from scripts.data.grouped_split import (
     share_out,
     units_a_fold,
 )
-from scripts.data.image_paths import group_of, group_pattern, is_image, is_junk
-from scripts.files import atomic_path
+from scripts.lib.data.image_paths import group_of, group_pattern, is_image, is_junk
 
 logger = logging.getLogger(__name__)
 

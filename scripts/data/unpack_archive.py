@@ -17,8 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from scripts.console import UserError, run_cli
-from scripts.data.archives import (
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.download import Progress, megabytes
+from scripts.lib.base.files import atomic_path
+from scripts.lib.data.archives import (
     CHUNK,
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_IMAGES,
@@ -31,7 +33,7 @@ from scripts.data.archives import (
     read_entries,
     sniff_format,
 )
-from scripts.data.image_paths import (
+from scripts.lib.data.image_paths import (
     PARTS,
     Parts,
     Taken,
@@ -44,7 +46,7 @@ from scripts.data.image_paths import (
     is_junk,
     safe_component,
 )
-from scripts.data.label_files import (
+from scripts.lib.data.label_files import (
     KEY,
     LISTED,
     LONGEST_FILE,
@@ -56,10 +58,8 @@ from scripts.data.label_files import (
     read_labels,
     spec_files,
 )
-from scripts.data.leftovers import remove_leftovers
-from scripts.data.manifest import MANIFEST, link_files, manifest_entries, read_listed
-from scripts.download import Progress, megabytes
-from scripts.files import atomic_path
+from scripts.lib.data.leftovers import remove_leftovers
+from scripts.lib.data.manifest import MANIFEST, link_files, manifest_entries, read_listed
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import argparse
 import logging
 from pathlib import Path
 
-from scripts.console import UserError, run_cli
-from scripts.evaluate.metrics import compute_metrics, per_class_table
-from scripts.evaluate.predictions import read_predictions
-from scripts.files import atomic_path, count_labels, read_lines, write_json
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path, count_labels, read_lines, write_json
+from scripts.lib.metrics.metrics import compute_metrics, per_class_table
+from scripts.lib.runs.predictions import read_predictions
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scripts.console import UserError, one_line, run_cli
-from scripts.evaluate.gradcam import FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam
-from scripts.evaluate.inference import (
+from scripts.evaluate.predict_images import trained_on_cpu
+from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.files import write_text
+from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.model.gradcam import FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam
+from scripts.lib.model.inference import (
     build_model,
     choose_device,
     image_batches,
@@ -25,11 +28,7 @@ from scripts.evaluate.inference import (
     read_checkpoint,
     unreadable,
 )
-from scripts.evaluate.predict_images import trained_on_cpu
-from scripts.evaluate.predictions import Predictions, read_features, read_predictions
-from scripts.files import write_text
-from scripts.predict import Photo, Photos
-from scripts.report.explanation_page import (
+from scripts.lib.pages.explanation_page import (
     SAME_PROBABILITY,
     SIDES,
     Explained,
@@ -40,9 +39,10 @@ from scripts.report.explanation_page import (
     heading,
     overlay,
 )
-from scripts.report.html import page
-from scripts.report.thumbnails import shrink
-from scripts.train.cards import claimed_cards
+from scripts.lib.pages.html import page
+from scripts.lib.pages.thumbnails import shrink
+from scripts.lib.runs.predictions import Predictions, read_features, read_predictions
+from scripts.predict import Photo, Photos
 
 logger = logging.getLogger(__name__)
 

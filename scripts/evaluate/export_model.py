@@ -24,10 +24,12 @@ import onnx
 import torch
 from torch import nn
 
-from scripts.console import UserError, one_line, run_cli
-from scripts.evaluate.inference import build_model, load_config, read_checkpoint, unreadable
-from scripts.evaluate.onnx_example import example
-from scripts.evaluate.onnx_model import (
+from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_json, write_text
+from scripts.lib.model.inference import build_model, load_config, read_checkpoint, unreadable
+from scripts.lib.pages import html
+from scripts.lib.runs.onnx_example import example
+from scripts.lib.runs.onnx_model import (
     BGR,
     GREY,
     INPUT,
@@ -39,9 +41,7 @@ from scripts.evaluate.onnx_model import (
     Preprocessing,
     predict_files,
 )
-from scripts.evaluate.predictions import Predictions, read_predictions
-from scripts.files import atomic_path, read_lines, sha256_of, write_json, write_text
-from scripts.report import html
+from scripts.lib.runs.predictions import Predictions, read_predictions
 from scripts.report.record_provenance import describe_machine
 
 logger = logging.getLogger(__name__)

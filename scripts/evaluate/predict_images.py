@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from scripts.console import UserError, run_cli
-from scripts.data.scratch import staged
-from scripts.evaluate.inference import (
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path, read_lines
+from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.data.scratch import staged
+from scripts.lib.model.inference import (
     build_model,
     choose_device,
     iterate,
@@ -24,10 +26,8 @@ from scripts.evaluate.inference import (
     read_checkpoint,
     unreadable,
 )
-from scripts.evaluate.predictions import write_predictions
-from scripts.files import atomic_path, read_lines
-from scripts.sites import current_site
-from scripts.train.cards import claimed_cards
+from scripts.lib.runs.predictions import write_predictions
+from scripts.lib.settings.site import current_site
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from scripts.files import atomic_path, sha256_of, write_text
-from scripts.train.weights import tensors_sha256
+from scripts.lib.base.files import atomic_path, sha256_of, write_text
+from scripts.lib.base.weights import tensors_sha256
 
 __all__ = ["StateStore", "load", "save", "tensors_sha256"]
 

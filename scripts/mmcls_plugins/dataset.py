@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mmcls.datasets import DATASETS, CustomDataset
 from torch.utils.data import get_worker_info
 
-from scripts.children import IMAGES_VARIABLE
+from scripts.lib.base.subprocesses import IMAGES_VARIABLE
 from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
 
 

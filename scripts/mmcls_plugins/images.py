@@ -10,8 +10,8 @@ import torch
 from mmcls.datasets import PIPELINES
 from torch import nn
 
-from scripts.children import PACKED_VARIABLE
-from scripts.data.packed import Pack
+from scripts.lib.base.subprocesses import PACKED_VARIABLE
+from scripts.lib.data.pixel_cache import Pack
 
 
 @PIPELINES.register_module()

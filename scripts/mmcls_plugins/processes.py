@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from scripts.train.weights import tensors_sha256
+from scripts.lib.base.weights import tensors_sha256
 
 T = TypeVar("T")
 

@@ -23,9 +23,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from scripts.children import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
-from scripts.console import UserError, describe_os_error
-from scripts.files import atomic_path, write_text
+from scripts.lib.base.console import UserError, describe_os_error
+from scripts.lib.base.files import atomic_path, write_text
+from scripts.lib.base.subprocesses import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
 from scripts.mmcls_plugins import checkpoints, folding, processes
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels

@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scripts.console import UserError, run_cli
-from scripts.files import atomic_path, write_text
-from scripts.report import cost, html, leaks, paired
-from scripts.report.text import display_width, pad
-from scripts.report.train_log import kept_epoch, read_train_log
-from scripts.train.config_file import read_config
-from scripts.train.config_patches import nodes
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path, write_text
+from scripts.lib.base.text import display_width, pad
+from scripts.lib.metrics import cost, leaks, paired
+from scripts.lib.model.config_patches import nodes
+from scripts.lib.pages import html
+from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.train_log import kept_epoch, read_train_log
 
 logger = logging.getLogger(__name__)
 
@@ -370,7 +371,10 @@ def main(args: argparse.Namespace) -> None:
         return
     if not (args.runs and args.leaderboard and args.figure):
         raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")
-    from scripts.report.figures import leaderboard_figure, save_figure  # not for --show: matplotlib is slow to import
+    from scripts.lib.pages.figures.style import (  # not for --show: matplotlib is slow to import
+        leaderboard_figure,
+        save_figure,
+    )
 
     runs = collect(args.runs)
     costs = collect_costs(runs, args.price, args.currency)

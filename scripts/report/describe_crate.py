@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from scripts.console import run_cli
-from scripts.files import read_lines, sha256_of, write_json
-from scripts.report.provenance import ARCHIVE, DATA, read_provenance
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.files import read_lines, sha256_of, write_json
+from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
 
 logger = logging.getLogger(__name__)
 

@@ -24,23 +24,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scripts.console import UserError, run_cli
 from scripts.data.fetch_archive import read_record
-from scripts.data.manifest import check_folder
-from scripts.download import shown
-from scripts.files import sha256_of, write_json, write_text
-from scripts.report import html
-from scripts.report.provenance import FORMAT
-from scripts.report.train_log import read_train_log
-from scripts.run_name import run_name
-from scripts.settings import Experiment, describe
-from scripts.train.attempts import read_attempts
-from scripts.train.config_file import read_config
-from scripts.train.weights import hash_weights
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.download import shown
+from scripts.lib.base.environment import ROOT
+from scripts.lib.base.files import sha256_of, write_json, write_text
+from scripts.lib.base.weights import hash_weights
+from scripts.lib.data.manifest import check_folder
+from scripts.lib.pages import html
+from scripts.lib.runs.attempts import read_attempts
+from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.provenance import FORMAT
+from scripts.lib.runs.run_folder import run_name
+from scripts.lib.runs.train_log import read_train_log
+from scripts.lib.settings.schema import Experiment, describe
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
 #: What the set-up leaves in .venv (envs/install.py).
 STAMP = Path(sys.prefix) / "mimflow-environment.json"
 #: Packages that have a say in the result; the lock's hash stands for all of them.

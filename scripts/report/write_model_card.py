@@ -18,20 +18,22 @@ from typing import Any
 
 import pandas as pd
 
-from scripts.console import UserError, one_line, run_cli
-from scripts.evaluate.calibration import calibrate
-from scripts.evaluate.confusion import most_confused
-from scripts.evaluate.onnx_example import PACKAGES, example
-from scripts.evaluate.onnx_model import Preprocessing
-from scripts.evaluate.predictions import Predictions, read_predictions
-from scripts.files import read_lines, sha256_of, write_text
-from scripts.report import audit_files, cost, html
-from scripts.report.describe_model import human
-from scripts.report.provenance import ARCHIVE, read_provenance
-from scripts.report.train_log import kept_epoch, read_train_log
-from scripts.run_name import dataset_folder
-from scripts.settings import Experiment
-from scripts.train.config_file import read_config
+from scripts.evaluate.describe_model import human
+from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.files import read_lines, sha256_of, write_text
+from scripts.lib.data import audit_summary
+from scripts.lib.metrics import cost
+from scripts.lib.metrics.calibration import calibrate
+from scripts.lib.metrics.confusion import most_confused
+from scripts.lib.pages import html
+from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.onnx_example import PACKAGES, example
+from scripts.lib.runs.onnx_model import Preprocessing
+from scripts.lib.runs.predictions import Predictions, read_predictions
+from scripts.lib.runs.provenance import ARCHIVE, read_provenance
+from scripts.lib.runs.run_folder import dataset_folder
+from scripts.lib.runs.train_log import kept_epoch, read_train_log
+from scripts.lib.settings.schema import Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +245,7 @@ def read_run(args: argparse.Namespace) -> Run:
         val=read_predictions(args.val_predictions) if args.val_predictions else None,
         costs=read_costs(args.costs, folder, *names, fold_of(provenance)),
         licence=args.licence.strip(),
-        audit=audit_files.read_summary(args.audit_summary) if args.audit_summary else None,
+        audit=audit_summary.read_summary(args.audit_summary) if args.audit_summary else None,
     )
 
 
@@ -431,7 +433,7 @@ def data(run: Run) -> Iterator[Block]:
         ],
     )
     if run.audit is not None:
-        yield Paragraph(f"The images were audited before the training. {audit_files.verdict(run.audit)}")
+        yield Paragraph(f"The images were audited before the training. {audit_summary.verdict(run.audit)}")
 
 
 def _is_drawn(run: Run) -> bool:

@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from scripts.console import UserError, run_cli
-from scripts.files import write_text
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import write_text
+from scripts.lib.pages.fonts import embedded_face
+from scripts.lib.pages.html import OWN_FONT
+from scripts.lib.settings.schema import load_settings, read_file
+from scripts.lib.workflow.report_menu import CHINESE
 from scripts.report.compare_runs import read_leaderboard, render_text
-from scripts.report.fonts import embedded_face
-from scripts.report.html import OWN_FONT
-from scripts.report.labels import CHINESE
-from scripts.settings import load_settings, read_file
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 mim installs the index of the zoo, and this script takes the address from there. It does not call ``mim download``,
 which checks no hash, knows no mirror and writes straight to the final name (openmim 0.3.9, commands/download.py): a
-broken download would be taken for the weights. The download is ours (scripts/download.py), verified against the first
-digits of the sha256 that OpenMMLab writes into its file names.
+broken download would be taken for the weights. The download is ours (lib/base/download.py), verified against the
+first digits of the sha256 that OpenMMLab writes into its file names.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from urllib.parse import urlsplit
 import h5py
 import torch
 
-from scripts.console import UserError, one_line, run_cli
-from scripts.download import download, shown
-from scripts.files import sha256_of
-from scripts.train.checkpoint_file import printable, read_foreign, write_checkpoint
-from scripts.train.convert_keras import convert
-from scripts.train.model_zoo import config_path, find_weights, weights_of
+from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.download import download, shown
+from scripts.lib.base.files import sha256_of
+from scripts.lib.model.checkpoint_file import printable, read_foreign, write_checkpoint
+from scripts.lib.model.convert_keras import convert
+from scripts.lib.model.model_zoo import config_path, find_weights, weights_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.console import UserError, run_cli
-from scripts.files import count_labels, read_lines
-from scripts.settings import CONFIG_FILES_VARIABLE, Experiment
-from scripts.train import config_patches as patches
-from scripts.train import fast_recipe, model_zoo
-from scripts.train.config_file import write_config
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import count_labels, read_lines
+from scripts.lib.model import config_patches as patches
+from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.runs.config_file import write_config
+from scripts.lib.settings.schema import CONFIG_FILES_VARIABLE, Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ def training_command(config_file: Path, seed: int, device: str, deterministic: b
     """
     words = ["mim", "train", "mmcls", str(config_file), "--gpus", "0" if device == "cpu" else "1"]
     if gpus > 1:
-        words = ["python", "-m", "scripts.train.train_distributed", str(config_file)]
+        words = ["python", "-m", "scripts.train_distributed", str(config_file)]
     words += ["--work-dir", str(config_file.parent / "by_hand"), "--seed", str(seed)]
     return shlex.join(words + (["--deterministic"] if deterministic else []))
 

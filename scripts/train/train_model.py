@@ -18,7 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scripts.children import (
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import atomic_path, sha256_of, write_json
+from scripts.lib.base.subprocesses import (
     END_VARIABLE,
     IMAGES_VARIABLE,
     PACKED_VARIABLE,
@@ -26,15 +28,13 @@ from scripts.children import (
     signal_group,
     signals_forwarded,
 )
-from scripts.cluster import slurm
-from scripts.console import UserError, run_cli
-from scripts.data.scratch import staged, staged_pack
-from scripts.files import atomic_path, sha256_of, write_json
-from scripts.sites import current_site
-from scripts.train import attempts, energy
-from scripts.train.cards import claimed_cards, given_cards
-from scripts.train.config_file import read_config
-from scripts.train.lease import Lease, living_group
+from scripts.lib.cluster import slurm
+from scripts.lib.cluster.gpus import claimed_cards, given_cards
+from scripts.lib.data.scratch import staged, staged_pack
+from scripts.lib.runs import attempts, energy
+from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.lease import Lease, living_group
+from scripts.lib.settings.site import current_site
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def mim_command(config_file: Path, config: Mapping[str, Any], work_dir: Path, se
     """
     runner = config["runner"]
     if runner.get("gpus", 1) > 1:
-        command = [sys.executable, "-m", "scripts.train.train_distributed", str(config_file)]
+        command = [sys.executable, "-m", "scripts.train_distributed", str(config_file)]
     else:
         command = [str(Path(sys.executable).with_name("mim")), "train", "mmcls", str(config_file)]
         command += ["--gpus", "0" if runner["device"] == "cpu" else "1"]

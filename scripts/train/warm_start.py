@@ -23,11 +23,16 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from scripts.children import PACKED_VARIABLE
-from scripts.console import UserError, run_cli
-from scripts.data.packed import Pack
-from scripts.data.scratch import staged_pack
-from scripts.evaluate.inference import (
+from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.files import read_lines
+from scripts.lib.base.subprocesses import PACKED_VARIABLE
+from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.data.pixel_cache import Pack
+from scripts.lib.data.scratch import staged_pack
+from scripts.lib.model.balance import class_weights
+from scripts.lib.model.cache_blocking import cache_blocked
+from scripts.lib.model.checkpoint_file import write_checkpoint
+from scripts.lib.model.inference import (
     build_classifier,
     choose_device,
     image_batches,
@@ -36,16 +41,11 @@ from scripts.evaluate.inference import (
     load_state_dict,
     read_checkpoint,
 )
-from scripts.files import read_lines
+from scripts.lib.model.tail_tuning import MOST_BYTES, Options, find_tail, noted_input, tune
+from scripts.lib.settings.site import current_site
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
-from scripts.sites import current_site
-from scripts.train.balance import class_weights
-from scripts.train.cache_blocking import cache_blocked
-from scripts.train.cards import claimed_cards
-from scripts.train.checkpoint_file import write_checkpoint
-from scripts.train.tail_tuning import MOST_BYTES, Options, find_tail, noted_input, tune
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,9 @@ def processes_of(work_dir: Path) -> dict[int, int]:
             status = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        trains = "scripts.train.distributed_process" in command and any(str(work_dir) in word for word in command)
+        trains = "scripts.mmcls_plugins.distributed_process" in command and any(
+            str(work_dir) in word for word in command
+        )
         if trains and status[0] != "Z":
             found[int(entry.name)] = int(status[1])
     return found

@@ -16,8 +16,8 @@ import torch
 from mmcls.models import build_classifier
 from training import EXPERIMENT, Training, make_data
 
+from scripts.lib.runs.lease import living_group
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
-from scripts.train.lease import living_group
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from dag import QUICK, photograph
 
+from scripts.lib.settings.schema import Experiment
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
-from scripts.settings import Experiment
 
 HERE = Path(__file__).resolve().parent
 #: Several epochs of several iterations, states as often as possible, augmentations that draw from every generator.

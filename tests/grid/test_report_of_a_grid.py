@@ -23,9 +23,9 @@ from dag import ROOT, snakemake
 from PIL import Image
 from report_reader import ask_the_map, check_quiet, look_at, look_at_everything, open_category
 
-from scripts.data.render_sample import encode_jpeg, render_image
-from scripts.data.sample_looks import CLASSES
-from scripts.report.labels import ORDER, label
+from scripts.lib.data.sample.looks import CLASSES
+from scripts.lib.data.sample.render import encode_jpeg, render_image
+from scripts.lib.workflow.report_menu import ORDER, label
 
 pytestmark = pytest.mark.timeout(3600)
 

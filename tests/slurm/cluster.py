@@ -27,7 +27,7 @@ from typing import Any
 
 from daemons import Daemons, descendants, start_time, wait_until
 
-from scripts.console import UserError, run_cli
+from scripts.lib.base.console import UserError, run_cli
 
 logger = logging.getLogger(__name__)
 

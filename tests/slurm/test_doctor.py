@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 
-from scripts.cluster.check_profile import check_profile
-from scripts.cluster.rehearse import ROOT, rehearse
 from scripts.doctor import Problem
-from scripts.settings import load_settings, read_file
+from scripts.lib.settings.schema import load_settings, read_file
+from scripts.lib.workflow.profile_check import check_profile
+from scripts.lib.workflow.rehearse import ROOT, rehearse
 
 DEMO = ROOT / "configs" / "demo.yaml"
 

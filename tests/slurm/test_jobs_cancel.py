@@ -14,11 +14,11 @@ import pytest
 from cluster import Cluster, clean_environment
 from dag import ROOT
 
-from scripts.cluster import slurm
-from scripts.report import cost
-from scripts.report.cost import Course, Span
+from scripts.lib.cluster import slurm
+from scripts.lib.metrics import cost
+from scripts.lib.metrics.cost import Course, Span
 
-JOBS, CANCEL = "scripts.cluster.jobs", "scripts.cluster.cancel"
+JOBS, CANCEL = "scripts.jobs", "scripts.cancel"
 PROGRESS = {"epochs_done": 3, "max_epochs": 5, "iteration": 30, "loss": 0.412, "val_accuracy": 0.912}
 
 

@@ -17,7 +17,7 @@ from cluster import Cluster
 from daemons import wait_until
 from dag import QUICK, archive_bytes, settings
 
-from scripts.train.attempts import read_attempts
+from scripts.lib.runs.attempts import read_attempts
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import zstandard
 
-from scripts.data.archives import Limits
+from scripts.lib.data.archives import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 TARS = ("tar", "gz", "bz2", "xz", "zst")
@@ -247,8 +247,8 @@ def wide_zst(data: bytes) -> bytes:
 _PROBE = """
 import resource, sys, time
 from pathlib import Path
-from scripts.console import UserError
-from scripts.data.archives import Limits
+from scripts.lib.base.console import UserError
+from scripts.lib.data.archives import Limits
 from scripts.data.unpack_archive import unpack
 began = time.process_time()
 try:

@@ -157,8 +157,8 @@ def _decodes(content: bytes, _: Path) -> bool:
 
 
 def _has_thumbnail(content: bytes, path: Path) -> bool:
-    from scripts.console import UserError
-    from scripts.report.thumbnails import thumbnail
+    from scripts.lib.base.console import UserError
+    from scripts.lib.pages.thumbnails import thumbnail
 
     path.write_bytes(content)
     try:
@@ -169,7 +169,7 @@ def _has_thumbnail(content: bytes, path: Path) -> bool:
 
 
 def _passes_audit(content: bytes, _: Path) -> bool:
-    from scripts.data.image_checks import Status, check_image
+    from scripts.lib.data.image_checks import Status, check_image
 
     checked = check_image(content)
     assert len(checked.detail.encode()) <= 120 and "\n" not in checked.detail

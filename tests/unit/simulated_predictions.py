@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import softmax
 
-from scripts.evaluate.predictions import Predictions, write_predictions
+from scripts.lib.runs.predictions import Predictions, write_predictions
 
 
 def predictions_of(probabilities: np.ndarray, labels: np.ndarray, classes: list[str] | None = None) -> Predictions:

@@ -17,10 +17,11 @@ from PIL import Image
 from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts import predict
-from scripts.console import UserError
-from scripts.evaluate import export_model, onnx_model, predict_images
-from scripts.evaluate.predictions import read_predictions
-from scripts.report.annotate import LARGEST, SMALLEST, annotate
+from scripts.evaluate import export_model, predict_images
+from scripts.lib.base.console import UserError
+from scripts.lib.pages.annotate import LARGEST, SMALLEST, annotate
+from scripts.lib.runs import onnx_model
+from scripts.lib.runs.predictions import read_predictions
 
 ROOT = Path(__file__).resolve().parents[2]
 

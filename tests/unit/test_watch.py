@@ -24,18 +24,18 @@ from dag import ROOT
 from training import EXPERIMENT, Training
 
 from scripts import watch
-from scripts.cluster.controller import Controller
-from scripts.console import UserError
-from scripts.report.progress import Overview, Run, State, Watcher
-from scripts.report.text import display_width
-from scripts.train import attempts
-from scripts.train.lease import EXPIRY_SECONDS, Lease
+from scripts.lib.base.console import UserError
+from scripts.lib.base.text import display_width
+from scripts.lib.runs import attempts
+from scripts.lib.runs.lease import EXPIRY_SECONDS, Lease
+from scripts.lib.workflow.controller import Controller
+from scripts.lib.workflow.progress import Overview, Run, State, Watcher
 
 PROGRESS = {
     "epochs_done": 3, "max_epochs": 8, "iteration": 30, "max_iterations": 80, "loss": 0.4123, "val_accuracy": 0.9,
     "best_accuracy": 0.912, "images_per_second": 1234.5, "seconds_left": 3700.0,
 }  # fmt: skip
-ERROR = "2026-11-23 19:05:41,697 ERROR scripts.console: error: {}\n"
+ERROR = "2026-11-23 19:05:41,697 ERROR scripts.lib.base.console: error: {}\n"
 LEADERBOARD = (
     "experiment,seeds,accuracy_top1_mean,accuracy_top1_ci95_low,accuracy_top1_ci95_high,interval,accuracy_top5_mean,"
     "f1_macro_mean,ece_mean,val_accuracy_best_mean,train_seconds_mean,gpu_seconds_mean,images_per_second_mean,n_test,"

@@ -13,7 +13,7 @@ from mmcls.models import build_classifier
 from mmcv import ConfigDict
 from PIL import Image
 
-from scripts.train.config_file import render
+from scripts.lib.runs.config_file import render
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 

@@ -16,7 +16,7 @@ import torch
 from dag import QUICK, photograph, settings, snakemake
 from mmcls.models import build_classifier
 
-from scripts.train.weights import hash_weights
+from scripts.lib.base.weights import hash_weights
 
 COUNTS = {"apple": 14, "pear": 14, "plum": 5}
 RESULTS = Path("results/small")

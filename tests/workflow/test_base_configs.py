@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dag import archive_bytes, settings, snakemake
 
-from scripts.train.config_file import read_config
+from scripts.lib.runs.config_file import read_config
 
 #: Small inputs keep this to minutes; VGG's fully connected layers need the 224 pixels it was made for.
 FAMILIES: dict[str, dict[str, Any]] = {

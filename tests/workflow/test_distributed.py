@@ -21,9 +21,9 @@ from mmcv import ConfigDict
 from pair import PAIR, run_command
 from training import Training, assert_a_kill_changes_nothing
 
+from scripts.lib.base.weights import hash_weights
+from scripts.lib.runs.config_file import read_config
 from scripts.mmcls_plugins.sampler import EpochSampler
-from scripts.train.config_file import read_config
-from scripts.train.weights import hash_weights
 
 #: Needs no more than the first two epochs.
 SHORT = {**PAIR, "epochs": 2}
@@ -113,7 +113,7 @@ def test_one_process_through_the_entry_gives_the_weights_of_the_ordinary_run(tmp
     status, output = training.finish()
     assert status == 0, output
     options = ["--work-dir", "entry", "--seed", "0", "--deterministic"]
-    result = run_command([sys.executable, "-m", "scripts.train.train_distributed", "config.py", *options], tmp_path)
+    result = run_command([sys.executable, "-m", "scripts.train_distributed", "config.py", *options], tmp_path)
     assert result.returncode == 0, result.stdout
     assert hashes(tmp_path / "entry") == training.hashes()
 
@@ -125,7 +125,7 @@ def test_two_nodes_of_one_process_give_the_weights_of_one_node_of_two(pair: Trai
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1"),
         *("--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{port}", "--rdzv_id", "two-nodes"),
-        *("--local_addr", "127.0.0.1", "-m", "scripts.train.distributed_process", "config.py"),
+        *("--local_addr", "127.0.0.1", "-m", "scripts.mmcls_plugins.distributed_process", "config.py"),
         *("--work-dir", "nodes", "--seed", "0", "--deterministic"),
     ]
 

@@ -12,10 +12,10 @@ import pytest
 from dag import QUICK, archive_bytes, settings, snakemake
 
 from scripts import bundle, repeat, verify
-from scripts.files import read_lines
-from scripts.repetition import changed_since
-from scripts.report.progress import State, Watcher
-from scripts.train.config_file import read_config
+from scripts.lib.base.files import read_lines
+from scripts.lib.runs.config_file import read_config
+from scripts.lib.workflow.progress import State, Watcher
+from scripts.lib.workflow.repetition import changed_since
 
 FOLDS = (0, 1)
 RUN = "results/small/quick/seed0/fold{}"

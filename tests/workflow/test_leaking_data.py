@@ -14,8 +14,8 @@ import pytest
 from dag import QUICK, photograph, settings, snakemake
 from PIL import Image
 
-from scripts.evaluate.predictions import read_predictions
-from scripts.files import listed_images
+from scripts.lib.base.files import listed_images
+from scripts.lib.runs.predictions import read_predictions
 
 CLASSES = ["a", "b", "草莓"]
 TRAIN, TEST = 12, 4

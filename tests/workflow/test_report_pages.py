@@ -10,7 +10,7 @@ import pytest
 from browser import CHROMIUM, Page, chromium
 from report_reader import ask_the_map, check_quiet, look_at, look_at_everything, open_category, served
 
-from scripts.report.labels import ORDER
+from scripts.lib.workflow.report_menu import ORDER
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 

@@ -14,8 +14,8 @@ import pytest
 from dag import archive_bytes, jobs_run, photograph, settings, snakemake
 
 from scripts import bundle, repeat, verify
-from scripts.files import sha256_of
-from scripts.repetition import Run, find_archives
+from scripts.lib.base.files import sha256_of
+from scripts.lib.workflow.repetition import Run, find_archives
 
 DATA_RULES = ["audit_images", "fetch_archive", "split_dataset", "unpack_archive"]
 

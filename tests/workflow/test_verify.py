@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from scripts import bundle, repeat, verify
-from scripts.files import sha256_of
+from scripts.lib.base.files import sha256_of
 
 Finished = tuple[Path, dict[str, Any], str]
 RUN = "results/small/quick/seed0"

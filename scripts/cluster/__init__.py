@@ -1,1 +1,0 @@
-"""What talks to a Slurm cluster, from outside its jobs."""

@@ -1,0 +1,396 @@
+"""Fetch one file over http(s): resumed, retried, from the first of several mirrors that works, verified."""
+
+# Why not pooch: it verifies hashes, but cannot resume a broken download, has no mirrors and keeps no partial file.
+# On a login node with a poor line that is the whole job, so this is a loop around requests, with tqdm for the bar.
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+import urllib3
+from tqdm import tqdm
+
+from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.files import sha256_of, sync_file, sync_folder, write_json
+
+logger = logging.getLogger(__name__)
+
+#: How often one address may fail in a row before the next mirror is tried.
+ATTEMPTS = 4
+#: Seconds before the second attempt; doubled for each one after it.
+FIRST_BACKOFF = 1.0
+#: The longest wait between two attempts, in seconds, whatever a server's Retry-After asks for.
+LONGEST_BACKOFF = 60.0
+#: An attempt that brought at least this many new bytes does not count as a failure: a line that breaks every few
+#: megabytes still gets the whole file, and the number of attempts stays bounded by the size of the file.
+PROGRESS_BYTES = 1024 * 1024
+#: Seconds to wait for a connection, and for the next bytes.
+CONNECT_TIMEOUT, READ_TIMEOUT = 15.0, 60.0
+#: Seconds between two lines of progress where stderr is no terminal.
+PROGRESS_SECONDS = 10.0
+#: Bytes read at once; what a breaking connection can lose.
+CHUNK = 64 * 1024
+#: The shortest prefix of a sha256 that counts as a check (the model zoo's file names carry 8 digits).
+SHORTEST_PREFIX = 8
+#: Answers that another attempt may change: timeouts, too many requests, a server in trouble.
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class Download:
+    """What was fetched: the address that served it, its sha256 (64 hex digits) and its size in bytes."""
+
+    url: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a server says of a file, to tell whether a partial file is the beginning of the same one."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+    size: int | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """The value for If-Range: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+        return self.last_modified
+
+
+class SourceFailed(Exception):
+    """One address cannot give the file; the next mirror may. The message is one line."""
+
+
+class AttemptFailed(Exception):
+    """One attempt failed; the same address may work after a while. ``wait``: seconds that the server asked for."""
+
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def download(
+    urls: Sequence[str],
+    destination: Path | str,
+    *,
+    sha256: str | None = None,
+    size: int | None = None,
+    check: Callable[[Path], None] | None = None,
+    mismatch: str = "if the file was changed on purpose, put the new hash in its place, else find another mirror",
+) -> Download:
+    """Fetch a file to *destination*, which appears only when it is whole and verified.
+
+    A broken transfer leaves a hidden ``.part`` file beside *destination*; the next attempt, or the next run, goes on
+    from its end when the server still has the same file (ETag, Last-Modified, size). Proxies are taken from the
+    environment (``http_proxy``, ``https_proxy``, ``no_proxy``).
+
+    Parameters
+    ----------
+    urls : the address and its mirrors, tried in this order; each failure is said in one line.
+    destination : the file to write; its folder is made.
+    sha256 : the expected hash, 64 hex digits or a prefix of at least 8 of them; None: not checked.
+    size : the expected size in bytes; None: what the server declares is checked.
+    check : looks at the whole file before it gets its name, and raises UserError when it is not what it should be.
+    mismatch : what to do about a wrong sha256, for the message.
+
+    Raises
+    ------
+    UserError : no address gave the right file; the message says why for each.
+    OSError : the disk is full, the folder not writable.
+    """
+    destination = Path(destination)
+    _check_arguments(urls, sha256)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    for url in urls:
+        try:
+            part = _fetch(url, destination, size)
+            digest = _verify(part, sha256, size, mismatch)
+            _examine(part, check)
+        except SourceFailed as failure:
+            failures.append(f"{shown(url)}: {one_line(failure)}")
+            if len(urls) > 1:
+                logger.warning("%s", failures[-1])
+            continue
+        result = Download(url, digest, part.stat().st_size)
+        sync_file(part)
+        os.replace(part, destination)
+        sync_folder(destination.parent)
+        for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
+            leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
+        return result
+    raise UserError(
+        f"could not fetch {destination.name} from {'; nor from '.join(failures)}"
+        " (check the address, that this machine reaches the internet, and the proxy variables)"
+    )
+
+
+def shown(url: str) -> str:
+    """Return *url* as it may be shown: no user name, no password, no query (signatures, tokens)."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def part_path(destination: Path, url: str) -> Path:
+    """Return the name of the partial file of *url*: one for each address, hidden, beside *destination*."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return destination.with_name(f".{destination.name}.{key}.part")
+
+
+def _check_arguments(urls: Sequence[str], sha256: str | None) -> None:
+    if not urls:
+        raise UserError("no address to fetch from: give a url")
+    for url in urls:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise UserError(f"url {shown(url)!r}: only http:// and https:// addresses can be fetched")
+    if sha256 is not None:
+        digits = set("0123456789abcdef")
+        if not (SHORTEST_PREFIX <= len(sha256) <= 64 and set(sha256.lower()) <= digits):
+            raise UserError(f"sha256 {sha256!r}: expected 64 hexadecimal digits")
+
+
+def _examine(part: Path, check: Callable[[Path], None] | None) -> None:
+    """Let *check* look at the file; delete it and raise SourceFailed when it complains."""
+    if check is None:
+        return
+    try:
+        check(part)
+    except UserError as error:
+        _discard(part)
+        raise SourceFailed(f"{error}; the file was deleted") from error
+
+
+def _verify(part: Path, sha256: str | None, size: int | None, mismatch: str) -> str:
+    """Return the sha256 of *part*; delete it and raise SourceFailed when it is not what was expected."""
+    got_size = part.stat().st_size
+    if size is not None and got_size != size:
+        _discard(part)
+        raise SourceFailed(f"wrong size: expected {size} bytes, got {got_size}; the file was deleted")
+    digest = sha256_of(part)
+    if sha256 is not None and not digest.startswith(sha256.lower()):
+        _discard(part)
+        raise SourceFailed(
+            f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes);"
+            f" the file was deleted: {mismatch}"
+        )
+    return digest
+
+
+def _fetch(url: str, destination: Path, size: int | None) -> Path:
+    """Return the whole partial file of *url*, after as many attempts as it may take."""
+    part = part_path(destination, url)
+    failed_in_a_row = 0
+    reached = part.stat().st_size if part.exists() else 0
+    with requests.Session() as session:
+        while True:
+            try:
+                _attempt(session, url, part, destination.name, size)
+                return part
+            except AttemptFailed as failure:
+                now = part.stat().st_size if part.exists() else 0
+                failed_in_a_row = 0 if now >= reached + PROGRESS_BYTES else failed_in_a_row + 1
+                reached = max(reached, now)
+                if failed_in_a_row >= ATTEMPTS:
+                    raise SourceFailed(f"{one_line(failure)} ({ATTEMPTS} attempts)") from failure
+                wait = max(FIRST_BACKOFF * 2 ** max(failed_in_a_row - 1, 0), failure.wait)
+                wait = min(wait, LONGEST_BACKOFF)
+                logger.warning("%s: %s; trying again in %.0f s", shown(url), one_line(failure), wait)
+                time.sleep(wait)
+
+
+def _attempt(session: requests.Session, url: str, part: Path, name: str, expected_size: int | None) -> None:
+    """Make *part* whole by one request: its missing end, or all of it where the server cannot resume."""
+    known = _read_identity(part)
+    have = part.stat().st_size if known and part.exists() else 0
+    headers = {"Accept-Encoding": "identity"}  # the bytes as they lie on the server, so that sizes and ranges agree
+    if known and have:
+        headers["Range"] = f"bytes={have}-"
+        if known.validator:
+            headers["If-Range"] = known.validator
+    with _request(session, url, headers) as response:
+        if response.status_code == 416 and have and known and known.size in (None, have):
+            return  # nothing is missing
+        if response.status_code in (206, 416) and not (
+            response.status_code == 206 and known and _continues(response, known, have)
+        ):
+            _discard(part)
+            raise AttemptFailed("the file on the server changed, or its answer does not fit; starting again from 0")
+        _check_status(response)
+        if response.status_code == 200:  # a fresh start, or a server that ignores Range
+            if have:
+                logger.info("%s: the server cannot resume this file; starting again from 0", shown(url))
+            have, known = 0, _identity_of(response)
+            _discard(part)
+            write_json(_identity_path(part), asdict(known))
+        assert known is not None
+        total = known.size
+        if expected_size is not None and total is not None and total != expected_size:
+            _discard(part)
+            raise SourceFailed(f"wrong size: expected {expected_size} bytes, the server has {total}")
+        _check_space(part, None if total is None else total - have)
+        if have:
+            logger.info("%s: going on at %s", shown(url), megabytes(have))
+        _receive(response, part, have, total, name)
+    got = part.stat().st_size
+    if total is not None and got < total:  # urllib3 1 ends a short body in silence
+        raise AttemptFailed(f"the connection broke after {got} of {total} bytes")
+    if total is not None and got > total:
+        _discard(part)
+        raise SourceFailed(f"wrong size: the server declared {total} bytes and sent {got}; the file was deleted")
+
+
+@contextlib.contextmanager
+def _request(session: requests.Session, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+    """Yield the answer; say network errors, also while it is read, as AttemptFailed or SourceFailed."""
+    try:
+        with session.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)) as response:
+            yield response
+    except requests.exceptions.SSLError as error:  # before ConnectionError, its parent
+        raise SourceFailed(f"the certificate was not accepted: {_reason(error)}") from error
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        raise SourceFailed(f"not an address: {error}") from error
+    except requests.exceptions.TooManyRedirects as error:
+        raise SourceFailed("too many redirects") from error
+    except requests.exceptions.ProxyError as error:
+        raise AttemptFailed(f"the proxy did not answer: {_reason(error)}") from error
+    except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
+        raise AttemptFailed("the server did not answer in time") from error
+    except requests.exceptions.RequestException as error:
+        raise AttemptFailed(f"no connection: {_reason(error)}") from error
+    except urllib3.exceptions.HTTPError as error:  # while the body is read, below requests
+        raise AttemptFailed("the connection broke") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the innermost text of a chain of network errors: the outer ones repeat addresses and object ids."""
+    inner: BaseException = error
+    while True:
+        reason = getattr(inner, "reason", None) or next((a for a in inner.args if isinstance(a, BaseException)), None)
+        if not isinstance(reason, BaseException):
+            break
+        inner = reason
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    text = one_line(inner)
+    return text.rpartition(": ")[2] if "object at 0x" in text else text
+
+
+def _check_status(response: requests.Response) -> None:
+    if response.status_code in (200, 206):
+        return
+    message = f"the server answered {response.status_code} {response.reason or ''}".rstrip()
+    if response.status_code in TRANSIENT_STATUS:
+        asked = response.headers.get("Retry-After", "")
+        raise AttemptFailed(message, wait=float(asked) if asked.isdigit() else 0.0)
+    raise SourceFailed(message)
+
+
+def _continues(response: requests.Response, known: Identity, have: int) -> bool:
+    """Tell whether a 206 answer is the rest of the file that the partial one began."""
+    unit, _, content_range = response.headers.get("Content-Range", "").partition(" ")
+    span, _, total = content_range.partition("/")
+    start = span.partition("-")[0]
+    etag, date = response.headers.get("ETag"), response.headers.get("Last-Modified")
+    return (
+        unit == "bytes"
+        and start == str(have)
+        and (total == "*" or known.size is None or total == str(known.size))
+        and (known.etag is None or etag in (None, known.etag))
+        and (known.last_modified is None or date in (None, known.last_modified))
+    )
+
+
+def _identity_of(response: requests.Response) -> Identity:
+    length = response.headers.get("Content-Length", "")
+    size = int(length) if length.isdigit() else None
+    return Identity(response.headers.get("ETag"), response.headers.get("Last-Modified"), size)
+
+
+def _identity_path(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _read_identity(part: Path) -> Identity | None:
+    """Return what is known of the partial file, None when there is nothing to go on from."""
+    try:
+        return Identity(**json.loads(_identity_path(part).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _identity_path(part).unlink(missing_ok=True)
+
+
+def _check_space(part: Path, missing: int | None) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if missing is not None and missing > free:
+        raise UserError(
+            f"no space left for {part.parent}: {megabytes(missing)} are to be fetched, {megabytes(free)} are free:"
+            " free some and run the same command again"
+        )
+
+
+def _receive(response: requests.Response, part: Path, have: int, total: int | None, name: str) -> None:
+    """Append the body of *response* to *part* (of *have* bytes)."""
+    with open(part, "ab") as file, Progress(name, have, total) as progress:
+        while chunk := response.raw.read(CHUNK, decode_content=False):
+            file.write(chunk)
+            progress.advance(len(chunk))
+
+
+def megabytes(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"
+
+
+class Progress:
+    """A bar on a terminal; elsewhere (a log file, a Slurm job) a line every few seconds."""
+
+    def __init__(self, name: str, have: int, total: int | None) -> None:
+        self.name, self.have, self.total = name, have, total
+        self.begun = self.said = time.monotonic()
+        self.first = have
+        self.bar = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(
+                desc=name, initial=have, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True
+            )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def advance(self, count: int) -> None:
+        """Count *count* more bytes."""
+        self.have += count
+        if self.bar is not None:
+            self.bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self.said >= PROGRESS_SECONDS:
+            self.said = now
+            rate = (self.have - self.first) / (now - self.begun)
+            of = f" of {megabytes(self.total)} ({100 * self.have / self.total:.0f} %)" if self.total else ""
+            logger.info("%s: %s%s, %s/s", self.name, megabytes(self.have), of, megabytes(int(rate)))

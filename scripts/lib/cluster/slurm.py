@@ -1,0 +1,420 @@
+"""Ask Slurm and tell Slurm: one call of squeue, sacct, scontrol or scancel a question, the answers as types.
+
+Written for Slurm 20.02 to 24; the fields are asked for one by one, since the default formats differ between versions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from scripts.lib.base.console import UserError, one_line
+
+logger = logging.getLogger(__name__)
+
+#: Every Slurm job of mimflow's has a name that begins so: the profiles say it, and so does run.sbatch.
+JOB_NAME_PREFIX = "mimflow"
+#: Name of the job in which the whole workflow runs inside one allocation (run.sbatch).
+ALLOCATION_NAME = "mimflow-allocation"
+#: Seconds for one question: a controller under load may take half a minute.
+TIMEOUT = 60.0
+#: ASCII's unit separator: no name, comment or path holds it.
+SEPARATOR = "\x1f"
+#: Fields of squeue --Format and their widths in bytes: longer values are cut, shorter ones filled.
+SQUEUE_FIELDS = {
+    "JobID": 32, "Name": 128, "State": 32, "Reason": 128, "NodeList": 512, "TimeUsed": 32, "TimeLimit": 32,
+    "tres-alloc": 512, "tres-per-job": 256, "tres-per-node": 256, "NumNodes": 16, "Partition": 128, "SubmitTime": 32,
+    "StartTime": 32, "EndTime": 32, "Comment": 1024, "WorkDir": 2048,
+}  # fmt: skip
+SACCT_FIELDS = (
+    "JobIDRaw", "JobName", "State", "Submit", "Start", "End", "ElapsedRaw", "AllocTRES", "ConsumedEnergyRaw",
+)  # fmt: skip
+#: States in which a job has nothing left that could run; in any other it may still run, or be running.
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "TIMEOUT",
+}  # fmt: skip
+#: Why a job waits for ever, by Slurm's word for it, and what to do. Other reasons clear when others' jobs end.
+STUCK = (
+    (r"(Assoc|QOS)\w*(Minutes|MinutesLimit)", "the budget of the account is used up: ask whoever manages it"),
+    (r"(Assoc|QOS)MaxWall\w*|PartitionTimeLimit", "it asks for more time than is allowed: lower `runtime`"),
+    (r"(Assoc|QOS)Max(Cpu|CPU|GRES|Mem|Node)\w*Per(Job|Node)\w*|(QOS|Assoc)Min\w+|PartitionNodeLimit|BadConstraints",
+     "it asks for more than one job may have here, or for what no node has: lower `gpus`, threads or memory"),
+    (r"InvalidAccount|AccountNotAllowed|AssocNotAllowed", "Slurm does not accept the account: check `slurm_account`"),
+    (r"InvalidQOS|QOSNotAllowed", "Slurm does not accept the QOS: check `qos`"),
+    (r"JobHeld\w*|JobHoldMaxRequeue|launch_failed_requeued_held",
+     "it is held: `scontrol release JOBID`, or ask the cluster's support"),
+    (r"Partition(Down|Inactive)", "the partition is closed: choose another one, or ask when it opens"),
+    (r"DependencyNeverSatisfied", "the job that it waits for has failed: cancel it"),
+)  # fmt: skip
+
+
+class SlurmAbsent(UserError):
+    """This machine has no Slurm."""
+
+
+class SlurmSilent(UserError):
+    """Slurm does not answer; it may in a minute."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as squeue tells of it. Times are seconds since 1970, durations seconds; None where Slurm has none.
+
+    Of a job that waits, ``started`` and ``ends`` are what Slurm's planning expects.
+    """
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    nodes: str
+    partition: str
+    used: float | None
+    limit: float | None
+    gpus: int
+    submitted: float | None
+    started: float | None
+    ends: float | None
+    comment: str
+    folder: str
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether nothing of it can run any more."""
+        return self.state in ENDED
+
+    @property
+    def is_allocation(self) -> bool:
+        """Tell whether a whole workflow runs inside this one job."""
+        return self.name == ALLOCATION_NAME
+
+    @property
+    def remedy(self) -> str | None:
+        """Return what to do where the job would wait for ever, else None."""
+        if self.state != "PENDING":
+            return None
+        return next((text for words, text in STUCK if re.fullmatch(words, self.reason)), None)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stay of a job in Slurm's accounting; a job that was requeued has several."""
+
+    id: str
+    name: str
+    state: str
+    submitted: float | None
+    started: float | None
+    ended: float | None
+    elapsed: float
+    gpus: int
+    joules: float | None
+
+    @property
+    def queued(self) -> float | None:
+        """Return the seconds between submission and start, or the end where it never started."""
+        until = self.started if self.started is not None else self.ended
+        return None if until is None or self.submitted is None else max(0.0, until - self.submitted)
+
+
+def is_here() -> bool:
+    """Tell whether this machine has the programs of Slurm; whether it answers is another question."""
+    return shutil.which("squeue") is not None
+
+
+def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
+    """Return this user's jobs whose name begins with *prefix* and that were submitted from *folder*, the oldest first.
+
+    Those that have ended are not among them.
+
+    Raises
+    ------
+    UserError : there is no Slurm, or it does not answer.
+    """
+    own = os.path.realpath(folder)
+    jobs = [
+        job
+        for job in parse_squeue(ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all"))
+        if job.name.startswith(prefix) and not job.has_ended and job.folder and os.path.realpath(job.folder) == own
+    ]
+    return sorted(jobs, key=lambda job: (job.submitted or 0.0, len(job.id), job.id))
+
+
+def job(job_id: str) -> Job | None:
+    """Return one job, or None where Slurm does not know it (any more).
+
+    Raises
+    ------
+    UserError : there is no Slurm, or it does not answer.
+    """
+    try:
+        text = ask("squeue", *_squeue_options(), f"--jobs={job_id}", "--states=all")
+    except UserError as error:
+        if "Invalid job id" in str(error):
+            return None
+        raise
+    return next((found for found in parse_squeue(text) if found.id == job_id), None)
+
+
+def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.environ) -> float | None:
+    """Return when Slurm will end a job, in seconds since 1970; None where nobody knows.
+
+    Without *job_id*: of the job that this process runs in. Slurm is asked first, since an administrator may have
+    changed the limit; where a node must not ask it, SLURM_JOB_END_TIME says what held at the job's start. Never raises.
+    """
+    own = environment.get("SLURM_JOB_ID")
+    job_id = job_id or own
+    if not job_id:
+        return None
+    try:
+        found = job(job_id)
+    except UserError as error:
+        logger.debug("Slurm does not say when job %s ends: %s", job_id, error)
+        found = None
+    if found and found.ends is not None:
+        return found.ends
+    return parse_time(environment.get("SLURM_JOB_END_TIME", "")) if job_id == own else None
+
+
+def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, list[Record]]:
+    """Return the records of jobs in Slurm's accounting, by job id, the oldest first; unknown jobs are left out.
+
+    Parameters
+    ----------
+    job_ids : as SLURM_JOB_ID has them.
+    since : seconds since 1970; what ended before is left out. Ids are used again after some years.
+
+    Raises
+    ------
+    UserError : there is no accounting, or it does not answer.
+    """
+    wanted = sorted({job_id for job_id in job_ids if job_id.isdecimal()}, key=int)
+    if not wanted:
+        return {}
+    options = ["--allocations", "--duplicates", "--noheader", "--parsable2", f"--delimiter={SEPARATOR}"]
+    start = datetime.fromtimestamp(since or 0.0)
+    options += [f"--starttime={start:%Y-%m-%dT%H:%M:%S}", f"--format={','.join(SACCT_FIELDS)}"]
+    records: dict[str, list[Record]] = {}
+    for record in parse_sacct(ask("sacct", *options, f"--jobs={','.join(wanted)}")):
+        if record.id in wanted:
+            records.setdefault(record.id, []).append(record)
+    for found in records.values():
+        found.sort(key=lambda record: record.submitted or 0.0)
+    return records
+
+
+def has_accounting() -> bool:
+    """Tell whether sacct knows the jobs of this cluster: it is there on clusters without accounting too."""
+    try:
+        storage = parse_setting(ask("scontrol", "show", "config"), "AccountingStorageType")
+        if storage is None or storage in ("(null)", "accounting_storage/none", "none"):
+            return False
+        ask("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID", "--starttime=now")
+    except UserError as error:
+        logger.debug("no accounting: %s", error)
+        return False
+    return True
+
+
+def cancel(job_ids: Sequence[str]) -> None:
+    """Cancel jobs; those that have ended meanwhile are none to worry about.
+
+    Raises
+    ------
+    UserError : there is no Slurm, it does not answer, or refuses.
+    """
+    if not job_ids:
+        return
+    try:
+        ask("scancel", *job_ids)
+    except UserError as error:
+        if not re.search(r"Invalid job id|already complet", str(error)):
+            raise
+
+
+def wait_gone(job_ids: Collection[str], seconds: float) -> set[str]:
+    """Wait until none of the jobs runs or could run any more, at most *seconds*; return those that still may.
+
+    Raises
+    ------
+    UserError : there is no Slurm, or it was silent when the time was over; a restart in between is waited for.
+    """
+    deadline = time.monotonic() + seconds
+    pause = 0.5
+    while True:
+        try:
+            text = ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all")
+            left = {found.id for found in parse_squeue(text) if found.id in job_ids and not found.has_ended}
+            if not left or time.monotonic() > deadline:
+                return left
+        except SlurmSilent:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(pause)
+        pause = min(1.5 * pause, 10.0)  # a controller has better things to do than to answer every second for hours
+
+
+# --- what the programs print ------------------------------------------------------------------------------------------
+
+
+def _squeue_options() -> list[str]:
+    fields = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in SQUEUE_FIELDS.items())
+    return ["--noheader", f"--Format={fields}"]
+
+
+def parse_squeue(text: str) -> list[Job]:
+    """Return the jobs that squeue printed with the fields SQUEUE_FIELDS; other lines are passed over."""
+    jobs = []
+    for line in text.split("\n"):
+        cells = [cell.strip() for cell in line.split(SEPARATOR)]
+        if len(cells) != len(SQUEUE_FIELDS) + 1:  # the separator ends each field
+            continue
+        row = dict(zip(SQUEUE_FIELDS, cells, strict=False))
+        nodes = int(row["NumNodes"]) if row["NumNodes"].isdecimal() else 1
+        gpus = [count_gpus(row["tres-alloc"]), count_gpus(row["tres-per-job"]), count_gpus(row["tres-per-node"])]
+        jobs.append(
+            Job(
+                id=row["JobID"],
+                name=row["Name"],
+                state=row["State"],
+                reason="" if row["Reason"] in ("None", "(null)") else row["Reason"].strip("()"),
+                nodes=_known(row["NodeList"]),
+                partition=row["Partition"],
+                used=parse_duration(row["TimeUsed"]),
+                limit=parse_duration(row["TimeLimit"]),
+                # Sites that do not account for GPUs leave them out of the first one.
+                gpus=gpus[0] or gpus[1] or nodes * gpus[2],
+                submitted=parse_time(row["SubmitTime"]),
+                started=parse_time(row["StartTime"]),
+                ends=parse_time(row["EndTime"]),
+                comment=_known(row["Comment"]),
+                folder=_known(row["WorkDir"]),
+            )
+        )
+    return jobs
+
+
+def parse_sacct(text: str) -> list[Record]:
+    """Return the records that sacct printed with the fields SACCT_FIELDS; other lines are passed over."""
+    records = []
+    for line in text.split("\n"):
+        cells = [cell.strip() for cell in line.split(SEPARATOR)]
+        if len(cells) != len(SACCT_FIELDS):
+            continue
+        row = dict(zip(SACCT_FIELDS, cells, strict=True))
+        records.append(
+            Record(
+                id=row["JobIDRaw"],
+                name=row["JobName"],
+                state=row["State"].split(" ")[0],  # CANCELLED by 1000
+                submitted=parse_time(row["Submit"]),
+                started=parse_time(row["Start"]),
+                ended=parse_time(row["End"]),
+                elapsed=float(row["ElapsedRaw"] or 0),
+                gpus=count_gpus(row["AllocTRES"]),
+                joules=_joules(row["ConsumedEnergyRaw"]),
+            )
+        )
+    return records
+
+
+def count_gpus(resources: str) -> int:
+    """Return the GPUs in a list of Slurm's: ``cpu=6,gres/gpu=2,gres/gpu:rtx3090=2``, ``gres:gpu:rtx3090:2``.
+
+    The count without a type is the sum over the types, where it is given.
+    """
+    plain = typed = 0
+    for entry in resources.split(","):
+        # An index may follow in brackets: gpu:rtx3090:2(IDX:0-1).
+        found = re.fullmatch(r"(?:gres[:/])?gpu(?::([A-Za-z_][^:=(]*))?(?:[:=](\d+))?(?:\(.*)?", entry.strip())
+        if found:
+            count = int(found[2] or 1)
+            plain, typed = (plain, typed + count) if found[1] else (plain + count, typed)
+    return plain or typed
+
+
+def parse_time(text: str) -> float | None:
+    """Return seconds since 1970 of a time that Slurm printed (by SLURM_TIME_FORMAT already seconds), None for none."""
+    text = text.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text) or None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:  # N/A, NONE, Unknown, None, Invalid
+        return None
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of ``days-hours:minutes:seconds``, of which the front may be missing; None for UNLIMITED."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", text.strip())
+    if not found:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 86400.0 * days + 3600 * hours + 60 * minutes + seconds
+
+
+def parse_setting(text: str, name: str) -> str | None:
+    """Return one setting out of what ``scontrol show config`` printed."""
+    found = re.search(rf"^{re.escape(name)}\s*=\s*(.*?)\s*$", text, re.MULTILINE | re.IGNORECASE)
+    return found[1] if found else None
+
+
+def _known(text: str) -> str:
+    return "" if text in ("(null)", "N/A", "None") else text
+
+
+def _joules(text: str) -> float | None:
+    # Without an energy plugin Slurm writes 0 or nothing; 2^64 - 2 stands for "not known".
+    joules = float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
+    return joules if 0 < joules < 2**63 else None
+
+
+def ask(program: str, *options: str) -> str:
+    """Return what a program of Slurm's prints.
+
+    Raises
+    ------
+    UserError : it is not there, does not answer in time, or says no.
+    """
+    # A user's own formats and filters would change what comes out.
+    environment = {
+        name: value for name, value in os.environ.items() if not re.match(r"(SQUEUE|SACCT|SCANCEL|SCONTROL)_", name)
+    }
+    environment["SLURM_TIME_FORMAT"] = "%s"
+    try:
+        result = subprocess.run(
+            [program, *options],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        raise SlurmAbsent(
+            f"{program}: there is no Slurm on this machine: on a cluster, log in to its login node (or load its module)"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmSilent(
+            f"{program}: Slurm did not answer within {TIMEOUT:.0f} s: try again in a few minutes;"
+            " if it lasts, ask the cluster's support"
+        ) from None
+    if result.returncode == 0:
+        return result.stdout
+    said = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
+    if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", said, re.IGNORECASE):
+        raise SlurmSilent(
+            f"{program}: Slurm does not answer ({said}): try again in a few minutes;"
+            " if it lasts, ask the cluster's support"
+        )
+    raise UserError(f"{program}: {said}")

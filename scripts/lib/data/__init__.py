@@ -1,0 +1,1 @@
+"""Archives, labels, splits, the audit's parts, cached pixels."""

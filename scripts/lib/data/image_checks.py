@@ -1,0 +1,380 @@
+"""Check one image file: can the trainer read it to its end, what is odd about it, and what does it look like.
+
+Pillow reads the header, unless it is that of a plain JPEG; OpenCV, which the trainer reads with
+(``mmcv.imfrombytes``), decodes. A JPEG is decoded at a fraction of its size, which parses all of the file in half of
+the time.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import struct
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import IntEnum, IntFlag
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from scripts.lib.data.image_bombs import TOO_MANY_PIXELS, find_bomb, png_declares_too_much, size_of_bomb
+
+#: Larger ones cost time and memory, and training shrinks them to some 50,000 pixels anyway.
+HUGE_PIXELS = 25_000_000
+#: Shorter sides below this hold less than the smallest images of well-known sets (CIFAR's are exactly 32 pixels).
+TINY_EDGE = 32
+#: A blank image varies less than sensors' noise does: standard deviation and range of each channel, in grey levels.
+BLANK_DEVIATION, BLANK_RANGE = 2.0, 24
+#: By how much a thumbnail, all of means, may exceed the picture's own range: each step rounds.
+ROUNDING = 4
+#: A JPEG is decoded at a fraction of its size while the shorter side keeps this many pixels (40 would move a thumbnail
+#: by 0.08, twice what near copies may differ by), and REDUCED_EDGE where the sides are no multiples (the last, padded
+#: block would shift the thumbnail). Other pictures are shrunk to that.
+EXACT_EDGE, REDUCED_EDGE = 72, 128
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+#: Edges of the thumbnails by which copies are recognised: brightness, and each of two colour differences.
+GREY_EDGE, COLOUR_EDGE = 16, 8
+#: Longest `detail` that is kept, in bytes of UTF-8.
+DETAIL_BYTES = 120
+#: A WebP download that was padded with zeros; blank WebP images end in zeros for up to 6 % of their bytes.
+WEBP_ZEROS = 0.25
+#: The suffixes of each format, by Pillow's names for them; MPO is a JPEG with further pictures behind it.
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm"),
+}
+
+
+class Status(IntEnum):
+    """Whether an image can be used; all but ``READABLE`` are set aside."""
+
+    READABLE = 0
+    UNREADABLE = 1
+    TRUNCATED = 2
+    TOO_MANY_PIXELS = 3
+
+
+class Oddity(IntFlag):
+    """What is odd about an image that can be read."""
+
+    ANIMATED = 1
+    CMYK = 2
+    SIXTEEN_BIT = 4
+    ALPHA = 8
+    PALETTE = 16
+    BLANK = 32
+
+
+NOTHING_ODD = Oddity(0)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the bytes of one file say.
+
+    ``format``: Pillow's name, "" where it knows none; ``orientation``: EXIF, 1 to 8; ``width``, ``height``: as stored;
+    ``detail``: why it cannot be read; ``grey``: 16 x 16 bytes of brightness; ``colour``: 2 x 8 x 8 bytes of colour
+    differences (Cr, Cb), both of the picture as the trainer sees it, "" where it cannot.
+    """
+
+    status: Status = Status.READABLE
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    oddities: Oddity = NOTHING_ODD
+    orientation: int = 1
+    detail: str = ""
+    grey: bytes = b""
+    colour: bytes = b""
+
+
+class DecoderMessages:
+    """What the C libraries print of a file: kept out of the terminal, and the only place where libjpeg reports damage.
+
+    Takes over file descriptor 2 of this process for good, so it is for worker processes.
+    """
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process lives)
+        os.dup2(self.file.fileno(), 2)
+
+    def take(self) -> str:
+        """Return what was printed since the last call."""
+        if not (length := os.lseek(2, 0, os.SEEK_CUR)):  # one offset for both descriptors
+            return ""
+        text = os.pread(2, length, 0).decode("utf-8", "replace")
+        os.ftruncate(2, 0)
+        os.lseek(2, 0, os.SEEK_SET)
+        return text
+
+
+def prepare_process() -> DecoderMessages:
+    """Set the libraries up in a process that checks images: one thread, no warnings, our own limit of pixels."""
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    warnings.simplefilter("ignore")
+    Image.MAX_IMAGE_PIXELS = None
+    return DecoderMessages()
+
+
+def check_image(content: bytes, messages: DecoderMessages | None = None) -> Checked:
+    """Return what the bytes of one file say; never raises.
+
+    Parameters
+    ----------
+    content : the whole file.
+    messages : where the C libraries' words go; without it, a JPEG whose data end before the picture does, though its
+        end marker is there, passes.
+    """
+    header = _read_plain_jpeg(content) or _read_header(content)
+    if header.status is not Status.READABLE:
+        return header
+    if header.format in ("JPEG", "MPO") and not jpeg_is_whole(content):
+        return _bad(header, Status.TRUNCATED, "the data end before the end of the JPEG")
+    if header.format == "PNG" and png_declares_too_much(content):
+        return _bad(header, Status.TRUNCATED, "the data end before the end of the PNG")
+    factor = 1
+    if header.format in ("JPEG", "MPO"):
+        factor = _fraction(header.width, header.height)
+    if messages:
+        messages.take()
+    try:
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED.get(factor, cv2.IMREAD_COLOR))
+    except (cv2.error, MemoryError):
+        picture = None
+    said = messages.take() if messages else ""
+    if picture is None:
+        return _explain(header, content, said)
+    if "premature end" in said:  # libjpeg goes on with grey
+        return _bad(header, Status.TRUNCATED, "the data of the JPEG end before the picture does")
+    if header.format == "WEBP" and len(content) - len(content.rstrip(b"\0")) > WEBP_ZEROS * len(content):
+        return _bad(header, Status.TRUNCATED, "the rest of the file is zeros")
+    return _look(header, picture)
+
+
+def _fraction(width: int, height: int) -> int:
+    """Return by which of 8, 4, 2 a JPEG can be divided while it is decoded; 1: by none."""
+    for factor in REDUCED:
+        exact = width % factor == 0 and height % factor == 0
+        if min(width, height) >= factor * (EXACT_EDGE if exact else REDUCED_EDGE):
+            return factor
+    return 1
+
+
+def _bad(header: Checked, status: Status, detail: str) -> Checked:
+    clean = " ".join(detail.split()).encode()[:DETAIL_BYTES].decode("utf-8", "ignore")
+    return replace(header, status=status, detail=clean)
+
+
+def _read_plain_jpeg(content: bytes) -> Checked | None:
+    """Return what Pillow would say of a JPEG in a fifth of its time; None for any other file, which Pillow is to read.
+
+    Plain is: not progressive, grey or three colours of 8 bits, without EXIF, profile and further pictures.
+    """
+    if not content.startswith(b"\xff\xd8"):
+        return None
+    place, size = 2, (0, 0)
+    while place + 4 <= len(content) and content[place] == 0xFF:
+        marker, start, length = content[place + 1], place + 4, int.from_bytes(content[place + 2 : place + 4], "big")
+        place += 2 + length
+        if length < 2 or place > len(content):
+            return None
+        match marker:
+            case 0xDA:
+                return Checked(format="JPEG", width=size[0], height=size[1]) if size != (0, 0) else None
+            case 0xC0:
+                if size != (0, 0) or length not in (11, 17):
+                    return None
+                bits, height, width, colours = struct.unpack_from(">BHHB", content, start)
+                size = width, height
+                if bits != 8 or colours != (length - 8) // 3 or not min(size) or size_of_bomb(*size):
+                    return None
+            case 0xE0 if length >= 16 and content.startswith(b"JFIF\0", start):
+                pass
+            case 0xDB if (length - 2) % 65 == 0 and all(content[table] < 16 for table in range(start, place, 65)):
+                pass
+            case 0xC4 | 0xDD | 0xFE:
+                pass
+            case _:
+                return None
+    return None
+
+
+def _read_header(content: bytes) -> Checked:
+    """Return what the header says; nothing is decoded."""
+    if not content:
+        return _bad(Checked(), Status.UNREADABLE, "the file is empty")
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            name, width, height = image.format or "", image.width, image.height
+            if bomb := find_bomb(image, content):
+                return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=bomb)
+            oddities, orientation = _oddities(image, content), _orientation(image, content)
+            return Checked(Status.READABLE, name, width, height, oddities, orientation)
+    except Image.DecompressionBombError:
+        return _bad(Checked(), Status.TOO_MANY_PIXELS, f"more than {TOO_MANY_PIXELS:,} pixels")
+    except Exception as error:  # hostile bytes reach every corner of the parsers
+        return _explain_header(content, error)
+
+
+def _explain_header(content: bytes, error: Exception) -> Checked:
+    if name := _cut_short(content):
+        return _bad(Checked(format=name), Status.TRUNCATED, f"the data end before the end of the {name}")
+    if not content.strip(b"\0"):
+        return _bad(Checked(), Status.UNREADABLE, "the file holds nothing but zeros")
+    if isinstance(error, Image.UnidentifiedImageError):
+        return _bad(Checked(), Status.UNREADABLE, "not an image, or its header is damaged")
+    return _bad(Checked(), Status.UNREADABLE, f"its header cannot be read: {error}")
+
+
+def _oddities(image: Image.Image, content: bytes) -> Oddity:
+    found = NOTHING_ODD
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        found |= Oddity.ANIMATED
+    if image.mode == "CMYK":
+        found |= Oddity.CMYK
+    if _bits(image, content) > 8:
+        found |= Oddity.SIXTEEN_BIT
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        found |= Oddity.ALPHA
+    if image.mode in ("P", "PA") and image.format != "GIF":  # a GIF always has one
+        found |= Oddity.PALETTE
+    return found
+
+
+def _bits(image: Image.Image, content: bytes) -> int:
+    """Return the bits of a channel; Pillow calls many images of 16 bits RGB."""
+    if image.format == "PNG":
+        return content[24]
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]
+    if image.format == "PPM":
+        found = re.match(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)", content)
+        return int(found[1]).bit_length() if found else 1
+    return 16 if image.mode.startswith(("I", "F")) else 8
+
+
+def _orientation(image: Image.Image, content: bytes) -> int:
+    if image.format == "PNG" and b"eXIf" not in content:  # Pillow would decode it all to look behind the pixels
+        return 1
+    value = image.getexif().get(0x0112, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+#: In JPEG's entropy-coded data: a marker that is neither a stuffed byte nor a restart marker.
+_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+
+
+def jpeg_is_whole(content: bytes) -> bool:
+    """Tell whether a JPEG's own end marker is there (that of an EXIF thumbnail, or bytes behind the end, are not)."""
+    place = 2
+    while found := _MARKER.search(content, place):
+        marker, place = content[found.end() - 1], found.end()
+        if marker == 0xD9:
+            return True
+        if marker == 0xDA and content.endswith(b"\xff\xd9"):  # no need to look through the data in between
+            return True
+        if marker not in (0x01, 0xD8) and len(content) >= place + 2:
+            place += int.from_bytes(content[place : place + 2], "big")
+    return False
+
+
+def png_is_whole(content: bytes) -> bool:
+    """Tell whether a PNG's chunks go on to its last one, IEND."""
+    place = 8
+    while place + 12 <= len(content):
+        kind = content[place + 4 : place + 8]
+        place += 12 + int.from_bytes(content[place : place + 4], "big")
+        if kind == b"IEND":
+            return place <= len(content)
+        if not kind.isalpha():  # zeros, or whatever else lies there
+            return False
+    return False
+
+
+def webp_is_whole(content: bytes) -> bool:
+    """Tell whether a WebP is as long as its header says."""
+    return int.from_bytes(content[4:8], "little") + 8 <= len(content)
+
+
+def tiff_is_whole(content: bytes) -> bool:
+    """Tell whether the directory of a TIFF, which often lies at its end, is there."""
+    order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
+    return int.from_bytes(content[4:8], order) + 2 < len(content)
+
+
+def gif_is_whole(content: bytes) -> bool:
+    """Tell whether a GIF ends in its trailer (zeros behind it do no harm)."""
+    return content.rstrip(b"\0").endswith(b"\x3b")
+
+
+#: Signatures of formats, and how to tell whether a file that cannot be read was cut short.
+WHOLE: dict[str, tuple[bytes, Callable[[bytes], bool]]] = {
+    "JPEG": (rb"\xff\xd8\xff", jpeg_is_whole),
+    "PNG": (rb"\x89PNG\r\n\x1a\n", png_is_whole),
+    "WEBP": (rb"RIFF....WEBP", webp_is_whole),
+    "TIFF": (rb"II\*\0|MM\0\*", tiff_is_whole),
+    "GIF": (rb"GIF8[79]a", gif_is_whole),
+}
+
+
+def _cut_short(content: bytes) -> str:
+    """Return the format of a file that ends too early; "" for one that does not, as far as its structure tells."""
+    for name, (signature, is_whole) in WHOLE.items():
+        if re.match(signature, content, flags=re.DOTALL) and not is_whole(content):
+            return name
+    return ""
+
+
+def _explain(header: Checked, content: bytes, said: str) -> Checked:
+    """Return why OpenCV cannot decode a file, in the words of whoever says more."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+        reason = ""
+    except Exception as error:
+        reason = str(error)
+    if name := _cut_short(content):
+        return _bad(header, Status.TRUNCATED, f"the data end before the end of the {name}")
+    # libpng error: IDAT: CRC error
+    library = re.search(r"^\w+ error: (.+)$", said, flags=re.MULTILINE)
+    reason = reason or (library[1] if library else "") or "OpenCV, which training reads with, cannot decode it"
+    cut = re.search(r"truncated|not enough|premature|unexpected end|incomplete", reason, flags=re.IGNORECASE)
+    return _bad(header, Status.TRUNCATED if cut else Status.UNREADABLE, reason)
+
+
+def _look(header: Checked, picture: np.ndarray) -> Checked:
+    """Add the thumbnails, and whether the picture is blank. *picture*: uint8 (height, width, 3), blue first."""
+    height, width = picture.shape[:2]
+    scale = REDUCED_EDGE / min(height, width)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    thumbnail = cv2.resize(picture, (GREY_EDGE, GREY_EDGE), interpolation=cv2.INTER_AREA)
+    channels = cv2.cvtColor(thumbnail, cv2.COLOR_BGR2YCrCb)
+    grey = cv2.extractChannel(channels, 0)
+    colour = cv2.resize(channels[..., 1:], (COLOUR_EDGE, COLOUR_EDGE), interpolation=cv2.INTER_AREA)
+    low, high, _, _ = cv2.minMaxLoc(grey)
+    oddities = header.oddities
+    # Means vary less than what they are of, so that the whole picture is looked at for few files only.
+    if high - low < BLANK_RANGE + ROUNDING and _is_blank(picture):
+        oddities |= Oddity.BLANK
+    return Checked(
+        header.status, header.format, header.width, header.height, oddities, header.orientation, header.detail,
+        grey.tobytes(), colour.transpose(2, 0, 1).tobytes(),
+    )  # fmt: skip
+
+
+def _is_blank(picture: np.ndarray) -> bool:
+    _, deviation = cv2.meanStdDev(picture)
+    return bool(deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE)

@@ -1,0 +1,441 @@
+"""Read which class each image has where its folder does not say it: from a CSV table or from annotation files.
+
+Pure functions over texts and names. A table has a row an image (``file,label[,split]``); annotation files are those
+that mmcls reads, a file a part with lines ``path label``.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import posixpath
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from urllib.parse import unquote
+
+from scripts.lib.base.console import UserError
+from scripts.lib.data.image_paths import PARTS, Parts, decodes, is_image, is_junk, safe_component
+
+#: How people head the columns of such tables; of several, the first here is taken.
+FILE_COLUMNS = (
+    "path", "filepath", "file_path", "image_path", "img_path", "file", "filename", "file_name", "image", "image_name",
+    "img", "img_name", "image_id", "img_id", "id", "name", "文件名", "文件", "图片", "图像", "路径",
+)  # fmt: skip
+LABEL_COLUMNS = (
+    "label", "class", "category", "label_name", "class_name", "category_name", "labels", "target", "species", "breed",
+    "标签", "类别", "分类",
+)  # fmt: skip
+PART_COLUMNS = ("split", "part", "subset", "set", "partition", "划分", "数据集")
+DELIMITERS = ",;\t"
+#: Suffixes of files with lines ``path label``, where such a file is given alone.
+ANNOTATION_SUFFIXES = (".txt", ".lst")
+SUFFIXES = (".csv", ".tsv", *ANNOTATION_SUFFIXES)
+#: Largest file of labels in bytes: it is read into memory.
+LONGEST_FILE = 512 * 1024 * 1024
+#: How many names a message lists.
+LISTED = 5
+#: The setting, as messages name it.
+KEY = "dataset.source.labels"
+
+#: ``dataset.source.labels``: a file, or what (train, val, test, classes) to a file each.
+Spec = str | Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a file of labels says of one image; ``part`` is "" where it says none; ``place`` names file and line."""
+
+    file: str
+    label: str
+    part: str
+    place: tuple[str, int]
+
+    def __str__(self) -> str:
+        return f"{self.place[0]}, line {self.place[1]}"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """``targets[i]``: where image i goes, ([part,] class, ..., file), or why it does not; ``notes``: what to tell."""
+
+    targets: list[Parts | str]
+    notes: list[str]
+
+
+def spec_files(spec: Spec) -> list[str]:
+    """Return the files that a setting names."""
+    return [spec] if isinstance(spec, str) else list(spec.values())
+
+
+def read_labels(spec: Spec, read: Callable[[str], bytes]) -> list[Row]:
+    """Return the rows of the files that *spec* names.
+
+    Parameters
+    ----------
+    read : returns the content of a file named in *spec*.
+
+    Raises
+    ------
+    UserError : a file that cannot be understood; file, line and remedy are named.
+    """
+    if isinstance(spec, str):
+        text = decode(spec, read(spec))
+        return read_annotations(spec, text, "") if _is_annotations(spec, text) else read_table(spec, text)
+    classes = None
+    if "classes" in spec:
+        classes = [name for line in _lines(decode(spec["classes"], read(spec["classes"]))) if (name := line.strip())]
+        if twice := [name for name, count in Counter(classes).items() if count > 1]:
+            raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
+    rows = [
+        row
+        for part, name in spec.items()
+        if part != "classes"
+        for row in read_annotations(name, decode(name, read(name)), part, classes)
+    ]
+    return rows if classes is None else name_labels(rows, classes, spec["classes"])
+
+
+def decode(name: str, content: bytes) -> str:
+    """Return the text of a file: UTF-8, UTF-16 where it begins so (Excel's "Unicode text"), else GB18030."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and decodes(content, "utf-16"):
+        return content.decode("utf-16")
+    for encoding in ("utf-8-sig", "gb18030"):
+        if decodes(content, encoding):
+            return content.decode(encoding)
+    raise UserError(f"{KEY}: {name} is neither UTF-8 nor GB18030 text: save it as UTF-8")
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines(): it would also split at U+2028 and form feeds, which names may hold.
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _is_annotations(name: str, text: str) -> bool:
+    first = next((line for line in _lines(text) if line.strip()), "")
+    return name.lower().endswith(ANNOTATION_SUFFIXES) and not any(char in first for char in DELIMITERS)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def read_table(name: str, text: str) -> list[Row]:
+    """Return the rows of a CSV table; its columns are found by their names, its delimiter is comma, semicolon or tab.
+
+    A table without a heading is understood where its first column holds names of images.
+    """
+    lines = _lines(text)
+    first = next((line for line in lines if line.strip()), "")
+    delimiter = max(DELIMITERS, key=lambda char: len(next(csv.reader([first], delimiter=char), [])))
+    reader = csv.reader(io.StringIO("\n".join(lines), newline=""), delimiter=delimiter, skipinitialspace=True)
+    columns: tuple[int, int, int | None] | None = None
+    rows = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if columns is None:
+                columns = _find_columns(name, cells)
+                if not is_image(cells[columns[0]].strip()):
+                    continue
+            file, label, part = (cells[place].strip() if place is not None and place < len(cells) else ""
+                                 for place in columns)  # fmt: skip
+            rows.append(Row(file, label, _part_of(name, reader.line_num, part), (name, reader.line_num)))
+    except csv.Error as error:
+        raise UserError(f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})") from error
+    if not rows:
+        raise UserError(f"{KEY}: {name} has no rows: it must have a heading and a row an image, as file,label")
+    return rows
+
+
+def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int, int | None]:
+    """Return the places of the columns of file, label and part."""
+    names = [" ".join(cell.split()).lower().replace(" ", "_") for cell in heading]
+    found = [next((names.index(known) for known in all_known if known in names), None)
+             for all_known in (FILE_COLUMNS, LABEL_COLUMNS, PART_COLUMNS)]  # fmt: skip
+    file, label, part = found
+    if file is None and label is None and is_image(heading[0].strip()) and len(heading) in (2, 3):
+        return 0, 1, 2 if len(heading) == 3 else None
+    for place, what, known in ((file, "files", "file"), (label, "classes", "label")):
+        if place is None:
+            columns = ", ".join(repr(cell.strip()) for cell in heading[: 2 * LISTED])
+            raise UserError(f"{KEY}: {name} has no column of {what} (its columns: {columns}): name one {known!r}")
+    assert file is not None and label is not None
+    return file, label, part
+
+
+def _part_of(name: str, line: int, word: str) -> str:
+    if not word:
+        return ""
+    part = PARTS.get(word.lower())
+    if part is None:
+        raise UserError(f"{KEY}: {name}, line {line}: {word!r} is no part of a data set: write train, val or test")
+    return part
+
+
+# --- annotation files -------------------------------------------------------------------------------------------------
+
+
+def read_annotations(name: str, text: str, part: str, classes: Sequence[str] | None = None) -> list[Row]:
+    """Return the rows of a file with lines ``path label``; a path may hold blanks, a label only as *classes* has it."""
+    rows = []
+    by_length = sorted(classes or (), key=len, reverse=True)
+    spaced = [label for label in by_length if any(char.isspace() for char in label)]
+    for number, line in enumerate(_lines(text), 1):
+        line = line.strip()
+        if not line:
+            continue
+        label = next((label for label in spaced if line.endswith((f" {label}", f"\t{label}"))), None)
+        if label is None:
+            pieces = line.split("\t") if line.count("\t") == 1 else line.rsplit(maxsplit=1)
+            if len(pieces) != 2:
+                raise UserError(f"{KEY}: {name}, line {number}: expected `path label`, not {line[:80]!r}")
+            label = pieces[1].strip()
+        file = line[: len(line) - len(label)].strip()
+        rows.append(Row(file, label, part, (name, number)))
+    if not rows:
+        raise UserError(f"{KEY}: {name} is empty: it must have a line `path label` an image")
+    return rows
+
+
+def name_labels(rows: Sequence[Row], classes: Sequence[str], name: str) -> list[Row]:
+    """Return *rows* with the names of their classes: labels are all places in *classes*, counted from 0, or all names.
+
+    Raises
+    ------
+    UserError : a label is neither.
+    """
+    places = {str(place): label for place, label in enumerate(classes)}
+    # As mmcls reads them: a number is a place, also where a class is called by a number.
+    if all(row.label in places for row in rows):
+        return [replace(row, label=places[row.label]) for row in rows]
+    known = set(classes)
+    # What is neither comes before a place where others are names.
+    for row in sorted(rows, key=lambda row: row.label in places):
+        if row.label not in known:
+            close = difflib.get_close_matches(row.label, classes, n=1)
+            hint = f", the closest is {close[0]!r}" if close else ""
+            raise UserError(
+                f"{KEY}: {row}: {row.label!r} is neither one of the {len(classes)} classes in {name}{hint},"
+                f" nor are all labels places in it (0 to {len(classes) - 1})"
+            )
+    return list(rows)
+
+
+# --- which row is which image's -------------------------------------------------------------------------------------
+
+
+def place_images(rows: Sequence[Row], paths: Sequence[Parts], name: str) -> Placed:
+    """Return where each image goes, as the rows say.
+
+    A row's path and an image's agree where one ends with the other, so that shared top folders may be missing on
+    either side. Where no name agrees, upper and lower case and the suffix may differ. Folders that all labelled images
+    share are stripped; where the rows name no parts, folders called train, val or test do.
+
+    Parameters
+    ----------
+    paths : folders and file name of each image, as they lie in the archive.
+    name : of the file of labels, for messages.
+
+    Raises
+    ------
+    UserError : no row names an image; a row may mean several; two rows contradict each other.
+    """
+    row_of: list[Row | None] = [None] * len(paths)
+    unknown, twice = [], 0
+    find = _Finder(paths)
+    for row in rows:
+        index = find(row)
+        if index is None:
+            unknown.append(row)
+            continue
+        other = row_of[index]
+        if other is None:
+            row_of[index] = row
+        elif (other.label, other.part) == (row.label, row.part):
+            twice += 1
+        else:
+            what = [f"{side.label!r}" + (f" in {side.part}" if side.part else "") for side in (other, row)]
+            raise UserError(
+                f"{KEY}: {'/'.join(paths[index])!r} is {what[0]} ({other}) and {what[1]} ({row}):"
+                " an image has one class and one part: correct one of the lines"
+            )
+    if len(unknown) == len(rows):
+        image = f"{'/'.join(paths[0])!r}" if paths else "there is none"
+        raise UserError(
+            f"{KEY}: none of the {len(rows)} rows of {name} names one of the {len(paths)} images"
+            f" (its first names {rows[0].file!r}; the first image: {image}): check its column of files"
+        )
+    notes = []
+    if unknown:
+        some = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
+        more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
+        notes.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {some}{more}")
+    if twice:
+        notes.append(f"{twice} rows of {name} say again what another one says")
+    return Placed(_targets(row_of, paths, name), notes)
+
+
+def _targets(row_of: Sequence[Row | None], paths: Sequence[Parts], name: str) -> list[Parts | str]:
+    labelled = [path for path, row in zip(paths, row_of, strict=True) if row and row.label]
+    depth = len(shared_folders(labelled))
+    given = any(row and row.part for row in row_of)
+    tops = {path[depth].lower() for path in labelled if len(path) > depth + 1}
+    loose = any(len(path) == depth + 1 for path in labelled)
+    from_folders = not given and not loose and "train" in {PARTS.get(top) for top in tops} and tops <= PARTS.keys()
+    targets: list[Parts | str] = []
+    for path, row in zip(paths, row_of, strict=True):
+        if row is None:
+            targets.append(f"no row in {name}")
+        elif not row.label:
+            targets.append(f"no class in {name}")
+        elif given and not row.part:
+            targets.append(f"neither train, val nor test in {name}")
+        else:
+            rest = path[depth:]
+            part = PARTS[rest[0].lower()] if from_folders else row.part
+            if len(rest) > 1 and part and PARTS.get(rest[0].lower()) == part:
+                rest = rest[1:]
+            if len(rest) > 1 and rest[0] == row.label:
+                rest = rest[1:]
+            targets.append((*((part,) if part else ()), class_folder(row.label), *rest))
+    return targets
+
+
+def shared_folders(paths: Sequence[Parts]) -> Parts:
+    """Return the leading folders that all of *paths* share."""
+    if not paths:
+        return ()
+    first, last = min(path[:-1] for path in paths), max(path[:-1] for path in paths)
+    return posixpath.commonprefix([first, last])  # type: ignore[return-value,type-var]
+
+
+def class_folder(label: str) -> str:
+    """Return a class as one folder that is neither hidden nor junk: its slashes are encoded as %2F."""
+    name = safe_component(label).replace("/", "%2F")
+    if is_junk([name]):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
+    return name
+
+
+class _Finder:
+    """Finds the image that a row means."""
+
+    def __init__(self, paths: Sequence[Parts]) -> None:
+        self.paths = paths
+        self.depth = len(shared_folders(paths))
+        self.indices: dict[int, dict[str, list[int]]] = {}
+        # Most tables name images by whole paths: then no folders need to be compared. -1: several are called so.
+        self.whole: dict[str, int] = {}
+        for place, path in enumerate(paths):
+            for name in {_composed("/".join(path)), _composed("/".join(path[self.depth :]))}:
+                self.whole[name] = -1 if name in self.whole else place
+
+    def __call__(self, row: Row) -> int | None:
+        """Return the place of the image; None: there is none.
+
+        Raises
+        ------
+        UserError : there are several.
+        """
+        wanted = tuple(part for part in _slashes(row.file).split("/") if part not in ("", "."))
+        if not wanted:
+            return None
+        whole = self.whole.get(_composed("/".join(wanted)), -1)
+        if whole >= 0:
+            return whole
+        forms: tuple[Callable[[str], str], ...] = (_composed, _folded, _stem)
+        for level, form in enumerate(forms):
+            candidates = self._index(level, form).get(form(wanted[-1]), [])
+            if level == 2:  # the row has no suffix, but may have a point in its name
+                candidates = self._index(level, form).get(_folded(wanted[-1]), [])
+            agreeing = self._agreeing(candidates, wanted, _composed if level == 0 else _folded)
+            if agreeing:
+                return self._only(agreeing, wanted, row)
+        return None
+
+    def _index(self, level: int, form: Callable[[str], str]) -> dict[str, list[int]]:
+        if level not in self.indices:
+            index: dict[str, list[int]] = defaultdict(list)
+            for place, path in enumerate(self.paths):
+                index[form(path[-1])].append(place)
+            self.indices[level] = dict(index)
+        return self.indices[level]
+
+    def _agreeing(self, candidates: Sequence[int], wanted: Parts, form: Callable[[str], str]) -> list[int]:
+        """Return those of *candidates* whose folders are the row's as far as both have some: the most of them."""
+        best: list[int] = []
+        overlap = -1
+        folders = [form(part) for part in wanted[-2::-1]]
+        for place in candidates:
+            own = [form(part) for part in self.paths[place][-2::-1]]
+            shared = min(len(own), len(folders))
+            if own[:shared] == folders[:shared] and shared >= overlap:
+                best = [*best, place] if shared == overlap else [place]
+                overlap = shared
+        return best
+
+    def _only(self, places: list[int], wanted: Parts, row: Row) -> int:
+        """Return the one of *places* that is meant, by ever weaker reasons."""
+        reasons: tuple[Callable[[Parts], bool], ...] = (
+            lambda path: all(own == other for own, other in zip(path[::-1], wanted[::-1], strict=False)),
+            lambda path: len(path) == self.depth + len(wanted),
+            lambda path: bool(row.part) and row.part in {PARTS.get(folder.lower()) for folder in path[:-1]},
+        )
+        for reason in reasons:
+            if len(places) > 1:
+                places = [place for place in places if reason(self.paths[place])] or places
+        if len(places) > 1:
+            some = " or ".join(repr("/".join(self.paths[place])) for place in places[:2])
+            raise UserError(f"{KEY}: {row}: {row.file!r} may mean {some}: write the folders, too, or the suffix")
+        return places[0]
+
+
+def _slashes(name: str) -> str:
+    return name if "/" in name else name.replace("\\", "/")
+
+
+def _composed(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+@lru_cache(maxsize=4096)  # of the same folders again and again
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _stem(name: str) -> str:
+    return _folded(posixpath.splitext(name)[0])
+
+
+# --- names that look alike --------------------------------------------------------------------------------------------
+
+
+def alike(classes: Sequence[str]) -> list[list[str]]:
+    """Return the groups of class folders whose names differ only by case, blanks or Unicode form."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(classes)):
+        plain = unicodedata.normalize("NFKC", unquote(name)).casefold()
+        groups["".join(unicodedata.normalize("NFKC", plain).split())].append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def describe_alike(classes: Sequence[str]) -> str:
+    """Say in one line which classes look alike, "" where none do; names that print the same appear as their codes."""
+    groups = alike(classes)
+    if not groups:
+        return ""
+
+    def shown(names: Sequence[str]) -> str:
+        same_print = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+        return " and ".join(ascii(name) if same_print else repr(name) for name in names)
+
+    more = f" and {len(groups) - LISTED} more" if len(groups) > LISTED else ""
+    return (
+        "classes whose names differ only by case, blanks or Unicode form are kept apart: "
+        + "; ".join(shown(names) for names in groups[:LISTED])
+        + more
+    )

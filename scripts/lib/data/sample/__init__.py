@@ -1,0 +1,1 @@
+"""The rendered sample data set."""

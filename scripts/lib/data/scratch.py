@@ -1,0 +1,143 @@
+"""Copy the images of a run to the node's own memory or disk for as long as the run needs them, if they fit."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from scripts.lib.base.console import UserError
+from scripts.lib.base.files import listed_images
+from scripts.lib.settings.schema import Site
+from scripts.lib.settings.site import expand
+
+logger = logging.getLogger(__name__)
+
+#: Part of the free space of a folder that images may take: /dev/shm is memory, which the trainer needs too.
+FRACTION_OF_FREE = 0.5
+#: Files that are copied at a time: reading many small files from a network file system is waiting, not work.
+COPIES_AT_A_TIME = 16
+#: Held while the copy's process lives.
+LOCK_NAME = ".lock"
+
+
+@contextmanager
+def staged(images: Path, splits: Sequence[Path], site: Site) -> Iterator[Path]:
+    """Yield the folder to read the images of *splits* from: a copy in the site's scratch, else *images* itself.
+
+    The copy is removed at the end; one that a killed process left behind is removed by the next on that node.
+
+    Parameters
+    ----------
+    images : the folder that the splits refer to.
+    splits : annotation files, ``path label`` lines.
+    site : says where scratch is; without any, nothing is copied.
+    """
+    with _staged_files(images, sorted(listed_images(splits)), site) as folder:
+        yield folder
+
+
+@contextmanager
+def staged_pack(packed: Path, site: Site) -> Iterator[Path]:
+    """Yield the folder to read packed images from: a copy in the site's scratch, as of :func:`staged`, or *packed*."""
+    with _staged_files(packed, sorted(path.name for path in packed.iterdir()), site) as folder:
+        yield folder
+
+
+@contextmanager
+def _staged_files(root: Path, names: Sequence[str], site: Site) -> Iterator[Path]:
+    folder = _stage(root, names, site) if site.scratch else None
+    try:
+        yield folder.path if folder else root
+    finally:
+        if folder:
+            folder.remove()
+
+
+class _Folder:
+    """A folder in scratch that belongs to this process while it lives, by a lock: process ids mean little there."""
+
+    def __init__(self, place: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=_prefix(), dir=place))
+        self._lock = os.open(self.path / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _stage(root: Path, names: Sequence[str], site: Site) -> _Folder | None:
+    size = sum((root / name).stat().st_size for name in names)
+    place = _place_with_room(site, size)
+    if place is None:
+        return None
+    _sweep(place)
+    folder = _Folder(place)
+    began = time.monotonic()
+    try:
+        with ThreadPoolExecutor(COPIES_AT_A_TIME) as pool:
+            list(pool.map(lambda name: _copy(root / name, folder.path / name), names))
+    except OSError as error:
+        folder.remove()
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        logger.warning("%s filled up meanwhile (%s): reading the images from %s", place, error.strerror, root)
+        return None
+    except BaseException:
+        folder.remove()
+        raise
+    logger.info(
+        "%d files of images, %.1f MB, copied to %s in %.1f s", len(names), size / 1e6, place, time.monotonic() - began
+    )
+    return folder
+
+
+def _place_with_room(site: Site, size: int) -> Path | None:
+    """Return the first scratch folder of the site that has room for *size* bytes; say why, if there is none."""
+    if site.scratch_gb is not None and size > site.scratch_gb * 1e9:
+        logger.info("the images take %.1f GB, more than scratch_gb allows: reading them where they are", size / 1e9)
+        return None
+    for word in site.scratch:
+        try:
+            place = Path(expand(word, os.environ))
+        except UserError:  # $TMPDIR, say, is set on some nodes only: the next one may do
+            continue
+        usable = place.is_dir() and os.access(place, os.W_OK)
+        if usable and size <= FRACTION_OF_FREE * shutil.disk_usage(place).free:
+            return place
+    logger.info("no room for %.1f MB of images in %s: reading them where they are", size / 1e6, ", ".join(site.scratch))
+    return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def _prefix() -> str:
+    return f"mimflow-{os.getuid()}-"
+
+
+def _sweep(place: Path) -> None:
+    """Remove copies whose process has ended: memory that nobody frees is lost to the whole node."""
+    for folder in place.glob(f"{_prefix()}*"):
+        try:
+            lock = os.open(folder / LOCK_NAME, os.O_RDWR)
+        except OSError:  # being made or removed at this moment
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(lock)

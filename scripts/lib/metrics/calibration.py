@@ -1,0 +1,163 @@
+"""How far a model's probabilities can be believed: accuracy by confidence, and temperature scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+
+from scripts.lib.metrics.metrics import ECE_BINS, confidence_bins, expected_calibration_error, wilson_interval
+
+#: Temperatures outside these are not looked for: at 100 every answer is nearly a draw, at 0.01 nearly certain.
+TEMPERATURES = (0.01, 100.0)
+#: A softmax in float32 gives 0 for what is merely improbable, and no logarithm can be taken of 0.
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Accuracy and confidence in equal-width bins of the confidence, each open below and closed above.
+
+    Attributes
+    ----------
+    edges : shape (bins + 1,), from 0 to 1.
+    count : images of each bin, shape (bins,).
+    accuracy, confidence : share of right answers and mean confidence of each bin; nan where it has no image.
+    low, high : 95 % Wilson interval of the accuracy; nan where the bin has no image.
+    ece : expected calibration error, 0 to 1.
+    cross_entropy : mean cross-entropy, in nats.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    accuracy: np.ndarray
+    confidence: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    ece: float
+    cross_entropy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A model on its test images, as it is and with its scores divided by a temperature that was fitted elsewhere.
+
+    Attributes
+    ----------
+    before : as the model is.
+    after : after temperature scaling; None without a temperature.
+    temperature : None where val was not given, or determines none.
+    """
+
+    before: Reliability
+    after: Reliability | None
+    temperature: float | None
+
+
+def calibrate(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    val_probabilities: np.ndarray | None = None,
+    val_labels: np.ndarray | None = None,
+) -> Calibration:
+    """Measure calibration on the test images, before and after scaling by the temperature that fits val.
+
+    The labels of the test images decide nothing here: a temperature fitted on them would flatter its own error.
+
+    Parameters
+    ----------
+    probabilities, labels : of the test images, shapes (n, classes) and (n,).
+    val_probabilities, val_labels : of the val images, in the same order of classes; None: no scaling.
+    """
+    before = reliability(probabilities, labels)
+    temperature = None
+    if val_probabilities is not None and val_labels is not None:
+        temperature = fit_temperature(val_probabilities, val_labels)
+    if temperature is None:
+        return Calibration(before, None, None)
+    after = reliability(apply_temperature(probabilities, temperature), labels)
+    return Calibration(before, after, temperature)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> Reliability:
+    """Return accuracy and mean confidence by *bins* of the confidence, as the expected calibration error uses them.
+
+    Guo et al. (2017), On Calibration of Modern Neural Networks, eq. 1-3; the reliability diagram is their figure 1.
+
+    Parameters
+    ----------
+    probabilities : shape (n, classes).
+    labels : shape (n,).
+    """
+    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
+    count = np.bincount(bin_of, minlength=bins)
+    hits = np.bincount(bin_of, weights=right, minlength=bins)
+    sums = np.bincount(bin_of, weights=confidence, minlength=bins)
+    low, high = np.full(bins, np.nan), np.full(bins, np.nan)
+    for place in np.flatnonzero(count):
+        low[place], high[place] = wilson_interval(int(hits[place]), int(count[place]))
+    return Reliability(
+        edges=np.linspace(0, 1, bins + 1),
+        count=count,
+        accuracy=_share(hits, count),
+        confidence=_share(sums, count),
+        low=low,
+        high=high,
+        ece=expected_calibration_error(probabilities, labels, bins),
+        cross_entropy=cross_entropy(probabilities, labels),
+    )
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the temperature with the least cross-entropy on these images; None where they determine none.
+
+    Guo et al. (2017), sec. 4.2. The cross-entropy is convex in 1/T, so that it has one minimum, and a search on one
+    line finds it. Where every answer is right it falls on and on as T goes to 0, and where the label's score is no
+    higher than the mean score, as T goes to infinity: such images say nothing about other images' confidence.
+
+    Parameters
+    ----------
+    probabilities : of images that are not the test images, shape (n, classes).
+    labels : shape (n,).
+    """
+    scores = log_scores(probabilities)
+    of_label = scores[np.arange(len(labels)), labels]
+    all_right = bool((of_label >= scores.max(axis=1)).all())
+    if all_right or of_label.mean() <= scores.mean():
+        return None
+    found = minimize_scalar(
+        lambda log_temperature: _cross_entropy(scores / np.exp(log_temperature), labels),
+        bounds=tuple(np.log(TEMPERATURES)),  # a factor is the same step everywhere
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
+
+
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return softmax(scores / *temperature*), shape (n, classes); which class is the most probable stays as it is.
+
+    The logarithms of the probabilities are the model's scores up to a number for each image, which softmax cancels.
+    """
+    return np.asarray(softmax(log_scores(probabilities) / temperature, axis=1))
+
+
+def log_scores(probabilities: np.ndarray) -> np.ndarray:
+    """Return the logarithm of *probabilities*, finite also where one was rounded to 0."""
+    return np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
+
+
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of -log(probability of the label), in nats; *probabilities* has shape (n, classes)."""
+    return _cross_entropy(log_scores(probabilities), labels)
+
+
+def _cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
+    return float(-log_softmax(scores, axis=1)[np.arange(len(labels)), labels].mean()) + 0.0  # never written as -0
+
+
+def _share(sums: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Return *sums* / *count*, nan where nothing was counted."""
+    return np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0)

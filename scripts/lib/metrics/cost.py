@@ -1,0 +1,339 @@
+"""What runs cost: time in the queue, wall time, GPU-seconds, energy and money, from Slurm's accounting where it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from scripts.lib.base.console import UserError
+from scripts.lib.cluster import slurm
+from scripts.lib.cluster.slurm import Record
+from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.train_log import read_train_log
+
+logger = logging.getLogger(__name__)
+
+#: Of costs.csv, one row a run.
+COLUMNS = (
+    "experiment", "seed", "attempts", "jobs", "queue_seconds", "wall_seconds", "gpus", "gpu_seconds", "energy_kwh",
+    "energy_of", "cost", "currency", "source",
+)  # fmt: skip
+#: Of leaderboard.csv: sums over the runs of an experiment.
+SUMS = ("queue_seconds_sum", "wall_seconds_sum", "gpu_seconds_sum", "energy_kwh_sum", "cost_sum")
+#: What costs.csv says in `source`.
+ACCOUNTING, ATTEMPTS, TRAIN_LOG = "accounting", "attempts", "train log"
+#: What costs.csv says in `energy_of`: the cards, by their driver, or the nodes with all that is in them, by Slurm.
+OF_GPUS, OF_NODES = "GPUs", "nodes"
+JOULES_PER_KWH = 3.6e6
+#: Experiment, seed and fold of a run.
+Key = tuple[str, int, int | None]
+#: Clocks of two machines may differ by this much.
+CLOCK_SECONDS = 300.0
+#: What ended so long before a run's first attempt is none of its jobs, though it may have the same number.
+PAST_SECONDS = 30 * 86400.0
+
+
+@dataclass(frozen=True)
+class Span:
+    """One attempt to train: which Slurm job it ran in, from when to when (seconds since 1970), on how many GPUs."""
+
+    job: str | None
+    start: float
+    end: float | None
+    gpus: int | None
+    joules: float | None
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it took; 0 where its end is on no record."""
+        return max(0.0, self.end - self.start) if self.end is not None else 0.0
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a run went, by its own record.
+
+    ``busy`` are the seconds of training and validation in train_log.csv, ``gpus`` the cards that config.py trains on:
+    None where there is no such file. ``fold`` is None without cross-validation.
+    """
+
+    experiment: str
+    seed: int
+    gpus: int | None
+    busy: float
+    spans: tuple[Span, ...] = ()
+    fold: int | None = None
+
+    @property
+    def key(self) -> Key:
+        """Return what tells it from the other runs of its data set."""
+        return self.experiment, self.seed, self.fold
+
+    @property
+    def jobs(self) -> dict[str | None, list[Span]]:
+        """Return the attempts by Slurm job; those outside of Slurm under None."""
+        jobs: dict[str | None, list[Span]] = {}
+        for span in self.spans:
+            jobs.setdefault(span.job, []).append(span)
+        return jobs
+
+
+def read_course(folder: Path, experiment: str, seed: int, fold: int | None = None) -> Course:
+    """Return how the run in *folder* went: from its provenance.json, config.py and train_log.csv.
+
+    Raises
+    ------
+    UserError : train_log.csv is missing or not one.
+    """
+    log = read_train_log(folder / "train_log.csv")
+    busy = float(log["train_seconds"].sum()) + float(log["val_seconds"].sum())
+    spans = tuple(_spans(folder / "provenance.json"))
+    return Course(experiment, seed, gpus_of(folder / "config.py"), busy, spans, fold)
+
+
+def gpus_of(config: Path) -> int | None:
+    """Return the GPUs that config.py trains on, 0 for the CPU; None where it is missing or does not say."""
+    runner = read_config(config).get("runner", {}) if config.is_file() else {}
+    return {"cuda": int(runner.get("gpus", 1)), "cpu": 0}.get(str(runner.get("device", "")))
+
+
+def _spans(provenance: Path) -> list[Span]:
+    try:
+        record = json.loads(provenance.read_text(encoding="utf-8"))
+        return [_span(entry) for entry in record["circumstances"]["training"]["attempts"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("%s: its attempts are not to be read (%r): the cost comes from train_log.csv", provenance, error)
+        return []
+
+
+def _span(entry: Mapping[str, Any]) -> Span:
+    # Of an attempt that was killed, its last note is all that is known of its end.
+    end = entry["end"] or entry.get("seen")
+    return Span(
+        job=str(entry["slurm_job_id"]) if entry.get("slurm_job_id") else None,
+        start=datetime.fromisoformat(entry["start"]).timestamp(),
+        end=datetime.fromisoformat(end).timestamp() if end else None,
+        gpus=entry.get("gpus"),
+        joules=entry.get("energy_joules"),
+    )
+
+
+def find_records(courses: Iterable[Course]) -> dict[str, list[Record]]:
+    """Return what Slurm's accounting knows of the runs' jobs; nothing where there is none."""
+    spans = [span for course in courses for span in course.spans if span.job]
+    if not spans:
+        return {}
+    since = min(span.start for span in spans) - PAST_SECONDS
+    try:
+        return slurm.accounting({span.job for span in spans if span.job}, since)
+    except slurm.SlurmAbsent:
+        return {}
+    except UserError as error:
+        logger.warning("no accounting for the runs' Slurm jobs (%s): their cost comes from their own record", error)
+        return {}
+
+
+def estimate(
+    courses: Sequence[Course], records: Mapping[str, Sequence[Record]], price: float | None = None, currency: str = ""
+) -> pd.DataFrame:
+    """Return costs.csv: what each run cost.
+
+    What Slurm bills is counted: all stays of a job, from its start to its end, times its cards. A job in which several
+    runs trained (a whole workflow in one allocation) is divided among them by card-seconds of training, so that their
+    sum is the whole job. Runs outside of Slurm, or without accounting, count from the start to the end of each attempt.
+
+    Parameters
+    ----------
+    courses : how the runs went.
+    records : Slurm's accounting of their jobs, by job id.
+    price : of one card for an hour, None where nothing is known of it.
+    currency : of the price.
+    """
+    weights: dict[str, dict[Key, float]] = {}
+    for course in courses:
+        for job, spans in course.jobs.items():
+            if job is not None:
+                weight = sum(span.seconds * max(1, _cards(span, course) or 0) for span in spans)
+                weights.setdefault(job, {})[course.key] = weight
+    shares = {job: _shares(of_runs) for job, of_runs in weights.items()}
+    rows = [_cost_of(course, records, shares, price, currency) for course in courses]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if any(course.fold is not None for course in courses):
+        table.insert(2, "fold", [course.fold for course in courses])
+    return table
+
+
+def _shares(weights: Mapping[Key, float]) -> dict[Key, float]:
+    whole = sum(weights.values())
+    return {run: weight / whole if whole else 1 / len(weights) for run, weight in weights.items()}
+
+
+def _cards(span: Span, course: Course) -> int | None:
+    return span.gpus if span.gpus is not None else course.gpus
+
+
+def _cost_of(
+    course: Course,
+    records: Mapping[str, Sequence[Record]],
+    shares: Mapping[str, Mapping[Key, float]],
+    price: float | None,
+    currency: str,
+) -> dict[str, Any]:
+    queued, wall, gpu_seconds, node_joules = np.nan, 0.0, 0.0, 0.0
+    sources = set()
+    for job, spans in course.jobs.items():
+        stays = records.get(job, ()) if job is not None else ()
+        if job is not None and _belong_together(stays, spans):
+            sources.add(ACCOUNTING)
+            share = shares[job][course.key]
+            waits = [stay.queued for stay in stays if stay.queued is not None]
+            queued = np.nansum([queued, share * sum(waits)])
+            wall += sum(stay.elapsed for stay in stays) if share == 1 else sum(span.seconds for span in spans)
+            # A site that does not account for GPUs says 0 of every job.
+            gpu_seconds += share * sum(stay.elapsed * (stay.gpus or course.gpus or 0) for stay in stays)
+            node_joules += share * sum(stay.joules or np.nan for stay in stays if stay.elapsed)
+        else:
+            sources.add(ATTEMPTS)
+            wall += sum(span.seconds for span in spans)
+            gpu_seconds += sum(span.seconds * _number(_cards(span, course)) for span in spans)
+            node_joules = np.nan
+    if ACCOUNTING not in sources and wall < course.busy:
+        # An attempt whose end is on no record took at least what train_log.csv has of it.
+        sources = {TRAIN_LOG}
+        wall, gpu_seconds = course.busy, course.busy * _number(course.gpus)
+    joules, energy_of = _energy(course, node_joules)
+    return {
+        "experiment": course.experiment,
+        "seed": course.seed,
+        "attempts": len(course.spans),
+        "jobs": len({span.job for span in course.spans} - {None}),
+        "queue_seconds": _rounded(queued, 1),
+        "wall_seconds": _rounded(wall, 1),
+        "gpus": _number(course.gpus),
+        "gpu_seconds": _rounded(gpu_seconds, 1),
+        "energy_kwh": _rounded(joules / JOULES_PER_KWH, 6),
+        "energy_of": energy_of,
+        "cost": np.nan if price is None else _rounded(gpu_seconds / 3600 * price, 4),
+        "currency": "" if price is None else currency,
+        "source": ", ".join(sorted(sources)),
+    }
+
+
+def _belong_together(stays: Sequence[Record], spans: Sequence[Span]) -> bool:
+    """Tell whether the accounting is about the job of these attempts: job ids are used again, and results copied."""
+    return bool(stays) and all(
+        any(
+            (stay.submitted or 0.0) - CLOCK_SECONDS <= span.start <= (stay.ended or math.inf) + CLOCK_SECONDS
+            for stay in stays
+        )
+        for span in spans
+    )
+
+
+def _energy(course: Course, node_joules: float) -> tuple[float, str]:
+    """Return the energy of a run in joules (NaN where unknown) and of what it is."""
+    on_cards = [span for span in course.spans if _cards(span, course)]
+    if on_cards and all(span.joules is not None for span in on_cards):
+        return sum(span.joules or 0.0 for span in on_cards), OF_GPUS
+    if node_joules > 0:
+        return node_joules, OF_NODES
+    return np.nan, ""
+
+
+def _number(count: int | None) -> float:
+    return np.nan if count is None else count
+
+
+def _rounded(value: float, digits: int) -> float:
+    return round(float(value), digits)
+
+
+def sum_up(costs: pd.DataFrame) -> dict[str, Any]:
+    """Return the sums over some runs; a sum of which a part is unknown is unknown.
+
+    Two parts do not have to be known: a queue where there was none, and the energy of a run without a GPU.
+    """
+    measured = costs["energy_kwh"].where(costs["energy_kwh"].notna() | (costs["gpu_seconds"] != 0), 0.0)
+    currencies = [name for name in costs["currency"].unique() if name]
+    return {
+        "queue_seconds_sum": costs["queue_seconds"].sum(min_count=1),
+        "wall_seconds_sum": costs["wall_seconds"].sum(skipna=False),
+        "gpu_seconds_sum": costs["gpu_seconds"].sum(skipna=False),
+        "energy_kwh_sum": measured.sum(skipna=False) if costs["energy_kwh"].notna().any() else np.nan,
+        "cost_sum": costs["cost"].sum(skipna=False),
+        "currency": currencies[0] if currencies else "",
+    }
+
+
+def cells(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the costs as people read them, a row of sums at the end; no column of nothing."""
+
+    def number(value: Any, digits: int = 0) -> str:
+        return "-" if pd.isna(value) else f"{value:,.{digits}f}"
+
+    total = sum_up(costs)
+    money = f"cost {total['currency']}".strip()
+    run = ["experiment", "seed", *(["fold"] if "fold" in costs else [])]
+    header = [*run, "attempts", "Slurm jobs", "queue s", "wall s", "GPU s", "energy kWh", money]
+    rows = [
+        [
+            *(str(row[name]) for name in run),
+            number(row["attempts"]),
+            number(row["jobs"]),
+            number(row["queue_seconds"]),
+            number(row["wall_seconds"]),
+            number(row["gpu_seconds"]),
+            number(row["energy_kwh"], 3),
+            number(row["cost"], 2),
+        ]
+        for _, row in costs.iterrows()
+    ]
+    sums = ["in sum", *[""] * (len(run) - 1), number(costs["attempts"].sum()), number(costs["jobs"].sum())]
+    digits = dict.fromkeys(SUMS, 0) | {"energy_kwh_sum": 3, "cost_sum": 2}
+    sums += [number(total[name], digits[name]) for name in SUMS]
+    nothing = {"-", "0", "0.00", "0.000"}
+    kept = [place for place in range(len(header)) if place < len(run) or any(row[place] not in nothing for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in [*rows, sums]]
+
+
+def notes(costs: pd.DataFrame) -> list[str]:
+    """Return what a reader of the costs should know."""
+    found = []
+    if costs["source"].str.contains(ACCOUNTING).any():
+        found.append("Times by Slurm's accounting: whole jobs, with their idle parts.")
+    if (costs["energy_of"] == OF_GPUS).any():
+        found.append("Energy: of the GPUs alone, while they trained, as their driver counts it.")
+    if (costs["energy_of"] == OF_NODES).any():
+        found.append("Energy: of whole nodes, as Slurm counts it, with what else ran there.")
+    return found
+
+
+def in_sum(leaderboard: pd.DataFrame) -> str:
+    """Return a line on what all experiments of a leaderboard cost; empty where no GPU took part and nothing is paid."""
+    if any(name not in leaderboard for name in SUMS):  # written by an earlier version
+        return ""
+    sums = leaderboard[list(SUMS)].sum(skipna=True, min_count=1)
+    if not sums["gpu_seconds_sum"] > 0 and not sums["cost_sum"] > 0:
+        return ""
+    incomplete = " at least" if leaderboard["gpu_seconds_sum"].isna().any() else ""
+    parts = [f"{sums['gpu_seconds_sum']:,.0f} GPU-seconds"]
+    if sums["queue_seconds_sum"] > 0:
+        parts.append(f"{sums['queue_seconds_sum']:,.0f} s in the queue")
+    if sums["energy_kwh_sum"] > 0:
+        parts.append(f"{sums['energy_kwh_sum']:,.3f} kWh")
+    if not math.isnan(sums["cost_sum"]):
+        currency = next((name for name in leaderboard["currency"] if isinstance(name, str) and name), "")
+        parts.append(f"{sums['cost_sum']:,.2f} {currency}".strip())
+    runs = leaderboard["runs" if "runs" in leaderboard else "seeds"].sum()
+    return f"In sum, {runs} runs took{incomplete} {', '.join(parts)}."

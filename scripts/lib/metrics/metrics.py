@@ -1,0 +1,228 @@
+"""What a classifier's predictions are worth: scikit-learn's metrics, each with its 95 % interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
+
+from scripts.lib.runs.predictions import Predictions
+
+CONFIDENCE = 0.95
+ECE_BINS = 15
+RESAMPLES = 2000
+#: Top-5 among five classes or fewer is always 1: no metric.
+TOP5_MIN_CLASSES = 6
+
+Interval = tuple[float, float]
+
+
+def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
+    """Return every metric as a fraction, followed by its 95 % interval under ``<name>_ci95``.
+
+    The macro averages are over the classes that have images in the split, so that they stay defined in every resample.
+    ``accuracy_balanced`` (Brodersen et al. 2010, "The Balanced Accuracy and Its Posterior Distribution") is the mean of
+    the classes' recalls: ``recall_macro`` by its other name. ``accuracy_top5`` and its interval are None with fewer
+    than six classes. ``accuracy_majority``, the floor, is known without any model and has no interval. *seed* draws the
+    bootstrap.
+    """
+    labels, predicted, probabilities = predictions.labels, predictions.predictions, predictions.probabilities
+    n = len(labels)
+    present = np.unique(labels)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=present, average="macro", zero_division=0
+    )
+    values: dict[str, float | None] = {
+        "accuracy_top1": float(accuracy_score(labels, predicted)),
+        "accuracy_top5": top5_accuracy(labels, probabilities),
+        "accuracy_balanced": float(recall),
+        "f1_macro": float(f1),
+        "precision_macro": float(precision),
+        "recall_macro": float(recall),
+        "ece": expected_calibration_error(probabilities, labels),
+    }
+    intervals: dict[str, Interval | None] = {
+        name: None if (value := values[name]) is None else wilson_interval(round(value * n), n)
+        for name in ("accuracy_top1", "accuracy_top5")
+    }
+    counts = confusion_matrix(labels, predicted, labels=np.arange(len(predictions.classes)))
+    intervals |= bootstrap_macro(counts, seed)
+    intervals["accuracy_balanced"] = intervals["recall_macro"]
+    intervals["ece"] = bootstrap_calibration_error(probabilities, labels, seed)
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        interval = intervals[name]
+        result[name] = value
+        result[f"{name}_ci95"] = None if interval is None else list(interval)
+    result["accuracy_majority"] = majority_accuracy(labels)
+    return result
+
+
+def per_class_table(predictions: Predictions, n_train: Sequence[int] | None = None) -> pd.DataFrame:
+    """Return class, n, precision, recall, f1 and the 95 % Wilson intervals of precision and recall, one row a class.
+
+    Where a class was never predicted its precision is 0 by convention and the interval (0, 1); the same for recall
+    where it has no image.
+
+    Parameters
+    ----------
+    n_train : training images of each class, a column too, if known.
+    """
+    places = np.arange(len(predictions.classes))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        predictions.labels, predictions.predictions, labels=places, average=None, zero_division=0
+    )
+    counts = confusion_matrix(predictions.labels, predictions.predictions, labels=places)
+    right, predicted = counts.diagonal(), counts.sum(axis=0)
+    of_precision = [wilson_interval(int(k), int(n)) for k, n in zip(right, predicted, strict=True)]
+    of_recall = [wilson_interval(int(k), int(n)) for k, n in zip(right, support, strict=True)]
+    return pd.DataFrame(
+        {
+            "class": predictions.classes,
+            "n": support,
+            **({} if n_train is None else {"n_train": list(n_train)}),
+            "precision": precision,
+            "recall": recall,
+            "f1": f1,
+            "precision_ci95_low": [low for low, _ in of_precision],
+            "precision_ci95_high": [high for _, high in of_precision],
+            "recall_ci95_low": [low for low, _ in of_recall],
+            "recall_ci95_high": [high for _, high in of_recall],
+        }
+    )
+
+
+def top5_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+    """Return the share of images whose class is among the five most probable; None with fewer than six classes."""
+    classes = probabilities.shape[1]
+    if classes < TOP5_MIN_CLASSES:
+        return None
+    return float(top_k_accuracy_score(labels, probabilities, k=5, labels=np.arange(classes)))
+
+
+def majority_accuracy(labels: np.ndarray) -> float:
+    """Return the accuracy of always answering the most frequent class of *labels*, shape (n,).
+
+    Labels of the test images alone: where train has another most frequent class, who always answers that one is right
+    even less often.
+    """
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def wilson_interval(successes: int, trials: int) -> Interval:
+    """Return the 95 % Wilson score interval of a proportion; (0, 1) without a trial: nothing is known.
+
+    Wilson, E. B. (1927), J. Am. Stat. Assoc. 22, 209-212, without continuity correction. It keeps its coverage near
+    0 and 1 and for few images, where the textbook interval fails (Brown, Cai & DasGupta 2001, Stat. Sci. 16).
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
+    """Return the expected calibration error, 0 (confidence equals accuracy) to 1.
+
+    Guo et al. (2017), On Calibration of Modern Neural Networks, eq. 3: the mean over *bins* equal-width bins of the
+    confidence (open below, closed above), weighted by their images, of abs(accuracy - mean confidence).
+
+    Parameters
+    ----------
+    probabilities : shape (n, classes).
+    labels : shape (n,).
+    """
+    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
+    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def bootstrap_macro(counts: np.ndarray, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval]:
+    """Return the 95 % intervals of macro F1, precision and recall by the stratified percentile bootstrap.
+
+    Efron & Tibshirani (1993), An Introduction to the Bootstrap, ch. 13. Drawing the images of one class with
+    replacement is drawing its row of the confusion matrix from a multinomial, so no image is ever touched.
+    By simulation the intervals cover 93-95 % for 25 images a class at 70-93 % accuracy, and fall to 88 % at 98 %:
+    where (nearly) nothing is wrong, look at the Wilson interval of the accuracy.
+
+    Parameters
+    ----------
+    counts : confusion matrix, shape (classes, classes), rows are the true classes.
+    """
+    rng = np.random.default_rng((seed, 1))
+    classes = len(counts)
+    support = counts.sum(axis=1)
+    right = np.zeros((resamples, classes))
+    predicted = np.zeros((resamples, classes))
+    for label in np.flatnonzero(support):
+        columns = np.flatnonzero(counts[label])
+        drawn = rng.multinomial(support[label], counts[label, columns] / support[label], size=resamples)
+        predicted[:, columns] += drawn
+        right[:, label] = drawn[:, columns == label].sum(axis=1)
+    present = support > 0
+    right, predicted, support = right[:, present], predicted[:, present], support[present]
+    draws = {
+        "f1_macro": 2 * right / (support + predicted),
+        "precision_macro": right / np.maximum(predicted, 1),
+        "recall_macro": right / support,
+    }
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    return {name: _pair(np.quantile(values.mean(axis=1), tails)) for name, values in draws.items()}
+
+
+def bootstrap_calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, seed: int, bins: int = ECE_BINS, resamples: int = RESAMPLES
+) -> Interval:
+    """Return the 95 % interval of the expected calibration error by the stratified basic bootstrap.
+
+    The basic (reversed) interval of Davison & Hinkley (1997), Bootstrap Methods and their Application, sec. 5.2, not
+    the percentile one: the error is a sum of absolute values, which noise can only raise, so that every resample is
+    biased upwards. In a simulation (1,000 images) the percentile interval covered 48-82 %, the basic one 91 %; for
+    perfect calibration no interval covers well. It is widened to hold the estimate and kept within 0 to 1.
+
+    The images of a class are resampled as counts of (confidence bin, right or wrong), exactly; the sum of the
+    confidences in such a cell is then drawn from the normal with the cell's mean and variance.
+    """
+    rng = np.random.default_rng((seed, 2))
+    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
+    cell_of = 2 * bin_of + right
+    gaps = np.zeros((resamples, bins))
+    for label in np.unique(labels):
+        of_class = labels == label
+        cells, inverse, n = np.unique(cell_of[of_class], return_inverse=True, return_counts=True)
+        values = confidence[of_class]
+        mean = np.bincount(inverse, weights=values) / n
+        spread = np.sqrt(np.bincount(inverse, weights=(values - mean[inverse]) ** 2) / n)
+        drawn = rng.multinomial(n.sum(), n / n.sum(), size=resamples)
+        sums = drawn * mean + np.sqrt(drawn) * spread * rng.standard_normal(drawn.shape)
+        for column, cell in enumerate(cells):
+            gaps[:, cell // 2] += drawn[:, column] * (cell % 2) - sums[:, column]
+    errors = np.abs(gaps).sum(axis=1) / len(labels)
+    estimate = expected_calibration_error(probabilities, labels, bins)
+    low, high = _pair(np.quantile(errors, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
+    return max(0.0, min(estimate, 2 * estimate - high)), min(1.0, max(estimate, 2 * estimate - low))
+
+
+def confidence_bins(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return for each image the bin of its confidence, 1 where it is right (else 0), and the confidence.
+
+    Parameters
+    ----------
+    probabilities : shape (n, classes).
+    labels : shape (n,).
+    bins : number of equal-width bins from 0 to 1, each open below and closed above.
+    """
+    confidence = probabilities.max(axis=1)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.int64)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return bin_of, right, confidence
+
+
+def _pair(values: np.ndarray) -> Interval:
+    return float(values[0]), float(values[1])

@@ -1,0 +1,1 @@
+"""Models: base configs, weights, recipes, inference, Grad-CAM."""

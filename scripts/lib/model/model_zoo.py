@@ -1,0 +1,262 @@
+"""What mmcls's model zoo offers: its base configs by name, their weights, batch sizes and tasks.
+
+mim installs mmcls's configs and metafiles inside the package, under ``mmcls/.mim``. They are read here as files:
+neither mmcls nor torch is imported, since the Snakefile asks these questions while it is being parsed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from scripts.lib.base.console import UserError, run_cli
+
+#: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
+KEPT_NAMES = Path("inputs") / "checkpoints"
+
+#: Configs that mmcls 0.25.0 ships without a base file of theirs: no tool can load them.
+BROKEN_CONFIGS = frozenset({"mobilenet-v3-small_8xb16_cifar10", "mobilenet_v3_small_cifar"})
+
+#: Configs whose name does not tell their batch. Both set 128 images a GPU on 8 GPUs (as their first comment and their
+#: metafile's "Batch Size: 1024" say), and their learning rate of 0.064 belongs to that.
+MISNAMED_BATCH = {"mobilenet-v3-large_8xb32_in1k": 1024, "mobilenet-v3-small_8xb32_in1k": 1024}
+
+#: ``8xb32`` (GPUs x batch a GPU) and the older ``b32x8`` (batch a GPU x GPUs), alone or after ``pt-`` and ``ft-``:
+#: a config that pretrains or fine-tunes names its own batch there, never two.
+BATCH_IN_NAME = re.compile(r"(?<![A-Za-z0-9])(?:(\d+)xb(\d+)|b(\d+)x(\d+))(?![A-Za-z0-9])")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One set of trained weights of the zoo.
+
+    Attributes
+    ----------
+    model : name of the zoo's entry, which ``checkpoint: {zoo: NAME}`` takes.
+    url : its official address.
+    file_name : last part of that address.
+    sha256_prefix : the first 8 hex digits of the file's sha256, which OpenMMLab writes at the end of the name; or None.
+    """
+
+    model: str
+    url: str
+    file_name: str
+    sha256_prefix: str | None
+
+
+def config_names() -> list[str]:
+    """Return the names of all base configs that can be used, sorted."""
+    return sorted(_configs())
+
+
+def config_path(name: str) -> Path:
+    """Return the file of the base config *name*; raise UserError with the closest names when there is none."""
+    found = _configs().get(name)
+    if found:
+        return found
+    if name in BROKEN_CONFIGS:
+        raise UserError(f"base_config {name}: mmcls 0.25.0 ships it without its base file, so it cannot be used")
+    raise UserError(
+        f"base_config {name!r} is not in mmcls's model zoo: {_closest(name, config_names(), 'name')}; "
+        "all names: python -m scripts.lib.model.model_zoo"
+    )
+
+
+def weights_of(name: str) -> list[Weights]:
+    """Return the zoo's weights for the base config *name*, in the metafile's order; empty when it has none.
+
+    A renamed config (mmcls keeps the old names as one-line files) has the weights of its new name.
+    """
+    path = config_path(_current_name(name))
+    wanted = f"configs/{path.parent.name}/{path.name}"
+    return [
+        _weights(entry) for entry in _entries(path.parent) if entry.get("Config") == wanted and entry.get("Weights")
+    ]
+
+
+def find_weights(base_config: str, model: str | None = None) -> Weights:
+    """Return the weights that a ``zoo`` checkpoint means.
+
+    Parameters
+    ----------
+    base_config : name of the base config.
+    model : name of an entry of the zoo, or None for the only one of *base_config*.
+
+    Raises
+    ------
+    UserError : unknown base config or model; no weights, or several, for *base_config*.
+    """
+    own = weights_of(base_config)
+    if model is not None:
+        return _weights_by_model(model, own)
+    if len(own) == 1:
+        return own[0]
+    if own:
+        choices = ", ".join(weights.model for weights in own)
+        raise UserError(
+            f"base_config {base_config} has several weights in the zoo: {choices}; "
+            f"choose one with checkpoint: {{zoo: {own[0].model}}}"
+        )
+    raise UserError(
+        f"base_config {base_config} has no weights in mmcls's model zoo; "
+        "give checkpoint: {url: ...} or {path: ...}, or checkpoint: none to train from scratch"
+    )
+
+
+def base_batch_size(name: str) -> int | None:
+    """Return the images a step (all GPUs together) for which the base config's learning rate was chosen.
+
+    Read from the name (``8xb32``, ``b32x8``), or from the new name of a renamed config; None where neither tells.
+    """
+    for candidate in (name, _current_name(name)):
+        if candidate in MISNAMED_BATCH:
+            return MISNAMED_BATCH[candidate]
+        match = BATCH_IN_NAME.search(candidate)
+        if match:
+            first, second = (int(number) for number in match.groups() if number)
+            return first * second
+    return None
+
+
+def is_multi_label(name: str) -> bool:
+    """Tell whether the base config is for several labels an image (the VOC configs), which is another task."""
+    return re.search(r"_voc(07)?(-|_|$)", name) is not None
+
+
+def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
+    """Return the file stem under results/checkpoints/ for a checkpoint setting; no network, no file is opened.
+
+    Parameters
+    ----------
+    checkpoint : ``{"zoo": None or model}``, ``{"url": ...}``, ``{"path": ...}`` or ``{"package": ..., "member": ...}``;
+        keys whose value is None count as absent.
+    base_config : name of the base config, which decides what ``{"zoo": None}`` means.
+
+    Raises
+    ------
+    UserError : as :func:`find_weights`, for a ``zoo`` checkpoint.
+    """
+    if checkpoint.get("url"):
+        return f"{_stem(urlsplit(checkpoint['url']).path)}-{_short_hash(checkpoint['url'])}"
+    if checkpoint.get("path"):
+        if Path(checkpoint["path"]).parent == KEPT_NAMES:
+            return Path(checkpoint["path"]).stem
+        return f"{_stem(str(checkpoint['path']))}-{_short_hash(str(checkpoint['path']))}"
+    if checkpoint.get("package"):
+        package = "-".join(re.split(r"\s*==\s*", checkpoint["package"].strip()))
+        return f"{_safe(package)}-{_stem(checkpoint['member'])}"
+    return _stem(find_weights(base_config, checkpoint.get("zoo")).file_name)
+
+
+@cache
+def _mim_folder() -> Path:
+    spec = importlib.util.find_spec("mmcls")  # finds, does not import
+    folder = Path(spec.origin).parent / ".mim" if spec and spec.origin else None
+    if not folder or not (folder / "configs").is_dir():
+        raise UserError("mmcls's model zoo is not installed beside this Python: run `make setup`, then use .venv")
+    return folder
+
+
+@cache
+def _configs() -> dict[str, Path]:
+    # One level only: repvgg/deploy holds the same networks folded for inference, which cannot be trained.
+    files = (path for path in _mim_folder().glob("configs/*/*.py") if path.parent.name != "_base_")
+    return {path.stem: path for path in files if path.stem not in BROKEN_CONFIGS}
+
+
+def _current_name(name: str) -> str:
+    """Return the new name of a config that mmcls renamed, or *name* itself."""
+    text = config_path(name).read_text(encoding="utf-8")
+    match = re.search(r"_deprecation_ = dict\(\s*expected='([^']+)\.py'", text)
+    return PurePosixPath(match[1]).name if match else name
+
+
+@cache
+def _entries(folder: Path) -> list[dict[str, Any]]:
+    """Return the Models entries of the metafile in *folder*.
+
+    The folder's own metafile, not the list in model-index.yml: that one forgets MobileNetV3.
+    """
+    import yaml  # here, since most questions are answered without it
+
+    metafile = folder / "metafile.yml"
+    if not metafile.is_file():
+        return []
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(metafile.read_text(encoding="utf-8"), Loader=loader).get("Models") or []
+
+
+def _all_entries() -> Iterator[dict[str, Any]]:
+    for metafile in sorted(_mim_folder().glob("configs/*/metafile.yml")):
+        yield from _entries(metafile.parent)
+
+
+def _weights_by_model(model: str, own: list[Weights]) -> Weights:
+    """Return the weights of the entry *model*: among those of the base config first, then in the whole zoo."""
+    for weights in own:
+        if weights.model == model:
+            return weights
+    zoo = {entry["Name"]: entry for entry in _all_entries() if entry.get("Weights")}
+    if model in zoo:
+        return _weights(zoo[model])
+    if own:
+        hint = "the base config's own: " + ", ".join(weights.model for weights in own)
+    else:
+        hint = _closest(model, sorted(zoo), "name")
+    raise UserError(f"checkpoint.zoo: {model!r} is no model with weights in mmcls's model zoo; {hint}")
+
+
+def _weights(entry: Mapping[str, Any]) -> Weights:
+    url = entry["Weights"]
+    file_name = PurePosixPath(unquote(urlsplit(url).path)).name
+    match = re.search(r"[-_]([0-9a-f]{8})\.\w+$", file_name)
+    return Weights(entry["Name"], url, file_name, match[1] if match else None)
+
+
+def _closest(name: str, names: list[str], what: str) -> str:
+    close = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+    return f"the closest {what}s are {', '.join(close)}" if close else f"no {what} is close to it"
+
+
+def _stem(path: str) -> str:
+    name = PurePosixPath(unquote(path).rstrip("/")).name
+    return _safe(re.sub(r"(\.pth)?\.[A-Za-z0-9]{1,5}$", "", name))
+
+
+def _safe(name: str) -> str:
+    """Return *name* as a file name of ``[A-Za-z0-9._-]`` that is neither hidden nor empty nor long."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")[:120] or "checkpoint"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.lib.model.model_zoo", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("text", nargs="?", default="", help="list only the base configs whose name holds this text")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Print the base configs with their batch (images a step) and the names of their weights."""
+    for name in config_names():
+        if args.text in name:
+            weights = ", ".join(weights.model for weights in weights_of(name)) or "none"
+            print(f"{name}  batch: {base_batch_size(name) or 'unknown'}  weights: {weights}")
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

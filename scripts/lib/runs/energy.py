@@ -1,0 +1,187 @@
+"""What the GPUs of an attempt take in energy: the driver's own counter, read through NVIDIA's management library."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from scripts.lib.runs.attempts import Attempt
+
+logger = logging.getLogger(__name__)
+
+LIBRARY = "libnvidia-ml.so.1"
+#: Seconds between two readings; the power of a card without a counter is taken as constant between them.
+SAMPLE_SECONDS = 2.0
+#: Seconds between two notes in the attempt's record, which are all that a kill leaves.
+NOTE_SECONDS = 300.0
+#: Longest wait for the last reading: a driver in trouble may not answer, and training must end all the same.
+PATIENCE_SECONDS = 5.0
+
+
+class Card(Protocol):
+    """A GPU that can be asked."""
+
+    def joules(self) -> float | None:
+        """Return the energy since the driver was loaded, None where the card does not count it."""
+
+    def watts(self) -> float | None:
+        """Return the power now, None where the card does not measure it."""
+
+
+class Nvml:
+    """NVIDIA's management library, which comes with the driver (API: docs.nvidia.com/deploy/nvml-api)."""
+
+    def __init__(self) -> None:
+        """Load it.
+
+        Raises
+        ------
+        OSError : this machine has no NVIDIA driver, or it does not answer.
+        """
+        self._library = ctypes.CDLL(LIBRARY)
+        if self._library.nvmlInit_v2() != 0:
+            raise OSError(f"{LIBRARY}: nvmlInit_v2 failed")
+
+    def card(self, name: str) -> NvmlCard | None:
+        """Return the GPU that CUDA_VISIBLE_DEVICES calls *name*, a number or ``GPU-<uuid>``; None for none.
+
+        Numbers are those of the PCI bus. CUDA's may differ where the cards of one machine do; a slice of a card (MIG)
+        has no energy of its own.
+        """
+        handle = ctypes.c_void_p()
+        if name.isdecimal():
+            status = self._library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(name)), ctypes.byref(handle))
+        elif name.startswith("GPU-"):
+            status = self._library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
+        else:
+            return None
+        return NvmlCard(self._library, handle) if status == 0 else None
+
+
+class NvmlCard:
+    """One GPU of the management library."""
+
+    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
+        self._library = library
+        self._handle = handle
+
+    def joules(self) -> float | None:
+        """Return the energy since the driver was loaded; cards before Volta do not count it."""
+        millijoules = ctypes.c_ulonglong()
+        status = self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle, ctypes.byref(millijoules))
+        return None if status else millijoules.value / 1000
+
+    def watts(self) -> float | None:
+        """Return the power now."""
+        milliwatts = ctypes.c_uint()
+        status = self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts))
+        return None if status else milliwatts.value / 1000
+
+
+class Meter:
+    """Adds up the energy of some cards from one reading to the next."""
+
+    def __init__(self, cards: Sequence[Card]) -> None:
+        self._cards = cards
+        self._counters: list[float | None] = [None] * len(cards)
+        self._read_at: float | None = None
+        self._measured = [False] * len(cards)
+        self._joules = 0.0
+
+    @property
+    def joules(self) -> float | None:
+        """Return the energy between the first and the last reading, None unless every card could be measured."""
+        return self._joules if self._cards and all(self._measured) else None
+
+    def read(self, now: float) -> None:
+        """Read all cards at the time *now*, in seconds of any clock that does not go back."""
+        seconds = 0.0 if self._read_at is None else now - self._read_at
+        for place, card in enumerate(self._cards):
+            counter, before = card.joules(), self._counters[place]
+            power = None
+            if counter is None:
+                power = card.watts()
+                self._joules += (power or 0.0) * seconds
+            elif before is not None:
+                self._joules += max(0.0, counter - before)  # the counter starts anew with the driver
+            self._counters[place] = counter
+            self._measured[place] |= counter is not None or power is not None
+        self._read_at = now
+
+
+@contextmanager
+def metered(
+    attempt: Attempt,
+    device: str,
+    gpus: int = 1,
+    environment: Mapping[str, str] = os.environ,
+    cards: Sequence[Card] | None = None,
+) -> Iterator[None]:
+    """Put the GPUs that the block uses, and their energy, on the attempt's record: ``gpus``, ``energy_joules``.
+
+    The record is noted every few minutes, so that of an attempt that is killed its time and energy stay known.
+    Nothing that goes wrong in here disturbs the block.
+
+    Parameters
+    ----------
+    attempt : as ``attempts.recorded`` yields it.
+    device : ``cpu`` or ``cuda``.
+    gpus : cards that the block uses.
+    environment : the trainer's: its CUDA_VISIBLE_DEVICES says which cards these are.
+    cards : the cards, where they are known already.
+    """
+    attempt.extra["gpus"] = gpus if device == "cuda" else 0
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            found = cards if cards is not None else find_cards(attempt.extra["gpus"], environment)
+            _measure(attempt, Meter(found), stop)
+        except Exception as error:  # whatever a driver does, it is the training that counts
+            logger.debug("energy is not measured: %r", error)
+            attempt.extra["energy_joules"] = None  # not the part of it that was measured before
+
+    thread = threading.Thread(target=work, name="energy", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
+        if thread.is_alive():
+            attempt.extra["energy_joules"] = None
+
+
+def find_cards(count: int, environment: Mapping[str, str]) -> list[Card]:
+    """Return the *count* cards that a trainer with this environment uses; none where they cannot be told."""
+    if not count:
+        return []
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(count)] if visible is None else visible.split(",")[:count]
+    try:
+        library = Nvml()
+    except (OSError, AttributeError) as error:
+        logger.debug("energy is not measured: %s", error)
+        return []
+    found = [card for card in (library.card(name.strip()) for name in names) if card is not None]
+    return list(found) if len(found) == count else []
+
+
+def _measure(attempt: Attempt, meter: Meter, stop: threading.Event) -> None:
+    noted_at = -float("inf")  # at once, so that of a kill in the first minutes there is a note too
+    while True:
+        meter.read(time.monotonic())
+        if meter.joules is not None:
+            attempt.extra["energy_joules"] = round(meter.joules, 1)
+        if stop.is_set():
+            return
+        if time.monotonic() - noted_at >= NOTE_SECONDS:
+            attempt.note()
+            noted_at = time.monotonic()
+        stop.wait(SAMPLE_SECONDS)

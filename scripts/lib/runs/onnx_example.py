@@ -1,0 +1,78 @@
+"""Write the program that uses one model.onnx without mimflow: its own preprocessing, in a few lines to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, OUTSIDE, Preprocessing
+
+#: What the program needs beside Python.
+PACKAGES = ("onnxruntime", "pillow", "numpy")
+
+
+def example(preprocessing: Preprocessing) -> str:
+    """Return the source of ``onnx_example.py``: the three likeliest classes of one photograph.
+
+    Pillow has no counterpart of OpenCV's resizing, which looks at the nearest pixels only, however much smaller the
+    image becomes: an affine transform comes close to it.
+    """
+    mode = "L" if preprocessing.channel_order == GREY else "RGB"
+    lines = [
+        f'"""Say what is on a photograph: python onnx_example.py model.onnx photo.jpg (needs {_and(PACKAGES)})."""',
+        "import json",
+        "import sys",
+        "",
+        "import numpy as np",
+        "import onnxruntime",
+        "from PIL import Image, ImageOps",
+        "",
+        "session = onnxruntime.InferenceSession(sys.argv[1])",
+        'names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])',
+        f"image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert({mode!r})".replace("'", '"'),
+    ]
+    for step in preprocessing.steps:
+        lines += (_resize if step["step"] == "resize" else _crop)(step)
+    pixels = "np.atleast_3d(image)" + ("[..., ::-1]" if preprocessing.channel_order == BGR else "")
+    if preprocessing.normalisation == OUTSIDE:
+        lines.append(f"pixels = ({pixels} - np.array({preprocessing.mean})) / {preprocessing.std}")
+        lines.append("pixels = pixels.transpose(2, 0, 1).astype(np.float32)")
+    else:
+        lines.append(f"pixels = {pixels}")
+    lines += [
+        f'probabilities = session.run(None, {{"{INPUT}": pixels[None]}})[0][0]',
+        "for place in np.argsort(-probabilities)[:3]:",
+        '    print(f"{probabilities[place]:.4f} {names[place]}")',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _resize(step: Mapping[str, Any]) -> Iterator[str]:
+    if "shorter_side" in step:
+        yield f"size = [side * {step['shorter_side']} // min(image.size) for side in image.size]"
+    else:
+        yield f"size = ({step['width']}, {step['height']})"
+    method = f"Image.Resampling.{step['interpolation'].upper()}"
+    if step["library"] == "pillow":
+        yield f"image = image.resize(size, {method})"
+    else:
+        yield "x, y = image.width / size[0], image.height / size[1]"
+        yield f"image = image.transform(size, Image.Transform.AFFINE, (x, 0, 0, 0, y, 0), {method})"
+
+
+def _crop(step: Mapping[str, Any]) -> Iterator[str]:
+    if "share" in step:
+        yield f"w = h = {step['share']} * min(image.size)"
+    else:
+        yield f"w, h = min({step['width']}, image.width), min({step['height']}, image.height)"
+    yield "x, y = round((image.width - w) / 2), round((image.height - h) / 2)"
+    yield "image = image.crop((x, y, x + int(w), y + int(h)))"
+
+
+def _and(names: tuple[str, ...]) -> str:
+    """Return names as a text.
+
+    >>> _and(("a", "b", "c"))
+    'a, b and c'
+    """
+    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,1 @@
+"""Keys, defaults and messages of the configuration and the site."""

@@ -1,0 +1,101 @@
+"""Which site this is: the folder of the Snakemake profile with its site.yaml, and what follows for each job."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+
+from scripts.lib.base.console import UserError
+from scripts.lib.settings.schema import Site, load_site
+
+#: Environment variable with the folder of the site. Jobs inherit it: Slurm hands the environment on (--export=ALL).
+VARIABLE = "MIMFLOW_SITE"
+#: Variables by which libraries find a place for their caches, and the folder of each below ``caches``.
+CACHES = {"XDG_CACHE_HOME": "", "PIP_CACHE_DIR": "pip", "TORCH_HOME": "torch", "MPLCONFIGDIR": "matplotlib"}
+
+
+def current_site() -> Site:
+    """Return the site of this process; a site with nothing set where no folder is named.
+
+    Raises
+    ------
+    UserError : the folder named has no good site.yaml.
+    """
+    folder = os.environ.get(VARIABLE)
+    return load_site(Path(folder)) if folder else Site()
+
+
+def enter_site(arguments: Sequence[str], environment: MutableMapping[str, str]) -> Site:
+    """Make the site of Snakemake's command line this process's, and its jobs'; return it.
+
+    A profile without a site.yaml beside it, as one below ~/.config, is no site: then nothing is set.
+
+    Parameters
+    ----------
+    arguments : the command line after the program's name.
+    environment : the environment, changed in place: the site's folder, and its caches where they are not set yet.
+    """
+    folder = environment.get(VARIABLE) or next(
+        (found for found in map(_profile_folder, profiles(arguments, environment)) if found), ""
+    )
+    if not folder:
+        return Site()
+    environment[VARIABLE] = os.path.abspath(folder)
+    site = load_site(Path(folder))
+    if site.caches:
+        for name, below in CACHES.items():
+            environment.setdefault(name, os.path.join(expand(site.caches, environment), below).rstrip("/"))
+    return site
+
+
+def profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return the profiles that a Snakemake command line names, the one that has the last word first."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--profile", nargs="+", default=[])
+    parser.add_argument("--workflow-profile", action="append", default=[])
+    known, _ = parser.parse_known_args([word for word in arguments if word != "--"])
+    named = known.profile or environment.get("SNAKEMAKE_PROFILE", "").split(",")
+    return [profile for profile in [*known.workflow_profile, *reversed(named)] if profile not in ("", "none")]
+
+
+def _profile_folder(profile: str) -> str | None:
+    """Return the folder of a profile if it is a site: as a path, else below profiles/."""
+    for place in (profile, os.path.join("profiles", profile)):
+        folder = os.path.dirname(place) if place.endswith((".yaml", ".yml")) else place
+        if os.path.isfile(os.path.join(folder, "site.yaml")):
+            return folder
+    return None
+
+
+def expand(path: str, environment: Mapping[str, str]) -> str:
+    """Return *path* with ~ and $VARIABLES replaced.
+
+    Raises
+    ------
+    UserError : a variable in it is not set here.
+    """
+    words = path.replace("${", "$").replace("}", "").split("/")
+    for word in words:
+        if word.startswith("$") and word[1:] not in environment:
+            raise UserError(f"site.yaml: {path}: {word} is not set on this machine: name another folder")
+    return os.path.expanduser("/".join(environment[word[1:]] if word.startswith("$") else word for word in words))
+
+
+def module_prefix(site: Site) -> str:
+    """Return what stands before each shell line so that the site's modules are loaded; "" where there are none.
+
+    ``module`` is a shell function that a job's shell may not have yet; a module may put its own Python in front.
+    """
+    if not site.modules:
+        return ""
+    modules = shlex.join(site.modules)
+    python = shlex.quote(str(Path(sys.executable).parent))
+    return (
+        "{ command -v module >/dev/null 2>&1 || . /etc/profile; "
+        f"module load {modules} || {{ echo 'error: module load {modules} failed: see `module avail`' >&2; exit 1; }}; "
+        f'export PATH={python}:"$PATH"; unset PYTHONPATH PYTHONHOME; }} >&2; '
+    )

@@ -1,0 +1,1 @@
+"""What the Snakefile and the commands about whole workflows ask."""

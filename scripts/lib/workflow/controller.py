@@ -1,0 +1,230 @@
+"""Who controls this folder: the one Snakemake that submits jobs here, and what a dead one has left behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from scripts.lib.base.console import UserError
+from scripts.lib.base.files import write_text
+from scripts.lib.cluster import slurm
+from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Holder
+
+logger = logging.getLogger(__name__)
+
+RECORD = Path(".snakemake/mimflow-controller.json")
+LOCKS = Path(".snakemake/locks")
+#: What to do with Slurm jobs of a dead controller: "cancel" (their state is saved) or "wait" until they have ended.
+ORPHANS_VARIABLE = "MIMFLOW_ORPHANS"
+#: Longest wait for cancelled jobs to be gone: a trainer saves its state, Slurm's KillWait is 30 s as a rule.
+CANCEL_PATIENCE_SECONDS = 300.0
+#: Options with which Snakemake runs nothing: none of them needs control of the folder.
+IDLE_OPTIONS = frozenset(
+    {
+        *("--unlock", "--report", "--lint", "--summary", "--detailed-summary", "-D", "-S", "--dag", "--rulegraph"),
+        *("--filegraph", "--d3dag", "--list", "-l", "--list-rules", "--list-target-rules", "--lt", "--archive"),
+        *(
+            "--list-changes",
+            "--list-input-changes",
+            "--list-params-changes",
+            "--list-untracked",
+            "--lu",
+            "--cleanup-shadow",
+        ),
+        *(
+            "--cleanup-metadata",
+            "--cm",
+            "--delete-all-output",
+            "--delete-temp-output",
+            "--print-compilation",
+            "--version",
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Who controls, or controlled, the folder, and whether by Slurm jobs, which outlive a controller that is killed."""
+
+    holder: Holder
+    slurm: bool
+
+
+class Controller:
+    """What .snakemake/mimflow-controller.json says: the last Snakemake that ran jobs from this folder."""
+
+    def __init__(self, path: Path = RECORD) -> None:
+        self.path = path
+        self._released = threading.Event()
+
+    def record(self) -> Record | None:
+        """Return the record; None where there is none, or one that cannot be read."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            return Record(Holder(**content["holder"]), bool(content["slurm"]))
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+
+    def is_alive(self) -> bool:
+        """Tell whether the controller runs: here by its process, elsewhere by its Slurm job and its heartbeat."""
+        record = self.record()
+        if record is None:
+            return False
+        return record.holder.is_alive_here() or (not is_surely_dead(record.holder) and self._age() < EXPIRY_SECONDS)
+
+    def take(self, slurm: bool) -> None:
+        """Make this process the controller, and keep its heartbeat going until :meth:`release` or its end."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.path, json.dumps({"holder": asdict(Holder.this_process()), "slurm": slurm}))
+        self._released.clear()
+        name = f"heartbeat of {self.path}"
+        threading.Thread(target=self._beat, args=(os.getpid(),), name=name, daemon=True).start()
+
+    def release(self) -> None:
+        """End the heartbeat, and remove the record if it is this process's."""
+        self._released.set()
+        record = self.record()
+        if record is not None and record.holder.is_alive_here() and record.holder.pid == os.getpid():
+            self.path.unlink(missing_ok=True)
+
+    def _beat(self, process: int) -> None:
+        # Once it is released, the record may be another's, and must go silent when that one dies.
+        while not self._released.wait(HEARTBEAT_SECONDS) and os.getpid() == process and self.path.exists():
+            try:
+                os.utime(self.path)
+            except OSError:  # the folder is gone, or unreachable for the moment
+                continue
+
+    def _age(self) -> float:
+        # By the file server's clock, as Lease measures: the clocks of two login nodes may differ.
+        probe = self.path.with_name(f".clock.{os.getpid()}")
+        probe.touch()
+        try:
+            return probe.stat().st_mtime - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return float("inf")
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def is_surely_dead(holder: Holder, environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether a holder has ended for certain: a process of this machine, or one in a Slurm job that is over.
+
+    One on another machine whose heartbeat is merely silent is not: the network may be what is silent.
+    """
+    if holder.is_dead_here():
+        return True
+    if not holder.job or holder.is_alive_here() or not slurm.is_here():
+        return False
+    if holder.job == environment.get("SLURM_JOB_ID"):
+        return holder.host != socket.gethostname()  # this job, before it was queued again
+    try:
+        found = slurm.job(holder.job)
+    except UserError as error:
+        logger.debug("Slurm does not say whether job %s is over: %s", holder.job, error)
+        return False
+    return found is None or found.has_ended
+
+
+def will_run(arguments: Sequence[str], dryrun: bool) -> bool:
+    """Tell whether Snakemake, called with *arguments*, is about to run jobs."""
+    return not dryrun and not IDLE_OPTIONS.intersection(word.split("=")[0] for word in arguments)
+
+
+def clear_the_way(environment: Mapping[str, str], controller: Controller | None = None) -> None:
+    """Before anything runs: stop if another controller is at work, and settle what a dead one left behind.
+
+    Snakemake's own lock comes later, knows no owner and no cluster; two writers would follow `--unlock`.
+
+    Raises
+    ------
+    UserError : another controller lives, or jobs of a dead one could not be settled.
+    """
+    controller = controller or Controller()
+    record = controller.record()
+    if record is not None and controller.is_alive():
+        raise UserError(
+            f"another snakemake runs this workflow in this folder ({record.holder}): wait for it, or stop it there with"
+            " Ctrl-C (kill -INT); `make jobs` shows its jobs"
+        )
+    if record is not None and record.slurm:
+        settle_orphans(environment, record.holder)
+    if LOCKS.is_dir() and any(LOCKS.iterdir()):
+        if record is not None and is_surely_dead(record.holder):
+            _say(f"the snakemake that locked this folder ({record.holder}) was killed: unlocking, as --unlock does")
+            shutil.rmtree(LOCKS)
+        else:
+            command = f"snakemake --unlock {_configuration(sys.argv[1:])}".strip()
+            _say(f"this folder is locked; if no other snakemake runs here, on any machine, unlock it: {command}")
+    controller.path.unlink(missing_ok=True)
+
+
+def check_path(python: str) -> None:
+    """Make sure that Snakemake can start jobs on other machines: it writes its Python's path there without quotes.
+
+    Raises
+    ------
+    UserError : a shell would take the path apart.
+    """
+    if shlex.quote(python) != python:
+        raise UserError(
+            f"{python}: Slurm jobs cannot start from a path with spaces or signs of the shell (Snakemake does not quote"
+            " it): move the project to another folder, and run `make setup` there"
+        )
+
+
+def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
+    """Cancel the Slurm jobs that no controller waits for any more, or wait for their end.
+
+    Cancelling is safe, and the default: a trainer saves its state when it is told to end, and the next one goes on
+    from it. Two jobs that write to the same files are what must not be.
+
+    Raises
+    ------
+    UserError : Slurm does not say which jobs there are, or they do not end.
+    """
+    mine = environment.get("SLURM_JOB_ID")
+    jobs = [job for job in slurm.my_jobs(Path.cwd()) if job.id != mine and not job.is_allocation]
+    if not jobs:
+        return
+    ids = [job.id for job in jobs]
+    who = f"the snakemake that submitted them ({holder}) is gone"
+    what = f"{len(ids)} Slurm job{'s' * (len(ids) > 1)} of an earlier run ({', '.join(ids)})"
+    if environment.get(ORPHANS_VARIABLE, "cancel") == "wait":
+        _say(f"{what} still there, and {who}: waiting for their end ({ORPHANS_VARIABLE}=cancel ends them)")
+        slurm.wait_gone(ids, float("inf"))
+        return
+    _say(
+        f"{what} still there, and {who}: cancelling them; what they trained is saved and goes on"
+        f" ({ORPHANS_VARIABLE}=wait lets them finish)"
+    )
+    slurm.cancel(ids)
+    left = slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)
+    if left:
+        names = ",".join(sorted(left))
+        raise UserError(
+            f"Slurm jobs {names} of an earlier run do not end: look at `squeue -j {names}`,"
+            " and start again when they are gone"
+        )
+
+
+def _configuration(arguments: Sequence[str]) -> str:
+    """Return the --configfile part of a command line, without which `--unlock` would read another configuration."""
+    for option in ("--configfile", "--configfiles"):
+        if option in arguments[:-1]:
+            return f"--configfile {arguments[arguments.index(option) + 1]}"
+    return ""
+
+
+def _say(message: str) -> None:
+    print(f"note: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,309 @@
+"""Folders that are read in place, and several archives that are one data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.data.fetch_archive import pack_folder
+from scripts.data.unpack_archive import Origin, parse_origins, unpack_all
+from scripts.lib.base.console import UserError
+from scripts.lib.base.files import sha256_of
+from scripts.lib.data.archives import Limits
+from scripts.lib.data.folders import walk_files
+from scripts.lib.data.image_paths import find_classes, find_parts_of_class
+from scripts.lib.data.manifest import manifest_entries, manifest_sha256, write_manifest
+from scripts.lib.settings.schema import load_settings
+from scripts.lib.workflow.layout import Layout
+
+EXPERIMENTS = {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}}
+
+
+def layout(source: Any) -> Layout:
+    return Layout(load_settings({"dataset": {"name": "d", "source": source}, "experiments": EXPERIMENTS}))
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def write_zip(path: Path, names: Iterable[str]) -> Path:
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name in names:
+            zipped.writestr(name, f"{path.name} {name}")
+    return path
+
+
+def images(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# --- in place ---------------------------------------------------------------------------------------------------------
+
+FILES = {"set/cat/1.jpg": b"one", "set/cat/b\n.jpg": b"two", "set/狗/2.jpg": b"three", "set/notes.txt": b"x"}
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Origin:
+    """A folder with its manifest, all of it older than now."""
+    folder = write(tmp_path / "photos", FILES)
+    (folder / os.fsdecode(b"set/cat/\xb2\xdd.jpg")).write_bytes(b"a name in GBK")
+    manifest = tmp_path / "archive.jsonl"
+    write_manifest(folder, walk_files(folder, Counter()), manifest)
+    return Origin(manifest, folder=folder)
+
+
+def test_images_are_links_with_the_names_that_a_copy_would_have(listed: Origin, tmp_path: Path) -> None:
+    assert listed.folder
+    unpack_all([listed], tmp_path / "images", Limits())
+    tar = tmp_path / "archive.tar"
+    pack_folder(listed.folder, tar, tar)
+    unpack_all([Origin(tar)], tmp_path / "copies", Limits())
+    names = images(tmp_path / "images")
+    assert names == images(tmp_path / "copies") == ["cat/1.jpg", "cat/b%0A.jpg", "cat/草.jpg", "狗/2.jpg"]
+    for name in names:
+        link = tmp_path / "images" / name
+        assert link.is_symlink() and Path(os.readlink(link)).is_absolute()
+        assert link.read_bytes() == (tmp_path / "copies" / name).read_bytes()
+
+
+def test_links_hold_whatever_folder_the_path_is_relative_to(
+    listed: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    unpack_all([Origin(listed.archive, folder=Path("photos"))], tmp_path / "images", Limits())
+    assert (tmp_path / "images/cat/1.jpg").read_bytes() == b"one"
+
+
+def test_the_tar_of_a_folder_has_the_hash_of_its_manifest(listed: Origin, tmp_path: Path) -> None:
+    assert listed.folder
+    tar = tmp_path / "a.tar"
+    pack_folder(listed.folder, tar, tar)
+    assert manifest_sha256(tar) == sha256_of(listed.archive)
+    (listed.folder / "set/cat/1.jpg").write_bytes(b"0ne")
+    pack_folder(listed.folder, tar, tar)
+    assert manifest_sha256(tar) != sha256_of(listed.archive)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: path.write_bytes(b"longer"), "changed since"),
+        (lambda path: path.write_bytes(b"0ne"), "changed since"),
+        (lambda path: path.unlink(), "gone since"),
+    ],
+    ids=["size", "content", "gone"],
+)
+def test_a_file_that_changed_after_it_was_listed_is_one_line(
+    listed: Origin, tmp_path: Path, change: Any, words: str
+) -> None:
+    assert listed.folder
+    os.utime(listed.archive, (1, 1))
+    change(listed.folder / "set/cat/1.jpg")
+    with pytest.raises(UserError, match=f"1.jpg: {words} the folder was listed: run the same command again"):
+        unpack_all([listed], tmp_path / "images", Limits())
+    assert not (tmp_path / "images").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_another_size_is_seen_whatever_the_times_are(listed: Origin, tmp_path: Path) -> None:
+    assert listed.folder
+    (listed.folder / "set/cat/1.jpg").write_bytes(b"longer")
+    later = os.stat(listed.archive).st_mtime + 1e6
+    os.utime(listed.archive, (later, later))
+    with pytest.raises(UserError, match=r"1\.jpg: changed since"):
+        unpack_all([listed], tmp_path / "images", Limits())
+
+
+def test_a_file_that_was_only_touched_is_no_other(listed: Origin, tmp_path: Path) -> None:
+    assert listed.folder
+    os.utime(listed.archive, (1, 1))
+    os.utime(listed.folder / "set/cat/1.jpg")
+    unpack_all([listed], tmp_path / "images", Limits())
+
+
+def test_labels_are_read_from_the_folder_and_must_be_those_that_were_listed(tmp_path: Path) -> None:
+    folder = write(tmp_path / "p", {"i/1.jpg": b"1", "i/2.jpg": b"2", "l.csv": b"file,label\n1,cat\n2,dog\n"})
+    manifest = tmp_path / "archive.jsonl"
+    write_manifest(folder, walk_files(folder, Counter()), manifest)
+    origin = Origin(manifest, folder=folder, labels="l.csv")
+    unpack_all([origin], tmp_path / "images", Limits())
+    assert images(tmp_path / "images") == ["cat/1.jpg", "dog/2.jpg"]
+    times = os.stat(folder / "l.csv")
+    (folder / "l.csv").write_bytes(b"file,label\n1,dog\n2,cat\n")
+    os.utime(folder / "l.csv", ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(UserError, match=r"l.csv: changed since"):
+        unpack_all([origin], tmp_path / "images", Limits())
+
+
+def test_a_damaged_manifest_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "archive.jsonl").write_text('["abc", 1')
+    with pytest.raises(UserError, match=r"archive\.jsonl: damaged"):
+        manifest_entries(tmp_path / "archive.jsonl")
+
+
+def test_an_archive_cannot_pass_for_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "archive.zip").write_text(json.dumps(["0" * 64, 1, "/etc/passwd"]) + "\n")
+    with pytest.raises(UserError, match="not a zip or tar"):
+        unpack_all([Origin(tmp_path / "archive.zip")], tmp_path / "images", Limits())
+
+
+def test_a_changed_folder_is_another_state(tmp_path: Path) -> None:
+    folder = write(tmp_path / "p", {"a/1.jpg": b"1"})
+    other = write(tmp_path / "q", {"2.jpg": b"2"})
+    (folder / "b").symlink_to(other)
+    read = layout({"path": str(folder), "in_place": True})
+    states = [read.folder_state(None)]
+    (other / "2.jpg").write_bytes(b"22")
+    states.append(read.folder_state(None))
+    write(folder, {"a/.DS_Store": b""})
+    states.append(read.folder_state(None))
+    assert states[0] != states[1] == states[2]
+
+
+# --- several archives -------------------------------------------------------------------------------------------------
+
+
+def unpacked(tmp_path: Path, *origins: Origin) -> list[str]:
+    unpack_all(origins, tmp_path / "images", Limits())
+    return images(tmp_path / "images")
+
+
+def test_archives_without_a_word_are_looked_at_as_one(tmp_path: Path) -> None:
+    one = write_zip(tmp_path / "one.zip", ["set/train/cat/1.jpg", "set/train/dog/2.jpg"])
+    two = write_zip(tmp_path / "two.zip", ["set/test/cat/1.jpg", "set/test/dog/2.jpg"])
+    assert unpacked(tmp_path, Origin(one), Origin(two)) == [
+        "test/cat/1.jpg", "test/dog/2.jpg", "train/cat/1.jpg", "train/dog/2.jpg",
+    ]  # fmt: skip
+
+
+def test_an_archive_a_part_whatever_its_top_folder(tmp_path: Path) -> None:
+    one = write_zip(tmp_path / "one.zip", ["a_train/cat/1.jpg", "a_train/dog/2.jpg", "a_train/dog/sub/2.jpg"])
+    two = write_zip(tmp_path / "two.zip", ["x/y/cat/1.jpg", "x/y/dog/2.jpg"])
+    assert unpacked(tmp_path, Origin(one, part="train"), Origin(two, part="val")) == [
+        "train/cat/1.jpg", "train/dog/2.jpg", "train/dog/sub/2.jpg", "val/cat/1.jpg", "val/dog/2.jpg",
+    ]  # fmt: skip
+    three = write_zip(tmp_path / "three.zip", ["train/cat/1.jpg", "val/dog/2.jpg"])
+    assert unpacked(tmp_path, Origin(one, part="train"), Origin(three, part="test"))[:2] == [
+        "test/cat/1.jpg",
+        "test/dog/2.jpg",
+    ]
+
+
+def test_an_archive_a_class_with_and_without_parts(tmp_path: Path) -> None:
+    one = write_zip(tmp_path / "one.zip", ["x/1.jpg", "x/y/2.jpg"])
+    two = write_zip(tmp_path / "two.zip", ["1.jpg"])
+    assert unpacked(tmp_path, Origin(one, label="草莓/1"), Origin(two, label="b")) == [
+        "b/1.jpg", "草莓%2F1/1.jpg", "草莓%2F1/y/2.jpg",
+    ]  # fmt: skip
+    assert unpacked(tmp_path, Origin(one, label="a", part="train"), Origin(two, label="b", part="test")) == [
+        "test/b/1.jpg", "train/a/1.jpg", "train/a/y/2.jpg",
+    ]  # fmt: skip
+    parted = write_zip(tmp_path / "parted.zip", ["a/train/1.jpg", "a/val/1.jpg"])
+    assert unpacked(tmp_path, Origin(parted, label="a"), Origin(two, label="b", part="train")) == [
+        "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg",
+    ]  # fmt: skip
+
+
+def test_files_of_one_name_in_two_archives_are_both_kept(tmp_path: Path) -> None:
+    one, two = (write_zip(tmp_path / name, ["cat/1.jpg", "dog/2.jpg"]) for name in ("one.zip", "two.zip"))
+    assert unpacked(tmp_path, Origin(one), Origin(two)) == ["cat/1.jpg", "cat/1~2.jpg", "dog/2.jpg", "dog/2~2.jpg"]
+    assert (tmp_path / "images/cat/1~2.jpg").read_text() == "two.zip cat/1.jpg"
+
+
+def test_one_table_for_all_archives_lies_in_one_of_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, two = write_zip(tmp_path / "one.zip", ["1.jpg"]), write_zip(tmp_path / "two.zip", ["2.jpg"])
+    notes = tmp_path / "notes.zip"
+    with zipfile.ZipFile(notes, "w") as zipped:
+        zipped.writestr("annotations/l.csv", "file,label\n1,cat\n2,dog\n")
+    origins = (Origin(one, labels="l.csv"), Origin(two, labels="l.csv"), Origin(notes))
+    assert unpacked(tmp_path, *origins) == ["cat/1.jpg", "dog/2.jpg"]
+    assert "name no image" not in caplog.text
+
+
+def test_a_part_of_the_archive_chooses_the_rows_of_a_table(tmp_path: Path) -> None:
+    one, two = write_zip(tmp_path / "one.zip", ["1.jpg"]), write_zip(tmp_path / "two.zip", ["1.jpg"])
+    table = tmp_path / "l.csv"
+    table.write_text("file,label,split\n1,cat,train\n1,dog,test\n")
+    kept = {"l.csv": str(table)}
+    origins = [Origin(path, part=part, labels="l.csv", kept=kept) for path, part in ((one, "train"), (two, "test"))]
+    assert unpacked(tmp_path, *origins) == ["test/dog/1.jpg", "train/cat/1.jpg"]
+
+
+def test_the_number_of_images_is_limited_for_all_archives_together(tmp_path: Path) -> None:
+    one, two = (write_zip(tmp_path / name, ["cat/1.jpg", "dog/2.jpg"]) for name in ("one.zip", "two.zip"))
+    with pytest.raises(UserError, match="4 images, more than 3"):
+        unpack_all([Origin(one), Origin(two)], tmp_path / "images", Limits(images=3))
+
+
+def test_one_bad_archive_of_two_leaves_nothing(tmp_path: Path) -> None:
+    one = write_zip(tmp_path / "one.zip", ["cat/1.jpg", "dog/2.jpg"])
+    two = write_zip(tmp_path / "two.zip", ["cat/3.jpg"])
+    two.write_bytes(two.read_bytes().replace(b"two.zip cat", b"two.zip c_t"))
+    with pytest.raises(UserError, match=r"two\.zip: damaged"):
+        unpack_all([Origin(one), Origin(two)], tmp_path / "images", Limits())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.zip", "two.zip"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "no JSON"), ("[{}]", "list of 2 objects"), ('[{"prt": "x"}, {}]', "unknown key 'prt'")]
+)
+def test_options_that_make_no_sense_are_one_line(text: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        parse_origins([Path("a"), Path("b")], text)
+
+
+def test_names_alone_decide() -> None:
+    assert find_classes([("x", "1.jpg"), ("x", "2.jpg")]) == [("x", "1.jpg"), ("x", "2.jpg")]
+    parted = [("cat", "train", "1.jpg"), ("dog", "train", "1.jpg"), ("dog", "val", "2.jpg")]
+    assert find_classes(parted) == [("cat", "1.jpg"), ("dog", "1.jpg"), ("dog", "2.jpg")]
+    assert find_classes([]) == find_parts_of_class([], "x") == []
+    assert find_parts_of_class([("train", "1.jpg"), ("2.jpg",)], "x") == [("x", "train", "1.jpg"), ("x", "2.jpg")]
+
+
+# --- what the workflow is told ----------------------------------------------------------------------------------------
+
+
+def test_a_plain_source_is_told_as_ever(tmp_path: Path) -> None:
+    told = layout({"url": "http://h/a.zip"})
+    assert told.archives == ["results/d/archive.zip"] == told.all_fetched() == [told.fetched]
+    assert (told.sources_option(), told.labels_option(), told.fetch_log) == ("", "", "logs/d/fetch_archive.log")
+    assert told.records() == ["results/d/archive.sha256"]
+    assert told.source_json(None) == '{"url":"http://h/a.zip"}'
+
+
+def test_each_of_several_sources_is_fetched_and_recorded_by_itself(tmp_path: Path) -> None:
+    table = tmp_path / "my labels.tsv"
+    table.touch()
+    folder = tmp_path / "p"
+    folder.mkdir()
+    source = [
+        {"url": "http://h/a.tar.gz", "labels": str(table), "part": "train"},
+        {"path": str(folder), "in_place": True, "labels": {"test": "test.txt"}},
+    ]
+    told = layout(source)
+    names = ["archive_0.tar.gz", "archive_1.jsonl", "labels_0.tsv"]
+    assert told.fetched_names() == names and told.fetched == "results/d/{fetched}"
+    assert told.records() == [f"results/d/{stem}.sha256" for stem in ("archive_0", "archive_1", "labels_0")]
+
+    class Wildcards:
+        def __init__(self, fetched: str) -> None:
+            self.fetched = fetched
+
+    assert [json.loads(told.source_json(Wildcards(name))) for name in names] == [
+        {"url": "http://h/a.tar.gz"}, {"path": str(folder), "in_place": True}, {"file": str(table)},
+    ]  # fmt: skip
+    option = told.sources_option()
+    assert json.loads(option.removeprefix("--sources ").strip("'")) == [
+        {"labels": str(table), "part": "train", "kept": {str(table): "results/d/labels_0.tsv"}},
+        {"labels": {"test": "test.txt"}, "folder": str(folder)},
+    ]

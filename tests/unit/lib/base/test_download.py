@@ -1,0 +1,271 @@
+"""The downloader against a real server that misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from http_server import HttpServer, refused_url
+
+from scripts.lib.base import download as module
+from scripts.lib.base.console import UserError
+from scripts.lib.base.download import download, part_path, shown
+
+CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several chunks
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    with HttpServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waits: list[float] = []
+    here, sleep = threading.current_thread(), time.sleep
+
+    def wait(seconds: float) -> None:  # threads that other tests left behind sleep on
+        waits.append(seconds) if threading.current_thread() is here else sleep(seconds)
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    # The machine's own proxy settings have no say over 127.0.0.1.
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return waits
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_fetched_and_verified(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT)
+    result = download([server.url("a.zip")], tmp_path / "new" / "a.zip", sha256=SHA256, size=len(CONTENT))
+    assert (tmp_path / "new" / "a.zip").read_bytes() == CONTENT
+    assert (result.sha256, result.size, result.url) == (SHA256, len(CONTENT), server.url("a.zip"))
+    assert leftovers(tmp_path / "new") == ["a.zip"]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_broken_connection_is_resumed_where_it_broke(server: HttpServer, tmp_path: Path, reset: bool) -> None:
+    server.serve("a.zip", CONTENT, break_after=100_000, breaks=2, reset=reset)
+    download([server.url("a.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    asked = server.asked("a.zip")
+    assert asked[0].status == 200
+    assert {request.status for request in asked[1:]} == {206}
+    assert asked[1].range is not None
+
+
+def test_a_later_run_goes_on_where_an_earlier_one_gave_up(server: HttpServer, tmp_path: Path) -> None:
+    resource = server.serve("a.zip", CONTENT, break_after=20_000)
+    with pytest.raises(UserError, match="the connection broke"):
+        download([server.url("a.zip")], tmp_path / "a.zip")
+    have = part_path(tmp_path / "a.zip", server.url("a.zip")).stat().st_size
+    assert have > 0
+    assert not (tmp_path / "a.zip").exists()
+    resource.break_after = None
+    server.requests.clear()
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert server.asked("a.zip")[0].range == f"bytes={have}-"
+
+
+@pytest.mark.parametrize("validators", [True, False])
+def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(
+    server: HttpServer, tmp_path: Path, validators: bool
+) -> None:
+    server.serve("a.zip", CONTENT, break_after=50_000, validators=validators)
+    with pytest.raises(UserError):
+        download([server.url("a.zip")], tmp_path / "a.zip")
+    changed = CONTENT[::-1] + b"longer"
+    server.serve("a.zip", changed, validators=validators)
+    server.requests.clear()
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == changed
+    assert len(server.requests) == (1 if validators else 2)  # If-Range saves a request
+
+
+def test_a_rest_that_begins_elsewhere_is_not_appended(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT, break_after=100_000, breaks=1, range_shift=500)
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_server_that_ignores_range_still_gives_the_whole_file(
+    server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.serve("a.zip", CONTENT, break_after=100_000, breaks=1, ranges=False)
+    download([server.url("a.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+    assert "cannot resume" in caplog.text
+
+
+def test_a_server_that_only_breaks_is_given_up_after_a_few_growing_waits(
+    server: HttpServer, tmp_path: Path, no_waiting: list[float]
+) -> None:
+    server.serve("a.zip", CONTENT, break_after=0)
+    with pytest.raises(UserError, match="4 attempts"):
+        download([server.url("a.zip")], tmp_path / "a.zip")
+    assert len(server.asked("a.zip")) == module.ATTEMPTS
+    assert no_waiting == [1.0, 2.0, 4.0]
+
+
+def test_progress_starts_the_count_of_attempts_again(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROGRESS_BYTES", 10_000)
+    server.serve("a.zip", CONTENT, break_after=40_000)  # 8 answers are needed, more than ATTEMPTS
+    monkeypatch.setattr(module, "CHUNK", 4096)
+    download([server.url("a.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert len(server.asked("a.zip")) > module.ATTEMPTS
+
+
+def test_a_busy_server_is_asked_again(server: HttpServer, tmp_path: Path, no_waiting: list[float]) -> None:
+    server.serve("a.zip", CONTENT, status=503, failures=2, retry_after="7")
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert [request.status for request in server.asked("a.zip")] == [503, 503, 200]
+    assert no_waiting == [7.0, 7.0]
+
+
+def test_a_missing_file_is_not_asked_for_again(server: HttpServer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="404"):
+        download([server.url("a.zip")], tmp_path / "a.zip")
+    assert len(server.asked("a.zip")) == 1
+
+
+def test_mirrors_are_tried_in_order_and_each_failure_is_one_line(
+    server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.serve("good.zip", CONTENT)
+    server.serve("wrong.zip", b"something else")
+    urls = [server.url("gone.zip"), server.url("wrong.zip"), server.url("good.zip"), server.url("never.zip")]
+    result = download(urls, tmp_path / "a.zip", sha256=SHA256)
+    assert result.url == server.url("good.zip")
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(lines) == 2
+    assert "gone.zip" in lines[0] and "404" in lines[0]
+    assert "wrong.zip" in lines[1] and "wrong sha256" in lines[1]
+    assert not server.asked("never.zip")
+    assert leftovers(tmp_path) == ["a.zip"]
+
+
+def test_a_wrong_hash_leaves_nothing_and_names_both(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT)
+    with pytest.raises(UserError) as caught:
+        download([server.url("a.zip")], tmp_path / "a.zip", sha256="0" * 64)
+    assert "0" * 64 in str(caught.value) and SHA256 in str(caught.value)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_wrong_size_leaves_nothing(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT)
+    with pytest.raises(UserError, match=f"expected 5 bytes, the server has {len(CONTENT)}"):
+        download([server.url("a.zip")], tmp_path / "a.zip", size=5)
+    server.serve("b.zip", CONTENT, declare_length=False)
+    with pytest.raises(UserError, match=f"expected 5 bytes, got {len(CONTENT)}"):
+        download([server.url("b.zip")], tmp_path / "b.zip", size=5)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_server_that_promises_too_much_fails_in_the_end(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT, length_lie=1000)
+    with pytest.raises(UserError, match=r"a\.zip"):
+        download([server.url("a.zip")], tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+    assert len(server.asked("a.zip")) <= 2 * module.ATTEMPTS
+
+
+def test_no_declared_length_is_fine(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT, declare_length=False)
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_the_bytes_are_kept_as_the_server_has_them(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.tar.gz", CONTENT, headers={"Content-Encoding": "gzip"})
+    download([server.url("a.tar.gz")], tmp_path / "a.tar.gz", sha256=SHA256)
+    assert (tmp_path / "a.tar.gz").read_bytes() == CONTENT
+
+
+def test_a_whole_partial_file_is_not_fetched_twice(server: HttpServer, tmp_path: Path) -> None:
+    resource = server.serve("a.zip", CONTENT, break_after=20_000)
+    with pytest.raises(UserError):
+        download([server.url("a.zip")], tmp_path / "a.zip")
+    part_path(tmp_path / "a.zip", server.url("a.zip")).write_bytes(CONTENT)  # killed just before the rename
+    resource.break_after = None
+    server.requests.clear()
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert [request.status for request in server.requests] == [416]
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_no_partial_file_of_any_address_stays(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("old.zip", CONTENT, break_after=20_000)
+    with pytest.raises(UserError):
+        download([server.url("old.zip")], tmp_path / "a.zip")
+    assert len(leftovers(tmp_path)) == 2
+    server.serve("new.zip", CONTENT)
+    download([server.url("new.zip")], tmp_path / "a.zip")
+    assert leftovers(tmp_path) == ["a.zip"]
+
+
+def test_an_unreachable_host_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Connection refused") as caught:
+        download([refused_url()], tmp_path / "a.zip")
+    assert "0x" not in str(caught.value)
+    with pytest.raises(UserError, match=r"nowhere\.invalid"):
+        download(["http://nowhere.invalid/a.zip"], tmp_path / "a.zip")
+
+
+def test_a_proxy_of_the_environment_is_used(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
+    server.serve("a.zip", CONTENT)
+    download(["http://archive.invalid/a.zip"], tmp_path / "a.zip")  # only the proxy can answer for this name
+    assert (tmp_path / "a.zip").read_bytes() == CONTENT
+
+
+def test_a_hash_prefix_is_enough_but_not_a_short_one(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.pth", CONTENT)
+    download([server.url("a.pth")], tmp_path / "a.pth", sha256=SHA256[:8].upper())
+    with pytest.raises(UserError, match="hexadecimal"):
+        download([server.url("a.pth")], tmp_path / "b.pth", sha256=SHA256[:4])
+
+
+@pytest.mark.parametrize("url", ["ftp://host/a.zip", "file:///etc/passwd", "a.zip", "http://"])
+def test_only_http_addresses_are_fetched(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="http"):
+        download([url], tmp_path / "a.zip")
+
+
+def test_a_disk_too_small_is_said_before_the_transfer(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("usage", (), {"free": 1000})())
+    server.serve("a.zip", CONTENT)
+    with pytest.raises(UserError, match="no space left"):
+        download([server.url("a.zip")], tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_passwords_and_signatures_are_not_shown(tmp_path: Path) -> None:
+    assert shown("https://me:secret@host:81/a/b.zip?token=t#f") == "https://host:81/a/b.zip"
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "PROGRESS_SECONDS", 0.0)
+    server.serve("a.zip", CONTENT)
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert "of 0.3 MB (100 %)" in caplog.text

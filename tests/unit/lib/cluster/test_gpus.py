@@ -1,0 +1,89 @@
+"""Cards of an allocation: one process each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.lib.base.console import UserError
+from scripts.lib.cluster import gpus
+from scripts.lib.cluster.gpus import claimed_cards, given_cards
+
+HOLD = """
+import os, sys, time
+from scripts.lib.cluster.gpus import claimed_cards
+with claimed_cards(int(sys.argv[1]), os.environ) as mine:
+    print(",".join(mine), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+
+
+def hold(count: int, visible: str) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(count)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible},
+    )
+    assert process.stdout
+    return process, process.stdout.readline().strip()
+
+
+def test_given_cards(tmp_path: Path) -> None:
+    assert given_cards({"CUDA_VISIBLE_DEVICES": "2,0"}) == ["2", "0"]
+    assert given_cards({"CUDA_VISIBLE_DEVICES": "GPU-1a,MIG-2"}) == ["GPU-1a", "MIG-2"]
+    assert given_cards({"CUDA_VISIBLE_DEVICES": ""}) == []
+    for name in ("nvidia10", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert given_cards({}, tmp_path) == ["2", "10"]
+
+
+def test_processes_take_different_cards_and_a_killed_one_gives_its_card_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    holders = [hold(1, "4,5,6") for _ in range(3)]
+    try:
+        assert sorted(card for _, card in holders) == ["4", "5", "6"]
+        monkeypatch.setattr(gpus, "PATIENCE_SECONDS", 1.0)
+        environment = {"CUDA_VISIBLE_DEVICES": "4,5,6", "SLURM_JOB_ID": "7"}
+        with pytest.raises(UserError, match="none of the GPUs 4, 5, 6 got free"), claimed_cards(1, environment):
+            pass
+        process, card = holders[1]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        began = time.monotonic()
+        with claimed_cards(1, environment) as mine:
+            assert mine == [card] and time.monotonic() - began < 1
+    finally:
+        for process, _ in holders:
+            process.kill()
+            process.communicate()
+
+
+def test_several_cards_and_too_few() -> None:
+    environment = {"CUDA_VISIBLE_DEVICES": "0,1,2", "SLURM_JOB_ID": "7"}
+    with claimed_cards(2, environment) as two, claimed_cards(1, environment) as one:
+        assert sorted([*two, *one]) == ["0", "1", "2"]
+    with pytest.raises(UserError, match="wants 4 GPUs, and 3 were given"), claimed_cards(4, environment):
+        pass
+
+
+def test_one_card_needs_no_claim(tmp_path: Path) -> None:
+    with claimed_cards(1, {"CUDA_VISIBLE_DEVICES": "3"}) as mine:
+        assert mine == ["3"]
+    with claimed_cards(0, {"CUDA_VISIBLE_DEVICES": "3,4"}) as mine:
+        assert mine == []
+    with claimed_cards(1, {"CUDA_VISIBLE_DEVICES": ""}) as mine:
+        assert mine == []
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,127 @@
+"""Processes that check files: each file once, known ones not at all, and a crash costs one file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted_images import encoded, photograph
+
+from scripts.lib.base.console import UserError
+from scripts.lib.data.audit_cache import RECORD
+from scripts.lib.data.check_workers import Outcome, check_files, limit_time
+
+NONE_KNOWN = np.zeros((0, 32), np.uint8)
+
+
+def outcomes(folder: Path, names: list[str], known: np.ndarray, processes: int) -> list[Outcome]:
+    found = [one for batch in check_files(folder, names, known, processes) for one in batch]
+    return sorted(found, key=lambda one: one.place)
+
+
+def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(70)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(encoded(photograph(number % 50, (40, 40))))
+    digests = [hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in names]
+    known = np.frombuffer(b"".join(digests[:20]), np.uint8).reshape(-1, 32)
+    found = outcomes(tmp_path, names, known, 2)
+    assert [one.place for one in found] == list(range(70))
+    assert [one.digest for one in found] == digests
+    assert [bool(one.record) for one in found] == [not (n < 20 or n >= 50) for n in range(70)]
+    assert all(len(one.record) == RECORD.itemsize for one in found if one.record)
+
+
+def plant_deadly_file(path: Path, how: signal.Signals) -> threading.Thread:
+    """Make a file whose reader is ended by *how*: with other files before it at first, then alone."""
+    os.mkfifo(path)
+
+    def kill_readers() -> None:
+        for _ in range(2):
+            with open(path, "wb"):  # waits for a reader
+                for process in multiprocessing.active_children():
+                    assert process.pid
+                    os.kill(process.pid, how)
+                    # Not join(), which would take the exit status away from the one who checks the files.
+                    with contextlib.suppress(ChildProcessError):  # it has been taken already
+                        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    killer = threading.Thread(target=kill_readers, daemon=True)
+    killer.start()
+    return killer
+
+
+@pytest.mark.parametrize(
+    ("how", "failure"),
+    [
+        (signal.SIGSEGV, "its decoder crashed (SIGSEGV)"),
+        (signal.SIGXCPU, "it takes more than 60 s of a processor to decode"),
+    ],
+)
+def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how: signal.Signals, failure: str) -> None:
+    names = ["a.jpg", "deadly.jpg", "b.jpg"]
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(encoded(photograph(1, (40, 40))))
+    killer = plant_deadly_file(tmp_path / "deadly.jpg", how)
+    found = outcomes(tmp_path, names, NONE_KNOWN, 1)
+    killer.join(timeout=60)
+    assert [one.failure for one in found] == ["", failure, ""]
+    assert [bool(one.record) for one in found] == [True, False, True]
+
+
+def test_a_process_killed_from_outside_is_no_fault_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(photograph(1, (40, 40))))
+    plant_deadly_file(tmp_path / "deadly.jpg", signal.SIGKILL)
+    with pytest.raises(UserError, match=r"deadly\.jpg: .* killed \(SIGKILL\), most likely for want of memory"):
+        outcomes(tmp_path, ["a.jpg", "deadly.jpg"], NONE_KNOWN, 1)
+    assert not multiprocessing.active_children()
+
+
+def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(photograph(1, (40, 40))))
+    unusable = np.zeros((1, 32), object)  # no array of bytes: a process ends as it looks at it
+    with pytest.raises(UserError, match="a process that checks images could not start"):
+        outcomes(tmp_path, ["a.jpg"], unusable, 2)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_computes_for_too_long_is_ended() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=compute_for_ever)
+    process.start()
+    process.join(timeout=300)
+    code = process.exitcode
+    process.kill()
+    assert code == -signal.SIGXCPU
+
+
+def compute_for_ever() -> None:
+    limit_time(0)
+    while True:
+        pass
+
+
+def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(100)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(encoded(photograph(number, (40, 40))))
+    seen: list[int] = []
+    for number, batch in enumerate(check_files(tmp_path, names, NONE_KNOWN, 1)):
+        seen += [one.place for one in batch if one.record]
+        if not number:
+            for process in multiprocessing.active_children():
+                process.kill()
+                process.join()
+    assert sorted(seen) == list(range(100))
+
+
+def test_a_file_that_cannot_be_opened_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (found,) = outcomes(tmp_path, ["gone.jpg"], NONE_KNOWN, 1)
+    assert found.failure == "No such file or directory"

@@ -1,0 +1,127 @@
+"""Copies to the eye are found however they were saved; pictures that only look alike are not taken for copies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageOps
+from planted_images import encoded, photograph
+
+from scripts.lib.data import near_duplicates
+from scripts.lib.data.image_checks import check_image
+from scripts.lib.data.near_duplicates import find_near_duplicates
+
+
+def thumbnails(files: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    checked = [check_image(content) for content in files]
+    grey, colour = ([np.frombuffer(getattr(one, name), np.uint8) for one in checked] for name in ("grey", "colour"))
+    return np.array(grey), np.array(colour)
+
+
+def groups(pictures: Sequence[Image.Image | bytes]) -> list[list[int]]:
+    return find_near_duplicates(
+        *thumbnails([one if isinstance(one, bytes) else encoded(one, quality=92) for one in pictures])
+    )
+
+
+OTHERS = [photograph(seed) for seed in range(100, 140)]
+PICTURE = photograph(7)
+ALTERED: dict[str, Callable[[Image.Image], Image.Image | bytes]] = {
+    "png": lambda image: encoded(image, "PNG"),
+    "quality 40": lambda image: encoded(image, quality=40),
+    "webp": lambda image: encoded(image, "WEBP", quality=70),
+    "half": lambda image: image.resize((60, 48), Image.Resampling.BICUBIC),
+    "three times": lambda image: image.resize((360, 288), Image.Resampling.BICUBIC),
+    "squashed": lambda image: image.resize((96, 96), Image.Resampling.BICUBIC),
+    "brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.15),
+    "darker": lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+    "contrast": lambda image: ImageEnhance.Contrast(image).enhance(1.2),
+    "mirrored": ImageOps.mirror,
+}
+
+
+@pytest.mark.parametrize("name", ALTERED)
+def test_an_altered_copy_is_found_and_nothing_else(name: str) -> None:
+    assert groups([PICTURE, *OTHERS, ALTERED[name](PICTURE)]) == [[0, len(OTHERS) + 1]]
+
+
+def test_all_altered_copies_are_one_group() -> None:
+    altered = [alter(PICTURE) for alter in ALTERED.values()]
+    assert groups([*OTHERS, PICTURE, *altered]) == [list(range(len(OTHERS), len(OTHERS) + 1 + len(altered)))]
+
+
+def test_other_colours_are_another_picture() -> None:
+    red, green, blue = PICTURE.split()
+    assert groups([PICTURE, Image.merge("RGB", (blue, green, red)), *OTHERS]) == []
+
+
+def of_one_line(number: int, count: int = 1) -> list[Image.Image]:
+    """Return photographs of parts off one line: the same but for a spot, each somewhere else, and noise."""
+    found = []
+    for seed in range(number, number + count):
+        generator = np.random.default_rng(seed)
+        image = np.asarray(photograph(50), np.int16) + generator.integers(-3, 4, (96, 120, 3))
+        left, top = 12 * (seed % 10), 16 * (seed // 10 % 6)
+        image[top : top + 12, left : left + 12] -= 70
+        found.append(Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)))
+    return found
+
+
+def test_different_parts_off_one_line_are_no_copies_but_their_copies_are() -> None:
+    parts = of_one_line(0, 60)
+    assert groups(parts) == []
+    assert groups([*parts, parts[17].resize((240, 192), Image.Resampling.BICUBIC)]) == [[17, 60]]
+
+
+def test_a_chain_of_small_steps_does_not_join_its_ends() -> None:
+    # A film: each picture looks like the next, the first and the last have nothing in common.
+    first, last = (np.asarray(photograph(seed), np.float64) for seed in (1, 2))
+    film = [Image.fromarray(np.rint(first + (last - first) * step / 300).astype(np.uint8)) for step in range(301)]
+    found = groups(film)
+    assert found, "neighbours are copies"
+    assert max(group[-1] - group[0] for group in found) < 60
+
+
+def test_pictures_without_contrast_are_not_compared() -> None:
+    assert groups([Image.new("RGB", (90, 90), colour) for colour in ("white", "black", "white", "#fefefe")]) == []
+
+
+def test_nothing_and_one_picture_have_no_copies() -> None:
+    assert find_near_duplicates(np.zeros((0, 256), np.uint8), np.zeros((0, 128), np.uint8)) == []
+    assert groups([PICTURE]) == []
+    assert groups([PICTURE, PICTURE]) == [[0, 1]]
+
+
+def test_thousands_of_equal_looking_pictures_cost_time_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    grey, colour = thumbnails([encoded(PICTURE)])
+    compared = []
+    features = near_duplicates.Pictures.features
+
+    def counting(pictures: near_duplicates.Pictures, places: np.ndarray, mirrored: bool = False) -> np.ndarray:
+        compared.append(len(places))
+        return features(pictures, places, mirrored)
+
+    monkeypatch.setattr(near_duplicates.Pictures, "features", counting)
+    work = {}
+    for count in (1000, 4000):
+        noise = np.random.default_rng(count).integers(-1, 2, (count, 256))
+        compared.clear()
+        began = time.process_time()
+        found = find_near_duplicates((grey + noise).astype(np.uint8), np.repeat(colour, count, axis=0))
+        assert time.process_time() - began < 30
+        assert len(found[0]) > 0.9 * count
+        work[count] = sum(compared)
+    assert work[4000] < 6 * work[1000]
+
+
+def test_the_order_of_the_pictures_does_not_matter() -> None:
+    pictures = [PICTURE, *OTHERS[:20], ALTERED["half"](PICTURE), OTHERS[3].resize((300, 240))]
+    grey, colour = thumbnails([one if isinstance(one, bytes) else encoded(one) for one in pictures])
+    order = np.random.default_rng(0).permutation(len(grey))
+    found = {frozenset(order[group].tolist()) for group in find_near_duplicates(grey[order], colour[order])}
+    assert found == {frozenset(group) for group in find_near_duplicates(grey, colour)} == {
+        frozenset({0, 21}), frozenset({4, 22}),
+    }  # fmt: skip

@@ -1,0 +1,224 @@
+"""What the settings accept, and the one line that names what they do not."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.document_settings import reference_text, schema_text
+from scripts.lib.base.console import UserError
+from scripts.lib.model import fast_recipe
+from scripts.lib.settings.schema import Settings, load_settings, read_file
+
+LEAST: dict[str, Any] = {
+    "dataset": {"name": "mine", "source": {"sample": {"images_per_class": 10}}},
+    "experiments": {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}},
+}
+
+
+def with_value(key: str, value: Any) -> dict[str, Any]:
+    """Return the least configuration with a dotted key set."""
+    config = copy.deepcopy(LEAST)
+    node = config
+    *parents, last = key.split(".")
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value
+    return config
+
+
+def error_of(config: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        load_settings(config, ["configs/mine.yaml"])
+    return str(caught.value)
+
+
+def test_the_least_configuration_is_enough_and_gets_the_documented_defaults() -> None:
+    settings = load_settings(LEAST)
+    experiment = settings.experiments["m"]
+    assert (settings.dataset.split.val, settings.dataset.split.test, settings.seeds) == (0.1, 0.2, [0])
+    assert (experiment.recipe, experiment.checkpoint, experiment.threads) == ("auto", "zoo", 2)
+    assert experiment.chosen_recipe() == "fast"
+    assert experiment.model_copy(update={"checkpoint": "none"}).chosen_recipe() == "tutorial"
+    assert (experiment.size_seen(), experiment.packed_edge()) == (160, 160)
+
+
+def test_labels_are_shuffled_only_where_it_is_said_so() -> None:
+    experiment = load_settings(LEAST).experiments["m"]
+    assert experiment.shuffle_labels is False
+    assert "shuffle_labels" not in experiment.model_dump_json(exclude_defaults=True), "other configs stay as they are"
+    base = {"base_config": "mobilenet-v2_8xb32_in1k"}
+    assert (
+        load_settings(LEAST | {"experiments": {"m": base | {"shuffle_labels": True}}}).experiments["m"].shuffle_labels
+    )
+    message = error_of(LEAST | {"experiments": {"m": base | {"shuffle_labels": "yes"}}})
+    assert message.startswith("configs/mine.yaml: experiments.m.shuffle_labels: should be a valid boolean")
+
+
+@pytest.mark.parametrize(
+    ("base", "size"),
+    [
+        ("mobilenet-v2_8xb32_in1k", 160), ("resnet50_8xb32_in1k", 160), ("vit-base-p16_pt-64xb64_in1k-224", 224),
+        ("vit-base-p16_ft-64xb64_in1k-384", 384), ("swinv2-tiny-w8_16xb64_in1k-256px", 256),
+        ("swin-large_8xb8_cub_384px", 384), ("vgg16_8xb32_in1k", 224), ("resnet18_8xb16_cifar10", 32),
+    ],
+)  # fmt: skip
+def test_the_fast_recipe_takes_the_size_that_a_family_is_bound_to(base: str, size: int) -> None:
+    assert fast_recipe.image_size(base) == size
+
+
+@pytest.mark.parametrize("file", sorted(Path("configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_configuration_is_valid(file: Path) -> None:
+    assert load_settings(read_file(file), [file]).experiments
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("datset", {}, ["datset: unknown key", "did you mean dataset?"]),
+        ("dataset.nme", "x", ["dataset.nme: unknown key", "name"]),
+        ("dataset.split.vall", 0.1, ["dataset.split.vall: unknown key", "val, test, seed"]),
+        ("dataset.split", {"val": 0.5, "test": 0.6}, ["dataset.split", "below 1"]),
+        ("dataset.split.val", 0, ["dataset.split.val", "greater than 0"]),
+        ("dataset.name", "a b", ["dataset.name", "a b"]),
+        ("dataset.name", "..", ["dataset.name"]),
+        ("dataset.name", "checkpoints", ["dataset.name", "checkpoints"]),
+        ("dataset.source", {}, ["dataset.source", "exactly one of url, path and sample"]),
+        ("dataset.source", {"path": "/no/such.zip"}, ["dataset.source", "/no/such.zip", "check"]),
+        ("dataset.source", {"url": "ftp://x/y.zip"}, ["dataset.source.url", "http"]),
+        ("dataset.source", {"url": "http://x/y.zip", "sha256": "abc"}, ["dataset.source.sha256"]),
+        ("dataset.source", "mine.zip", ["dataset.source: it has keys of its own", "(url, mirrors,", "'mine.zip'"]),
+        ("dataset.source", ["mine.zip"], ["dataset.source.0: it has keys of its own", "'mine.zip'"]),
+        ("dataset.split", 0.2, ["dataset.split: it has keys of its own", "(val, test,", "0.2"]),
+        ("dataset.folds", 5, ["dataset.folds: unknown key, did you mean dataset.split.folds?"]),
+        ("dataset.license", "MIT", ["unknown key, did you mean licence?"]),
+        ("experiments", ["m"], ["experiments: it has names in lines below it", "['m']"]),
+        ("experiments.m.lr", 0.1, ["experiments.m.lr: unknown key, did you mean learning_rate?"]),
+        ("experiments.m.seeds", [1], ["unknown key, did you mean seeds?"]),
+        ("experiments.m.random_state", 1, ["unknown key, did you mean seeds?"]),
+        ("url", "x", ["did you mean dataset.source.url or experiments.NAME.checkpoint.url?"]),
+        ("optimizer", "SGD", ["optimizer: unknown key (allowed here: dataset, experiments, seeds, report)"]),
+        ("learning_rate", 0.1, ["unknown key, did you mean experiments.NAME.learning_rate?"]),
+        ("experiments.m.epochs", "five", ["experiments.m.epochs", "integer or 'auto'", "'five'"]),
+        ("experiments.m.epochs", True, ["experiments.m.epochs", "True"]),
+        ("experiments.m.epochs", 0, ["experiments.m.epochs", "0"]),
+        ("experiments.m.learning_rate", -1, ["experiments.m.learning_rate", "greater than 0"]),
+        ("experiments.m.recipe", "faster", ["experiments.m.recipe", "'auto', 'tutorial' or 'fast'", "'faster'"]),
+        ("experiments.m", {**LEAST["experiments"]["m"], "recipe": "fast", "checkpoint": "none"}, ["set a checkpoint"]),
+        ("experiments.m.balanced", "loss", ["experiments.m.balanced: unknown key", "did you mean balance?"]),
+        ("experiments.m.balance", "weights", ["experiments.m.balance", "'none', 'sampler' or 'loss'", "'weights'"]),
+        ("experiments.m.checkpoint", "zo", ["experiments.m.checkpoint", "'zoo' or 'none'"]),
+        ("experiments.m.checkpoint", {"path": "/no.pth"}, ["experiments.m.checkpoint", "/no.pth"]),
+        ("experiments.m.checkpoint", {"package": "p==1", "member": "m.h5"}, ["sha256"]),
+        ("experiments.m.checkpoint", {"urll": "x"}, ["experiments.m.checkpoint.urll: unknown key", "did you mean url"]),
+        ("experiments.m.base_config", "mobilenet-v2_8xb32", ["base_config", "closest", "mobilenet-v2_8xb32_in1k"]),
+        ("experiments.m.base_config", "swin-base_16xb64_in1k", ["several weights", "swin-base_3rdparty_in1k", "zoo:"]),
+        ("experiments.m", {"base_config": "lenet5_mnist", "checkpoint": "none"}, ["learning_rate"]),
+        ("experiments", {"a b": LEAST["experiments"]["m"]}, ["experiments", "a b"]),
+        ("experiments", {}, ["experiments"]),
+        ("seeds", [1, 1], ["seeds", "twice"]),
+        ("seeds", 3, ["seeds", "list"]),
+        ("seeds", ["x"], ["seeds.0", "integer"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_key_and_what_is_allowed(key: str, value: Any, words: list[str]) -> None:
+    message = error_of(with_value(key, value))
+    assert message.startswith("configs/mine.yaml: ") and "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_key_is_named() -> None:
+    config = copy.deepcopy(LEAST)
+    del config["dataset"]["name"]
+    assert "dataset.name: this key is required" in error_of(config)
+
+
+def test_a_typo_is_told_before_the_key_that_is_missing_because_of_it() -> None:
+    config = copy.deepcopy(LEAST)
+    config["dataset"]["nmae"] = config["dataset"].pop("name")
+    assert "dataset.nmae: unknown key, did you mean name?" in error_of(config)
+    assert error_of(config).endswith(" (and 1 more wrong: dataset.name)")
+
+
+def test_wrong_keys_are_named_with_the_first_one_as_far_as_a_line_goes() -> None:
+    config = with_value("experiments.a", {"epochs": -1, "base_config": 3})
+    assert error_of(config).endswith(" (and 1 more wrong: experiments.a.epochs)")
+    for number in range(6):
+        config[f"wrong{number}"] = 0
+    message = error_of(config)
+    assert message.startswith("configs/mine.yaml: wrong0: unknown key")
+    assert message.endswith(" (and 7 more wrong: wrong1, wrong2, wrong3, wrong4, wrong5, ...)")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a: [\n", ["line 2", "YAML"]),
+        ("- a\n", ["no keys"]),
+        ("", ["no keys"]),
+        (b"\xff\xfe", ["UTF-8"]),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_line(tmp_path: Path, content: str | bytes, words: list[str]) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError) as caught:
+        read_file(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and all(word in message for word in words)
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such configuration file"):
+        read_file(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"url": "http://h/x/fruit30_split.zip"}, "archive.zip"),
+        ({"url": "http://h/x.TAR.GZ?token=1"}, "archive.tar.gz"),
+        ({"url": "http://h/download?id=3"}, "archive.bin"),
+        ({"sample": {}}, "archive.zip"),
+    ],
+)
+def test_the_archive_bears_the_suffix_of_its_source(source: dict[str, Any], name: str) -> None:
+    assert load_settings(with_value("dataset.source", source)).dataset.source.archive_name() == name
+
+
+def test_a_folder_becomes_a_tar(tmp_path: Path) -> None:
+    settings = load_settings(with_value("dataset.source", {"path": str(tmp_path)}))
+    assert settings.dataset.source.archive_name() == "archive.tar"
+
+
+def test_a_learning_rate_in_yaml_1_1_scientific_notation_is_a_number() -> None:
+    # PyYAML reads 1e-3, which has no dot, as text.
+    assert load_settings(with_value("experiments.m.learning_rate", "1e-3")).experiments["m"].learning_rate == 0.001
+
+
+def test_schema_and_reference_are_up_to_date() -> None:
+    assert Path("configs/schema.json").read_text(encoding="utf-8") == schema_text(), "run `make docs`"
+    assert Path("docs/settings.md").read_text(encoding="utf-8") == reference_text(), "run `make docs`"
+
+
+def test_the_reference_describes_every_key() -> None:
+    text = reference_text()
+    for name, field in Settings.model_fields.items():
+        assert f"| `{name}` |" in text and field.description
+    assert "|  |\n" not in text, "a key without a description"
+
+
+def test_a_logger_whose_package_is_missing_is_one_line_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    hooks = {"log_config.hooks": [{"type": "TextLoggerHook"}, {"type": "TensorboardLoggerHook"}]}
+    config = with_value("experiments.m.overrides", hooks)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = error_of(config)
+    assert message.startswith("configs/mine.yaml: experiments.m.overrides: TensorboardLoggerHook needs")
+    assert "pip install tensorboard" in message and "\n" not in message
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert load_settings(config).experiments["m"].overrides == hooks
