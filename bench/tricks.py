@@ -28,7 +28,8 @@ from bench.rows import accuracy_of
 from bench.table import gpu_line, machine_line
 from scripts.data import pack_images
 from scripts.lib.base.console import UserError, run_cli
-from scripts.lib.base.files import listed_images, read_lines, write_json, write_text
+from scripts.lib.base.files import read_lines, write_json, write_text
+from scripts.lib.data.splits import listed_images
 from scripts.lib.model.fast_recipe import packed_edge
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.train.train_model import training_environment

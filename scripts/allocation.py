@@ -12,11 +12,10 @@ from pathlib import Path
 
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.cluster import slurm
-from scripts.lib.cluster.gpus import given_cards
-from scripts.lib.settings.schema import load_settings, read_file
+from scripts.lib.cluster.gpus import cores_of_this_job, given_cards
+from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.settings.site import enter_site
 from scripts.lib.workflow.layout import Layout
-from scripts.train.train_model import cores_of_this_job
 
 logger = logging.getLogger(__name__)
 

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import yaml
 
-from scripts.data.fetch_archive import pack_folder
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.lib.data.manifest import manifest_sha256
+from scripts.lib.data.packing import pack_folder
 from scripts.lib.runs.run_folder import run_name
-from scripts.lib.workflow.repetition import ROOT, Run, changed_since, find_archives
+from scripts.lib.workflow.repetition import MANIFEST, ROOT, Run, changed_since, find_archives
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.sha256"
 #: Of the run's folder, where they are there.
 RUN_FILES = (
     "best.pth", "config.py", "export.json", "init.pth", "last.pth", "metrics.json", "model_card.html", "model_card.md",

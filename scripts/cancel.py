@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.jobs import render
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Job
 from scripts.lib.workflow.controller import CANCEL_PATIENCE_SECONDS, RECORD, Controller
+from scripts.lib.workflow.job_table import render
 
 
 def build_parser() -> argparse.ArgumentParser:

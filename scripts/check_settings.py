@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.settings.schema import load_settings, read_file
+from scripts.lib.settings.load import load_settings, read_file
 
 
 def build_parser() -> argparse.ArgumentParser:

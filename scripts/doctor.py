@@ -19,6 +19,7 @@ from typing import Any
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import ROOT
+from scripts.lib.base.problems import Problem
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +48,6 @@ count = torch.cuda.device_count() if facts["available"] else 0
 facts["capabilities"] = [list(torch.cuda.get_device_capability(i)) for i in range(count)]
 print(json.dumps(facts))
 """
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong: what, and what to do. *fatal*: a run would fail because of it."""
-
-    what: str
-    remedy: str
-    fatal: bool = True
-
-    def __str__(self) -> str:
-        return f"{'problem' if self.fatal else 'note'}: {self.what}: {self.remedy}"
 
 
 @dataclass(frozen=True)

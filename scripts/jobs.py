@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.text import display_width, pad
 from scripts.lib.cluster import slurm
-from scripts.lib.cluster.slurm import Job
-from scripts.lib.runs.run_folder import run_name
-from scripts.lib.workflow.controller import RECORD, Controller
-from scripts.lib.workflow.progress import read_json
-from scripts.train.train_model import progress_line
-
-HEADER = ("job", "state", "run", "node", "time", "limit", "GPUs", "progress")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as the comment of its job names it."""
-
-    dataset: str
-    experiment: str
-    seed: str
-    fold: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.experiment}, seed {self.seed}" + (f", fold {self.fold}" if self.fold else "")
-
-    def folder(self, root: Path) -> Path:
-        """Return where its results lie, below the project's folder."""
-        folder = root / "results" / self.dataset / self.experiment / f"seed{self.seed}"
-        return folder / f"fold{self.fold}" if self.fold else folder
+from scripts.lib.workflow.job_table import describe_controller, render
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -44,112 +16,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.jobs", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("."), help="the project's folder; default: this one")
     return parser
-
-
-def run_of(comment: str, root: Path) -> Run | None:
-    """Return the run that a job is for, None where it is for none, or for several.
-
-    Snakemake's executor calls a job ``rule_<group>_<rules>``, and the group of a run is
-    ``run_<dataset>_<experiment>_<seed>``, with ``_fold<fold>`` where there are folds. Names may hold underscores
-    themselves: of the ways to read them, one whose folder is there is taken.
-    """
-    found = re.match(r"rule_run_(.+)_(\d+)(?:_fold(\d+))?_[a-z_.]+$", comment)
-    if not found:
-        return None
-    words, seed, fold = found[1].split("_"), found[2], found[3] or ""
-    readings = [Run("_".join(words[:cut]), "_".join(words[cut:]), seed, fold) for cut in range(1, len(words))]
-    there = [run for run in readings if run.folder(root).is_dir()]
-    there += [run for run in readings if (root / "results" / run.dataset).is_dir()]
-    return next(iter([*there, *readings]), None)
-
-
-def label(job: Job, root: Path) -> str:
-    """Return what a job is for, in words."""
-    if job.is_allocation:
-        return "the whole workflow"
-    run = run_of(job.comment, root)
-    if run:
-        return str(run)
-    found = re.match(r"rule_data_(.+?)(?:_(?:split|unpack|audit|pack)_.*)?$", job.comment)
-    return f"data: {found[1]}" if found else job.comment.removeprefix("rule_") or job.name
-
-
-def progress(job: Job, root: Path) -> list[str]:
-    """Return how far the runs of a job are, a line a run; none where nothing is known yet.
-
-    Who trains in a folder says so in its lease, with the number of its job; a run that waits has at most what an
-    earlier job of it left.
-    """
-    by_lease = [file.parent for file in _work(root, "lease.json") if read_json(file).get("job") == job.id]
-    if job.is_allocation:
-        return [f"{_name(folder)}: {_line(folder)}" for folder in by_lease if _line(folder)]
-    run = run_of(job.comment, root)
-    folders = by_lease or (_newest(run.folder(root)) if run else [])
-    lines = [line for line in map(_line, folders) if line]
-    return [f"so far: {line}" for line in lines] if lines and job.state == "PENDING" else lines
-
-
-def _work(root: Path, name: str) -> list[Path]:
-    return sorted(file for run in ("seed*", "seed*/fold*") for file in root.glob(f"results/*/*/{run}/work/*/{name}"))
-
-
-def _name(work_dir: Path) -> str:
-    return ", ".join(list(run_name(work_dir.parents[1]).values())[1:])
-
-
-def _newest(run: Path) -> list[Path]:
-    """Return the folder in which a run was trained last, as a list of one or none."""
-    states = [(file.stat().st_mtime, file.parent) for file in run.glob("work/*/progress.json")]
-    return [max(states)[1]] if states else []
-
-
-def _line(work_dir: Path) -> str:
-    state = read_json(work_dir / "progress.json")
-    try:
-        return progress_line(state)
-    except (KeyError, TypeError, ValueError):
-        return ""
-
-
-def render(jobs: Sequence[Job], root: Path) -> str:
-    """Return the jobs as a table of aligned columns, and below it what to do about those that wait for ever."""
-    rows = []
-    for job in jobs:
-        lines = progress(job, root) or [""]
-        state = f"{job.state.lower()} ({job.reason})" if job.state == "PENDING" and job.reason else job.state.lower()
-        cells = [job.id, state, label(job, root), job.nodes or "-", duration(job.used), duration(job.limit)]
-        rows.append([*cells, str(job.gpus), lines[0]])
-        rows += [[""] * (len(HEADER) - 1) + [line] for line in lines[1:]]
-    widths = [max(display_width(row[place]) for row in [HEADER, *rows]) for place in range(len(HEADER))]
-    numbers = {HEADER.index(name) for name in ("time", "limit", "GPUs")}
-    table = [
-        "  ".join(pad(cell, widths[place], right=place in numbers) for place, cell in enumerate(row)).rstrip()
-        for row in [HEADER, *rows]
-    ]
-    return "\n".join([*table, *(f"{job.id} will not start by itself: {job.remedy}" for job in jobs if job.remedy)])
-
-
-def duration(seconds: float | None) -> str:
-    """Return e.g. ``1-02:03:04`` or ``3:04``, as Slurm writes it; ``-`` for none."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}-{hours:02d}:{minutes:02d}:{rest:02d}"
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def describe_controller(root: Path, jobs: Sequence[Job]) -> str:
-    """Return a line on the Snakemake that submits this project's jobs; empty where there is nothing to say."""
-    controller = Controller(root / RECORD)
-    record = controller.record()
-    if record is not None and controller.is_alive():
-        return f"controlled by {record.holder}"
-    if any(not job.is_allocation for job in jobs):
-        return "no snakemake waits for these jobs: the next start settles them first, and `make cancel` ends them"
-    return ""
 
 
 def main(args: argparse.Namespace) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from scripts.jobs import duration
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.base.text import ELLIPSIS, display_width, pad, shorten_all
+from scripts.lib.base.units import duration
 from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, Run, State, Watcher
 
 #: A line and its style (of rich).
@@ -273,7 +273,7 @@ def first_look(watcher: Watcher, dataset: str | None) -> Overview:
 
 def conclude(overview: Overview, results: Path) -> str:
     """Return what is to be said when all runs are done: that they are, and the leaderboards that there are."""
-    from scripts.report.compare_runs import read_leaderboard, render_text  # late: pandas takes a second
+    from scripts.lib.metrics.leaderboard import read_leaderboard, render_text  # late: pandas takes a second
 
     number = len(overview.runs)
     parts = [f"all {number} runs are done" if number > 1 else "the run is done"]

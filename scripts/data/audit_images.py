@@ -21,7 +21,6 @@ from urllib.parse import unquote
 import numpy as np
 from tqdm import tqdm
 
-from scripts.data.split_dataset import SIDES, Image, find_images, settle_given_parts
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.base.files import write_json
 from scripts.lib.data.audit_cache import RECORD, AuditCache, decode, encode
@@ -42,6 +41,7 @@ from scripts.lib.data.findings import (
 from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.near_duplicates import find_near_duplicates
+from scripts.lib.data.splits import SIDES, Image, find_images, settle_given_parts
 
 logger = logging.getLogger(__name__)
 

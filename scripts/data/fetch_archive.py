@@ -9,19 +9,18 @@ import logging
 import os
 import re
 import shutil
-import tarfile
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from scripts.lib.base.console import UserError, run_cli
-from scripts.lib.base.download import download, megabytes, shown
+from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, sha256_of, write_text
+from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import sniff_format
-from scripts.lib.data.folders import walk_files
+from scripts.lib.data.hash_records import Record, format_record, read_record
 from scripts.lib.data.leftovers import remove_leftovers
-from scripts.lib.data.manifest import write_manifest
+from scripts.lib.data.packing import list_folder, pack_folder
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +49,6 @@ class Source:
         if self.sample is not None:
             return f"sample {json.dumps(self.sample, sort_keys=True)}"
         return f"{self.path}, in place" if self.in_place else str(self.path or self.file)
-
-
-@dataclass(frozen=True)
-class Record:
-    """A known hash and the source that it belongs to."""
-
-    sha256: str
-    source: str
 
 
 def parse_source(text: str) -> Source:
@@ -94,21 +85,6 @@ def parse_source(text: str) -> Source:
         bool(given.get("in_place")),
         given.get("file"),
     )
-
-
-def read_record(path: Path) -> Record | None:
-    """Return what an earlier fetch recorded, None when there is nothing, or nothing that can be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    found = re.match(r"([0-9a-f]{64})  [^\n]*\n(?:# source: ([^\n]*)\n)?", text)
-    return Record(found[1], found[2] or "") if found else None
-
-
-def format_record(record: Record, archive: str) -> str:
-    """Return the record as text that ``sha256sum -c`` reads; the source stands in a comment."""
-    return f"{record.sha256}  {archive}\n# source: {' '.join(record.source.split())}\n"
 
 
 def fetch(source: Source, output: Path, record: Path) -> None:
@@ -195,52 +171,6 @@ def _link_or_copy(path: Path, target: Path) -> None:
             raise PermissionError
     except OSError:  # another file system, a file of someone else's
         shutil.copyfile(path, target)
-
-
-def pack_folder(folder: Path, target: Path, output: Path) -> None:
-    """Write the files of *folder* as an uncompressed tar, the same bytes for the same files: names sorted, no times,
-    owners or rights, nothing hidden. Links to files are followed; what is no file is left out and counted.
-    """
-    check_apart(folder, output)
-    left_out: Counter[str] = Counter()
-    count = 0
-    # GNU format: names are stored as the bytes that they are, of any length; sizes of any magnitude.
-    with tarfile.open(target, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
-        for path in walk_files(folder, left_out):
-            with open(path, "rb") as file:
-                entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
-                entry.size = os.fstat(file.fileno()).st_size
-                try:
-                    tar.addfile(entry, file)
-                except OSError as error:
-                    if error.errno is not None:
-                        raise
-                    raise UserError(f"{path} shrank while it was read: fetch again when nobody writes there") from error
-            count += 1
-    tell("packed", count, left_out, folder)
-
-
-def list_folder(folder: Path, target: Path, output: Path) -> None:
-    """Write the manifest of the files that :func:`pack_folder` would pack: they are to be read where they are."""
-    check_apart(folder, output)
-    left_out: Counter[str] = Counter()
-    count = write_manifest(folder, walk_files(folder, left_out), target)
-    tell("listed", count, left_out, folder)
-
-
-def check_apart(folder: Path, output: Path) -> None:
-    """Refuse a folder of images that holds what is made of it."""
-    if output.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"dataset.source.path: {folder} holds {output} itself: give the folder of the images only")
-
-
-def tell(done: str, count: int, left_out: Counter[str], folder: Path) -> None:
-    """Say how many files of *folder* were taken, and what was left out; refuse an empty one."""
-    for reason, number in sorted(left_out.items()):
-        logger.info("left out %d of %s: %s", number, folder, reason)
-    if not count:
-        raise UserError(f"dataset.source.path: no files in {folder}")
-    logger.info("%s %d files of %s", done, count, folder)
 
 
 def build_parser() -> argparse.ArgumentParser:

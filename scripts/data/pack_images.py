@@ -23,9 +23,10 @@ import numpy as np
 from PIL import Image
 
 from scripts.lib.base.console import UserError, run_cli
-from scripts.lib.base.files import atomic_path, listed_images, sync_file, write_json
+from scripts.lib.base.files import atomic_path, sync_file, write_json
 from scripts.lib.data.image_bombs import find_bomb, png_declares_too_much
 from scripts.lib.data.pixel_cache import COLUMNS, INDEX, NOTES, PIXELS
+from scripts.lib.data.splits import listed_images
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")

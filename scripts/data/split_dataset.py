@@ -6,11 +6,10 @@ import argparse
 import difflib
 import json
 import logging
-import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.lib.base.console import UserError, run_cli
@@ -27,34 +26,18 @@ from scripts.lib.data.grouped_split import (
     share_out,
     units_a_fold,
 )
-from scripts.lib.data.image_paths import group_of, group_pattern, is_image, is_junk
+from scripts.lib.data.image_paths import group_of, group_pattern
+from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS, SIDES, Image, find_images, settle_given_parts
 
 logger = logging.getLogger(__name__)
 
-#: The sides of a split, lowest first.
-SIDES = ("train", "val", "test")
 #: How many names a message lists.
 LISTED = 5
 #: With fewer groups (patients, videos) in test, its accuracy is about these few.
 FEW_GROUPS = 4
-#: How many folds there may be.
-FEWEST_FOLDS, MOST_FOLDS = 2, 20
 
 #: Images whose paths stay on one side, with the name of the group that they are known by, or "".
 Sets = Sequence[tuple[str, Sequence[str]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """One image.
-
-    ``path``: relative to the images' folder, with slashes; ``part``: the part that the archive gave it, "" where it
-    gave none.
-    """
-
-    path: str
-    label: str
-    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,39 +50,6 @@ class Audit:
 
     kept_out: dict[str, str] = field(default_factory=dict)
     copies: dict[str, list[str]] = field(default_factory=dict)
-
-
-def find_images(folder: Path) -> list[Image]:
-    """Return the images below *folder*: [train|val|test/]<class>/.../<file>, in an order of their names only.
-
-    Raises
-    ------
-    UserError : there are none, or there is a test or val part without a train part.
-    """
-    tops = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_junk([path.name]))
-    parts = tops if tops and set(tops) <= set(SIDES) else [""]
-    images = [
-        Image(path, path.split("/")[1 if part else 0], part)
-        for part in parts
-        for path in _image_files(folder, part)
-        if path.count("/") >= (2 if part else 1)
-    ]
-    if not images:
-        raise UserError(f"{folder}: no images: expected one folder a class, with its images in it")
-    if parts != [""] and "train" not in {image.part for image in images}:
-        found = " and ".join(sorted({image.part for image in images}))
-        raise UserError(f"{folder}: only {found} has images, train has none: there is nothing to learn from")
-    return sorted(images, key=lambda image: name_key(image.path))
-
-
-def _image_files(folder: Path, part: str) -> list[str]:
-    """Return the paths of the images below *folder*/*part*, relative to *folder*."""
-    found = []
-    for place, folders, files in os.walk(folder / part):
-        folders[:] = [name for name in folders if not is_junk([name])]
-        below = Path(place).relative_to(folder).as_posix()
-        found += [f"{below}/{name}".removeprefix("./") for name in files if is_image(name) and not is_junk([name])]
-    return found
 
 
 def read_audit(path: Path, images: Iterable[Image]) -> Audit:
@@ -242,18 +192,6 @@ def listed(names: Sequence[str]) -> str:
     """Return names for a message, the first few of them."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(repr(name) for name in names[:LISTED]) + more
-
-
-def settle_given_parts(images: Sequence[Image]) -> list[Image]:
-    """Return the images with ``part`` as the side that they are given to ("" or train: still to be shared out).
-
-    Where only train and val are given, the given val becomes test (design): a val that chose the epoch is no test.
-    """
-    given = {image.part for image in images}
-    if "val" in given and "test" not in given:
-        logger.info("the archive has train and val only: its val is the test set, a new val is taken from train")
-        return [replace(image, part="test") if image.part == "val" else image for image in images]
-    return list(images)
 
 
 def split(

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scripts.lib.base.console import UserError, run_cli
-from scripts.lib.base.download import Progress, megabytes
+from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import (
     CHUNK,
     DEFAULT_MAX_BYTES,

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scripts.evaluate.predict_images import trained_on_cpu
 from scripts.lib.base.console import UserError, one_line, run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.cluster.gpus import claimed_cards
@@ -26,8 +25,10 @@ from scripts.lib.model.inference import (
     image_batches,
     load_config,
     read_checkpoint,
+    trained_on_cpu,
     unreadable,
 )
+from scripts.lib.model.photos import Photo, Photos
 from scripts.lib.pages.explanation_page import (
     SAME_PROBABILITY,
     SIDES,
@@ -42,7 +43,6 @@ from scripts.lib.pages.explanation_page import (
 from scripts.lib.pages.html import page
 from scripts.lib.pages.thumbnails import shrink
 from scripts.lib.runs.predictions import Predictions, read_features, read_predictions
-from scripts.predict import Photo, Photos
 
 logger = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from scripts.lib.model.inference import (
     load_config,
     noted_features,
     read_checkpoint,
+    trained_on_cpu,
     unreadable,
 )
 from scripts.lib.runs.predictions import write_predictions
@@ -75,11 +76,6 @@ def test_dataset(config: Any, images: Path, split: Path, classes: list[str]) -> 
     if not len(dataset):
         raise UserError(f"{split}: names no image; a test split needs at least one")
     return dataset
-
-
-def trained_on_cpu(config: Any) -> bool:
-    """Say whether *config* trains on a CPU: what was asked for there is meant here too, whatever cards there are."""
-    return (config.get("runner") or {}).get("device") == "cpu"
 
 
 def main(args: argparse.Namespace) -> None:

@@ -7,57 +7,36 @@ provenance.json keeps these three apart, so that two runs can be compared: equal
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
-import os
-import platform
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from scripts.data.fetch_archive import read_record
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.base.download import shown
-from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import sha256_of, write_json, write_text
 from scripts.lib.base.weights import hash_weights
+from scripts.lib.data.hash_records import read_record
 from scripts.lib.data.manifest import check_folder
-from scripts.lib.pages import html
+from scripts.lib.pages.provenance_page import render_html
 from scripts.lib.runs.attempts import read_attempts
 from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
 from scripts.lib.runs.provenance import FORMAT
 from scripts.lib.runs.run_folder import run_name
 from scripts.lib.runs.train_log import read_train_log
-from scripts.lib.settings.schema import Experiment, describe
+from scripts.lib.settings.messages import describe
+from scripts.lib.settings.schema import Experiment
 
 logger = logging.getLogger(__name__)
 
-#: What the set-up leaves in .venv (envs/install.py).
-STAMP = Path(sys.prefix) / "mimflow-environment.json"
-#: Packages that have a say in the result; the lock's hash stands for all of them.
-PACKAGES = (
-    "torch", "torchvision", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
-    "scipy", "pandas", "matplotlib", "snakemake", "snakemake-executor-plugin-slurm", "pydantic",
-)  # fmt: skip
 #: Files of a run that equal inputs must give again, hashed where they are there.
 PRODUCTS = ("init.pth", "best.pth", "last.pth", "predictions.csv", "metrics.json", "per_class.csv")
-#: Environment variables that say where a run ran, or that change how its numbers are rounded.
-VARIABLES = (
-    "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "CUDA_VISIBLE_DEVICES",
-    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG",
-)  # fmt: skip
-#: The instruction sets by which the mathematical libraries choose their kernels, as Linux names them.
-INSTRUCTION_SETS = re.compile(r"sse4_2|avx|avx2|fma|avx512\w*|avx_vnni|amx\w*|asimd\w*|sve\w*")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -145,82 +124,6 @@ def check_read_in_place(archives: Sequence[Path], settings: Mapping[str, Any]) -
             check_folder(archive, Path(one["path"]).expanduser())
 
 
-def describe_software() -> dict[str, Any]:
-    """Return the versions of Python and the main packages, and which lock they came from."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    env = read_stamp().get("env")
-    lock = ROOT / "envs" / f"{env}.lock"
-    return {
-        "versions": versions,
-        "environment": {"name": env, "lock_sha256": sha256_of(lock) if lock.is_file() else None},
-    }
-
-
-def read_stamp() -> dict[str, Any]:
-    """Return what the set-up wrote about this environment; empty where another tool made it."""
-    return json.loads(STAMP.read_text(encoding="utf-8")) if STAMP.is_file() else {}
-
-
-def describe_code(root: Path = ROOT) -> dict[str, Any]:
-    """Return the commit of the code, whether tracked files differ from it (None for both where git cannot tell), and
-    the sha256 over the workflow and its scripts, which tells apart what commits of documentation do not.
-    """
-    commit = _output_of(["git", "-C", str(root), "rev-parse", "HEAD"])
-    changes = _output_of(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
-    digest = hashlib.sha256()
-    for path in sorted([root / "Snakefile", *root.glob("scripts/**/*.py")]):
-        if path.is_file():
-            digest.update(f"{path.relative_to(root).as_posix()}\0{sha256_of(path)}\0".encode())
-    dirty = None if commit is None or changes is None else bool(changes)
-    return {"commit": commit or None, "dirty": dirty, "sha256": digest.hexdigest()}
-
-
-def find_repository(root: Path = ROOT) -> str | None:
-    """Return the address that the code was cloned from, without credentials; None for a folder, and where git is not.
-
-    >>> find_repository(Path("/"))
-    """
-    address = _output_of(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
-    if re.match(r"https?://", address):
-        return shown(address)
-    # ssh://git@host/path, git@host:path
-    return address if re.match(r"ssh://|[\w.-]+@[\w.-]+:", address) else None
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return host, processor, cores and GPUs of the machine that this runs on (in the DAG: the one that trained)."""
-    import torch
-
-    driver = Path("/proc/driver/nvidia/version")
-    found = re.search(r"(\d+\.\d+(?:\.\d+)?)", driver.read_text()) if driver.is_file() else None
-    gpus = [
-        torch.cuda.get_device_properties(number)
-        for number in range(torch.cuda.device_count() * torch.cuda.is_available())
-    ]
-    return {
-        "host": socket.gethostname(),
-        "system": platform.platform(),
-        "cpu": _cpu_model(),
-        "instruction_sets": _instruction_sets(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpus": [
-            {"name": gpu.name, "memory_bytes": gpu.total_memory, "architecture": f"sm_{gpu.major}{gpu.minor}"}
-            for gpu in gpus
-        ],
-        "driver": found.group(1) if found else None,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if gpus else None,
-        "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
-        "kernels": _kernels(torch.__config__.show()),
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-    }
-
-
 def describe_training(config_file: Path) -> dict[str, Any]:
     """Return seed, device, threads and the promise of deterministic kernels, as config.py says."""
     config = read_config(config_file)
@@ -296,85 +199,8 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
-
-
-def _instruction_sets() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return sorted(flag for flag in (found.group(1).split() if found else []) if INSTRUCTION_SETS.fullmatch(flag))
-
-
-def _kernels(build: str) -> str | None:
-    """Return which CPU kernels torch chose, e.g. AVX2, out of its description of itself."""
-    found = re.search(r"CPU capability usage: (\S+)", build)
-    return found.group(1) if found else None
-
-
-def _output_of(command: list[str]) -> str | None:
-    """Return what *command* prints, None where it fails or is not installed."""
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
-
-
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def render_html(provenance: Mapping[str, Any], config_text: str) -> str:
-    """Return the record as a self-contained page: tables of it all, and config.py's text."""
-    inputs, circumstances = provenance["inputs"], provenance["circumstances"]
-    parts = []
-    for title, content in (
-        ("Run", provenance["run"] | inputs["training"]),
-        ("Settings", inputs["settings"]),
-        ("Code", inputs["code"]),
-        ("Environment", inputs["environment"]),
-        ("Versions", inputs["versions"]),
-        ("What went in", None),
-        ("What came out", None),
-        ("Training", circumstances["training"]),
-        ("Machine", circumstances["machine"]),
-        ("Set-up", circumstances["setup"]),
-    ):
-        files = {"What went in": inputs["files"], "What came out": provenance["outputs"]}.get(title)
-        parts.append(html.section(title))
-        parts += _file_tables(files) if files is not None else [html.table((), _flatten(content))]
-    parts += [html.section("config.py"), html.preformatted(config_text)]
-    return html.page(f"Config and environment: {circumstances['training']['folder']}", parts)
-
-
-def _file_tables(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    rows = [
-        (name, str(entry["path"]), f"{entry['bytes']:,}" if entry["bytes"] is not None else "-", entry["sha256"])
-        for name, entry in files.items()
-    ]
-    weights = [
-        (f"{name}: weights_sha256", entry["weights_sha256"])
-        for name, entry in files.items()
-        if "weights_sha256" in entry
-    ]
-    tables = [html.table(("file", "path", "bytes", "sha256"), rows, numbers=(2,))]
-    if weights:
-        tables.append(html.table((), weights, caption="Hashes over the tensors: equal for equal models"))
-    return tables
-
-
-def _flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Return nested mappings and lists as (dotted name, text) rows."""
-    if isinstance(value, Mapping):
-        items = [(f"{name}.{key}" if name else str(key), entry) for key, entry in value.items()]
-    elif isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
-        items = [(f"{name}[{place}]", entry) for place, entry in enumerate(value)]
-    else:
-        return [(name, "-" if value is None else value if isinstance(value, str) else json.dumps(value))]
-    return [row for key, entry in items for row in _flatten(entry, key)]
 
 
 def main(args: argparse.Namespace) -> None:

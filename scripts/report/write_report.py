@@ -15,11 +15,11 @@ import yaml
 
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.html import OWN_FONT
-from scripts.lib.settings.schema import load_settings, read_file
+from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.workflow.report_menu import CHINESE
-from scripts.report.compare_runs import read_leaderboard, render_text
 
 logger = logging.getLogger(__name__)
 

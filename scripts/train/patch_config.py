@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import UserError, run_cli
-from scripts.lib.base.files import count_labels, read_lines
+from scripts.lib.base.files import read_lines
+from scripts.lib.data.splits import count_labels
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
-from scripts.lib.settings.schema import CONFIG_FILES_VARIABLE, Experiment
+from scripts.lib.settings.load import CONFIG_FILES_VARIABLE
+from scripts.lib.settings.schema import Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +32,7 @@ TUTORIAL_WORKERS = 2
 
 
 def build_config(
-    base: patches.Config,
+    base: config_file.Config,
     experiment: Experiment,
     *,
     classes: Sequence[str],
@@ -41,7 +44,7 @@ def build_config(
     device: str,
     packed: str | None = None,
     train_counts: Sequence[int] = (),
-) -> patches.Config:
+) -> config_file.Config:
     """Return the complete config of one run as plain values.
 
     Parameters
@@ -87,7 +90,7 @@ def build_config(
     base_batch = model_zoo.base_batch_size(experiment.base_config) or effective_batch
     base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
 
-    config = {key: patches.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
+    config = {key: config_file.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
     patches.patch_model(config["model"], len(classes))
     train_pipeline, test_pipeline = patches.pipelines(base["data"])
     image_size = experiment.size_seen()
@@ -147,12 +150,12 @@ def build_config(
 _KEPT_EMPTY = ("load_from", "resume_from", "optimizer_config")
 
 
-def _refuse_foreign_bases(base: patches.Config) -> None:
+def _refuse_foreign_bases(base: config_file.Config) -> None:
     if "ipu_model_cfg" in base or base["runner"]["type"] != "EpochBasedRunner":
         raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
 
 
-def learning_rate(experiment: Experiment, config: patches.Config, effective_batch: int) -> float:
+def learning_rate(experiment: Experiment, config: config_file.Config, effective_batch: int) -> float:
     """Return the learning rate: the user's, or the recipe's (tutorial: for MobileNetV2, else the base's), scaled.
 
     Linear scaling by the effective batch, which is that of all GPUs together: Goyal et al. 2017, "Accurate, Large
@@ -181,7 +184,7 @@ def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict
             raise UserError("amp: true needs a GPU, but this run is on the CPU: set amp: auto, or run it on a GPU")
         return None
     if experiment.amp == "auto" and experiment.chosen_recipe() == "tutorial":
-        return patches.plain(base_fp16) if base_fp16 else None
+        return config_file.plain(base_fp16) if base_fp16 else None
     return {"loss_scale": "dynamic"} if experiment.amp else None
 
 

@@ -29,11 +29,12 @@ from scripts.lib.base.subprocesses import (
     signals_forwarded,
 )
 from scripts.lib.cluster import slurm
-from scripts.lib.cluster.gpus import claimed_cards, given_cards
+from scripts.lib.cluster.gpus import claimed_cards, cores_of_this_job, given_cards
 from scripts.lib.data.scratch import staged, staged_pack
 from scripts.lib.runs import attempts, energy
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.lease import Lease, living_group
+from scripts.lib.runs.progress_line import Progress
 from scripts.lib.settings.site import current_site
 
 logger = logging.getLogger(__name__)
@@ -85,13 +86,6 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
 def default_workers(device: str, cores: int) -> int:
     """Return data-loader workers for *cores*: enough to feed a GPU, two beside a CPU's compute threads."""
     return 2 if device == "cpu" else max(2, min(8, cores - 1))
-
-
-def cores_of_this_job(environment: Mapping[str, str]) -> int:
-    """Return the cores of this process: what the system lets it use, and what Slurm counts on this node."""
-    cores = len(os.sched_getaffinity(0))
-    given = environment.get("SLURM_CPUS_ON_NODE", "")
-    return min(cores, int(given)) if given.isdecimal() else cores
 
 
 def packed_folder(config: Mapping[str, Any]) -> Path | None:
@@ -185,57 +179,6 @@ def explain_failure(work_dir: Path, output: Path) -> str:
     telling = [line for line in errors if "CalledProcessError" not in line]
     reason = telling[-1] if telling else "the trainer was killed, or died without a word"
     return f"training failed: {reason} (details: {output})"
-
-
-class Progress:
-    """One line on stderr that says how far training is: rewritten on a terminal, one an epoch elsewhere."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.live = sys.stderr.isatty()
-        self.shown = 0
-
-    def update(self) -> None:
-        """Show what progress.json says, if it is new."""
-        try:
-            state = json.loads(self.file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return
-        key = state["iteration"] if self.live else state["epochs_done"]
-        if key == self.shown:
-            return
-        self.shown = key
-        if self.live:
-            sys.stderr.write(f"\r\x1b[2K{progress_line(state)}")
-            sys.stderr.flush()
-        else:
-            logger.info("%s", progress_line(state))
-
-    def close(self) -> None:
-        """Leave the cursor on a line of its own."""
-        self.update()
-        if self.live and self.shown:
-            sys.stderr.write("\n")
-
-
-def progress_line(state: Mapping[str, Any]) -> str:
-    """Return e.g. ``epoch 3/5  loss 0.412  val accuracy 91.2 %  27 images/s  48 s left``."""
-    parts = [f"epoch {state['epochs_done']}/{state['max_epochs']}"]
-    if state.get("loss") is not None:
-        parts.append(f"loss {state['loss']:.3f}")
-    if state.get("val_accuracy") is not None:
-        parts.append(f"val accuracy {100 * state['val_accuracy']:.1f} %")
-    if state.get("images_per_second"):
-        parts.append(f"{state['images_per_second']:.0f} images/s")
-    if state.get("seconds_left") is not None:
-        parts.append(f"{_duration(state['seconds_left'])} left")
-    return "  ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def publish(work_dir: Path, targets: Mapping[str, Path]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 
-from scripts.doctor import Problem
-from scripts.lib.settings.schema import load_settings, read_file
+from scripts.lib.base.problems import Problem
+from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.workflow.profile_check import check_profile
 from scripts.lib.workflow.rehearse import ROOT, rehearse
 

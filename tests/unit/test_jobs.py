@@ -16,6 +16,7 @@ from scripts.lib.base.console import UserError
 from scripts.lib.base.text import display_width
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Job
+from scripts.lib.workflow import job_table
 from scripts.lib.workflow.controller import RECORD, Controller
 
 __all__ = ["program"]
@@ -65,26 +66,26 @@ def test_a_comment_names_the_run_with_underscores_too(comment: str, run: str | N
     (tmp_path / "results/my_data/exp_2/seed12/fold10").mkdir(parents=True)
     (tmp_path / "results/my/archive").mkdir(parents=True)
     (tmp_path / "results/demo").mkdir(parents=True)
-    found = jobs.run_of(comment, tmp_path)
+    found = job_table.run_of(comment, tmp_path)
     assert (None if found is None else f"{found.dataset} {found.experiment} {found.seed} {found.fold}".strip()) == run
 
 
 def test_jobs_are_called_by_what_they_are_for(tmp_path: Path) -> None:
-    assert jobs.label(job(Comment="rule_run_demo_a_0_train_model"), tmp_path) == "a, seed 0"
-    assert jobs.label(job(Comment="rule_run_demo_a_0_fold1_train_model"), tmp_path) == "a, seed 0, fold 1"
-    assert jobs.label(job(Comment="rule_data_my_set_split_dataset_unpack_archive"), tmp_path) == "data: my_set"
-    assert jobs.label(job(Name=slurm.ALLOCATION_NAME), tmp_path) == "the whole workflow"
-    assert jobs.label(job(Comment="(null)"), tmp_path) == "mimflow_1111"
+    assert job_table.label(job(Comment="rule_run_demo_a_0_train_model"), tmp_path) == "a, seed 0"
+    assert job_table.label(job(Comment="rule_run_demo_a_0_fold1_train_model"), tmp_path) == "a, seed 0, fold 1"
+    assert job_table.label(job(Comment="rule_data_my_set_split_dataset_unpack_archive"), tmp_path) == "data: my_set"
+    assert job_table.label(job(Name=slurm.ALLOCATION_NAME), tmp_path) == "the whole workflow"
+    assert job_table.label(job(Comment="(null)"), tmp_path) == "mimflow_1111"
 
 
 def test_progress_is_that_of_the_folder_that_the_job_holds(tmp_path: Path) -> None:
     work(tmp_path, "demo/a/seed0", "held", holder="11")
     os.utime(work(tmp_path, "demo/a/seed0", "newer", epochs_done=1) / "progress.json", (2e9, 2e9))
     comment = {"Comment": "rule_run_demo_a_0_train_model"}
-    assert jobs.progress(job(**comment), tmp_path) == [LINE]
-    assert jobs.progress(job(**comment, JobID="12"), tmp_path) == [LINE.replace("3/5", "1/5")]
-    assert jobs.progress(job(**comment, JobID="12", State="PENDING"), tmp_path)[0].startswith("so far: epoch 1/5")
-    assert jobs.progress(job(Comment="rule_run_demo_a_1_train_model", JobID="14"), tmp_path) == []
+    assert job_table.progress(job(**comment), tmp_path) == [LINE]
+    assert job_table.progress(job(**comment, JobID="12"), tmp_path) == [LINE.replace("3/5", "1/5")]
+    assert job_table.progress(job(**comment, JobID="12", State="PENDING"), tmp_path)[0].startswith("so far: epoch 1/5")
+    assert job_table.progress(job(Comment="rule_run_demo_a_1_train_model", JobID="14"), tmp_path) == []
 
 
 def test_progress_of_a_fold_is_its_own(tmp_path: Path) -> None:
@@ -92,21 +93,21 @@ def test_progress_of_a_fold_is_its_own(tmp_path: Path) -> None:
         work(tmp_path, f"demo/a/seed0/fold{fold}", holder=f"1{fold}", epochs_done=fold + 1)
     comments = [{"Comment": f"rule_run_demo_a_0_fold{fold}_train_model", "JobID": "7"} for fold in (0, 1)]
     lines = [LINE.replace("3/5", f"{fold + 1}/5") for fold in (0, 1)]
-    assert [jobs.progress(job(**comment), tmp_path) for comment in comments] == [[line] for line in lines]
-    assert jobs.progress(job(Name=slurm.ALLOCATION_NAME, JobID="11"), tmp_path) == [f"a, seed0, fold1: {lines[1]}"]
+    assert [job_table.progress(job(**comment), tmp_path) for comment in comments] == [[line] for line in lines]
+    assert job_table.progress(job(Name=slurm.ALLOCATION_NAME, JobID="11"), tmp_path) == [f"a, seed0, fold1: {lines[1]}"]
 
 
 def test_an_allocation_shows_each_run_that_trains_in_it(tmp_path: Path) -> None:
     for seed, holder in [(0, "11"), (1, "11"), (2, "99")]:
         work(tmp_path, f"demo/a/seed{seed}", holder=holder)
-    found = jobs.progress(job(Name=slurm.ALLOCATION_NAME), tmp_path)
+    found = job_table.progress(job(Name=slurm.ALLOCATION_NAME), tmp_path)
     assert found == [f"a, seed0: {LINE}", f"a, seed1: {LINE}"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"epochs_done": 1, "max_epochs": 2, "loss": "x"}'])
 def test_a_progress_that_cannot_be_read_is_left_out(text: str, tmp_path: Path) -> None:
     (work(tmp_path, "demo/a/seed0") / "progress.json").write_text(text)
-    assert jobs.progress(job(Comment="rule_run_demo_a_0_train_model"), tmp_path) == []
+    assert job_table.progress(job(Comment="rule_run_demo_a_0_train_model"), tmp_path) == []
 
 
 def test_the_table_is_aligned_and_says_what_will_not_start(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_the_table_is_aligned_and_says_what_will_not_start(tmp_path: Path) -> No
         squeue_line(Comment="rule_run_demo_苹果_0_train_model", TimeUsed="1:00:05", TimeLimit="2-00:00:00"),
         squeue_line(JobID="12345", State="PENDING", Reason="PartitionTimeLimit", NodeList="", TimeLimit="UNLIMITED"),
     ]
-    text = jobs.render(slurm.parse_squeue("\n".join(lines)), tmp_path).splitlines()
+    text = job_table.render(slurm.parse_squeue("\n".join(lines)), tmp_path).splitlines()
     assert text[1].split()[:4] == ["11", "running", "苹果,", "seed"] and text[1].endswith(LINE)
     assert "pending (PartitionTimeLimit)" in text[2]
     assert text[1].split("  epoch")[0].split()[-3:] == ["1:00:05", "2-00:00:00", "1"]

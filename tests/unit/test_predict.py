@@ -19,6 +19,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 from scripts import predict
 from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.console import UserError
+from scripts.lib.model import photos
 from scripts.lib.pages.annotate import LARGEST, SMALLEST, annotate
 from scripts.lib.runs import onnx_model
 from scripts.lib.runs.predictions import read_predictions
@@ -109,10 +110,10 @@ def test_broken_files_are_named_and_skipped(run: TinyRun, tmp_path: Path, caplog
 
 def test_a_truncated_photograph_is_told_whatever_opencv_makes_of_it(tmp_path: Path) -> None:
     photograph(1, (300, 200)).save(tmp_path / "good.jpg", quality=95)
-    predict.check_whole(tmp_path / "good.jpg")
+    photos.check_whole(tmp_path / "good.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:-1000])
     with pytest.raises(OSError, match="truncated"):
-        predict.check_whole(tmp_path / "half.jpg")
+        photos.check_whole(tmp_path / "half.jpg")
 
 
 def test_nothing_but_broken_files_is_a_failure_and_leaves_no_table(run: TinyRun, tmp_path: Path) -> None:

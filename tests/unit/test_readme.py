@@ -23,7 +23,7 @@ import yaml
 from scripts.lib.metrics.cost import COLUMNS as COST_COLUMNS
 from scripts.lib.metrics.metrics import compute_metrics, per_class_table
 from scripts.lib.runs.predictions import Predictions
-from scripts.lib.settings.schema import load_settings
+from scripts.lib.settings.load import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh-CN.md")
@@ -254,7 +254,7 @@ def small_predictions() -> Predictions:
 
 
 def leaderboard_columns() -> list[str]:
-    from scripts.report.compare_runs import compare
+    from scripts.lib.metrics.leaderboard import compare
 
     columns = (
         "accuracy_top1", "accuracy_top1_low", "accuracy_top1_high", "accuracy_top5", "f1_macro", "ece",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundle import MANIFEST, find_lock, write_bundle
+from scripts.bundle import find_lock, write_bundle
 from scripts.lib.base.console import UserError
+from scripts.lib.workflow.repetition import MANIFEST
 from scripts.repeat import risky_keys, unpack
 
 GOOD = {"README.txt": b"hello", "results/d/e/seed0/config.py": b"a = 1\n"}

@@ -14,7 +14,7 @@ import pytest
 from dag import QUICK, photograph, settings, snakemake
 from PIL import Image
 
-from scripts.lib.base.files import listed_images
+from scripts.lib.data.splits import listed_images
 from scripts.lib.runs.predictions import read_predictions
 
 CLASSES = ["a", "b", "草莓"]

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from scripts.lib.base.console import UserError, one_line
 from scripts.lib.base.files import sha256_of, sync_file, sync_folder, write_json
+from scripts.lib.base.units import megabytes
 
 logger = logging.getLogger(__name__)
 
@@ -355,11 +356,6 @@ def _receive(response: requests.Response, part: Path, have: int, total: int | No
         while chunk := response.raw.read(CHUNK, decode_content=False):
             file.write(chunk)
             progress.advance(len(chunk))
-
-
-def megabytes(count: int) -> str:
-    """Return a number of bytes as people read it."""
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count} bytes"
 
 
 class Progress:

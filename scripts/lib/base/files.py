@@ -6,8 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,24 +71,6 @@ def sha256_of(path: Path | str) -> str:
 def read_lines(path: Path | str) -> list[str]:
     """Return the non-empty lines of a UTF-8 text file, split at newlines only (not at U+2028 and the like)."""
     return [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
-
-
-def listed_images(splits: Iterable[Path]) -> list[str]:
-    """Return the images that annotation files (``path label`` lines) name, each once, in their order."""
-    return list(dict.fromkeys(line.rpartition(" ")[0] for split in splits for line in read_lines(split)))
-
-
-def count_labels(lines: Iterable[str]) -> Counter[int]:
-    """Return how many lines of an annotation file (``path label``) have each label.
-
-    Raises
-    ------
-    ValueError, IndexError : a line is not of this form.
-
-    >>> count_labels(["a b/1.jpg 1", "c/2.jpg 0", "c/3.jpg 1"])
-    Counter({1: 2, 0: 1})
-    """
-    return Counter(int(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 def _remove(path: Path) -> None:

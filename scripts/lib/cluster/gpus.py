@@ -71,3 +71,10 @@ def _lock(file: Path, locks: ExitStack) -> bool:
         return False
     locks.callback(os.close, descriptor)
     return True
+
+
+def cores_of_this_job(environment: Mapping[str, str]) -> int:
+    """Return the cores of this process: what the system lets it use, and what Slurm counts on this node."""
+    cores = len(os.sched_getaffinity(0))
+    given = environment.get("SLURM_CPUS_ON_NODE", "")
+    return min(cores, int(given)) if given.isdecimal() else cores

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.findings import DUPLICATE, LEAK, LEAKED, LEFT_OUT, NEAR_DUPLICATE, WHOLE, Finding
 
 
@@ -49,17 +50,6 @@ def still_trained_on(findings: Sequence[Finding]) -> list[str]:
     """Return the leaked files whose kind was not left out of the lower part: images of a known group, not copies."""
     mended = {row.group for row in findings if row.finding == LEAK and row.action == LEFT_OUT and row.group}
     return sorted({row.file for row in findings if row.finding == LEAKED and row.group not in mended})
-
-
-def plural(count: int, word: str) -> str:
-    """Return a count with its noun.
-
-    >>> plural(1, "image"), plural(1200, "copy"), plural(2, "class")
-    ('1 image', '1,200 copies', '2 classes')
-    """
-    if count != 1:
-        word = f"{word[:-1]}ies" if word.endswith("y") else f"{word}es" if word.endswith("s") else f"{word}s"
-    return f"{count:,} {word}"
 
 
 def verdict(summary: Mapping[str, Any]) -> str:

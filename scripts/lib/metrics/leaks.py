@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scripts.lib.data.audit_summary import plural, still_trained_on
+from scripts.lib.data.audit_summary import still_trained_on
 from scripts.lib.data.findings import LEAKED, read_findings
 from scripts.lib.metrics.metrics import Interval, wilson_interval
 from scripts.lib.metrics.paired import read_answers
-from scripts.lib.pages import html
 
 #: Columns that leaderboard.csv gets where the data leaks, and only there.
 WITHOUT, COUNT = "accuracy_without_leaked", "n_leaked"
-#: Of the box that a page begins with.
-STYLE = """
-.leak { border: 2px solid #c00; border-left-width: 10px; background: #fdecec; padding: 0.2em 1em; margin: 1em 0;
-        overflow-x: auto }
-.leak strong { color: #a00 }
-""".strip()
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
 
@@ -150,64 +142,6 @@ def terminal_line(leaderboard: pd.DataFrame, colour: bool = False) -> str:
             f" {_percent(best['accuracy_top1_mean'])} %."
         )
     return f"{RED}{text}{PLAIN}\n" if colour else f"{text}\n"
-
-
-def box(leak: Leak | None, ranking: Sequence[str] = ()) -> list[str]:
-    """Return the HTML that a leaderboard of leaking data begins with; it wants STYLE. Nothing where nothing leaks.
-
-    Parameters
-    ----------
-    ranking : the experiments in the order of their rows.
-    """
-    if leak is None:
-        return []
-    copies = leak.leaked - leak.trained_on
-    texts = []
-    if copies:
-        of_them = f"{copies:,} of the {plural(leak.test_images, 'test image')} {'has' if copies == 1 else 'have'}"
-        texts.append(
-            f"{of_them} a copy or a near copy in train or val as they were given. These copies were left out of"
-            " training here, so that they do not make the numbers of this page better."
-        )
-    if leak.trained_on:
-        texts.append(
-            f"{leak.trained_on:,} of the {plural(leak.test_images, 'test image')}"
-            f" {'has' if leak.trained_on == 1 else 'have'} images of the same group (dataset.split.group_by) in train"
-            " or val as they were given. These were not left out of training: the numbers on all test images are too"
-            " good."
-        )
-    texts.append(
-        "Numbers that others have published for this split are too good wherever they trained on all of the given"
-        " train. Quote the accuracy without the leaking images, or divide the data anew; audit.html shows them."
-    )
-    order = leak.table.set_index("experiment").loc[list(ranking) or list(leak.table["experiment"])].reset_index()
-    header = (
-        "experiment",
-        "runs",
-        "top-1 % with them",
-        "95 % interval",
-        "without them",
-        "95 % interval",
-        "images left",
-    )
-    rows = [
-        (
-            str(row["experiment"]),
-            str(row["runs"]),
-            *_cells(row, "with_leaked"),
-            *_cells(row, "without_leaked"),
-            str(row["n_rest"]),
-        )
-        for _, row in order.iterrows()
-    ]
-    first, *more = map(escape, texts)
-    return [
-        '<div class="leak">',
-        f"<p><strong>The data leaks.</strong> {first}</p>",
-        *(f"<p>{text}</p>" for text in more),
-        html.table(header, rows, numbers=range(1, len(header))),
-        "</div>",
-    ]
 
 
 def _cells(row: pd.Series, name: str) -> tuple[str, str]:

@@ -6,13 +6,12 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scripts.lib.base.console import UserError
 from scripts.lib.model.balance import class_weights
-
-Config = dict[str, Any]
+from scripts.lib.runs.config_file import Config, nodes, plain
 
 #: Images in ImageNet-1k's train split (Russakovsky et al., 2015): base schedules that count iterations count these.
 IMAGENET_TRAIN_IMAGES = 1_281_167
@@ -25,26 +24,6 @@ TOP_LEVEL_KEYS = (
     "workflow", "dist_params", "find_unused_parameters", "opencv_num_threads", "mp_start_method", "log_level",
     "seed",
 )  # fmt: skip
-
-
-def plain(value: Any) -> Any:
-    """Return *value* with mmcv's ConfigDicts as dicts, so that it can be written and compared."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
-    return value
-
-
-def nodes(value: Any) -> Iterator[Config]:
-    """Yield every dict in *value*, at any depth."""
-    if isinstance(value, dict):
-        yield value
-        for item in value.values():
-            yield from nodes(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from nodes(item)
 
 
 def top_k(num_classes: int) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from scripts.lib.base.console import UserError
 from scripts.lib.model import config_patches as patches
+from scripts.lib.runs import config_file
 
 EPOCHS = 8
 BATCH_SIZE = 32
@@ -60,7 +61,7 @@ def packed_edge(size: int) -> int:
     return round(size / CROPPED)
 
 
-def make_fast(config: patches.Config, size: int, packed: str, iterations_of_epoch: int) -> None:
+def make_fast(config: config_file.Config, size: int, packed: str, iterations_of_epoch: int) -> None:
     """Change a config, in place, into the fast recipe's: gentle fine-tuning from the weights of a warm start.
 
     Images come from a pack as bytes and are normalised in the model's own memory. Statistics of batch normalisation
@@ -88,7 +89,7 @@ def make_fast(config: patches.Config, size: int, packed: str, iterations_of_epoc
     loss = model["head"].get("loss")
     if loss and loss["type"] == "CrossEntropyLoss":
         # Not always in the head: VGG has it in the backbone.
-        classes = next(node["num_classes"] for node in patches.nodes(model) if "num_classes" in node)
+        classes = next(node["num_classes"] for node in config_file.nodes(model) if "num_classes" in node)
         smooth = {"type": "LabelSmoothLoss", "label_smooth_val": LABEL_SMOOTHING, "num_classes": classes}
         model["head"]["loss"] = {**smooth, "mode": "original", "loss_weight": loss.get("loss_weight", 1.0)}
 
@@ -145,7 +146,7 @@ def has_fused_optimizer(device: str, torch_version: str) -> bool:
     return device == "cuda" or (int(major), int(minor)) >= (2, 4)
 
 
-def _normalisation(pipeline: list[patches.Config]) -> dict[str, Any]:
+def _normalisation(pipeline: list[config_file.Config]) -> dict[str, Any]:
     """Return the arguments of the pipeline's ``Normalize``."""
     step = next((step for step in pipeline if step["type"] == "Normalize"), None)
     if step is None or len(step["mean"]) != 3:

@@ -257,3 +257,8 @@ def _collate(items: list[tuple[int, Any, str | None]], batch_size: int) -> tuple
         return [], None, failures
     images = collate([{"img": sample["img"]} for _, sample in good], samples_per_gpu=batch_size)["img"]
     return [index for index, _ in good], images, failures
+
+
+def trained_on_cpu(config: Any) -> bool:
+    """Say whether *config* trains on a CPU: what was asked for there is meant here too, whatever cards there are."""
+    return (config.get("runner") or {}).get("device") == "cpu"

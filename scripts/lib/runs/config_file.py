@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import pprint
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import UserError
 from scripts.lib.base.files import atomic_path
-from scripts.lib.model.config_patches import plain
 
 
 def render(config: Mapping[str, Any], command: str, base_config: str) -> str:
@@ -52,3 +51,26 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: there is no such config: check the path") from None
     except (SyntaxError, ValueError, AttributeError):
         raise UserError(f"{path} is not a config.py of mimflow's: it holds more than plain values") from None
+
+
+Config = dict[str, Any]
+
+
+def plain(value: Any) -> Any:
+    """Return *value* with mmcv's ConfigDicts as dicts, so that it can be written and compared."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def nodes(value: Any) -> Iterator[Config]:
+    """Yield every dict in *value*, at any depth."""
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from nodes(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from nodes(item)

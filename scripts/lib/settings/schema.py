@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,40 +17,19 @@ from pydantic import (
     StrictInt,
     StringConstraints,
     Tag,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from scripts.data.split_dataset import FEWEST_FOLDS, MOST_FOLDS
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import UserError
 from scripts.lib.data.image_paths import group_pattern
+from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
 from scripts.lib.model import fast_recipe, model_zoo
 
 #: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
 RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
-#: Environment variable with the configuration files of a workflow, for the messages of its jobs.
-CONFIG_FILES_VARIABLE = "MIMFLOW_CONFIG_FILES"
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
-
-#: How many wrong keys a message names beside the one that it explains.
-WRONG_NAMED = 5
-#: Words that other tools have for our keys.
-SYNONYMS = {
-    **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
-    **dict.fromkeys(("bs", "batch", "samples_per_gpu"), "batch_size"),
-    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs"), "epochs"),
-    **dict.fromkeys(("size", "img_size", "input_size", "resolution"), "image_size"),
-    **dict.fromkeys(("model", "arch", "architecture", "base", "_base_"), "base_config"),
-    **dict.fromkeys(("weights", "pretrained", "load_from", "init"), "checkpoint"),
-    **dict.fromkeys(("fp16", "mixed_precision"), "amp"),
-    **dict.fromkeys(("k", "k_folds", "n_splits", "cross_validation"), "folds"),
-    **dict.fromkeys(("groups", "group", "patient"), "group_by"),
-    "license": "licence",
-    **dict.fromkeys(("class_names", "names"), "classes"),
-    **dict.fromkeys(("seed", "random_state", "random_seed"), "seeds"),
-}
 
 
 def _not_reserved(name: str) -> str:
@@ -498,172 +473,3 @@ class Site(Section):
     )
     currency: str = Field("", description="Of the price, as it is to be shown, e.g. `CNY`.")
     font: str | None = Field(None, description="A font file for labels in figures, where the packaged one will not do.")
-
-
-def load_site(folder: Path) -> Site:
-    """Return what site.yaml in *folder* says.
-
-    Raises
-    ------
-    UserError : there is no such file, or one line that names its first wrong key and what is allowed.
-    """
-    file = folder / "site.yaml"
-    try:
-        return Site.model_validate(read_file(file, empty={}))
-    except ValidationError as error:
-        raise UserError(f"{file}: {describe(error, Site)}") from None
-
-
-def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Settings:
-    """Check *config*, the parsed content of *files*.
-
-    Raises
-    ------
-    UserError : one line that names the file, the first wrong key and what is allowed.
-    """
-    try:
-        return Settings.model_validate(config)
-    except ValidationError as error:
-        raise UserError(f"{file_names(files)}: {describe(error)}") from None
-
-
-def file_names(files: Sequence[str | Path]) -> str:
-    """Return the configuration files as a message names them."""
-    return ", ".join(os.path.relpath(file) for file in files) or "the configuration"
-
-
-def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return the content of a YAML (or JSON) configuration file; *empty*, where given, for one without any key.
-
-    Raises
-    ------
-    UserError : no such file, no YAML, or no keys in it.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: there is no such configuration file; examples are in configs/") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text: save it as UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise UserError(f"{path}:{place} no valid YAML ({error.problem}): check quotes and indentation") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: no valid YAML ({error}): check quotes and indentation") from None
-    if content is None and empty is not None:
-        return empty
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: it has no keys; it needs at least dataset and experiments (see configs/demo.yaml)")
-    return content
-
-
-def describe(error: ValidationError, model: type[Section] = Settings) -> str:
-    """Say in one line what is wrong with the first wrong key, and which more there are."""
-    details = error.errors(include_url=False)
-    # An unknown key often explains a missing one: say the typo first.
-    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
-    by_key: dict[str, list[Any]] = {}
-    for detail in details:
-        unknown = f".{detail['loc'][-1]}" if detail["type"] == "extra_forbidden" else ""
-        by_key.setdefault((_dotted(detail["loc"], model) + unknown).lstrip("."), []).append(detail)
-    (key, alternatives), *others = by_key.items()
-    named = ", ".join(other or "the file" for other, _ in others[:WRONG_NAMED])
-    rest = ", ..." if len(others) > WRONG_NAMED else ""
-    more = f" (and {len(others)} more wrong: {named}{rest})" if others else ""
-    return one_line(f"{key or 'the file'}: {_problem(alternatives, model)}{more}")
-
-
-def _dotted(location: tuple[str | int, ...], model: type[Section]) -> str:
-    """Return the key as the user wrote it: pydantic's location has the branches of unions in it as well."""
-    return ".".join(str(step) for step, _, _ in _walk(location, model))
-
-
-def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tuple[str | int, str, Any]]:
-    """Yield the steps of *location* that are keys or positions, each with its field's description and type."""
-    annotation: Any = model
-    for step in location:
-        section = next((section for section in _sections(annotation) if step in section.model_fields), None)
-        if section:
-            field = section.model_fields[str(step)]
-            annotation = field.annotation
-            yield step, field.description or "", annotation
-        elif (items := _items(annotation)) is not None and step != "[key]" and _is_item(annotation, step):
-            annotation = items
-            yield step, "", annotation
-
-
-def _items(annotation: Any) -> Any:
-    """Return what a list or mapping holds, also where it is one of several alternatives; None: it is neither."""
-    if get_origin(annotation) in (dict, list):
-        return get_args(annotation)[-1]
-    return next((items for part in get_args(annotation) if (items := _items(part)) is not None), None)
-
-
-def _is_item(annotation: Any, step: str | int) -> bool:
-    # Among alternatives, pydantic's location has their tags, too; only a list's places are whole numbers.
-    return get_origin(annotation) in (dict, list) or isinstance(step, int)
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    """Return the sections among the alternatives of a type."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    if get_origin(annotation) in (dict, list):
-        return []
-    return [section for part in get_args(annotation) for section in _sections(part)]
-
-
-def _allowed_beside(location: tuple[str | int, ...], model: type[Section]) -> list[str]:
-    """Return the keys of the section that holds the unknown key at the end of *location*."""
-    annotation = next((found for _, _, found in reversed(list(_walk(location[:-1], model)))), model)
-    return list(_sections(annotation)[0].model_fields)
-
-
-def _hint(key: str, allowed: Sequence[str], model: type[Section]) -> str:
-    """Say which key may be meant by an unknown one, here or in another section; "" where none is like it."""
-    meant = SYNONYMS.get(key, key)
-    if meant in allowed:
-        return f", did you mean {meant}?"
-    if close := difflib.get_close_matches(key, allowed, n=1):
-        return f", did you mean {close[0]}?"
-    elsewhere = [place for place in _keys(model) if place.rpartition(".")[2] in (key, meant)]
-    return f", did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
-
-
-def _keys(model: type[Section], above: str = "") -> Iterator[str]:
-    """Yield every key of a file, dotted; NAME stands for one that the user chooses."""
-    for name, field in model.model_fields.items():
-        yield f"{above}{name}"
-        named = "NAME." if get_origin(field.annotation) is dict else ""
-        found = [*_sections(field.annotation), *_sections(_items(field.annotation))]
-        for section in dict.fromkeys(found):  # one that may be given alone or in a list is found twice
-            yield from _keys(section, f"{above}{name}.{named}")
-
-
-def _problem(alternatives: list[Any], model: type[Section]) -> str:
-    """Say what is wrong with one key and what is allowed; a union gives one error for each of its alternatives."""
-    detail = alternatives[0]
-    kind, location = detail["type"], detail["loc"]
-    if kind == "extra_forbidden":
-        allowed = _allowed_beside(location, model)
-        return f"unknown key{_hint(str(location[-1]), allowed, model)} (allowed here: {', '.join(allowed)})"
-    if kind == "missing":
-        return "this key is required"
-    if kind == "value_error":
-        return str(detail["ctx"]["error"])
-    if kind == "model_type":
-        own = ", ".join(_allowed_beside((*location, ""), model))
-        return f"it has keys of its own, in lines below it ({own}), not {_short(detail['input'])}"
-    if kind == "dict_type":
-        return f"it has names in lines below it, each with what belongs to it, not {_short(detail['input'])}"
-    demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
-    demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
-    descriptions = [text for _, text, _ in _walk(location, model) if text]
-    meaning = f". {descriptions[-1]}" if descriptions else ""
-    return f"{' or '.join(demands)}, not {_short(detail['input'])}{meaning}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -10,7 +10,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from scripts.lib.base.console import UserError
-from scripts.lib.settings.schema import Site, load_site
+from scripts.lib.settings.load import load_site
+from scripts.lib.settings.schema import Site
 
 #: Environment variable with the folder of the site. Jobs inherit it: Slurm hands the environment on (--export=ALL).
 VARIABLE = "MIMFLOW_SITE"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import shutil
 import socket
 import sys
@@ -167,20 +166,6 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
             command = f"snakemake --unlock {_configuration(sys.argv[1:])}".strip()
             _say(f"this folder is locked; if no other snakemake runs here, on any machine, unlock it: {command}")
     controller.path.unlink(missing_ok=True)
-
-
-def check_path(python: str) -> None:
-    """Make sure that Snakemake can start jobs on other machines: it writes its Python's path there without quotes.
-
-    Raises
-    ------
-    UserError : a shell would take the path apart.
-    """
-    if shlex.quote(python) != python:
-        raise UserError(
-            f"{python}: Slurm jobs cannot start from a path with spaces or signs of the shell (Snakemake does not quote"
-            " it): move the project to another folder, and run `make setup` there"
-        )
 
 
 def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:

@@ -18,18 +18,11 @@ from typing import Any, NoReturn
 from scripts.lib.base.console import UserError
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.label_files import SUFFIXES
-from scripts.lib.settings.schema import (
-    CONFIG_FILES_VARIABLE,
-    Experiment,
-    LabelFiles,
-    Settings,
-    Site,
-    Source,
-    file_names,
-    load_settings,
-)
+from scripts.lib.settings.load import CONFIG_FILES_VARIABLE, file_names, load_settings
+from scripts.lib.settings.schema import Experiment, LabelFiles, Settings, Site, Source
 from scripts.lib.settings.site import enter_site, module_prefix
-from scripts.lib.workflow.controller import Controller, check_path, clear_the_way, will_run
+from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
+from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import label
 
 #: Of a run's files, those that nothing else is made of, and that people look at.

@@ -7,6 +7,7 @@ import functools
 import getpass
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -14,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.doctor import Problem
 from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.problems import Problem
 from scripts.lib.cluster import slurm
-from scripts.lib.settings.schema import Settings, Site, load_settings, load_site, read_file
+from scripts.lib.settings.load import load_settings, load_site, read_file
+from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.settings.site import expand, module_prefix
-from scripts.lib.workflow.controller import check_path
 from scripts.lib.workflow.rehearse import Submission, rehearse
 
 #: Words in a node's state with which it takes no job.
@@ -495,3 +496,17 @@ def allowed_accounts() -> set[str]:
 
 def _device(path: Path) -> int:
     return next(place for place in (path, *path.parents) if place.exists()).stat().st_dev
+
+
+def check_path(python: str) -> None:
+    """Make sure that Snakemake can start jobs on other machines: it writes its Python's path there without quotes.
+
+    Raises
+    ------
+    UserError : a shell would take the path apart.
+    """
+    if shlex.quote(python) != python:
+        raise UserError(
+            f"{python}: Slurm jobs cannot start from a path with spaces or signs of the shell (Snakemake does not quote"
+            " it): move the project to another folder, and run `make setup` there"
+        )

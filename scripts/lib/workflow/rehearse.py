@@ -18,7 +18,8 @@ from pathlib import Path
 from scripts.lib.base.console import UserError, one_line
 from scripts.lib.base.environment import ROOT
 from scripts.lib.cluster.slurm import count_gpus, parse_duration
-from scripts.lib.settings.schema import Settings, load_site
+from scripts.lib.settings.load import load_site
+from scripts.lib.settings.schema import Settings
 from scripts.lib.settings.site import VARIABLE
 from scripts.lib.workflow.layout import Layout
 

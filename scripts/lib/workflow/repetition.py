@@ -25,9 +25,9 @@ from scripts.lib.base.subprocesses import signals_forwarded
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.model.model_zoo import KEPT_NAMES
 from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.machine import describe_code, describe_software
 from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
 from scripts.lib.runs.run_folder import dataset_folder, run_name
-from scripts.report.record_provenance import describe_code, describe_software
 
 logger = logging.getLogger(__name__)
 
@@ -465,3 +465,6 @@ def conclude(run: Run, difference: Difference | None, scratch: Path | None = Non
     if scratch is not None:
         print(f"the repeated run is kept: {scratch}", flush=True)
     sys.exit(1)
+
+
+MANIFEST = "manifest.sha256"

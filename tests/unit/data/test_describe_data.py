@@ -21,10 +21,12 @@ from PIL import Image
 from tiny_run import photograph
 
 from scripts.data import describe_data
-from scripts.data.describe_data import MEANINGS, Data, data_page, read_splits
 from scripts.lib.base.console import UserError
+from scripts.lib.data import splits
 from scripts.lib.data.audit_summary import label_of, read_summary, verdict
 from scripts.lib.data.findings import Finding, read_findings
+from scripts.lib.data.splits import read_splits
+from scripts.lib.pages.data_page import MEANINGS, NEVER_OPENED, Data, data_page
 
 HOSTILE = ["<script>alert(1)", '"><img src=x onerror=alert(1)>', "草莓 & 水果"]
 Row = tuple[str, str, str, str, str]
@@ -222,7 +224,7 @@ def test_the_page_stays_small_and_shows_something_of_every_finding(tmp_path: Pat
         for number in range(40)
         for name in MEANINGS
     ]
-    closed = describe_data.NEVER_OPENED
+    closed = NEVER_OPENED
     page = page_of(tmp_path, *(row for row in rows if row[1] not in closed))
     assert 600_000 < len(page.encode()) < 1_500_000
     for name, meaning in MEANINGS.items():
@@ -299,7 +301,7 @@ def test_the_classes_of_given_parts_and_of_none_are_told_apart(tmp_path: Path) -
     assert data.label("train/apple/more/1.jpg") == "apple"
 
 
-def read_splits_of(root: Path) -> describe_data.Splits:
+def read_splits_of(root: Path) -> splits.Splits:
     write(root)
     return read_splits(root / "splits")
 

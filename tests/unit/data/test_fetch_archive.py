@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from http_server import HttpServer
 
-from scripts.data.fetch_archive import Record, Source, fetch, format_record, parse_source, read_record
+from scripts.data.fetch_archive import Source, fetch, parse_source
 from scripts.lib.base import download
 from scripts.lib.base.console import UserError
+from scripts.lib.data.hash_records import Record, format_record, read_record
 
 
 @pytest.fixture

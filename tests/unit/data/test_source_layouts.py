@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from scripts.data.fetch_archive import pack_folder
 from scripts.data.unpack_archive import Origin, parse_origins, unpack_all
 from scripts.lib.base.console import UserError
 from scripts.lib.base.files import sha256_of
@@ -20,7 +19,8 @@ from scripts.lib.data.archives import Limits
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.image_paths import find_classes, find_parts_of_class
 from scripts.lib.data.manifest import manifest_entries, manifest_sha256, write_manifest
-from scripts.lib.settings.schema import load_settings
+from scripts.lib.data.packing import pack_folder
+from scripts.lib.settings.load import load_settings
 from scripts.lib.workflow.layout import Layout
 
 EXPERIMENTS = {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}}

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 from scripts.data.split_dataset import (
-    SIDES,
-    Image,
     build_parser,
     check_same_classes,
     choose_classes,
@@ -25,6 +23,7 @@ from scripts.data.split_dataset import (
 from scripts.lib.base.console import UserError
 from scripts.lib.data.findings import Finding, write_findings
 from scripts.lib.data.image_paths import group_of, group_pattern
+from scripts.lib.data.splits import SIDES, Image
 
 
 def images_of(sizes: Mapping[str, int], part: str = "") -> list[Image]:

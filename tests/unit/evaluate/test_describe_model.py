@@ -15,9 +15,12 @@ from mmcv import Config, ConfigDict
 from tiny_run import CLASSES, PIPELINE, TinyRun, make_run
 
 from scripts.evaluate import describe_model
-from scripts.evaluate.describe_model import Stage, describe, human
 from scripts.lib.base.console import UserError
+from scripts.lib.base.units import human
+from scripts.lib.model import summary
 from scripts.lib.model.model_zoo import config_path
+from scripts.lib.model.summary import Stage, describe
+from scripts.lib.pages import model_page
 
 #: Parameters and multiply-adds in millions at 224 pixels and 1,000 classes, as published: Sandler et al. 2018 (table 4,
 #: and 3,504,872 of torchvision's), He et al. 2016 (25,557,032 of torchvision's), Touvron et al. 2021, Liu et al. 2021,
@@ -174,8 +177,8 @@ def test_page_and_numbers_of_a_run_agree_and_are_the_same_again(run: TinyRun, tm
 def test_frozen_stages_are_not_trainable(run: TinyRun) -> None:
     config = Config.fromfile(str(run.folder / "config.py"))
     config.model.backbone.frozen_stages = 3
-    summary = describe_model.summarise(config, build_classifier(config.model), run.folder / "best.pth")
-    assert 0 < summary["parameters_trainable"] < summary["parameters"]
+    found = summary.summarise(config, build_classifier(config.model), run.folder / "best.pth")
+    assert 0 < found["parameters_trainable"] < found["parameters"]
 
 
 def test_names_from_outside_are_text() -> None:
@@ -185,7 +188,7 @@ def test_names_from_outside_are_text() -> None:
         "parameters_trainable": 1, "multiply_adds": 0, "weights_bytes": 4, "checkpoint_bytes": 9,
         "stages": [{**layer, "layers": [layer]}],
     }  # fmt: skip
-    found = Page(describe_model.render(summary))
+    found = Page(model_page.render(summary))
     assert not {"script", "i", "b"} & found.count.keys() and {"<i>", "<b>"} <= set(found.cells)
 
 
@@ -194,16 +197,16 @@ def config_of(pipeline: list[dict[str, Any]]) -> Any:
 
 
 def test_the_image_is_as_large_as_the_pipeline_makes_it() -> None:
-    assert describe_model.sample_image(config_of(PIPELINE)).shape == (1, 3, 32, 32)
+    assert summary.sample_image(config_of(PIPELINE)).shape == (1, 3, 32, 32)
     wide = [{"type": "LoadImageFromFile"}, {"type": "Resize", "size": (24, 40)}, *PIPELINE[3:]]
-    assert describe_model.sample_image(config_of(wide)).shape == (1, 3, 24, 40)
-    assert describe_model.sample_image(config_of([PIPELINE[0], *PIPELINE[3:]])).shape == (1, 3, 224, 224)
+    assert summary.sample_image(config_of(wide)).shape == (1, 3, 24, 40)
+    assert summary.sample_image(config_of([PIPELINE[0], *PIPELINE[3:]])).shape == (1, 3, 224, 224)
     large = [PIPELINE[0], {"type": "CenterCrop", "crop_size": 384}, *PIPELINE[3:]]
-    assert describe_model.sample_image(config_of(large)).shape == (1, 3, 384, 384)
+    assert summary.sample_image(config_of(large)).shape == (1, 3, 384, 384)
     grey = [{"type": "LoadImageFromFile", "color_type": "grayscale"}, {"type": "Resize", "size": 32}, *PIPELINE[4:]]
-    assert describe_model.sample_image(config_of(grey)).shape == (1, 1, 32, 32)
+    assert summary.sample_image(config_of(grey)).shape == (1, 1, 32, 32)
     with pytest.raises(UserError, match=r"data\.test\.pipeline"):
-        describe_model.sample_image(config_of(PIPELINE[:-2]))
+        summary.sample_image(config_of(PIPELINE[:-2]))
 
 
 def test_numbers_are_short() -> None:

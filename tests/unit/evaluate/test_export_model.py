@@ -26,9 +26,9 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.console import UserError
-from scripts.lib.model import config_patches
+from scripts.lib.model import config_patches, onnx_export
 from scripts.lib.model.model_zoo import config_path
-from scripts.lib.runs import onnx_model
+from scripts.lib.runs import config_file, onnx_model
 from scripts.lib.runs.onnx_example import example
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
@@ -155,10 +155,10 @@ def test_both_places_of_the_normalisation_give_the_model_the_same(order: str) ->
     channels = 1 if order == onnx_model.GREY else 3
     mean, std = [10.0, 100.0, 200.0][:channels], [3.0, 5.0, 7.0][:channels]
     outside = onnx_model.Preprocessing([], mean, std, order, onnx_model.OUTSIDE)
-    inside = export_model.moved_inside(outside)
+    inside = onnx_export.moved_inside(outside)
     assert inside.channel_order == (order if order == onnx_model.GREY else onnx_model.RGB)
     content = encoded(photograph(3, (9, 7)))
-    classifier = export_model.Classifier(Mean(), outside, inside=True)
+    classifier = onnx_export.Classifier(Mean(), outside, inside=True)
     got = classifier(torch.from_numpy(inside.prepare(content)[None]))[0].numpy()
     np.testing.assert_allclose(got, outside.prepare(content), rtol=1e-5, atol=1e-5)
 
@@ -193,7 +193,7 @@ NORMALIZATIONS = {"grey": {"type": "Normalize", "mean": [33.46], "std": [78.87],
 @pytest.mark.parametrize("name", PIPELINES)
 def test_images_are_prepared_as_mmcls_does(name: str, tmp_path: Path) -> None:
     pipeline = [*PIPELINES[name], NORMALIZATIONS.get(name, NORMALIZE), *PACKING]
-    described = export_model.describe_pipeline(pipeline)
+    described = onnx_export.describe_pipeline(pipeline)
     read_back = onnx_model.Preprocessing.of_notes(described.notes())
     assert read_back == described
     turned = Image.Exif()
@@ -222,9 +222,9 @@ def test_a_pipeline_without_words_for_it_is_one_line() -> None:
         {"type": "LoadImageFromFile", "color_type": "unchanged"},
     ):
         with pytest.raises(UserError, match=f"cannot describe its step .*{step['type']}"):
-            export_model.describe_pipeline([LOAD, step, NORMALIZE, *PACKING])
+            onnx_export.describe_pipeline([LOAD, step, NORMALIZE, *PACKING])
     with pytest.raises(UserError, match="cannot describe CenterCrop after Normalize"):
-        export_model.describe_pipeline([LOAD, NORMALIZE, {"type": "CenterCrop", "crop_size": 8}, *PACKING])
+        onnx_export.describe_pipeline([LOAD, NORMALIZE, {"type": "CenterCrop", "crop_size": 8}, *PACKING])
 
 
 def reference(rows: list[list[float]]) -> Predictions:
@@ -306,7 +306,7 @@ SIZE = 64
 
 def random_classifier(base_config: str, size: int, **backbone: Any) -> torch.nn.Module:
     """The classifier of a base config with random weights and five classes, which tells images apart."""
-    config = config_patches.plain(Config.fromfile(str(config_path(base_config))).model)
+    config = config_file.plain(Config.fromfile(str(config_path(base_config))).model)
     config["backbone"].update(backbone)
     config_patches.patch_model(config, 5)
     config_patches.set_backbone_size(config, size, config_patches.class_accepts)
@@ -328,14 +328,14 @@ def random_classifier(base_config: str, size: int, **backbone: Any) -> torch.nn.
 @pytest.mark.parametrize("family", FAMILIES)
 def test_six_families_predict_the_same_in_batches_of_any_size(family: str, tmp_path: Path) -> None:
     model = random_classifier(family, SIZE, **FAMILIES[family])
-    classifier = export_model.Classifier(model, AS_IT_IS).eval()
+    classifier = onnx_export.Classifier(model, AS_IT_IS).eval()
     images = np.random.default_rng(0).normal(0, 1, (5, 3, SIZE, SIZE)).astype(np.float32)
     images += np.linspace(-2, 2, 5, dtype=np.float32)[:, None, None, None]
     with torch.no_grad():
         expected = classifier(torch.from_numpy(images)).numpy()
-        export_model.export(classifier, images[:2], tmp_path / "model.onnx", family)
+        onnx_export.export(classifier, images[:2], tmp_path / "model.onnx", family)
     assert np.ptp(expected, axis=0).max() > 0.02, "the outputs of this test must differ"
-    export_model.finish(tmp_path / "model.onnx", notes_of(SIZE), family)
+    onnx_export.finish(tmp_path / "model.onnx", notes_of(SIZE), family)
     written = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1)
     export_model.check_batches(written, images, family)
     for number in (1, 2, 5):
@@ -347,9 +347,9 @@ def test_what_onnx_has_no_words_for_is_one_line_with_model_and_operator(tmp_path
         def forward(self, img: torch.Tensor, **_: Any) -> torch.Tensor:
             return torch.fft.rfft2(img).abs()
 
-    classifier = export_model.Classifier(Fourier(), AS_IT_IS)
+    classifier = onnx_export.Classifier(Fourier(), AS_IT_IS)
     with pytest.raises(UserError) as caught:
-        export_model.export(classifier, IMAGES, tmp_path / "model.onnx", "config.py: HorNet")
+        onnx_export.export(classifier, IMAGES, tmp_path / "model.onnx", "config.py: HorNet")
     expected = (
         r"config\.py: HorNet cannot be exported to ONNX: there is no aten::fft_\w+ in opset 17; `export: false`.*"
     )
@@ -362,7 +362,7 @@ def test_what_goes_wrong_without_an_operator_is_one_line_too(tmp_path: Path) -> 
             raise TypeError("a message\nof two lines")
 
     with pytest.raises(UserError, match="Broken cannot be exported to ONNX: a message of two lines; `export: false`"):
-        export_model.export(export_model.Classifier(Broken(), AS_IT_IS), IMAGES, tmp_path / "model.onnx", "Broken")
+        onnx_export.export(onnx_export.Classifier(Broken(), AS_IT_IS), IMAGES, tmp_path / "model.onnx", "Broken")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_a_number_of_images_that_is_in_the_graph_for_ever_is_one_line(second: in
         def forward(self, img: torch.Tensor, **_: Any) -> torch.Tensor:
             return img.reshape(int(img.shape[0]), second)[:, :5].softmax(dim=1)
 
-    export_model.export(export_model.Classifier(Fixed(), AS_IT_IS), IMAGES, tmp_path / "model.onnx", "Fixed")
+    onnx_export.export(onnx_export.Classifier(Fixed(), AS_IT_IS), IMAGES, tmp_path / "model.onnx", "Fixed")
     model = onnx.load(tmp_path / "model.onnx")
     onnx.helper.set_model_props(model, notes_of(8))
     onnx.save(model, tmp_path / "model.onnx")
@@ -451,15 +451,15 @@ def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path
         def forward(self, img: torch.Tensor, **_: Any) -> torch.Tensor:
             return torch.stack([img[:, 0, 5, 7], img[:, -1, 20, 9], img[:, 0, 30, 31]], dim=1).softmax(dim=1)
 
-    preprocessing = export_model.describe_pipeline([*PIPELINES[name], NORMALIZATIONS.get(name, NORMALIZE), *PACKING])
+    preprocessing = onnx_export.describe_pipeline([*PIPELINES[name], NORMALIZATIONS.get(name, NORMALIZE), *PACKING])
     noise = np.random.default_rng(0).integers(0, 256, (200, 301, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     image = preprocessing.prepare((tmp_path / "noise.png").read_bytes())
-    classifier = export_model.Classifier(Pixels(), preprocessing)
-    export_model.export(classifier, np.stack([image] * 2), tmp_path / "model.onnx", "Pixels")
+    classifier = onnx_export.Classifier(Pixels(), preprocessing)
+    onnx_export.export(classifier, np.stack([image] * 2), tmp_path / "model.onnx", "Pixels")
     size = json.dumps({"height": image.shape[1], "width": image.shape[2]})
     notes = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.notes()}
-    export_model.finish(tmp_path / "model.onnx", notes, "Pixels")
+    onnx_export.finish(tmp_path / "model.onnx", notes, "Pixels")
     expected = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1).predict(image[None])[0]
     program = tmp_path / "onnx_example.py"
     program.write_text(example(preprocessing))

@@ -15,6 +15,8 @@ from simulated_predictions import predictions_of, write_csv
 
 from scripts.evaluate import map_embedding
 from scripts.lib.base.console import UserError
+from scripts.lib.metrics import embedding
+from scripts.lib.pages import embedding_page
 from scripts.lib.runs.predictions import Predictions
 
 CLASSES = ["<script>alert(1)</script>", 'it\'s "quoted" & </title>', "梨"]
@@ -91,7 +93,7 @@ def test_the_same_input_gives_the_same_bytes(page: str, tmp_path: Path) -> None:
 
 def test_neighbours_on_the_map_are_neighbours_in_the_features() -> None:
     predictions, features = clusters(20, [f"class {number}" for number in range(6)])
-    a_map = map_embedding.make_map(predictions, features, 0)
+    a_map = embedding_page.make_map(predictions, features, 0)
     distances = np.hypot(*(a_map.places[:, None] - a_map.places[None]).transpose(2, 0, 1))
     np.fill_diagonal(distances, np.inf)
     same = predictions.labels[distances.argmin(axis=1)] == predictions.labels
@@ -103,28 +105,28 @@ def test_neighbours_on_the_map_are_neighbours_in_the_features() -> None:
 @pytest.mark.parametrize("dims", [1, 6])
 def test_few_images_have_their_places(images: int, dims: int) -> None:
     features = np.random.default_rng(0).normal(size=(images, dims)).astype(np.float32)
-    with map_embedding.one_thread():
-        places = map_embedding.fit_to_map(map_embedding.embed(features, 0))
+    with embedding.one_thread():
+        places = embedding_page.fit_to_map(embedding.embed(features, 0))
     assert places.shape == (images, 2) and np.isfinite(places).all()
-    assert (places >= 0).all() and (places <= [map_embedding.WIDTH, map_embedding.HEIGHT]).all()
+    assert (places >= 0).all() and (places <= [embedding_page.WIDTH, embedding_page.HEIGHT]).all()
     assert len(np.unique(places.round(1), axis=0)) == images
 
 
 def test_images_that_nothing_tells_apart_lie_in_the_middle() -> None:
-    places = map_embedding.fit_to_map(map_embedding.embed(np.ones((20, 4), np.float32), 0))
-    assert (places == [map_embedding.WIDTH / 2, map_embedding.HEIGHT / 2]).all()
+    places = embedding_page.fit_to_map(embedding.embed(np.ones((20, 4), np.float32), 0))
+    assert (places == [embedding_page.WIDTH / 2, embedding_page.HEIGHT / 2]).all()
 
 
 def test_of_many_images_as_many_of_each_class_are_shown_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.repeat([0, 1, 2], [500, 10, 300])
-    chosen = map_embedding.choose(labels, 0, 110)
+    chosen = embedding.choose(labels, 0, 110)
     assert np.bincount(labels[chosen]).tolist() == [50, 10, 50]
-    assert (np.diff(chosen) > 0).all() and np.array_equal(chosen, map_embedding.choose(labels, 0, 110))
-    assert not np.array_equal(chosen, map_embedding.choose(labels, 1, 110))
-    assert np.array_equal(map_embedding.choose(labels, 0, 810), np.arange(810)), "all, where they are not too many"
-    monkeypatch.setattr(map_embedding, "MOST_POINTS", 30)
+    assert (np.diff(chosen) > 0).all() and np.array_equal(chosen, embedding.choose(labels, 0, 110))
+    assert not np.array_equal(chosen, embedding.choose(labels, 1, 110))
+    assert np.array_equal(embedding.choose(labels, 0, 810), np.arange(810)), "all, where they are not too many"
+    monkeypatch.setattr(embedding, "MOST_POINTS", 30)
     found = Elements(make_page(tmp_path, *clusters(15, CLASSES), "--seed", "7"))
     text = " ".join(found.texts["p"])
     assert "30 of 45 images, at most 10 of each class, drawn with seed 7" in text
@@ -132,10 +134,10 @@ def test_of_many_images_as_many_of_each_class_are_shown_and_the_page_says_so(
 
 
 def test_up_to_eight_classes_have_a_colour_each_and_of_more_no_neighbours_share_one() -> None:
-    assert map_embedding.choose_colours({label: np.zeros(2) for label in range(8)}, 8) == list(range(8))
+    assert embedding_page.choose_colours({label: np.zeros(2) for label in range(8)}, 8) == list(range(8))
     grid = [np.array([column, row]) for row in range(10) for column in range(20)]
     order = np.random.default_rng(0).permutation(200)
-    colours = np.array(map_embedding.choose_colours(dict(enumerate(np.array(grid)[order])), 200))
+    colours = np.array(embedding_page.choose_colours(dict(enumerate(np.array(grid)[order])), 200))
     places = np.array(grid)[order]
     distances = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
     np.fill_diagonal(distances, np.inf)
@@ -160,7 +162,7 @@ def test_names_from_outside_are_text_and_nothing_is_fetched(page: str) -> None:
     assert scripts == [{"type": "application/json", "id": "data"}, {}]
     data = json.loads(found.texts["script"][0])
     assert data["classes"] == CLASSES and len(data["points"]) == 45
-    assert found.texts["script"][1].strip() == map_embedding.SCRIPT.strip()
+    assert found.texts["script"][1].strip() == embedding_page.SCRIPT.strip()
     assert found.texts["h1"] == ["Map of the images: <b>a run</b>"]
     assert [text for text in found.texts["text"] if text.startswith("<script>")], "a name on the map"
     for tag, attributes in found.elements:
@@ -179,8 +181,8 @@ def test_two_hundred_classes_have_names_that_do_not_overlap(tmp_path: Path) -> N
     classes = [f"kind {number:03d}" for number in range(200)]
     predictions, _ = clusters(2, classes)
     places = np.repeat(np.random.default_rng(0).uniform([30, 30], [870, 600], (200, 2)), 2, axis=0)
-    colours = map_embedding.choose_colours(map_embedding.medians_of(predictions.labels, places, 200), 200)
-    drawing = map_embedding.draw(map_embedding.Map(predictions, places, colours, None))
+    colours = embedding_page.choose_colours(embedding_page.medians_of(predictions.labels, places, 200), 200)
+    drawing = embedding_page.draw(embedding_page.Map(predictions, places, colours, None))
     names = Elements(drawing).named("text")
     boxes = np.array([[float(one["x"] or 0), float(one["y"] or 0)] for one in names])
     across, up = np.abs(boxes[:, None] - boxes[None]).transpose(2, 0, 1)
@@ -193,10 +195,10 @@ def test_small_images_take_no_more_room_than_they_may(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for file in files:
         Image.fromarray(rng.integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(tmp_path / file)
-    large = map_embedding.thumbnails(tmp_path, files)
-    small = map_embedding.thumbnails(tmp_path, files, room=6000)
+    large = embedding_page.thumbnails(tmp_path, files)
+    small = embedding_page.thumbnails(tmp_path, files, room=6000)
     assert sum(map(len, small)) <= 6000 < sum(map(len, large))
-    assert map_embedding.thumbnails(tmp_path, files, room=10) == [""] * 6
+    assert embedding_page.thumbnails(tmp_path, files, room=10) == [""] * 6
     (tmp_path / "picture.webp").write_bytes(base64.b64decode(large[0]))
     with Image.open(tmp_path / "picture.webp") as image:
         assert image.size == (96, 64)
@@ -204,7 +206,7 @@ def test_small_images_take_no_more_room_than_they_may(tmp_path: Path) -> None:
 
 def test_an_image_that_is_gone_leaves_its_point(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    assert map_embedding.thumbnails(tmp_path, ["gone.png", "broken.png"]) == ["", ""]
+    assert embedding_page.thumbnails(tmp_path, ["gone.png", "broken.png"]) == ["", ""]
 
 
 @pytest.mark.parametrize(

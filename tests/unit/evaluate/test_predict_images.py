@@ -213,8 +213,8 @@ def test_the_second_copy_of_averaged_weights_is_ignored(run: TinyRun) -> None:
 
 def test_a_run_that_was_trained_on_a_cpu_is_evaluated_there(run: TinyRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert predict_images.trained_on_cpu(Config.fromfile(str(run.folder / "config.py")))
-    assert not predict_images.trained_on_cpu(Config({"runner": {"device": "cuda"}}))
+    assert inference.trained_on_cpu(Config.fromfile(str(run.folder / "config.py")))
+    assert not inference.trained_on_cpu(Config({"runner": {"device": "cuda"}}))
     assert inference.choose_device("auto") == "cuda"
 
 

@@ -21,7 +21,8 @@ from scripts import train_distributed
 from scripts.lib.base.console import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.model import model_zoo
-from scripts.lib.settings.schema import Experiment, load_settings
+from scripts.lib.settings.load import load_settings
+from scripts.lib.settings.schema import Experiment
 from scripts.mmcls_plugins.processes import Processes, merge_batches, share_batches
 from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.train.patch_config import build_config, training_command

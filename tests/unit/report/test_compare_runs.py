@@ -14,7 +14,8 @@ from tiny_run import write_train_log
 
 from scripts.lib.base.console import UserError
 from scripts.lib.base.text import display_width
-from scripts.lib.metrics import paired
+from scripts.lib.metrics import leaderboard, paired
+from scripts.lib.pages import leaderboard_page
 from scripts.lib.pages.figures import style
 from scripts.lib.runs.predictions import write_predictions
 from scripts.report import compare_runs
@@ -37,7 +38,7 @@ def make_run(root: Path, experiment: str, seed: int, accuracy: float, device: st
 def run_cli_on(folders: list[Path], out: Path, *more: str) -> pd.DataFrame:
     options = ["--runs", *map(str, folders), "--leaderboard", str(out / "l.csv"), "--figure", str(out / "l.svg"), *more]
     compare_runs.main(compare_runs.build_parser().parse_args(options))
-    return compare_runs.read_leaderboard(out / "l.csv")
+    return leaderboard.read_leaderboard(out / "l.csv")
 
 
 def answer(folder: Path, wrong: range, names: str = "{}.jpg") -> Path:
@@ -74,7 +75,7 @@ def test_the_t_interval_covers_the_mean_of_all_seeds() -> None:
         names = ["accuracy_top5", "f1_macro", "ece", "val_accuracy_best", "train_seconds", "images_per_second"]
         names += ["queue_seconds", "wall_seconds", "gpu_seconds", "energy_kwh", "cost", "accuracy_majority"]
         runs = runs.assign(**dict.fromkeys(names, 1.0), currency="", remark="")
-        row = compare_runs.compare(runs).iloc[0]
+        row = leaderboard.compare(runs).iloc[0]
         hits += row["accuracy_top1_ci95_low"] <= 0.8 <= row["accuracy_top1_ci95_high"]
     assert 0.91 <= hits / 200 <= 0.99
 
@@ -103,13 +104,13 @@ def test_only_a_run_on_a_gpu_took_gpu_seconds(tmp_path: Path) -> None:
 
 def test_throughput_is_images_by_seconds() -> None:
     log = pd.DataFrame({"images_per_second": [10.0, 100.0, np.nan], "train_seconds": [90.0, 10.0, 5.0]})
-    assert compare_runs._throughput(log) == pytest.approx(19)
+    assert leaderboard._throughput(log) == pytest.approx(19)
 
 
 def test_top5_stays_empty_where_there_is_none(tmp_path: Path) -> None:
     board = run_cli_on([make_run(tmp_path, "a", seed, 0.9, accuracy_top5=None) for seed in (0, 1)], tmp_path)
     assert board["accuracy_top5_mean"].isna().all()
-    assert "top-5" not in compare_runs.render_text(board)
+    assert "top-5" not in leaderboard.render_text(board)
 
 
 def test_an_experiment_called_na_keeps_its_name(tmp_path: Path) -> None:
@@ -119,9 +120,9 @@ def test_an_experiment_called_na_keeps_its_name(tmp_path: Path) -> None:
 def test_runs_of_different_data_or_twice_the_same_are_refused(tmp_path: Path) -> None:
     folders = [make_run(tmp_path, "a", 0, 0.9), make_run(tmp_path, "b", 0, 0.9, dataset="other")]
     with pytest.raises(UserError, match="different data sets"):
-        compare_runs.collect(folders)
+        leaderboard.collect(folders)
     with pytest.raises(UserError, match="a, seed 0 is given twice"):
-        compare_runs.collect([folders[0], folders[0]])
+        leaderboard.collect([folders[0], folders[0]])
 
 
 NOT_MAJORITY = """{"dataset": "d", "experiment": "e", "seed": 0, "n_test": 1, "accuracy_top1": 1, "accuracy_top5": 1,
@@ -133,7 +134,7 @@ def test_metrics_that_are_none_are_one_line(tmp_path: Path, text: str | None) ->
     folder = make_run(tmp_path, "a", 0, 0.9)
     (folder / "metrics.json").unlink() if text is None else (folder / "metrics.json").write_text(text)
     with pytest.raises(UserError, match=r"metrics\.json: .*evaluate the run"):
-        compare_runs.read_run(folder)
+        leaderboard.read_run(folder)
 
 
 def test_options_that_do_not_go_together_are_one_line() -> None:
@@ -173,7 +174,7 @@ def test_the_page_holds_the_table_and_runs_nothing(tmp_path: Path) -> None:
     board = run_cli_on([make_run(tmp_path, "a", 0, 0.9)], tmp_path, "--html", str(tmp_path / "l.html"))
     assert "90.0" in Page((tmp_path / "l.html").read_text()).cells
     board.loc[0, "experiment"] = "<script>alert(1)</script>"
-    page = Page(compare_runs.render_html(board, '"><script>x</script>'))
+    page = Page(leaderboard_page.render_html(board, '"><script>x</script>'))
     assert "script" not in page.tags and "<script>alert(1)</script>" in "".join(page.cells)
 
 
@@ -216,10 +217,10 @@ def test_paired_tests_say_who_cannot_be_told_apart(tmp_path: Path, capsys: pytes
 
 def test_without_paired_tests_nothing_is_said_of_them(tmp_path: Path) -> None:
     board = run_cli_on([make_run(tmp_path, "a", 0, 0.9), make_run(tmp_path, "b", 0, 0.8)], tmp_path)
-    assert "paired" not in compare_runs.render_text(board)
+    assert "paired" not in leaderboard.render_text(board)
     alone = answer(make_run(tmp_path, "c", 0, 0.9), range(3))
     board = run_cli_on([alone], tmp_path, "--comparisons", str(tmp_path / "c.csv"), "--html", str(tmp_path / "l.html"))
-    assert "paired" not in compare_runs.render_text(board)
+    assert "paired" not in leaderboard.render_text(board)
     assert "verdict" not in Page((tmp_path / "l.html").read_text()).cells
     assert (tmp_path / "c.csv").read_text() == ",".join(paired.COLUMNS) + "\n"
 
@@ -228,7 +229,7 @@ def test_other_test_images_are_not_compared_and_no_failure(tmp_path: Path) -> No
     folders = [answer(make_run(tmp_path, "a", 0, 0.9), range(4)), answer(make_run(tmp_path, "b", 0, 0.8), range(60))]
     folders.append(answer(make_run(tmp_path, "c", 0, 0.7), range(9), "other {}.jpg"))
     board = run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
-    text = compare_runs.render_text(board)
+    text = leaderboard.render_text(board)
     assert "The best is better than each of the others by paired tests that can be made." in text
     assert "Not comparable with the best: c." in text
     assert "not comparable: other test images" in (tmp_path / "c.csv").read_text()
@@ -237,7 +238,7 @@ def test_other_test_images_are_not_compared_and_no_failure(tmp_path: Path) -> No
 def test_a_line_names_some_of_many(tmp_path: Path) -> None:
     folders = [answer(make_run(tmp_path, f"e{k:02d}", 0, 0.9 - k / 100), range(k // 3)) for k in range(12)]
     board = run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
-    assert "by paired tests: e01, e02, e03, e04, e05, e06, e07 and 4 more." in compare_runs.render_text(board)
+    assert "by paired tests: e01, e02, e03, e04, e05, e06, e07 and 4 more." in leaderboard.render_text(board)
     assert len(read_comparisons(tmp_path / "c.csv")) == 11
 
 
@@ -285,12 +286,12 @@ def test_folds_have_a_corrected_interval_over_folds_not_over_runs(tmp_path: Path
     assert row["accuracy_top1_ci95_low"] == pytest.approx(row["accuracy_top1_mean"] - half)
     assert row["accuracy_top1_out_of_fold"] == pytest.approx((81 + 0.88 * 120 + 0.90 * 140) / 360)
     assert row["interval"] == "corrected t over folds"
-    text = compare_runs.render_text(board)
+    text = leaderboard.render_text(board)
     assert "Nadeau & Bengio" in text and "a little too narrow" in text and " *" not in text
     assert text.splitlines()[0].split()[:4] == ["experiment", "seeds", "folds", "runs"]
     costs = pd.read_csv(tmp_path / "costs.csv")
     assert costs[["seed", "fold"]].to_numpy().tolist() == [[seed, fold] for seed in (0, 1) for fold in range(3)]
-    figure = style.leaderboard_figure(board, compare_runs.collect(folders))
+    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
     assert "one fold" in legend_of(figure) and "one seed" not in legend_of(figure)
 
 
@@ -315,9 +316,9 @@ def test_experiments_are_paired_image_by_image_over_all_folds(tmp_path: Path) ->
 def test_folds_and_whole_runs_or_a_fold_twice_are_refused(tmp_path: Path) -> None:
     folders = cross_validated(tmp_path, {"a": 2})
     with pytest.raises(UserError, match="a, seed 0, fold 0 is given twice"):
-        compare_runs.collect([*folders, folders[0]])
+        leaderboard.collect([*folders, folders[0]])
     with pytest.raises(UserError, match="some are folds"):
-        compare_runs.collect([*folders, make_run(tmp_path, "whole", 0, 0.9)])
+        leaderboard.collect([*folders, make_run(tmp_path, "whole", 0, 0.9)])
     answer(folders[1], range(3), "0-{}.jpg")
     with pytest.raises(UserError, match="tested in more than one fold"):
         run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
@@ -336,8 +337,8 @@ def test_the_floor_is_in_table_text_page_and_figure(tmp_path: Path) -> None:
     board = run_cli_on(folders, tmp_path, "--html", str(tmp_path / "l.html"))
     assert board["accuracy_majority"].tolist() == pytest.approx([0.3, 0.3])
     line = "Always the most frequent class of the test images: 30.0 %."
-    assert line in compare_runs.render_text(board) and line in "".join(Page((tmp_path / "l.html").read_text()).cells)
-    figure = style.leaderboard_figure(board, compare_runs.collect(folders))
+    assert line in leaderboard.render_text(board) and line in "".join(Page((tmp_path / "l.html").read_text()).cells)
+    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
     assert "always the most frequent class: 30.0%" in legend_of(figure)
     assert [line.get_xdata() for line in figure.axes[0].lines if line.get_linestyle() == "--"] == [
         pytest.approx([0.3] * 2)
@@ -346,7 +347,7 @@ def test_the_floor_is_in_table_text_page_and_figure(tmp_path: Path) -> None:
 
 def test_a_floor_far_below_is_named_and_does_not_squeeze_the_figure(tmp_path: Path) -> None:
     folders = [make_run(tmp_path, "a", 0, 0.9, accuracy_majority=0.1)]
-    figure = style.leaderboard_figure(run_cli_on(folders, tmp_path), compare_runs.collect(folders))
+    figure = style.leaderboard_figure(run_cli_on(folders, tmp_path), leaderboard.collect(folders))
     assert figure.axes[0].get_xlim()[0] > 0.8
     assert figure.axes[0].get_xlabel().endswith("always the most frequent class: 10.0%, left of what is shown")
 
@@ -354,20 +355,20 @@ def test_a_floor_far_below_is_named_and_does_not_squeeze_the_figure(tmp_path: Pa
 def test_metrics_of_an_earlier_version_have_no_floor(tmp_path: Path) -> None:
     folders = [make_run(tmp_path, "a", 0, 0.9)]
     board = run_cli_on(folders, tmp_path)
-    assert board["accuracy_majority"].isna().all() and "frequent" not in compare_runs.render_text(board)
-    figure = style.leaderboard_figure(board, compare_runs.collect(folders))
+    assert board["accuracy_majority"].isna().all() and "frequent" not in leaderboard.render_text(board)
+    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
     assert "frequent" not in "".join(legend_of(figure)) + figure.axes[0].get_xlabel()
     # Where only some are, it is that of the others.
     folders.append(make_run(tmp_path, "new", 0, 0.85, accuracy_majority=0.25))
-    assert "test images: 25.0 %." in compare_runs.render_text(run_cli_on(folders, tmp_path))
+    assert "test images: 25.0 %." in leaderboard.render_text(run_cli_on(folders, tmp_path))
     folders.append(make_run(tmp_path, "other", 0, 0.85, accuracy_majority=0.35))
-    assert "test images: 25.0 % to 35.0 %." in compare_runs.render_text(run_cli_on(folders, tmp_path))
+    assert "test images: 25.0 % to 35.0 %." in leaderboard.render_text(run_cli_on(folders, tmp_path))
 
 
 def test_a_leaderboard_of_an_earlier_version_can_still_be_shown(tmp_path: Path) -> None:
     board = run_cli_on([make_run(tmp_path, "a", 0, 0.9)], tmp_path)
     board.drop(columns=["accuracy_majority", "against_best", "remark"]).to_csv(tmp_path / "old.csv", index=False)
-    text = compare_runs.render_text(compare_runs.read_leaderboard(tmp_path / "old.csv"))
+    text = leaderboard.render_text(leaderboard.read_leaderboard(tmp_path / "old.csv"))
     assert "90.0" in text and "remark" not in text
 
 
@@ -377,13 +378,13 @@ def test_a_control_is_marked(tmp_path: Path) -> None:
     (folders[1] / "config.py").write_text(config)
     board = run_cli_on(folders, tmp_path, "--html", str(tmp_path / "l.html"))
     assert board["remark"].tolist() == ["", "control (labels shuffled)"]
-    lines = compare_runs.render_text(board).splitlines()
+    lines = leaderboard.render_text(board).splitlines()
     assert lines[0].endswith("remark") and lines[3].endswith("control (labels shuffled)")
     assert "control (labels shuffled)" in Page((tmp_path / "l.html").read_text()).cells
-    figure = style.leaderboard_figure(board, compare_runs.collect(folders))
+    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["a", "shuffled\ncontrol (labels shuffled)"]
-    assert "remark" not in compare_runs.render_text(run_cli_on(folders[:1], tmp_path))
+    assert "remark" not in leaderboard.render_text(run_cli_on(folders[:1], tmp_path))
 
 
 def test_only_where_an_experiment_balances_its_classes_there_is_their_balanced_accuracy(tmp_path: Path) -> None:
@@ -391,11 +392,11 @@ def test_only_where_an_experiment_balances_its_classes_there_is_their_balanced_a
     balanced = make_run(tmp_path, "b", 0, 0.8, accuracy_balanced=0.75)
     board = run_cli_on([*plain, balanced], tmp_path)
     assert not [name for name in board if "balanced" in name]
-    assert "balanced" not in compare_runs.render_text(board)
+    assert "balanced" not in leaderboard.render_text(board)
     (balanced / "config.py").write_text("runner = {'device': 'cpu', 'balanced_validation': True}\n")
     board = run_cli_on([*plain, balanced], tmp_path)
     assert board["accuracy_balanced_mean"].tolist() == pytest.approx([0.55, 0.75])
-    assert "balanced %" in compare_runs.render_text(board) and "75.0" in compare_runs.render_text(board)
+    assert "balanced %" in leaderboard.render_text(board) and "75.0" in leaderboard.render_text(board)
 
 
 def test_the_best_accuracy_on_val_is_that_of_the_epoch_that_was_kept(tmp_path: Path) -> None:

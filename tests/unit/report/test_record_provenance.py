@@ -15,10 +15,12 @@ import pytest
 import torch
 from tiny_run import TinyRun, make_run
 
-from scripts.data.fetch_archive import Record, format_record
 from scripts.lib.base.console import UserError
 from scripts.lib.base.weights import hash_weights
+from scripts.lib.data.hash_records import Record, format_record
 from scripts.lib.data.manifest import write_manifest
+from scripts.lib.pages import provenance_page
+from scripts.lib.runs import machine
 from scripts.report import record_provenance
 
 
@@ -158,30 +160,30 @@ def test_attempts_and_operations_without_a_deterministic_form_come_from_the_fold
 
 
 def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_path: Path) -> None:
-    nothing = record_provenance.describe_code(tmp_path)
+    nothing = machine.describe_code(tmp_path)
     assert (nothing["commit"], nothing["dirty"]) == (None, None)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     (tmp_path / "a").write_text("1")
     for command in (["init", "-q"], ["add", "a"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *command], check=True)
-    clean = record_provenance.describe_code(tmp_path)
+    clean = machine.describe_code(tmp_path)
     assert re.fullmatch("[0-9a-f]{40}", clean["commit"]) and clean["dirty"] is False
     (tmp_path / "new, untracked").write_text("")
-    assert record_provenance.describe_code(tmp_path)["dirty"] is False
+    assert machine.describe_code(tmp_path)["dirty"] is False
     (tmp_path / "a").write_text("2")
-    changed = record_provenance.describe_code(tmp_path)
+    changed = machine.describe_code(tmp_path)
     assert changed["dirty"] is True and changed["sha256"] == clean["sha256"] == nothing["sha256"]
     (tmp_path / "Snakefile").write_text("")
-    assert record_provenance.describe_code(tmp_path)["sha256"] != clean["sha256"], "also without git"
+    assert machine.describe_code(tmp_path)["sha256"] != clean["sha256"], "also without git"
 
 
 def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stamp.json").write_text('{"env": "some"}')
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "some.lock").write_text("lock")
-    monkeypatch.setattr(record_provenance, "STAMP", tmp_path / "stamp.json")
+    monkeypatch.setattr(machine, "STAMP", tmp_path / "stamp.json")
     monkeypatch.setattr(record_provenance, "ROOT", tmp_path)
-    environment = record_provenance.describe_software()["environment"]
+    environment = machine.describe_software()["environment"]
     assert environment["name"] == "some"
     assert environment["lock_sha256"] == hashlib.sha256(b"lock").hexdigest()
 
@@ -204,5 +206,5 @@ def test_settings_that_are_no_json_are_one_line(run: TinyRun, tmp_path: Path) ->
 
 
 def test_nested_values_become_dotted_rows() -> None:
-    rows = record_provenance._flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
+    rows = provenance_page._flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
     assert rows == [("a.b[0].c", "1"), ("a.b[1].c", "-"), ("d", '[1, "x"]')]

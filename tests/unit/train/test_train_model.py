@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib.runs.progress_line import progress_line
 from scripts.train.train_model import (
     choose_work_dir,
     default_workers,
     explain_failure,
     mim_command,
-    progress_line,
     publish,
     run_identity,
     training_environment,

@@ -15,7 +15,7 @@ from PIL import Image
 from scripts.data.pack_images import pack
 from scripts.lib.base.console import UserError
 from scripts.lib.model import model_zoo
-from scripts.lib.model.config_patches import nodes
+from scripts.lib.runs.config_file import nodes
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.train.warm_start import (

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import html
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from scripts.lib.base.console import UserError, run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.metrics.label_errors import confident_errors, label_suspects
 from scripts.lib.pages.html import page, section, table
 from scripts.lib.pages.thumbnails import STYLE, data_uri, name, percent, picture, thumbnail
 from scripts.lib.runs.predictions import Predictions, read_predictions
@@ -24,44 +22,6 @@ SUSPECTS_TEXT = (
     " that class are on average. Some have a wrong label, or show both classes; others are mistakes of the model. Look"
     " at them before you trust a difference of a few images; the most striking come first."
 )
-
-
-@dataclass(frozen=True)
-class Suspect:
-    """An image whose label may be wrong: its place in predictions.csv, and the class that it may be of."""
-
-    row: int
-    suggested: int
-
-
-def confident_errors(predictions: Predictions) -> list[int]:
-    """Return the places of the wrong predictions, the most confident first, equal ones by file name."""
-    confidence = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(predictions.predictions != predictions.labels).tolist()
-    return sorted(wrong, key=lambda row: (-confidence[row], predictions.files[row]))
-
-
-def label_suspects(predictions: Predictions) -> list[Suspect]:
-    """Return the images whose label may be wrong, the most striking first.
-
-    Northcutt, Jiang & Chuang (2021), Confident Learning: Estimating Uncertainty in Dataset Labels, J. Artif. Intell.
-    Res. 70: the images off the diagonal of the confident joint, by the normalised margin. The threshold of a class is
-    the mean probability that its own images have; an image belongs to the most probable class whose threshold it
-    reaches. The model must not have been trained on these images.
-    """
-    probabilities, labels = predictions.probabilities, predictions.labels
-    classes = probabilities.shape[1]
-    counts = np.bincount(labels, minlength=classes)
-    own = np.bincount(labels, weights=probabilities[np.arange(len(labels)), labels], minlength=classes)
-    thresholds = np.where(counts > 0, own / np.maximum(counts, 1), np.inf)  # of a class without images nothing is known
-    reached = np.where(probabilities >= thresholds, probabilities, -1.0)
-    suggested = reached.argmax(axis=1)
-    others = probabilities.copy()
-    others[np.arange(len(labels)), labels] = -1.0
-    margin = probabilities[np.arange(len(labels)), labels] - others.max(axis=1)
-    rows = np.flatnonzero((reached.max(axis=1) >= 0) & (suggested != labels)).tolist()
-    rows.sort(key=lambda row: (margin[row], predictions.files[row]))
-    return [Suspect(row, int(suggested[row])) for row in rows]
 
 
 def errors_page(predictions: Predictions, images: Path, title: str = "", most: int = 24) -> str:

@@ -16,7 +16,7 @@ from test_compare_runs import Page, make_run, run_cli_on
 from scripts.lib.base.console import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Record
-from scripts.lib.metrics import cost
+from scripts.lib.metrics import cost, leaderboard
 from scripts.lib.metrics.cost import Course, Span
 from scripts.report import compare_runs
 
@@ -201,7 +201,7 @@ def test_leaderboard_page_and_costs_say_the_same_sums(tmp_path: Path, monkeypatc
     assert sums == [120, 5400, 5400, 1.0, 3.0] and row["currency"] == "CNY" and row["gpu_seconds_mean"] == 2700
     cells = Page((tmp_path / "l.html").read_text()).cells
     assert {"cost CNY", "energy kWh", "in sum", "5,400", "3.00", "120"} <= set(cells)
-    text = compare_runs.render_text(board)
+    text = leaderboard.render_text(board)
     assert "In sum, 2 runs took 5,400 GPU-seconds, 120 s in the queue, 1.000 kWh, 3.00 CNY." in text
 
 
@@ -213,7 +213,7 @@ def test_on_a_laptop_nothing_is_said_of_what_it_has_not(tmp_path: Path) -> None:
     assert "wall s" in cells and "cost" not in cells
     for word in ("energy", "queue", "Slurm", "In sum"):
         assert word not in "".join(cells)
-    assert "In sum" not in compare_runs.render_text(board)
+    assert "In sum" not in leaderboard.render_text(board)
     assert only(board)[["queue_seconds_sum", "energy_kwh_sum", "cost_sum"]].isna().all()
     assert only(board)["wall_seconds_sum"] == 100 and only(board)["gpu_seconds_sum"] == 0
 
@@ -221,7 +221,7 @@ def test_on_a_laptop_nothing_is_said_of_what_it_has_not(tmp_path: Path) -> None:
 def test_a_leaderboard_without_these_columns_can_still_be_shown(tmp_path: Path) -> None:
     board = run_cli_on([make_run(tmp_path, "a", 0, 0.9)], tmp_path)
     board.drop(columns=[*cost.SUMS, "currency"]).to_csv(tmp_path / "old.csv", index=False)
-    assert "90.0" in compare_runs.render_text(compare_runs.read_leaderboard(tmp_path / "old.csv"))
+    assert "90.0" in leaderboard.render_text(leaderboard.read_leaderboard(tmp_path / "old.csv"))
 
 
 @pytest.mark.parametrize("text", ["-1", "inf", "nan", "1,8"])

@@ -17,7 +17,7 @@ import pytest
 from test_compare_runs import answer, make_run
 
 from scripts.lib.base.console import UserError
-from scripts.lib.metrics import leaks
+from scripts.lib.metrics import leaderboard, leaks
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.report import compare_runs
 
@@ -50,7 +50,7 @@ def compare(root: Path, folders: list[Path], *more: str) -> pd.DataFrame:
     options = ["--leaderboard", root / "l.csv", "--figure", root / "l.svg", "--html", root / "l.html", *more]
     arguments = ["--runs", *map(str, folders), *map(str, options)]
     compare_runs.main(compare_runs.build_parser().parse_args(arguments))
-    return compare_runs.read_leaderboard(root / "l.csv")
+    return leaderboard.read_leaderboard(root / "l.csv")
 
 
 def test_the_leaderboard_has_the_accuracy_without_leaking_images(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_leaderboard_has_the_accuracy_without_leaking_images(tmp_path: Path)
 def test_over_seeds_it_is_the_mean_with_students_t(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path, "a", 0, range(90, 120)), evaluated(tmp_path, "a", 1, range(0, 10))]
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(20)))
-    leak = leaks.find_leak(compare_runs.collect(folders), audit)
+    leak = leaks.find_leak(leaderboard.collect(folders), audit)
     assert leak is not None
     row = leak.table.iloc[0]
     assert (row["with_leaked"], row["without_leaked"]) == (pytest.approx((90 + 110) / 240), pytest.approx(0.85))
@@ -94,7 +94,7 @@ def test_with_all_test_images_it_is_what_the_leaderboard_says(tmp_path: Path) ->
     folders.append(evaluated(tmp_path, "c", 0, range(50)))
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(20)))
     board = compare(tmp_path, folders, "--audit", str(audit)).set_index("experiment")
-    leak = leaks.find_leak(compare_runs.collect(folders), audit)
+    leak = leaks.find_leak(leaderboard.collect(folders), audit)
     assert leak is not None
     for _, row in leak.table.iterrows():
         names = ("accuracy_top1_mean", "accuracy_top1_ci95_low", "accuracy_top1_ci95_high")
@@ -143,7 +143,7 @@ def test_where_every_test_image_leaks_there_is_no_accuracy_without(tmp_path: Pat
     assert board["accuracy_without_leaked"].isna().all() and str(board["n_leaked"].iloc[0]) == "120"
     box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="leak">')[1].split("</div>")[0]
     assert re.findall(r"<td[^>]*>(.*?)</td>", box)[-3:] == ["-", "-", "0"]
-    assert "nan" not in box and "nan" not in compare_runs.render_text(board)
+    assert "nan" not in box and "nan" not in leaderboard.render_text(board)
     assert np.isnan(leaks.accuracy([np.zeros(0, bool)])).all(), "of no image not even an interval is known"
 
 

@@ -10,6 +10,7 @@ from mmcv import Config
 from scripts.lib.base.console import UserError
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import model_zoo
+from scripts.lib.runs import config_file
 from scripts.lib.settings.schema import Experiment
 from scripts.train.patch_config import build_config, gpu_was_given, mixed_precision
 
@@ -47,7 +48,7 @@ def build(name: str, classes: int = 3, n_train: int = 100, device: str = "cpu", 
 )
 def test_the_number_of_classes_is_set_wherever_it_stands(name: str) -> None:
     config = build(name, classes=3, n_train=100)
-    values = [node["num_classes"] for node in patches.nodes(config["model"]) if "num_classes" in node]
+    values = [node["num_classes"] for node in config_file.nodes(config["model"]) if "num_classes" in node]
     assert values and set(values) == {3}
 
 

@@ -12,7 +12,8 @@ import pytest
 from scripts.document_settings import reference_text, schema_text
 from scripts.lib.base.console import UserError
 from scripts.lib.model import fast_recipe
-from scripts.lib.settings.schema import Settings, load_settings, read_file
+from scripts.lib.settings.load import load_settings, read_file
+from scripts.lib.settings.schema import Settings
 
 LEAST: dict[str, Any] = {
     "dataset": {"name": "mine", "source": {"sample": {"images_per_class": 10}}},

@@ -16,7 +16,8 @@ import pytest
 
 from scripts.lib.base.console import UserError
 from scripts.lib.workflow import controller as module
-from scripts.lib.workflow.controller import LOCKS, RECORD, Controller, check_path, clear_the_way, will_run
+from scripts.lib.workflow.controller import LOCKS, RECORD, Controller, clear_the_way, will_run
+from scripts.lib.workflow.profile_check import check_path
 
 TAKE = """
 import sys, time

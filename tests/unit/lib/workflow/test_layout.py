@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scripts.lib.runs.run_folder import dataset_folder, run_name
-from scripts.lib.settings.schema import load_settings
+from scripts.lib.settings.load import load_settings
 from scripts.lib.workflow.layout import Layout
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.settings.schema import load_settings
+from scripts.lib.settings.load import load_settings
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.report_menu import CHINESE, ORDER, label
 

@@ -16,8 +16,9 @@ from simulated_predictions import predictions_of, simulate, write_csv
 from tiny_run import photograph
 
 from scripts.lib.base.console import UserError
+from scripts.lib.metrics.label_errors import confident_errors, label_suspects
 from scripts.lib.pages.figures import errors
-from scripts.lib.pages.figures.errors import confident_errors, errors_page, label_suspects
+from scripts.lib.pages.figures.errors import errors_page
 from scripts.lib.pages.thumbnails import thumbnail
 from scripts.lib.runs.predictions import Predictions
 

@@ -1,0 +1,313 @@
+"""All runs of a data set compared: means over seeds and folds, with intervals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from scripts.lib.base.console import UserError
+from scripts.lib.base.text import display_width, pad
+from scripts.lib.metrics import cost, leaks, paired
+from scripts.lib.runs.config_file import nodes, read_config
+from scripts.lib.runs.train_log import kept_epoch, read_train_log
+
+#: What leaderboard.csv says in `interval`.
+OVER_SEEDS = "t over seeds"
+
+
+OVER_FOLDS = "corrected t over folds"
+
+
+OF_TEST_IMAGES = "Wilson over test images"
+
+
+#: What leaderboard.csv says in `remark`.
+CONTROL = "control (labels shuffled)"
+
+
+#: What tells a run from the others of a data set; `fold` only where there are some.
+RUN = ("experiment", "seed", "fold")
+
+
+#: Experiments that one line names; a page of names says no more than their number.
+LISTED_EXPERIMENTS = 8
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return what a leaderboard needs of one run: its metrics, best validation accuracy and times of training.
+
+    Raises
+    ------
+    UserError : metrics.json or train_log.csv is missing or not what it should be.
+    """
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        low, high = metrics["accuracy_top1_ci95"]
+        names = ("dataset", "experiment", "seed", "n_test", "accuracy_top1", "accuracy_top5", "f1_macro", "ece")
+        run = {name: metrics[name] for name in names}
+        majority = metrics.get("accuracy_majority")  # an earlier version did not write it
+        run["accuracy_majority"] = np.nan if majority is None else float(majority)
+        run |= {"fold": int(metrics["fold"])} if "fold" in metrics else {}
+        run["accuracy_balanced"] = float(metrics.get("accuracy_balanced", np.nan))  # the same
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; evaluate the run first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
+    log = read_train_log(folder / "train_log.csv")
+    kept, config = kept_epoch(log), folder / "config.py"
+    parts = list(nodes(read_config(config))) if config.is_file() else []
+    return run | {
+        "accuracy_top1_low": low,
+        "accuracy_top1_high": high,
+        "val_accuracy_best": np.nan if kept is None else float(kept["val_accuracy"]),
+        "train_seconds": float(log["train_seconds"].sum()),
+        "images_per_second": _throughput(log),
+        "remark": CONTROL if any(part.get("shuffle_labels") is True for part in parts) else "",
+        "balanced": any(part.get("balanced_validation") is True for part in parts),
+    }
+
+
+def _throughput(log: pd.DataFrame) -> float:
+    """Return the images/s of training over all epochs: images by seconds, not the mean of the epochs' rates."""
+    known = log.dropna(subset=["images_per_second", "train_seconds"])
+    seconds = known["train_seconds"].sum()
+    return float((known["images_per_second"] * known["train_seconds"]).sum() / seconds) if seconds > 0 else np.nan
+
+
+def compare(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row an experiment, best mean accuracy first (then by name).
+
+    The 95 % interval of the accuracy is Student's t over the seeds (what another seed would give) where there are
+    two or more, kept within 0 to 1; of a single seed it is the Wilson interval of its test images, since one seed
+    says nothing about others. Where *runs* have a ``fold`` it is the corrected t over the folds (``_over_folds``). The
+    column ``interval`` says which.
+
+    Where one experiment balances its classes, there is a column of the balanced accuracy, of all of them.
+    """
+    balanced = "balanced" in runs and bool(runs["balanced"].any())
+    rows = [_compare_seeds(str(name), group, balanced) for name, group in runs.groupby("experiment", sort=True)]
+    table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
+    return table.reset_index(drop=True)
+
+
+def _compare_seeds(experiment: str, runs: pd.DataFrame, balanced: bool = False) -> dict[str, Any]:
+    accuracy = runs["accuracy_top1"].astype(float)
+    n = len(accuracy)
+    crossed: dict[str, Any] = {}
+    sizes = sorted(set(runs["n_test"]))
+    if "fold" in runs:
+        crossed, sizes = _over_folds(runs), sorted(set(runs.groupby("seed")["n_test"].sum()))
+    if crossed.get("folds", 0) >= 2:
+        half = paired.corrected_half_width(runs.groupby("fold")["accuracy_top1"].mean().to_numpy(float))
+        low, high, interval = max(0.0, accuracy.mean() - half), min(1.0, accuracy.mean() + half), OVER_FOLDS
+    elif n >= 2:
+        half = stats.t.ppf(0.975, n - 1) * accuracy.std(ddof=1) / np.sqrt(n)
+        low, high, interval = max(0.0, accuracy.mean() - half), min(1.0, accuracy.mean() + half), OVER_SEEDS
+    else:
+        low, high, interval = runs["accuracy_top1_low"].iloc[0], runs["accuracy_top1_high"].iloc[0], OF_TEST_IMAGES
+    return {
+        "experiment": experiment,
+        "seeds": n,
+        **crossed,
+        "accuracy_top1_mean": accuracy.mean(),
+        "accuracy_top1_ci95_low": low,
+        "accuracy_top1_ci95_high": high,
+        "interval": interval,
+        **({"accuracy_balanced_mean": runs["accuracy_balanced"].mean()} if balanced else {}),
+        "accuracy_top5_mean": pd.to_numeric(runs["accuracy_top5"]).mean(),
+        "f1_macro_mean": runs["f1_macro"].mean(),
+        "ece_mean": runs["ece"].mean(),
+        "val_accuracy_best_mean": runs["val_accuracy_best"].mean(),
+        "train_seconds_mean": runs["train_seconds"].mean(),
+        "gpu_seconds_mean": runs["gpu_seconds"].mean(skipna=False),
+        "images_per_second_mean": runs["images_per_second"].mean(),
+        "n_test": "/".join(map(str, sizes)),
+        "accuracy_majority": runs["accuracy_majority"].mean(),
+        "against_best": "",
+        "remark": runs["remark"].max(),  # of all seeds the same, or of some, where the others are from before
+        **cost.sum_up(runs),
+    }
+
+
+def _over_folds(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return what cross-validation adds to the row of an experiment: how many runs of what, and the accuracy over all
+    images, each tested by the model that was not trained on it (once a seed).
+    """
+    right = (runs["accuracy_top1"].astype(float) * runs["n_test"]).sum()
+    return {
+        "seeds": runs["seed"].nunique(),
+        "folds": runs["fold"].nunique(),
+        "runs": len(runs),
+        "accuracy_top1_out_of_fold": right / runs["n_test"].sum(),
+    }
+
+
+def read_leaderboard(path: Path) -> pd.DataFrame:
+    """Read a leaderboard.csv.
+
+    Raises
+    ------
+    UserError : it is missing or not one.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; it is written when a run has finished")
+    try:
+        # A converter, unlike a dtype, keeps an experiment called NA from becoming a missing value.
+        texts = ("experiment", "n_test", "against_best", "remark", "currency")
+        table = pd.read_csv(path, encoding="utf-8", converters=dict.fromkeys(texts, str))
+        _cells(table)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a leaderboard ({error}); run it again") from error
+    return table
+
+
+def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the leaderboard as people read it: percent, rounded, no column of nothing."""
+
+    def percent(value: float) -> str:
+        return "-" if pd.isna(value) else f"{100 * value:.1f}"
+
+    def number(value: float, digits: int = 0) -> str:
+        return "-" if pd.isna(value) else f"{value:,.{digits}f}"
+
+    numbers = ["seeds", *(["folds", "runs"] if "folds" in leaderboard else [])]
+    header = ["experiment", *numbers, "top-1 %", "95 % interval", "out-of-fold %", "balanced %", "top-5 %",
+              "macro F1", "ECE", "best val %", "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
+    rows = [
+        [
+            str(row["experiment"]),
+            *(str(row[name]) for name in numbers),
+            percent(row["accuracy_top1_mean"]),
+            f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}"
+            + (" *" if row["interval"] == OF_TEST_IMAGES else ""),
+            percent(row.get("accuracy_top1_out_of_fold", np.nan)),
+            percent(row.get("accuracy_balanced_mean", math.nan)),
+            percent(row["accuracy_top5_mean"]),
+            number(row["f1_macro_mean"], 3),
+            number(row["ece_mean"], 3),
+            percent(row["val_accuracy_best_mean"]),
+            number(row["train_seconds_mean"]),
+            number(row["gpu_seconds_mean"]),
+            number(row["images_per_second_mean"], 1),
+            str(row["n_test"]),
+            str(row.get("remark") or "-"),
+        ]
+        for _, row in leaderboard.iterrows()
+    ]
+    kept = [place for place in range(len(header)) if place < len(numbers) + 3 or any(row[place] != "-" for row in rows)]
+    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def _notes(leaderboard: pd.DataFrame) -> list[str]:
+    notes = []
+    if (leaderboard["interval"] == OVER_SEEDS).any():
+        notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
+    if (leaderboard["interval"] == OVER_FOLDS).any():
+        notes.append(
+            "95 % interval: of the mean over the folds (Student's t with Nadeau & Bengio's correction). The folds share"
+            " most of their training images, which no formula makes up for wholly: take it for a little too narrow. Few"
+            " folds give a wide one."
+        )
+    if (leaderboard["interval"] == OF_TEST_IMAGES).any():
+        notes.append("* one seed: what another sample of test images would give (Wilson); other seeds may differ more.")
+    notes += [floor_text(leaderboard), _best_and_others(leaderboard)]
+    if spent := cost.in_sum(leaderboard):
+        notes.append(spent)
+    return [note for note in notes if note]
+
+
+def floor_text(leaderboard: pd.DataFrame) -> str:
+    """Return what always answering the most frequent class of the test images gives; empty where nobody knows."""
+    if "accuracy_majority" not in leaderboard or leaderboard["accuracy_majority"].isna().all():
+        return ""
+    low, high = (f"{100 * end:.1f} %" for end in leaderboard["accuracy_majority"].agg(["min", "max"]))
+    return f"Always the most frequent class of the test images: {low if low == high else f'{low} to {high}'}."
+
+
+def _best_and_others(leaderboard: pd.DataFrame) -> str:
+    """Say which experiments the paired tests cannot tell from the best; empty where there were none."""
+    if "against_best" not in leaderboard or not (leaderboard["against_best"] == paired.BEST).any():
+        return ""
+    names = {
+        verdict: [str(name) for name in of_verdict["experiment"]]
+        for verdict, of_verdict in leaderboard.groupby("against_best")
+    }
+    equal = names.get(paired.NOT_TOLD_APART, []) + names.get(paired.BETTER, [])
+    others = names.get(paired.NOT_COMPARABLE, [])
+    text = ""
+    if equal:
+        text = f"Cannot be told apart from the best by paired tests: {_listed(equal)}."
+    elif names.get(paired.WORSE):
+        text = "The best is better than each of the others by paired tests" + (" that can be made." if others else ".")
+    return f"{text} Not comparable with the best: {_listed(others)}.".strip() if others else text
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = names if len(names) <= LISTED_EXPERIMENTS else names[: LISTED_EXPERIMENTS - 1]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
+    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a leak of the data is red."""
+    header, rows = _cells(leaderboard)
+    widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
+    lines = [
+        "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
+        for row in [header, ["-" * width for width in widths], *rows]
+    ]
+    return "\n".join([*lines, *_notes(leaderboard)]) + "\n" + leaks.terminal_line(leaderboard, colour)
+
+
+def collect(folders: Sequence[Path]) -> pd.DataFrame:
+    """Return one row a run, by experiment and seed, whatever the order of *folders*; ``folder`` says where it lies.
+
+    With cross-validation there is a column ``fold`` too.
+
+    Raises
+    ------
+    UserError : two of *folders* are the same run, or they are of different data sets, or only some are folds.
+    """
+    runs = pd.DataFrame([{**read_run(folder), "folder": folder} for folder in folders])
+    if "fold" in runs and runs["fold"].isna().any():
+        raise UserError("--runs: some are folds of a cross-validation and some are not; compare one kind")
+    which = [name for name in RUN if name in runs]
+    if len(set(runs["dataset"])) > 1:
+        raise UserError(f"--runs: of different data sets ({', '.join(sorted(set(runs['dataset'])))}); compare one")
+    twice = runs[runs.duplicated(which)]
+    if len(twice):
+        name = ", ".join([str(twice["experiment"].iloc[0]), *(f"{key} {twice[key].iloc[0]}" for key in which[1:])])
+        raise UserError(f"--runs: {name} is given twice")
+    return runs.sort_values(which, ignore_index=True)
+
+
+def collect_costs(runs: pd.DataFrame, price: float | None, currency: str) -> pd.DataFrame:
+    """Return what each of the runs cost, in their order."""
+    courses = [
+        cost.read_course(row["folder"], row["experiment"], row["seed"], row.get("fold")) for _, row in runs.iterrows()
+    ]
+    return cost.estimate(courses, cost.find_records(courses), price, currency)
+
+
+def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
+    """Return the paired tests of the experiments of *runs*, in the order of *ranking*, by their predictions.csv.
+
+    Raises
+    ------
+    UserError : one has no predictions.csv.
+    """
+    answers: dict[str, dict[int, paired.Answers]] = {}
+    for _, of_seed in runs.groupby(["experiment", "seed"]):
+        read = [paired.read_answers(folder) for folder in of_seed["folder"]]
+        joined = paired.join_folds(dict(zip(of_seed["fold"], read, strict=True))) if "fold" in runs else read[0]
+        first = of_seed.iloc[0]
+        answers.setdefault(first["experiment"], {})[first["seed"]] = joined
+    return paired.compare_pairs(answers, ranking)

@@ -1,0 +1,221 @@
+"""A trained classifier as one ONNX graph that takes bytes, its preprocessing described for who runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from scripts.lib.base.console import UserError, one_line
+from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, INSIDE, OUTPUT, OUTSIDE, RGB, Preprocessing
+
+#: What torch 2.0 writes and onnxruntime 1.16 reads, and all later ones too.
+OPSET = 17
+
+
+#: What to do about a model that ONNX cannot express.
+REMEDY = "`export: false` in the experiment goes on without it"
+
+
+#: Steps of a pipeline that only change how the image is held.
+_PACKING = ("ImageToTensor", "Collect", "ToTensor")
+
+
+class Classifier(nn.Module):
+    """A classifier of mmcls as a function from images to probabilities.
+
+    Parameters
+    ----------
+    model : one of mmcls's, in eval mode.
+    preprocessing : what its images went through, the normalisation OUTSIDE.
+    inside : take bytes, of shape (n, height, width, channels) in the order of :func:`moved_inside`, and normalise them.
+    """
+
+    mean: torch.Tensor
+    factor: torch.Tensor
+
+    def __init__(self, model: nn.Module, preprocessing: Preprocessing, inside: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.inside = inside
+        self.flipped = preprocessing.channel_order == BGR
+        given = moved_inside(preprocessing)
+        self.register_buffer("mean", torch.tensor(given.mean))
+        self.register_buffer("factor", torch.tensor(given.std, dtype=torch.float64).reciprocal().float())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 probabilities of shape (n, classes)."""
+        if self.inside:
+            images = ((images.float() - self.mean) * self.factor).permute(0, 3, 1, 2)
+            if self.flipped:
+                images = images.flip(1)
+        return self.model(img=images, return_loss=False, post_process=False)
+
+
+def moved_inside(preprocessing: Preprocessing) -> Preprocessing:
+    """Return what is left to be done outside of a model that normalises: bytes in RGB, or GREY."""
+    if preprocessing.channel_order != BGR:
+        return replace(preprocessing, normalisation=INSIDE)
+    mean, std = preprocessing.mean[::-1], preprocessing.std[::-1]
+    return replace(preprocessing, mean=mean, std=std, channel_order=RGB, normalisation=INSIDE)
+
+
+def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
+    """Return what a test pipeline of mmcls does to an image, in the words of model.onnx.
+
+    Raises
+    ------
+    UserError : a step that the notes of a model.onnx have no words for.
+    """
+    steps: list[dict[str, Any]] = []
+    normalize: Mapping[str, Any] = {}
+    grey = False
+    for step in pipeline:
+        kind = step["type"]
+        if normalize and kind not in _PACKING:
+            raise UserError(f"data.test.pipeline: model.onnx cannot describe {kind} after Normalize; {REMEDY}")
+        if kind == "LoadImageFromFile" and step.get("color_type", "color") in ("color", "grayscale"):
+            grey = step.get("color_type") == "grayscale"
+        elif kind == "Resize" and step.get("adaptive_side", "short") == "short":
+            steps.append({"step": "resize", **_resized(step["size"]), **_resampling(step)})
+        elif kind == "CenterCrop" and step.get("efficientnet_style"):
+            size = step["crop_size"]
+            steps.append({"step": "crop", "share": size / (size + step.get("crop_padding", 32))})
+            steps.append({"step": "resize", "height": size, "width": size, **_resampling(step)})
+        elif kind == "CenterCrop":
+            height, width = _pair(step["crop_size"])
+            steps.append({"step": "crop", "height": height, "width": width})
+        elif kind == "Normalize":
+            normalize = step
+        elif kind not in _PACKING:
+            raise UserError(f"data.test.pipeline: model.onnx cannot describe its step {dict(step)}; {REMEDY}")
+    colours = RGB if normalize.get("to_rgb", bool(normalize)) else BGR
+    channels = 1 if grey else 3
+    mean = [float(value) for value in normalize.get("mean", [0.0] * channels)]
+    std = [float(value) for value in normalize.get("std", [1.0] * channels)]
+    return Preprocessing(steps, mean, std, GREY if grey else colours, OUTSIDE)
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _resized(size: int | Sequence[int]) -> dict[str, int]:
+    height, width = _pair(size)
+    return {"shorter_side": height} if width == -1 else {"height": height, "width": width}
+
+
+def _resampling(step: Mapping[str, Any]) -> dict[str, str]:
+    library = "pillow" if step.get("backend", "cv2") == "pillow" else "opencv"
+    return {"interpolation": step.get("interpolation", "bilinear"), "library": library}
+
+
+def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) -> None:
+    """Write *classifier* to *path* as ONNX: any number of images of one size, the weights in the file.
+
+    Parameters
+    ----------
+    images : two or more, as the classifier takes them: the graph is what happens to them.
+    name : what to call the model in messages.
+
+    Raises
+    ------
+    UserError : ONNX has no words for what the model does.
+    """
+    # The other exporter, the default since torch 2.9, needs a package of its own and is not in torch 2.0.
+    old_exporter: dict[str, Any] = (
+        {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    )
+    said = io.StringIO()  # torch 2.0 prints a report, and all versions warn of each Python number in the graph
+    with warnings.catch_warnings(), contextlib.redirect_stdout(said), any_batch(classifier):
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                classifier,
+                (torch.from_numpy(images),),
+                str(path),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                opset_version=OPSET,
+                **old_exporter,
+            )
+        except Exception as error:  # RuntimeError, TypeError, ...: whatever the code of a model meets while traced
+            operator = re.search(r"operator '([^']+)'", str(error))
+            reason = f"there is no {operator[1]} in opset {OPSET}" if operator else one_line(error)[:300]
+            raise UserError(f"{name} cannot be exported to ONNX: {reason}; {REMEDY}") from error
+
+
+@contextlib.contextmanager
+def any_batch(model: nn.Module) -> Iterator[None]:
+    """Let the attention of Swin transformers be traced for any number of images.
+
+    mmcls computes that number as a Python integer, which then stands in the graph for ever.
+    """
+    from mmcls.models.utils import ShiftWindowMSA  # here, since mmcv's first import is noisy: inference silences it
+
+    layers = [layer for layer in model.modules() if isinstance(layer, ShiftWindowMSA)]
+    for layer in layers:
+        layer.window_reverse = reverse_windows
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.window_reverse  # what the class has shows again
+
+
+def reverse_windows(windows: torch.Tensor, height: int, width: int, size: int) -> torch.Tensor:
+    """Put windows, shape (n * rows * columns, size, size, channels), together to maps (n, height, width, channels)."""
+    rows, columns, channels = int(height) // size, int(width) // size, int(windows.shape[-1])
+    maps = windows.view(-1, rows, columns, size, size, channels).permute(0, 1, 3, 2, 4, 5)
+    return maps.reshape(-1, rows * size, columns * size, channels)
+
+
+def finish(path: Path, notes: Mapping[str, str], name: str) -> None:
+    """Add *notes* to the model in *path*, and check it.
+
+    Raises
+    ------
+    UserError : it is not valid, or not what :func:`export` was to write.
+    """
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(notes))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise UserError(f"{name}: its ONNX graph is not valid: {one_line(error)[:300]}") from error
+    size, classes = list(json.loads(notes["image_size"]).values()), json.loads(notes["class_names"])
+    inside = notes["normalisation"] == INSIDE
+    channels = 1 if notes["channel_order"] == GREY else 3
+    shape = [*size, channels] if inside else [channels, *size]
+    wanted = {
+        "opset": [("", OPSET)],
+        INPUT: ("UINT8" if inside else "FLOAT", ["batch", *shape]),
+        OUTPUT: ("FLOAT", ["batch", len(classes)]),
+    }
+    found = {
+        "opset": [(entry.domain, entry.version) for entry in model.opset_import],
+        **{value.name: _type(value) for value in (*model.graph.input, *model.graph.output)},
+    }
+    if found != wanted:
+        raise UserError(f"{name}: its ONNX graph has {found}, which should be {wanted}")
+    onnx.save(model, path)
+
+
+def _type(value: onnx.ValueInfoProto) -> tuple[str, list[str | int]]:
+    tensor = value.type.tensor_type
+    return onnx.TensorProto.DataType.Name(tensor.elem_type), [
+        size.dim_param or size.dim_value for size in tensor.shape.dim
+    ]

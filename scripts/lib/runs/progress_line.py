@@ -1,0 +1,63 @@
+"""How far a training is, as one line for people."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """One line on stderr that says how far training is: rewritten on a terminal, one an epoch elsewhere."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.live = sys.stderr.isatty()
+        self.shown = 0
+
+    def update(self) -> None:
+        """Show what progress.json says, if it is new."""
+        try:
+            state = json.loads(self.file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return
+        key = state["iteration"] if self.live else state["epochs_done"]
+        if key == self.shown:
+            return
+        self.shown = key
+        if self.live:
+            sys.stderr.write(f"\r\x1b[2K{progress_line(state)}")
+            sys.stderr.flush()
+        else:
+            logger.info("%s", progress_line(state))
+
+    def close(self) -> None:
+        """Leave the cursor on a line of its own."""
+        self.update()
+        if self.live and self.shown:
+            sys.stderr.write("\n")
+
+
+def progress_line(state: Mapping[str, Any]) -> str:
+    """Return e.g. ``epoch 3/5  loss 0.412  val accuracy 91.2 %  27 images/s  48 s left``."""
+    parts = [f"epoch {state['epochs_done']}/{state['max_epochs']}"]
+    if state.get("loss") is not None:
+        parts.append(f"loss {state['loss']:.3f}")
+    if state.get("val_accuracy") is not None:
+        parts.append(f"val accuracy {100 * state['val_accuracy']:.1f} %")
+    if state.get("images_per_second"):
+        parts.append(f"{state['images_per_second']:.0f} images/s")
+    if state.get("seconds_left") is not None:
+        parts.append(f"{_duration(state['seconds_left'])} left")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

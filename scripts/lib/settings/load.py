@@ -1,0 +1,76 @@
+"""Read configuration files and the site's into checked settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from scripts.lib.base.console import UserError
+from scripts.lib.settings.messages import describe
+from scripts.lib.settings.schema import Settings, Site
+
+#: Environment variable with the configuration files of a workflow, for the messages of its jobs.
+CONFIG_FILES_VARIABLE = "MIMFLOW_CONFIG_FILES"
+
+
+def load_site(folder: Path) -> Site:
+    """Return what site.yaml in *folder* says.
+
+    Raises
+    ------
+    UserError : there is no such file, or one line that names its first wrong key and what is allowed.
+    """
+    file = folder / "site.yaml"
+    try:
+        return Site.model_validate(read_file(file, empty={}))
+    except ValidationError as error:
+        raise UserError(f"{file}: {describe(error, Site)}") from None
+
+
+def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Settings:
+    """Check *config*, the parsed content of *files*.
+
+    Raises
+    ------
+    UserError : one line that names the file, the first wrong key and what is allowed.
+    """
+    try:
+        return Settings.model_validate(config)
+    except ValidationError as error:
+        raise UserError(f"{file_names(files)}: {describe(error)}") from None
+
+
+def file_names(files: Sequence[str | Path]) -> str:
+    """Return the configuration files as a message names them."""
+    return ", ".join(os.path.relpath(file) for file in files) or "the configuration"
+
+
+def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the content of a YAML (or JSON) configuration file; *empty*, where given, for one without any key.
+
+    Raises
+    ------
+    UserError : no such file, no YAML, or no keys in it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{path}: there is no such configuration file; examples are in configs/") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text: save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise UserError(f"{path}:{place} no valid YAML ({error.problem}): check quotes and indentation") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: no valid YAML ({error}): check quotes and indentation") from None
+    if content is None and empty is not None:
+        return empty
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: it has no keys; it needs at least dataset and experiments (see configs/demo.yaml)")
+    return content
