@@ -1,0 +1,58 @@
+"""Pages from the templates beside this file: self-contained, no request, everything from outside escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from scripts.lib.pages.fonts import embedded_face
+
+FOLDER = Path(__file__).with_name("templates")
+#: Name of the font that a page brings along, for the characters of its range only.
+OWN_FONT = "mimflow"
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+
+
+def render(name: str, **values: Any) -> Markup:
+    """Return the template *name* filled with *values*, which are escaped unless they are Markup."""
+    return Markup(ENVIRONMENT.get_template(name).render(**values))
+
+
+def source(name: str) -> Markup:
+    """Return a style sheet or a script of the templates' folder as it is."""
+    return Markup((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def page(name: str, title: str, *, language: str = "en", style: str = "", script: str = "", **values: Any) -> str:
+    """Return a whole page.
+
+    Parameters
+    ----------
+    name : template of what stands below the title.
+    style : file with rules beside base.css.
+    script : file with JavaScript that runs when the page is there; no other does.
+    values : of the template.
+    """
+    body = render(name, **values)
+    code = source(script) if script else Markup()
+    # The policy is a second lock: were anything to slip through the escaping, a browser would still not run it.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
+    if script:
+        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+    return render(
+        "base.html",
+        title=title,
+        language=language,
+        policy=Markup(policy),
+        face=Markup(embedded_face(Markup.escape(title) + body, OWN_FONT)),
+        styles=[source("base.css"), *([source(style)] if style else [])],
+        body=body,
+        script=code,
+    )
