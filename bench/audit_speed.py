@@ -27,7 +27,8 @@ from PIL import Image
 
 from bench.processes import Ran, command, execute
 from scripts.data import split_dataset
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.sample.render import render_image
 
 EDGE, BASE_EDGE = 320, 448

@@ -29,8 +29,9 @@ from bench.prepare import (
 from bench.processes import Row
 from bench.rows import parse_rows, read_test, run_row
 from bench.table import PEER_ROWS, ROWS, draw, gpu_line, is_read, last_line, load_rows, machine_line, table
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
 

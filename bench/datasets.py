@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.train.fetch_checkpoint import fetch_wheel
 
 logger = logging.getLogger(__name__)

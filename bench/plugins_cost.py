@@ -17,7 +17,8 @@ from typing import Any
 
 from scripts.data.split_dataset import main as split_main
 from scripts.data.unpack_archive import main as unpack_main
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.sample.render import write_archive
 from scripts.lib.model import model_zoo
 from scripts.lib.runs.config_file import write_config

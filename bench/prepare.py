@@ -16,8 +16,8 @@ from typing import Any
 
 from bench import datasets
 from bench.processes import command, execute
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import atomic_path, read_lines
+from scripts.lib.base.problems import UserError
 from scripts.train.train_model import default_workers
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]

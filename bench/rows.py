@@ -17,8 +17,8 @@ from bench.plugins_cost import stock
 from bench.prepare import PEERS, PEERS_PYTHON, Bench
 from bench.processes import ROOT, THREADS, Ran, Row, command, environment, execute, read_json
 from bench.table import PEER_ROWS, ROWS, chosen_checkpoint, epochs_within, places_to_read, target_accuracy
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import read_lines, write_json
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.fast_recipe import packed_edge
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.predictions import read_predictions

@@ -27,8 +27,9 @@ from bench.processes import ROOT, Row, command, environment, execute, read_json
 from bench.rows import accuracy_of
 from bench.table import gpu_line, machine_line
 from scripts.data import pack_images
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_json, write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.splits import listed_images
 from scripts.lib.model.fast_recipe import packed_edge
 from scripts.lib.runs.config_file import read_config, write_config

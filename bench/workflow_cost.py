@@ -20,7 +20,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 
 # Where the test cluster, and the copy of the repository that it works in, are defined.
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / name) for name in ("slurm", "workflow", "unit")]

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import cores_of_this_job, given_cards
 from scripts.lib.settings.load import load_settings, read_file

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.manifest import manifest_sha256
 from scripts.lib.data.packing import pack_folder
 from scripts.lib.runs.run_folder import run_name

@@ -12,8 +12,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.settings.schema import Settings, Site
 
 logger = logging.getLogger(__name__)

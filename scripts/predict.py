@@ -21,8 +21,9 @@ from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_paths import IMAGE_SUFFIXES, JUNK
 from scripts.lib.model.photos import Photo, Photos, check_whole
 from scripts.lib.pages.annotate import LARGEST, annotate

@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import CHUNK, Limits, open_tar, sniff_format
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.manifest import manifest_sha256, write_manifest

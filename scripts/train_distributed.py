@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.runs.config_file import read_config
 from scripts.mmcls_plugins.distributed_process import add_options, options_of

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import ELLIPSIS, display_width, pad, shorten_all
 from scripts.lib.base.units import duration
 from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, Run, State, Watcher

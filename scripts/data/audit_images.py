@@ -21,8 +21,9 @@ from urllib.parse import unquote
 import numpy as np
 from tqdm import tqdm
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.audit_cache import RECORD, AuditCache, decode, encode
 from scripts.lib.data.check_workers import check_files
 from scripts.lib.data.findings import (

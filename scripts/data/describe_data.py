@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.data import audit_summary
 from scripts.lib.data.findings import (
     read_findings,

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, sha256_of, write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import sniff_format
 from scripts.lib.data.hash_records import Record, format_record, read_record

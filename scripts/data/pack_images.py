@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, sync_file, write_json
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_bombs import find_bomb, png_declares_too_much
 from scripts.lib.data.pixel_cache import COLUMNS, INDEX, NOTES, PIXELS
 from scripts.lib.data.splits import listed_images

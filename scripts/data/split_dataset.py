@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import LEFT_OUT, SET_ASIDE, read_findings
 from scripts.lib.data.grouped_split import (
     Unit,

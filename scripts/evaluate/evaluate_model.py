@@ -6,8 +6,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines, write_json
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.splits import count_labels
 from scripts.lib.metrics.metrics import compute_metrics, per_class_table
 from scripts.lib.runs.predictions import read_predictions

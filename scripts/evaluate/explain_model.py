@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.gpus import claimed_cards
 from scripts.lib.model.gradcam import FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam
 from scripts.lib.model.inference import (

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_json, write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.inference import build_model, load_config, read_checkpoint, unreadable
 from scripts.lib.model.onnx_export import OPSET, REMEDY, Classifier, describe_pipeline, export, finish, moved_inside
 from scripts.lib.pages.export_page import describe_tensor, render_html

@@ -6,8 +6,9 @@ import argparse
 import logging
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.pages.embedding_page import make_map, render, thumbnails
 from scripts.lib.runs.predictions import read_features, read_predictions
 

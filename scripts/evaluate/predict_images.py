@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.gpus import claimed_cards
 from scripts.lib.data.scratch import staged
 from scripts.lib.model.inference import (

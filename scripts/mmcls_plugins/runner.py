@@ -23,8 +23,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from scripts.lib.base.console import UserError, describe_os_error
+from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.files import atomic_path, write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
 from scripts.mmcls_plugins import checkpoints, folding, processes
 from scripts.mmcls_plugins.images import Normalizer

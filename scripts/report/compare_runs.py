@@ -8,8 +8,9 @@ import math
 import sys
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import leaks, paired
 from scripts.lib.metrics.leaderboard import (
     RUN,

@@ -17,9 +17,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
 from scripts.lib.base.files import sha256_of, write_json, write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import read_record
 from scripts.lib.data.manifest import check_folder

@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.data import audit_summary
 from scripts.lib.metrics import cost
 from scripts.lib.pages.model_card import Run, card, fold_of, title_of, to_html, to_markdown

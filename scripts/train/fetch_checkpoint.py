@@ -27,9 +27,10 @@ from urllib.parse import urlsplit
 import h5py
 import torch
 
-from scripts.lib.base.console import UserError, one_line, run_cli
+from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import printable, read_foreign, write_checkpoint
 from scripts.lib.model.convert_keras import convert
 from scripts.lib.model.model_zoo import config_path, find_weights, weights_of

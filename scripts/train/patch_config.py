@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.splits import count_labels
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo

@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import (
     END_VARIABLE,
     IMAGES_VARIABLE,

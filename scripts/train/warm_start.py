@@ -23,8 +23,9 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import PACKED_VARIABLE
 from scripts.lib.cluster.gpus import claimed_cards
 from scripts.lib.data.pixel_cache import Pack

@@ -27,7 +27,8 @@ from typing import Any
 
 from daemons import Daemons, descendants, start_time, wait_until
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
 

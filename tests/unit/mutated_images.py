@@ -157,7 +157,7 @@ def _decodes(content: bytes, _: Path) -> bool:
 
 
 def _has_thumbnail(content: bytes, path: Path) -> bool:
-    from scripts.lib.base.console import UserError
+    from scripts.lib.base.problems import UserError
     from scripts.lib.pages.thumbnails import thumbnail
 
     path.write_bytes(content)

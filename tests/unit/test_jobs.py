@@ -12,7 +12,7 @@ import pytest
 from test_slurm import Program, printing, program, squeue_line
 
 from scripts import cancel, jobs
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import display_width
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Job

@@ -18,7 +18,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts import predict
 from scripts.evaluate import export_model, predict_images
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import photos
 from scripts.lib.pages.annotate import LARGEST, SMALLEST, annotate
 from scripts.lib.runs import onnx_model

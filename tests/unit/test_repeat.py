@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.bundle import find_lock, write_bundle
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.workflow.repetition import MANIFEST
 from scripts.repeat import risky_keys, unpack
 

@@ -24,7 +24,7 @@ from dag import ROOT
 from training import EXPERIMENT, Training
 
 from scripts import watch
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import display_width
 from scripts.lib.runs import attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Lease

@@ -11,14 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from scripts.lib.base.problems import UserError
+
 logger = logging.getLogger(__name__)
 
 #: Exit status of a run that its user interrupted with Ctrl-C, as shells report it (128 + SIGINT).
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-
-
-class UserError(Exception):
-    """A mistake that the user can mend. Its message is one line: what, where, what to do."""
 
 
 def one_line(message: object) -> str:

@@ -23,8 +23,9 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
 from scripts.lib.base.files import sha256_of, sync_file, sync_folder, write_json
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A problem that a check finds: what is wrong, and what to do."""
+"""What is wrong, and what to do about it: an error that the user can mend, a problem that a check finds."""
 
 from __future__ import annotations
 
@@ -15,3 +15,18 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{'problem' if self.fatal else 'note'}: {self.what}: {self.remedy}"
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; as text it is one line: what and where, and what to do.
+
+    Parameters
+    ----------
+    what : what is wrong, and where.
+    remedy : what to do; "" where *what* says it already.
+    """
+
+    def __init__(self, what: object, remedy: str = "") -> None:
+        super().__init__(f"{what}: {remedy}" if remedy else f"{what}")
+        self.what = str(what)
+        self.remedy = remedy

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
 

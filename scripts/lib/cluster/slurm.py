@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from typing import IO, Any, Literal, get_args, overload
 
 import zstandard
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data.image_paths import decodes
 

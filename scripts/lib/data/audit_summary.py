@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data.findings import DUPLICATE, LEAK, LEAKED, LEFT_OUT, NEAR_DUPLICATE, WHOLE, Finding
 

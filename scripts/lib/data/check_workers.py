@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.audit_cache import encode
 from scripts.lib.data.image_checks import Checked, Status, check_image, prepare_process
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
 
 #: What became of an image: never used; not used for training; used.
 SET_ASIDE, LEFT_OUT, KEPT = "set_aside", "left_out", "kept"

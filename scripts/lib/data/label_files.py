@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_paths import PARTS, Parts, decodes, is_image, is_junk, safe_component
 
 #: How people head the columns of such tables; of several, the first here is taken.

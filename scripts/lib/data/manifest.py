@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import CHUNK, Entry, Limits, open_tar
 
 #: What takes the place of an archive's format.

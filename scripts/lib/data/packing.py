@@ -8,7 +8,7 @@ import tarfile
 from collections import Counter
 from pathlib import Path
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.manifest import write_manifest
 

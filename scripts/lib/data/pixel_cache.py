@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 PIXELS, INDEX, NOTES = "images.bin", "index.csv", "pack.json"
 COLUMNS = ("file", "offset", "length", "height", "width")

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import read_lines
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.grouped_split import name_key
 from scripts.lib.data.image_paths import is_image, is_junk
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import display_width, pad
 from scripts.lib.metrics import cost, leaks, paired
 from scripts.lib.runs.config_file import nodes, read_config

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import binom
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.runs.predictions import read_predictions
 
 #: Of comparisons.csv, one row a pair of experiments.

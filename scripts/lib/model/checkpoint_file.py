@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,8 @@ import h5py
 import numpy as np
 import torch
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import printable, write_checkpoint
 
 logger = logging.getLogger(__name__)

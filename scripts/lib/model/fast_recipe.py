@@ -6,7 +6,7 @@ import re
 from importlib.metadata import version
 from typing import Any
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import config_patches as patches
 from scripts.lib.runs import config_file
 

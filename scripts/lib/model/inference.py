@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import UNREADABLE, printable
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists

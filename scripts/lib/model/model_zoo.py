@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 
 #: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
 KEPT_NAMES = Path("inputs") / "checkpoints"

@@ -18,7 +18,8 @@ import onnx
 import torch
 from torch import nn
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
 from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, INSIDE, OUTPUT, OUTSIDE, RGB, Preprocessing
 
 #: What torch 2.0 writes and onnxruntime 1.16 reads, and all later ones too.

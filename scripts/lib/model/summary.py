@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 #: Pixels a side of the image that is sent through the test pipeline to see what size the model gets.
 LARGE = 2048

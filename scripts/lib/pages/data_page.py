@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import audit_summary
 from scripts.lib.data.audit_summary import label_of

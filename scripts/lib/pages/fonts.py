@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 #: The package of the locks that carries the font, and the file in it.
 FONT_PACKAGE = "noto_cjk_sans_otc"

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_bombs import find_bomb
 
 #: Of the pages with pictures: cards in rows, names that break anywhere, sections that are laid out when they are seen.

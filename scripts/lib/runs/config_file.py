@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
 
 
 def render(config: Mapping[str, Any], command: str, base_config: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 
 #: Seconds without a heartbeat after which the holder counts as dead. Well above a hiccup of a network file system.
 EXPIRY_SECONDS = 60.0

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
 
 #: Names of what goes in and of what comes out.
 INPUT, OUTPUT = "images", "probabilities"

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
 
 PROBABILITY = "prob:"
 HEAD = ("file", "label", "prediction")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 #: Of provenance.json; another one is refused.
 FORMAT = 1

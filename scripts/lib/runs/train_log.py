@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 NUMBERS = ("epoch", "train_loss", "val_accuracy", "val_loss", "images_per_second", "train_seconds", "val_seconds")
 

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
 from scripts.lib.model import fast_recipe, model_zoo

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
 

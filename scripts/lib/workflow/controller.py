@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Holder
 

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.settings.load import CONFIG_FILES_VARIABLE, file_names, load_settings

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base.console import UserError, one_line
-from scripts.lib.base.problems import Problem
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import Problem, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import load_settings, load_site, read_file
 from scripts.lib.settings.schema import Settings, Site

@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import ROOT
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.slurm import count_gpus, parse_duration
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Settings

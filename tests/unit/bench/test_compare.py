@@ -15,7 +15,7 @@ import pytest
 from bench import compare, prepare, processes, rows, table
 from bench.rows import parse_rows
 from bench.table import ROWS
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 

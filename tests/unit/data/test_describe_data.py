@@ -21,7 +21,7 @@ from PIL import Image
 from tiny_run import photograph
 
 from scripts.data import describe_data
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data import splits
 from scripts.lib.data.audit_summary import label_of, read_summary, verdict
 from scripts.lib.data.findings import Finding, read_findings

@@ -16,7 +16,7 @@ from http_server import HttpServer
 
 from scripts.data.fetch_archive import Source, fetch, parse_source
 from scripts.lib.base import download
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.hash_records import Record, format_record, read_record
 
 

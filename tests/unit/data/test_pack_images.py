@@ -16,7 +16,7 @@ from PIL import Image
 
 from scripts.data import pack_images
 from scripts.data.pack_images import decode, main, pack, reduction
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.pixel_cache import PIXELS, Pack
 from scripts.mmcls_plugins import LoadPackedImage  # noqa: F401  (registered for the data sets below)
 from scripts.mmcls_plugins.images import Normalizer

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from scripts.data.unpack_archive import Origin, parse_origins, unpack_all
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import Limits
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.image_paths import find_classes, find_parts_of_class

@@ -20,7 +20,7 @@ from scripts.data.split_dataset import (
     split,
     split_folds,
 )
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import Finding, write_findings
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.splits import SIDES, Image

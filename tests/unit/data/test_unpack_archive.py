@@ -18,7 +18,7 @@ import pytest
 import zstandard
 
 from scripts.data.unpack_archive import unpack
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data import archives
 from scripts.lib.data.archives import Damaged, Limits, sniff_format
 from scripts.lib.data.image_paths import (

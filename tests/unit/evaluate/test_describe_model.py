@@ -15,7 +15,7 @@ from mmcv import Config, ConfigDict
 from tiny_run import CLASSES, PIPELINE, TinyRun, make_run
 
 from scripts.evaluate import describe_model
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import human
 from scripts.lib.model import summary
 from scripts.lib.model.model_zoo import config_path

@@ -13,7 +13,7 @@ import pytest
 import sklearn.metrics as sk
 
 from scripts.evaluate import evaluate_model
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import metrics
 from scripts.lib.runs.predictions import Predictions, write_predictions
 

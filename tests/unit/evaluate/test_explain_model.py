@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from scripts.evaluate import explain_model, predict_images
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.gradcam import Axis, FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam, token_grid
 from scripts.lib.model.inference import build_model
 from scripts.lib.pages.explanation_page import (

@@ -25,7 +25,7 @@ from PIL import Image
 from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts.evaluate import export_model, predict_images
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import config_patches, onnx_export
 from scripts.lib.model.model_zoo import config_path
 from scripts.lib.runs import config_file, onnx_model

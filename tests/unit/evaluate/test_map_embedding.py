@@ -14,7 +14,7 @@ from PIL import Image
 from simulated_predictions import predictions_of, write_csv
 
 from scripts.evaluate import map_embedding
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import embedding
 from scripts.lib.pages import embedding_page
 from scripts.lib.runs.predictions import Predictions

@@ -17,7 +17,8 @@ import sklearn.metrics as sk
 from matplotlib.figure import Figure
 from simulated_predictions import predictions_of, simulate, write_csv
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.metrics import per_class_table, wilson_interval
 from scripts.lib.metrics.selective import selective_prediction

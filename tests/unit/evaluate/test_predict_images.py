@@ -18,8 +18,8 @@ from mmcv.runner import load_checkpoint
 from tiny_run import CLASSES, TinyRun, make_run
 
 from scripts.evaluate import predict_images
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import read_lines
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import inference
 from scripts.lib.runs.predictions import read_predictions, write_predictions
 

@@ -18,7 +18,7 @@ from test_patch_config import FRUIT30
 from torch.utils.data import DataLoader
 
 from scripts import train_distributed
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.model import model_zoo
 from scripts.lib.settings.load import load_settings

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tiny_run import write_train_log
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import display_width
 from scripts.lib.metrics import leaderboard, paired
 from scripts.lib.pages import leaderboard_page

@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_run import TinyRun, make_run
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import Record, format_record
 from scripts.lib.data.manifest import write_manifest

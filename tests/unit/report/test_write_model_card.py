@@ -20,8 +20,8 @@ from simulated_predictions import predictions_of, simulate, write_csv
 from tiny_run import CLASSES, TinyRun, make_run
 
 from scripts.evaluate import describe_model, evaluate_model, predict_images
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.confusion import ConfusedPair, most_confused
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.lib.pages import model_card

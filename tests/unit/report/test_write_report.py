@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fontTools.ttLib import TTFont
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.report.write_report import mend_page
 
 

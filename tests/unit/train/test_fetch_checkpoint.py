@@ -19,7 +19,7 @@ import torch
 from http_server import HttpServer, refused_url
 
 from scripts.lib.base import download as download_module
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.model_zoo import Weights
 from scripts.train import fetch_checkpoint as module
 from scripts.train.fetch_checkpoint import (

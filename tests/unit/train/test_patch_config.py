@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from mmcv import Config
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.runs.config_file import read_config, render, write_config
 from scripts.lib.settings.schema import Experiment

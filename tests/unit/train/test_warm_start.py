@@ -13,7 +13,7 @@ from mmcv import Config
 from PIL import Image
 
 from scripts.data.pack_images import pack
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
 from scripts.lib.runs.config_file import nodes
 from scripts.mmcls_plugins import folding

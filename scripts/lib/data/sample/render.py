@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.sample.looks import CLASSES
 from scripts.lib.data.sample.scenes import photograph
 

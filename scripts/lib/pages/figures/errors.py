@@ -6,8 +6,9 @@ import argparse
 import html
 from pathlib import Path
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.label_errors import confident_errors, label_suspects
 from scripts.lib.pages.html import page, section, table
 from scripts.lib.pages.thumbnails import STYLE, data_uri, name, percent, picture, thumbnail

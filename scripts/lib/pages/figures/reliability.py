@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from scripts.lib.base.console import UserError, run_cli
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.calibration import Calibration, Reliability, calibrate
 from scripts.lib.pages.figures.figure_parser import predictions_figure_parser
 from scripts.lib.pages.figures.palette import SKY_BLUE

@@ -13,8 +13,8 @@ import pytest
 from http_server import HttpServer, refused_url
 
 from scripts.lib.base import download as module
-from scripts.lib.base.console import UserError
 from scripts.lib.base.download import download, part_path, shown
+from scripts.lib.base.problems import UserError
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import gpus
 from scripts.lib.cluster.gpus import claimed_cards, given_cards
 

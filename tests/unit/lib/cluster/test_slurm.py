@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import SACCT_FIELDS, SEPARATOR, SQUEUE_FIELDS, Job
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from planted_images import encoded, photograph
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.audit_cache import RECORD
 from scripts.lib.data.check_workers import Outcome, check_files, limit_time
 

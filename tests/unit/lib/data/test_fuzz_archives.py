@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scripts.data.unpack_archive import unpack
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import Limits
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))

@@ -20,7 +20,7 @@ from PIL import Image
 from planted_images import encoded, photograph
 
 from scripts.data.pack_images import decode
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
 from scripts.lib.data.image_bombs import MOST_SCANS, find_bomb, png_declares_too_much
 from scripts.lib.data.image_checks import Status, check_image

@@ -42,7 +42,8 @@ from hostile_files import (
 )
 
 from scripts.data.unpack_archive import unpack
-from scripts.lib.base.console import UserError, one_line
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
 from scripts.lib.data import archives
 from scripts.lib.data.archives import Entry, Limits, read_entries
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.data.unpack_archive import Origin, unpack_all
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import Limits
 from scripts.lib.data.label_files import (
     Row,

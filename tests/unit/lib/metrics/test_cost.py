@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from test_compare_runs import Page, make_run, run_cli_on
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Record
 from scripts.lib.metrics import cost, leaderboard

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from test_compare_runs import answer, make_run
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import leaderboard, leaks
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.report import compare_runs

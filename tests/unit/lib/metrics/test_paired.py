@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest, norm
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import paired
 from scripts.lib.metrics.paired import Answers, NotComparableError
 from scripts.lib.runs.predictions import write_predictions

@@ -23,7 +23,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
 from scripts.lib.model.balance import class_weights
 from scripts.lib.runs.config_file import read_config, write_config

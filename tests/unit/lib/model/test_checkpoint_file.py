@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import foreign_globals, read_foreign, write_checkpoint
 
 WEIGHTS = {"backbone.conv1.weight": torch.arange(12.0).reshape(2, 6), "backbone.steps": torch.tensor(3)}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mmcv import Config
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import model_zoo
 from scripts.lib.runs import config_file

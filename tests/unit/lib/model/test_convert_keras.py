@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from keras_padding import largest_difference, normalized, pad_like_keras
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import write_checkpoint
 from scripts.lib.model.convert_keras import convert
 

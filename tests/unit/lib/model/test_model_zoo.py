@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
 from scripts.lib.model.model_zoo import (
     base_batch_size,

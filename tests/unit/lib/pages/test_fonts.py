@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import display_width, pad, shorten, shorten_all
 from scripts.lib.pages import fonts
 

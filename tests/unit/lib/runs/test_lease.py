@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Holder, Lease
 
 STRANGER = {"token": "x", "host": "elsewhere", "pid": 1, "started": 0.0, "job": "17"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from scripts.document_settings import reference_text, schema_text
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.settings.schema import Settings

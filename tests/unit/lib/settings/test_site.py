@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
 from scripts.lib.settings.site import VARIABLE, current_site, enter_site, expand, module_prefix, profiles

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.workflow import controller as module
 from scripts.lib.workflow.controller import LOCKS, RECORD, Controller, clear_the_way, will_run
 from scripts.lib.workflow.profile_check import check_path

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.model_zoo import checkpoint_name
 from scripts.lib.workflow.repetition import (
     STAGES,

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.lib.base.console import UserError
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.sample.looks import CLASSES
 from scripts.lib.data.sample.render import member_name, render_image, write_archive
 

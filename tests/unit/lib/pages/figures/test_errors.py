@@ -15,7 +15,7 @@ from PIL import Image
 from simulated_predictions import predictions_of, simulate, write_csv
 from tiny_run import photograph
 
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.label_errors import confident_errors, label_suspects
 from scripts.lib.pages.figures import errors
 from scripts.lib.pages.figures.errors import errors_page

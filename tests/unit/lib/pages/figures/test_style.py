@@ -13,7 +13,7 @@ import pytest
 from tiny_run import CLASSES, write_train_log
 
 from scripts.evaluate import plot_training_curves
-from scripts.lib.base.console import UserError
+from scripts.lib.base.problems import UserError
 from scripts.lib.pages.figures import confusion_matrix, style
 from scripts.lib.runs.predictions import write_predictions
 from scripts.lib.runs.train_log import read_train_log
