@@ -9,19 +9,18 @@ if not workflow.overwrite_configfiles:
     configfile: "configs/demo.yaml"
 
 
-from scripts.lib.workflow.layout import layout_or_exit, use_this_python
+from scripts.lib.workflow.session import Session
 
-use_this_python()
-
-layout = layout_or_exit(config, workflow.configfiles)
+session = Session(config, workflow.configfiles)
+layout = session.layout
 
 
 report: layout.caption("workflow")
 
 
-controller = layout.controller(workflow)
+controller = session.controller(workflow)
 
-shell.prefix(layout.shell_prefix())
+shell.prefix(session.shell_prefix())
 
 
 wildcard_constraints:
@@ -611,9 +610,9 @@ onstart:
 onsuccess:
     controller.release()
     # In braces, since Snakemake formats a shell line, and JSON is full of braces.
-    shell("{report}", report=layout.report_command(config, workflow))
+    shell("{report}", report=session.report_command(workflow))
 
 
 onerror:
     controller.release()
-    layout.tell_errors()
+    session.tell_errors()

@@ -5,24 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shlex
-import sys
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from scripts.lib.base.problems import UserError
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.label_files import SUFFIXES
-from scripts.lib.settings.load import CONFIG_FILES_VARIABLE, file_names, load_settings
 from scripts.lib.settings.schema import Experiment, LabelFiles, Settings, Site, Source
-from scripts.lib.settings.site import enter_site, module_prefix
-from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
-from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import label
 
 #: Of a run's files, those that nothing else is made of, and that people look at.
@@ -52,7 +44,6 @@ class Layout:
         self.settings = settings
         self.site = site or Site()
         name = settings.dataset.name
-        self.started = time.time()
         self.dataset = f"results/{name}"
         self.sources = settings.dataset.sources()
         stems = ["archive"] if len(self.sources) == 1 else [f"archive_{place}" for place in range(len(self.sources))]
@@ -351,62 +342,3 @@ class Layout:
     def data_gpus(self, _wildcards: Any = None) -> int:
         """Return the cards that a job without any use for one asks for."""
         return 0 if self.site.cpu_jobs else 1
-
-    def shell_prefix(self) -> str:
-        """Return what stands before each shell line: the site's modules."""
-        return module_prefix(self.site)
-
-    def controller(self, workflow: Any) -> Controller:
-        """Return who controls this folder; before a real run, make sure that it is nobody else."""
-        controller = Controller()
-        if workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun):
-            try:
-                if workflow.non_local_exec:
-                    check_path(sys.executable)
-                clear_the_way(os.environ, controller)
-            except UserError as error:
-                _exit(str(error))
-        return controller
-
-    def report_command(self, config: Mapping[str, Any], workflow: Any) -> str:
-        """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
-        asked = workflow.dag_settings
-        if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
-            return "true"
-        settings = json.dumps(config, ensure_ascii=False)
-        words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
-        return shlex.join([*words, "--settings", settings, "--dataset", self.dataset])
-
-    def tell_errors(self) -> None:
-        """Repeat what the failed jobs said: Snakemake prints a page about each, and the reason is lost in it."""
-        lines = [line for log in sorted(Path("logs").rglob("*.log")) for line in self._errors_in(log)]
-        for line in dict.fromkeys(lines):
-            print(line, file=sys.stderr, flush=True)
-
-    def _errors_in(self, log: Path) -> list[str]:
-        if log.stat().st_mtime < self.started:
-            return []
-        text = log.read_text(encoding="utf-8", errors="replace")
-        return re.findall(r"^.* ERROR \S+: (error: .*)$", text, re.MULTILINE)
-
-
-def use_this_python() -> None:
-    """Make `python` in shell lines the one that runs Snakemake, also where .venv is not activated."""
-    folder = str(Path(sys.executable).parent)
-    if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
-        os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
-
-
-def layout_or_exit(config: Mapping[str, Any], files: Sequence[str | Path]) -> Layout:
-    """Return the layout of a checked configuration, or end the process with one line (law 6)."""
-    os.environ[CONFIG_FILES_VARIABLE] = file_names(files)
-    try:
-        return Layout(load_settings(config, files), enter_site(sys.argv[1:], os.environ))
-    except UserError as error:
-        _exit(str(error))
-
-
-def _exit(message: str) -> NoReturn:
-    # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(1)
