@@ -157,7 +157,7 @@ rule describe_data:
         folder=subpath(input.classes, parent=True),
         dataset=layout.settings.dataset.name,
     message:
-        "describing the images of {layout.dataset}"
+        f"describing the images of {layout.dataset}"
     shell:
         "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
         " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
@@ -402,6 +402,7 @@ rule explain_model:
         f"{layout.run_logs}/explain_model.log",
     group:
         layout.run_group
+    threads: lambda wildcards: layout.experiment(wildcards).threads
     resources:
         gpu=layout.gpus,
     params:
@@ -575,7 +576,7 @@ rule compare_runs:
         runs=layout.runs(),
         price=layout.price_option(),
     message:
-        "comparing the runs of {layout.dataset}"
+        f"comparing the runs of {layout.dataset}"
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
         " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --audit {input.audit:q}"
@@ -597,7 +598,7 @@ rule describe_crate:
         runs=layout.runs(),
         licence=layout.licence_option(),
     message:
-        "describing {layout.dataset} as an RO-Crate"
+        f"describing {layout.dataset} as an RO-Crate"
     shell:
         "python -m scripts.report.describe_crate --folder {params.folder:q} --runs {params.runs:q} {params.licence}"
         " --output {output:q} --log {log:q}"
