@@ -17,7 +17,10 @@ from scripts.lib.settings.load import CONFIG_FILES_VARIABLE, file_names, load_se
 from scripts.lib.settings.site import enter_site, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
 from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
+from scripts.lib.workflow.report_menu import ReportMenu
+from scripts.lib.workflow.resources import Resources, with_device_of
 
 
 class Session:
@@ -35,13 +38,19 @@ class Session:
         use_this_python()
         os.environ[CONFIG_FILES_VARIABLE] = file_names(files)
         try:
-            self.layout = Layout(load_settings(config, files), enter_site(sys.argv[1:], os.environ))
+            settings = load_settings(config, files)
+            self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
             _exit(str(error))
+        settings = with_device_of(self.site, settings)
+        self.layout = Layout(settings)
+        self.options = Options(settings, self.site, self.layout)
+        self.resources = Resources(settings, self.site, self.layout)
+        self.menu = ReportMenu(settings)
 
     def shell_prefix(self) -> str:
         """Return what stands before each shell line: the site's modules."""
-        return module_prefix(self.layout.site)
+        return module_prefix(self.site)
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
