@@ -177,6 +177,19 @@ def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_pat
     assert machine.describe_code(tmp_path)["sha256"] != clean["sha256"], "also without git"
 
 
+def test_results_that_are_a_link_to_another_disk_are_no_other_code(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/README.md").write_text("")
+    (tmp_path / "a").write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    shutil.rmtree(tmp_path / "results")
+    assert machine.describe_code(tmp_path)["dirty"] is False
+    (tmp_path / "a").write_text("2")
+    assert machine.describe_code(tmp_path)["dirty"] is True
+
+
 def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stamp.json").write_text('{"env": "some"}')
     (tmp_path / "envs").mkdir()

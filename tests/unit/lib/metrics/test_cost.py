@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_compare_runs import Page, make_run, run_cli_on
+from small_runs import Page, make_run, run_cli_on
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
