@@ -24,15 +24,16 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from scripts.lib.base.console import describe_os_error
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.subprocesses import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
+from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.mmcls_plugins import checkpoints, folding, processes
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
 from scripts.mmcls_plugins.sampler import EpochSampler
 
-#: Seconds before its end (END_VARIABLE) at which training stops: enough to save a large model on a slow disk.
+#: Seconds before its end (Variable.END_TIME) at which training stops: enough to save a large model on a slow disk.
 END_MARGIN_SECONDS = 60.0
 #: Why training stops before its end; processes that train together tell each other the number. The last one wins.
 STOP_REASONS = ("", "the end of train_model", "the end of its time", "SIGINT", "SIGTERM")
@@ -143,8 +144,8 @@ class ReproducibleRunner(EpochBasedRunner):
         self._unfinished: dict[str, Any] | None = None
         self._train_step: nn.Module | None = None
         self._stop_reason = self._agreed_stop = 0
-        self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
-        self._end_time = float(os.environ.get(END_VARIABLE, "inf"))
+        self._parent = int(os.environ.get(Variable.PARENT, "0"))
+        self._end_time = float(os.environ.get(Variable.END_TIME, "inf"))
         self._loss_sum = self._loss_count = self._train_seconds = 0.0
         self._saved_at = self._progress_at = time.monotonic()
 

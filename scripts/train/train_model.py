@@ -19,19 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.subprocesses import (
-    END_VARIABLE,
-    IMAGES_VARIABLE,
-    PACKED_VARIABLE,
-    PARENT_VARIABLE,
-    signal_group,
-    signals_forwarded,
-)
+from scripts.lib.base.subprocesses import signal_group, signals_forwarded
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import claimed_cards, cores_of_this_job, given_cards
-from scripts.lib.data.scratch import staged, staged_pack
+from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.runs import attempts, energy
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.lease import Lease, living_group
@@ -75,7 +69,7 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
     environment["PATH"] = folder + os.pathsep + environment.get("PATH", "")
     environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(config["runner"]["threads"])
     environment["PYTHONUNBUFFERED"] = "1"
-    environment[PARENT_VARIABLE] = str(os.getpid())
+    environment[Variable.PARENT] = str(os.getpid())
     if config["runner"]["device"] == "cpu":
         # glibc returns large activations to the kernel at each free, and page faults bring them back: keeping them
         # saves a good part of a training step.
@@ -206,20 +200,20 @@ def run_once(
     cards = held.enter_context(claimed_cards(args.cards, os.environ))
     if cards:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
-    packed = packed_folder(config)
+    packed, site = packed_folder(config), current_site()
     if packed is not None:
-        copy = held.enter_context(staged_pack(packed, current_site()))
+        copy = held.enter_context(staged_pixel_cache(packed, site.scratch, site.scratch_gb))
         if copy != packed:
-            environment[PACKED_VARIABLE] = str(copy)
+            environment[Variable.PIXEL_CACHE] = str(copy)
     else:
         images = Path(config["data"]["train"]["data_prefix"])
         splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
-        copy = held.enter_context(staged(images, splits, current_site()))
+        copy = held.enter_context(staged(images, splits, site.scratch, site.scratch_gb))
         if copy != images:
-            environment[IMAGES_VARIABLE] = str(copy)
+            environment[Variable.IMAGES] = str(copy)
     end = args.end_time if args.end_time is not None else slurm.job_end_time()
     if end is not None:
-        environment[END_VARIABLE] = str(end)
+        environment[Variable.END_TIME] = str(end)
     workers = args.workers
     if workers is None:
         share = cores_of_this_job(os.environ) * len(cards) // max(len(given_cards(os.environ)), 1)

@@ -24,12 +24,12 @@ from scipy.optimize import minimize
 from torch import nn
 
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.subprocesses import PACKED_VARIABLE
 from scripts.lib.cluster.gpus import claimed_cards
 from scripts.lib.data.pixel_cache import Pack
-from scripts.lib.data.scratch import staged_pack
+from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.model.balance import class_weights
 from scripts.lib.model.checkpoint_file import write_checkpoint
 from scripts.lib.model.inference import (
@@ -433,11 +433,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Fit, and write the weights to start from."""
-    with claimed_cards(args.cards, os.environ) as cards, staged_pack(args.packed, current_site()) as packed:
+    site = current_site()
+    with (
+        claimed_cards(args.cards, os.environ) as cards,
+        staged_pixel_cache(args.packed, site.scratch, site.scratch_gb) as packed,
+    ):
         if cards:
             os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough
         Pack(packed)  # in this process first: what a data-loader's worker finds would come as a page of traceback
-        os.environ[PACKED_VARIABLE] = str(packed)
+        os.environ[Variable.PIXEL_CACHE] = str(packed)
         config = load_config(args.config)
         runner = config.runner
         if runner.device == "cpu":

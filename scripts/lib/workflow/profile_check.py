@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import one_line
+from scripts.lib.base.environment import expand
 from scripts.lib.base.problems import Problem, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import load_settings, load_site, read_file
 from scripts.lib.settings.schema import Settings, Site
-from scripts.lib.settings.site import expand, module_prefix
+from scripts.lib.settings.site import module_prefix
 from scripts.lib.workflow.rehearse import Submission, rehearse
 
 #: Words in a node's state with which it takes no job.

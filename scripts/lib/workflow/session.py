@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.problems import UserError
-from scripts.lib.settings.load import CONFIG_FILES_VARIABLE, file_names, load_settings
+from scripts.lib.settings.load import file_names, load_settings
 from scripts.lib.settings.site import enter_site, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
 from scripts.lib.workflow.layout import Layout
@@ -36,7 +37,7 @@ class Session:
         self.started = time.time()
         self.config = config
         use_this_python()
-        os.environ[CONFIG_FILES_VARIABLE] = file_names(files)
+        os.environ[Variable.CONFIG_FILES] = file_names(files)
         try:
             settings = load_settings(config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
