@@ -130,7 +130,7 @@ def test_the_page_holds_the_table_and_runs_nothing(tmp_path: Path) -> None:
     board = run_cli_on([make_run(tmp_path, "a", 0, 0.9)], tmp_path, "--html", str(tmp_path / "l.html"))
     assert "90.0" in Page((tmp_path / "l.html").read_text()).cells
     board.loc[0, "experiment"] = "<script>alert(1)</script>"
-    page = Page(leaderboard_page.render_html(board, '"><script>x</script>'))
+    page = Page(leaderboard_page.leaderboard_page(board, '"><script>x</script>'))
     assert "script" not in page.tags and "<script>alert(1)</script>" in "".join(page.cells)
 
 

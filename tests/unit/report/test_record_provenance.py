@@ -219,5 +219,5 @@ def test_settings_that_are_no_json_are_one_line(run: TinyRun, tmp_path: Path) ->
 
 
 def test_nested_values_become_dotted_rows() -> None:
-    rows = provenance_page._flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
+    rows = provenance_page.flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
     assert rows == [("a.b[0].c", "1"), ("a.b[1].c", "-"), ("d", '[1, "x"]')]
