@@ -315,9 +315,9 @@ class Layout:
         return f"--price {self.site.price_per_gpu_hour} --currency {shlex.quote(self.site.currency)}"
 
     def licence_option(self) -> str:
-        """Return the licence of the images as an option for a shell line."""
+        """Return the license of the images as an option for a shell line."""
         licence = self.settings.dataset.licence
-        return f"--licence {shlex.quote(licence)}" if licence else ""
+        return f"--license {shlex.quote(licence)}" if licence else ""
 
     def experiment_json(self, wildcards: Any) -> str:
         """Return the settings of an experiment for patch_config."""
