@@ -394,9 +394,7 @@ class Experiment(Section):
 
     def chosen_recipe(self) -> str:
         """Return ``fast`` or ``tutorial``."""
-        if self.recipe == "auto":
-            return "tutorial" if self.checkpoint == "none" else "fast"
-        return self.recipe
+        return fast_recipe.chosen_recipe(self.recipe, self.checkpoint)
 
     def size_seen(self) -> int | None:
         """Return the pixels a side that the network sees; None: the base config's."""
