@@ -18,7 +18,7 @@ from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data.archives import sniff_format
+from scripts.lib.data.archives import NoArchive, sniff_format
 from scripts.lib.data.hash_records import Record, format_record, read_record
 from scripts.lib.data.leftovers import remove_leftovers
 from scripts.lib.data.packing import list_folder, pack_folder
@@ -125,8 +125,8 @@ def _check_archive(path: Path) -> None:
     """Refuse what is no archive at once: login pages of networks are served as 200, too."""
     try:
         sniff_format(path)
-    except UserError as error:
-        raise UserError(f"the server sent {str(error).partition(': ')[2]}") from error
+    except NoArchive as error:
+        raise UserError(f"the server sent {error.content}", error.remedy) from error
 
 
 def take_over(source: Source, output: Path) -> str:

@@ -27,6 +27,7 @@ JOB_NAME_PREFIX = "mimflow"
 ALLOCATION_NAME = "mimflow-allocation"
 #: Seconds for one question: a controller under load may take half a minute.
 TIMEOUT = 60.0
+TRY_AGAIN = "try again in a few minutes; if it lasts, ask the cluster's support"
 #: ASCII's unit separator: no name, comment or path holds it.
 SEPARATOR = "\x1f"
 #: Fields of squeue --Format and their widths in bytes: longer values are cut, shorter ones filled.
@@ -403,19 +404,14 @@ def ask(program: str, *options: str) -> str:
         )
     except FileNotFoundError:
         raise SlurmAbsent(
-            f"{program}: there is no Slurm on this machine: on a cluster, log in to its login node (or load its module)"
+            f"{program}: there is no Slurm on this machine",
+            "on a cluster, log in to its login node (or load its module)",
         ) from None
     except subprocess.TimeoutExpired:
-        raise SlurmSilent(
-            f"{program}: Slurm did not answer within {TIMEOUT:.0f} s: try again in a few minutes;"
-            " if it lasts, ask the cluster's support"
-        ) from None
+        raise SlurmSilent(f"{program}: Slurm did not answer within {TIMEOUT:.0f} s", TRY_AGAIN) from None
     if result.returncode == 0:
         return result.stdout
     said = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
     if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", said, re.IGNORECASE):
-        raise SlurmSilent(
-            f"{program}: Slurm does not answer ({said}): try again in a few minutes;"
-            " if it lasts, ask the cluster's support"
-        )
+        raise SlurmSilent(f"{program}: Slurm does not answer ({said})", TRY_AGAIN)
     raise UserError(f"{program}: {said}")

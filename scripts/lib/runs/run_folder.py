@@ -37,7 +37,7 @@ class WorkFolder(_Folder):
     lease = _File("lease.json")  # which process trains, and its heartbeat
     attempts = _File("attempts.jsonl")
     progress = _File("progress.json")
-    failure = _File("failure.txt")  # why training cannot go on
+    outcome = _File("outcome.json")  # why the trainer ended: it was stopped, or cannot go on
     best = _File("best.pth")
     last = _File("last.pth")
     train_log = _File("train_log.csv")

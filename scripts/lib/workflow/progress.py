@@ -17,8 +17,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.runs.attempts import NAME as ATTEMPTS
-from scripts.lib.runs.attempts import NO_END, read_attempts
+from scripts.lib.runs.attempts import read_attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Holder
 from scripts.lib.runs.run_folder import FOLD
 from scripts.lib.workflow.controller import LOCKS, RECORD, Controller
@@ -33,11 +34,6 @@ Entries = Mapping[str, os.stat_result]
 NO_EXPERIMENTS = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
 #: What the weights that runs start from are filed under, below results/ and logs/.
 CHECKPOINTS = "checkpoints"
-#: Bytes at the end of a log in which its error stands.
-LOG_TAIL = 16384
-ERROR_LINE = re.compile(r"^.* ERROR \S+: (?:error: )?(.*)$", re.MULTILINE)
-#: How train_model and run_cli say that somebody ended it: no failure.
-STOPPED_WORDS = re.compile(r"training was stopped|^interrupted|^KeyboardInterrupt")
 
 
 class State(StrEnum):
@@ -65,6 +61,13 @@ class State(StrEnum):
 TROUBLED = frozenset({State.FAILED, State.STOPPED, State.STALE})
 #: States of a run of which nothing has begun; its data set may be on its way.
 WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING})
+#: What a run is after one of its commands, or an attempt to train, did not finish.
+STATES = {
+    Ending.FAILED: State.FAILED,
+    Ending.STOPPED: State.STOPPED,
+    Ending.INTERRUPTED: State.STOPPED,
+    Ending.KILLED: State.STALE,
+}
 #: The rules of a run in their order: what each makes, and what the run does meanwhile. Others only report.
 STEPS = {
     "patch_config": ("config.py", State.STARTING),
@@ -300,13 +303,13 @@ class Watcher:
     def _data(self, dataset: str, plan: Plan) -> tuple[State, list[str]]:
         """Return what the runs of a data set wait for, and what went wrong with it."""
         folder = f"{self.project}/logs/{dataset}"
-        logs = {name: stat for name, stat in _entries(folder).items() if name.endswith(".log")}
+        logs, outcomes = _logs(folder)
         since = plan.started if plan.is_live and dataset in plan.data else 0.0
         problems = []
-        for name in sorted(logs):
-            error = self._error(f"{folder}/{name}", logs[name]) if logs[name].st_mtime >= since else ""
-            if error:
-                problems.append(f"{dataset}: {name.removesuffix('.log')}: {error}")
+        for name in sorted(outcomes):
+            outcome = self._read_outcome(f"{folder}/{name}", outcomes[name], since)
+            if outcome:
+                problems.append(f"{dataset}: {name.removesuffix(SUFFIX)}: {outcome}")
         for pattern, log, state in DATA_STEPS if since else ():
             for output in plan.data[dataset]:
                 match = pattern.match(output)
@@ -327,11 +330,12 @@ class Watcher:
         folder = f"{self.results}/{name}"
         logs_folder = f"{self.project}/logs/{name}"
         files = _entries(folder)
-        logs = {name: stat for name, stat in _entries(logs_folder).items() if name.endswith(".log")}
+        logs, outcomes = _logs(logs_folder)
         work = self._newest_work(f"{folder}/work") if "work" in files else None
         attempts = self._attempts(work)
         numbers = self._numbers(folder, files, work)
         outputs = plan.runs.get(key, ()) if plan.is_live else ()
+        since = plan.started if outputs else 0.0
         evidence = _Evidence(
             folder,
             files,
@@ -339,8 +343,10 @@ class Watcher:
             work,
             attempts,
             outputs,
-            since=plan.started if outputs else 0.0,
-            error=lambda log: self._error(f"{logs_folder}/{log}", logs[log]),
+            since=since,
+            outcome=lambda rule: self._read_outcome(
+                f"{logs_folder}/{rule}{SUFFIX}", outcomes.get(f"{rule}{SUFFIX}"), since
+            ),
             silence=lambda log: self._ages.of(f"{logs_folder}/{log}", logs[log].st_mtime),
         )
         state, reason = evidence.judge(bool(numbers))
@@ -419,9 +425,11 @@ class Watcher:
             return dict(numbers)
         return {}
 
-    def _error(self, path: str, stat: os.stat_result) -> str:
-        """Return the last error in a log, empty where there is none."""
-        return self._cached(path, stat, lambda: _last_error(path), "")
+    def _read_outcome(self, path: str, stat: os.stat_result | None, since: float) -> Outcome | None:
+        """Return how a command ended that did not finish; None where there is no such file, or one from before."""
+        if stat is None or stat.st_mtime < since:
+            return None
+        return self._cached(path, stat, lambda: Outcome.read(Path(path)), None)
 
     def _cached(self, path: str, stat: os.stat_result, load: Callable[[], Any], default: Any) -> Any:
         """Return what *load* makes of a file, anew when it has changed; *default* where it never was what it should be.
@@ -449,7 +457,8 @@ class _Evidence:
     logs : of its rules, by name.
     outputs : what a living Snakemake is to make of it, relative to its folder.
     since : when that Snakemake began; 0 where none has it in hand.
-    error, silence : the error in one of the logs (empty: none), and the seconds since somebody wrote to it.
+    outcome : of a rule that did not finish.
+    silence : the seconds since somebody wrote to one of the logs.
     """
 
     folder: str
@@ -459,16 +468,16 @@ class _Evidence:
     attempts: Sequence[Mapping[str, Any]]
     outputs: tuple[str, ...]
     since: float
-    error: Callable[[str], str]
+    outcome: Callable[[str], Outcome | None]
     silence: Callable[[str], float]
 
     def judge(self, has_trained: bool) -> tuple[State, str]:
         """Return the state and, where it needs attention, the reason."""
         if self.work is not None and self.work.is_alive:
             return (State.TRAINING if has_trained else State.STARTING), ""
-        error = next(filter(None, (self.error(f"{rule}.log") for rule in self._begun())), "")
-        if error:
-            return (State.STOPPED if STOPPED_WORDS.search(error) else State.FAILED), error
+        outcome = next(filter(None, map(self.outcome, self._begun())), None)
+        if outcome:
+            return STATES[outcome.ending], str(outcome)
         return self._in_hand() if self.outputs else self._left_alone()
 
     def _begun(self) -> list[str]:
@@ -508,11 +517,9 @@ class _Evidence:
         evaluated = self.files["metrics.json"].st_mtime if "metrics.json" in self.files else 0.0
         if dead := self._dead_lease(evaluated):
             return State.STALE, dead
-        outcome = self._outcome(evaluated)
-        if outcome == NO_END:
-            return State.STALE, f"{outcome}; its last saved state is kept"
-        if outcome:
-            return (State.STOPPED if STOPPED_WORDS.search(outcome) else State.FAILED), outcome
+        if attempt := self._bad_attempt(evaluated):
+            state, kept = STATES[attempt["outcome"]], "; its last saved state is kept"
+            return state, str(attempt.get("reason")) + (kept if state == State.STALE else "")
         if evaluated:
             return State.DONE, ""
         steps = [rule for rule in self._begun() if rule in STEPS]
@@ -522,24 +529,14 @@ class _Evidence:
             return STEPS[steps[-1]][1], ""
         return State.STALE, f"{steps[-1]} began and left nothing; no snakemake runs here: start it again"
 
-    def _outcome(self, since: float) -> str:
-        """Return how the last attempt to train ended, if not well."""
+    def _bad_attempt(self, since: float) -> Mapping[str, Any] | None:
+        """Return the last attempt to train, if it did not finish."""
         if not self.attempts or self.work is None or self.work.files[ATTEMPTS].st_mtime < since:
-            return ""
-        outcome = str(self.attempts[-1].get("outcome"))
-        return "" if outcome == "finished" else outcome
+            return None
+        return None if self.attempts[-1]["outcome"] == Ending.FINISHED else self.attempts[-1]
 
 
 # -- files of other processes -----------------------------------------------------------------------------------------
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file of another process, empty where there is none or where it is not one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _read(path: str) -> str:
@@ -612,13 +609,6 @@ def _read_settings(path: str) -> list[tuple[str, int, int]]:
     return [(str(experiment), *run) for experiment in content["experiments"] for run in product(seeds, folds)]
 
 
-def _last_error(path: str) -> str:
-    with open(path, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
-        found = ERROR_LINE.findall(file.read().decode("utf-8", "replace"))
-    return found[-1].strip() if found else ""
-
-
 def _elapsed(attempts: Iterable[Mapping[str, Any]], goes_on: bool) -> float | None:
     """Return the seconds of all attempts; of one that was killed, those until its last note."""
     attempts = list(attempts)
@@ -647,6 +637,13 @@ def _entries(folder: str) -> dict[str, os.stat_result]:
     except OSError:
         return {}
     return entries
+
+
+def _logs(folder: str) -> tuple[Entries, Entries]:
+    """Return the logs in a folder, and the outcomes of commands beside them."""
+    entries = _entries(folder)
+    logs, outcomes = ({name: entries[name] for name in entries if name.endswith(end)} for end in (".log", SUFFIX))
+    return logs, outcomes
 
 
 def _folders(folder: str) -> list[str]:
