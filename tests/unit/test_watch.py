@@ -30,7 +30,8 @@ from scripts.lib.base.text import display_width
 from scripts.lib.runs import attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Lease
 from scripts.lib.workflow.controller import Controller
-from scripts.lib.workflow.progress import Overview, Run, State, Watcher
+from scripts.lib.workflow.progress import Watcher
+from scripts.lib.workflow.run_states import Overview, RunProgress, State
 
 PROGRESS = {
     "epochs_done": 3, "max_epochs": 8, "iteration": 30, "max_iterations": 80, "loss": 0.4123, "val_accuracy": 0.9,
@@ -86,13 +87,13 @@ class Project:
             record = {"token": "y", "host": "ln01", "pid": 1, "started": 1.0, "job": None}
             self.write(".snakemake/mimflow-controller.json", json.dumps({"holder": record, "slurm": False}), age=100)
 
-    def look(self) -> dict[str, Run]:
+    def look(self) -> dict[str, RunProgress]:
         return {
             f"{run.dataset}/{run.experiment}/seed{run.seed}" + ("" if run.fold is None else f"/fold{run.fold}"): run
             for run in self.watcher.look().runs
         }
 
-    def run(self) -> Run:
+    def run(self) -> RunProgress:
         (run,) = self.look().values()
         return run
 
@@ -512,14 +513,16 @@ def test_planned_folds_are_known_before_they_begin(project: Project) -> None:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def overview_of(*runs: Run, problems: tuple[str, ...] = ()) -> Overview:
+def overview_of(*runs: RunProgress, problems: tuple[str, ...] = ()) -> Overview:
     return Overview(runs, problems, "process 7 on vm", False, 1e9)
 
 
-TRAINING = Run("demo", "mobilenet-v2", 0, State.TRAINING, 3, 8, 0.375, 0.912, 0.4123, 1234.5, 3725.0, 190000.0, 4.0)
+TRAINING = RunProgress(
+    "demo", "mobilenet-v2", 0, State.TRAINING, 3, 8, 0.375, 0.912, 0.4123, 1234.5, 3725.0, 190000.0, 4.0
+)
 DONE = replace(TRAINING, seed=1, state=State.DONE, fraction=1.0, seconds_left=None, silent_seconds=7300.0)
 FAILED = replace(TRAINING, seed=2, state=State.FAILED, reason="no memory: halve batch_size", seconds_left=None)
-WAITS = Run("demo", "mobilenet-v2", 3, State.WAITING)
+WAITS = RunProgress("demo", "mobilenet-v2", 3, State.WAITING)
 
 
 def text_of(overview: Overview, width: int | None = None, height: int | None = None) -> list[str]:
@@ -728,9 +731,9 @@ def test_a_real_training_is_watched_from_its_start_over_a_stop_to_its_end(projec
     folder = project.results / "small/quick/seed0"
     log = project.folder / "logs/small/quick/seed0/train_model.log"
     training = Training(folder, {**EXPERIMENT, "epochs": 6})
-    seen: list[Run] = []
+    seen: list[RunProgress] = []
 
-    def follow(process: subprocess.Popen[str], until: Callable[[Run], bool] = lambda run: False) -> None:
+    def follow(process: subprocess.Popen[str], until: Callable[[RunProgress], bool] = lambda run: False) -> None:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             seen.append(project.run())

@@ -108,7 +108,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Record:
+class JobRecord:
     """One stay of a job in Slurm's accounting; a job that was requeued has several."""
 
     id: str
@@ -187,7 +187,7 @@ def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.
     return parse_time(environment.get("SLURM_JOB_END_TIME", "")) if job_id == own else None
 
 
-def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, list[Record]]:
+def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, list[JobRecord]]:
     """Return the records of jobs in Slurm's accounting, by job id, the oldest first; unknown jobs are left out.
 
     Parameters
@@ -205,7 +205,7 @@ def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, 
     options = ["--allocations", "--duplicates", "--noheader", "--parsable2", f"--delimiter={SEPARATOR}"]
     start = datetime.fromtimestamp(since or 0.0)
     options += [f"--starttime={start:%Y-%m-%dT%H:%M:%S}", f"--format={','.join(SACCT_FIELDS)}"]
-    records: dict[str, list[Record]] = {}
+    records: dict[str, list[JobRecord]] = {}
     for record in parse_sacct(ask("sacct", *options, f"--jobs={','.join(wanted)}")):
         if record.id in wanted:
             records.setdefault(record.id, []).append(record)
@@ -305,7 +305,7 @@ def parse_squeue(text: str) -> list[Job]:
     return jobs
 
 
-def parse_sacct(text: str) -> list[Record]:
+def parse_sacct(text: str) -> list[JobRecord]:
     """Return the records that sacct printed with the fields SACCT_FIELDS; other lines are passed over."""
     records = []
     for line in text.split("\n"):
@@ -314,7 +314,7 @@ def parse_sacct(text: str) -> list[Record]:
             continue
         row = dict(zip(SACCT_FIELDS, cells, strict=True))
         records.append(
-            Record(
+            JobRecord(
                 id=row["JobIDRaw"],
                 name=row["JobName"],
                 state=row["State"].split(" ")[0],  # CANCELLED by 1000

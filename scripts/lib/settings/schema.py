@@ -25,9 +25,8 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
 from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.runs.run_folder import RESERVED_NAMES
 
-#: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
-RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
 

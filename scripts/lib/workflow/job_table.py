@@ -19,7 +19,7 @@ HEADER = ("job", "state", "run", "node", "time", "limit", "GPUs", "progress")
 
 
 @dataclass(frozen=True)
-class Run:
+class JobRun:
     """A run as the comment of its job names it."""
 
     dataset: str
@@ -36,7 +36,7 @@ class Run:
         return folder / f"fold{self.fold}" if self.fold else folder
 
 
-def run_of(comment: str, root: Path) -> Run | None:
+def run_of(comment: str, root: Path) -> JobRun | None:
     """Return the run that a job is for, None where it is for none, or for several.
 
     Snakemake's executor calls a job ``rule_<group>_<rules>``, and the group of a run is
@@ -47,7 +47,7 @@ def run_of(comment: str, root: Path) -> Run | None:
     if not found:
         return None
     words, seed, fold = found[1].split("_"), found[2], found[3] or ""
-    readings = [Run("_".join(words[:cut]), "_".join(words[cut:]), seed, fold) for cut in range(1, len(words))]
+    readings = [JobRun("_".join(words[:cut]), "_".join(words[cut:]), seed, fold) for cut in range(1, len(words))]
     there = [run for run in readings if run.folder(root).is_dir()]
     there += [run for run in readings if (root / "results" / run.dataset).is_dir()]
     return next(iter([*there, *readings]), None)
