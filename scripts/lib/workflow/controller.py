@@ -51,7 +51,7 @@ IDLE_OPTIONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Record:
+class ControllerRecord:
     """Who controls, or controlled, the folder, and whether by Slurm jobs, which outlive a controller that is killed."""
 
     holder: Holder
@@ -65,11 +65,11 @@ class Controller:
         self.path = path
         self._released = threading.Event()
 
-    def record(self) -> Record | None:
+    def record(self) -> ControllerRecord | None:
         """Return the record; None where there is none, or one that cannot be read."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            return Record(Holder(**content["holder"]), bool(content["slurm"]))
+            return ControllerRecord(Holder(**content["holder"]), bool(content["slurm"]))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
 

@@ -397,8 +397,7 @@ def _check_cluster(found: Findings, folder: Path, profile: Mapping[str, Any], si
         nodes = parse_nodes(slurm.ask("scontrol", "--oneliner", "show", "node"))
         settings_of_slurm = slurm.ask("scontrol", "show", "config")
     except UserError as error:
-        what, _, remedy = str(error).rpartition(": ")
-        found.fail(what or str(error), remedy)
+        found.fail(error.what, error.remedy)
         return
     accounting = slurm.has_accounting()
     job_age = _number(slurm.parse_setting(settings_of_slurm, "MinJobAge") or "")

@@ -63,7 +63,7 @@ def test_energy_and_cards_are_in_the_end_line(tmp_path: Path) -> None:
         raise ValueError("the end")
     attempts = read_attempts(tmp_path)
     assert [(entry["gpus"], entry.get("energy_joules")) for entry in attempts] == [(2, 4.0), (0, None), (1, 3.0)]
-    assert attempts[2]["outcome"] == "ValueError: the end"
+    assert (attempts[2]["outcome"], attempts[2]["reason"]) == ("failed", "ValueError: the end")
 
 
 def test_of_a_killed_attempt_time_and_energy_stay_known(tmp_path: Path) -> None:
