@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.lib.base.console import one_line
-from scripts.lib.base.environment import ROOT
+from scripts.lib.base.environment import ROOT, Variable
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.slurm import count_gpus, parse_duration
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Settings
-from scripts.lib.settings.site import VARIABLE
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.resources import Resources
 
@@ -220,7 +219,7 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
             (made if path.endswith("/") else made.parent).mkdir(parents=True, exist_ok=True)
             made.touch()
             os.utime(made, (now, now))  # none is newer than another: nothing is to be made again
-        environment = {**os.environ, VARIABLE: str(profile.resolve())}
+        environment = {**os.environ, Variable.SITE: str(profile.resolve())}
         environment["PATH"] = os.pathsep.join([str(programs), environment.get("PATH", "")])
         command = [sys.executable, "-c", SNAKEMAKE, "--profile", str(profile.resolve()), "--configfile", str(config)]
         command += ["--rerun-triggers", "mtime", "--executor", "slurm"]
