@@ -53,7 +53,7 @@ rule write_model_card:
         html=report(layout.run.model_card_page, **menu.shown("model_card", "model card")),
     params:
         run=subpath(output.markdown, parent=True),
-        licence=options.licence,
+        license=options.license,
         export=options.export,
     log:
         f"{layout.run_logs}/write_model_card.log",
@@ -61,7 +61,7 @@ rule write_model_card:
         resources.run_group
     shell:
         "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
-        " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.licence}"
+        " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.license}"
         " --output {output.markdown:q} --html {output.html:q} --log {log:q}"
 
 
@@ -115,10 +115,10 @@ rule describe_crate:
     params:
         folder=subpath(output[0], parent=True),
         runs=layout.runs(layout.run.path),
-        licence=options.licence,
+        license=options.license,
     log:
         f"{layout.logs}/describe_crate.log",
     localrule: True
     shell:
-        "python -m scripts.report.describe_crate --folder {params.folder:q} --runs {params.runs:q} {params.licence}"
+        "python -m scripts.report.describe_crate --folder {params.folder:q} --runs {params.runs:q} {params.license}"
         " --output {output:q} --log {log:q}"

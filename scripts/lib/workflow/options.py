@@ -83,9 +83,9 @@ class Options:
         return option("folds", str(self.layout.folds or ""))
 
     @property
-    def licence(self) -> str:
-        """The licence of the images."""
-        return option("licence", self.settings.dataset.licence or "")
+    def license(self) -> str:
+        """The license of the images."""
+        return option("license", self.settings.dataset.license or "")
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
