@@ -132,5 +132,5 @@ rule pack_images:
     resources:
         gpu=resources.data_gpus,
     shell:
-        "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --edge {wildcards.short_side}"
+        "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
         " --threads {threads} --output {output:q} --log {log:q}"

@@ -27,7 +27,7 @@ rule predict_images:
         "python -m scripts.evaluate.predict_images --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.test:q} {input.val:q} --classes {input.classes:q}"
         " --output {output.test:q} {output.val:q} --features {output.features:q}"
-        " --threads {threads} --cards {resources.gpu} --log {log:q}"
+        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
 
 
 rule evaluate_model:
@@ -122,7 +122,7 @@ rule explain_model:
         "python -m scripts.evaluate.explain_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --predictions {input.predictions:q} --features {input.features:q}"
         f" --output {{output:q}} --title '{layout.title}'"
-        " --threads {threads} --cards {resources.gpu} --log {log:q}"
+        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
 
 
 rule export_model:

@@ -30,7 +30,7 @@ rule record_provenance:
     group:
         resources.run_group
     shell:
-        "python -m scripts.report.record_provenance --run-dir {params.run:q} --archive {input.archives:q}"
+        "python -m scripts.report.record_provenance --run {params.run:q} --archive {input.archives:q}"
         " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
         " --config {input.config:q} --settings {params.settings:q} --output {output.json:q} --html {output.html:q}"
         " --log {log:q}"

@@ -67,8 +67,8 @@ rule warm_start:
         nodes=1,
     shell:
         "python -m scripts.train.warm_start --config {input.config:q} --checkpoint {input.checkpoint:q}"
-        " --packed {input.pixel_cache:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
-        " --output {output:q} --cards {resources.gpu} --log {log:q}"
+        " --pixel-cache {input.pixel_cache:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
+        " --output {output:q} --gpus {resources.gpu} --log {log:q}"
 
 
 rule train_model:
@@ -98,4 +98,4 @@ rule train_model:
     shell:
         "python -m scripts.train.train_model --config {input.config:q} --seed {wildcards.seed}"
         " --work-dir {params.work_dir:q} --best {output.best:q} --last {output.last:q} --train-log {output.log:q}"
-        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --cards {resources.gpu} --log {log:q}"
+        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --gpus {resources.gpu} --log {log:q}"

@@ -103,7 +103,7 @@ class Options:
 
     def pixel_cache(self, wildcards: Any) -> str:
         """Return the pixel cache that a run trains on."""
-        return option("packed", *self.layout.pixel_cache_of(wildcards))
+        return option("pixel-cache", *self.layout.pixel_cache_of(wildcards))
 
     def export(self, wildcards: Any) -> str:
         """Return what is known of a run's model.onnx."""
