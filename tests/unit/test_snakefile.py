@@ -14,8 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from scripts.lib.settings.schema import RESERVED_NAMES
-from scripts.lib.workflow.progress import CHECKPOINTS, DATA_STEPS, NO_EXPERIMENTS, STEPS, State
+from scripts.lib.runs.run_folder import RESERVED_NAMES
+from scripts.lib.workflow.progress import CHECKPOINTS
+from scripts.lib.workflow.run_states import DATA_STEPS, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = sorted(path.stem for path in (ROOT / "rules").glob("*.smk"))
@@ -102,43 +103,35 @@ def test_the_log_of_a_rule_of_a_run_is_its_name() -> None:
     assert [rule.logs for rule in of_runs] == [[f"{RUN_LOGS}/{rule.name}.log"] for rule in of_runs]
 
 
-def steps_of(rule: Rule, fetched: str) -> set[tuple[int, State]]:
-    """Return the entries of DATA_STEPS that have a rule's output and, beside it below logs/, its log."""
-    found = set()
+def steps_of(rule: Rule, fetched: str) -> set[int]:
+    """Return the entries of DATA_STEPS that know a rule, one of its outputs and, beside it below logs/, its log."""
+    steps = set()
     for pattern in rule.outputs:
         output, log = (text.format(fetched=fetched, **WILDCARDS) for text in (pattern, rule.logs[0]))
         _, folder, name = output.split("/", 2)
-        for index, (known, known_log, state) in enumerate(DATA_STEPS):
-            if (match := known.match(name)) and f"logs/{folder}/{match.expand(known_log)}" == log:
-                found.add((index, state))
-    return found
+        for index, step in enumerate(DATA_STEPS):
+            match = step.output.match(name)
+            if match and step.rule == rule.name and f"logs/{folder}/{match.expand(step.log)}" == log:
+                steps.add(index)
+    return steps
 
 
 def test_watch_knows_what_the_rules_of_a_data_set_write() -> None:
-    states = {
-        "fetch_archive": State.FETCHING,
-        "unpack_archive": State.UNPACKING,
-        "audit_images": State.AUDITING,
-        "split_dataset": State.SPLITTING,
-        "pack_images": State.PACKING,
-        "fetch_checkpoint": State.FETCHING,
-    }
     # Of the data set's rules, describe_data alone is nothing that a run waits for.
-    data = {name for name, rule in one_archive().items() if rule.section == "data"}
-    assert states.keys() == data - {"describe_data"} | {"fetch_checkpoint"}
+    names = {name for name, rule in one_archive().items() if rule.section == "data"} - {"describe_data"}
     known = set()
-    for read in (one_archive(), two_archives()):
-        for name, state in states.items():
+    for name in (*names, "fetch_checkpoint"):
+        for read in (one_archive(), two_archives()):
             steps = steps_of(read[name], "archive_1.tar.gz")
-            assert {found for _, found in steps} == {state}, name
-            known |= {index for index, _ in steps}
+            assert steps, name
+            known |= steps
     assert known == set(range(len(DATA_STEPS)))
 
 
 def test_no_experiment_can_be_named_as_a_folder_that_rules_write() -> None:
     outputs = [Path(output).parts[1:] for rule in one_archive().values() for output in rule.outputs]
     folders = {CHECKPOINTS, "images"} | {parts[1] for parts in outputs if parts[0] == "d" and len(parts) > 2}
-    assert folders - {"{experiment}"} == NO_EXPERIMENTS == RESERVED_NAMES
+    assert folders - {"{experiment}"} == RESERVED_NAMES
 
 
 # --- as a module ------------------------------------------------------------------------------------------------------
