@@ -17,6 +17,8 @@ from scripts.lib.runs.config_file import read_config
 from scripts.lib.workflow.progress import State, Watcher
 from scripts.lib.workflow.repetition import changed_since
 
+pytestmark = pytest.mark.long
+
 FOLDS = (0, 1)
 RUN = "results/small/quick/seed0/fold{}"
 #: The numbers of all folds, and all that is drawn and written of one: the other's would only take time.
