@@ -336,6 +336,7 @@ def test_the_clock_keeps_each_checkpoint_that_a_command_writes(tmp_path):
     assert (tmp_path / "i.pth").read_text() == "second"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_smoke_run_ends_with_the_speed_up_and_keeps_what_is_finished(tmp_path):
     """plain and limit only: the peers' environment is downloaded, which no test may need."""
