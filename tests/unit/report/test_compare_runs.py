@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.cells import cell_len
 from tiny_run import write_train_log
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width
 from scripts.lib.metrics import leaderboard, paired
 from scripts.lib.pages import leaderboard_page
 from scripts.lib.pages.figures import style
@@ -149,7 +149,7 @@ def test_show_prints_aligned_columns(tmp_path: Path, capsys: pytest.CaptureFixtu
     run_cli_on(folders, tmp_path)
     compare_runs.main(compare_runs.build_parser().parse_args(["--show", str(tmp_path / "l.csv")]))
     lines = capsys.readouterr().out.splitlines()
-    assert len({display_width(line) for line in lines[:4]}) == 1
+    assert len({cell_len(line) for line in lines[:4]}) == 1
     assert lines[2].split()[:3] == ["苹果", "2", "91.0"]
     assert "*" in lines[3] and "*" not in lines[2]
     assert "few seeds give a wide one" in lines[4] and lines[5].startswith("* one seed")
