@@ -8,18 +8,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_paths import IMAGE_SUFFIXES, JUNK
+from scripts.lib.runs.onnx_model import Batch, OnnxModel, predict_files
 from scripts.lib.runs.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from scripts.lib.model.inference import Batch
-    from scripts.lib.runs.onnx_model import Answers
 
 #: Formats that an image is drawn in as it came; all others become JPEG.
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -178,13 +175,13 @@ class Model:
     source : the run or file that it is from.
     device : where it runs.
     classes : the class names in the order of the columns of the probabilities.
-    answers : about the images in their order, batch by batch.
+    batches : of the images in their order.
     """
 
     source: Path
     device: str
     classes: list[str]
-    answers: Iterator[Batch] | Iterator[Answers]
+    batches: Iterator[Batch]
 
 
 def check_run(run: Path) -> None:
@@ -212,9 +209,7 @@ def open_run(run: Path, photos: Sequence[Photo], device: str, batch_size: int, w
 
 def open_onnx(file: Path, photos: Sequence[Photo], batch_size: int, workers: int) -> Model:
     """Return a model.onnx, ready to predict without torch."""
-    from scripts.lib.runs.onnx_model import OnnxModel, predict_files
-
     model = OnnxModel(file)
     paths = [photo.path for photo in photos]
-    answers = predict_files(model, paths, batch_size, workers, check_whole)
-    return Model(file, "cpu", model.classes, answers)
+    batches = predict_files(model, paths, batch_size, workers, check_whole)
+    return Model(file, "cpu", model.classes, batches)

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,10 +22,7 @@ from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.photos import Model, Photo, printable
 from scripts.lib.pages.annotate import LARGEST, annotate
-
-if TYPE_CHECKING:
-    from scripts.lib.model.inference import Batch
-    from scripts.lib.runs.onnx_model import Answers
+from scripts.lib.runs.onnx_model import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +65,7 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
         writer = csv.writer(file, lineterminator="\n")
         columns = [f"{kind}{rank}" for rank in range(1, top + 1) for kind in ("top", "probability")]
         writer.writerow([*FIRST_COLUMNS, *columns, LAST_COLUMN])
-        for batch in model.answers:
+        for batch in model.batches:
             for index, reason in batch.failures:
                 logger.warning("skipped %s: %s", printable(photos[index].path), printable(reason))
             best = _best(batch, model, top)
@@ -109,7 +106,7 @@ def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequen
         temporary.unlink(missing_ok=True)
 
 
-def _best(batch: Batch | Answers, model: Model, top: int) -> dict[int, tuple[list[str], list[float]]]:
+def _best(batch: Batch, model: Model, top: int) -> dict[int, tuple[list[str], list[float]]]:
     """Return the *top* class names and probabilities of each image of a batch, the most probable first."""
     result = {}
     for index, row in zip(batch.indices, batch.probabilities, strict=True):

@@ -245,7 +245,7 @@ def _missing_promises(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     if before["inputs"]["training"]["deterministic"] is False:
         causes.append("deterministic kernels were not asked for (deterministic: false)")
     operations = sorted(
-        {name for one in (before, after) for name in one["circumstances"]["training"]["nondeterministic_operations"]}
+        {name for run in (before, after) for name in run["circumstances"]["training"]["nondeterministic_operations"]}
     )
     if operations:
         causes.append(f"operations without a deterministic form: {', '.join(operations)}")
@@ -256,11 +256,11 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     """Return the keys, dotted, in which two configs differ; the deepest that are not within a list."""
     keys: list[str] = []
     for key in dict.fromkeys([*before, *after]):
-        one, other = before.get(key), after.get(key)
-        if one == other:
+        then, now = before.get(key), after.get(key)
+        if then == now:
             continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            keys += [f"{key}.{rest}" for rest in changed_keys(one, other)]
+        if isinstance(then, dict) and isinstance(now, dict):
+            keys += [f"{key}.{rest}" for rest in changed_keys(then, now)]
         else:
             keys.append(str(key))
     return keys
@@ -274,7 +274,7 @@ def settings_for(run: FinishedRun, source: Mapping[str, Any] | Sequence[Mapping[
     inputs = run.provenance["inputs"]
     settings = copy.deepcopy(dict(inputs["settings"]))
     (experiment,) = settings["experiments"].values()
-    settings["dataset"]["source"] = dict(source) if isinstance(source, Mapping) else [dict(one) for one in source]
+    settings["dataset"]["source"] = dict(source) if isinstance(source, Mapping) else [dict(entry) for entry in source]
     # `auto` was resolved when config.py was written; here there may be another answer.
     experiment["device"] = inputs["training"]["device"]
     if "checkpoint" in inputs["files"]:

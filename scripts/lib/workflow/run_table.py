@@ -175,10 +175,11 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
     if hidden:
         body.append(Text(f"not shown: {count(hidden)}", "dim"))
     body += [Text(reason, "red") for reason in reasons]
-    lines = [*head, *body][:height]
-    for line in lines if width is not None else ():
-        line.truncate(width, overflow="ellipsis")
-    return lines
+    texts = [*head, *body][:height]
+    if width is not None:
+        for text in texts:
+            text.truncate(width, overflow="ellipsis")
+    return texts
 
 
 def _key(run: RunProgress) -> tuple[str, str, str]:
