@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.cells import cell_len
 from scipy import stats
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width, pad
+from scripts.lib.base.text import columns
 from scripts.lib.metrics import contamination, cost, paired
 from scripts.lib.runs.config_file import nodes, read_config
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
@@ -257,13 +258,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a contaminated test split is red."""
+    """Return the leaderboard as aligned columns for a terminal; in *colour*, contaminated test images are red."""
     header, rows = cells(leaderboard)
-    widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
-    lines = [
-        "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
-        for row in [header, ["-" * width for width in widths], *rows]
-    ]
+    rule = ["-" * max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    lines = columns([header, rule, *rows], right=range(1, len(header)))
     return "\n".join([*lines, *notes(leaderboard)]) + "\n" + contamination.terminal_line(leaderboard, colour)
 
 

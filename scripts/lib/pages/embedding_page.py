@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.cells import cell_len
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width, shorten
+from scripts.lib.base.text import shorten
 from scripts.lib.metrics.embedding import MOST_POINTS, choose, embed, one_thread, trustworthiness_of
 from scripts.lib.pages import html
 from scripts.lib.pages.thumbnails import shrink, thumbnail
@@ -316,7 +317,7 @@ def _names(a_map: Map) -> list[str]:
     texts = []
     for label, (x, y) in medians.items():
         name = shorten(some.classes[label], columns)
-        half = 0.3 * size * display_width(name) + 2
+        half = 0.3 * size * cell_len(name) + 2
         x = float(np.clip(x, half, WIDTH - half))
         steps = sorted((step * size / 2 for step in range(-30, 31)), key=lambda step: (abs(step), step))
         heights = [float(np.clip(y - lift + step, size, HEIGHT - size / 2)) for step in steps]
