@@ -48,7 +48,9 @@ def errors_page(predictions: Predictions, images: Path, title: str = "", most: i
         every = "The one test image is" if total == 1 else f"All {total} test images are"
         parts.append(f"<p>{every} classified correctly: there is no error to show.</p>")
     parts += _suspects(predictions)
-    return page(f"{TITLE}: {title}" if title else TITLE, parts, style=PICTURES_STYLE + f"\nfigure {{ width: {SIDE}px }}")
+    return page(
+        f"{TITLE}: {title}" if title else TITLE, parts, style=PICTURES_STYLE + f"\nfigure {{ width: {SIDE}px }}"
+    )
 
 
 def _card(predictions: Predictions, row: int, images: Path) -> str:
