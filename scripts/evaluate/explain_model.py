@@ -1,4 +1,4 @@
-"""Show where a trained model looks: Grad-CAM of correct and misclassified test images of each class and of the worst pair."""
+"""Show where a trained model looks: Grad-CAM of test images of each class, and of the pair that is confused most."""
 
 from __future__ import annotations
 
