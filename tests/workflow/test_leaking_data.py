@@ -72,15 +72,16 @@ def test_the_leaderboard_has_the_accuracy_with_and_without_them(leaking: tuple[P
     assert board["accuracy_top1_mean"] == pytest.approx(right.mean())
     assert board["accuracy_without_leaked"] == pytest.approx(right[rest].mean())
     page = (leaking[0] / "leaderboard.html").read_text(encoding="utf-8")
-    assert "<strong>The data leaks.</strong> 6 of the 12 test images have a copy or a near copy in train" in page
-    assert "The data leaks: 6 of 12 test images" in leaking[1] and "\x1b[31mThe" not in leaking[1]
+    heading = "<p><strong>The test split is contaminated.</strong></p>"
+    assert f"{heading}\n<p>6 of the 12 test images have a copy or a near copy in train" in page
+    assert "train or val as given holds 6 of 12 test images" in leaking[1] and "\x1b[31mThe" not in leaking[1]
 
 
 def test_the_pages_and_the_card_say_it(leaking: tuple[Path, str]) -> None:
     page = (leaking[0] / "audit.html").read_text(encoding="utf-8")
-    assert '<p class="verdict leak">The data leaks: 6 given val or test images' in page
-    shown = page.split("<h2>Leaking val and test images</h2>")[1].split("</section>")[0]
-    assert shown.count('<figure class="leak">') == 6 and shown.count("<img") == 12 and "草莓" in shown
+    assert '<p class="verdict contaminated">The data leaks: 6 given val or test images' in page
+    shown = page.split("<h2>Contaminated val and test images</h2>")[1].split("</section>")[0]
+    assert shown.count('<figure class="contaminated">') == 6 and shown.count("<img") == 12 and "草莓" in shown
     card = (leaking[0] / "quick" / "seed0" / "model_card.md").read_text(encoding="utf-8")
     assert "The data leaks: 6 given val or test images" in card
     assert json.loads((leaking[0] / "audit.json").read_text(encoding="utf-8"))["left_out"] == 6
@@ -91,5 +92,5 @@ def test_the_report_shows_it_among_the_data(leaking: tuple[Path, str]) -> None:
     found = re.search(r"var categories = ({.*?});\n", report)
     assert found and json.loads(found[1])["Data"] == {"Other": ["results/small/audit.html"]}
     pages = dict(re.findall(r"data:text/html;charset=utf8;filename=([^;]+);base64,([A-Za-z0-9+/=]+)", report))
-    for name in ("audit.html", "leaderboard.html"):
-        assert "The data leaks" in base64.b64decode(pages[name]).decode(), name
+    for name, text in (("audit.html", "The data leaks"), ("leaderboard.html", "The test split is contaminated.")):
+        assert text in base64.b64decode(pages[name]).decode(), name

@@ -257,7 +257,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal; *colour*: a contaminated test split in red."""
+    """Return the leaderboard as a table for a terminal; *colour*: that the test split is contaminated stands in red."""
     header, rows = cells(leaderboard)
     widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
     lines = [

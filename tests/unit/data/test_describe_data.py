@@ -26,7 +26,8 @@ from scripts.lib.data import splits
 from scripts.lib.data.audit_summary import label_of, read_summary, verdict
 from scripts.lib.data.findings import Finding, read_findings
 from scripts.lib.data.splits import read_splits
-from scripts.lib.pages.data_page import MEANINGS, NEVER_OPENED, Data, data_page
+from scripts.lib.pages.data_examples import NEVER_OPENED
+from scripts.lib.pages.data_page import MEANINGS, Data, data_page
 
 HOSTILE = ["<script>alert(1)", '"><img src=x onerror=alert(1)>', "草莓 & 水果"]
 Row = tuple[str, str, str, str, str]
@@ -133,7 +134,7 @@ def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> No
         ("val/a/1.jpg", "leaked", "kept", "", "the group of train/a/0.jpg"),
     ]
     page = page_of(tmp_path, *rows, splits=given)
-    assert '<p class="verdict leak">The data leaks: 3 given val or test images' in page
+    assert '<p class="verdict contaminated">The data leaks: 3 given val or test images' in page
     assert "Of the 4 test images, 2 (50.0 %) have their like in train" in page
     assert "The copies were left out" in page and "1 of them shares a known group" in page
     assert "were left out of training here" not in page_of(tmp_path, *rows[2:3], splits=given)
@@ -162,16 +163,16 @@ def test_copies_stand_side_by_side_each_with_its_class_and_train_first(tmp_path:
     rows += [(other[0], "leaked", "kept", "g2", ""), (other[1], "leak", "left_out", "g2", "")]
     rows += [(file, "conflicting_labels", "set_aside", "g3", "") for file in (pair[0], pair[1])]
     page = page_of(tmp_path, *rows, splits={"train": other[1:], "val": other[1:], "test": [pair[0], other[0]]})
-    leaks = part_of(page, "Leaking val and test images")
-    assert "<p>2 groups</p>" in leaks and leaks.count("<img") == 4 and leaks.count('<figure class="leak">') == 2
-    assert re.findall(r'class="file"><bdi>([^<]+)', leaks) == [pair[1], pair[0], other[1], other[0]]
+    pairs = part_of(page, "Contaminated val and test images")
+    assert "<p>2 groups</p>" in pairs and pairs.count("<img") == 4 and pairs.count('<figure class="contaminated">') == 2
+    assert re.findall(r'class="file"><bdi>([^<]+)', pairs) == [pair[1], pair[0], other[1], other[0]]
     conflict = part_of(page, "One image under several classes")
     assert re.findall(r"<strong><bdi>([^<]+)", conflict) == ["梨", "苹果"]
-    assert "Train and val images that leak</h2>" not in page, "a pair is one example"
+    assert "Train and val images with a copy in val or test</h2>" not in page, "a pair is one example"
     assert "Near copies</h2>" not in page, "and shown once"
     rows += [(file, "near_duplicate", "kept", "g4", "") for file in ("train/梨/8.jpg", "train/梨/9.jpg")]
     page = page_of(tmp_path, *rows, splits={"train": other[1:], "val": other[1:], "test": [pair[0], other[0]]})
-    assert "<p>1 group besides those that leak</p>" in part_of(page, "Near copies")
+    assert "<p>1 group besides the copies of val and test images</p>" in part_of(page, "Near copies")
 
 
 def test_files_that_are_set_aside_as_bombs_or_broken_are_not_opened(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_of_folds_the_page_says_how_many_and_counts_the_first(tmp_path: Path) ->
 
 def test_what_was_looked_for_and_not_found_is_said(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("a/0.jpg", "cmyk", "kept", "", ""))
-    assert "Looked for and not found: leaking val and test images, " in page
+    assert "Looked for and not found: contaminated val and test images, " in page
     assert "CMYK" not in page.split("not found:")[1].split("</p>")[0]
 
 
