@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="results/<dataset>")
     parser.add_argument("--runs", type=Path, nargs="+", required=True, metavar="DIR", help="folders of the runs in it")
-    parser.add_argument("--licence", default="", metavar="TEXT", help="licence of the images, as the settings say")
+    parser.add_argument("--license", default="", metavar="TEXT", help="license of the images, as the settings say")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="ro-crate-metadata.json in --folder")
     return parser
 
@@ -229,7 +229,7 @@ def _splits_of_folds(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]
     return {f"splits/{fold}/{name}": f"{text} ({fold})" for fold in folds for name, text in sides.items()}
 
 
-def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapping[str, Any]], licence: str) -> Entity:
+def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapping[str, Any]], license: str) -> Entity:
     """Return ro-crate-metadata.json.
 
     Parameters
@@ -237,7 +237,7 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
     folder : the crate's root, ``results/<dataset>``.
     runs : folders of the runs, relative to it.
     provenances : what record_provenance wrote for each of them.
-    licence : of the images; empty where the settings name none.
+    license : of the images; empty where the settings name none.
     """
     entities = describe_data(folder, provenances[0]["inputs"]["files"])
     described = DATASET_FILES | _splits_of_folds(provenances)
@@ -255,7 +255,7 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
         "description": f"Image classification, {classes} classes: {len(runs)} trained and evaluated runs"
         " with their data, weights, predictions, metrics and provenance.",
         "datePublished": max(provenance["circumstances"]["recorded"] for provenance in provenances),
-        "license": reference("#licence"),
+        "license": reference("#license"),
         "hasPart": references(parts),
         "mentions": references(f"#{quote(run)}" for run in runs),
     }
@@ -268,10 +268,10 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
         },
         root,
         {
-            "@id": "#licence",
+            "@id": "#license",
             "@type": "CreativeWork",
-            "name": licence or "not stated",
-            "description": "licence of the images, as the settings say (dataset.licence)",
+            "name": license or "not stated",
+            "description": "license of the images, as the settings say (dataset.license)",
         },
         {
             "@id": "#mimflow",
@@ -290,7 +290,7 @@ def main(args: argparse.Namespace) -> None:
     """Describe one data set's results."""
     provenances = [read_provenance(run / "provenance.json") for run in args.runs]
     runs = [run.relative_to(args.folder).as_posix() for run in args.runs]
-    crate = describe_crate(args.folder, runs, provenances, args.licence)
+    crate = describe_crate(args.folder, runs, provenances, args.license)
     write_json(args.output, crate)
     logger.info("%s: %d entities", args.output, len(crate["@graph"]))
 

@@ -6,83 +6,64 @@ Mitchell et al. (2019), Model Cards for Model Reporting, https://doi.org/10.1145
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import write_text
+from scripts.lib.base.files import read_json, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import audit_summary
 from scripts.lib.metrics import cost
-from scripts.lib.pages.model_card import Run, card, fold_of, title_of, to_html, to_markdown
+from scripts.lib.pages.model_card import CardInputs, fold_of, to_html, to_markdown
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.predictions import read_predictions
 from scripts.lib.runs.provenance import read_provenance
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import read_train_log
 
-logger = logging.getLogger(__name__)
 
-
-# --- what a card is made of -------------------------------------------------------------------------------------------
-
-
-# --- what a run left --------------------------------------------------------------------------------------------------
-
-
-def read_run(args: argparse.Namespace) -> Run:
-    """Read all that a card is written from.
+def read_inputs(
+    run: RunFolder,
+    model: Path,
+    *,
+    export: Path | None = None,
+    val_predictions: Path | None = None,
+    costs: Path | None = None,
+    audit: Path | None = None,
+    license: str = "",
+) -> CardInputs:
+    """Read all that a card is written from; the files that may be missing are those with a default.
 
     Raises
     ------
     UserError : a file is missing, or not what its name says.
     """
-    folder: Path = args.run
-    provenance = read_provenance(folder / "provenance.json")
-    per_class = folder / "per_class.csv"
-    if not per_class.is_file():
-        raise UserError(f"{per_class}: no such file; make it with scripts.evaluate.evaluate_model")
-    names = provenance["run"]["experiment"], provenance["inputs"]["training"].get("seed")
-    return Run(
-        folder=folder,
+    provenance = read_provenance(run.provenance)
+    if not run.per_class.is_file():
+        raise UserError(f"{run.per_class}: no such file", "make it with scripts.evaluate.evaluate_model")
+    return CardInputs(
+        folder=run.path,
         provenance=provenance,
-        metrics=read_json(folder / "metrics.json"),
-        model=read_json(args.model),
-        config=read_config(folder / "config.py"),
-        per_class=pd.read_csv(per_class, encoding="utf-8", keep_default_na=False, dtype={"class": str}),
-        predictions=read_predictions(folder / "predictions.csv"),
-        log=read_train_log(folder / "train_log.csv"),
-        export=read_json(args.export) if args.export else None,
-        val=read_predictions(args.val_predictions) if args.val_predictions else None,
-        costs=read_costs(args.costs, folder, *names, fold_of(provenance)),
-        licence=args.licence.strip(),
-        audit=audit_summary.read_summary(args.audit_summary) if args.audit_summary else None,
+        metrics=read_json(run.metrics),
+        model=read_json(model),
+        config=read_config(run.config),
+        per_class=pd.read_csv(run.per_class, encoding="utf-8", keep_default_na=False, dtype={"class": str}),
+        predictions=read_predictions(run.predictions),
+        log=read_train_log(run.train_log),
+        export=read_json(export) if export else None,
+        val=read_predictions(val_predictions) if val_predictions else None,
+        costs=read_costs(costs, run.path, provenance),
+        license=license.strip(),
+        audit=audit_summary.read_summary(audit) if audit else None,
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that holds one object.
-
-    Raises
-    ------
-    UserError : it is missing, or not one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; finish the run first") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); make it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object; make it again")
-    return content
-
-
-def read_costs(table: Path | None, folder: Path, experiment: str, seed: Any, fold: int | None = None) -> pd.DataFrame:
+def read_costs(table: Path | None, folder: Path, provenance: dict[str, Any]) -> pd.DataFrame:
     """Return the row of a run in costs.csv; without that file, what provenance.json and train_log.csv say of it."""
+    experiment, fold = provenance["run"]["experiment"], fold_of(provenance)
+    seed = provenance["inputs"]["training"].get("seed")
     if table is not None and table.is_file():
         costs = pd.read_csv(table, encoding="utf-8", dtype={"experiment": str, "currency": str, "energy_of": str})
         costs = costs.fillna({"currency": "", "energy_of": ""})
@@ -92,9 +73,6 @@ def read_costs(table: Path | None, folder: Path, experiment: str, seed: Any, fol
         if len(rows) == 1:
             return rows
     return cost.estimate([cost.read_course(folder, experiment, seed, fold)], {})
-
-
-# --- the card ---------------------------------------------------------------------------------------------------------
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val-predictions", type=Path, metavar="FILE", help="the same of the val images, if there")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="costs.csv, if there; else the run's own record")
     parser.add_argument("--audit-summary", type=Path, metavar="FILE", help="audit.json, where the images were audited")
-    parser.add_argument("--licence", default="", metavar="TEXT", help="of the images, as the settings say")
+    parser.add_argument("--license", default="", metavar="TEXT", help="of the images, as the settings say")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model_card.md")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report")
     return parser
@@ -116,11 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Write the card."""
-    run = read_run(args)
-    title, blocks = title_of(run), card(run)
+    inputs = read_inputs(
+        RunFolder(args.run), args.model, export=args.export, val_predictions=args.val_predictions, costs=args.costs,
+        audit=args.audit_summary, license=args.license,
+    )  # fmt: skip
     if args.html:
-        write_text(args.html, to_html(title, blocks))
-    write_text(args.output, to_markdown(title, blocks))
+        write_text(args.html, to_html(inputs))
+    write_text(args.output, to_markdown(inputs))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,13 @@ ONE_SIZE = (
 _SIZE_IN_NAME = re.compile(r"(?<=[-_])(\d{3})(?:px)?(?=$|[-_])")
 
 
+def chosen_recipe(recipe: str, checkpoint: object) -> str:
+    """Return ``fast`` or ``tutorial``: what an experiment's *recipe* stands for with its *checkpoint*."""
+    if recipe == "auto":
+        return "tutorial" if checkpoint == "none" else "fast"
+    return recipe
+
+
 def image_size(base_config: str) -> int:
     """Return the pixels a side that ``image_size: auto`` stands for, by the name of the base config."""
     if "cifar" in base_config:

@@ -75,7 +75,7 @@ def describe(folder: Path, runs: list[str], *options: str) -> dict[str, Any]:
     [["net/seed0"], ["net/seed0", "net/seed1", "other/seed0"], ["net/seed0/fold0", "net/seed0/fold1"]],
 )
 def test_the_crate_has_what_the_specification_demands(tmp_path: Path, runs: list[str]) -> None:
-    crate = describe(make_results(tmp_path, runs), runs, "--licence", 'CC0 (`$x` "q")')
+    crate = describe(make_results(tmp_path, runs), runs, "--license", 'CC0 (`$x` "q")')
     assert crate["@context"][0] == "https://w3id.org/ro/crate/1.1/context"
     entities = {entity["@id"]: entity for entity in crate["@graph"]}
     assert len(entities) == len(crate["@graph"]), "every @id once"

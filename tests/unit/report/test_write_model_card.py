@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.confusion import ConfusedPair, most_confused
 from scripts.lib.metrics.metrics import wilson_interval
-from scripts.lib.pages import model_card
-from scripts.lib.pages.model_card import Block, Items, Paragraph, Run, Table
+from scripts.lib.pages import markdown
+from scripts.lib.pages.model_card import CardInputs, images_of, to_markdown
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.report import record_provenance, write_model_card
 
 HOSTILE = [
@@ -71,7 +73,7 @@ def words_of(text: str) -> list[str]:
         if token.type in ("fence", "code_block"):
             words += token.content.split()
         for child in token.children or []:
-            assert child.type in ("text", "softbreak", "text_special"), (child.type, child.content)
+            assert child.type in ("text", "softbreak", "text_special", "code_inline"), (child.type, child.content)
             words += child.content.split() if child.type != "softbreak" else []
     return words
 
@@ -107,22 +109,51 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> Namespace:
     return finish(make_run(tmp_path_factory.mktemp("run")))
 
 
+def read(args: Namespace, **changes: Any) -> CardInputs:
+    given = {"export": None, "val_predictions": None, "costs": None} | vars(args) | changes
+    more = {name: given[name] for name in ("export", "val_predictions", "costs", "license")}
+    return write_model_card.read_inputs(RunFolder(given["run"]), given["model"], audit=given["audit_summary"], **more)
+
+
 @pytest.fixture(scope="module")
-def run(args: Namespace) -> Run:
-    return write_model_card.read_run(args)
+def run(args: Namespace) -> CardInputs:
+    return read(args)
 
 
-def lines_of(blocks: list[Block]) -> dict[str, str]:
-    """The rows of all tables with two columns, or with numbers beside, as name and value."""
-    return {row[0]: row[1] for block in blocks if isinstance(block, Table) for row in block.rows}
+def section(card: str, title: str) -> str:
+    """The part of a card below a heading."""
+    return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def text_of(blocks: list[Block]) -> str:
-    texts = [block.text for block in blocks if isinstance(block, Paragraph)]
-    return "\n".join([*texts, *(line for block in blocks if isinstance(block, Items) for line in block.lines)])
+def rows_of(card: str) -> list[tuple[str, ...]]:
+    """The rows of all tables, as a reader sees them."""
+    rows: list[list[str]] = []
+    for token in MarkdownIt("commonmark").enable("table").parse(card):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline" and token.level >= 4:  # in a table, a body, a row, a cell
+            rows[-1].append(plain(token.content))
+    return [tuple(row) for row in rows]
 
 
-def with_predictions(run: Run, predictions: Any, root: Path) -> Run:
+def facts_of(card: str) -> dict[str, str]:
+    """The first two cells of the rows of all tables."""
+    return {row[0]: row[1] for row in rows_of(card)}
+
+
+def plain(text: str) -> str:
+    """What a reader sees of a line of Markdown, as words."""
+    return " ".join(words_of(text))
+
+
+def text_of(card: str) -> str:
+    """The paragraphs and the lines of lists of a card, each in one line."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(card)
+    pairs = pairwise(tokens)
+    return "".join(f"{plain(token.content)}\n" for before, token in pairs if before.type == "paragraph_open")
+
+
+def with_predictions(run: CardInputs, predictions: Any, root: Path) -> CardInputs:
     """The same run with other predictions, and the metrics of these."""
     options = ["--predictions", write_csv(root / "p.csv", predictions), "--dataset", "demo", "--experiment", "tiny"]
     options += ["--seed", "0", "--metrics", root / "metrics.json", "--per-class", root / "per_class.csv"]
@@ -144,13 +175,32 @@ def test_markdown_and_page_say_the_same_and_are_the_same_again(args: Namespace) 
 
 
 def test_names_from_outside_are_text_in_every_place() -> None:
-    rows = [[name, "x"] for name in HOSTILE]
-    blocks: list[Block] = [Paragraph(name) for name in HOSTILE]
-    blocks += [model_card.Heading(name) for name in HOSTILE]
-    blocks += [Items(HOSTILE), Table(("<i>", "b|c"), rows, (1,)), model_card.Code("a ``` b\n````")]
-    card = model_card.to_markdown("# <b>title</b> #", blocks)
-    found = Text(model_card.to_html("# <b>title</b> #", blocks))
-    expected = ["# <b>title</b> #", *(3 * HOSTILE), "<i> b|c", *(f"{name} x" for name in HOSTILE), "a ``` b ````"]
+    template = """
+# {{ title }}
+
+{% for name in names %}
+{{ name }}
+
+## {{ name }}
+
+{% endfor %}
+{% for name in names %}
+- {{ name }}
+{% endfor %}
+
+| {{ header[0] }} | {{ header[1] }} |
+| --- | --: |
+{% for name in names %}
+| {{ name }} | x |
+{% endfor %}
+
+{{ code | fenced }}
+"""
+    values = {"title": "# <b>title</b> #", "names": HOSTILE, "header": ["<i>", "b|c"], "code": "a ``` b\n````"}
+    card = markdown.MARKDOWN.from_string(template).render(values)
+    found = Text(markdown.to_html(card))
+    both = [name for name in HOSTILE for _ in range(2)]
+    expected = ["# <b>title</b> #", *both, *HOSTILE, "<i> b|c", *(f"{name} x" for name in HOSTILE), "a ``` b ````"]
     assert words_of(card) == found.words == " ".join(expected).split()
     kinds = [token.type for token in MarkdownIt("commonmark").enable("table").parse(card)]
     assert kinds.count("heading_open") == 1 + len(HOSTILE) and kinds.count("bullet_list_open") == 1
@@ -158,8 +208,8 @@ def test_names_from_outside_are_text_in_every_place() -> None:
     assert "ordered_list_open" not in kinds and not {"script", "i", "b"} & found.elements
 
 
-def test_what_went_in_is_what_the_files_say(run: Run) -> None:
-    facts = lines_of(model_card.card(run))
+def test_what_went_in_is_what_the_files_say(run: CardInputs) -> None:
+    facts = facts_of(to_markdown(run))
     assert facts["train images (the weights)"] == "63" and facts["val images (the best epoch)"] == "1"
     assert facts["test images (the numbers here)"] == "21" and facts["classes"] == "7"
     inputs = run.provenance["inputs"]
@@ -167,188 +217,187 @@ def test_what_went_in_is_what_the_files_say(run: Run) -> None:
     assert facts["sha256 of the weights alone"] == run.provenance["outputs"]["best.pth"]["weights_sha256"]
     assert facts["mimflow, commit"].startswith(inputs["code"]["commit"] or "not on record")
     assert facts["base config of mmcls"] == "mobilenet-v2_8xb32_in1k" and facts["recipe"] == "fast"
-    assert facts["licence of the images"] == "not stated"
-    assert lines_of(model_card.card(replace(run, licence="CC BY 4.0")))["licence of the images"] == "CC BY 4.0"
-    text = text_of(model_card.card(run))
+    assert facts["license of the images"] == "not stated"
+    assert facts_of(to_markdown(replace(run, license="CC BY 4.0")))["license of the images"] == "CC BY 4.0"
+    text = text_of(to_markdown(run))
     assert f"{run.model['parameters']:,} parameters" in text and "32 × 32 pixels" in text
 
 
-def test_the_images_of_a_split_that_has_changed_are_not_on_record(args: Namespace, run: Run, tmp_path: Path) -> None:
+def test_the_images_of_a_split_that_has_changed_are_not_on_record(
+    args: Namespace, run: CardInputs, tmp_path: Path
+) -> None:
     entry = {"path": str(tmp_path / "train.txt"), "sha256": "0" * 64}
     (tmp_path / "train.txt").write_text("a.png 0\n")
-    assert model_card.images_of(entry, run) == "not on record"
+    assert images_of(entry, run) == "not on record"
     entry = dict(run.provenance["inputs"]["files"]["splits/train.txt"], path="elsewhere/splits/train.txt")
-    assert model_card.images_of(entry, run) == "63", "of a folder that was moved"
-    assert model_card.images_of(None, run) == "not on record"
+    assert images_of(entry, run) == "63", "of a folder that was moved"
+    assert images_of(None, run) == "not on record"
 
 
-def test_the_card_of_a_fold_says_which_part_its_numbers_are_about(run: Run) -> None:
+def test_the_card_of_a_fold_says_which_images_its_numbers_are_about(run: CardInputs) -> None:
     provenance = {**run.provenance, "run": run.provenance["run"] | {"fold": "fold1"}}
     of_fold = replace(run, provenance=provenance)
-    assert model_card.title_of(of_fold) == "Model card: tiny on demo, seed 0, fold 1"
-    assert "this is the model of fold 1" in text_of(model_card.card(of_fold))
-    assert "fold" not in model_card.title_of(run) and "Cross-validation" not in text_of(model_card.card(run))
+    assert of_fold.title == "Model card: tiny on demo, seed 0, fold 1"
+    assert "this is the model of fold 1" in text_of(to_markdown(of_fold))
+    assert "fold" not in run.title and "Cross-validation" not in text_of(to_markdown(run))
     splits = run.folder.parents[1] / "splits"
     of_fold = replace(of_fold, folder=run.folder / "fold1")
     (splits / "fold1").mkdir()
     (splits / "fold1" / "train.txt").write_text("a.png 0\nb.png 1\n")
     entry = {"path": "elsewhere/splits/fold1/train.txt", "sha256": sha256_of(splits / "fold1" / "train.txt")}
-    assert model_card.images_of(entry, of_fold) == "2", "of a folder that was moved"
+    assert images_of(entry, of_fold) == "2", "of a folder that was moved"
 
 
-def test_the_accuracy_is_said_with_its_interval(run: Run, tmp_path: Path) -> None:
+def test_the_accuracy_is_said_with_its_interval(run: CardInputs, tmp_path: Path) -> None:
     changed = with_predictions(run, simulate(400, 8), tmp_path)
     right = int((changed.predictions.labels == changed.predictions.predictions).sum())
     low, high = wilson_interval(right, 400)
-    blocks = list(model_card.results(changed))
+    card = to_markdown(changed)
     sentence = f"expect {right / 4:.1f} % right answers, between {100 * low:.1f} % and {100 * high:.1f} %"
-    assert sentence in text_of(blocks) and "from 400 test images" in text_of(blocks)
-    [table] = [block for block in blocks if isinstance(block, Table)]
-    assert ("accuracy (top-1)", f"{right / 4:.1f} %", f"{100 * low:.1f} % to {100 * high:.1f} %") in table.rows
-    assert len(table.rows) >= 6
+    assert sentence in text_of(card) and "from 400 test images" in text_of(card)
+    rows = rows_of(section(card, "Results"))
+    assert ("accuracy (top-1)", f"{right / 4:.1f} %", f"{100 * low:.1f} % to {100 * high:.1f} %") in rows
+    assert len(rows) - 1 >= 6
 
 
 def known_predictions() -> Any:
     """Of 10 images of a class: a has 10 right, b 6 (3 called c, 1 a), c 8 (2 called b), d no image."""
-    said = [0] * 10 + [1] * 6 + [2] * 3 + [0] + [2] * 8 + [1] * 2
+    predicted = [0] * 10 + [1] * 6 + [2] * 3 + [0] + [2] * 8 + [1] * 2
     probabilities = np.full((30, 4), 0.1)
-    probabilities[np.arange(30), said] = 0.7
+    probabilities[np.arange(30), predicted] = 0.7
     return predictions_of(probabilities, np.repeat([0, 1, 2], 10), ["<a>", "b|b", "c", "d"])
 
 
-def test_the_data_section_says_what_the_audit_found(args: Namespace, run: Run, tmp_path: Path) -> None:
-    assert "audited" not in text_of(list(model_card.data(run)))
+def test_the_data_section_says_what_the_audit_found(args: Namespace, run: CardInputs, tmp_path: Path) -> None:
+    assert "audited" not in text_of(to_markdown(run))
     summary = {"images": 1000, "set_aside": 2, "left_out": 7, "classes": {"a": {"train": 1}}}
     (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {"leaked": 5, "leak": 7}}))
-    audited = write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
-    text = text_of(list(model_card.data(audited)))
+    audited = read(args, audit_summary=tmp_path / "audit.json")
+    text = text_of(to_markdown(audited))
     assert "The data leaks: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(UserError, match=r"audit\.json: not the summary"):
-        write_model_card.read_run(Namespace(**{**vars(args), "audit_summary": tmp_path / "audit.json"}))
+        read(args, audit_summary=tmp_path / "audit.json")
 
 
-def test_of_pairs_that_are_confused_equally_often_the_one_of_the_surest_error_is_named() -> None:
+def test_of_pairs_that_are_confused_equally_often_the_one_of_the_most_confident_error_is_named() -> None:
     probabilities = np.array([[0.3, 0.6, 0.1], [0.1, 0.2, 0.7], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1]])
-    astray = predictions_of(probabilities, np.array([0, 1, 2, 0]))
-    assert most_confused(astray) == ConfusedPair(1, 2, there=1, back=0, equal=1)
+    predictions = predictions_of(probabilities, np.array([0, 1, 2, 0]))
+    assert most_confused(predictions) == ConfusedPair(1, 2, there=1, back=0, equal=1)
 
 
-def test_best_and_worst_class_and_the_confused_pair(run: Run, tmp_path: Path) -> None:
+def test_best_and_worst_class_and_the_confused_pair(run: CardInputs, tmp_path: Path) -> None:
     assert most_confused(known_predictions()) == ConfusedPair(1, 2, there=3, back=2, equal=0)
     turned = [0, 2, 1, 3]
     other = replace(known_predictions(), classes=["<a>", "c", "b|b", "d"], labels=np.repeat([0, 2, 1], 10))
     other = replace(other, predictions=np.array(turned)[known_predictions().predictions])
     assert most_confused(other) == ConfusedPair(1, 2, there=2, back=3, equal=0), "in whatever order the classes are"
-    assert "b|b and c; 3 of b|b were taken for c, 2 of c for b|b" in text_of(
-        list(model_card._of_classes(replace(run, predictions=other)))
+    assert "b|b and c; 3 of b|b were predicted as c, 2 of c as b|b" in text_of(
+        to_markdown(replace(run, predictions=other))
     )
     changed = with_predictions(run, known_predictions(), tmp_path)
-    text = text_of(model_card.card(changed))
+    text = text_of(to_markdown(changed))
     assert "Best class: <a>, of whose 10 images 100.0 % were found (95 % interval 72.2 % to 100.0 %)" in text
     assert "Worst class: b|b, of whose 10 images 60.0 % were found (95 % interval 31.3 % to 83.2 %)" in text
-    assert "3 of b|b were taken for c, 2 of c for b|b\n" in text
+    assert "3 of b|b were predicted as c, 2 of c as b|b\n" in text
     assert "Nothing is known of d: no test image." in text
     assert "10 of the smallest class; every class has fewer than 30" in text
-    assert "Confidence: 70.0 % on average, where 80.0 % of the answers are right: the model is more modest" in text
+    assert "Confidence: 70.0 % on average, where 80.0 % of the answers are right: the model is underconfident" in text
     perfect = predictions_of(np.eye(3)[[0, 1, 2]], np.arange(3))
     assert most_confused(perfect) is None
-    assert "none; no test image was predicted wrongly" in text_of(
-        list(model_card._of_classes(replace(run, predictions=perfect)))
-    )
+    assert "none; no test image was misclassified" in text_of(to_markdown(replace(run, predictions=perfect)))
 
 
-def test_the_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(run: Run, tmp_path: Path) -> None:
-    short = text_of(list(model_card.in_short(with_predictions(run, known_predictions(), tmp_path))))
+def test_the_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(run: CardInputs, tmp_path: Path) -> None:
+    short = text_of(to_markdown(with_predictions(run, known_predictions(), tmp_path)))
     assert "Why these two: figures/gradcam.html" in short
     perfect = replace(run, predictions=predictions_of(np.eye(3)[[0, 1, 2]], np.arange(3)))
-    assert "Why these two" not in text_of(list(model_card.in_short(perfect)))
+    assert "Why these two" not in text_of(to_markdown(perfect))
     steps = {"steps": [], "mean": [0.0], "std": [1.0], "channel_order": "RGB", "normalisation": "outside"}
     model = {"file": "model.onnx", "bytes": 8_900_000, "sha256": "ab12", "preprocessing": steps}
-    used = model_card.to_markdown("x", model_card._exported({"model": model}))
+    used = to_markdown(replace(run, export={"model": model}))
     assert "pip install onnxruntime pillow numpy\npython onnx_example.py model.onnx PHOTO\n" in used
     assert "onnxruntime.InferenceSession(sys.argv[1])" in used
     assert "8.9 MB" in used and "ab12" in used, "so that a reader to whom it is sent can tell that it is the one"
 
 
-def test_the_card_says_what_kept_images_together(run: Run) -> None:
-    assert "see that what belongs together was kept together" in text_of(list(model_card.limits(run)))
+def test_the_card_says_what_kept_images_together(run: CardInputs) -> None:
+    assert "see that what belongs together was kept together" in text_of(to_markdown(run))
     provenance = copy.deepcopy(run.provenance)
     provenance["inputs"]["settings"]["dataset"]["split"] = {"group_by": "p[0-9]+"}
-    text = text_of(list(model_card.limits(replace(run, provenance=provenance))))
+    text = text_of(to_markdown(replace(run, provenance=provenance)))
     assert "Images for which p[0-9]+ finds the same" in text and "too narrow" in text
 
 
-def test_drawn_images_are_not_taken_for_photographs(run: Run) -> None:
+def test_drawn_images_are_not_called_photographs(run: CardInputs) -> None:
     warning = "nothing of real photographs"
-    assert warning not in text_of(list(model_card.in_short(run)))
+    assert warning not in text_of(to_markdown(run))
     provenance = copy.deepcopy(run.provenance)
     provenance["inputs"]["files"]["archive"]["source"] = "samples/photos.zip"
-    assert warning not in text_of(list(model_card.in_short(replace(run, provenance=provenance))))
+    assert warning not in text_of(to_markdown(replace(run, provenance=provenance)))
     provenance["inputs"]["files"]["archive"]["source"] = 'sample {"images_per_class": 20}'
-    assert warning in text_of(list(model_card.in_short(replace(run, provenance=provenance))))
+    assert warning in text_of(to_markdown(replace(run, provenance=provenance)))
 
 
-def test_many_images_are_not_called_few(run: Run, tmp_path: Path) -> None:
-    text = text_of(list(model_card.limits(with_predictions(run, simulate(600, 3), tmp_path))))
+def test_many_images_are_not_called_few(run: CardInputs, tmp_path: Path) -> None:
+    text = text_of(to_markdown(with_predictions(run, simulate(600, 3), tmp_path)))
     assert "Few images" not in text and "Nothing is known" not in text and "One seed, 0" in text
 
 
-def test_a_temperature_comes_from_the_images_of_val(run: Run, tmp_path: Path) -> None:
+def test_a_temperature_comes_from_the_images_of_val(run: CardInputs, tmp_path: Path) -> None:
     test = simulate(500, 5, strength=1.0)
     sharp = test.probabilities**3 / (test.probabilities**3).sum(axis=1, keepdims=True)
     half = slice(0, 250)
     parts = [predictions_of(sharp[part], test.labels[part]) for part in (half, slice(250, 500))]
     changed = replace(with_predictions(run, parts[0], tmp_path), val=parts[1])
-    text = text_of(list(model_card._of_confidence(changed)))
+    text = text_of(to_markdown(changed))
     found = re.search(r"\(ECE\) is ([\d.]+);.* divided by ([\d.]+), .* it is ([\d.]+)\.", text)
     assert found and 1.5 < float(found[2]) < 6 and float(found[3]) < float(found[1]) == round(changed.metrics["ece"], 3)
-    assert "surer than it is right" in text
-    assert "divided by" not in text_of(list(model_card._of_confidence(replace(changed, val=None))))
+    assert "is overconfident" in text
+    assert "divided by" not in text_of(to_markdown(replace(changed, val=None)))
 
 
-def test_energy_and_cost_are_of_this_run(args: Namespace, run: Run, tmp_path: Path) -> None:
-    facts = lines_of(list(model_card.price(run)))
+def test_energy_and_cost_are_of_this_run(args: Namespace, run: CardInputs, tmp_path: Path) -> None:
+    facts = facts_of(to_markdown(run))
     assert facts["time"] == "64 s" and facts["energy"] == "not measured" and "cost" not in facts
     row = {"experiment": "tiny", "seed": 0, "wall_seconds": 1234.0, "gpu_seconds": 2468.0, "energy_kwh": 0.123456}
     row |= {"energy_of": "GPUs", "cost": 1.5, "currency": "CNY"}
     pd.DataFrame([row, row | {"seed": 1, "cost": 9}]).to_csv(tmp_path / "costs.csv", index=False)
-    options = Namespace(**vars(args) | {"costs": tmp_path / "costs.csv"})
-    facts = lines_of(list(model_card.price(write_model_card.read_run(options))))
+    facts = facts_of(to_markdown(read(args, costs=tmp_path / "costs.csv")))
     assert facts["time"] == "1,234 s" and facts["GPU-seconds"] == "2,468"
     assert facts["energy"] == "0.1235 kWh (GPUs)" and facts["cost"] == "1.50 CNY"
 
 
-def test_an_exported_model_is_told_of(run: Run) -> None:
-    assert "ONNX" not in text_of(model_card.card(run))
+def test_an_exported_model_is_told_of(run: CardInputs) -> None:
+    assert "ONNX" not in text_of(to_markdown(run))
     export: Mapping[str, Any] = {
         "model": {"file": "model.onnx", "opset": 17, "input": "images: float"},
         "parity": {"images": 200, "same_prediction": 200, "largest_difference": 1.2e-7},
     }
-    card = model_card.card(replace(run, export=export))
-    facts = lines_of(card)
+    card = to_markdown(replace(run, export=export))
+    facts = facts_of(card)
     assert facts["predictions that are the checkpoint's"] == "200 of 200" and facts["opset"] == "17"
     assert facts["largest difference of a probability"] == "1.2e-07" and "ONNX" in text_of(card)
-    model_card.to_markdown("x", model_card.card(replace(run, export={})))
+    to_markdown(replace(run, export={}))
 
 
 def test_a_missing_file_is_one_line(args: Namespace, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.json: no such file"):
-        write_model_card.read_run(Namespace(**vars(args) | {"model": tmp_path / "none.json"}))
+        read(args, model=tmp_path / "none.json")
     (tmp_path / "half.json").write_text("{")
     with pytest.raises(UserError, match=r"half\.json: not JSON"):
-        write_model_card.read_run(Namespace(**vars(args) | {"model": tmp_path / "half.json"}))
+        read(args, model=tmp_path / "half.json")
     with pytest.raises(UserError, match=r"provenance\.json: no such file"):
-        write_model_card.read_run(Namespace(**vars(args) | {"run": tmp_path}))
+        read(args, run=tmp_path)
 
 
-def test_balanced_classes_are_named_and_balanced_accuracy_stands_once(run: Run) -> None:
-    rows = lines_of(list(model_card.recipe(run)))
+def test_balanced_classes_are_named_and_balanced_accuracy_stands_once(run: CardInputs) -> None:
+    rows = facts_of(to_markdown(run))
     assert "balance" not in rows
     provenance = copy.deepcopy(run.provenance)
     provenance["inputs"]["settings"]["experiments"]["tiny"]["balance"] = "sampler"
-    rows = lines_of(list(model_card.recipe(replace(run, provenance=provenance))))
+    rows = facts_of(to_markdown(replace(run, provenance=provenance)))
     assert rows["balance"] == "sampler: an epoch draws the classes equally often"
-    rows = lines_of(list(model_card.results(run)))
+    rows = facts_of(to_markdown(run))
     assert rows["balanced accuracy: recall, mean over the classes"] == f"{100 * run.metrics['recall_macro']:.1f} %"
     assert not [name for name in rows if name == "recall_macro"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_compare_runs import answer, make_run
+from small_runs import answer, make_run
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import contamination, leaderboard
