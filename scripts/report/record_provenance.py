@@ -129,12 +129,12 @@ def check_read_in_place(archives: Sequence[Path], settings: Mapping[str, Any]) -
             check_folder(archive, Path(section["path"]).expanduser())
 
 
-def complete(given: Mapping[str, Any]) -> dict[str, Any]:
+def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
     """Return one run's settings with the experiment's defaults filled in, and no password or token in an address.
 
     A later version may have other defaults; the record must not depend on them.
     """
-    settings: dict[str, Any] = json.loads(json.dumps(given))
+    settings: dict[str, Any] = json.loads(json.dumps(settings_of_run))
     source = settings.get("dataset", {}).get("source")
     sections = [*source] if isinstance(source, list) else [source]
     try:

@@ -28,7 +28,7 @@ class NoFeatureLayer(Exception):
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the positions of a layer lie along one side of the image: place i looks around pixel ``first + i * step``.
+    """Where a layer's positions lie along one side of the image: position i looks around pixel ``first + i * step``.
 
     Attributes
     ----------
@@ -196,16 +196,16 @@ class Trail:
         if strides == (1, 1):
             return
         axes = []
-        for side, axis in enumerate(self.axes):
-            stride, padding = strides[side], paddings[side]
-            reach = dilations[side] * (kernels[side] - 1)
+        for dimension, axis in enumerate(self.axes):
+            stride, padding = strides[dimension], paddings[dimension]
+            reach = dilations[dimension] * (kernels[dimension] - 1)
             cells = (axis.cells + 2 * padding - reach - 1) // stride + 1
-            if isinstance(module, nn.Conv2d) and after[side] != cells:
+            if isinstance(module, nn.Conv2d) and after[dimension] != cells:
                 # As TensorFlow does (EfficientNet): padded to the wanted size in forward, the odd pixel at the end.
-                cells = int(after[side])
+                cells = int(after[dimension])
                 padding = max(0, (cells - 1) * stride + reach + 1 - axis.cells) // 2
             elif not isinstance(module, nn.Unfold):
-                cells = int(after[side])  # ceil_mode adds one at the end
+                cells = int(after[dimension])  # ceil_mode adds one at the end
             axes.append(Axis(cells, axis.first + axis.step * (reach / 2 - padding), axis.step * stride))
         self.axes = (axes[0], axes[1])
 
@@ -233,9 +233,9 @@ def _feature_layer(
             grid = (rows, columns)
     # Of tokens the normalised ones are used, as is common: their channels are of one scale.
     elif output.ndim == 3 and isinstance(module, nn.LayerNorm):
-        found = token_grid(int(output.shape[1]), size, extra)
-        if found:
-            grid, before = found[:2], found[2]
+        tokens = token_grid(int(output.shape[1]), size, extra)
+        if tokens:
+            grid, before = tokens[:2], tokens[2]
     if grid == (0, 0):
         return None
     if grid != tuple(axis.cells for axis in axes):
@@ -255,13 +255,13 @@ def token_grid(tokens: int, size: tuple[int, int], extra: int | None = None) -> 
     (14, 10, 0)
     """
     known = [] if extra is None else [extra]
-    found = [
+    grids = [
         (_mismatch(rows, (tokens - before) // rows, size), rows, (tokens - before) // rows, before)
         for before in dict.fromkeys([*known, *range(MOST_EXTRA_TOKENS + 1)])
         for rows in range(1, tokens - before + 1)
         if (tokens - before) % rows == 0 and tokens - before > 1
     ]
-    best = min(found, key=lambda grid: grid[0], default=None)
+    best = min(grids, key=lambda grid: grid[0], default=None)
     return best[1:] if best and best[0] < 1 else None
 
 

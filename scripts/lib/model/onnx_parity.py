@@ -106,10 +106,10 @@ def predictions_of(model: OnnxModel, paths: Sequence[Path]) -> np.ndarray:
     UserError : one of them is no image.
     """
     rows = []
-    for answers in predict_files(model, paths, BATCH_SIZE):
-        for index, reason in answers.failures:
+    for predicted in predict_files(model, paths, BATCH_SIZE):
+        for index, reason in predicted.failures:
             raise unreadable(paths[index], reason)
-        rows.append(answers.probabilities)
+        rows.append(predicted.probabilities)
     return np.concatenate(rows)
 
 

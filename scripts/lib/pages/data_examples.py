@@ -14,7 +14,7 @@ from scripts.lib.data.splits import SIDES
 from scripts.lib.pages.thumbnails import Picture, thumbnail
 
 #: Pixels of the longer side of a picture.
-SIDE = 128
+LONGEST = 128
 #: Of each finding; and of the pictures of one group of copies.
 MOST_EXAMPLES, MOST_IN_GROUP = 12, 3
 #: Pixels beyond which an image is not opened for an example, unless its format can be decoded at a fraction (JPEG).
@@ -78,7 +78,7 @@ def open_small(path: Path, closed: bool) -> tuple[Picture | None, str]:
     if is_too_large(path):
         return None, "too large to show"
     try:
-        return Picture.of(thumbnail(path, SIDE)), ""
+        return Picture.of(thumbnail(path, LONGEST)), ""
     except UserError:
         return None, "no picture"
 
@@ -87,7 +87,7 @@ def is_too_large(path: Path) -> bool:
     """Tell from its header alone whether an image is too large to be decoded for a small picture of it."""
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))
+            image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
             return image.width * image.height > MOST_PIXELS
     except Image.DecompressionBombError:
         return True

@@ -96,7 +96,7 @@ class Examples:
     count: str
     total: int
     besides_copies: bool
-    cards: list[Markup] = field(default_factory=list)
+    figures: list[Markup] = field(default_factory=list)
 
 
 def data_page(data: Data, title: str = "") -> str:
@@ -104,7 +104,7 @@ def data_page(data: Data, title: str = "") -> str:
     counts = _count_classes(data)
     order = sorted(counts, key=lambda label: (-counts[label].total(), label))
     hidden, half = len(order) - MOST_CLASSES, MOST_CLASSES // 2
-    found = Counter(row.finding for row in data.findings)
+    n_found = Counter(row.finding for row in data.findings)
     return templates.page(
         "data.html",
         f"{TITLE}: {title}" if title else TITLE,
@@ -113,12 +113,12 @@ def data_page(data: Data, title: str = "") -> str:
         state="contaminated" if data.summary["findings"].get(LEAKED) else "aside" if data.summary["set_aside"] else "",
         contaminated=_contaminated(data),
         notes=data.summary.get("notes", []),
-        findings=[(found[name], _meaning(name, data)) for name in order_of(found)],
-        absent=[meaning.title for name, meaning in MEANINGS.items() if not found[name]],
+        findings=[(n_found[name], _meaning(name, data)) for name in order_of(n_found)],
+        absent=[meaning.title for name, meaning in MEANINGS.items() if not n_found[name]],
         folds=data.splits.folds,
         classes=data.classes,
-        sides=SIDES,
-        totals={side: len(files) for side, files in data.splits.parts.items()},
+        splits=SIDES,
+        totals={split: len(files) for split, files in data.splits.parts.items()},
         unused=sum(of_class["unused"] for of_class in counts.values()),
         imbalance=_imbalance({label: counts[label]["train"] for label in data.classes}),
         counts=counts,
@@ -162,9 +162,9 @@ def _count_classes(data: Data) -> dict[str, Counter[str]]:
     """Count the images of each class: of each split, and ``unused``."""
     has_parts = audit_summary.has_parts(data.summary)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for side, files in data.splits.parts.items():
+    for split, files in data.splits.parts.items():
         for label, n in Counter(label_of(file, has_parts) for file in files).items():
-            counts[label][side] += n
+            counts[label][split] += n
     for label, parts in data.summary["classes"].items():
         unused = sum(parts.values()) - counts[label].total()
         if unused > 0:
@@ -211,12 +211,12 @@ def _examples(data: Data) -> list[Examples]:
     for turn in zip_longest(*(examples[name] for name in names)):
         for name, example in zip(names, turn, strict=True):
             if example and room > 0:
-                sections[name].cards.append(_card(name, example, data, closed))
-                room -= len(sections[name].cards[-1])
+                sections[name].figures.append(_figure(name, example, data, closed))
+                room -= len(sections[name].figures[-1])
     return list(sections.values())
 
 
-def _card(name: str, rows: Sequence[Finding], data: Data, closed: Collection[str]) -> Markup:
+def _figure(name: str, rows: Sequence[Finding], data: Data, closed: Collection[str]) -> Markup:
     """Return the HTML of an example: of a group, its pictures side by side."""
     shown = of_all_folders(rows)
     images = [

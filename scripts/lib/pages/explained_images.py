@@ -21,8 +21,8 @@ from scripts.lib.runs.predictions import Predictions
 
 #: Images through the model at a time.
 BATCH = 16
-#: Pixels of the longer side of a picture; smaller ones for a page of many.
-SIDES = (160, 128, 104, 84, 68, 56)
+#: Pixels of the longer side of a picture; less for a page of many.
+LENGTHS = (160, 128, 104, 84, 68, 56)
 #: Blue to yellow, told apart by lightness alone (van der Walt & Smith 2015); a weak position shows more of the image.
 COLOURS = "viridis"
 WEAKEST, STRONGEST = 0.3, 0.75
@@ -127,11 +127,11 @@ def explain_batch(
     seen = [as_seen(image, pipeline) for image in batch.cpu().numpy()]
     drawn: list[list[Map]] = [[] for _ in rows]
     for strength, (index, label) in zip(large, jobs, strict=True):
-        overlaid = shrink(overlay(seen[index], strength), SIDES[0])
+        overlaid = shrink(overlay(seen[index], strength), LENGTHS[0])
         drawn[index].append(Map(label, overlaid, not strength.any()))
     probabilities = logits.softmax(dim=1).cpu().numpy()
     difference = np.abs(probabilities - predictions.probabilities[[rows[index] for index, _ in jobs]]).max()
-    explained = {row: Explained(shrink(seen[index], SIDES[0]), drawn[index]) for index, row in enumerate(rows)}
+    explained = {row: Explained(shrink(seen[index], LENGTHS[0]), drawn[index]) for index, row in enumerate(rows)}
     return explained, float(difference)
 
 

@@ -11,13 +11,13 @@ from matplotlib.colors import to_hex
 
 from scripts.lib.metrics.confusion import most_confused
 from scripts.lib.pages import templates
-from scripts.lib.pages.explained_images import COLOURS, SIDES, Explained, Explanations
+from scripts.lib.pages.explained_images import COLOURS, LENGTHS, Explained, Explanations
 from scripts.lib.pages.thumbnails import Picture, percent, shrink
 from scripts.lib.runs.predictions import Predictions
 
 #: At most: correct and misclassified images of a class, misclassified images of the pair confused most, classes.
 EXAMPLES, PAIR_IMAGES, MOST_CLASSES = 2, 8, 60
-#: Of all pictures together: the first of SIDES with which they take at most this is used.
+#: Of all pictures together: the first of LENGTHS with which they take at most this is used.
 MOST_BYTES = 2_800_000
 #: So many images tell how large the pictures of all will be.
 SAMPLE = 24
@@ -155,12 +155,12 @@ class Pictures:
     def __init__(self, explanations: Explanations, shown: Sequence[int]) -> None:
         """Encode the pictures of the rows *shown*, in which one that is shown twice is twice."""
         sample = sorted(shown)[:: max(1, len(shown) // SAMPLE)]
-        for side in SIDES:
+        for length in LENGTHS:
             # Encoding takes the time here: most sides are too large, as a few pictures tell.
-            encoded = {row: self._encode(explanations.images[row], side) for row in set(sample)}
-            if self._bytes(encoded, sample) * len(shown) <= MOST_BYTES * len(sample) or side == SIDES[-1]:
+            encoded = {row: self._encode(explanations.images[row], length) for row in set(sample)}
+            if self._bytes(encoded, sample) * len(shown) <= MOST_BYTES * len(sample) or length == LENGTHS[-1]:
                 rest = set(shown) - set(sample)
-                self.of_row = encoded | {row: self._encode(explanations.images[row], side) for row in rest}
+                self.of_row = encoded | {row: self._encode(explanations.images[row], length) for row in rest}
                 if self._bytes(self.of_row, shown) <= MOST_BYTES:
                     break
 
@@ -169,10 +169,10 @@ class Pictures:
         return sum(len(picture.uri) for row in rows for picture in encoded[row])
 
     @staticmethod
-    def _encode(explained: Explained, side: int) -> list[Picture]:
+    def _encode(explained: Explained, length: int) -> list[Picture]:
         """Return the picture of the image as seen, and those of its maps."""
         images = (explained.seen, *(shown.image for shown in explained.maps))
-        return [Picture.of(shrink(image, side)) for image in images]
+        return [Picture.of(shrink(image, length)) for image in images]
 
 
 def heading(title: str) -> str:

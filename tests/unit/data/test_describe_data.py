@@ -109,14 +109,18 @@ class Elements(HTMLParser):
 
 def test_the_verdict_is_one_sentence_that_counts_what_matters() -> None:
     summary: dict[str, Any] = {"images": 1000, "set_aside": 0, "left_out": 0, "findings": {}}
-    assert verdict(summary) == "None of 1,000 images had to be set aside, no leak."
+    assert verdict(summary) == "None of 1,000 images had to be set aside, none is contaminated."
     aside = summary | {"set_aside": 2, "findings": {"duplicate": 14, "near_duplicate": 1, "tiny": 9}}
-    assert verdict(aside) == "2 of 1,000 images were set aside, 14 copies and 1 near copy stay on one side, no leak."
-    one = summary | {"set_aside": 1, "findings": {"near_duplicate": 1}}
-    assert verdict(one) == "1 of 1,000 images was set aside, 1 near copy stays on one side, no leak."
-    leaking = verdict(aside | {"left_out": 7, "findings": {"leaked": 1, "leak": 7, "duplicate": 8}})
-    assert leaking.startswith("The data leaks: 1 given val or test image stands in a lower part too")
-    assert "7 were left out of training" in leaking and "no leak" not in leaking and "stay" not in leaking
+    assert (
+        verdict(aside)
+        == "2 of 1,000 images were set aside, 14 copies and 1 near copy stay in one split, none is contaminated."
+    )
+    single = summary | {"set_aside": 1, "findings": {"near_duplicate": 1}}
+    assert verdict(single) == "1 of 1,000 images was set aside, 1 near copy stays in one split, none is contaminated."
+    contaminated = verdict(aside | {"left_out": 7, "findings": {"leaked": 1, "leak": 7, "duplicate": 8}})
+    assert contaminated.startswith("Contaminated: 1 given val or test image is in a lower split too")
+    assert "7 were left out of training" in contaminated
+    assert "none is" not in contaminated and "stay" not in contaminated
 
 
 def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> None:
@@ -134,7 +138,7 @@ def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> No
         ("val/a/1.jpg", "leaked", "kept", "", "the group of train/a/0.jpg"),
     ]
     page = page_of(tmp_path, *rows, splits=given)
-    assert '<p class="verdict contaminated">The data leaks: 3 given val or test images' in page
+    assert '<p class="verdict contaminated">Contaminated: 3 given val or test images' in page
     assert "Of the 4 test images, 2 (50.0 %) have their like in train" in page
     assert "The copies were left out" in page and "1 of them shares a known group" in page
     assert "were left out of training here" not in page_of(tmp_path, *rows[2:3], splits=given)
@@ -148,11 +152,11 @@ def test_names_from_outside_are_text_in_every_place(tmp_path: Path) -> None:
     rows += [(file, HOSTILE[0], "kept", "", HOSTILE[0]) for file in files]
     splits = {part: files for part in ("train", "val", "test")}
     page = page_of(tmp_path, *rows, splits=splits, notes=HOSTILE, formats=dict.fromkeys(HOSTILE, 1))
-    found = Elements(page)
-    assert not {"script", "iframe", "link"} & set(found.names) and "onerror" not in found.attributes
-    assert found.names["img"] == 6 + 3, "two findings with three pictures each, and the one that is not ours"
+    elements = Elements(page)
+    assert not {"script", "iframe", "link"} & set(elements.names) and "onerror" not in elements.attributes
+    assert elements.names["img"] == 6 + 3, "two findings with three pictures each, and the one that is not ours"
     for name in HOSTILE:
-        assert found.words.count(name) >= 4, name  # a class in the bars and with its picture, a note, a format
+        assert elements.words.count(name) >= 4, name  # a class in the bars and with its picture, a note, a format
 
 
 def test_copies_stand_side_by_side_each_with_its_class_and_train_first(tmp_path: Path) -> None:
