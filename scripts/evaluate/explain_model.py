@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto: as in training)"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
-    parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
     return parser
 
 
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the page; of a model that cannot be explained, one that says why."""
     predictions = read_predictions(args.predictions)
     features = read_features(args.features, len(predictions.files)) if args.features else None
-    with claimed_cards(args.cards, os.environ) as gpus:
+    with claimed_cards(args.gpus, os.environ) as gpus:
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs
         start = time.perf_counter()

@@ -47,7 +47,7 @@ PRODUCTS = tuple(
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report.record_provenance", description=__doc__)
     parser.add_argument(
-        "--run-dir", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
+        "--run", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
     )
     parser.add_argument(
         "--archive", type=Path, required=True, nargs="+", metavar="FILE", help="the data set's archive, or archives"
@@ -154,7 +154,7 @@ def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(args: argparse.Namespace) -> None:
     """Write the record, and the page."""
-    run = RunFolder(args.run_dir)
+    run = RunFolder(args.run)
     try:
         settings = json.loads(args.settings)
     except ValueError as error:
@@ -172,7 +172,7 @@ def main(args: argparse.Namespace) -> None:
     }
     provenance: dict[str, Any] = {
         "format": FORMAT,
-        "run": RunFolder(args.run_dir.resolve()).names,
+        "run": RunFolder(args.run.resolve()).names,
         "inputs": {
             "training": describe_training(args.config),
             "settings": complete(settings),

@@ -17,6 +17,8 @@ from PIL import Image
 from scripts.lib.data.splits import listed_images
 from scripts.lib.runs.predictions import read_predictions
 
+pytestmark = pytest.mark.long
+
 CLASSES = ["a", "b", "草莓"]
 TRAIN, TEST = 12, 4
 EXPECTED = {f"test/{name}/{number}.jpg" for name in CLASSES for number in (0, 1)}
@@ -34,11 +36,11 @@ def make_data(folder: Path) -> Path:
     for label, name in enumerate(CLASSES):
         photos = [photograph(label, number) for number in range(TRAIN + TEST)]
         test = [photos[0], saved_again(photos[1]), *photos[TRAIN + 2 :]]
-        for part, of_part in (("train", photos[:TRAIN]), ("test", test)):
-            place = folder / part / name
-            place.mkdir(parents=True)
-            for number, content in enumerate(of_part):
-                (place / f"{number}.jpg").write_bytes(content)
+        for split, of_split in (("train", photos[:TRAIN]), ("test", test)):
+            path = folder / split / name
+            path.mkdir(parents=True)
+            for number, content in enumerate(of_split):
+                (path / f"{number}.jpg").write_bytes(content)
     return folder
 
 
@@ -67,7 +69,7 @@ def test_the_leaderboard_has_the_accuracy_with_and_without_them(contaminated: tu
     board = pd.read_csv(contaminated[0] / "leaderboard.csv").iloc[0]
     predictions = read_predictions(contaminated[0] / "quick" / "seed0" / "predictions.csv")
     right = predictions.labels == predictions.predictions
-    rest = [place for place, file in enumerate(predictions.files) if file not in EXPECTED]
+    rest = [index for index, file in enumerate(predictions.files) if file not in EXPECTED]
     assert (board["n_leaked"], board["n_test"], len(rest)) == (6, 12, 6)
     assert board["accuracy_top1_mean"] == pytest.approx(right.mean())
     assert board["accuracy_without_leaked"] == pytest.approx(right[rest].mean())
@@ -82,15 +84,15 @@ def test_the_pages_and_the_card_say_it(contaminated: tuple[Path, str]) -> None:
     assert '<p class="verdict contaminated">Contaminated: 6 given val or test images' in page
     shown = page.split("<h2>Contaminated val and test images</h2>")[1].split("</section>")[0]
     assert shown.count('<figure class="contaminated">') == 6 and shown.count("<img") == 12 and "草莓" in shown
-    card = (contaminated[0] / "quick" / "seed0" / "model_card.md").read_text(encoding="utf-8")
-    assert "Contaminated: 6 given val or test images" in card
+    model_card = (contaminated[0] / "quick" / "seed0" / "model_card.md").read_text(encoding="utf-8")
+    assert "Contaminated: 6 given val or test images" in model_card
     assert json.loads((contaminated[0] / "audit.json").read_text(encoding="utf-8"))["left_out"] == 6
 
 
 def test_the_report_shows_it_among_the_data(contaminated: tuple[Path, str]) -> None:
     report = (contaminated[0] / "report.html").read_text(encoding="utf-8")
-    found = re.search(r"var categories = ({.*?});\n", report)
-    assert found and json.loads(found[1])["Data"] == {"Other": ["results/small/audit.html"]}
+    match = re.search(r"var categories = ({.*?});\n", report)
+    assert match and json.loads(match[1])["Data"] == {"Other": ["results/small/audit.html"]}
     pages = dict(re.findall(r"data:text/html;charset=utf8;filename=([^;]+);base64,([A-Za-z0-9+/=]+)", report))
     for name, text in (("audit.html", "Contaminated: 6"), ("leaderboard.html", "The test split is contaminated.")):
         assert text in base64.b64decode(pages[name]).decode(), name

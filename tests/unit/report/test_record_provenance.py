@@ -35,7 +35,7 @@ def record(run: TinyRun, out: Path, *more: str, settings: Any = None) -> dict[st
         archive.write_bytes(b"an archive")
     (out / "splits").mkdir(exist_ok=True)
     (out / "splits" / "test.txt").write_text("a b 0\n")
-    options = ["--run-dir", str(run.folder), "--archive", str(archive), "--splits", str(out / "splits")]
+    options = ["--run", str(run.folder), "--archive", str(archive), "--splits", str(out / "splits")]
     options += ["--classes", str(run.classes), "--config", str(run.folder / "config.py")]
     options += ["--settings", json.dumps(settings or {}), "--output", str(out / "p.json"), *more]
     record_provenance.main(record_provenance.build_parser().parse_args(options))
