@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
     parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
     parser.add_argument(
-        "--audit", type=Path, metavar="FILE", help="audit.csv: for the accuracy without contaminated images"
+        "--audit", type=Path, metavar="FILE", help="audit.csv: adds accuracy without contaminated images"
     )
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
     return parser

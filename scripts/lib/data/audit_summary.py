@@ -47,7 +47,7 @@ def label_of(file: str, parts: bool) -> str:
 
 
 def still_trained_on(findings: Sequence[Finding]) -> list[str]:
-    """Return the leaked files whose kind was not left out of the lower part: images of a known group, not copies."""
+    """Return the contaminated files whose like was not left out of the lower split: of a known group, not copies."""
     mended = {row.group for row in findings if row.finding == LEAK and row.action == LEFT_OUT and row.group}
     return sorted({row.file for row in findings if row.finding == LEAKED and row.group not in mended})
 
@@ -55,27 +55,27 @@ def still_trained_on(findings: Sequence[Finding]) -> list[str]:
 def verdict(summary: Mapping[str, Any]) -> str:
     """Return what the audit found in a sentence or two: the first line of the page, and a line of the model card."""
     total, found = int(summary["images"]), Counter(summary["findings"])
-    aside, left_out, leaked = int(summary["set_aside"]), int(summary["left_out"]), found[LEAKED]
+    aside, left_out, contaminated = int(summary["set_aside"]), int(summary["left_out"]), found[LEAKED]
     if aside:
         text = f"{aside:,} of {plural(total, 'image')} {_was(aside)} set aside"
     else:
         text = f"None of {plural(total, 'image')} had to be set aside"
-    if leaked:
+    if contaminated:
         out = f"; {left_out:,} {_was(left_out)} left out of training for it" if left_out else ""
-        stands = "stands" if leaked == 1 else "stand"
+        are = "is" if contaminated == 1 else "are"
         return (
-            f"The data leaks: {plural(leaked, 'given val or test image')} {stands} in a lower part too, as a copy, near"
-            f" copy or by its group{out}. {text}."
+            f"Contaminated: {plural(contaminated, 'given val or test image')} {are} in a lower split too, as a copy,"
+            f" near copy or by its group{out}. {text}."
         )
     copies = [
         plural(found[name], word) for name, word in ((DUPLICATE, "copy"), (NEAR_DUPLICATE, "near copy")) if found[name]
     ]
     if copies:
         stay = "stays" if found[DUPLICATE] + found[NEAR_DUPLICATE] == 1 else "stay"
-        text += f", {' and '.join(copies)} {stay} on one side"
+        text += f", {' and '.join(copies)} {stay} in one split"
     if left_out:
         text += f", {left_out:,} {_was(left_out)} left out of training"
-    return f"{text}, no leak."
+    return f"{text}, none is contaminated."
 
 
 def _was(count: int) -> str:
