@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from bench.processes import card_peak
 from scripts.lib.base.console import configure_logging, one_line
@@ -33,8 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Import the module, note the time, run it, note the time again (seconds since 1970: processes are compared).
 
-    Also when which checkpoint was written: the JSON has ``ready``, ``ended``, ``written``, a list of ``at`` and
-    ``file``, and :func:`card_peak`.
+    The JSON has ``ready``, ``ended``, and :func:`card_peak`.
     """
     args = build_parser().parse_args()
     module = importlib.import_module(args.module)
@@ -43,24 +41,12 @@ def main() -> None:
     arguments = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
     parsed = module.build_parser().parse_args(arguments)
     configure_logging(None)
-    written: list[dict[str, object]] = []
-    write = getattr(module, "write_checkpoint", None)
-    if write:
-
-        def noted(weights: Any, path: Path) -> None:
-            """Write, and keep the file under a name of its own, as a link: the next one takes its place."""
-            write(weights, path)
-            kept = path.with_name(f"{path.stem}-{len(written)}{path.suffix}")
-            os.link(path, kept)
-            written.append({"at": time.time(), "file": str(kept)})
-
-        module.write_checkpoint = noted  # type: ignore[attr-defined]
     ready = time.time()
     try:
         module.main(parsed)
     except Exception as error:
         sys.exit(f"error: {one_line(error)}")
-    times = {"ready": ready, "ended": time.time(), "written": written, "card_peak": card_peak()}
+    times = {"ready": ready, "ended": time.time(), "card_peak": card_peak()}
     args.output.write_text(json.dumps(times), encoding="utf-8")
 
 

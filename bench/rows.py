@@ -239,16 +239,13 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
     shutil.rmtree(folder / "packed")  # as large as the data set, for each row and seed
     pack_seconds, warm_seconds = (times["ended"] - times["ready"] for times in (packing, warming))
     start = pack_seconds + warm_seconds
-    # Their accuracies are known when warm_start writes them, which chooses on val; here they are read afterwards.
-    early = [
-        {
-            "name": name,
-            "seconds": pack_seconds + one["at"] - warming["ready"],
-            "weights": Path(one["file"]),
-            "val_accuracy": accuracy_of(bench, folder, Path(one["file"]), "val"),
-        }
-        for name, one in zip(("fitted head", "init"), warming["written"], strict=False)
-    ]
+    # warm_start knows this accuracy, by which it chooses; here it is read afterwards.
+    early = {
+        "name": "init",
+        "seconds": start,
+        "weights": folder / "init.pth",
+        "val_accuracy": accuracy_of(bench, folder, folder / "init.pth", "val"),
+    }
     points = mimflow_points(folder, clock, log, start)
     begun = clock["epochs"][0]["begun"]
     return {
@@ -268,7 +265,7 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
         "wall_seconds": sum(one.ended - one.launched for one, _ in noted),
         "images_per_second": statistics.median(r["images_per_second"] for r in log if r["epoch"] > 0),
         "peak_mb": peak_mb(bench, noted),
-        "checkpoints": [*early, *points],
+        "checkpoints": [early, *points],
     }
 
 

@@ -67,15 +67,12 @@ SCHEDULES: dict[str, Row] = {
 #: Starts of a short training, by what they leave out.
 STARTS = {
     "head not fitted": "not fitted",
-    "last stages not tuned": "not tuned",
     "frozen normalisation not absorbed": "not absorbed",
     "images packed as JPEG": "JPEG",
 }
 #: Pixels that the backbone sees, of the shorter side of the packed image.
 FEATURES = ((224, 224), (160, 160), (160, 183), (128, 128), (96, 96))
-#: Seeds of the tuning of the last stages.
-TAIL_SEEDS = (0, 1, 2)
-PARTS = ("steps", "images", "features", "tail", "trainings")
+PARTS = ("steps", "images", "features", "trainings")
 
 
 def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: int, half: bool = False) -> float:
@@ -173,13 +170,11 @@ def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
 def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]]) -> list[Row]:
     """Return, by size and packed edge, images/s and the accuracy on val of the head that is fitted.
 
-    Images/s: as built, folded, also in blocks of few images, and folded with multiplications in bfloat16; accuracies:
-    folded, and in bfloat16.
+    Images/s: as built, folded, and folded with multiplications in bfloat16; accuracies: folded, and in bfloat16.
     """
     import torch
     from mmcv import Config
 
-    from scripts.lib.model.cache_blocking import cache_blocked
     from scripts.lib.model.inference import keep_freed_memory, read_checkpoint
     from scripts.mmcls_plugins.images import Normalizer
     from scripts.train import warm_start
@@ -202,7 +197,6 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
         ways: dict[str, tuple[torch.nn.Module, Callable[[], Any]]] = {
             "plain": (model, contextlib.nullcontext),
             "folded": (quick, contextlib.nullcontext),
-            "blocked": (quick, partial(cache_blocked, quick, batches[0])),
             "bfloat16": (quick, partial(torch.autocast, "cpu", torch.bfloat16)),
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -231,56 +225,12 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
     return rows
 
 
-def measure_tail(bench: Bench, folder: Path) -> list[Row]:
-    """Return the accuracies on val and on test after the warm start, without and with tuned last stages."""
-    import torch
-    from mmcv import Config
-
-    from scripts.lib.model.inference import keep_freed_memory, read_checkpoint
-    from scripts.mmcls_plugins.images import Normalizer
-    from scripts.train import warm_start
-
-    keep_freed_memory()
-    torch.set_num_threads(2)
-    place, target, classes = folder / "tail", folder / "packed-all", read_lines(bench.classes)
-    place.mkdir()
-    names = listed_images(bench.split(split) for split in ("train", "val", "test"))
-    pack_images.pack(bench.images, names, packed_edge(SIZE), target, raw_limit=1 << 40, threads=2)
-    config = Config.fromfile(str(fast_config(bench, place, target, {})))
-    weights, _ = read_checkpoint(bench.checkpoint)
-    splits = {name: warm_start.build_split(config, bench.split(name), classes) for name in ("train", "val", "test")}
-    normalizer = Normalizer(**config.runner.normalize)
-
-    def accuracy(model: torch.nn.Module, name: str) -> float:
-        with torch.no_grad():
-            batches = warm_start.image_tensors(splits[name], normalizer, 0, "cpu")
-            said = torch.cat([model(img=batch, return_loss=False, post_process=False).argmax(1) for batch in batches])
-        return float((said.numpy() == splits[name].get_gt_labels()).mean())
-
-    rows = []
-    for seed in (None, *TAIL_SEEDS):
-        config.seed = seed or 0
-        without = mock.patch.object(warm_start, "find_tail", return_value=None)
-        began = time.perf_counter()
-        with without if seed is None else contextlib.nullcontext():
-            *_, state = warm_start.warm_start(config, weights, [splits["train"], splits["val"]], "cpu", 0)
-        seconds = time.perf_counter() - began
-        model = warm_start.build_pretrained(config, weights, "cpu")
-        model.load_state_dict(state)
-        name = "fitted head" if seed is None else f"last stages tuned, seed {seed}"
-        found = {split: accuracy(model, split) for split in ("val", "test")}
-        rows.append({"name": name, "data": bench.data, **found, "seconds": seconds})
-        logger.info("%s", rows[-1])
-    return rows
-
-
 def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], start: str, seed: int) -> Row | None:
     """Train shortly; return the accuracies on val of the start and the last epoch, and on test of what is kept.
 
     Parameters
     ----------
-    start : what training starts from: ``fitted``, ``not fitted``, ``not tuned``, ``not absorbed``, or fitted to images
-        in ``JPEG``.
+    start : what training starts from: ``fitted``, ``not fitted``, ``not absorbed``, or fitted to images in ``JPEG``.
 
     Returns
     -------
@@ -304,12 +254,10 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
     without: Any = contextlib.nullcontext()
     if start == "not fitted":
         without = mock.patch.object(warm_start, "last_layer", return_value=None)
-    elif start == "not tuned":
-        without = mock.patch.object(warm_start, "find_tail", return_value=None)
     elif start == "not absorbed":
         without = mock.patch.object(warm_start, "absorbed", side_effect=lambda model, _images: model)
     with without:
-        *_, state = warm_start.warm_start(config, weights, splits, "cpu", 2)
+        state = warm_start.warm_start(config, weights, splits, "cpu", 2)
     write_checkpoint(state, place / "init.pth")
     values = read_config(file)
     values["runner"]["patience"] = 0
@@ -356,16 +304,12 @@ def text(found: Row) -> str:
     lines += ["|---|---:|---:|", *(f"| {name} | {rate:.1f} | {rate / whole:.2f} |" for name, rate in steps.items()), ""]
     lines += ["| a training image, loaded and augmented, one process | ms |", "|---|---:|"]
     lines += [*(f"| {name} | {value:.2f} |" for name, value in images.items()), ""]
-    head = "images/s | folded | in blocks, too | folded, bfloat16 | fit, s | val accuracy of head, % | of bfloat16's"
-    lines += [f"| features at | {head} |", "|---" + "|---:" * 7 + "|"]
+    head = "images/s | folded | folded, bfloat16 | fit, s | val accuracy of head, % | of bfloat16's"
+    lines += [f"| features at | {head} |", "|---" + "|---:" * 6 + "|"]
     for row in features:
-        numbers = [f"{row[name]:.0f}" for name in ("plain", "folded", "blocked", "bfloat16")]
+        numbers = [f"{row[name]:.0f}" for name in ("plain", "folded", "bfloat16")]
         numbers += [f"{row['fit']:.1f}", percent(row["fit val"]), percent(row["bfloat16 fit val"])]
         lines.append(f"| {' | '.join([row['name'], *numbers])} |")
-    lines += ["", f"| warm start of {SIZE} px | val, % | test, % | seconds |", "|---|---:|---:|---:|"]
-    for row in found.get("tail", []):
-        numbers = f"{percent(row['val'])} | {percent(row['test'])} | {row['seconds']:.1f}"
-        lines.append(f"| {row['data']}, {row['name']} | {numbers} |")
     head = f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, accuracy, %"
     lines += ["", f"| {head} | start, val | last epoch, val | what is kept, test | seeds |", "|---" + "|---:" * 4 + "|"]
     for row in trainings:
@@ -408,12 +352,11 @@ def main(args: argparse.Namespace) -> None:
         "steps": lambda: measure_steps(args.turns, 6),
         "images": lambda: measure_images(bench, folder),
         "features": lambda: measure_features(bench, folder, FEATURES),
-        "tail": lambda: measure_tail(bench, folder),
         "trainings": lambda: measure_trainings(bench, folder, args.seeds),
     }
     for part in parts:
         measured = measures[part]()
-        if part in ("tail", "trainings"):  # of several data sets, one after the other
+        if part == "trainings":  # of several data sets, one after the other
             measured = [row for row in found.get(part, []) if row["data"] != bench.data] + measured
         found[part] = measured
         write_json(kept, found)

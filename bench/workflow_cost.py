@@ -24,7 +24,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 
 # Where the test cluster, and the copy of the repository that it works in, are defined.
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / name) for name in ("slurm", "workflow", "unit")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / name) for name in ("helpers", "slurm")]
 from checkout import Checkout  # noqa: E402
 from cluster import Cluster, running_folder  # noqa: E402
 from dag import QUICK, archive_bytes, settings  # noqa: E402

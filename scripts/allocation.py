@@ -65,7 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Check that nothing is left to download, then run Snakemake until all is done or the time is up."""
-    layout = Layout(load_settings(read_file(args.config), [args.config]), enter_site([], os.environ))
+    layout = Layout(load_settings(read_file(args.config), [args.config]))
+    enter_site([], os.environ)
     missing = missing_downloads(layout)
     if missing:
         raise UserError(

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import one_line, run_cli
-from scripts.lib.base.files import write_text
+from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.run_folder import WorkFolder
 from scripts.mmcls_plugins.distributed_process import add_options, options_of
 
 logger = logging.getLogger(__name__)
@@ -125,22 +126,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train; what went wrong also stands in work_dir/failure.txt, where train_model looks."""
+    """Train; what went wrong also stands in work_dir/outcome.json, where train_model looks."""
     runner = read_config(args.config)["runner"]
     count = runner.get("gpus", 1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # As the config says, before torch.distributed.run makes it 1.
     os.environ.setdefault("OMP_NUM_THREADS", str(runner["threads"]))
-    failure = args.work_dir / "failure.txt"
-    failure.unlink(missing_ok=True)
+    path = WorkFolder(args.work_dir).outcome
+    path.unlink(missing_ok=True)
     try:
         check_cards(runner["device"], count)
         launch(count, options_of(args), args.work_dir / "processes")
     except UserError as error:
-        if failure.exists():  # a process said why by itself
-            raise UserError(failure.read_text(encoding="utf-8").strip()) from error
+        outcome = Outcome.read(path)
+        if outcome and outcome.ending == Ending.FAILED:  # a process said why by itself
+            raise UserError(outcome) from error
         if "out of memory" not in str(error).lower():  # train_model knows the remedy for that
-            write_text(failure, f"{error}\n")
+            Outcome(Ending.FAILED, str(error)).write(path)
         raise
 
 

@@ -24,7 +24,8 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import ELLIPSIS, display_width, pad, shorten_all
 from scripts.lib.base.units import duration
-from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, Run, State, Watcher
+from scripts.lib.workflow.progress import Watcher
+from scripts.lib.workflow.run_states import TROUBLED, WAITING, Overview, RunProgress, State
 
 #: A line and its style (of rich).
 Line = tuple[str, str]
@@ -71,14 +72,14 @@ def parse_seconds(text: str) -> float:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def interest(run: Run) -> int:
+def interest(run: RunProgress) -> int:
     """Return how early a run gets its line where there are fewer lines than runs: 0 first."""
     if run.is_running:
         return 0
     return 1 if run.state in TROUBLED else 2 if run.state in WAITING else 3
 
 
-def choose(runs: Sequence[Run], lines: int | None) -> list[Run]:
+def choose(runs: Sequence[RunProgress], lines: int | None) -> list[RunProgress]:
     """Return the most interesting runs for so many *lines*, in the order of *runs*; all for None."""
     if lines is None or len(runs) <= lines:
         return list(runs)
@@ -86,7 +87,7 @@ def choose(runs: Sequence[Run], lines: int | None) -> list[Run]:
     return [runs[place] for place in sorted(places[: max(0, lines)])]
 
 
-def count(runs: Sequence[Run]) -> str:
+def count(runs: Sequence[RunProgress]) -> str:
     """Return e.g. ``5 runs: 2 training, 3 done``, the most interesting states first."""
     states = Counter(run.state for run in sorted(runs, key=interest))
     told = ", ".join(f"{number} {state}" for state, number in states.items())
@@ -111,7 +112,7 @@ def silence(seconds: float | None) -> str:
     return f"{int(seconds)} s"
 
 
-def cells(run: Run, bar_width: int) -> list[str]:
+def cells(run: RunProgress, bar_width: int) -> list[str]:
     """Return the line of a run, a text a column."""
 
     def number(value: float | None, text: str, factor: float = 1) -> str:
@@ -134,7 +135,7 @@ def cells(run: Run, bar_width: int) -> list[str]:
     ]
 
 
-def style(run: Run) -> str:
+def style(run: RunProgress) -> str:
     """Return the colour of a run."""
     if run.is_running:
         return "green"
@@ -143,7 +144,7 @@ def style(run: Run) -> str:
     return "dim" if run.state == State.DONE else ""
 
 
-def table(runs: Sequence[Run], width: int | None) -> tuple[str, list[str]]:
+def table(runs: Sequence[RunProgress], width: int | None) -> tuple[str, list[str]]:
     """Return a header and a line for each run, in columns that fit into *width*; None: as wide as they are."""
     names = list(dict.fromkeys(run.experiment for run in runs))
     name_width = max(map(display_width, ["run", *names]))
@@ -230,7 +231,7 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
     return [(cut(text, width), colour) for text, colour in [*head, *body]][:height]
 
 
-def _key(run: Run) -> tuple[str, str, str]:
+def _key(run: RunProgress) -> tuple[str, str, str]:
     return run.dataset, run.experiment, run.which
 
 

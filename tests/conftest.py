@@ -1,17 +1,15 @@
-"""Puts the repository and the helpers that tests share (http_server, tiny_run, ...) on the path of every test.
+"""What holds for every test: waiting threads do not spin.
 
-Not a package ``tests``: mmcls's dependencies install one of that name into site-packages.
+pyproject.toml puts the repository, tests/helpers/ and tests/slurm/ on the path, so that a test imports what several of
+them share by its name (dag, tiny_run, cluster, ...). Not a package ``tests``: mmcls's dependencies install one of that
+name into site-packages.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import os
 
-ROOT = Path(__file__).resolve().parent.parent
-TESTS = ROOT / "tests"
-folders = [TESTS / name for name in ("grid", "slurm", "faults", "workflow")]
-folders += [TESTS / "unit", *(path for path in sorted((TESTS / "unit").rglob("*")) if path.is_dir())]
-for folder in (*folders, ROOT):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+# Before torch is loaded, and for every process that a test starts: threads of libgomp that wait for each other take the
+# processor from the threads that they wait for, wherever more threads run than there are cores. The bits are the same.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")

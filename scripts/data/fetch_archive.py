@@ -18,8 +18,8 @@ from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data.archives import sniff_format
-from scripts.lib.data.hash_records import Record, format_record, read_record
+from scripts.lib.data.archives import NoArchive, sniff_format
+from scripts.lib.data.hash_records import HashRecord, format_record, read_record
 from scripts.lib.data.leftovers import remove_leftovers
 from scripts.lib.data.packing import list_folder, pack_folder
 
@@ -100,12 +100,12 @@ def fetch(source: Source, output: Path, record: Path) -> None:
         digest = take_over(source, output)
         if known and known.sha256 != digest:
             logger.info("%s changed since it was last read: its sha256 was %s", source.name, known.sha256)
-    write_text(record, format_record(Record(digest, source.name), output.name))
+    write_text(record, format_record(HashRecord(digest, source.name), output.name))
     verb = "verified" if source.sha256 else "enforced from now on" if source.url and not known else "recorded"
     logger.info("%s: %s, sha256 %s (%s, in %s)", output, megabytes(output.stat().st_size), digest, verb, record)
 
 
-def fetch_url(source: Source, output: Path, known: Record | None, record: Path) -> str:
+def fetch_url(source: Source, output: Path, known: HashRecord | None, record: Path) -> str:
     """Fetch by http(s), against the sha256 that was given or else recorded, and return the sha256."""
     assert source.url is not None
     expected = source.sha256 or (known.sha256 if known else None)
@@ -125,8 +125,8 @@ def _check_archive(path: Path) -> None:
     """Refuse what is no archive at once: login pages of networks are served as 200, too."""
     try:
         sniff_format(path)
-    except UserError as error:
-        raise UserError(f"the server sent {str(error).partition(': ')[2]}") from error
+    except NoArchive as error:
+        raise UserError(f"the server sent {error.content}", error.remedy) from error
 
 
 def take_over(source: Source, output: Path) -> str:

@@ -5,16 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json, write_text
 from scripts.lib.base.units import human
 from scripts.lib.model.summary import summarise
-from scripts.lib.pages.model_page import render
-
-if TYPE_CHECKING:
-    pass
+from scripts.lib.pages.model_page import model_page
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     summary = summarise(config, build_model(config, weights, "cpu"), args.checkpoint)
     if args.json:
         write_json(args.json, summary)
-    write_text(args.output, render(summary))
+    write_text(args.output, model_page(summary))
     logger.info(
         "%s: %s parameters, %s multiply-adds at %d x %d pixels",
         args.output, human(summary["parameters"]), human(summary["multiply_adds"]), *summary["input"][:0:-1],

@@ -23,7 +23,7 @@ from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_jso
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.inference import build_model, load_config, read_checkpoint, unreadable
 from scripts.lib.model.onnx_export import OPSET, REMEDY, Classifier, describe_pipeline, export, finish, moved_inside
-from scripts.lib.pages.export_page import describe_tensor, render_html
+from scripts.lib.pages.export_page import describe_tensor, export_page
 from scripts.lib.runs.machine import describe_machine
 from scripts.lib.runs.onnx_example import example
 from scripts.lib.runs.onnx_model import (
@@ -286,7 +286,7 @@ def main(args: argparse.Namespace) -> None:
     if args.example:
         write_text(args.example, program)
     if args.html:
-        write_text(args.html, render_html(record, program))
+        write_text(args.html, export_page(record, program))
     logger.info(
         "%s: opset %d, %.1f MB; %d of %d predictions are the checkpoint's, no probability is more than %.1e away",
         *(args.output, OPSET, record["model"]["bytes"] / 1e6, parity.same, parity.images, parity.largest),

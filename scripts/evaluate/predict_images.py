@@ -82,7 +82,11 @@ def test_dataset(config: Any, images: Path, split: Path, classes: list[str]) -> 
 def main(args: argparse.Namespace) -> None:
     if len(args.split) != len(args.output):
         raise UserError("--output: give one file for each --split")
-    with claimed_cards(args.cards, os.environ) as cards, staged(args.images, args.split, current_site()) as images:
+    site = current_site()
+    with (
+        claimed_cards(args.cards, os.environ) as cards,
+        staged(args.images, args.split, site.scratch, site.scratch_gb) as images,
+    ):
         if cards:
             os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough to predict
         predict(args, images)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mmcls.datasets import DATASETS, CustomDataset
 from torch.utils.data import get_worker_info
 
-from scripts.lib.base.subprocesses import IMAGES_VARIABLE
+from scripts.lib.base.environment import Variable
 from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
 
 
@@ -36,8 +36,8 @@ class SeededCustomDataset(CustomDataset):
         self.seed = seed
         self.shuffle_labels = shuffle_labels
         self._shielded = False
-        if IMAGES_VARIABLE in os.environ:
-            options["data_prefix"] = os.environ[IMAGES_VARIABLE]
+        if Variable.IMAGES in os.environ:
+            options["data_prefix"] = os.environ[Variable.IMAGES]
         super().__init__(**options)
 
     def load_annotations(self) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import torch
 from mmcls.datasets import PIPELINES
 from torch import nn
 
-from scripts.lib.base.subprocesses import PACKED_VARIABLE
+from scripts.lib.base.environment import Variable
 from scripts.lib.data.pixel_cache import Pack
 
 
@@ -20,7 +20,7 @@ class LoadPackedImage:
 
     Parameters
     ----------
-    folder : the packed folder; the one that PACKED_VARIABLE names in the environment, a copy of it, goes first.
+    folder : the pixel cache; the copy that ``Variable.PIXEL_CACHE`` names in the environment goes first.
     """
 
     def __init__(self, folder: str) -> None:
@@ -30,7 +30,7 @@ class LoadPackedImage:
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the image, uint8 of shape (height, width, 3), blue, green, red."""
         if self._pack is None:
-            self._pack = Pack(os.environ.get(PACKED_VARIABLE, self.folder))
+            self._pack = Pack(os.environ.get(Variable.PIXEL_CACHE, self.folder))
         name = results["img_info"]["filename"]
         image = self._pack.image(name).copy()  # the pack's own cannot be written, and steps after this one may
         filename = str(Path(results.get("img_prefix") or "") / name)

@@ -24,15 +24,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from scripts.lib.base.console import describe_os_error
-from scripts.lib.base.files import atomic_path, write_text
+from scripts.lib.base.environment import Variable
+from scripts.lib.base.files import atomic_path
+from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.subprocesses import END_VARIABLE, EXIT_STOPPED, PARENT_VARIABLE
+from scripts.lib.base.subprocesses import EXIT_STOPPED
+from scripts.lib.runs.run_folder import WorkFolder
 from scripts.mmcls_plugins import checkpoints, folding, processes
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
 from scripts.mmcls_plugins.sampler import EpochSampler
 
-#: Seconds before its end (END_VARIABLE) at which training stops: enough to save a large model on a slow disk.
+#: Seconds before its end (Variable.END_TIME) at which training stops: enough to save a large model on a slow disk.
 END_MARGIN_SECONDS = 60.0
 #: Why training stops before its end; processes that train together tell each other the number. The last one wins.
 STOP_REASONS = ("", "the end of train_model", "the end of its time", "SIGINT", "SIGTERM")
@@ -71,7 +74,7 @@ class ReproducibleRunner(EpochBasedRunner):
     normalisation, which a state holds too; validation is of the first one's.
 
     Files in work_dir: ``states/``, ``best.pth``, ``last.pth`` (both: weights, classes, epoch), ``train_log.csv``,
-    ``progress.json``, ``failure.txt`` (one line, when training cannot go on).
+    ``progress.json``, ``outcome.json`` (when it stopped, or cannot go on).
 
     Parameters
     ----------
@@ -143,8 +146,8 @@ class ReproducibleRunner(EpochBasedRunner):
         self._unfinished: dict[str, Any] | None = None
         self._train_step: nn.Module | None = None
         self._stop_reason = self._agreed_stop = 0
-        self._parent = int(os.environ.get(PARENT_VARIABLE, "0"))
-        self._end_time = float(os.environ.get(END_VARIABLE, "inf"))
+        self._parent = int(os.environ.get(Variable.PARENT, "0"))
+        self._end_time = float(os.environ.get(Variable.END_TIME, "inf"))
         self._loss_sum = self._loss_count = self._train_seconds = 0.0
         self._saved_at = self._progress_at = time.monotonic()
 
@@ -172,14 +175,14 @@ class ReproducibleRunner(EpochBasedRunner):
         Raises
         ------
         SystemExit
-            With status 75 after a signal (the state is saved), 1 when training cannot go on (failure.txt says why).
+            With status 75 after a signal (the state is saved), 1 when training cannot go on (outcome.json says why).
         """
         loader = data_loaders[0]
         if not isinstance(loader.sampler, EpochSampler):
             self._fail("the config has no `sampler = dict(type='EpochSampler')`: ReproducibleRunner needs it")
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.rank == 0:
-            (self.folder / "failure.txt").unlink(missing_ok=True)
+            WorkFolder(self.folder).outcome.unlink(missing_ok=True)
         self._max_iters = self._max_epochs * len(loader)
         self.data_loader, self.mode = loader, "train"
         self.call_hook("before_run")
@@ -572,13 +575,14 @@ class ReproducibleRunner(EpochBasedRunner):
             return
         self.processes.wait_for_all()  # the first one has saved
         self.logger.info("stopped by %s; the state is saved", STOP_REASONS[self._agreed_stop])
+        if self.rank == 0:
+            Outcome(Ending.STOPPED).write(WorkFolder(self.folder).outcome)
         raise SystemExit(EXIT_STOPPED)
 
     def _fail(self, message: str) -> NoReturn:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.logger.error(message)
-        with suppress(OSError):  # on a full disk; train_model sees by itself that it is full
-            write_text(self.folder / "failure.txt", message + "\n")
+        Outcome(Ending.FAILED, message).write(WorkFolder(self.folder).outcome)
         raise SystemExit(1)
 
     # -- what people and rules read ---------------------------------------------------------------------------------

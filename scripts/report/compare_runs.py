@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics import leaks, paired
+from scripts.lib.metrics import contamination, paired
 from scripts.lib.metrics.leaderboard import (
     RUN,
     collect,
@@ -21,7 +21,7 @@ from scripts.lib.metrics.leaderboard import (
     read_leaderboard,
     render_text,
 )
-from scripts.lib.pages.leaderboard_page import render_html
+from scripts.lib.pages.leaderboard_page import leaderboard_page
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--comparisons", type=Path, metavar="FILE", help="comparisons.csv, paired tests, if wanted")
     parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
     parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
-    parser.add_argument("--audit", type=Path, metavar="FILE", help="audit.csv: says what leaking test images change")
+    parser.add_argument("--audit", type=Path, metavar="FILE", help="audit.csv: for the accuracy without contaminated images")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
     return parser
 
@@ -77,12 +77,12 @@ def main(args: argparse.Namespace) -> None:
         comparisons = compare_pairs(runs, leaderboard["experiment"].tolist())
         verdicts = paired.against_best(comparisons, leaderboard["experiment"].iloc[0])
         leaderboard["against_best"] = leaderboard["experiment"].map(verdicts)
-    leak = leaks.find_leak(runs, args.audit) if args.audit else None
-    leaderboard = leaks.add_columns(leaderboard, leak)
+    contaminated = contamination.find_contamination(runs, args.audit) if args.audit else None
+    leaderboard = contamination.add_columns(leaderboard, contaminated)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
     save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
     if args.html:
-        write_text(args.html, render_html(leaderboard, title, costs, comparisons, leak))
+        write_text(args.html, leaderboard_page(leaderboard, title, costs, comparisons, contaminated))
     if args.costs:
         with atomic_path(args.costs) as temporary:
             costs.to_csv(temporary, index=False, lineterminator="\n")

@@ -24,7 +24,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import read_record
 from scripts.lib.data.manifest import check_folder
-from scripts.lib.pages.provenance_page import render_html
+from scripts.lib.pages.provenance_page import provenance_page
 from scripts.lib.runs.attempts import read_attempts
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
@@ -241,7 +241,7 @@ def main(args: argparse.Namespace) -> None:
         },
     }
     if args.html:
-        write_text(args.html, render_html(provenance, args.config.read_text(encoding="utf-8")))
+        write_text(args.html, provenance_page(provenance, args.config.read_text(encoding="utf-8")))
     write_json(args.output, provenance)
     logger.info("%s: %d files hashed", args.output, len(files) + len(archives) + len(provenance["outputs"]))
 

@@ -6,14 +6,13 @@ Mitchell et al. (2019), Model Cards for Model Reporting, https://doi.org/10.1145
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import write_text
+from scripts.lib.base.files import read_json, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import audit_summary
 from scripts.lib.metrics import cost
@@ -59,24 +58,6 @@ def read_inputs(
         license=license.strip(),
         audit=audit_summary.read_summary(audit) if audit else None,
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file that holds one object.
-
-    Raises
-    ------
-    UserError : it is missing, or not one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file", "finish the run first") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})", "make it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object", "make it again")
-    return content
 
 
 def read_costs(table: Path | None, folder: Path, provenance: dict[str, Any]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.splits import count_labels
@@ -20,7 +21,6 @@ from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
-from scripts.lib.settings.load import CONFIG_FILES_VARIABLE
 from scripts.lib.settings.schema import Experiment
 
 logger = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ def main(args: argparse.Namespace) -> None:
         patch(args)
     except UserError as error:
         # The settings' file comes by the environment: as a parameter of the rule, a renamed file would train anew.
-        place = f"{os.environ.get(CONFIG_FILES_VARIABLE, '')}: experiments.{args.name}." if args.name else ""
+        place = f"{os.environ.get(Variable.CONFIG_FILES, '')}: experiments.{args.name}." if args.name else ""
         raise UserError(f"{place.removeprefix(': ')}{error}") from error
 
 

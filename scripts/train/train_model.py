@@ -19,23 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
-from scripts.lib.base.problems import UserError
-from scripts.lib.base.subprocesses import (
-    END_VARIABLE,
-    IMAGES_VARIABLE,
-    PACKED_VARIABLE,
-    PARENT_VARIABLE,
-    signal_group,
-    signals_forwarded,
-)
+from scripts.lib.base.outcome import Ending, Outcome
+from scripts.lib.base.problems import Stopped, UserError
+from scripts.lib.base.subprocesses import signal_group, signals_forwarded
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import claimed_cards, cores_of_this_job, given_cards
-from scripts.lib.data.scratch import staged, staged_pack
+from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.runs import attempts, energy
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.lease import Lease, living_group
 from scripts.lib.runs.progress_line import Progress
+from scripts.lib.runs.run_folder import WorkFolder
 from scripts.lib.settings.site import current_site
 
 logger = logging.getLogger(__name__)
@@ -75,7 +71,7 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
     environment["PATH"] = folder + os.pathsep + environment.get("PATH", "")
     environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(config["runner"]["threads"])
     environment["PYTHONUNBUFFERED"] = "1"
-    environment[PARENT_VARIABLE] = str(os.getpid())
+    environment[Variable.PARENT] = str(os.getpid())
     if config["runner"]["device"] == "cpu":
         # glibc returns large activations to the kernel at each free, and page faults bring them back: keeping them
         # saves a good part of a training step.
@@ -122,9 +118,11 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
 
     Raises
     ------
-    UserError : training cannot go on, or was stopped; the message says why and what to do.
+    Stopped : it was asked to stop, and has saved its state.
+    UserError : training cannot go on; the message says why and what to do.
     """
     output = work_dir / "output.log"
+    WorkFolder(work_dir).outcome.unlink(missing_ok=True)
     with open(output, "ab") as stream:
         stream.write(f"\n$ {' '.join(command)}\n".encode())
         stream.flush()
@@ -155,31 +153,34 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
             time.sleep(0.2)
         show.close()
     if received:
-        raise UserError(
-            f"training was stopped by {signal.Signals(received[0]).name}; its state is in {work_dir}:"
-            " the same command goes on from it"
-        )
+        raise stopped(f"by {signal.Signals(received[0]).name}", work_dir)
     if trainer.returncode != 0:
-        raise UserError(explain_failure(work_dir, output))
+        raise explain_failure(work_dir, output)
 
 
-def explain_failure(work_dir: Path, output: Path) -> str:
-    """Return one line on why the trainer ended: its own words, else the last exception in its output."""
-    failure = work_dir / "failure.txt"
-    if failure.exists():
-        return f"training stopped: {failure.read_text(encoding='utf-8').strip()} (details: {output})"
+def stopped(how: str, work_dir: Path) -> Stopped:
+    """Return the error of a training that was stopped, *how* being ``by SIGTERM`` or the like."""
+    return Stopped(f"training was stopped {how}; its state is in {work_dir}", "the same command goes on from it")
+
+
+def explain_failure(work_dir: Path, output: Path) -> UserError:
+    """Return why the trainer ended: what it left on record, else the last exception in its output."""
+    outcome = Outcome.read(WorkFolder(work_dir).outcome)
+    if outcome and outcome.ending == Ending.FAILED:
+        return UserError(f"training stopped: {outcome} (details: {output})")
     if shutil.disk_usage(work_dir).free < FULL_DISK_BYTES:
-        return f"training stopped: no space left on the device of {work_dir}: free some and run the same command again"
+        full = f"training stopped: no space left on the device of {work_dir}"
+        return UserError(full, "free some and run the same command again")
+    if outcome and outcome.ending == Ending.STOPPED:
+        return stopped("from outside", work_dir)
     text = output.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1]
-    if "stopped by" in text and "the state is saved" in text:
-        return f"training was stopped from outside; its state is in {work_dir}: the same command goes on from it"
     if "out of memory" in text.lower():
-        return f"training ran out of memory: halve batch_size, or lower image_size (details: {output})"
+        return UserError("training ran out of memory", f"halve batch_size, or lower image_size (details: {output})")
     errors = [line for line in text.splitlines() if re.match(r"[A-Za-z_.]+(Error|Exception|Interrupt)\b", line)]
     # mim ends with its own CalledProcessError, which says nothing.
     telling = [line for line in errors if "CalledProcessError" not in line]
     reason = telling[-1] if telling else "the trainer was killed, or died without a word"
-    return f"training failed: {reason} (details: {output})"
+    return UserError(f"training failed: {reason} (details: {output})")
 
 
 def publish(work_dir: Path, targets: Mapping[str, Path]) -> None:
@@ -206,20 +207,20 @@ def run_once(
     cards = held.enter_context(claimed_cards(args.cards, os.environ))
     if cards:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
-    packed = packed_folder(config)
+    packed, site = packed_folder(config), current_site()
     if packed is not None:
-        copy = held.enter_context(staged_pack(packed, current_site()))
+        copy = held.enter_context(staged_pixel_cache(packed, site.scratch, site.scratch_gb))
         if copy != packed:
-            environment[PACKED_VARIABLE] = str(copy)
+            environment[Variable.PIXEL_CACHE] = str(copy)
     else:
         images = Path(config["data"]["train"]["data_prefix"])
         splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
-        copy = held.enter_context(staged(images, splits, current_site()))
+        copy = held.enter_context(staged(images, splits, site.scratch, site.scratch_gb))
         if copy != images:
-            environment[IMAGES_VARIABLE] = str(copy)
+            environment[Variable.IMAGES] = str(copy)
     end = args.end_time if args.end_time is not None else slurm.job_end_time()
     if end is not None:
-        environment[END_VARIABLE] = str(end)
+        environment[Variable.END_TIME] = str(end)
     workers = args.workers
     if workers is None:
         share = cores_of_this_job(os.environ) * len(cards) // max(len(given_cards(os.environ)), 1)

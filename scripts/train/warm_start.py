@@ -13,7 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from scipy.optimize import minimize
 from torch import nn
 
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.subprocesses import PACKED_VARIABLE
 from scripts.lib.cluster.gpus import claimed_cards
 from scripts.lib.data.pixel_cache import Pack
-from scripts.lib.data.scratch import staged_pack
+from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.model.balance import class_weights
-from scripts.lib.model.cache_blocking import cache_blocked
 from scripts.lib.model.checkpoint_file import write_checkpoint
 from scripts.lib.model.inference import (
     build_classifier,
@@ -42,7 +41,6 @@ from scripts.lib.model.inference import (
     load_state_dict,
     read_checkpoint,
 )
-from scripts.lib.model.tail_tuning import MOST_BYTES, Options, find_tail, noted_input, tune
 from scripts.lib.settings.site import current_site
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
@@ -51,7 +49,8 @@ from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_d
 logger = logging.getLogger(__name__)
 
 #: Weights of the squared norm that are tried, over features of a mean variance of 1, until the loss on val rises. With
-#: a few hundred images 1 was chosen (elpv, 280), with 1,839 the one after it. The first is for tuning the last stages.
+#: a few hundred images 1 was chosen (elpv, 280), with 1,839 the one after it. 10 is chosen where the features say next
+#: to nothing about the classes, and each fit starts from the solution before it: without 10 all heads have other bits.
 PENALTIES = (10.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 #: Iterations of L-BFGS for one penalty; each starts from the solution of the one before, and few use as many.
 MAX_ITERATIONS = 100
@@ -136,6 +135,54 @@ def extract(model: nn.Module, layer: nn.Linear, batches: Iterable[torch.Tensor])
     return torch.cat(features)
 
 
+@dataclass(frozen=True)
+class Regression:
+    """Multinomial logistic regression with any penalty, on features along the eigenvectors of their covariance.
+
+    L-BFGS works on coordinates in which Boehning's bound of the Hessian, (1 - 1/K)/2 X'X/n plus the penalty, is the
+    identity ("Multinomial logistic regression algorithm", 1992): some 20 evaluations for any features. The
+    eigenvectors of X'X, which serve for all penalties, make it diagonal. SciPy's L-BFGS, since torch's imports the
+    compiler, seconds of a fit that takes one.
+
+    Attributes
+    ----------
+    inputs : float64, (images, features).
+    targets : one-hot, float64, (images, classes).
+    weights : what each image counts, 1 on average, float64, (images,); None: all the same.
+    eigenvalues : of the covariance of *inputs*, float64, (features,).
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor | None
+    eigenvalues: torch.Tensor
+
+    def fit(self, penalty: float, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the weight, float64, (classes, features), and the bias, (classes,), found from those given."""
+        num_classes = len(bias)
+        bound = (1 - 1 / num_classes) / 2 * self.eigenvalues.clamp(min=0) + penalty / num_classes
+        stretch = bound.rsqrt()
+        stretched = (self.inputs * stretch).float()
+        decay = penalty / num_classes * stretch.square()
+
+        def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
+            inner, shift = unflattened(torch.from_numpy(point), num_classes)
+            log_probabilities = ((stretched @ inner.T.float()).double() + shift).log_softmax(1)
+            likelihood = mean_of((self.targets * log_probabilities).sum(1), self.weights)
+            loss = (decay * inner.square()).sum() / 2 - likelihood
+            residual = (log_probabilities.exp() - self.targets) / len(self.targets)
+            if self.weights is not None:
+                residual *= self.weights[:, None]
+            return loss.item(), flattened(residual.T.float() @ stretched + decay * inner, residual.sum(0))
+
+        solution = minimize(
+            objective, flattened(weight / stretch, bias), method="L-BFGS-B", jac=True,
+            options={"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 0.0},
+        )  # fmt: skip
+        inner, bias = unflattened(torch.from_numpy(solution.x), num_classes)
+        return inner * stretch, bias
+
+
 def fit_probes(
     train: torch.Tensor,
     train_labels: torch.Tensor,
@@ -151,11 +198,6 @@ def fit_probes(
     its own: those that hardly vary would get weights so large that the first steps of fine-tuning tear the backbone
     apart.
 
-    L-BFGS works on coordinates in which Boehning's bound of the Hessian, (1 - 1/K)/2 X'X/n plus the penalty, is the
-    identity ("Multinomial logistic regression algorithm", 1992): some 20 evaluations for any features. The
-    eigenvectors of X'X, which serve for all penalties, make it diagonal. SciPy's L-BFGS, since torch's imports the
-    compiler, seconds of a fit that takes one.
-
     Parameters
     ----------
     train, val : float64, (images, features).
@@ -165,58 +207,80 @@ def fit_probes(
     """
     weights = image_weights(train_labels, num_classes) if balanced else None
     val_weights = image_weights(val_labels, num_classes) if balanced else None
-    if weights is None:
-        mean, scale = train.mean(0), train.std(0, correction=0).square().mean().sqrt().clamp(min=1e-12)
-    else:
-        mean = weights @ train / len(train)
-        scale = (weights @ (train - mean).square() / len(train)).mean().sqrt().clamp(min=1e-12)
-    # In half the time of float64: they make the search short, and the solution is the same for any.
-    spread = torch.cov((train.T / scale).float(), correction=0, aweights=None if weights is None else weights.float())
-    eigenvalues, axes = (one.double() for one in torch.linalg.eigh(spread))
-    inputs, val_inputs = ((one - mean) / scale @ axes for one in (train, val))
-    wanted = nn.functional.one_hot(train_labels, num_classes).double()
+    mean, scale = mean_and_scale(train, weights)
+    eigenvalues, axes = principal_axes(train, scale, weights)
+    inputs, val_inputs = ((features - mean) / scale @ axes for features in (train, val))
+    targets = nn.functional.one_hot(train_labels, num_classes).double()
+    regression = Regression(inputs, targets, weights, eigenvalues)
     weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64)  # along the axes
     bias = torch.zeros(num_classes, dtype=torch.float64)
     probes: list[Probe] = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # to wake the others takes longer than their part of an evaluation, some milliseconds
-    for penalty in PENALTIES:
-        bound = (1 - 1 / num_classes) / 2 * eigenvalues.clamp(min=0) + penalty / num_classes
-        stretch = bound.rsqrt()
-        stretched = (inputs * stretch).float()
-        decay = penalty / num_classes * stretch.square()
-
-        def objective(
-            point: np.ndarray, stretched: torch.Tensor = stretched, decay: torch.Tensor = decay
-        ) -> tuple[float, np.ndarray]:
-            inner, shift = unpacked(torch.from_numpy(point), num_classes)
-            log_probabilities = ((stretched @ inner.T.float()).double() + shift).log_softmax(1)
-            loss = (decay * inner.square()).sum() / 2 - mean_of((wanted * log_probabilities).sum(1), weights)
-            residual = (log_probabilities.exp() - wanted) / len(wanted)
-            if weights is not None:
-                residual *= weights[:, None]
-            return loss.item(), packed(residual.T.float() @ stretched + decay * inner, residual.sum(0))
-
-        found = minimize(
-            objective, packed(weight / stretch, bias), method="L-BFGS-B", jac=True,
-            options={"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 0.0},
-        )  # fmt: skip
-        inner, bias = unpacked(torch.from_numpy(found.x), num_classes)
-        weight = inner * stretch
-        scores = val_inputs @ weight.T + bias
-        if val_weights is None:
-            loss = nn.functional.cross_entropy(scores, val_labels).item()
-        else:
-            loss = mean_of(nn.functional.cross_entropy(scores, val_labels, reduction="none"), val_weights).item()
-        accuracy = mean_of((scores.argmax(1) == val_labels).double(), val_weights).item()
-        kind = "balanced " if balanced else ""
-        logger.info("penalty %g: %sval accuracy %.2f %%, val loss %.4f", penalty, kind, 100 * accuracy, loss)
-        if probes and loss >= probes[-1].loss:
-            break
-        layer = weight @ axes.T / scale
-        probes.append(Probe(layer, bias - layer @ mean, penalty, accuracy, loss))
-    torch.set_num_threads(threads)
+    with single_thread():
+        for penalty in PENALTIES:
+            weight, bias = regression.fit(penalty, weight, bias)
+            accuracy, loss = accuracy_and_loss(val_inputs @ weight.T + bias, val_labels, val_weights)
+            kind = "balanced " if balanced else ""
+            logger.info("penalty %g: %sval accuracy %.2f %%, val loss %.4f", penalty, kind, 100 * accuracy, loss)
+            if probes and loss >= probes[-1].loss:
+                break
+            layer = weight @ axes.T / scale
+            probes.append(Probe(layer, bias - layer @ mean, penalty, accuracy, loss))
     return probes
+
+
+def mean_and_scale(features: torch.Tensor, weights: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean of each feature, float64, (features,), and the root of their mean variance, a scalar.
+
+    Parameters
+    ----------
+    features : float64, (images, features).
+    weights : as in :class:`Regression`.
+    """
+    if weights is None:
+        return features.mean(0), features.std(0, correction=0).square().mean().sqrt().clamp(min=1e-12)
+    mean = weights @ features / len(features)
+    return mean, (weights @ (features - mean).square() / len(features)).mean().sqrt().clamp(min=1e-12)
+
+
+def principal_axes(
+    features: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return eigenvalues, float64, (features,), and eigenvectors, (features, features), of the features' covariance.
+
+    They are computed in float32, in half the time of float64: they make the search short, and the solution is the same
+    for any.
+    """
+    single_weights = None if weights is None else weights.float()
+    covariance = torch.cov((features.T / scale).float(), correction=0, aweights=single_weights)
+    eigenvalues, axes = torch.linalg.eigh(covariance)
+    return eigenvalues.double(), axes.double()
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Let torch compute in one thread inside the block: waking the others takes longer than an evaluation, some ms."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def accuracy_and_loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> tuple[float, float]:
+    """Return top-1 accuracy, 0 to 1, and mean cross-entropy, of images of which each counts as much as its weight.
+
+    Parameters
+    ----------
+    logits : float64, (images, classes).
+    labels : int64, (images,).
+    weights : as in :class:`Regression`.
+    """
+    if weights is None:
+        loss = nn.functional.cross_entropy(logits, labels).item()
+    else:
+        loss = mean_of(nn.functional.cross_entropy(logits, labels, reduction="none"), weights).item()
+    return mean_of((logits.argmax(1) == labels).double(), weights).item(), loss
 
 
 def image_weights(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -230,13 +294,13 @@ def mean_of(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     return values.mean() if weights is None else (weights * values).mean()
 
 
-def packed(weight: torch.Tensor, bias: torch.Tensor) -> np.ndarray:
+def flattened(weight: torch.Tensor, bias: torch.Tensor) -> np.ndarray:
     """Return a linear layer as one vector, for SciPy."""
     return torch.cat([weight.flatten(), bias]).numpy()
 
 
-def unpacked(point: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the weight, (classes, features), and the bias, (classes,), of :func:`packed`."""
+def unflattened(point: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the weight, (classes, features), and the bias, (classes,), of :func:`flattened`."""
     return point[:-num_classes].view(num_classes, -1), point[-num_classes:]
 
 
@@ -305,11 +369,8 @@ def absorbed(model: nn.Module, images: torch.Tensor) -> nn.Module:
 
 def warm_start(
     config: Any, weights: dict[str, torch.Tensor], datasets: Sequence[Any], device: str, workers: int
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield all weights of the model of *config*: those given, and the head fitted to their features, once it is.
-
-    And again with tuned last stages, if these are better. The tensors are the model's own, which change when the next
-    are asked for.
+) -> dict[str, torch.Tensor]:
+    """Return all weights of the model of *config*: those given, and the head fitted to their features.
 
     Parameters
     ----------
@@ -324,64 +385,35 @@ def warm_start(
     num_classes = len(datasets[0].CLASSES)
     model = build_pretrained(config, weights, device)
     normalizer = Normalizer(**config.runner.normalize).to(device)
-    some = torch.utils.data.Subset(datasets[0], range(min(8, len(datasets[0]))))
-    shown = next(image_tensors(some, normalizer, 0, device))
     if config.model.backbone.get("norm_eval"):
-        model = absorbed(model, shown)
+        few = torch.utils.data.Subset(datasets[0], range(min(8, len(datasets[0]))))
+        model = absorbed(model, next(image_tensors(few, normalizer, 0, device)))
     layer = last_layer(model, weights, num_classes)
     began = time.monotonic()
-    activations: list[torch.Tensor] = []
     try:
         if layer is None:
             raise ScoresElsewhereError
-        tail = find_tail(model, shown)
-        if tail and (needed := tail.image_bytes * sum(map(len, datasets))) > MOST_BYTES:
-            logger.info("last stages not tuned: their activations would take %.1f GB of memory", needed / 1e9)
-            tail = None
-        features = []
-        with cache_blocked(model, shown) if device == "cpu" else nullcontext():
-            for one in datasets:
-                parts: list[torch.Tensor] = []
-                with noted_input(tail, parts) if tail else nullcontext():
-                    features.append(extract(model, layer, image_tensors(one, normalizer, workers, device)))
-                activations += [torch.cat(parts)] if tail else []
+        features = [extract(model, layer, image_tensors(split, normalizer, workers, device)) for split in datasets]
     except ScoresElsewhereError:
         logger.warning(
             "%s: its class scores are not made by one linear layer alone, so none is fitted: training starts from the"
             " pretrained weights", config.model.head.type
         )  # fmt: skip
-        yield model.state_dict()
-        return
+        return model.state_dict()
     extracted = time.monotonic()
-    labels = [torch.as_tensor(np.asarray(one.get_gt_labels()), dtype=torch.int64) for one in datasets]
+    labels = [torch.as_tensor(np.asarray(split.get_gt_labels()), dtype=torch.int64) for split in datasets]
     balanced = config.runner.get("balanced_validation", False)  # as training measures it: one word for both
-    probes = fit_probes(features[0], labels[0], features[1], labels[1], num_classes, balanced)
-    probe = probes[-1]
-    fitted = time.monotonic()
+    probe = fit_probes(features[0], labels[0], features[1], labels[1], num_classes, balanced)[-1]
     images = sum(map(len, labels))
     logger.info(
         "features of %d images in %.1f s (%.0f images/s), fit in %.1f s: penalty %g, %sval accuracy %.2f %%, loss %.4f",
-        images, extracted - began, images / (extracted - began), fitted - extracted, probe.penalty,
-        "balanced " if balanced else "",
-        100 * probe.accuracy, probe.loss,
+        images, extracted - began, images / (extracted - began), time.monotonic() - extracted, probe.penalty,
+        "balanced " if balanced else "", 100 * probe.accuracy, probe.loss,
     )  # fmt: skip
     with torch.no_grad():
         layer.weight.copy_(probe.weight)
         layer.bias.copy_(probe.bias)
-    yield model.state_dict()
-    if tail:
-        weights_of = [image_weights(one, num_classes) if balanced else None for one in labels]
-        # A head that is certain of every image it was fitted to has nothing to teach the stages before it.
-        departure = {layer.weight: probes[0].weight, layer.bias: probes[0].bias}
-        start, best = tune(model, tail, activations, labels, weights_of, Options.of(config), departure)
-        kept = best.better_than(start)
-        logger.info(
-            "last stages (%.0f %% of the multiplications) tuned in %.1f s: %sval accuracy %.2f to %.2f %%%s",
-            100 * tail.share, time.monotonic() - fitted, "balanced " if balanced else "", 100 * start.accuracy,
-            100 * best.accuracy, "" if kept else ", so what was tuned is not kept",
-        )  # fmt: skip
-        if kept:
-            yield model.state_dict()
+    return model.state_dict()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -401,11 +433,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Fit, and write the weights to start from."""
-    with claimed_cards(args.cards, os.environ) as cards, staged_pack(args.packed, current_site()) as packed:
+    site = current_site()
+    with (
+        claimed_cards(args.cards, os.environ) as cards,
+        staged_pixel_cache(args.packed, site.scratch, site.scratch_gb) as packed,
+    ):
         if cards:
             os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough
         Pack(packed)  # in this process first: what a data-loader's worker finds would come as a page of traceback
-        os.environ[PACKED_VARIABLE] = str(packed)
+        os.environ[Variable.PIXEL_CACHE] = str(packed)
         config = load_config(args.config)
         runner = config.runner
         if runner.device == "cpu":
@@ -422,8 +458,7 @@ def main(args: argparse.Namespace) -> None:
         device = choose_device(runner.device)
         # On a CPU reading from the pack takes less time than processes for it take from the model.
         workers = 0 if device == "cpu" else args.workers
-        for start in warm_start(config, weights, datasets, device, workers):
-            write_checkpoint(start, args.output)  # each is whole: bench/ reads what there is at what time
+        write_checkpoint(warm_start(config, weights, datasets, device, workers), args.output)
 
 
 if __name__ == "__main__":

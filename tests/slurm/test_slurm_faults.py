@@ -194,7 +194,7 @@ def test_a_run_longer_than_its_time_limit_goes_on_in_the_next_job(
     attempts = attempts_of(checkout)
     assert len(attempts) >= 3  # twice at the limit, then to the end
     assert len({attempt["slurm_job_id"] for attempt in attempts}) == len(attempts)
-    assert all("its state is in" in attempt["outcome"] for attempt in attempts[:-1])
+    assert all(attempt["outcome"] == "stopped" and "its state is in" in attempt["reason"] for attempt in attempts[:-1])
     assert attempts[-1]["outcome"] == "finished"
     # None was ended by Slurm at its limit: each had saved and stopped before.
     assert not [row for row in jobs_of(cluster, checkout) if row["State"] == "TIMEOUT"]

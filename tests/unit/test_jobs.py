@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_slurm import Program, printing, program, squeue_line
+from slurm_programs import Program, printing, squeue_line
 
 from scripts import cancel, jobs
 from scripts.lib.base.problems import UserError
@@ -19,7 +19,6 @@ from scripts.lib.cluster.slurm import Job
 from scripts.lib.workflow import job_table
 from scripts.lib.workflow.controller import RECORD, Controller
 
-__all__ = ["program"]
 PROGRESS = {"epochs_done": 3, "max_epochs": 5, "iteration": 30, "loss": 0.412, "val_accuracy": 0.912}
 LINE = "epoch 3/5  loss 0.412  val accuracy 91.2 %"
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,18 @@ from dag import ROOT
 from training import EXPERIMENT, Training
 
 from scripts import watch
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import Stopped, UserError
 from scripts.lib.base.text import display_width
 from scripts.lib.runs import attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Lease
 from scripts.lib.workflow.controller import Controller
-from scripts.lib.workflow.progress import Overview, Run, State, Watcher
+from scripts.lib.workflow.progress import Watcher
+from scripts.lib.workflow.run_states import Overview, RunProgress, State
 
 PROGRESS = {
     "epochs_done": 3, "max_epochs": 8, "iteration": 30, "max_iterations": 80, "loss": 0.4123, "val_accuracy": 0.9,
     "best_accuracy": 0.912, "images_per_second": 1234.5, "seconds_left": 3700.0,
 }  # fmt: skip
-ERROR = "2026-11-23 19:05:41,697 ERROR scripts.lib.base.console: error: {}\n"
 LEADERBOARD = (
     "experiment,seeds,accuracy_top1_mean,accuracy_top1_ci95_low,accuracy_top1_ci95_high,interval,accuracy_top5_mean,"
     "f1_macro_mean,ece_mean,val_accuracy_best_mean,train_seconds_mean,gpu_seconds_mean,images_per_second_mean,n_test,"
@@ -61,6 +62,12 @@ class Project:
         os.utime(file, (then, then))
         return file
 
+    def ended(self, log: str, what: str, ending: str = "failed", age: float = 0.0) -> Path:
+        """A command that did not finish: its log, and what it says beside it."""
+        content = {"outcome": ending, "what": what, "remedy": ""}
+        self.write(f"logs/{log}.outcome.json", json.dumps(content), age)
+        return self.write(f"logs/{log}.log", f"an ERROR in words: {what}\n", age)
+
     def work(self, run: str = "demo/a/seed0", **progress: Any) -> Path:
         """Return the work_dir of a run, with the progress of a training in it."""
         return self.write(f"results/{run}/work/abc/progress.json", json.dumps(PROGRESS | progress)).parent
@@ -80,13 +87,13 @@ class Project:
             record = {"token": "y", "host": "ln01", "pid": 1, "started": 1.0, "job": None}
             self.write(".snakemake/mimflow-controller.json", json.dumps({"holder": record, "slurm": False}), age=100)
 
-    def look(self) -> dict[str, Run]:
+    def look(self) -> dict[str, RunProgress]:
         return {
             f"{run.dataset}/{run.experiment}/seed{run.seed}" + ("" if run.fold is None else f"/fold{run.fold}"): run
             for run in self.watcher.look().runs
         }
 
-    def run(self) -> Run:
+    def run(self) -> RunProgress:
         (run,) = self.look().values()
         return run
 
@@ -178,31 +185,32 @@ def test_all_attempts_count_as_elapsed(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "state"),
+    ("error", "state"),
     [
-        ("training was stopped by SIGTERM; its state is in work/abc: the same command goes on from it", State.STOPPED),
-        ("training ran out of memory: halve batch_size", State.FAILED),
+        (Stopped("training was ended by SIGTERM; its state is in x", "the same command goes on"), State.STOPPED),
+        (UserError("training was stopped: out of memory", "halve batch_size"), State.FAILED),
+        (KeyboardInterrupt(), State.STOPPED),
     ],
 )
-def test_an_attempt_that_ended_badly_says_why(message: str, state: State, project: Project) -> None:
-    with pytest.raises(UserError), attempts.recorded(project.work()):
-        raise UserError(message)
+def test_an_attempt_that_ended_badly_says_why(error: BaseException, state: State, project: Project) -> None:
+    with pytest.raises(type(error)), attempts.recorded(project.work()):
+        raise error
     run = project.run()
-    assert (run.state, run.reason) == (state, message)
+    assert (run.state, run.reason) == (state, str(error) or "KeyboardInterrupt")
 
 
 def test_the_error_of_a_log_is_the_reason_until_the_step_is_done(project: Project) -> None:
     project.write("results/demo/a/seed0/best.pth", age=5)
-    project.write("logs/demo/a/seed0/predict_images.log", "x\n" * 20000 + ERROR.format("a.jpg: cannot be read"))
+    project.ended("demo/a/seed0/predict_images", "a.jpg: cannot be read")
     run = project.run()
     assert (run.state, run.reason) == (State.FAILED, "a.jpg: cannot be read")
-    project.write("logs/demo/a/seed0/predict_images.log", ERROR.replace("error: {}", "interrupted"))
+    project.ended("demo/a/seed0/predict_images", "interrupted", "interrupted")
     assert project.run().state == State.STOPPED
     project.write("results/demo/a/seed0/predictions.csv")
     assert project.run().state == State.WAITING
     project.write("results/demo/a/seed0/metrics.json", "{}")
     assert project.run().state == State.DONE
-    project.write("logs/demo/a/seed0/plot_curves.log", ERROR.format("no font"))
+    project.ended("demo/a/seed0/plot_curves", "no font")
     assert (project.run().state, project.run().reason) == (State.FAILED, "no font")
 
 
@@ -290,18 +298,19 @@ def test_runs_that_wait_say_what_for(rule: str, output: str, state: State, proje
 def test_what_went_wrong_before_this_snakemake_began_is_past(project: Project) -> None:
     work = project.work()
     lease = project.lease(work, age=100)
-    project.write("logs/demo/a/seed0/train_model.log", ERROR.format("out of memory"), age=60)
-    project.write("logs/demo/split_dataset.log", ERROR.format("no images"), age=60)
+    project.ended("demo/a/seed0/train_model", "out of memory", age=60)
+    project.ended("demo/split_dataset", "no images", age=60)
     project.snakemake("demo/a/seed0/last.pth", "demo/splits/train.txt")
     overview = project.watcher.look()
     assert (overview.runs[0].state, overview.runs[0].reason, overview.problems) == (State.WAITING, "", ())
     assert overview.controller.startswith(f"process {os.getpid()} on ")
-    for log in ("a/seed0/train_model.log", "split_dataset.log"):
-        (project.folder / "logs/demo" / log).touch()
+    for log, end in product(("a/seed0/train_model", "split_dataset"), (".log", ".outcome.json")):
+        (project.folder / "logs/demo" / f"{log}{end}").touch()
     overview = project.watcher.look()
     assert (overview.runs[0].state, overview.runs[0].reason) == (State.FAILED, "out of memory")
     assert overview.problems == ("demo: split_dataset: no images",)
     project.write("logs/demo/a/seed0/train_model.log", "")
+    (project.folder / "logs/demo/a/seed0/train_model.outcome.json").unlink()
     assert project.run().state == State.STARTING
     os.utime(lease, (time.time() - 5,) * 2)  # it took the lease over, and lives
     assert project.run().state == State.TRAINING
@@ -350,6 +359,7 @@ def test_files_that_make_no_sense_are_no_news(text: str, project: Project) -> No
     project.write(".snakemake/mimflow-controller.json", text)
     project.write(".snakemake/locks/0.output.lock", text)
     project.write("logs/demo/a/seed0/train_model.log", text)
+    project.write("logs/demo/a/seed0/train_model.outcome.json", text)
     project.write("results/demo/b", text)
     (project.results / "demo/c").symlink_to("nowhere")
     run = project.run()
@@ -396,7 +406,7 @@ def grid(project: Project, number: int) -> None:
             project.write(f"results/{run}/metrics.json", "{}", age=-1)
         else:
             (project.results / run / "predictions.csv").unlink()
-            project.write(f"logs/{run}/predict_images.log", ERROR.format("no GPU"))
+            project.ended(f"{run}/predict_images", "no GPU")
 
 
 #: What Python tells its audit hooks when a file is made or changed, or a process is signalled.
@@ -473,7 +483,7 @@ def test_hundreds_of_runs_are_looked_at_quickly_and_nothing_is_touched(project: 
 def test_each_fold_is_a_run_with_files_logs_and_plan_of_its_own(project: Project) -> None:
     project.lease(project.work("demo/a/seed0/fold0"))
     project.write("results/demo/a/seed0/fold1/metrics.json", "{}")
-    project.write("logs/demo/a/seed0/fold2/train_model.log", ERROR.format("no memory"))
+    project.ended("demo/a/seed0/fold2/train_model", "no memory")
     (project.results / "demo/a/seed0/fold2").mkdir()
     project.work("demo/a/seed1", epochs_done=8)  # of a time before there were folds
     project.write("results/demo/a/seed1/fold0/config.py")
@@ -503,14 +513,16 @@ def test_planned_folds_are_known_before_they_begin(project: Project) -> None:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-def overview_of(*runs: Run, problems: tuple[str, ...] = ()) -> Overview:
+def overview_of(*runs: RunProgress, problems: tuple[str, ...] = ()) -> Overview:
     return Overview(runs, problems, "process 7 on vm", False, 1e9)
 
 
-TRAINING = Run("demo", "mobilenet-v2", 0, State.TRAINING, 3, 8, 0.375, 0.912, 0.4123, 1234.5, 3725.0, 190000.0, 4.0)
+TRAINING = RunProgress(
+    "demo", "mobilenet-v2", 0, State.TRAINING, 3, 8, 0.375, 0.912, 0.4123, 1234.5, 3725.0, 190000.0, 4.0
+)
 DONE = replace(TRAINING, seed=1, state=State.DONE, fraction=1.0, seconds_left=None, silent_seconds=7300.0)
 FAILED = replace(TRAINING, seed=2, state=State.FAILED, reason="no memory: halve batch_size", seconds_left=None)
-WAITS = Run("demo", "mobilenet-v2", 3, State.WAITING)
+WAITS = RunProgress("demo", "mobilenet-v2", 3, State.WAITING)
 
 
 def text_of(overview: Overview, width: int | None = None, height: int | None = None) -> list[str]:
@@ -619,7 +631,7 @@ def test_nothing_found_is_said_in_one_line(project: Project) -> None:
         r"error: \S+/results: there are no runs: start some with `make run CONFIG=\S+`, or say by --results .*\n",
         result.stderr,
     )
-    project.write("logs/demo/unpack_archive.log", ERROR.format("x.zip is cut short"))
+    project.ended("demo/unpack_archive", "x.zip is cut short")
     (project.results / "demo").mkdir(parents=True)
     project.work("mine/a/seed0")
     with pytest.raises(UserError, match="no runs of the data set demo: there are mine"):
@@ -719,9 +731,9 @@ def test_a_real_training_is_watched_from_its_start_over_a_stop_to_its_end(projec
     folder = project.results / "small/quick/seed0"
     log = project.folder / "logs/small/quick/seed0/train_model.log"
     training = Training(folder, {**EXPERIMENT, "epochs": 6})
-    seen: list[Run] = []
+    seen: list[RunProgress] = []
 
-    def follow(process: subprocess.Popen[str], until: Callable[[Run], bool] = lambda run: False) -> None:
+    def follow(process: subprocess.Popen[str], until: Callable[[RunProgress], bool] = lambda run: False) -> None:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             seen.append(project.run())

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-from dag import archive_bytes, settings, snakemake
+from dag import HOSTILE_CLASSES, Finished, archive_bytes, settings, snakemake
 from http_server import HttpServer
 
-HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
 HOSTILE_FILE = "{index:03d} '\"$(touch pwned)\n<img src=x>.jpg"
-#: The folder that a finished run has, the configuration it ran with, and what it printed.
-Finished = tuple[Path, dict[str, Any], str]
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
-from dag import QUICK, ROOT, archive_bytes, jobs_run, settings, snakemake
+from dag import HOSTILE_CLASSES, QUICK, ROOT, Finished, archive_bytes, jobs_run, settings, snakemake
 from http_server import HttpServer
 
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
@@ -26,9 +25,6 @@ RUN_FILES = [
     "figures/embedding.html", "figures/errors.html", "figures/gradcam.html", "figures/reliability.svg",
     "figures/selective.svg", "figures/training_curves.svg",
 ]  # fmt: skip
-#: As conftest.py has them: the folder of a finished run, its configuration and what it printed; names of its classes.
-Finished = tuple[Path, dict[str, Any], str]
-HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
 #: Rules of a complete run with one experiment and one seed, without a checkpoint to fetch.
 ALL_RULES = [
     "all", "audit_images", "compare_runs", "describe_crate", "describe_data", "describe_model", "evaluate_model",

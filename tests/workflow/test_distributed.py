@@ -58,7 +58,7 @@ def test_two_processes_leave_the_files_that_one_does(pair: Training) -> None:
         "class 2",
     ]
     work_dir = next(pair.work_dir.iterdir())
-    assert not list(work_dir.glob("*.tmp*")) and not (work_dir / "failure.txt").exists()
+    assert not list(work_dir.glob("*.tmp*")) and not (work_dir / "outcome.json").exists()
     assert len(list(work_dir.glob("*.log.json"))) == 1, "more than the first process wrote a log"
 
 
@@ -104,7 +104,7 @@ def test_plain_mim_does_not_train_a_config_of_two_processes_in_one(pair: Trainin
     mim = str(Path(sys.executable).with_name("mim"))
     options = ["--gpus", "0", "--work-dir", str(tmp_path / "mim"), "--seed", "0"]
     assert run_command([mim, "train", "mmcls", "config.py", *options], pair.folder).returncode != 0
-    assert "train it by the command in its first line" in (tmp_path / "mim" / "failure.txt").read_text()
+    assert "train it by the command in its first line" in (tmp_path / "mim" / "outcome.json").read_text()
 
 
 def test_one_process_through_the_entry_gives_the_weights_of_the_ordinary_run(tmp_path: Path) -> None:

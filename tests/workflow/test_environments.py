@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -379,6 +380,19 @@ def test_a_skip_is_accepted_only_for_what_ci_does_not_have():
 
     assert skips.wrong_skips(case.format("needs a GPU")) == []
     assert skips.wrong_skips(case.format("no font here")) == ["t.x: no font here"]
+
+
+def test_long_functions_markup_and_old_words_are_noticed():
+    house = load(ROOT / ".ci" / "check_house.py")
+    old, lines = "sur" + "est", "\n".join(["    pass"] * 60)
+    text = f'"""<p>of a docstring</p>"""\n\ndef long(side):\n{lines}\n\nPAGE = "<p class=x>"  # the {old}\n'
+    tree = ast.parse(text)
+
+    assert [breach.kind for breach in house.breaches_of_size("a.py", text, tree)] == ["long function long"]
+    assert [breach.line for breach in house.breaches_of_markup("a.py", tree)] == [65]
+    assert [breach.kind for breach in house.breaches_of_names("a.py", tree)] == ["name side"]
+    assert [breach.kind for breach in house.breaches_of_words("a.py", text)] == [f"word {old}"]
+    assert not list(house.breaches_of_words("a.py", 'license = Field(alias="licence")'))
 
 
 def test_hashes_are_read_by_package():

@@ -144,7 +144,7 @@ def test_mirrors_are_tried_in_order(server: HttpServer, tmp_path: Path) -> None:
 def test_an_unreachable_host_is_one_line(tmp_path: Path) -> None:
     result = fetch(f'{{"url": "{refused_url("mine.zip")}"}}', tmp_path)
     is_one_error(result, "mine.zip", "Connection refused", "proxy")
-    assert names(tmp_path) == ["fetch.log"]
+    assert names(tmp_path) == ["fetch.log", "fetch.outcome.json"]
 
 
 def test_wrong_bytes_are_one_line_and_leave_nothing(server: HttpServer, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_wrong_bytes_are_one_line_and_leave_nothing(server: HttpServer, tmp_path
     result = fetch(f'{{"url": "{server.url("a.zip")}", "sha256": "{"0" * 64}"}}', tmp_path)
     is_one_error(result, "0" * 64, hashlib.sha256(content).hexdigest(), "dataset.source.sha256")
     assert len(result.stderr.splitlines()) == 1
-    assert names(tmp_path) == ["fetch.log"]
+    assert names(tmp_path) == ["fetch.log", "fetch.outcome.json"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text"])

@@ -204,4 +204,4 @@ def test_a_bad_checkpoint_is_one_line_and_leaves_nothing(
     assert result.returncode == 1 and len(errors) == 1 and message in errors[0]
     assert errors[0] == result.stderr.splitlines()[-1] and "Traceback" not in result.stderr
     assert result.stdout == "" and "owned" not in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["x.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.log", "x.outcome.json"]

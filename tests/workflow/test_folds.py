@@ -14,8 +14,9 @@ from dag import QUICK, archive_bytes, settings, snakemake
 from scripts import bundle, repeat, verify
 from scripts.lib.base.files import read_lines
 from scripts.lib.runs.config_file import read_config
-from scripts.lib.workflow.progress import State, Watcher
+from scripts.lib.workflow.progress import Watcher
 from scripts.lib.workflow.repetition import changed_since
+from scripts.lib.workflow.run_states import State
 
 FOLDS = (0, 1)
 RUN = "results/small/quick/seed0/fold{}"

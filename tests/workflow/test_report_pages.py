@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from browser import CHROMIUM, Page, chromium
+from dag import Finished
 from report_reader import ask_the_map, check_quiet, look_at, look_at_everything, open_category, served
 
 from scripts.lib.workflow.report_menu import ORDER
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-
-Finished = tuple[Path, dict[str, Any], str]
 
 
 @pytest.fixture(scope="module")

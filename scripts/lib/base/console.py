@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.outcome import Ending, Outcome, outcome_path
+from scripts.lib.base.problems import Stopped, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Terminal(logging.StreamHandler):
 
 
 def configure_logging(log: Path | None) -> None:
-    """Send INFO and above to stderr as plain lines, and everything, with times, to *log*."""
+    """Send INFO and above to stderr as plain lines, and everything, with times, to *log*, which is begun anew."""
     root = logging.getLogger()
     root.setLevel(logging.DEBUG if log else logging.INFO)
     logging.raiseExceptions = False  # a log on a full disk must not hide the line that says so
@@ -55,6 +56,7 @@ def configure_logging(log: Path | None) -> None:
     root.addHandler(terminal)
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
+        outcome_path(log).unlink(missing_ok=True)
         log.write_bytes(b"")  # emptied here and appended to, so that a child process may write to it as well
         file = logging.FileHandler(log, mode="a", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -71,6 +73,8 @@ def run_cli(
 ) -> NoReturn:
     """Run *main* as a command: exit 0, or say in one line what went wrong and exit with another status.
 
+    What went wrong stands as data beside the log, too: :class:`scripts.lib.base.outcome.Outcome`.
+
     Parameters
     ----------
     build_parser : makes the parser of the command; ``--log FILE`` is added to it here.
@@ -86,21 +90,22 @@ def run_cli(
         main(args)
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
-        _fail(one_line(error))
+        ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
+        outcome = Outcome(ending, one_line(error.what), one_line(error.remedy))
     except OSError as error:
         logger.debug("stopped by the operating system", exc_info=True)
-        _fail(one_line(describe_os_error(error)) + hint)
+        outcome = Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint)
     except KeyboardInterrupt:
-        logger.error("interrupted")
-        sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:  # the outermost frame: law 6, a traceback goes to the log
+        outcome = Outcome(Ending.INTERRUPTED, "interrupted")
+    except Exception as error:  # the outermost frame: a traceback goes to the log
         if not args.log:
             raise
         logger.debug("unexpected error", exc_info=True)
-        _fail(f"unexpected {type(error).__name__}: {one_line(error)}{hint}")
-    sys.exit(0)
-
-
-def _fail(message: str) -> NoReturn:
-    logger.error("error: %s", message)
-    sys.exit(1)
+        outcome = Outcome(Ending.FAILED, f"unexpected {type(error).__name__}: {one_line(error)}{hint}")
+    else:
+        sys.exit(0)
+    interrupted = outcome.ending == Ending.INTERRUPTED
+    logger.error("%s%s", "" if interrupted else "error: ", outcome)
+    if args.log:
+        outcome.write(outcome_path(args.log))
+    sys.exit(EXIT_INTERRUPTED if interrupted else 1)

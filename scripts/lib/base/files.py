@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, rename (law 2)."""
+"""Files that are either whole or absent: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from scripts.lib.base.problems import UserError
 
 
 @contextmanager
@@ -60,6 +62,33 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write *value* as indented JSON, keys in the order given, atomically. NaN is refused: JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds one object.
+
+    Raises
+    ------
+    UserError : it is missing, or not one.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; finish the run first") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); make it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: not a JSON object; make it again")
+    return content
+
+
+def find_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object that another process may be writing; empty where there is none, or none that is whole."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def sha256_of(path: Path | str) -> str:

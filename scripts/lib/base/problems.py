@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: what, and what to do. *fatal*: a run would fail because of it."""
+    """One thing that is wrong: what, and what to do ("": nobody can say). *fatal*: a run would fail because of it."""
 
     what: str
     remedy: str
     fatal: bool = True
 
     def __str__(self) -> str:
-        return f"{'problem' if self.fatal else 'note'}: {self.what}: {self.remedy}"
+        return f"{'problem' if self.fatal else 'note'}: {self.what}" + (f": {self.remedy}" if self.remedy else "")
 
 
 class UserError(Exception):
@@ -30,3 +30,7 @@ class UserError(Exception):
         super().__init__(f"{what}: {remedy}" if remedy else f"{what}")
         self.what = str(what)
         self.remedy = remedy
+
+
+class Stopped(UserError):
+    """Training was stopped, its state is saved; the same command goes on from it."""

@@ -10,14 +10,6 @@ from types import FrameType
 
 #: Exit status of a trainer that was asked to stop, saved its state and can go on (EX_TEMPFAIL of sysexits.h).
 EXIT_STOPPED = 75
-#: Environment variable with the process id of train_model, which a trainer must not outlive.
-PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
-#: Environment variable with the time (seconds since 1970) at which a trainer will be ended, as by a job's limit.
-END_VARIABLE = "MIMFLOW_END_TIME"
-#: Environment variable with a copy of the images on a faster disk.
-IMAGES_VARIABLE = "MIMFLOW_IMAGES"
-#: Environment variable with a copy of the packed images on a faster disk.
-PACKED_VARIABLE = "MIMFLOW_PACKED"
 
 
 @contextmanager

@@ -27,6 +27,7 @@ JOB_NAME_PREFIX = "mimflow"
 ALLOCATION_NAME = "mimflow-allocation"
 #: Seconds for one question: a controller under load may take half a minute.
 TIMEOUT = 60.0
+TRY_AGAIN = "try again in a few minutes; if it lasts, ask the cluster's support"
 #: ASCII's unit separator: no name, comment or path holds it.
 SEPARATOR = "\x1f"
 #: Fields of squeue --Format and their widths in bytes: longer values are cut, shorter ones filled.
@@ -107,7 +108,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Record:
+class JobRecord:
     """One stay of a job in Slurm's accounting; a job that was requeued has several."""
 
     id: str
@@ -186,7 +187,7 @@ def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.
     return parse_time(environment.get("SLURM_JOB_END_TIME", "")) if job_id == own else None
 
 
-def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, list[Record]]:
+def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, list[JobRecord]]:
     """Return the records of jobs in Slurm's accounting, by job id, the oldest first; unknown jobs are left out.
 
     Parameters
@@ -204,7 +205,7 @@ def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, 
     options = ["--allocations", "--duplicates", "--noheader", "--parsable2", f"--delimiter={SEPARATOR}"]
     start = datetime.fromtimestamp(since or 0.0)
     options += [f"--starttime={start:%Y-%m-%dT%H:%M:%S}", f"--format={','.join(SACCT_FIELDS)}"]
-    records: dict[str, list[Record]] = {}
+    records: dict[str, list[JobRecord]] = {}
     for record in parse_sacct(ask("sacct", *options, f"--jobs={','.join(wanted)}")):
         if record.id in wanted:
             records.setdefault(record.id, []).append(record)
@@ -304,7 +305,7 @@ def parse_squeue(text: str) -> list[Job]:
     return jobs
 
 
-def parse_sacct(text: str) -> list[Record]:
+def parse_sacct(text: str) -> list[JobRecord]:
     """Return the records that sacct printed with the fields SACCT_FIELDS; other lines are passed over."""
     records = []
     for line in text.split("\n"):
@@ -313,7 +314,7 @@ def parse_sacct(text: str) -> list[Record]:
             continue
         row = dict(zip(SACCT_FIELDS, cells, strict=True))
         records.append(
-            Record(
+            JobRecord(
                 id=row["JobIDRaw"],
                 name=row["JobName"],
                 state=row["State"].split(" ")[0],  # CANCELLED by 1000
@@ -403,19 +404,14 @@ def ask(program: str, *options: str) -> str:
         )
     except FileNotFoundError:
         raise SlurmAbsent(
-            f"{program}: there is no Slurm on this machine: on a cluster, log in to its login node (or load its module)"
+            f"{program}: there is no Slurm on this machine",
+            "on a cluster, log in to its login node (or load its module)",
         ) from None
     except subprocess.TimeoutExpired:
-        raise SlurmSilent(
-            f"{program}: Slurm did not answer within {TIMEOUT:.0f} s: try again in a few minutes;"
-            " if it lasts, ask the cluster's support"
-        ) from None
+        raise SlurmSilent(f"{program}: Slurm did not answer within {TIMEOUT:.0f} s", TRY_AGAIN) from None
     if result.returncode == 0:
         return result.stdout
     said = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
     if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", said, re.IGNORECASE):
-        raise SlurmSilent(
-            f"{program}: Slurm does not answer ({said}): try again in a few minutes;"
-            " if it lasts, ask the cluster's support"
-        )
+        raise SlurmSilent(f"{program}: Slurm does not answer ({said})", TRY_AGAIN)
     raise UserError(f"{program}: {said}")

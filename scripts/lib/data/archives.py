@@ -131,6 +131,14 @@ class Damaged(UserError):
     """The archive ends too early, or its bytes are not what its own check sums say."""
 
 
+class NoArchive(UserError):
+    """A file that cannot be unpacked; *content* is what it holds instead."""
+
+    def __init__(self, path: Path, content: str, remedy: str) -> None:
+        super().__init__(f"{path}: {content}", remedy)
+        self.content = content
+
+
 MAGIC = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
@@ -148,7 +156,7 @@ def sniff_format(path: Path) -> str:
 
     Raises
     ------
-    UserError : it is none of these.
+    NoArchive : it is none of these.
     """
     with open(path, "rb") as file:
         head = file.read(tarfile.BLOCKSIZE)
@@ -159,7 +167,8 @@ def sniff_format(path: Path) -> str:
         return "tar"
     unknown = "no archive that mimflow knows" if head else "an empty file"
     what = next((what for magic, what in FOREIGN.items() if head.lstrip().startswith(magic)), unknown)
-    raise UserError(f"{path}: {what}, not a zip or tar (.gz, .bz2, .xz, .zst): repack it, or give the unpacked folder")
+    content = f"{what}, not a zip or tar (.gz, .bz2, .xz, .zst)"
+    raise NoArchive(path, content, "repack it, or give the unpacked folder")
 
 
 def _is_tar_header(head: bytes) -> bool:
@@ -214,12 +223,12 @@ class _CarefulTarInfo(tarfile.TarInfo):
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:  # tarfile takes a damaged header in the middle for the end
-            raise Damaged(f"{error}") from error
+            raise _BadHeader(f"{error}") from error
         names = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
         pax = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
         longest = LONGEST_GLOBAL_HEADER if header.type == tarfile.XGLTYPE else LONGEST_HEADER
         if header.size < 0 or (header.type in names + pax and header.size > longest):
-            raise Damaged(f"a header of {header.size} bytes")
+            raise _BadHeader(f"a header of {header.size} bytes")
         if header.type == tarfile.GNUTYPE_SPARSE:
             raise _Sparse
         return header
@@ -230,12 +239,16 @@ class _CarefulTarInfo(tarfile.TarInfo):
         body = source.read(self._block(self.size))  # type: ignore[attr-defined]
         _check_pax(body[: self.size].rstrip(b"\0"))
         if len(tar.pax_headers) > GLOBAL_FIELDS:
-            raise Damaged(f"more than {GLOBAL_FIELDS} fields for all entries")
+            raise _BadHeader(f"more than {GLOBAL_FIELDS} fields for all entries")
         tar.fileobj = _Again(body, source)  # type: ignore[assignment]
         try:
             return super()._proc_pax(tar)  # type: ignore[misc, no-any-return]
         finally:
             tar.fileobj = source
+
+
+class _BadHeader(Exception):
+    """Nothing that a writer of tar files puts there."""
 
 
 class _Sparse(Exception):
@@ -259,17 +272,17 @@ class _Again:
 def _check_pax(body: bytes) -> None:
     """Refuse what is no sequence of ``length keyword=value`` lines (POSIX.1-2008, pax, extended header)."""
     if re.search(rb"[0-9]{256}", body):  # tarfile's search for a field takes the square of their number
-        raise Damaged("a header of digits")
+        raise _BadHeader("a header of digits")
     start_of_field = re.compile(rb"([0-9]{1,20}) ")
     place = 0
     while place < len(body):
         length = start_of_field.match(body, place)
         end = place + int(length[1]) if length else 0
         if length is None or not length.end() < end <= len(body) or body[end - 1 : end] != b"\n":
-            raise Damaged("a header that is no list of fields")
+            raise _BadHeader("a header that is no list of fields")
         keyword, equals, _ = body[length.end() : end].partition(b"=")
         if not keyword or not equals:
-            raise Damaged("a header that is no list of fields")
+            raise _BadHeader("a header that is no list of fields")
         if keyword.startswith(b"GNU.sparse."):
             raise _Sparse
         place = end
@@ -326,9 +339,7 @@ def open_tar(archive: Path, kind: str, limits: Limits) -> Iterator[tarfile.TarFi
             raise UserError(
                 f"{archive}: refused: sparse files (with holes): repack it without --sparse; nothing was written"
             ) from error
-        except Damaged as error:
-            if str(archive) in str(error):
-                raise
+        except _BadHeader as error:
             raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
 
 
@@ -389,7 +400,7 @@ def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
     with open_tar(archive, kind, limits) as tar:
         for member in _members(tar):
             if member.size < 0:  # by a pax header; the next entry would be this one again
-                raise Damaged(f"a size of {member.size} bytes")
+                raise _BadHeader(f"a size of {member.size} bytes")
             total += member.size
             check_size(archive, total, packed, limits)
             entries.append(Entry(_tar_name(member), member.size, _tar_kind(member), _tar_target(member)))

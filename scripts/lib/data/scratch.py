@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.lib.base.environment import expand
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.splits import listed_images
-from scripts.lib.settings.schema import Site
-from scripts.lib.settings.site import expand
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,10 @@ LOCK_NAME = ".lock"
 
 
 @contextmanager
-def staged(images: Path, splits: Sequence[Path], site: Site) -> Iterator[Path]:
-    """Yield the folder to read the images of *splits* from: a copy in the site's scratch, else *images* itself.
+def staged(
+    images: Path, splits: Sequence[Path], scratch: Sequence[str], limit_gb: float | None = None
+) -> Iterator[Path]:
+    """Yield the folder to read the images of *splits* from: a copy in a scratch folder, else *images* itself.
 
     The copy is removed at the end; one that a killed process left behind is removed by the next on that node.
 
@@ -39,22 +40,24 @@ def staged(images: Path, splits: Sequence[Path], site: Site) -> Iterator[Path]:
     ----------
     images : the folder that the splits refer to.
     splits : annotation files, ``path label`` lines.
-    site : says where scratch is; without any, nothing is copied.
+    scratch : folders on a node's own memory or disk, best first, with ``~`` and ``$VARIABLES``; without any, nothing
+        is copied.
+    limit_gb : the most that may be copied, in GB.
     """
-    with _staged_files(images, sorted(listed_images(splits)), site) as folder:
+    with _staged_files(images, sorted(listed_images(splits)), scratch, limit_gb) as folder:
         yield folder
 
 
 @contextmanager
-def staged_pack(packed: Path, site: Site) -> Iterator[Path]:
-    """Yield the folder to read packed images from: a copy in the site's scratch, as of :func:`staged`, or *packed*."""
-    with _staged_files(packed, sorted(path.name for path in packed.iterdir()), site) as folder:
+def staged_pixel_cache(cache: Path, scratch: Sequence[str], limit_gb: float | None = None) -> Iterator[Path]:
+    """Yield the folder to read a pixel cache from: a copy in a scratch folder, as of :func:`staged`, or *cache*."""
+    with _staged_files(cache, sorted(path.name for path in cache.iterdir()), scratch, limit_gb) as folder:
         yield folder
 
 
 @contextmanager
-def _staged_files(root: Path, names: Sequence[str], site: Site) -> Iterator[Path]:
-    folder = _stage(root, names, site) if site.scratch else None
+def _staged_files(root: Path, names: Sequence[str], scratch: Sequence[str], limit_gb: float | None) -> Iterator[Path]:
+    folder = _stage(root, names, scratch, limit_gb) if scratch else None
     try:
         yield folder.path if folder else root
     finally:
@@ -65,8 +68,8 @@ def _staged_files(root: Path, names: Sequence[str], site: Site) -> Iterator[Path
 class _Folder:
     """A folder in scratch that belongs to this process while it lives, by a lock: process ids mean little there."""
 
-    def __init__(self, place: Path) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=_prefix(), dir=place))
+    def __init__(self, parent: Path) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix=_prefix(), dir=parent))
         self._lock = os.open(self.path / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -75,13 +78,16 @@ class _Folder:
         os.close(self._lock)
 
 
-def _stage(root: Path, names: Sequence[str], site: Site) -> _Folder | None:
+def _stage(root: Path, names: Sequence[str], scratch: Sequence[str], limit_gb: float | None) -> _Folder | None:
     size = sum((root / name).stat().st_size for name in names)
-    place = _place_with_room(site, size)
-    if place is None:
+    if limit_gb is not None and size > limit_gb * 1e9:
+        logger.info("the images take %.1f GB, more than scratch_gb allows: reading them where they are", size / 1e9)
         return None
-    _sweep(place)
-    folder = _Folder(place)
+    parent = _folder_with_room(scratch, size)
+    if parent is None:
+        return None
+    _sweep(parent)
+    folder = _Folder(parent)
     began = time.monotonic()
     try:
         with ThreadPoolExecutor(COPIES_AT_A_TIME) as pool:
@@ -90,31 +96,28 @@ def _stage(root: Path, names: Sequence[str], site: Site) -> _Folder | None:
         folder.remove()
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        logger.warning("%s filled up meanwhile (%s): reading the images from %s", place, error.strerror, root)
+        logger.warning("%s filled up meanwhile (%s): reading the images from %s", parent, error.strerror, root)
         return None
     except BaseException:
         folder.remove()
         raise
     logger.info(
-        "%d files of images, %.1f MB, copied to %s in %.1f s", len(names), size / 1e6, place, time.monotonic() - began
+        "%d files of images, %.1f MB, copied to %s in %.1f s", len(names), size / 1e6, parent, time.monotonic() - began
     )
     return folder
 
 
-def _place_with_room(site: Site, size: int) -> Path | None:
-    """Return the first scratch folder of the site that has room for *size* bytes; say why, if there is none."""
-    if site.scratch_gb is not None and size > site.scratch_gb * 1e9:
-        logger.info("the images take %.1f GB, more than scratch_gb allows: reading them where they are", size / 1e9)
-        return None
-    for word in site.scratch:
+def _folder_with_room(scratch: Sequence[str], size: int) -> Path | None:
+    """Return the first of the scratch folders that has room for *size* bytes; say so, if there is none."""
+    for word in scratch:
         try:
-            place = Path(expand(word, os.environ))
+            folder = Path(expand(word, os.environ))
         except UserError:  # $TMPDIR, say, is set on some nodes only: the next one may do
             continue
-        usable = place.is_dir() and os.access(place, os.W_OK)
-        if usable and size <= FRACTION_OF_FREE * shutil.disk_usage(place).free:
-            return place
-    logger.info("no room for %.1f MB of images in %s: reading them where they are", size / 1e6, ", ".join(site.scratch))
+        usable = folder.is_dir() and os.access(folder, os.W_OK)
+        if usable and size <= FRACTION_OF_FREE * shutil.disk_usage(folder).free:
+            return folder
+    logger.info("no room for %.1f MB of images in %s: reading them where they are", size / 1e6, ", ".join(scratch))
     return None
 
 
@@ -127,9 +130,9 @@ def _prefix() -> str:
     return f"mimflow-{os.getuid()}-"
 
 
-def _sweep(place: Path) -> None:
+def _sweep(parent: Path) -> None:
     """Remove copies whose process has ended: memory that nobody frees is lost to the whole node."""
-    for folder in place.glob(f"{_prefix()}*"):
+    for folder in parent.glob(f"{_prefix()}*"):
         try:
             lock = os.open(folder / LOCK_NAME, os.O_RDWR)
         except OSError:  # being made or removed at this moment

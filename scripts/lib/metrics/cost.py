@@ -16,7 +16,7 @@ import pandas as pd
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
-from scripts.lib.cluster.slurm import Record
+from scripts.lib.cluster.slurm import JobRecord
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.train_log import read_train_log
 
@@ -129,7 +129,7 @@ def _span(entry: Mapping[str, Any]) -> Span:
     )
 
 
-def find_records(courses: Iterable[Course]) -> dict[str, list[Record]]:
+def find_records(courses: Iterable[Course]) -> dict[str, list[JobRecord]]:
     """Return what Slurm's accounting knows of the runs' jobs; nothing where there is none."""
     spans = [span for course in courses for span in course.spans if span.job]
     if not spans:
@@ -145,7 +145,10 @@ def find_records(courses: Iterable[Course]) -> dict[str, list[Record]]:
 
 
 def estimate(
-    courses: Sequence[Course], records: Mapping[str, Sequence[Record]], price: float | None = None, currency: str = ""
+    courses: Sequence[Course],
+    records: Mapping[str, Sequence[JobRecord]],
+    price: float | None = None,
+    currency: str = "",
 ) -> pd.DataFrame:
     """Return costs.csv: what each run cost.
 
@@ -185,7 +188,7 @@ def _cards(span: Span, course: Course) -> int | None:
 
 def _cost_of(
     course: Course,
-    records: Mapping[str, Sequence[Record]],
+    records: Mapping[str, Sequence[JobRecord]],
     shares: Mapping[str, Mapping[Key, float]],
     price: float | None,
     currency: str,
@@ -230,7 +233,7 @@ def _cost_of(
     }
 
 
-def _belong_together(stays: Sequence[Record], spans: Sequence[Span]) -> bool:
+def _belong_together(stays: Sequence[JobRecord], spans: Sequence[Span]) -> bool:
     """Tell whether the accounting is about the job of these attempts: job ids are used again, and results copied."""
     return bool(stays) and all(
         any(

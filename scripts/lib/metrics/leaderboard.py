@@ -14,7 +14,7 @@ from scipy import stats
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import display_width, pad
-from scripts.lib.metrics import cost, leaks, paired
+from scripts.lib.metrics import contamination, cost, paired
 from scripts.lib.runs.config_file import nodes, read_config
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
 
@@ -163,13 +163,13 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         # A converter, unlike a dtype, keeps an experiment called NA from becoming a missing value.
         texts = ("experiment", "n_test", "against_best", "remark", "currency")
         table = pd.read_csv(path, encoding="utf-8", converters=dict.fromkeys(texts, str))
-        _cells(table)
+        cells(table)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path}: not a leaderboard ({error}); run it again") from error
     return table
 
 
-def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the leaderboard as people read it: percent, rounded, no column of nothing."""
 
     def percent(value: float) -> str:
@@ -206,7 +206,7 @@ def _cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
-def _notes(leaderboard: pd.DataFrame) -> list[str]:
+def notes(leaderboard: pd.DataFrame) -> list[str]:
     notes = []
     if (leaderboard["interval"] == OVER_SEEDS).any():
         notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
@@ -257,14 +257,14 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a leak of the data is red."""
-    header, rows = _cells(leaderboard)
+    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a contaminated test split is red."""
+    header, rows = cells(leaderboard)
     widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
     lines = [
         "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
         for row in [header, ["-" * width for width in widths], *rows]
     ]
-    return "\n".join([*lines, *_notes(leaderboard)]) + "\n" + leaks.terminal_line(leaderboard, colour)
+    return "\n".join([*lines, *notes(leaderboard)]) + "\n" + contamination.terminal_line(leaderboard, colour)
 
 
 def collect(folders: Sequence[Path]) -> pd.DataFrame:

@@ -59,15 +59,23 @@ def config_names() -> list[str]:
     return sorted(_configs())
 
 
+class BadBaseConfig(UserError):
+    """The setting base_config does not do; *problem* says why, without the setting's name."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"base_config {problem}")
+        self.problem = problem
+
+
 def config_path(name: str) -> Path:
     """Return the file of the base config *name*; raise UserError with the closest names when there is none."""
     found = _configs().get(name)
     if found:
         return found
     if name in BROKEN_CONFIGS:
-        raise UserError(f"base_config {name}: mmcls 0.25.0 ships it without its base file, so it cannot be used")
-    raise UserError(
-        f"base_config {name!r} is not in mmcls's model zoo: {_closest(name, config_names(), 'name')}; "
+        raise BadBaseConfig(f"{name}: mmcls 0.25.0 ships it without its base file, so it cannot be used")
+    raise BadBaseConfig(
+        f"{name!r} is not in mmcls's model zoo: {_closest(name, config_names(), 'name')}; "
         "all names: python -m scripts.lib.model.model_zoo"
     )
 
@@ -103,12 +111,12 @@ def find_weights(base_config: str, model: str | None = None) -> Weights:
         return own[0]
     if own:
         choices = ", ".join(weights.model for weights in own)
-        raise UserError(
-            f"base_config {base_config} has several weights in the zoo: {choices}; "
+        raise BadBaseConfig(
+            f"{base_config} has several weights in the zoo: {choices}; "
             f"choose one with checkpoint: {{zoo: {own[0].model}}}"
         )
-    raise UserError(
-        f"base_config {base_config} has no weights in mmcls's model zoo; "
+    raise BadBaseConfig(
+        f"{base_config} has no weights in mmcls's model zoo; "
         "give checkpoint: {url: ...} or {path: ...}, or checkpoint: none to train from scratch"
     )
 

@@ -7,7 +7,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from PIL import Image
+
+from scripts.lib.pages import templates
 from scripts.lib.pages.fonts import embedded_face
+from scripts.lib.pages.thumbnails import Picture
 
 #: Name of the font that a page brings along, for the characters of its range only.
 OWN_FONT = "mimflow"
@@ -71,3 +75,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequenc
 
 def _cell(text: str, is_number: bool) -> str:
     return f'<td class="number">{escape(text)}</td>' if is_number else f"<td>{escape(text)}</td>"
+
+
+PICTURES_STYLE = templates.source("pictures.css")
+
+
+def picture(image: Image.Image, description: str) -> str:
+    """Return the HTML of a small picture; *description* is text."""
+    shown = Picture.of(image)
+    return (
+        f'<img src="{shown.uri}" width="{shown.width}" height="{shown.height}" alt="{escape(description)}"'
+        ' decoding="async" loading="lazy">'
+    )
+
+
+def name(text: str) -> str:
+    """Return a name from outside as HTML; its direction of writing does not leak into what follows."""
+    return f"<bdi>{escape(text)}</bdi>"

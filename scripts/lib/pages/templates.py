@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scripts.lib.base.units import human, plural
 from scripts.lib.pages.fonts import embedded_face
 
 FOLDER = Path(__file__).with_name("templates")
@@ -18,6 +20,7 @@ OWN_FONT = "mimflow"
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
+ENVIRONMENT.filters |= {"human": human, "plural": plural, "thousands": "{:,}".format}
 
 
 def render(name: str, **values: Any) -> Markup:
@@ -30,18 +33,21 @@ def source(name: str) -> Markup:
     return Markup((FOLDER / name).read_text(encoding="utf-8"))
 
 
-def page(name: str, title: str, *, language: str = "en", style: str = "", script: str = "", **values: Any) -> str:
+def page(
+    name: str, title: str, *, language: str = "en", style: str | Sequence[str] = (), script: str = "", **values: Any
+) -> str:
     """Return a whole page.
 
     Parameters
     ----------
     name : template of what stands below the title.
-    style : file with rules beside base.css.
+    style : file, or files, with rules beside base.css.
     script : file with JavaScript that runs when the page is there; no other does.
     values : of the template.
     """
     body = render(name, **values)
     code = source(script) if script else Markup()
+    styles = [style] if isinstance(style, str) else style
     # The policy is a second lock: were anything to slip through the escaping, a browser would still not run it.
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
     if script:
@@ -52,7 +58,7 @@ def page(name: str, title: str, *, language: str = "en", style: str = "", script
         language=language,
         policy=Markup(policy),
         face=Markup(embedded_face(Markup.escape(title) + body, OWN_FONT)),
-        styles=[source("base.css"), *([source(style)] if style else [])],
+        styles=[source(file) for file in ("base.css", *styles)],
         body=body,
         script=code,
     )

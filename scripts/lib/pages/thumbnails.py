@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,7 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_bombs import find_bomb
 
-#: Of the pages with pictures: cards in rows, names that break anywhere, sections that are laid out when they are seen.
-STYLE = """
-.cards { display: flex; flex-wrap: wrap; gap: 0.9em; margin: 0.5em 0 1.5em; align-items: flex-start }
-figure { margin: 0; padding: 0.5em; border: 1px solid #ddd; border-top: 4px solid #0072B2; background: #fafafa }
-figure.wrong { border-top-color: #D55E00 }
-figure img { display: block; margin: 0 auto; outline: 1px solid #ddd }
-figcaption, figure p { font-size: 12px; line-height: 1.35;
-         overflow-wrap: anywhere; margin: 0.3em 0 0 } .file { color: #666 }
-.pictures { display: flex; flex-wrap: wrap; gap: 0.4em }
-section { content-visibility: auto; contain-intrinsic-size: auto 400px }
-""".strip()
+#: Of JPEG.
 QUALITY = 80
 #: Pixels of the longer side of a picture on a page, at least: a name must fit below it.
 SMALLEST = 112
@@ -74,28 +64,19 @@ def data_uri(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def shown_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the width and height that a picture of *size* takes on a page: a small one is enlarged.
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a page: its data URI, and the pixels that it takes there."""
 
-    >>> shown_size((32, 16))
-    (112, 56)
-    """
-    factor = max(1.0, SMALLEST / max(size))
-    return round(size[0] * factor), round(size[1] * factor)
+    uri: str
+    width: int
+    height: int
 
-
-def picture(uri: str, size: tuple[int, int], description: str) -> str:
-    """Return the HTML of a picture of *size* (width, height); *description* is text."""
-    width, height = shown_size(size)
-    return (
-        f'<img src="{uri}" width="{width}" height="{height}" alt="{escape(description)}" decoding="async"'
-        ' loading="lazy">'
-    )
-
-
-def name(text: str) -> str:
-    """Return a name from outside as HTML; its direction of writing does not leak into what follows."""
-    return f"<bdi>{escape(text)}</bdi>"
+    @classmethod
+    def of(cls, image: Image.Image) -> Picture:
+        """Encode an RGB image; a small one is shown enlarged."""
+        factor = max(1.0, SMALLEST / max(image.size))
+        return cls(data_uri(image), round(image.width * factor), round(image.height * factor))
 
 
 def percent(probability: float) -> str:

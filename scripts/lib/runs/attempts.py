@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import one_line
+from scripts.lib.base.outcome import Ending
+from scripts.lib.base.problems import Stopped, UserError
+from scripts.lib.runs.run_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
-NAME = "attempts.jsonl"
-#: Outcome of an attempt that wrote no second line: nobody can write one for a process that was killed.
+NAME = WorkFolder.attempts.name
+#: Reason of an attempt that wrote no second line: nobody can write one for a process that was killed.
 NO_END = "killed, or the machine went down: its end is not on record"
 
 
@@ -42,18 +45,21 @@ def recorded(work_dir: Path) -> Iterator[Attempt]:
     start = {"attempt": token, "start": _now(), "host": socket.gethostname(), "pid": os.getpid()}
     _append(work_dir, start | {"slurm_job_id": os.environ.get("SLURM_JOB_ID")})
     attempt = Attempt(work_dir, token)
-    outcome = "finished"
+    end: dict[str, str] = {"outcome": Ending.FINISHED}
     try:
         yield attempt
-    except BaseException as error:  # KeyboardInterrupt too: whatever ends it is its outcome
-        outcome = f"{type(error).__name__}: {one_line(error)}".removeprefix("UserError: ").removesuffix(": ")
+    except BaseException as error:  # KeyboardInterrupt too: whatever ends it is on record
+        was_stopped = isinstance(error, Stopped | KeyboardInterrupt)
+        words = [*([] if isinstance(error, UserError) else [type(error).__name__]), *filter(None, [one_line(error)])]
+        end = {"outcome": Ending.STOPPED if was_stopped else Ending.FAILED, "reason": ": ".join(words)}
         raise
     finally:
-        _append(work_dir, {"attempt": token, "end": _now(), "outcome": outcome, **attempt.extra})
+        _append(work_dir, {"attempt": token, "end": _now(), **end, **attempt.extra})
 
 
 def read_attempts(work_dir: Path) -> list[dict[str, Any]]:
-    """Return the attempts in *work_dir*, oldest first: start, end (or None), host, pid, slurm_job_id, outcome.
+    """Return the attempts in *work_dir*, oldest first: start, end (or None), host, pid, slurm_job_id, outcome
+    (finished, stopped, failed or killed) and, unless it finished, the reason.
 
     Where they were noted: ``seen`` (when it last said that it goes on), and what was in ``extra``.
     """
@@ -66,18 +72,25 @@ def read_attempts(work_dir: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line)
             token = entry.pop("attempt")
-        except (
-            ValueError,
-            AttributeError,
-            KeyError,
-            TypeError,
-        ):  # an empty line, or one that a kill or a full disk cut short
-            continue
+        except (ValueError, AttributeError, KeyError, TypeError):
+            continue  # an empty line, or one that a kill or a full disk cut short
         if "start" in entry:
-            attempts[token] = entry | {"end": None, "outcome": NO_END}
+            attempts[token] = entry | {"end": None, "outcome": Ending.KILLED, "reason": NO_END}
         elif token in attempts:
-            attempts[token] |= entry
+            attempts[token] |= _of_today(entry)
+    for attempt in attempts.values():
+        if attempt["outcome"] == Ending.FINISHED:
+            del attempt["reason"]
     return list(attempts.values())
+
+
+def _of_today(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry with outcome and reason; once the outcome was the reason's words."""
+    words = str(entry.get("outcome", Ending.FINISHED))
+    if words in set(Ending):
+        return entry
+    was_stopped = words.startswith(("training was stopped", "KeyboardInterrupt"))
+    return entry | {"outcome": Ending.STOPPED if was_stopped else Ending.FAILED, "reason": words}
 
 
 def _append(work_dir: Path, entry: Mapping[str, Any]) -> None:

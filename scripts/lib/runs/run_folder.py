@@ -8,6 +8,8 @@ from pathlib import Path
 
 #: Of the parts of a run's folder, in their order.
 FIELDS = ("dataset", "experiment", "seed", "fold")
+#: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
+RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
 FOLD = re.compile(r"fold(\d{1,10})", re.ASCII)
 
 
@@ -37,7 +39,7 @@ class WorkFolder(_Folder):
     lease = _File("lease.json")  # which process trains, and its heartbeat
     attempts = _File("attempts.jsonl")
     progress = _File("progress.json")
-    failure = _File("failure.txt")  # why training cannot go on
+    outcome = _File("outcome.json")  # why the trainer ended: it was stopped, or cannot go on
     best = _File("best.pth")
     last = _File("last.pth")
     train_log = _File("train_log.csv")

@@ -14,9 +14,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.settings.messages import describe
 from scripts.lib.settings.schema import Settings, Site
 
-#: Environment variable with the configuration files of a workflow, for the messages of its jobs.
-CONFIG_FILES_VARIABLE = "MIMFLOW_CONFIG_FILES"
-
 
 def load_site(folder: Path) -> Site:
     """Return what site.yaml in *folder* says.

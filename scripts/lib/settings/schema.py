@@ -25,11 +25,15 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
 from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.runs.run_folder import RESERVED_NAMES
 
-#: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
-RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
+
+
+def _without_key(error: UserError) -> str:
+    """Return what is wrong with a base config; pydantic names the key itself."""
+    return error.problem if isinstance(error, model_zoo.BadBaseConfig) else str(error)
 
 
 def _not_reserved(name: str) -> str:
@@ -354,7 +358,7 @@ class Experiment(Section):
         try:
             model_zoo.config_path(name)
         except UserError as error:
-            raise ValueError(str(error).removeprefix("base_config ")) from None
+            raise ValueError(_without_key(error)) from None
         if model_zoo.is_multi_label(name):
             raise ValueError(f"{name} is for several labels an image, which is another task: choose another base")
         return name
@@ -385,7 +389,7 @@ class Experiment(Section):
         try:
             self.checkpoint_name()
         except UserError as error:
-            raise ValueError(str(error).removeprefix("base_config ")) from None
+            raise ValueError(_without_key(error)) from None
         if self.chosen_recipe() == "fast" and self.checkpoint_name() is None:
             raise ValueError("recipe: fast starts from pretrained weights: set a checkpoint, or recipe: tutorial")
         if self.amp is True and self.device == "cpu":

@@ -9,13 +9,11 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.environment import Variable, expand
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
 
-#: Environment variable with the folder of the site. Jobs inherit it: Slurm hands the environment on (--export=ALL).
-VARIABLE = "MIMFLOW_SITE"
-#: Variables by which libraries find a place for their caches, and the folder of each below ``caches``.
+#: Variables by which libraries find a folder for their caches, and the folder of each below ``caches``.
 CACHES = {"XDG_CACHE_HOME": "", "PIP_CACHE_DIR": "pip", "TORCH_HOME": "torch", "MPLCONFIGDIR": "matplotlib"}
 
 
@@ -26,7 +24,7 @@ def current_site() -> Site:
     ------
     UserError : the folder named has no good site.yaml.
     """
-    folder = os.environ.get(VARIABLE)
+    folder = os.environ.get(Variable.SITE)
     return load_site(Path(folder)) if folder else Site()
 
 
@@ -40,12 +38,12 @@ def enter_site(arguments: Sequence[str], environment: MutableMapping[str, str]) 
     arguments : the command line after the program's name.
     environment : the environment, changed in place: the site's folder, and its caches where they are not set yet.
     """
-    folder = environment.get(VARIABLE) or next(
-        (found for found in map(_profile_folder, profiles(arguments, environment)) if found), ""
+    folder = environment.get(Variable.SITE) or next(
+        filter(None, map(_profile_folder, profiles(arguments, environment))), ""
     )
     if not folder:
         return Site()
-    environment[VARIABLE] = os.path.abspath(folder)
+    environment[Variable.SITE] = os.path.abspath(folder)
     site = load_site(Path(folder))
     if site.caches:
         for name, below in CACHES.items():
@@ -65,25 +63,11 @@ def profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> list[s
 
 def _profile_folder(profile: str) -> str | None:
     """Return the folder of a profile if it is a site: as a path, else below profiles/."""
-    for place in (profile, os.path.join("profiles", profile)):
-        folder = os.path.dirname(place) if place.endswith((".yaml", ".yml")) else place
+    for path in (profile, os.path.join("profiles", profile)):
+        folder = os.path.dirname(path) if path.endswith((".yaml", ".yml")) else path
         if os.path.isfile(os.path.join(folder, "site.yaml")):
             return folder
     return None
-
-
-def expand(path: str, environment: Mapping[str, str]) -> str:
-    """Return *path* with ~ and $VARIABLES replaced.
-
-    Raises
-    ------
-    UserError : a variable in it is not set here.
-    """
-    words = path.replace("${", "$").replace("}", "").split("/")
-    for word in words:
-        if word.startswith("$") and word[1:] not in environment:
-            raise UserError(f"site.yaml: {path}: {word} is not set on this machine: name another folder")
-    return os.path.expanduser("/".join(environment[word[1:]] if word.startswith("$") else word for word in words))
 
 
 def module_prefix(site: Site) -> str:

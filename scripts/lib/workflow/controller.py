@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 RECORD = Path(".snakemake/mimflow-controller.json")
 LOCKS = Path(".snakemake/locks")
-#: What to do with Slurm jobs of a dead controller: "cancel" (their state is saved) or "wait" until they have ended.
-ORPHANS_VARIABLE = "MIMFLOW_ORPHANS"
 #: Longest wait for cancelled jobs to be gone: a trainer saves its state, Slurm's KillWait is 30 s as a rule.
 CANCEL_PATIENCE_SECONDS = 300.0
 #: Options with which Snakemake runs nothing: none of them needs control of the folder.
@@ -52,7 +51,7 @@ IDLE_OPTIONS = frozenset(
 
 
 @dataclass(frozen=True)
-class Record:
+class ControllerRecord:
     """Who controls, or controlled, the folder, and whether by Slurm jobs, which outlive a controller that is killed."""
 
     holder: Holder
@@ -66,11 +65,11 @@ class Controller:
         self.path = path
         self._released = threading.Event()
 
-    def record(self) -> Record | None:
+    def record(self) -> ControllerRecord | None:
         """Return the record; None where there is none, or one that cannot be read."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            return Record(Holder(**content["holder"]), bool(content["slurm"]))
+            return ControllerRecord(Holder(**content["holder"]), bool(content["slurm"]))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
 
@@ -185,13 +184,13 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
     ids = [job.id for job in jobs]
     who = f"the snakemake that submitted them ({holder}) is gone"
     what = f"{len(ids)} Slurm job{'s' * (len(ids) > 1)} of an earlier run ({', '.join(ids)})"
-    if environment.get(ORPHANS_VARIABLE, "cancel") == "wait":
-        _say(f"{what} still there, and {who}: waiting for their end ({ORPHANS_VARIABLE}=cancel ends them)")
+    if environment.get(Variable.ORPHANS, "cancel") == "wait":
+        _say(f"{what} still there, and {who}: waiting for their end ({Variable.ORPHANS}=cancel ends them)")
         slurm.wait_gone(ids, float("inf"))
         return
     _say(
         f"{what} still there, and {who}: cancelling them; what they trained is saved and goes on"
-        f" ({ORPHANS_VARIABLE}=wait lets them finish)"
+        f" ({Variable.ORPHANS}=wait lets them finish)"
     )
     slurm.cancel(ids)
     left = slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.lib.base.files import find_json
 from scripts.lib.base.text import display_width, pad
 from scripts.lib.base.units import duration
 from scripts.lib.cluster.slurm import Job
 from scripts.lib.runs.progress_line import progress_line
 from scripts.lib.runs.run_folder import run_name
 from scripts.lib.workflow.controller import RECORD, Controller
-from scripts.lib.workflow.progress import read_json
 
 HEADER = ("job", "state", "run", "node", "time", "limit", "GPUs", "progress")
 
 
 @dataclass(frozen=True)
-class Run:
+class JobRun:
     """A run as the comment of its job names it."""
 
     dataset: str
@@ -36,7 +36,7 @@ class Run:
         return folder / f"fold{self.fold}" if self.fold else folder
 
 
-def run_of(comment: str, root: Path) -> Run | None:
+def run_of(comment: str, root: Path) -> JobRun | None:
     """Return the run that a job is for, None where it is for none, or for several.
 
     Snakemake's executor calls a job ``rule_<group>_<rules>``, and the group of a run is
@@ -47,7 +47,7 @@ def run_of(comment: str, root: Path) -> Run | None:
     if not found:
         return None
     words, seed, fold = found[1].split("_"), found[2], found[3] or ""
-    readings = [Run("_".join(words[:cut]), "_".join(words[cut:]), seed, fold) for cut in range(1, len(words))]
+    readings = [JobRun("_".join(words[:cut]), "_".join(words[cut:]), seed, fold) for cut in range(1, len(words))]
     there = [run for run in readings if run.folder(root).is_dir()]
     there += [run for run in readings if (root / "results" / run.dataset).is_dir()]
     return next(iter([*there, *readings]), None)
@@ -70,7 +70,7 @@ def progress(job: Job, root: Path) -> list[str]:
     Who trains in a folder says so in its lease, with the number of its job; a run that waits has at most what an
     earlier job of it left.
     """
-    by_lease = [file.parent for file in _work(root, "lease.json") if read_json(file).get("job") == job.id]
+    by_lease = [file.parent for file in _work(root, "lease.json") if find_json(file).get("job") == job.id]
     if job.is_allocation:
         return [f"{_name(folder)}: {_line(folder)}" for folder in by_lease if _line(folder)]
     run = run_of(job.comment, root)
@@ -94,7 +94,7 @@ def _newest(run: Path) -> list[Path]:
 
 
 def _line(work_dir: Path) -> str:
-    state = read_json(work_dir / "progress.json")
+    state = find_json(work_dir / "progress.json")
     try:
         return progress_line(state)
     except (KeyError, TypeError, ValueError):

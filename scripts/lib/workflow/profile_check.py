@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import one_line
+from scripts.lib.base.environment import expand
 from scripts.lib.base.problems import Problem, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import load_settings, load_site, read_file
 from scripts.lib.settings.schema import Settings, Site
-from scripts.lib.settings.site import expand, module_prefix
+from scripts.lib.settings.site import module_prefix
 from scripts.lib.workflow.rehearse import Submission, rehearse
 
 #: Words in a node's state with which it takes no job.
@@ -396,8 +397,7 @@ def _check_cluster(found: Findings, folder: Path, profile: Mapping[str, Any], si
         nodes = parse_nodes(slurm.ask("scontrol", "--oneliner", "show", "node"))
         settings_of_slurm = slurm.ask("scontrol", "show", "config")
     except UserError as error:
-        what, _, remedy = str(error).rpartition(": ")
-        found.fail(what or str(error), remedy)
+        found.fail(error.what, error.remedy)
         return
     accounting = slurm.has_accounting()
     job_age = _number(slurm.parse_setting(settings_of_slurm, "MinJobAge") or "")

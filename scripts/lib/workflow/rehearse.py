@@ -11,18 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.lib.base.console import one_line
-from scripts.lib.base.environment import ROOT
+from scripts.lib.base.environment import ROOT, Variable
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.slurm import count_gpus, parse_duration
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Settings
-from scripts.lib.settings.site import VARIABLE
 from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.resources import Resources
 
 #: Entries of the folder that a run writes to: the copy gets its own.
 WRITTEN = frozenset({"results", "logs", ".snakemake"})
@@ -144,7 +144,8 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     split = settings.dataset.split.model_copy(update={"folds": None})
     dataset = settings.dataset.model_copy(update={"split": split})
     settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
-    layout = Layout(settings, load_site(profile))
+    layout = Layout(settings)
+    run_group = Resources(settings, load_site(profile), layout).run_group
     names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
     fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
     lists = [f"splits/{part}.txt" for part in ("train", "val", "test")]
@@ -152,10 +153,11 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
         f"{layout.dataset}/{name}"
         for name in ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
     ]
-    edges = {experiment.packed_edge() for experiment in settings.experiments.values()}
-    made += [f"{layout.packed.format(edge=edge)}/" for edge in edges if edge]
+    short_sides = {experiment.packed_edge() for experiment in settings.experiments.values()}
+    made += [f"{layout.pixel_cache.format(short_side=side)}/" for side in short_sides if side]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:
-        return [*data.submissions(layout), *training.submissions(layout)]
+        groups = {name: run_group.format(experiment=name, seed=layout.seeds[0]) for name in layout.experiments}
+        return [*data.submissions(groups), *training.submissions(groups)]
 
 
 class _Rehearsal:
@@ -164,8 +166,13 @@ class _Rehearsal:
     def __init__(self, process: subprocess.Popen[str], calls: Path, copy: Path) -> None:
         self.process, self.calls, self.copy = process, calls, copy
 
-    def submissions(self, layout: Layout) -> list[Submission]:
-        """Wait for its end and return the calls of sbatch, the oldest first."""
+    def submissions(self, groups: Mapping[str, str]) -> list[Submission]:
+        """Wait for its end and return the calls of sbatch, the oldest first.
+
+        Parameters
+        ----------
+        groups : of each experiment, the group of its jobs.
+        """
         try:
             said, _ = self.process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -176,7 +183,7 @@ class _Rehearsal:
         for file in sorted(self.calls.iterdir(), key=lambda file: file.stat().st_mtime_ns):
             text = file.read_text(encoding="utf-8").replace(str(self.copy), str(ROOT))
             words = tuple(text.split("\0")[:-1])
-            experiment = _experiment_of(Submission("", 1, words).option("--comment") or "", layout)
+            experiment = _experiment_of(Submission("", 1, words).option("--comment") or "", groups)
             earlier = sum(submission.experiment == experiment for submission in found)
             found.append(Submission(experiment, earlier + 1, words))
         if not found:
@@ -184,9 +191,8 @@ class _Rehearsal:
         return found
 
 
-def _experiment_of(comment: str, layout: Layout) -> str:
+def _experiment_of(comment: str, groups: Mapping[str, str]) -> str:
     """Return the experiment of a job by its comment, `rule_<group>_<rules>...`; "" for the data's."""
-    groups = {name: layout.run_group.format(experiment=name, seed=layout.seeds[0]) for name in layout.experiments}
     own = [name for name, group in groups.items() if f"{comment}_".startswith(f"rule_{group}_")]
     return max(own, key=len, default="")
 
@@ -213,7 +219,7 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
             (made if path.endswith("/") else made.parent).mkdir(parents=True, exist_ok=True)
             made.touch()
             os.utime(made, (now, now))  # none is newer than another: nothing is to be made again
-        environment = {**os.environ, VARIABLE: str(profile.resolve())}
+        environment = {**os.environ, Variable.SITE: str(profile.resolve())}
         environment["PATH"] = os.pathsep.join([str(programs), environment.get("PATH", "")])
         command = [sys.executable, "-c", SNAKEMAKE, "--profile", str(profile.resolve()), "--configfile", str(config)]
         command += ["--rerun-triggers", "mtime", "--executor", "slurm"]

@@ -1,6 +1,14 @@
-"""The words of the report's menu in the languages that `report.language` may name."""
+"""How report.html shows a file: its caption, its place in the menu, and the menu's words in each language."""
 
 from __future__ import annotations
+
+from typing import Any
+
+from scripts.lib.base.environment import ROOT
+from scripts.lib.settings.schema import Settings
+
+#: The texts of the report, a folder for each language.
+CAPTIONS = ROOT / "scripts" / "report" / "captions"
 
 CHINESE = {
     "Data": "数据",
@@ -58,3 +66,31 @@ def label(words: str, language: str) -> str:
     """
     number = f"{ORDER.index(words) + 1:02} " if words in ORDER else ""
     return number + (CHINESE[words] if language == "zh" else words)
+
+
+class ReportMenu:
+    """The report of one configuration, in its language."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.language = settings.report.language
+        self.folds = settings.dataset.split.folds
+
+    def caption(self, name: str) -> str:
+        """Return the file of the report's text called *name*; whole, since each Snakefile has a folder of its own."""
+        return str(CAPTIONS / self.language / f"{name}.rst")
+
+    def shown(self, caption: str, what: str, category: str = "Runs") -> dict[str, Any]:
+        """Return how the report shows a file, for Snakemake's report().
+
+        Parameters
+        ----------
+        caption : name of its text.
+        what : the file in a few words, one of CHINESE.
+        category : ``Runs`` puts it below its experiment, with seed and fold.
+        """
+        words = {label("what", self.language): label(what, self.language)}
+        shown: dict[str, Any] = {"caption": self.caption(caption), "category": label(category, self.language)}
+        if category != "Runs":
+            return shown | {"labels": words}
+        run = {label(name, self.language): f"{{{name}}}" for name in ("seed", "fold") if name == "seed" or self.folds}
+        return shown | {"subcategory": "{experiment}", "labels": {**run, **words}}

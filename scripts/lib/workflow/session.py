@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import sys
 import time
@@ -12,12 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from scripts.lib.base.environment import Variable
+from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.base.problems import UserError
-from scripts.lib.settings.load import CONFIG_FILES_VARIABLE, file_names, load_settings
+from scripts.lib.settings.load import file_names, load_settings
 from scripts.lib.settings.site import enter_site, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
 from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
+from scripts.lib.workflow.report_menu import ReportMenu
+from scripts.lib.workflow.resources import Resources, with_device_of
 
 
 class Session:
@@ -33,15 +37,21 @@ class Session:
         self.started = time.time()
         self.config = config
         use_this_python()
-        os.environ[CONFIG_FILES_VARIABLE] = file_names(files)
+        os.environ[Variable.CONFIG_FILES] = file_names(files)
         try:
-            self.layout = Layout(load_settings(config, files), enter_site(sys.argv[1:], os.environ))
+            settings = load_settings(config, files)
+            self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
             _exit(str(error))
+        settings = with_device_of(self.site, settings)
+        self.layout = Layout(settings)
+        self.options = Options(settings, self.site, self.layout)
+        self.resources = Resources(settings, self.site, self.layout)
+        self.menu = ReportMenu(settings)
 
     def shell_prefix(self) -> str:
         """Return what stands before each shell line: the site's modules."""
-        return module_prefix(self.layout.site)
+        return module_prefix(self.site)
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
@@ -66,15 +76,10 @@ class Session:
 
     def tell_errors(self) -> None:
         """Repeat what the failed jobs said: Snakemake prints a page about each, and the reason is lost in it."""
-        lines = [line for log in sorted(Path("logs").rglob("*.log")) for line in self._errors_in(log)]
-        for line in dict.fromkeys(lines):
+        files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if path.stat().st_mtime >= self.started]
+        outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
+        for line in dict.fromkeys(f"error: {outcome}" for outcome in outcomes if outcome.ending != Ending.INTERRUPTED):
             print(line, file=sys.stderr, flush=True)
-
-    def _errors_in(self, log: Path) -> list[str]:
-        if log.stat().st_mtime < self.started:
-            return []
-        text = log.read_text(encoding="utf-8", errors="replace")
-        return re.findall(r"^.* ERROR \S+: (error: .*)$", text, re.MULTILINE)
 
 
 def use_this_python() -> None:

@@ -114,8 +114,8 @@ def test_a_seed_of_fast_that_never_gets_there_leaves_no_speed_up():
 
 
 def test_longer_fast_gets_the_epochs_that_fit_into_plain_time():
-    row = make_row("fast", times=[8, 10, 20, 30], val=[0.7, 0.7, 0.7, 0.7])
-    row["checkpoints"][0]["name"], row["checkpoints"][1]["name"] = "fitted head", "init"
+    row = make_row("fast", times=[10, 20, 30], val=[0.7, 0.7, 0.7])
+    row["checkpoints"][0]["name"] = "init"
     row |= {"training_seconds": [2.0, 20.0], "seconds_of": {"pack_images": 1.0, "warm_start": 9.0, "train_model": 22.0}}
     assert table.epochs_within(100, row) == 8  # 10 to the start, 2 to evaluate it, 10 an epoch
     assert table.epochs_within(5, row) == 1
@@ -314,26 +314,6 @@ def test_the_clock_leaves_imports_out(tmp_path):
     subprocess.run([sys.executable, "-m", "bench.clock", *words], cwd=ROOT, env=own, check=True)
     times = json.loads(output.read_text())
     assert 0.2 <= times["ended"] - times["ready"] < 1.5
-
-
-def test_the_clock_keeps_each_checkpoint_that_a_command_writes(tmp_path):
-    module = tmp_path / "writes_twice.py"
-    module.write_text(
-        "import argparse, pathlib, time\ndef write_checkpoint(weights, path):\n    path.unlink(missing_ok=True)\n"
-        "    path.write_text(weights)\ndef build_parser():\n    parser = argparse.ArgumentParser()\n"
-        "    parser.add_argument('--output', type=pathlib.Path)\n    return parser\n"
-        "def main(args):\n    write_checkpoint('first', args.output)\n    time.sleep(0.3)\n"
-        "    write_checkpoint('second', args.output)\n"
-    )
-    given = ["--output", str(tmp_path / "i.pth")]
-    words = ["--output", str(tmp_path / "t.json"), "--module", "writes_twice", "--", *given]
-    own = os.environ | {"PYTHONPATH": str(tmp_path)}
-    subprocess.run([sys.executable, "-m", "bench.clock", *words], cwd=ROOT, env=own, check=True)
-    times = json.loads((tmp_path / "t.json").read_text())
-    first, second = times["written"]
-    assert times["ready"] <= first["at"] <= second["at"] - 0.3 <= times["ended"] - 0.3
-    assert [Path(one["file"]).read_text() for one in (first, second)] == ["first", "second"]
-    assert (tmp_path / "i.pth").read_text() == "second"
 
 
 @pytest.mark.timeout(600)

@@ -21,13 +21,21 @@ from scripts.lib.data.image_paths import find_classes, find_parts_of_class
 from scripts.lib.data.manifest import manifest_entries, manifest_sha256, write_manifest
 from scripts.lib.data.packing import pack_folder
 from scripts.lib.settings.load import load_settings
+from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.options import Options
+from scripts.lib.workflow.resources import Resources
 
 EXPERIMENTS = {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}}
 
 
-def layout(source: Any) -> Layout:
-    return Layout(load_settings({"dataset": {"name": "d", "source": source}, "experiments": EXPERIMENTS}))
+def settings_of(source: Any) -> Settings:
+    return load_settings({"dataset": {"name": "d", "source": source}, "experiments": EXPERIMENTS})
+
+
+def options_of(source: Any) -> Options:
+    settings = settings_of(source)
+    return Options(settings, Site(), Layout(settings))
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -161,7 +169,8 @@ def test_a_changed_folder_is_another_state(tmp_path: Path) -> None:
     folder = write(tmp_path / "p", {"a/1.jpg": b"1"})
     other = write(tmp_path / "q", {"2.jpg": b"2"})
     (folder / "b").symlink_to(other)
-    read = layout({"path": str(folder), "in_place": True})
+    settings = settings_of({"path": str(folder), "in_place": True})
+    read = Resources(settings, Site(), Layout(settings))
     states = [read.folder_state(None)]
     (other / "2.jpg").write_bytes(b"22")
     states.append(read.folder_state(None))
@@ -274,11 +283,12 @@ def test_names_alone_decide() -> None:
 
 
 def test_a_plain_source_is_told_as_ever(tmp_path: Path) -> None:
-    told = layout({"url": "http://h/a.zip"})
-    assert told.archives == ["results/d/archive.zip"] == told.all_fetched() == [told.fetched]
-    assert (told.sources_option(), told.labels_option(), told.fetch_log) == ("", "", "logs/d/fetch_archive.log")
-    assert told.records() == ["results/d/archive.sha256"]
-    assert told.source_json(None) == '{"url":"http://h/a.zip"}'
+    options = options_of({"url": "http://h/a.zip"})
+    layout = options.layout
+    assert layout.archives == ["results/d/archive.zip"] == layout.all_fetched() == [layout.fetched]
+    assert (options.sources, options.labels, layout.fetch_log) == ("", "", "logs/d/fetch_archive.log")
+    assert layout.records() == ["results/d/archive.sha256"]
+    assert options.source_json(None) == '{"url":"http://h/a.zip"}'
 
 
 def test_each_of_several_sources_is_fetched_and_recorded_by_itself(tmp_path: Path) -> None:
@@ -290,20 +300,20 @@ def test_each_of_several_sources_is_fetched_and_recorded_by_itself(tmp_path: Pat
         {"url": "http://h/a.tar.gz", "labels": str(table), "part": "train"},
         {"path": str(folder), "in_place": True, "labels": {"test": "test.txt"}},
     ]
-    told = layout(source)
+    options = options_of(source)
+    layout = options.layout
     names = ["archive_0.tar.gz", "archive_1.jsonl", "labels_0.tsv"]
-    assert told.fetched_names() == names and told.fetched == "results/d/{fetched}"
-    assert told.records() == [f"results/d/{stem}.sha256" for stem in ("archive_0", "archive_1", "labels_0")]
+    assert layout.fetched_names() == names and layout.fetched == "results/d/{fetched}"
+    assert layout.records() == [f"results/d/{stem}.sha256" for stem in ("archive_0", "archive_1", "labels_0")]
 
     class Wildcards:
         def __init__(self, fetched: str) -> None:
             self.fetched = fetched
 
-    assert [json.loads(told.source_json(Wildcards(name))) for name in names] == [
+    assert [json.loads(options.source_json(Wildcards(name))) for name in names] == [
         {"url": "http://h/a.tar.gz"}, {"path": str(folder), "in_place": True}, {"file": str(table)},
     ]  # fmt: skip
-    option = told.sources_option()
-    assert json.loads(option.removeprefix("--sources ").strip("'")) == [
+    assert json.loads(options.sources.removeprefix("--sources ").strip("'")) == [
         {"labels": str(table), "part": "train", "kept": {str(table): "results/d/labels_0.tsv"}},
         {"labels": {"test": "test.txt"}, "folder": str(folder)},
     ]

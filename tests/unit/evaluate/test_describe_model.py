@@ -188,7 +188,7 @@ def test_names_from_outside_are_text() -> None:
         "parameters_trainable": 1, "multiply_adds": 0, "weights_bytes": 4, "checkpoint_bytes": 9,
         "stages": [{**layer, "layers": [layer]}],
     }  # fmt: skip
-    found = Page(model_page.render(summary))
+    found = Page(model_page.model_page(summary))
     assert not {"script", "i", "b"} & found.count.keys() and {"<i>", "<b>"} <= set(found.cells)
 
 

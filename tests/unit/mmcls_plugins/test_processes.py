@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_patch_config import FRUIT30
 from torch.utils.data import DataLoader
 
 from scripts import train_distributed
@@ -29,6 +28,8 @@ from scripts.train.patch_config import build_config, training_command
 from scripts.train.train_model import mim_command
 from scripts.train_distributed import check_cards, describe_failure, have_stopped, launch_command
 
+CLASSES = [f"class {index}" for index in range(30)]
+
 
 def config_of(name: str = "mobilenet-v2_8xb32_in1k", n_train: int = 4000, **settings: Any) -> dict[str, Any]:
     from mmcv import Config
@@ -36,7 +37,7 @@ def config_of(name: str = "mobilenet-v2_8xb32_in1k", n_train: int = 4000, **sett
     base = Config.fromfile(str(model_zoo.config_path(name)))._cfg_dict.to_dict()
     experiment = Experiment.model_validate({"base_config": name, "checkpoint": "none", **settings})
     options: dict[str, Any] = {"images": "i", "splits": "s", "checkpoint": None, "seed": 0, "device": "cpu"}
-    return build_config(base, experiment, classes=FRUIT30, n_train=n_train, **options)
+    return build_config(base, experiment, classes=CLASSES, n_train=n_train, **options)
 
 
 # -- the config -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tiny_run import TinyRun, make_run
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
-from scripts.lib.data.hash_records import Record, format_record
+from scripts.lib.data.hash_records import HashRecord, format_record
 from scripts.lib.data.manifest import write_manifest
 from scripts.lib.pages import provenance_page
 from scripts.lib.runs import machine
@@ -59,7 +59,7 @@ def test_hashes_are_those_of_the_files(run: TinyRun, tmp_path: Path) -> None:
 
 
 def test_the_archive_is_not_read_again_when_it_has_a_record(run: TinyRun, tmp_path: Path) -> None:
-    known = Record("ab" * 32, "https://example.org/a.zip")
+    known = HashRecord("ab" * 32, "https://example.org/a.zip")
     (tmp_path / "archive.sha256").write_text(format_record(known, "archive.zip"))
     entry = record(run, tmp_path, "--archive-record", str(tmp_path / "archive.sha256"))["inputs"]["files"]["archive"]
     assert (entry["sha256"], entry["source"]) == (known.sha256, known.source)
@@ -177,6 +177,19 @@ def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_pat
     assert machine.describe_code(tmp_path)["sha256"] != clean["sha256"], "also without git"
 
 
+def test_results_that_are_a_link_to_another_disk_are_no_other_code(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/README.md").write_text("")
+    (tmp_path / "a").write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    shutil.rmtree(tmp_path / "results")
+    assert machine.describe_code(tmp_path)["dirty"] is False
+    (tmp_path / "a").write_text("2")
+    assert machine.describe_code(tmp_path)["dirty"] is True
+
+
 def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stamp.json").write_text('{"env": "some"}')
     (tmp_path / "envs").mkdir()
@@ -206,5 +219,5 @@ def test_settings_that_are_no_json_are_one_line(run: TinyRun, tmp_path: Path) ->
 
 
 def test_nested_values_become_dotted_rows() -> None:
-    rows = provenance_page._flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
+    rows = provenance_page.flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
     assert rows == [("a.b[0].c", "1"), ("a.b[1].c", "-"), ("d", '[1, "x"]')]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib.base.outcome import Ending, Outcome
+from scripts.lib.base.problems import Stopped
 from scripts.lib.runs.progress_line import progress_line
 from scripts.train.train_model import (
     choose_work_dir,
@@ -62,22 +64,25 @@ def test_another_config_gets_a_work_dir_of_its_own_and_says_what_changed(
 
 
 @pytest.mark.parametrize(
-    ("output", "failure", "words"),
+    ("output", "outcome", "words"),
     [
-        ("", "the loss became nan in epoch 1", ["the loss became nan"]),
+        ("", Outcome(Ending.FAILED, "the loss became nan in epoch 1"), ["the loss became nan"]),
         ("x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", None, ["out of memory", "batch_size"]),
         ("Traceback\nValueError: bad shape\nsubprocess.CalledProcessError: 1\n", None, ["ValueError: bad shape"]),
         ("", None, ["died without a word"]),
-        ("\n$ old\nValueError: old\n\n$ new\nstopped by SIGTERM; the state is saved\n", None, ["goes on from it"]),
+        ("\n$ old\nValueError: old\n\n$ new\nstopped\n", Outcome(Ending.STOPPED), ["goes on from it"]),
+        ("\n$ old\nValueError: old\n\n$ new\nthe end\n", None, ["died without a word"]),
     ],
 )
 def test_a_failure_is_one_line_with_the_reason(
-    tmp_path: Path, output: str, failure: str | None, words: list[str]
+    tmp_path: Path, output: str, outcome: Outcome | None, words: list[str]
 ) -> None:
     (tmp_path / "output.log").write_text(output)
-    if failure:
-        (tmp_path / "failure.txt").write_text(failure + "\n")
-    message = explain_failure(tmp_path, tmp_path / "output.log")
+    if outcome:
+        outcome.write(tmp_path / "outcome.json")
+    error = explain_failure(tmp_path, tmp_path / "output.log")
+    message = str(error)
+    assert isinstance(error, Stopped) == (outcome == Outcome(Ending.STOPPED))
     assert "\n" not in message and all(word in message for word in words)
 
 

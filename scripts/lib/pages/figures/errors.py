@@ -10,8 +10,8 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.label_errors import confident_errors, label_suspects
-from scripts.lib.pages.html import page, section, table
-from scripts.lib.pages.thumbnails import STYLE, data_uri, name, percent, picture, thumbnail
+from scripts.lib.pages.html import PICTURES_STYLE, name, page, picture, section, table
+from scripts.lib.pages.thumbnails import percent, thumbnail
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
 TITLE = "The most confident errors"
@@ -48,7 +48,7 @@ def errors_page(predictions: Predictions, images: Path, title: str = "", most: i
         every = "The one test image is" if total == 1 else f"All {total} test images are"
         parts.append(f"<p>{every} classified correctly: there is no error to show.</p>")
     parts += _suspects(predictions)
-    return page(f"{TITLE}: {title}" if title else TITLE, parts, style=STYLE + f"\nfigure {{ width: {SIDE}px }}")
+    return page(f"{TITLE}: {title}" if title else TITLE, parts, style=PICTURES_STYLE + f"\nfigure {{ width: {SIDE}px }}")
 
 
 def _card(predictions: Predictions, row: int, images: Path) -> str:
@@ -60,7 +60,7 @@ def _card(predictions: Predictions, row: int, images: Path) -> str:
     )
     file = predictions.files[row]
     return (
-        f'<figure class="wrong">{picture(data_uri(small), small.size, file)}\n<figcaption>{said_and_label}'
+        f'<figure class="wrong">{picture(small, file)}\n<figcaption>{said_and_label}'
         f'<br><span class="file">{name(file)}</span></figcaption></figure>'
     )
 

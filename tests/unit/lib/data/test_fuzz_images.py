@@ -35,7 +35,7 @@ SEEDS = seeds()
 @pytest.mark.parametrize("checker", checkers())
 def test_mutated_images_and_bombs_take_little_memory_and_time(tmp_path: Path, checker: str) -> None:
     """Less than 300 MiB and a second of a processor for each (measured: 19 MiB and 0.02 s for 5,700 of them)."""
-    command = [sys.executable, "tests/unit/mutated_images.py", checker, str(EXAMPLES), str(tmp_path / "image")]
+    command = [sys.executable, "tests/helpers/mutated_images.py", checker, str(EXAMPLES), str(tmp_path / "image")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 
 from scripts.lib.data import scratch
-from scripts.lib.data.scratch import staged, staged_pack
-from scripts.lib.settings.schema import Site
+from scripts.lib.data.scratch import staged, staged_pixel_cache
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from scripts.lib.data.scratch import staged
-from scripts.lib.settings.schema import Site
-with staged(Path(sys.argv[1]), [Path(sys.argv[2])], Site(scratch=[sys.argv[3]])) as folder:
+with staged(Path(sys.argv[1]), [Path(sys.argv[2])], [sys.argv[3]]) as folder:
     print(folder, flush=True)
     time.sleep(60)
 """
@@ -39,7 +37,7 @@ def data(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 def test_the_split_is_copied_and_removed(data: tuple[Path, Path, Path]) -> None:
     images, split, place = data
-    with staged(images, [split], Site(scratch=["$NOT_SET_HERE", "/no/such/folder", str(place)])) as folder:
+    with staged(images, [split], ["$NOT_SET_HERE", "/no/such/folder", str(place)]) as folder:
         assert folder.parent == place
         for name in ("a b/1.jpg", "苹果/2.jpg"):
             assert (folder / name).read_bytes() == (images / name).read_bytes()
@@ -53,7 +51,7 @@ def test_a_pack_is_copied_as_a_whole(tmp_path: Path) -> None:
         folder.mkdir()
     for name in ("images.bin", "index.csv", "pack.json"):
         (packed / name).write_bytes(os.urandom(100))
-    with staged_pack(packed, Site(scratch=[str(place)])) as folder:
+    with staged_pixel_cache(packed, [str(place)]) as folder:
         assert folder.parent == place
         assert all((folder / path.name).read_bytes() == path.read_bytes() for path in packed.iterdir())
     assert not list(place.iterdir())
@@ -61,19 +59,19 @@ def test_a_pack_is_copied_as_a_whole(tmp_path: Path) -> None:
 
 def test_removed_after_an_error_too(data: tuple[Path, Path, Path]) -> None:
     images, split, place = data
-    with pytest.raises(OSError, match="mine"), staged(images, [split], Site(scratch=[str(place)])):
+    with pytest.raises(OSError, match="mine"), staged(images, [split], [str(place)]):
         raise OSError("mine")
     assert not list(place.iterdir())
 
 
 def test_what_does_not_fit_stays_where_it_is(data: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     images, split, place = data
-    with staged(images, [split], Site(scratch=[str(place)], scratch_gb=1e-6)) as folder:
+    with staged(images, [split], [str(place)], 1e-6) as folder:
         assert folder == images
     monkeypatch.setattr(scratch, "FRACTION_OF_FREE", 0.0)
-    with staged(images, [split], Site(scratch=[str(place)])) as folder:
+    with staged(images, [split], [str(place)]) as folder:
         assert folder == images
-    with staged(images, [split], Site()) as folder:
+    with staged(images, [split], []) as folder:
         assert folder == images
 
 
@@ -86,13 +84,13 @@ def test_a_place_that_fills_up_meanwhile(data: tuple[Path, Path, Path], tmp_path
     (images / "a b/1.jpg").write_bytes(os.urandom(600_000))
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", small], check=True)
     try:
-        original = scratch._place_with_room
-        scratch._place_with_room = lambda site, size: small  # type: ignore[assignment]  # as if it had room a moment ago
-        with staged(images, [split], Site(scratch=[str(small)])) as folder:
+        original = scratch._folder_with_room
+        scratch._folder_with_room = lambda folders, size: small  # type: ignore[assignment]  # as if it had room a moment ago
+        with staged(images, [split], [str(small)]) as folder:
             assert folder == images
         assert not list(small.iterdir())
     finally:
-        scratch._place_with_room = original
+        scratch._folder_with_room = original
         subprocess.run(["umount", small], check=True)
 
 
@@ -106,7 +104,7 @@ def test_the_copy_of_a_killed_process_is_removed_by_the_next(data: tuple[Path, P
         first.send_signal(signal.SIGKILL)
         first.wait()
         assert lost.is_dir()
-        with staged(images, [split], Site(scratch=[str(place)])):
+        with staged(images, [split], [str(place)]):
             assert not lost.exists()
             assert kept.is_dir()  # its process lives
     finally:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from test_compare_runs import Page, make_run, run_cli_on
+from small_runs import Page, make_run, run_cli_on
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
-from scripts.lib.cluster.slurm import Record
+from scripts.lib.cluster.slurm import JobRecord
 from scripts.lib.metrics import cost, leaderboard
 from scripts.lib.metrics.cost import Course, Span
 from scripts.report import compare_runs
@@ -29,9 +29,11 @@ def span(seconds: float | None = 100.0, job: str | None = "7", after: float = 0.
     return Span(job, start, end, more.get("gpus"), more.get("joules"))
 
 
-def stay(elapsed: float = 150.0, queued: float = 30.0, gpus: int = 1, job: str = "7", after: float = -20.0) -> Record:
+def stay(
+    elapsed: float = 150.0, queued: float = 30.0, gpus: int = 1, job: str = "7", after: float = -20.0
+) -> JobRecord:
     start = START + after
-    return Record(job, "mimflow_1", "COMPLETED", start - queued, start, start + elapsed, elapsed, gpus, None)
+    return JobRecord(job, "mimflow_1", "COMPLETED", start - queued, start, start + elapsed, elapsed, gpus, None)
 
 
 def course(*spans: Span, gpus: int | None = 1, seed: int = 0, busy: float = 80.0, experiment: str = "a") -> Course:
@@ -164,7 +166,7 @@ def test_a_provenance_that_is_none_leaves_the_train_log(tmp_path: Path, caplog: 
 def test_slurm_is_asked_once_and_only_about_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def accounting(job_ids: set[str], since: float) -> dict[str, list[Record]]:
+    def accounting(job_ids: set[str], since: float) -> dict[str, list[JobRecord]]:
         asked.append((job_ids, since))
         return {}
 
@@ -178,7 +180,7 @@ def test_slurm_is_asked_once_and_only_about_its_jobs(monkeypatch: pytest.MonkeyP
 def test_accounting_that_does_not_answer_costs_a_warning_not_the_report(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def accounting(*_: object) -> dict[str, list[Record]]:
+    def accounting(*_: object) -> dict[str, list[JobRecord]]:
         raise UserError("sacct: Slurm accounting storage is disabled")
 
     monkeypatch.setattr(slurm, "accounting", accounting)

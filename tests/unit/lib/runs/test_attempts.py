@@ -24,8 +24,11 @@ def test_each_attempt_has_start_end_host_job_and_outcome(tmp_path: Path, monkeyp
     with recorded(tmp_path):
         pass
     attempts = read_attempts(tmp_path)
-    outcomes = [attempt["outcome"] for attempt in attempts]
-    assert outcomes == ["the loss became nan in epoch 1", "KeyboardInterrupt", "finished"]
+    assert [(attempt["outcome"], attempt.get("reason")) for attempt in attempts] == [
+        ("failed", "the loss became nan in epoch 1"),
+        ("stopped", "KeyboardInterrupt"),
+        ("finished", None),
+    ]
     assert [attempt["slurm_job_id"] for attempt in attempts] == ["4711", "4711", None]
     assert all(attempt["host"] == socket.gethostname() and attempt["end"] >= attempt["start"] for attempt in attempts)
 
@@ -41,10 +44,18 @@ def test_a_killed_attempt_has_no_end_and_the_next_one_is_read_all_the_same(tmp_p
         file.write('\n{"attempt": "cut sho')
     with recorded(tmp_path):
         pass
-    assert [(attempt["outcome"], attempt["end"] is None) for attempt in read_attempts(tmp_path)] == [
-        (NO_END, True),
-        ("finished", False),
-    ]
+    first, second = read_attempts(tmp_path)
+    assert (first["outcome"], first["reason"], first["end"]) == ("killed", NO_END, None)
+    assert second["outcome"] == "finished" and second["end"] is not None and "reason" not in second
+
+
+def test_outcomes_that_were_sentences_are_still_understood(tmp_path: Path) -> None:
+    words = ["finished", "training was stopped by SIGTERM; its state is in x", "training ran out of memory"]
+    entries = [{"attempt": text, "start": "1"} for text in words]
+    entries += [{"attempt": text, "end": "2", "outcome": text} for text in words]
+    (tmp_path / NAME).write_text("\n".join(map(json.dumps, entries)))
+    found = [(attempt["outcome"], attempt.get("reason")) for attempt in read_attempts(tmp_path)]
+    assert found == [("finished", None), ("stopped", words[1]), ("failed", words[2])]
 
 
 def test_a_record_that_cannot_be_written_does_not_end_a_training(

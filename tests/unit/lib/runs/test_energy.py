@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -9,25 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from counting_gpu import Counting
 
 from scripts.lib.runs import energy
 from scripts.lib.runs.attempts import read_attempts, recorded
 from scripts.lib.runs.energy import Meter, find_cards, metered
 
 ROOT = Path(__file__).resolve().parents[4]
-
-
-class Counting:
-    """A card with a counter: the next value at each reading."""
-
-    def __init__(self, *counter: float | None) -> None:
-        self.values = list(counter)
-
-    def joules(self) -> float | None:
-        return self.values.pop(0) if len(self.values) > 1 else self.values[0]
-
-    def watts(self) -> float | None:
-        return 1e9  # never to be used while there is a counter
 
 
 class Measuring:
@@ -74,19 +63,22 @@ def test_energy_and_cards_are_in_the_end_line(tmp_path: Path) -> None:
         raise ValueError("the end")
     attempts = read_attempts(tmp_path)
     assert [(entry["gpus"], entry.get("energy_joules")) for entry in attempts] == [(2, 4.0), (0, None), (1, 3.0)]
-    assert attempts[2]["outcome"] == "ValueError: the end"
+    assert (attempts[2]["outcome"], attempts[2]["reason"]) == ("failed", "ValueError: the end")
 
 
 def test_of_a_killed_attempt_time_and_energy_stay_known(tmp_path: Path) -> None:
     code = (
         "import os, sys, time, pathlib\n"
-        "sys.path.insert(0, 'tests/unit/lib/runs')\n"
-        "from test_energy import Counting, energy, metered, recorded\n"
+        "from counting_gpu import Counting\n"
+        "from scripts.lib.runs import energy\n"
+        "from scripts.lib.runs.attempts import recorded\n"
+        "from scripts.lib.runs.energy import metered\n"
         "energy.NOTE_SECONDS = energy.SAMPLE_SECONDS = 0.05\n"
         "with recorded(pathlib.Path(sys.argv[1])) as attempt, metered(attempt, 'cuda', cards=[Counting(1, 8)]):\n"
         "    time.sleep(1); os.kill(os.getpid(), 9)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT).returncode == -9
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "helpers")}
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=environment).returncode == -9
     (attempt,) = read_attempts(tmp_path)
     assert attempt["end"] is None and attempt["seen"] >= attempt["start"]
     assert attempt["gpus"] == 1 and attempt["energy_joules"] == 7.0

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib.base.environment import Variable, expand
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
-from scripts.lib.settings.site import VARIABLE, current_site, enter_site, expand, module_prefix, profiles
+from scripts.lib.settings.site import current_site, enter_site, module_prefix, profiles
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -22,7 +23,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "profile.yaml").write_text("cores: 1\n")
     (folder / "site.yaml").write_text("device: cuda\ncaches: $PLACE/cache\nprice_per_gpu_hour: 2\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(Variable.SITE, raising=False)
     return folder
 
 
@@ -39,7 +40,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_profile_of_the_command_line_names_the_site(site: Path, words: list[str]) -> None:
     environment = {"PLACE": "/big"}
     assert enter_site(words, environment).price_per_gpu_hour == 2
-    assert environment[VARIABLE] == str(site)
+    assert environment[Variable.SITE] == str(site)
     assert environment["PIP_CACHE_DIR"] == "/big/cache/pip"
     assert environment["XDG_CACHE_HOME"] == "/big/cache"
 
@@ -59,7 +60,7 @@ def test_a_profile_without_a_site_is_none(site: Path, monkeypatch: pytest.Monkey
 
 
 def test_jobs_inherit_the_site(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, str(site))
+    monkeypatch.setenv(Variable.SITE, str(site))
     assert current_site().device == "cuda"
 
 

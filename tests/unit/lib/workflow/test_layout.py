@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,62 +10,68 @@ import pytest
 
 from scripts.lib.runs.run_folder import dataset_folder, run_name
 from scripts.lib.settings.load import load_settings
+from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.options import Options
+from scripts.lib.workflow.report_menu import ReportMenu
+from scripts.lib.workflow.resources import Resources
 
 
-def layout(**split: Any) -> Layout:
+def settings_with(**split: Any) -> Settings:
     experiments = {"a": {"base_config": "mobilenet-v2_8xb32_in1k"}, "b": {"base_config": "resnet18_8xb32_in1k"}}
     dataset = {"name": "d", "source": {"sample": {}}, "split": split}
-    return Layout(load_settings({"dataset": dataset, "experiments": experiments, "seeds": [0, 7]}))
+    return load_settings({"dataset": dataset, "experiments": experiments, "seeds": [0, 7]})
 
 
 def test_each_experiment_seed_and_fold_is_a_run() -> None:
-    runs = layout(folds=3).runs("metrics.json")
+    layout = Layout(settings_with(folds=3))
+    runs = layout.runs(layout.run.metrics)
     names = [f"{name}/seed{seed}/fold{fold}" for name in "ab" for seed in (0, 7) for fold in range(3)]
     assert runs == [f"results/d/{name}/metrics.json" for name in names]
-    assert set(runs) <= {file.replace("provenance", "metrics") for file in layout(folds=3).targets()}
+    assert set(runs) <= {file.replace("provenance", "metrics") for file in layout.targets()}
 
 
 def test_a_run_of_a_fold_reads_the_splits_of_that_fold() -> None:
-    found = layout(folds=2)
+    layout = Layout(settings_with(folds=2))
     wildcards = {"experiment": "a", "seed": "7", "fold": "1"}
-    assert [side.format(**wildcards) for side in (found.train, found.val, found.test)] == [
-        f"results/d/splits/fold1/{side}.txt" for side in ("train", "val", "test")
+    assert [split.format(**wildcards) for split in (layout.train, layout.val, layout.test)] == [
+        f"results/d/splits/fold1/{split}.txt" for split in ("train", "val", "test")
     ]
-    assert found.splits("val") == ["results/d/splits/fold0/val.txt", "results/d/splits/fold1/val.txt"]
-    assert found.start_of(SimpleNamespace(**wildcards)) == ["results/d/a/seed7/fold1/init.pth"]
-    assert found.export_of(SimpleNamespace(**wildcards)) == ["results/d/a/seed7/fold1/export.json"]
+    assert layout.splits("val") == ["results/d/splits/fold0/val.txt", "results/d/splits/fold1/val.txt"]
+    assert layout.start_of(SimpleNamespace(**wildcards)) == ["results/d/a/seed7/fold1/init.pth"]
+    assert layout.export_of(SimpleNamespace(**wildcards)) == ["results/d/a/seed7/fold1/export.json"]
 
 
 def test_runs_of_two_folds_are_two_jobs_with_logs_and_names_of_their_own() -> None:
-    found = layout(folds=2)
-    patterns = (found.run_group, found.run_logs, found.title.replace("wildcards.", ""), found.fold_option)
+    settings = settings_with(folds=2)
+    layout = Layout(settings)
+    group = Resources(settings, Site(), layout).run_group
+    patterns = (
+        group, layout.run_logs, layout.title.replace("wildcards.", ""), Options(settings, Site(), layout).fold
+    )  # fmt: skip
     of_folds = [{text.format(experiment="a", seed=0, fold=fold) for text in patterns} for fold in (0, 1)]
     assert of_folds[0] == {"run_d_a_0_fold0", "logs/d/a/seed0/fold0", "a, seed 0, fold 0", "--fold 0"}
     assert not of_folds[0] & of_folds[1]
-    assert found.shown("classes", "model card")["labels"] == {
+    assert ReportMenu(settings).shown("classes", "model card")["labels"] == {
         "seed": "{seed}",
         "fold": "{fold}",
         "what": "01 model card",
     }
 
 
-def test_the_settings_of_a_run_name_the_number_of_folds() -> None:
-    wildcards = SimpleNamespace(experiment="a", seed="7", fold="1")
-    settings = json.loads(layout(folds=4).run_json(wildcards))
-    assert settings["dataset"]["split"]["folds"] == 4 and settings["seeds"] == [7]
-    assert "results/d/a/seed7/fold1/provenance.json" in Layout(load_settings(settings)).runs("provenance.json")
-
-
 def test_without_folds_nothing_speaks_of_them() -> None:
-    found = layout()
+    settings = settings_with()
+    layout = Layout(settings)
+    options, resources = Options(settings, Site(), layout), Resources(settings, Site(), layout)
     wildcards = SimpleNamespace(experiment="a", seed="0")
-    said = [value for value in vars(found).values() if isinstance(value, str)]
-    said += [*found.targets(), *found.runs(), *found.start_of(wildcards), *found.export_of(wildcards)]
-    said += [found.run_json(wildcards), found.folds_option(), str(found.shown("classes", "model card"))]
-    assert not [text for text in said if "fold" in text]
-    assert found.splits("train") == [found.train] == ["results/d/splits/train.txt"]
-    assert (found.run, found.run_logs) == (
+    texts = [value for owner in (layout, resources) for value in vars(owner).values() if isinstance(value, str)]
+    texts += [*layout.targets(), *layout.runs(layout.run.path)]
+    texts += [*layout.start_of(wildcards), *layout.export_of(wildcards)]
+    texts += [options.run_json(wildcards), options.folds, options.fold]
+    texts += [str(ReportMenu(settings).shown("classes", "model card")["labels"])]
+    assert not [text for text in texts if "fold" in text]
+    assert layout.splits("train") == [layout.train] == ["results/d/splits/train.txt"]
+    assert (str(layout.run.path), layout.run_logs) == (
         "results/d/{experiment}/seed{seed}", "logs/d/{experiment}/seed{seed}"
     )  # fmt: skip
 
@@ -74,7 +79,7 @@ def test_without_folds_nothing_speaks_of_them() -> None:
 @pytest.mark.parametrize("number", [1, 0, 21, "five", 2.5])
 def test_a_number_of_folds_that_makes_no_sense_is_refused(number: Any) -> None:
     with pytest.raises(Exception, match=r"dataset\.split\.folds"):
-        layout(folds=number)
+        settings_with(folds=number)
 
 
 def test_a_run_is_named_by_its_folder() -> None:

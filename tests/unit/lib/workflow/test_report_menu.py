@@ -8,28 +8,27 @@ from pathlib import Path
 import pytest
 
 from scripts.lib.settings.load import load_settings
-from scripts.lib.workflow.layout import Layout
-from scripts.lib.workflow.report_menu import CHINESE, ORDER, label
+from scripts.lib.workflow.report_menu import CHINESE, ORDER, ReportMenu, label
 
 ROOT = Path(__file__).resolve().parents[4]
 CAPTIONS = ROOT / "scripts" / "report" / "captions"
-SHOWN = re.findall(r'layout\.shown\(\s*"(\w+)", "([^"]+)"', (ROOT / "Snakefile").read_text(encoding="utf-8"))
+SHOWN = re.findall(r'menu\.shown\(\s*"(\w+)", "([^"]+)"', (ROOT / "Snakefile").read_text(encoding="utf-8"))
 CONFIG = {
     "dataset": {"name": "a", "source": {"sample": {}}},
     "experiments": {"e": {"base_config": "resnet18_8xb32_in1k"}},
 }
 
 
-def layout(language: str) -> Layout:
-    return Layout(load_settings({**CONFIG, "report": {"language": language}}))
+def menu(language: str) -> ReportMenu:
+    return ReportMenu(load_settings({**CONFIG, "report": {"language": language}}))
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_each_file_of_the_report_has_a_caption_and_a_place(language: str) -> None:
     assert len(SHOWN) > 15
     for caption, what in [*SHOWN, ("workflow", "table"), ("audit", "audit of the images")]:
-        shown = layout(language).shown(caption, what)
-        assert (ROOT / shown["caption"]).read_text(encoding="utf-8").strip()
+        shown = menu(language).shown(caption, what)
+        assert Path(shown["caption"]).read_text(encoding="utf-8").strip()
         assert what in ORDER or what in CHINESE
 
 
@@ -52,7 +51,7 @@ def test_labels_are_in_the_order_of_reading_and_unknown_ones_are_refused() -> No
 
 @pytest.mark.parametrize(("language", "data"), [("en", "Data"), ("zh", "数据")])
 def test_the_data_have_a_place_of_their_own_in_the_menu(language: str, data: str) -> None:
-    shown = layout(language).shown("audit", "audit of the images", category="Data")
+    shown = menu(language).shown("audit", "audit of the images", category="Data")
     assert shown["category"] == data and "subcategory" not in shown
     assert len(shown["labels"]) == 1
 

@@ -28,6 +28,11 @@ QUICK: dict[str, Any] = {
     "overrides": {"model.backbone.widen_factor": 0.25},
 }
 
+#: Names that break what does not quote or escape them.
+HOSTILE_CLASSES = ['it\'s "quoted"', "$(touch pwned) `touch pwned`; &", "<script>alert(1)", "草莓 水果", "a\nb\t"]
+#: The folder that a finished run has, the configuration it ran with, and what it printed.
+Finished = tuple[Path, dict[str, Any], str]
+
 
 def photograph(label: int, index: int, size: tuple[int, int] = (56, 48)) -> bytes:
     """Return a JPEG whose colours tell its label, noisy enough to differ from every other."""

@@ -1,4 +1,4 @@
-"""Leaking test images: accuracy with and without them, said in red, and nothing said where nothing leaks."""
+"""Contaminated test images: accuracy with and without them, told in red, and nothing told where there are none."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_compare_runs import answer, make_run
+from small_runs import answer, make_run
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics import leaderboard, leaks
+from scripts.lib.metrics import contamination, leaderboard
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.report import compare_runs
 
@@ -53,17 +53,17 @@ def compare(root: Path, folders: list[Path], *more: str) -> pd.DataFrame:
     return leaderboard.read_leaderboard(root / "l.csv")
 
 
-def test_the_leaderboard_has_the_accuracy_without_leaking_images(tmp_path: Path) -> None:
-    # 20 of 120 leak. a: right on all of them and wrong on 30 others; b: wrong on 10 of them and 10 others.
+def test_the_leaderboard_has_the_accuracy_without_contaminated_images(tmp_path: Path) -> None:
+    # 20 of 120 are contaminated. a: right on all of them and wrong on 30 others; b: wrong on 10 of them and 10 others.
     folders = [evaluated(tmp_path, "a", 0, range(60, 90)), evaluated(tmp_path, "b", 0, range(10, 30))]
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(20)), ("3.jpg", "blank", "kept", ""))
     board = compare(tmp_path, folders, "--audit", str(audit)).set_index("experiment")
     assert board["accuracy_without_leaked"].to_dict() == {"b": pytest.approx(0.9), "a": pytest.approx(0.7)}
     assert set(board["n_leaked"].astype(str)) == {"20"}
     page = (tmp_path / "l.html").read_text(encoding="utf-8")
-    box = page.split('<div class="leak">')[1].split("</div>")[0]
-    assert page.index('<div class="leak">') < page.index("<table>")
-    assert "<strong>The data leaks.</strong> 20 of the 120 test images have a copy or a near copy in train" in box
+    box = page.split('<div class="contaminated">')[1].split("</div>")[0]
+    assert page.index('<div class="contaminated">') < page.index("<table>")
+    assert "<strong>The test split is contaminated.</strong></p>\n<p>20 of the 120 test images have a copy or a near copy in train" in box
     assert "left out of training" in box and "not left out" not in box and "group_by" not in box
     low, high = wilson_interval(70, 100)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", box.split("<td>a</td>")[1])[:6]
@@ -78,13 +78,13 @@ def test_the_leaderboard_has_the_accuracy_without_leaking_images(tmp_path: Path)
 def test_over_seeds_it_is_the_mean_with_students_t(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path, "a", 0, range(90, 120)), evaluated(tmp_path, "a", 1, range(0, 10))]
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(20)))
-    leak = leaks.find_leak(leaderboard.collect(folders), audit)
-    assert leak is not None
-    row = leak.table.iloc[0]
-    assert (row["with_leaked"], row["without_leaked"]) == (pytest.approx((90 + 110) / 240), pytest.approx(0.85))
+    found = contamination.find_contamination(leaderboard.collect(folders), audit)
+    assert found is not None
+    row = found.table.iloc[0]
+    assert (row["with"], row["without"]) == (pytest.approx((90 + 110) / 240), pytest.approx(0.85))
     half = T_975_1 * np.std([0.7, 1.0], ddof=1) / np.sqrt(2)
-    assert row["without_leaked_low"] == max(0.0, 0.85 - half) and row["without_leaked_high"] == 1.0
-    three = leaks.accuracy([np.arange(100) < n for n in (70, 72, 74)])
+    assert row["without_low"] == max(0.0, 0.85 - half) and row["without_high"] == 1.0
+    three = contamination.accuracy([np.arange(100) < n for n in (70, 72, 74)])
     assert three == (pytest.approx(0.72), pytest.approx(0.72 - 4.30265 * 0.02 / 3**0.5, abs=1e-6),
                      pytest.approx(0.72 + 4.30265 * 0.02 / 3**0.5, abs=1e-6))  # fmt: skip
 
@@ -94,12 +94,12 @@ def test_with_all_test_images_it_is_what_the_leaderboard_says(tmp_path: Path) ->
     folders.append(evaluated(tmp_path, "c", 0, range(50)))
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(20)))
     board = compare(tmp_path, folders, "--audit", str(audit)).set_index("experiment")
-    leak = leaks.find_leak(leaderboard.collect(folders), audit)
-    assert leak is not None
-    for _, row in leak.table.iterrows():
+    found = contamination.find_contamination(leaderboard.collect(folders), audit)
+    assert found is not None
+    for _, row in found.table.iterrows():
         names = ("accuracy_top1_mean", "accuracy_top1_ci95_low", "accuracy_top1_ci95_high")
         expected = [board.loc[row["experiment"], name] for name in names]
-        assert [row[f"with_leaked{end}"] for end in ("", "_low", "_high")] == pytest.approx(expected)
+        assert [row[f"with{end}"] for end in ("", "_low", "_high")] == pytest.approx(expected)
 
 
 def test_images_of_a_known_group_that_were_trained_on_are_said_to_be(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_images_of_a_known_group_that_were_trained_on_are_said_to_be(tmp_path: P
     known = [(f"{number}.jpg", "leaked", "kept", "") for number in range(30, 35)]
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(2)), *known)
     compare(tmp_path, folders, "--audit", str(audit))
-    box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="leak">')[1]
+    box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="contaminated">')[1]
     assert "2 of the 120 test images have a copy" in box
     assert "5 of the 120 test images have images of the same group" in box and "were not left out of training" in box
     compare(tmp_path, folders, "--audit", str(write_audit(tmp_path / "audit.csv", *known[:1])))
-    box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="leak">')[1]
+    box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="contaminated">')[1]
     assert "1 of the 120 test images has images of the same group" in box and "near copy" not in box
 
 
@@ -123,7 +123,7 @@ CLEAN: list[list[tuple[str, str, str, str]]] = [
 
 
 @pytest.mark.parametrize("rows", CLEAN)
-def test_where_no_test_image_leaks_every_file_is_as_before(
+def test_where_no_test_image_is_contaminated_every_file_is_as_before(
     tmp_path: Path, rows: list[tuple[str, str, str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [evaluated(tmp_path, name, 0, range(wrong)) for name, wrong in (("a", 12), ("b", 30))]
@@ -134,17 +134,17 @@ def test_where_no_test_image_leaks_every_file_is_as_before(
         files = [(tmp_path / name).read_bytes() for name in ("l.csv", "l.html", "l.svg")]
         written.append((*files, capsys.readouterr().out))
     assert written[0] == written[1]
-    assert "leak" not in written[0][3] and b"leak" not in written[0][1]
+    assert "contaminated" not in written[0][3] and b"contaminated" not in written[0][1]
 
 
-def test_where_every_test_image_leaks_there_is_no_accuracy_without(tmp_path: Path) -> None:
+def test_where_every_test_image_is_contaminated_there_is_no_accuracy_without(tmp_path: Path) -> None:
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(120)))
     board = compare(tmp_path, [evaluated(tmp_path, "a", 0, range(12))], "--audit", str(audit))
     assert board["accuracy_without_leaked"].isna().all() and str(board["n_leaked"].iloc[0]) == "120"
-    box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="leak">')[1].split("</div>")[0]
+    box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="contaminated">')[1].split("</div>")[0]
     assert re.findall(r"<td[^>]*>(.*?)</td>", box)[-3:] == ["-", "-", "0"]
     assert "nan" not in box and "nan" not in leaderboard.render_text(board)
-    assert np.isnan(leaks.accuracy([np.zeros(0, bool)])).all(), "of no image not even an interval is known"
+    assert np.isnan(contamination.accuracy([np.zeros(0, bool)])).all(), "of no image not even an interval is known"
 
 
 def test_the_terminal_says_it_in_one_line_in_red_and_a_file_gets_no_colour(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_terminal_says_it_in_one_line_in_red_and_a_file_gets_no_colour(tmp_p
     command = [sys.executable, "-m", "scripts.report.compare_runs", "--show", str(tmp_path / "l.csv")]
     plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     last = plain.splitlines()[-1]
-    assert last.startswith("The data leaks: 20 of 120 test images") and "\x1b" not in plain
+    assert last.startswith("The test split is contaminated: train or val as given holds 20 of 120 test images") and "\x1b" not in plain
     assert last.endswith("Without them 草莓 has 90.0 %, instead of 83.3 %.")
     parent, child = pty.openpty()
     with os.fdopen(parent, "rb", buffering=0) as terminal:

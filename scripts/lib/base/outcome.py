@@ -1,0 +1,54 @@
+"""How a command, or an attempt to train, ended: as data, for those who repeat it, show it or go on from there."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from scripts.lib.base.files import find_json, write_json
+
+#: Of the files beside the logs; it takes the place of a log's own suffix.
+SUFFIX = ".outcome.json"
+
+
+class Ending(StrEnum):
+    """The ways in which a command ends."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"  # it was asked to, has saved its state, and the same command goes on from there
+    INTERRUPTED = "interrupted"  # by Ctrl-C
+    FAILED = "failed"
+    KILLED = "killed"  # nobody can write this for a process that was killed; whoever finds no end on record says it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How something ended; *what* went wrong and the *remedy* are one line each, empty where there is none."""
+
+    ending: Ending
+    what: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}" if self.remedy else self.what
+
+    @classmethod
+    def read(cls, path: Path) -> Outcome | None:
+        """Return the outcome in a file; None where there is none."""
+        content = find_json(path)
+        try:
+            return cls(Ending(content["outcome"]), str(content["what"]), str(content["remedy"])) if content else None
+        except (KeyError, ValueError):
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write it to a file; on a full disk there is none."""
+        with suppress(OSError):
+            write_json(path, {"outcome": self.ending, "what": self.what, "remedy": self.remedy})
+
+
+def outcome_path(log: Path) -> Path:
+    """Return where a command leaves its outcome, if it does not finish: beside its log."""
+    return log.with_suffix(SUFFIX)

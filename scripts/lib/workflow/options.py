@@ -1,0 +1,136 @@
+"""What each rule tells its script: the options of the shell lines, quoted, and the settings as JSON."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from scripts.lib.settings.schema import Settings, Site, Source
+from scripts.lib.workflow.layout import Layout
+
+#: Keys of a source that unpack_archive needs and fetch_archive does not.
+UNPACKED_BY = {"labels", "label", "part"}
+
+
+def option(name: str, *values: str) -> str:
+    """Return an option and its values for a shell line; "" where there is none, or only empty ones.
+
+    >>> option("license", "CC BY 4.0")
+    "--license 'CC BY 4.0'"
+    """
+    words = [value for value in values if value]
+    return shlex.join([f"--{name}", *words]) if words else ""
+
+
+def to_json(value: Any) -> str:
+    """Return *value* as JSON in which names of any script stay readable."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+class Options:
+    """The options of one configuration; a method that takes ``wildcards`` is a params function of Snakemake."""
+
+    def __init__(self, settings: Settings, site: Site, layout: Layout) -> None:
+        self.settings = settings
+        self.site = site
+        self.layout = layout
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+
+    def source_json(self, wildcards: Any) -> str:
+        """Return a ``source`` section for fetch_archive, without what only unpack_archive must know."""
+        source = self.layout.source_of(wildcards)
+        if isinstance(source, str):
+            return to_json({"file": source})
+        return source.model_dump_json(exclude_none=True, exclude_defaults=True, exclude=UNPACKED_BY)
+
+    @property
+    def sources(self) -> str:
+        """What unpack_archive is told of each archive."""
+        sources = [self._source_for_unpacking(source) for source in self.layout.sources]
+        return option("sources", to_json(sources)) if any(sources) else ""
+
+    def _source_for_unpacking(self, source: Source) -> dict[str, Any]:
+        values = source.model_dump(include=UNPACKED_BY, exclude_none=True)
+        copies = self.layout.label_files
+        if kept := {name: copies[name] for name in source.label_files() if name in copies}:
+            values["kept"] = kept
+        if source.in_place:
+            values["folder"] = source.path
+        return values
+
+    @property
+    def labels(self) -> str:
+        """The files of labels that are in no archive."""
+        return option("labels", *self.layout.label_files.values())
+
+    @property
+    def classes(self) -> str:
+        """The user's choice and order of classes."""
+        classes = self.settings.dataset.classes
+        return option("classes", to_json(classes)) if classes else ""
+
+    @property
+    def group_by(self) -> str:
+        """The pattern of known groups; in one word with its option, since a pattern may begin with a dash."""
+        pattern = self.settings.dataset.split.group_by
+        return f"--group-by={shlex.quote(pattern)}" if pattern else ""
+
+    @property
+    def folds(self) -> str:
+        """The number of folds."""
+        return option("folds", str(self.layout.folds or ""))
+
+    @property
+    def licence(self) -> str:
+        """The licence of the images."""
+        return option("licence", self.settings.dataset.licence or "")
+
+    # -- runs ---------------------------------------------------------------------------------------------------------
+
+    def checkpoint_json(self, wildcards: Any) -> str:
+        """Return the checkpoint setting for fetch_checkpoint; equal for all experiments that share the file."""
+        return json.dumps(self.layout.first_user_of(wildcards).checkpoint_request(), sort_keys=True)
+
+    def checkpoint_base(self, wildcards: Any) -> str:
+        """Return the base config that decides what the ``zoo`` checkpoint is."""
+        return self.layout.first_user_of(wildcards).base_config
+
+    def checkpoint(self, wildcards: Any) -> str:
+        """Return the weights that a run starts from."""
+        return option("checkpoint", *self.layout.checkpoint_of(wildcards))
+
+    def pixel_cache(self, wildcards: Any) -> str:
+        """Return the pixel cache that a run trains on."""
+        return option("packed", *self.layout.pixel_cache_of(wildcards))
+
+    def export(self, wildcards: Any) -> str:
+        """Return what is known of a run's model.onnx."""
+        return option("export", *self.layout.export_of(wildcards))
+
+    @property
+    def fold(self) -> str:
+        """The fold that a run tests on, as a pattern."""
+        return "--fold {fold}" if self.layout.folds else ""
+
+    @property
+    def price(self) -> str:
+        """The site's price of a GPU."""
+        price = self.site.price_per_gpu_hour
+        return "" if price is None else f"{option('price', str(price))} {option('currency', self.site.currency)}"
+
+    def experiment_json(self, wildcards: Any) -> str:
+        """Return the settings of an experiment for patch_config."""
+        return self.settings.experiments[wildcards.experiment].model_dump_json(exclude_defaults=True)
+
+    def run_json(self, wildcards: Any) -> str:
+        """Return the part of the settings that is one run's, for its provenance: as a whole configuration.
+
+        With folds it names their number; which of them the run is, its folder says, as a target that Snakemake makes.
+        """
+        experiment = json.loads(self.experiment_json(wildcards))
+        dataset = self.settings.dataset.model_dump(mode="json", exclude_none=True)
+        return to_json(
+            {"dataset": dataset, "experiments": {wildcards.experiment: experiment}, "seeds": [int(wildcards.seed)]}
+        )

@@ -1,0 +1,96 @@
+"""What a job takes: GPUs and threads, the cluster job that it is a part of, and when a source folder counts as new."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from scripts.lib.data.folders import walk_files
+from scripts.lib.settings.schema import Settings, Site
+from scripts.lib.workflow.layout import Layout
+
+
+def with_device_of(site: Site, settings: Settings) -> Settings:
+    """Return the settings with what the site says, if it does, for each experiment's `device: auto`."""
+    experiments = {
+        name: experiment.model_copy(update={"device": site.device}) if experiment.device == "auto" else experiment
+        for name, experiment in settings.experiments.items()
+    }
+    return settings if site.device == "auto" else settings.model_copy(update={"experiments": experiments})
+
+
+class Resources:
+    """What the jobs of one configuration take.
+
+    Parameters
+    ----------
+    settings : with the site's device, by ``with_device_of``.
+    """
+
+    def __init__(self, settings: Settings, site: Site, layout: Layout) -> None:
+        self.settings = settings
+        self.site = site
+        self.layout = layout
+        name = settings.dataset.name
+        # One cluster job for the data and one for each run. Snakemake merges groups that touch, so that a group's name
+        # must carry what keeps it apart.
+        self.data_group = f"data_{name}"
+        self.run_group = f"run_{name}_{{experiment}}_{{seed}}" + ("_fold{fold}" if layout.folds else "")
+
+    def gpus(self, wildcards: Any) -> int:
+        """Return the GPUs that a job of this experiment asks for."""
+        experiment = self.settings.experiments[wildcards.experiment]
+        on_cpu = experiment.device == "cpu" or (experiment.device == "auto" and not _has_gpu())
+        return self.data_gpus() if on_cpu else experiment.gpus
+
+    def data_gpus(self, _wildcards: Any = None) -> int:
+        """Return the GPUs that a job without any use for one asks for."""
+        return 0 if self.site.cpu_jobs else 1
+
+    def threads(self, wildcards: Any) -> int:
+        """Return the compute threads of a job of this experiment."""
+        return self.settings.experiments[wildcards.experiment].threads
+
+    def data_threads(self, workflow: Any) -> int:
+        """Return how many images are decoded at a time: as cores are given here; on a cluster each is waited for."""
+        cores = workflow.resource_settings.cores
+        return cores if cores and not workflow.non_local_exec else 2
+
+    def folder_state(self, wildcards: Any) -> str:
+        """Return a fingerprint of a source folder: as a parameter of fetch_archive it has a changed one fetched anew.
+
+        Names, sizes and times only: it is taken at each start of Snakemake.
+        """
+        source = self.layout.source_of(wildcards)
+        if isinstance(source, str) or not source.path or not Path(source.path).expanduser().is_dir():
+            return ""
+        return fingerprint(Path(source.path).expanduser(), follows_links=bool(source.in_place))
+
+
+def _has_gpu() -> bool:
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def fingerprint(folder: Path, follows_links: bool) -> str:
+    """Return a sha256 over names, sizes and times of what is below *folder*.
+
+    Parameters
+    ----------
+    follows_links : what links lead to is read at each run, so that it counts, not the links.
+    """
+    digest = hashlib.sha256()
+    if follows_links:
+        for file in walk_files(folder, Counter()):
+            status = file.stat()
+            digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+        return digest.hexdigest()
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            status = os.lstat(os.path.join(path, name))
+            entry = f"{os.path.relpath(path, folder)}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(os.fsencode(entry))
+    return digest.hexdigest()

@@ -1,0 +1,341 @@
+"""The files of other processes, read for `make watch`: nothing is written, and only what has changed is read again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from scripts.lib.base.outcome import SUFFIX, Outcome
+from scripts.lib.runs.attempts import read_attempts
+from scripts.lib.runs.lease import EXPIRY_SECONDS, Holder
+from scripts.lib.runs.run_folder import FOLD, RESERVED_NAMES, RunFolder, WorkFolder
+from scripts.lib.workflow.controller import Controller
+
+#: Data set, experiment, seed and fold of a run; the fold is -1 where there are none.
+Key = tuple[str, str, int, int]
+NO_FOLD = -1
+#: What os.stat says of the entries of a folder, by name.
+Entries = Mapping[str, os.stat_result]
+LEASE, PROGRESS, ATTEMPTS, IDENTITY, TRAIN_LOG = (
+    file.name
+    for file in (WorkFolder.lease, WorkFolder.progress, WorkFolder.attempts, WorkFolder.identity, RunFolder.train_log)
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A folder in which a run is, or was, trained, and whether somebody trains there now."""
+
+    path: str
+    files: Entries
+    holder: Holder | None
+    is_alive: bool
+
+    @property
+    def lease_time(self) -> float | None:
+        """Return the last heartbeat of a lease that is still there."""
+        return self.files[LEASE].st_mtime if LEASE in self.files else None
+
+
+class Ages:
+    """How long ago a file changed, though the clocks of this machine and of the file server may differ.
+
+    At first their difference cannot be told from age; once a file was seen to change, this machine's clock counts on
+    from there. Lease measures with a file of its own; who only looks on writes none.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[float, float, float]] = {}
+
+    def of(self, name: str, changed: float) -> float:
+        """Return the seconds since *name* changed, which has the modification time *changed*."""
+        now = time.monotonic()
+        before = self._seen.get(name)
+        if before is None:
+            self._seen[name] = before = (changed, now, max(0.0, time.time() - changed))
+        elif before[0] != changed:
+            self._seen[name] = before = (changed, now, 0.0)
+        return before[2] + now - before[1]
+
+
+class Reader:
+    """Reads the files of runs, each again only when it has changed."""
+
+    def __init__(self) -> None:
+        self.ages = Ages()
+        self._contents: dict[str, tuple[tuple[int, int, int], Any]] = {}
+        self._dead: set[str] = set()
+
+    def cached(self, path: str, stat: os.stat_result, load: Callable[[], Any], default: Any) -> Any:
+        """Return what *load* makes of a file, anew when it has changed; *default* where it never was what it should be.
+
+        A file that is being replaced may be gone, or cut short on a network file system: the next look sees it whole.
+        """
+        state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        known = self._contents.get(path)
+        if known is None or known[0] != state:
+            try:
+                content = load()
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                return default if known is None else known[1]
+            self._contents[path] = known = (state, content)
+        return known[1]
+
+    def controller(self, path: Path) -> str:
+        """Return who controls the folder; Controller.is_alive itself would write a file and ask Slurm."""
+        stat = stat_of(str(path))
+        record = self.cached(str(path), stat, Controller(path).record, None) if stat else None
+        if record is None or stat is None:
+            return ""
+        holder = record.holder if _is_sound(record.holder) else None
+        return str(record.holder) if self.is_alive(holder, str(path), stat) else ""
+
+    def planned_runs(self, path: str) -> list[tuple[str, int, int]]:
+        """Return experiment, seed and fold of the runs of a settings.yaml; none where there is no such file."""
+        stat = stat_of(path)
+        return self.cached(path, stat, partial(_read_settings, path), []) if stat else []
+
+    def newest_work(self, folder: str) -> Work | None:
+        """Return where the run was trained last: a changed config is trained in a folder of its own."""
+        works = []
+        for name in folders(folder):
+            path = f"{folder}/{name}"
+            files = entries(path)
+            times = [files[name].st_mtime for name in (LEASE, PROGRESS, ATTEMPTS, IDENTITY) if name in files]
+            if times:
+                works.append((max(times), path, files))
+        if not works:
+            return None
+        _, path, files = max(works, key=lambda work: work[:2])
+        lease = files.get(LEASE)
+        if lease is None:
+            return Work(path, files, None, False)
+        file = f"{path}/{LEASE}"
+        holder = self.cached(file, lease, lambda: _read_holder(file), None)
+        return Work(path, files, holder, self.is_alive(holder, file, lease))
+
+    def is_alive(self, holder: Holder | None, path: str, stat: os.stat_result) -> bool:
+        """Tell whether a holder lives: here by its process, elsewhere by its heartbeat, the file's time."""
+        age = self.ages.of(path, stat.st_mtime)
+        if holder is not None:
+            if holder.is_alive_here():
+                return True
+            if holder.token not in self._dead and holder.is_dead_here():
+                self._dead.add(holder.token)  # it looks through all processes: once is enough
+            if holder.token in self._dead:
+                return False
+        return age <= EXPIRY_SECONDS
+
+    def attempts(self, work: Work | None) -> list[dict[str, Any]]:
+        """Return the attempts to train, the oldest first."""
+        if work is None or ATTEMPTS not in work.files:
+            return []
+        return self.cached(f"{work.path}/{ATTEMPTS}", work.files[ATTEMPTS], lambda: read_attempts(Path(work.path)), [])
+
+    def numbers(self, folder: str, files: Entries, work: Work | None) -> dict[str, Any]:
+        """Return how far training is, as fields of RunProgress; empty where nothing tells."""
+        numbers: dict[str, Any] = {}
+        if work is not None and PROGRESS in work.files:
+            path = f"{work.path}/{PROGRESS}"
+            numbers = self.cached(path, work.files[PROGRESS], partial(_read_progress, path), {})
+        if not numbers and TRAIN_LOG in files:
+            path = f"{folder}/{TRAIN_LOG}"
+            numbers = self.cached(path, files[TRAIN_LOG], partial(_read_train_log, path), {})
+        return dict(numbers)
+
+    def outcome(self, path: str, stat: os.stat_result | None, since: float) -> Outcome | None:
+        """Return how a command ended that did not finish; None where there is no such file, or one from before."""
+        return (
+            self.cached(path, stat, lambda: Outcome.read(Path(path)), None) if stat and is_made(stat, since) else None
+        )
+
+
+# -- one file ----------------------------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def read_lock(path: str, results: str) -> tuple[dict[Key, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """Return what Snakemake set out to make below *results*: of the runs and of the data sets, relative to each."""
+    runs: dict[Key, tuple[str, ...]] = {}
+    data: dict[str, tuple[str, ...]] = {}
+    for line in _read(path).split("\n"):
+        top, *parts = line.split("/")
+        if top != results or len(parts) < 2:
+            continue
+        seed = seed_of(parts[2]) if len(parts) > 3 else None
+        if seed is not None:
+            fold = fold_of(parts[3]) if len(parts) > 4 else None
+            key = (parts[0], parts[1], seed, NO_FOLD if fold is None else fold)
+            runs[key] = (*runs.get(key, ()), "/".join(parts[3 if fold is None else 4 :]))
+        else:
+            data[parts[0]] = (*data.get(parts[0], ()), "/".join(parts[1:]))
+    return runs, data
+
+
+def _read_holder(path: str) -> Holder:
+    """Return who holds a lease.
+
+    Raises
+    ------
+    TypeError, ValueError : the file does not say so.
+    """
+    holder = Holder(**json.loads(_read(path)))
+    if not _is_sound(holder):
+        raise ValueError(path)
+    return holder
+
+
+def _is_sound(holder: Holder) -> bool:
+    numbers = [holder.pid, holder.started, holder.group or 0]
+    return isinstance(holder.token, str) and all(isinstance(number, int | float) for number in numbers)
+
+
+def _read_progress(path: str) -> dict[str, Any]:
+    """Return progress.json as fields of RunProgress.
+
+    Raises
+    ------
+    ValueError, AttributeError : it is cut short, or no such file.
+    """
+    content = json.loads(_read(path))
+    iteration, most = _number(content.get("iteration")), _number(content.get("max_iterations"))
+    return {
+        "epochs_done": _count(content.get("epochs_done")),
+        "max_epochs": _count(content.get("max_epochs")),
+        "fraction": min(1.0, max(0.0, iteration / most)) if iteration is not None and most else None,
+        "best_val_accuracy": _number(content.get("best_accuracy")),
+        "loss": _number(content.get("loss")),
+        "images_per_second": _number(content.get("images_per_second")),
+        "seconds_left": _number(content.get("seconds_left")),
+    }
+
+
+def _read_train_log(path: str) -> dict[str, Any]:
+    """Return what train_log.csv tells, as fields of RunProgress: of a run whose work/ is gone."""
+    rows = list(csv.DictReader(_read(path).splitlines()))
+    accuracies = [value for row in rows if (value := _number(row.get("val_accuracy"))) is not None]
+    last = rows[-1] if rows else {}
+    return {
+        "epochs_done": _count(last.get("epoch")),
+        "best_val_accuracy": max(accuracies, default=None),
+        "loss": _number(last.get("train_loss")),
+        "images_per_second": _number(last.get("images_per_second")),
+    }
+
+
+def _read_settings(path: str) -> list[tuple[str, int, int]]:
+    """Return experiment, seed and fold of the runs of a settings.yaml, whose content was checked when it was run."""
+    import yaml  # late: only finished data sets have one
+
+    try:
+        content = yaml.safe_load(_read(path))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    seeds = [seed for seed in content.get("seeds", [0]) if isinstance(seed, int)]
+    number = ((content.get("dataset") or {}).get("split") or {}).get("folds")
+    folds = range(number) if isinstance(number, int) else (NO_FOLD,)
+    return [(str(experiment), *run) for experiment in content["experiments"] for run in product(seeds, folds)]
+
+
+def elapsed(attempts: Iterable[Mapping[str, Any]], goes_on: bool) -> float | None:
+    """Return the seconds of all attempts; of one that was killed, those until its last note."""
+    attempts = list(attempts)
+    seconds = []
+    for attempt in attempts:
+        try:
+            start = datetime.fromisoformat(attempt["start"]).timestamp()
+            end = attempt.get("end") or (
+                None if goes_on and attempt is attempts[-1] else attempt.get("seen", attempt["start"])
+            )
+            seconds.append(max(0.0, (datetime.fromisoformat(end).timestamp() if end else time.time()) - start))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return sum(seconds) if seconds else None
+
+
+def entries(folder: str) -> dict[str, os.stat_result]:
+    stats = {}
+    with suppress(OSError), os.scandir(folder) as found:
+        for entry in found:
+            try:
+                stats[entry.name] = entry.stat()
+            except OSError:  # gone since, or a link to nowhere
+                continue
+    return stats
+
+
+def logs_in(folder: str) -> tuple[Entries, Entries]:
+    """Return the logs in a folder, and the outcomes of commands beside them."""
+    files = entries(folder)
+    logs, outcomes = ({name: files[name] for name in files if name.endswith(end)} for end in (".log", SUFFIX))
+    return logs, outcomes
+
+
+def folders(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as found:
+            return sorted(entry.name for entry in found if entry.name not in RESERVED_NAMES and entry.is_dir())
+    except OSError:
+        return []
+
+
+def stat_of(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def is_made(stat: os.stat_result | None, since: float) -> bool:
+    return stat is not None and stat.st_mtime >= since
+
+
+def seed_of(name: str) -> int | None:
+    found = re.fullmatch(r"seed(\d{1,10})", name, re.ASCII)
+    return int(found[1]) if found else None
+
+
+def fold_of(name: str) -> int | None:
+    found = FOLD.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+def folds_in(folder: str) -> list[int]:
+    """Return the folds below the folder of a seed; NO_FOLD where it is, or was, a run of its own."""
+    names = folders(folder)
+    folds = [fold for fold in map(fold_of, names) if fold is not None]
+    return (
+        folds
+        if folds and "work" not in names and stat_of(f"{folder}/{RunFolder.config}") is None
+        else [*folds, NO_FOLD]
+    )
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, also out of a text; None for all else."""
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)

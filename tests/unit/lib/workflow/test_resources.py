@@ -1,0 +1,53 @@
+"""What a job takes, by the experiment's device and by what the site says."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scripts.lib.settings.load import load_settings
+from scripts.lib.settings.schema import Site
+from scripts.lib.workflow import resources as module
+from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.resources import Resources, with_device_of
+
+RUN = SimpleNamespace(experiment="a", seed="0")
+
+
+def resources(site: Site, **experiment: Any) -> Resources:
+    experiments = {"a": {"base_config": "mobilenet-v2_8xb32_in1k", **experiment}}
+    settings = load_settings({"dataset": {"name": "d", "source": {"sample": {}}}, "experiments": experiments})
+    settings = with_device_of(site, settings)
+    return Resources(settings, site, Layout(settings))
+
+
+@pytest.mark.parametrize(
+    ("site", "experiment", "has_gpu", "gpus"),
+    [
+        (Site(), {"gpus": 2}, True, 2),
+        (Site(), {"gpus": 2}, False, 0),
+        (Site(device="cuda"), {"gpus": 2}, False, 2),  # a login node does not see the GPU of a compute node
+        (Site(device="cpu"), {"gpus": 2}, True, 0),
+        (Site(device="cuda"), {"device": "cpu"}, True, 0),
+        (Site(device="cpu"), {"device": "cuda"}, False, 1),
+        (Site(device="cuda", cpu_jobs=False), {"device": "cpu"}, True, 1),
+    ],
+)
+def test_a_job_asks_for_the_gpus_of_its_experiment_where_it_computes_on_them(
+    site: Site, experiment: dict[str, Any], has_gpu: bool, gpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_has_gpu", lambda: has_gpu)
+    assert resources(site, **experiment).gpus(RUN) == gpus
+
+
+def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_given() -> None:
+    found = resources(Site(), threads=3)
+    assert found.threads(RUN) == 3
+
+    def workflow(cores: int | None, is_cluster: bool) -> SimpleNamespace:
+        return SimpleNamespace(resource_settings=SimpleNamespace(cores=cores), non_local_exec=is_cluster)
+
+    cases = [(8, False), (8, True), (None, False)]
+    assert [found.data_threads(workflow(cores, is_cluster)) for cores, is_cluster in cases] == [8, 2, 2]
