@@ -63,7 +63,10 @@ def test_the_leaderboard_has_the_accuracy_without_contaminated_images(tmp_path: 
     page = (tmp_path / "l.html").read_text(encoding="utf-8")
     box = page.split('<div class="contaminated">')[1].split("</div>")[0]
     assert page.index('<div class="contaminated">') < page.index("<table>")
-    assert "<strong>The test split is contaminated.</strong></p>\n<p>20 of the 120 test images have a copy or a near copy in train" in box
+    assert (
+        "<strong>The test split is contaminated.</strong></p>\n<p>20 of the 120 test images have a copy or a near copy in train"
+        in box
+    )
     assert "left out of training" in box and "not left out" not in box and "group_by" not in box
     low, high = wilson_interval(70, 100)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", box.split("<td>a</td>")[1])[:6]
@@ -153,7 +156,10 @@ def test_the_terminal_says_it_in_one_line_in_red_and_a_file_gets_no_colour(tmp_p
     command = [sys.executable, "-m", "scripts.report.compare_runs", "--show", str(tmp_path / "l.csv")]
     plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     last = plain.splitlines()[-1]
-    assert last.startswith("The test split is contaminated: train or val as given holds 20 of 120 test images") and "\x1b" not in plain
+    assert (
+        last.startswith("The test split is contaminated: train or val as given holds 20 of 120 test images")
+        and "\x1b" not in plain
+    )
     assert last.endswith("Without them 草莓 has 90.0 %, instead of 83.3 %.")
     parent, child = pty.openpty()
     with os.fdopen(parent, "rb", buffering=0) as terminal:
