@@ -27,7 +27,7 @@ SNAKEMAKE := snakemake --profile '$(PROFILE)'
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict verify bundle repeat test test-faults test-grid watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict verify bundle repeat test test-all test-faults test-grid watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -74,17 +74,25 @@ repeat: ## repeat a run out of a bundle and compare every hash (ARCHIVE=file.tar
 	@$(READY)
 	@python -m scripts.repeat --archive "$$ARCHIVE" $${IMAGES:+--images "$$IMAGES"} $(ARGS)
 
-test: ## unit and workflow tests
-	@$(READY)
-	@python -m pytest $(ARGS)
+# Tests, the slowest of them, and how long all took.
+define pytest
+@$(READY)
+@began=$$(date +%s); python -m pytest --durations=10 $(1) $(ARGS); status=$$?; \
+	echo "make $@: $$(($$(date +%s) - began)) s"; exit $$status
+endef
+ALL_TESTS := tests/unit tests/workflow tests/faults tests/grid
 
-test-faults: ## training that is killed, stopped, starved of disk or damaged; slower than `make test`
-	@$(READY)
-	@python -m pytest tests/faults $(ARGS)
+test: ## what should pass everywhere, in five minutes: unit tests, every rule once, a kill, a page in a browser
+	$(call pytest,-m 'not long')
+
+test-all: ## every test that needs no cluster (test-faults and test-grid are parts of it; needs Chromium)
+	$(call pytest,$(ALL_TESTS))
+
+test-faults: ## training that is killed, stopped, starved of disk or damaged
+	$(call pytest,tests/faults)
 
 test-grid: ## the report of 30 classes and six runs in a browser (needs Chromium; minutes)
-	@$(READY)
-	@python -m pytest tests/grid $(ARGS)
+	$(call pytest,tests/grid)
 
 watch: ## all runs, live: how far they are, best accuracy, images/s, time left (ARGS=--once: print it once)
 	@$(READY)
@@ -98,9 +106,9 @@ cancel: ## cancel this project's Slurm jobs, or some of them (ARGS='JOBID ...'; 
 	@$(READY)
 	@python -m scripts.cancel $(ARGS)
 
+test-slurm: export MIMFLOW_REQUIRE_SLURM := 1
 test-slurm: ## the workflow on a real Slurm cluster, which the tests bring up on this machine (Debian, root)
-	@$(READY)
-	@MIMFLOW_REQUIRE_SLURM=1 python -m pytest tests/slurm $(ARGS)
+	$(call pytest,tests/slurm)
 
 bench: ## measure beside plain mim, timm and fastai, for hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)
 	@$(READY)

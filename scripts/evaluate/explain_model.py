@@ -159,13 +159,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto: as in training)"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
-    parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     predictions = read_predictions(args.predictions)
-    with claimed_cards(args.cards, os.environ) as cards:
+    with claimed_cards(args.gpus, os.environ) as cards:
         if cards:
             os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards
         write_text(args.output, explained_page(args, predictions))

@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto: as in training)"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
-    parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
     return parser
 
 
@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--output: give one file for each --split")
     site = current_site()
     with (
-        claimed_cards(args.cards, os.environ) as cards,
+        claimed_cards(args.gpus, os.environ) as cards,
         staged(args.images, args.split, site.scratch, site.scratch_gb) as images,
     ):
         if cards:

@@ -43,7 +43,7 @@ PRODUCTS = ("init.pth", "best.pth", "last.pth", "predictions.csv", "metrics.json
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report.record_provenance", description=__doc__)
     parser.add_argument(
-        "--run-dir", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
+        "--run", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
     )
     parser.add_argument(
         "--archive", type=Path, required=True, nargs="+", metavar="FILE", help="the data set's archive, or archives"
@@ -222,7 +222,7 @@ def main(args: argparse.Namespace) -> None:
     }
     provenance: dict[str, Any] = {
         "format": FORMAT,
-        "run": run_name(args.run_dir.resolve()),
+        "run": run_name(args.run.resolve()),
         "inputs": {
             "training": describe_training(args.config),
             "settings": complete(settings),
@@ -230,10 +230,10 @@ def main(args: argparse.Namespace) -> None:
             "code": describe_code(),
             **describe_software(),
         },
-        "outputs": hash_files(existing(args.run_dir, products_of(args.config))),
+        "outputs": hash_files(existing(args.run, products_of(args.config))),
         "circumstances": {
-            "training": describe_course(args.run_dir, args.config),
-            "files": hash_files(existing(args.run_dir, ("train_log.csv",))),
+            "training": describe_course(args.run, args.config),
+            "files": hash_files(existing(args.run, ("train_log.csv",))),
             "machine": describe_machine(),
             "setup": read_stamp(),
             "repository": find_repository(),

@@ -246,7 +246,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=Path, required=True, help="folder of train.txt, val.txt and test.txt")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--checkpoint", type=Path, help="weights to start from; without it, training starts at random")
-    parser.add_argument("--packed", type=Path, metavar="DIR", help="folder of the packed images (recipe: fast)")
+    parser.add_argument("--pixel-cache", type=Path, metavar="DIR", help="what pack_images made (recipe: fast)")
     parser.add_argument("--output", type=Path, required=True, help="config.py to write")
     return parser
 
@@ -281,7 +281,7 @@ def patch(args: argparse.Namespace) -> None:
         checkpoint=str(start) if start else None,
         seed=args.seed,
         device=device,
-        packed=str(args.packed) if args.packed else None,
+        packed=str(args.pixel_cache) if args.pixel_cache else None,
         train_counts=[images_of[label] for label in range(len(classes))],
     )
     command = training_command(args.output, args.seed, device, experiment.deterministic, experiment.gpus)

@@ -204,7 +204,7 @@ def run_once(
     """
     device, gpus = config["runner"]["device"], config["runner"].get("gpus", 1)
     environment = training_environment(config, os.environ)
-    cards = held.enter_context(claimed_cards(args.cards, os.environ))
+    cards = held.enter_context(claimed_cards(args.gpus, os.environ))
     if cards:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
     packed, site = packed_folder(config), current_site()
@@ -244,7 +244,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--end-time", type=float, metavar="SECONDS", help="save and stop shortly before this time (seconds since 1970)"
     )
-    parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs that this run holds (0: the first one)")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs that this run holds (0: the first one)")
     parser.add_argument(
         "--depends-on", type=Path, nargs="*", default=[], help="files that determine the result beside the config"
     )

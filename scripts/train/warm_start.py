@@ -421,13 +421,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.train.warm_start", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="pretrained weights")
-    parser.add_argument("--packed", type=Path, required=True, metavar="DIR", help="what pack_images made of the splits")
+    parser.add_argument(
+        "--pixel-cache", type=Path, required=True, metavar="DIR", help="what pack_images made of the splits"
+    )
     parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
     parser.add_argument("--val", type=Path, required=True, metavar="FILE", help="the same of val, to choose by")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="init.pth")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images for a GPU (2)")
-    parser.add_argument("--cards", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
     return parser
 
 
@@ -435,8 +437,8 @@ def main(args: argparse.Namespace) -> None:
     """Fit, and write the weights to start from."""
     site = current_site()
     with (
-        claimed_cards(args.cards, os.environ) as cards,
-        staged_pixel_cache(args.packed, site.scratch, site.scratch_gb) as packed,
+        claimed_cards(args.gpus, os.environ) as cards,
+        staged_pixel_cache(args.pixel_cache, site.scratch, site.scratch_gb) as packed,
     ):
         if cards:
             os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough

@@ -14,7 +14,7 @@ from training import Training, assert_a_kill_changes_nothing
 
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 #: With a state of every iteration, so that a test can end the training at a given one.
 EVERY_STEP = {**PAIR, "overrides": {**PAIR["overrides"], "runner.checkpoint_minutes": 0, "runner.keep_states": 100}}

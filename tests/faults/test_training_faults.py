@@ -19,7 +19,7 @@ from training import EXPERIMENT, Training, make_data
 from scripts.lib.runs.lease import living_group
 from scripts.mmcls_plugins.checkpoints import tensors_sha256
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 #: An augmentation that draws from every generator, put after loading and cropping.
 NOISY = {

@@ -27,7 +27,7 @@ from scripts.lib.data.sample.looks import CLASSES
 from scripts.lib.data.sample.render import encode_jpeg, render_image
 from scripts.lib.workflow.report_menu import ORDER, label
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 
 #: The classes of the tutorial's experiment.
 NAMES = [

@@ -152,11 +152,11 @@ class Training:
         edge = Experiment.model_validate(self.experiment).packed_edge()
         splits = ["splits/train.txt", "splits/val.txt"]
         self._run(
-            "data.pack_images", "--images", "images", "--splits", *splits, "--edge", str(edge), "--output", "pack"
+            "data.pack_images", "--images", "images", "--splits", *splits, "--short-side", str(edge), "--output", "pack"
         )
         weights = self.experiment["checkpoint"]["path"]
-        self._run("train.patch_config", *words, "--checkpoint", weights, "--packed", "pack")
-        self._run("train.warm_start", "--config", "config.py", "--checkpoint", weights, "--packed", "pack",
+        self._run("train.patch_config", *words, "--checkpoint", weights, "--pixel-cache", "pack")
+        self._run("train.warm_start", "--config", "config.py", "--checkpoint", weights, "--pixel-cache", "pack",
                   "--train", splits[0], "--val", splits[1], "--classes", "classes.txt",
                   "--output", "init.pth")  # fmt: skip
 

@@ -40,6 +40,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("change", "message"), CASES, ids=["batch", "override", "loss"])
 def test_a_mistake_that_shows_later_is_one_line_too(
     tmp_path: Path, archive: Path, change: dict[str, Any], message: str
@@ -53,6 +54,7 @@ def test_a_mistake_that_shows_later_is_one_line_too(
     assert not (run / "best.pth").exists() and not list(run.glob(".*.tmp*"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -74,6 +76,7 @@ def test_an_archive_that_cannot_be_used_is_refused(tmp_path: Path, content: byte
     assert not [path for path in (tmp_path / "results").rglob(".*tmp*")]
 
 
+@pytest.mark.long
 def test_an_image_added_to_a_folder_mends_what_its_absence_broke(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     for label, name in enumerate(("a", "b")):

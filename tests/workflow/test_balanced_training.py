@@ -18,6 +18,8 @@ from mmcls.models import build_classifier
 
 from scripts.lib.base.weights import hash_weights
 
+pytestmark = pytest.mark.long
+
 COUNTS = {"apple": 14, "pear": 14, "plum": 5}
 RESULTS = Path("results/small")
 

@@ -10,6 +10,8 @@ from dag import archive_bytes, settings, snakemake
 
 from scripts.lib.runs.config_file import read_config
 
+pytestmark = pytest.mark.long
+
 #: Small inputs keep this to minutes; VGG's fully connected layers need the 224 pixels it was made for.
 FAMILIES: dict[str, dict[str, Any]] = {
     "mobilenet-v2": {"base_config": "mobilenet-v2_8xb32_in1k", "image_size": 32},

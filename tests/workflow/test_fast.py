@@ -13,6 +13,8 @@ from mmcls.models import build_classifier
 
 from scripts.lib.base.weights import hash_weights
 
+pytestmark = pytest.mark.long
+
 RUN = "results/small/quick/seed0"
 
 

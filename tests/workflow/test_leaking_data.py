@@ -17,6 +17,8 @@ from PIL import Image
 from scripts.lib.data.splits import listed_images
 from scripts.lib.runs.predictions import read_predictions
 
+pytestmark = pytest.mark.long
+
 CLASSES = ["a", "b", "草莓"]
 TRAIN, TEST = 12, 4
 EXPECTED = {f"test/{name}/{number}.jpg" for name in CLASSES for number in (0, 1)}

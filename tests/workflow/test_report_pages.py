@@ -36,6 +36,7 @@ def test_the_report_shows_every_figure_from_a_file_and_over_http(page: Page, fin
             check_quiet(page, address)
 
 
+@pytest.mark.long
 def test_the_map_inside_the_report_answers_the_mouse_and_the_filter(page: Page, finished: Finished) -> None:
     page.open((finished[0] / "results/small/report.html").as_uri())
     number = next(n for n, words in enumerate(open_category(page, "Runs")) if "map of the test images" in words)
@@ -44,6 +45,7 @@ def test_the_map_inside_the_report_answers_the_mouse_and_the_filter(page: Page, 
     check_quiet(page)
 
 
+@pytest.mark.long
 def test_chinese_names_are_drawn_where_no_font_for_them_is_installed(page: Page, finished: Finished) -> None:
     page.open((finished[0] / "results/small/quick/seed0/figures/embedding.html").as_uri())
     fonts = "document.fonts.ready.then(all => [...all].map(font => [font.family, font.status].join(' ')))"
@@ -51,12 +53,14 @@ def test_chinese_names_are_drawn_where_no_font_for_them_is_installed(page: Page,
     check_quiet(page)
 
 
+@pytest.mark.long
 def test_what_a_run_shows_stands_in_the_order_of_reading(page: Page, finished: Finished) -> None:
     page.open((finished[0] / "results/small/report.html").as_uri())
     found = [words.split("\t")[1].strip() for words in open_category(page, "Runs")]
     assert found == [f"{number:02} {words}" for number, words in enumerate(ORDER, 1)]
 
 
+@pytest.mark.long
 def test_each_page_of_a_run_is_quiet_and_runs_no_foreign_script(page: Page, finished: Finished) -> None:
     run = finished[0] / "results/small/quick/seed0"
     pages = sorted(run.rglob("*.html"))

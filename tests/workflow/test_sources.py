@@ -17,6 +17,8 @@ from scripts import bundle, repeat, verify
 from scripts.lib.base.files import sha256_of
 from scripts.lib.workflow.repetition import Run, find_archives
 
+pytestmark = pytest.mark.long
+
 DATA_RULES = ["audit_images", "fetch_archive", "split_dataset", "unpack_archive"]
 
 

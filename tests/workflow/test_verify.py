@@ -16,6 +16,8 @@ import torch
 from scripts import bundle, repeat, verify
 from scripts.lib.base.files import sha256_of
 
+pytestmark = pytest.mark.long
+
 Finished = tuple[Path, dict[str, Any], str]
 RUN = "results/small/quick/seed0"
 

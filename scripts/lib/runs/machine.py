@@ -69,7 +69,7 @@ def describe_code(root: Path = ROOT) -> dict[str, Any]:
     commit = _output_of(["git", "-C", str(root), "rev-parse", "HEAD"])
     changes = _output_of(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
     digest = hashlib.sha256()
-    for path in sorted([root / "Snakefile", *root.glob("scripts/**/*.py")]):
+    for path in sorted([root / "Snakefile", *root.glob("rules/*.smk"), *root.glob("scripts/**/*.py")]):
         if path.is_file():
             digest.update(f"{path.relative_to(root).as_posix()}\0{sha256_of(path)}\0".encode())
     dirty = None

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
+from pydantic.fields import FieldInfo
 
 from scripts.lib.base.console import one_line
 from scripts.lib.settings.schema import Section, Settings
@@ -26,7 +27,6 @@ SYNONYMS = {
     **dict.fromkeys(("fp16", "mixed_precision"), "amp"),
     **dict.fromkeys(("k", "k_folds", "n_splits", "cross_validation"), "folds"),
     **dict.fromkeys(("groups", "group", "patient"), "group_by"),
-    "license": "licence",
     **dict.fromkeys(("class_names", "names"), "classes"),
     **dict.fromkeys(("seed", "random_state", "random_seed"), "seeds"),
 }
@@ -39,8 +39,10 @@ def describe(error: ValidationError, model: type[Section] = Settings) -> str:
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
     by_key: dict[str, list[Any]] = {}
     for detail in details:
-        unknown = f".{detail['loc'][-1]}" if detail["type"] == "extra_forbidden" else ""
-        by_key.setdefault((_dotted(detail["loc"], model) + unknown).lstrip("."), []).append(detail)
+        location, unknown = detail["loc"], ""
+        if detail["type"] == "extra_forbidden":  # no key, or the alias of one that is given too
+            location, unknown = location[:-1], f".{location[-1]}"
+        by_key.setdefault((_dotted(location, model) + unknown).lstrip("."), []).append(detail)
     (key, alternatives), *others = by_key.items()
     named = ", ".join(other or "the file" for other, _ in others[:WRONG_NAMED])
     rest = ", ..." if len(others) > WRONG_NAMED else ""
@@ -57,14 +59,22 @@ def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tup
     """Yield the steps of *location* that are keys or positions, each with its field's description and type."""
     annotation: Any = model
     for step in location:
-        section = next((section for section in _sections(annotation) if step in section.model_fields), None)
-        if section:
-            field = section.model_fields[str(step)]
+        field = next((field for section in _sections(annotation) if (field := _field(section, step))), None)
+        if field:
             annotation = field.annotation
             yield step, field.description or "", annotation
         elif (items := _items(annotation)) is not None and step != "[key]" and _is_item(annotation, step):
             annotation = items
             yield step, "", annotation
+
+
+def _field(section: type[Section], key: str | int) -> FieldInfo | None:
+    """Return the field of a section's *key*, which may be a former name of it."""
+    for name, field in section.model_fields.items():
+        alias = field.validation_alias
+        if key in (name, *(alias.choices if isinstance(alias, AliasChoices) else ())):
+            return field
+    return None
 
 
 def _items(annotation: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AliasChoices,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -216,7 +217,11 @@ class Dataset(Section):
         description="Images that cannot be read, would not fit into memory, or stand under two classes: `set_aside` "
         "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
     )
-    licence: str | None = Field(None, description="Licence of the images, as it is to stand in the provenance.")
+    license: str | None = Field(
+        None,
+        validation_alias=AliasChoices("license", "licence"),  # the second: as it was called at first
+        description="License of the images, as it is to stand in the provenance.",
+    )
 
     def sources(self) -> list[Source]:
         """Return the sources, one an archive."""

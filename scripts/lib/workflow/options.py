@@ -83,9 +83,9 @@ class Options:
         return option("folds", str(self.layout.folds or ""))
 
     @property
-    def licence(self) -> str:
-        """The licence of the images."""
-        return option("licence", self.settings.dataset.licence or "")
+    def license(self) -> str:
+        """The license of the images."""
+        return option("license", self.settings.dataset.license or "")
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class Options:
 
     def pixel_cache(self, wildcards: Any) -> str:
         """Return the pixel cache that a run trains on."""
-        return option("packed", *self.layout.pixel_cache_of(wildcards))
+        return option("pixel-cache", *self.layout.pixel_cache_of(wildcards))
 
     def export(self, wildcards: Any) -> str:
         """Return what is known of a run's model.onnx."""

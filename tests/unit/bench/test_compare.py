@@ -316,6 +316,7 @@ def test_the_clock_leaves_imports_out(tmp_path):
     assert 0.2 <= times["ended"] - times["ready"] < 1.5
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_smoke_run_ends_with_the_speed_up_and_keeps_what_is_finished(tmp_path):
     """plain and limit only: the peers' environment is downloaded, which no test may need."""

@@ -232,6 +232,7 @@ def test_the_page_stays_small_and_shows_something_of_every_finding(tmp_path: Pat
             assert "<img" in part_of(page, f"{meaning.title[0].upper()}{meaning.title[1:]}"), name
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_images_take_seconds(tmp_path: Path) -> None:
     files = [f"{number % 200:03}/{number}.jpg" for number in range(100_000)]
     rows: list[Row] = [(file, "rotated", "kept", "", "EXIF orientation 6") for file in files[:50_000]]

@@ -163,7 +163,7 @@ def test_the_command_packs_each_image_once(images: tuple[Path, list[str]], tmp_p
     train, val, output = tmp_path / "train.txt", tmp_path / "val.txt", tmp_path / "packed" / "40"
     train.write_text("".join(f"{name} 0\n" for name in names[:4]), encoding="utf-8")
     val.write_text("".join(f"{name} 1\n" for name in names[3:]), encoding="utf-8")
-    words = ["--images", folder, "--splits", train, val, "--edge", EDGE, "--output", output, "--threads", 1]
+    words = ["--images", folder, "--splits", train, val, "--short-side", EDGE, "--output", output, "--threads", 1]
     main(pack_images.build_parser().parse_args([str(word) for word in words]))
     assert list(Pack(output).places) == names
 

@@ -120,6 +120,7 @@ def test_ece_of_a_certain_and_right_model_is_zero() -> None:
     assert metrics.expected_calibration_error(np.eye(3), np.array([1, 2, 0])) == 1
 
 
+@pytest.mark.long
 def test_bootstrap_equals_resampling_the_images() -> None:
     """A second implementation: draw images of each class with replacement, and let scikit-learn average."""
     data = simulate(160, 4, seed=5, strength=1.5)

@@ -259,6 +259,7 @@ def test_maps_are_enlarged_bilinearly() -> None:
     assert torch.allclose(layer.enlarge(maps, (30, 40)), expected / expected.flatten(1).amax(1)[:, None, None])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("backbone", "first"),
     [

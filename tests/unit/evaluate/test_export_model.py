@@ -122,6 +122,7 @@ def test_the_same_checkpoint_gives_the_same_bytes_without_a_path_in_them(exporte
         assert str(path).encode() not in content
 
 
+@pytest.mark.long
 def test_the_command_says_two_lines_and_its_log_has_no_warnings(run: TinyRun, tmp_path: Path) -> None:
     given = predicted(run, tmp_path / "run")
     command = [sys.executable, "-m", "scripts.evaluate.export_model", *given.options("--log", str(tmp_path / "log"))]
@@ -325,6 +326,7 @@ def random_classifier(base_config: str, size: int, **backbone: Any) -> torch.nn.
     return classifier.eval()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_six_families_predict_the_same_in_batches_of_any_size(family: str, tmp_path: Path) -> None:
     model = random_classifier(family, SIZE, **FAMILIES[family])

@@ -274,6 +274,7 @@ PAIR_SCRIPT = """
 """
 
 
+@pytest.mark.long
 def test_two_real_processes_share_gradients_buffers_and_decisions(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(textwrap.dedent(PAIR_SCRIPT))
     root = Path(__file__).resolve().parents[3]

@@ -38,6 +38,7 @@ def test_one_seed_has_the_interval_of_its_test_images(tmp_path: Path) -> None:
     assert row["interval"] == "Wilson over test images"
 
 
+@pytest.mark.long
 def test_the_t_interval_covers_the_mean_of_all_seeds() -> None:
     rng = np.random.default_rng(0)
     hits = 0

@@ -35,7 +35,7 @@ def record(run: TinyRun, out: Path, *more: str, settings: Any = None) -> dict[st
         archive.write_bytes(b"an archive")
     (out / "splits").mkdir(exist_ok=True)
     (out / "splits" / "test.txt").write_text("a b 0\n")
-    options = ["--run-dir", str(run.folder), "--archive", str(archive), "--splits", str(out / "splits")]
+    options = ["--run", str(run.folder), "--archive", str(archive), "--splits", str(out / "splits")]
     options += ["--classes", str(run.classes), "--config", str(run.folder / "config.py")]
     options += ["--settings", json.dumps(settings or {}), "--output", str(out / "p.json"), *more]
     record_provenance.main(record_provenance.build_parser().parse_args(options))
@@ -174,7 +174,11 @@ def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_pat
     changed = machine.describe_code(tmp_path)
     assert changed["dirty"] is True and changed["sha256"] == clean["sha256"] == nothing["sha256"]
     (tmp_path / "Snakefile").write_text("")
-    assert machine.describe_code(tmp_path)["sha256"] != clean["sha256"], "also without git"
+    with_snakefile = machine.describe_code(tmp_path)["sha256"]
+    assert with_snakefile != clean["sha256"], "also without git"
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/data.smk").write_text("")
+    assert machine.describe_code(tmp_path)["sha256"] != with_snakefile
 
 
 def test_results_that_are_a_link_to_another_disk_are_no_other_code(tmp_path: Path) -> None:

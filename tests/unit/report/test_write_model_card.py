@@ -92,7 +92,7 @@ def finish(run: TinyRun) -> Namespace:
     options += ["--metrics", folder / "metrics.json", "--per-class", folder / "per_class.csv"]
     evaluate_model.main(evaluate_model.build_parser().parse_args(list(map(str, options))))
     settings = {"dataset": {"name": "demo"}, "experiments": {"tiny": {"base_config": "mobilenet-v2_8xb32_in1k"}}}
-    options = ["--run-dir", folder, "--archive", dataset / "archive.zip", "--splits", dataset / "splits"]
+    options = ["--run", folder, "--archive", dataset / "archive.zip", "--splits", dataset / "splits"]
     options += ["--classes", run.classes, "--config", folder / "config.py", "--checkpoint", folder / "best.pth"]
     options += ["--settings", json.dumps(settings), "--output", folder / "provenance.json"]
     record_provenance.main(record_provenance.build_parser().parse_args(list(map(str, options))))

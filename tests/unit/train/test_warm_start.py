@@ -147,6 +147,7 @@ def test_of_train_and_val_each_has_its_own_choice_of_shuffled_labels(tmp_path: P
     assert build_split(config, file, names, shuffle_labels=True).get_gt_labels().tolist() != true
 
 
+@pytest.mark.long
 def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(8)]
     splits = [rendered(tmp_path, part, count, 8) for part, count in (("train", 20), ("val", 4), ("test", 10))]
@@ -208,6 +209,7 @@ def test_weights_that_fit_are_loaded_and_the_others_are_the_seeds() -> None:
     assert first["head.fc.weight"].shape == (3, 1280)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "fitted"),
     [

@@ -24,6 +24,8 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import Limits
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "100"))
 fuzz = settings(
     max_examples=EXAMPLES,

@@ -26,7 +26,8 @@ from scripts.lib.data.image_bombs import MOST_SCANS, find_bomb, png_declares_too
 from scripts.lib.data.image_checks import Status, check_image
 from scripts.lib.pages.thumbnails import thumbnail
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow's, of nonsense in tags and of large images
+# Pillow warns of nonsense in tags and of large images.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 ROOT = Path(__file__).resolve().parents[4]
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
 SEEDS = seeds()

@@ -48,6 +48,15 @@ def test_the_least_configuration_is_enough_and_gets_the_documented_defaults() ->
     assert (experiment.size_seen(), experiment.packed_edge()) == (160, 160)
 
 
+def test_the_license_has_its_former_key_as_an_alias() -> None:
+    for key in ("license", "licence"):  # the alias
+        config = {**LEAST, "dataset": {**LEAST["dataset"], key: "CC0"}}
+        dataset = load_settings(config).dataset
+        assert dataset.license == "CC0" and dataset.model_dump(exclude_none=True)["license"] == "CC0"
+    config["dataset"]["license"] = "MIT"
+    assert "dataset.licence: unknown key, did you mean license?" in error_of(config)  # not both, though an alias
+
+
 def test_labels_are_shuffled_only_where_it_is_said_so() -> None:
     experiment = load_settings(LEAST).experiments["m"]
     assert experiment.shuffle_labels is False
@@ -96,7 +105,8 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("dataset.source", ["mine.zip"], ["dataset.source.0: it has keys of its own", "'mine.zip'"]),
         ("dataset.split", 0.2, ["dataset.split: it has keys of its own", "(val, test,", "0.2"]),
         ("dataset.folds", 5, ["dataset.folds: unknown key, did you mean dataset.split.folds?"]),
-        ("dataset.license", "MIT", ["unknown key, did you mean licence?"]),
+        ("dataset.licence", 1, ["dataset.licence: should be a valid string, not 1", "License of the images"]),  # alias
+        ("dataset.licenze", "MIT", ["unknown key, did you mean license?"]),
         ("experiments", ["m"], ["experiments: it has names in lines below it", "['m']"]),
         ("experiments.m.lr", 0.1, ["experiments.m.lr: unknown key, did you mean learning_rate?"]),
         ("experiments.m.seeds", [1], ["unknown key, did you mean seeds?"]),

@@ -38,7 +38,7 @@ def test_an_option_without_a_value_is_none() -> None:
 
 def test_what_is_not_set_is_not_told() -> None:
     plain = options(experiment={"checkpoint": "none", "export": False})
-    told = [plain.sources, plain.labels, plain.classes, plain.group_by, plain.folds, plain.fold, plain.licence]
+    told = [plain.sources, plain.labels, plain.classes, plain.group_by, plain.folds, plain.fold, plain.license]
     told += [plain.price, plain.checkpoint(RUN), plain.pixel_cache(RUN), plain.export(RUN)]
     assert set(told) == {""}
 

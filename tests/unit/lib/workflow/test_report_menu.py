@@ -1,4 +1,4 @@
-"""The report's words: every text and label of the Snakefile is there in each language."""
+"""The report's words: every text and label of the rules is there in each language."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from scripts.lib.workflow.report_menu import CHINESE, ORDER, ReportMenu, label
 
 ROOT = Path(__file__).resolve().parents[4]
 CAPTIONS = ROOT / "scripts" / "report" / "captions"
-SHOWN = re.findall(r'menu\.shown\(\s*"(\w+)", "([^"]+)"', (ROOT / "Snakefile").read_text(encoding="utf-8"))
+RULES = "".join(file.read_text(encoding="utf-8") for file in sorted(ROOT.glob("rules/*.smk")))
+SHOWN = re.findall(r'menu\.shown\(\s*"(\w+)", "([^"]+)"', RULES)
 CONFIG = {
     "dataset": {"name": "a", "source": {"sample": {}}},
     "experiments": {"e": {"base_config": "resnet18_8xb32_in1k"}},

@@ -66,6 +66,7 @@ def test_global_random_state_neither_matters_nor_changes() -> None:
     assert after == np.random.random()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [32, 33, 600])
 def test_any_size_from_32_pixels_is_possible(size: int) -> None:
     for class_name in CLASSES:

@@ -1,0 +1,136 @@
+# From the source to images in train, val and test: fetched, unpacked, audited, split, decoded once.
+
+
+rule fetch_archive:
+    message:
+        "fetching {output}"
+    input:
+        layout.local_source,
+    output:
+        layout.fetched,
+    params:
+        source=options.source_json,
+        record=layout.record_of,
+        state=resources.folder_state,
+    log:
+        layout.fetch_log,
+    localrule: True
+    shell:
+        "python -m scripts.data.fetch_archive --source {params.source:q} --output {output:q} --record {params.record:q}"
+        " --log {log:q}"
+
+
+rule unpack_archive:
+    message:
+        "unpacking {input.archives}"
+    input:
+        archives=layout.archives,
+        labels=list(layout.label_files.values()),
+    output:
+        directory(layout.images),
+    params:
+        sources=options.sources,
+    log:
+        f"{layout.logs}/unpack_archive.log",
+    group:
+        resources.data_group
+    resources:
+        gpu=resources.data_gpus,
+    shell:
+        "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources} --output {output:q}"
+        " --log {log:q}"
+
+
+rule audit_images:
+    message:
+        "looking for bad data in {input}"
+    input:
+        rules.unpack_archive.output,
+    output:
+        csv=f"{layout.dataset}/audit.csv",
+        json=f"{layout.dataset}/audit.json",
+    params:
+        on_bad_image=layout.settings.dataset.on_bad_image,
+        # Never an output: Snakemake deletes outputs before a rerun, and what is in here is not decoded again.
+        cache=f"{layout.dataset}/audit.cache",
+        group_by=options.group_by,
+    log:
+        f"{layout.logs}/audit_images.log",
+    group:
+        resources.data_group
+    threads: resources.data_threads(workflow)
+    resources:
+        gpu=resources.data_gpus,
+    shell:
+        "python -m scripts.data.audit_images --images {input:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
+
+
+rule split_dataset:
+    message:
+        "splitting {input.images} into train, val and test"
+    input:
+        images=rules.unpack_archive.output,
+        audit=rules.audit_images.output.csv,
+    output:
+        train=layout.splits("train"),
+        val=layout.splits("val"),
+        test=layout.splits("test"),
+        classes=f"{layout.dataset}/classes.txt",
+    params:
+        split=layout.settings.dataset.split,
+        classes=options.classes,
+        group_by=options.group_by,
+        folds=options.folds,
+        folder=subpath(output.classes, parent=True),
+    log:
+        f"{layout.logs}/split_dataset.log",
+    group:
+        resources.data_group
+    shell:
+        "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q}"
+        " --val {params.split.val} --test {params.split.test} --seed {params.split.seed} {params.group_by}"
+        " {params.folds} {params.classes} --output {params.folder:q}/splits --class-list {output.classes:q} --log {log:q}"
+
+
+rule describe_data:
+    message:
+        f"describing the images of {layout.dataset}"
+    input:
+        audit=rules.audit_images.output.csv,
+        summary=rules.audit_images.output.json,
+        train=rules.split_dataset.output.train,
+        classes=rules.split_dataset.output.classes,
+    output:
+        report(f"{layout.dataset}/audit.html", **menu.shown("audit", "audit of the images", category="Data")),
+    params:
+        images=layout.images,
+        folder=subpath(input.classes, parent=True),
+        dataset=layout.settings.dataset.name,
+    log:
+        f"{layout.logs}/describe_data.log",
+    localrule: True
+    shell:
+        "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
+        " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
+        " --output {output:q} --log {log:q}"
+
+
+rule pack_images:
+    message:
+        "decoding the images once, with {wildcards.short_side} pixels on the short side"
+    input:
+        images=rules.unpack_archive.output,
+        splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
+    output:
+        directory(layout.pixel_cache),
+    log:
+        f"{layout.logs}/pack_images_{{short_side}}.log",
+    group:
+        resources.data_group
+    threads: resources.data_threads(workflow)
+    resources:
+        gpu=resources.data_gpus,
+    shell:
+        "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
+        " --threads {threads} --output {output:q} --log {log:q}"

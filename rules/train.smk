@@ -1,0 +1,101 @@
+# From pretrained weights and the settings of an experiment to a trained model.
+
+
+rule fetch_checkpoint:
+    message:
+        "fetching pretrained weights: {wildcards.checkpoint}"
+    input:
+        layout.local_checkpoint,
+    output:
+        layout.checkpoint,
+    params:
+        checkpoint=options.checkpoint_json,
+        base_config=options.checkpoint_base,
+    log:
+        "logs/checkpoints/{checkpoint}.log",
+    localrule: True
+    shell:
+        "python -m scripts.train.fetch_checkpoint --checkpoint {params.checkpoint:q} --base-config {params.base_config:q}"
+        " --output {output:q} --log {log:q}"
+
+
+rule patch_config:
+    message:
+        f"writing the config of {layout.title}"
+    input:
+        classes=rules.split_dataset.output.classes,
+        train=layout.train,
+        checkpoint=layout.checkpoint_of,
+    output:
+        layout.run.config,
+    params:
+        experiment=options.experiment_json,
+        checkpoint=options.checkpoint,
+        pixel_cache=options.pixel_cache,
+        images=layout.images,
+        splits=subpath(input.train, parent=True),
+    log:
+        f"{layout.run_logs}/patch_config.log",
+    group:
+        resources.run_group
+    shell:
+        "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
+        " --seed {wildcards.seed}"
+        " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
+        " {params.pixel_cache} --output {output:q} --log {log:q}"
+
+
+rule warm_start:
+    message:
+        f"fitting the head of {layout.title}"
+    input:
+        config=rules.patch_config.output,
+        checkpoint=layout.checkpoint_of,
+        pixel_cache=layout.pixel_cache_of,
+        train=layout.train,
+        val=layout.val,
+        classes=rules.split_dataset.output.classes,
+    output:
+        layout.run.init,
+    log:
+        f"{layout.run_logs}/warm_start.log",
+    group:
+        resources.run_group
+    threads: resources.threads
+    resources:
+        gpu=resources.gpus,
+        nodes=1,
+    shell:
+        "python -m scripts.train.warm_start --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        " --pixel-cache {input.pixel_cache:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
+        " --output {output:q} --gpus {resources.gpu} --log {log:q}"
+
+
+rule train_model:
+    message:
+        f"training {layout.title}"
+    input:
+        config=rules.patch_config.output,
+        splits=[layout.train, layout.val],
+        pixel_cache=layout.pixel_cache_of,
+        checkpoint=layout.start_of,
+    output:
+        best=layout.run.best,
+        last=layout.run.last,
+        log=layout.run.train_log,
+    params:
+        # Never an output: Snakemake deletes outputs before a rerun, and training goes on from what is in here.
+        work_dir=str(layout.run.work),
+        record=layout.records(),
+    log:
+        f"{layout.run_logs}/train_model.log",
+    group:
+        resources.run_group
+    threads: resources.threads
+    resources:
+        gpu=resources.gpus,
+        nodes=1,  # all GPUs of a run are in one
+    shell:
+        "python -m scripts.train.train_model --config {input.config:q} --seed {wildcards.seed}"
+        " --work-dir {params.work_dir:q} --best {output.best:q} --last {output.last:q} --train-log {output.log:q}"
+        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --gpus {resources.gpu} --log {log:q}"
