@@ -1,4 +1,4 @@
-"""Draw a map of the predicted images as a page: what the network takes for alike lies together (t-SNE)."""
+"""Draw a map of the predicted images as a page: images that are alike to the network lie together (t-SNE)."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ def leaderboard_page(
         contamination=contaminated,
         contamination_cells=contamination.cells(contaminated, board["experiment"].tolist()) if contaminated else None,
         runs=leaderboard.cells(board),
-        notes=leaderboard.notes(board),
+        notes=leaderboard.remarks(board),
         comparisons=paired.cells(comparisons) if compared else None,
-        comparison_notes=paired.notes(comparisons) if compared else [],
+        comparison_notes=paired.remarks(comparisons) if compared else [],
         costs=None if costs is None else cost.cells(costs),
-        cost_notes=[] if costs is None else cost.notes(costs),
+        cost_notes=[] if costs is None else cost.remarks(costs),
     )

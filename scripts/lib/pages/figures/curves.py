@@ -37,7 +37,7 @@ def draw(predictions: Predictions, title: str = "") -> Figure:
     probabilities, labels = predictions.probabilities, predictions.labels
     names = shorten_all(predictions.classes, NAME_WIDTH)
     with house_style():
-        rows = min(len(names), 2 * NAMED_EACH) + 4  # of a legend: the averages and two notes as well
+        rows = min(len(names), 2 * NAMED_EACH) + 4  # of a legend: the averages and two remarks as well
         figure = Figure(figsize=(14, 5.2 + 0.175 * rows), layout="constrained")
         precision_axes, roc_axes, top_k_axes = figure.subplots(1, 3)
         _draw_curves(precision_axes, precision_recall_curves(probabilities, labels), names, STEP)
@@ -70,12 +70,12 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
     order = [*range(len(handles) - 1, len(handles) - 1 - averages, -1), *range(len(handles) - averages)]
     undefined = sum(curve is None for curve in curves.of_class)
     hidden = len(names) - undefined - len(named)
-    notes = [f"the {len(best)} best, the {len(worst)} worst; grey: the {hidden} others"] if hidden else []
+    remarks = [f"the {len(best)} best, the {len(worst)} worst; grey: the {hidden} others"] if hidden else []
     if undefined:
-        notes.append(f"no curve for {undefined} of {len(names)} classes: without images, or without others")
+        remarks.append(f"no curve for {undefined} of {len(names)} classes: without images, or without others")
     axes.legend(
         [handles[i] for i in order], [texts[i] for i in order], loc="upper left",
-        bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8, handlelength=3.5, title="\n".join(notes) or None,
+        bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8, handlelength=3.5, title="\n".join(remarks) or None,
         title_fontsize=8, alignment="left",
     )  # fmt: skip
 
