@@ -13,7 +13,7 @@ from scipy import stats
 from scripts.lib.data.audit_summary import still_trained_on
 from scripts.lib.data.findings import LEAKED, read_findings
 from scripts.lib.metrics.metrics import Interval, wilson_interval
-from scripts.lib.metrics.paired import read_answers
+from scripts.lib.metrics.paired import read_correct
 
 #: Columns that leaderboard.csv gets where the test split is contaminated, and only there.
 WITHOUT, COUNT = "accuracy_without_leaked", "n_leaked"
@@ -53,11 +53,11 @@ def find_contamination(runs: pd.DataFrame, audit: Path) -> Contamination | None:
     tested: set[str] = set()
     rows = []
     for experiment, of_experiment in runs.groupby("experiment", sort=False):
-        predicted = [read_answers(Path(folder)) for folder in of_experiment["folder"]]
-        tested.update(*(run.files for run in predicted))
+        correct = [read_correct(Path(folder)) for folder in of_experiment["folder"]]
+        tested.update(*(run.files for run in correct))
         rows.append(
-            {"experiment": experiment, "runs": len(predicted)}
-            | compare_with_and_without([(run.right, np.isin(run.files, list(contaminated))) for run in predicted])
+            {"experiment": experiment, "runs": len(correct)}
+            | compare_with_and_without([(run.right, np.isin(run.files, list(contaminated))) for run in correct])
         )
     if not tested & contaminated:
         return None  # given val images with copies in train, or test images of classes that are not used

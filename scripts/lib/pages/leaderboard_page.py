@@ -25,9 +25,9 @@ def leaderboard_page(
         contamination=contaminated,
         contamination_cells=contamination.cells(contaminated, board["experiment"].tolist()) if contaminated else None,
         runs=leaderboard.cells(board),
-        notes=leaderboard.notes(board),
+        notes=leaderboard.remarks(board),
         comparisons=None if compared is None else paired.cells(compared),
-        comparison_notes=[] if compared is None else paired.notes(compared),
+        comparison_notes=[] if compared is None else paired.remarks(compared),
         costs=None if costs is None else cost.cells(costs),
-        cost_notes=[] if costs is None else cost.notes(costs),
+        cost_notes=[] if costs is None else cost.remarks(costs),
     )
