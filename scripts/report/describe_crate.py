@@ -271,7 +271,7 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
             "@id": "#licence",
             "@type": "CreativeWork",
             "name": licence or "not stated",
-            "description": "licence of the images, as the settings say (dataset.licence)",
+            "description": "licence of the images, as the settings say (dataset.license)",
         },
         {
             "@id": "#mimflow",

@@ -159,7 +159,9 @@ def sniff_format(path: Path) -> str:
         return "tar"
     unknown = "no archive that mimflow knows" if head else "an empty file"
     what = next((what for magic, what in FOREIGN.items() if head.lstrip().startswith(magic)), unknown)
-    raise UserError(f"{path}: {what}, not a zip or tar (.gz, .bz2, .xz, .zst): repack it, or give the unpacked folder")
+    raise UserError(
+        f"{path}: {what}, not a zip or tar (.gz, .bz2, .xz, .zst)", "repack it, or give the unpacked folder"
+    )
 
 
 def _is_tar_header(head: bytes) -> bool:

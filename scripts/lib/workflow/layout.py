@@ -221,7 +221,7 @@ class Layout:
         source = self._source_of(wildcards)
         if isinstance(source, str):
             return json.dumps({"file": source}, ensure_ascii=False)
-        later = {"labels", "label", "part"}
+        later = {"labels", "label", "split"}
         return source.model_dump_json(exclude_none=True, exclude_defaults=True, exclude=later)
 
     def sources_option(self) -> str:
@@ -230,7 +230,7 @@ class Layout:
         return f"--sources {shlex.quote(json.dumps(known, ensure_ascii=False))}" if any(known) else ""
 
     def _known_of(self, source: Source) -> dict[str, Any]:
-        known = source.model_dump(include={"labels", "label", "part"}, exclude_none=True)
+        known = source.model_dump(include={"labels", "label", "split"}, exclude_none=True)
         if kept := {name: self.label_files[name] for name in source.label_files() if name in self.label_files}:
             known["kept"] = kept
         if source.in_place:
@@ -316,7 +316,7 @@ class Layout:
 
     def licence_option(self) -> str:
         """Return the licence of the images as an option for a shell line."""
-        licence = self.settings.dataset.licence
+        licence = self.settings.dataset.license
         return f"--licence {shlex.quote(licence)}" if licence else ""
 
     def experiment_json(self, wildcards: Any) -> str:
