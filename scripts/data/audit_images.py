@@ -42,7 +42,7 @@ from scripts.lib.data.findings import (
 from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.near_duplicates import find_near_duplicates
-from scripts.lib.data.splits import SIDES, Image, find_images, settle_given_parts
+from scripts.lib.data.splits import SPLITS, Image, find_images, settle_given_splits
 
 logger = logging.getLogger(__name__)
 
@@ -249,14 +249,14 @@ def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[byt
     return found
 
 
-RANK = {"": 0} | {part: rank for rank, part in enumerate(SIDES)}
+RANK = {"": 0} | {part: rank for rank, part in enumerate(SPLITS)}
 
 
 def find_leaks(images: Sequence[Image], groups: Iterable[Group]) -> list[Finding]:
     """Return which images have copies in another given part."""
     found = []
     for group in groups:
-        ranks = [RANK[images[place].part] for place in group]
+        ranks = [RANK[images[place].split] for place in group]
         name = images[group[0]].path
         for place, rank in zip(group, ranks, strict=True):
             if rank < max(ranks):
@@ -281,9 +281,9 @@ def find_group_leaks(
             groups[name].append(place)
     found = []
     for name, group in sorted(groups.items()):
-        lowest = min(group, key=lambda place: RANK[images[place].part])
+        lowest = min(group, key=lambda place: RANK[images[place].split])
         for place in group:
-            if RANK[images[place].part] > RANK[images[lowest].part] and images[place].path not in known:
+            if RANK[images[place].split] > RANK[images[lowest].split] and images[place].path not in known:
                 detail = f"a lower part has images of its group {name!r}: {images[lowest].path}"
                 found.append(Finding(images[place].path, LEAKED, KEPT, "", detail))
     return found
@@ -293,7 +293,7 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
     """Return what audit.json says."""
     classes: dict[str, Counter[str]] = defaultdict(Counter)
     for image in images:
-        classes[image.label][image.part or WHOLE] += 1
+        classes[image.label][image.split or WHOLE] += 1
     sizes = [sum(counts.values()) for counts in classes.values()]
     readable = [checked for checked in checks if checked.status is Status.READABLE]
     return {
@@ -302,7 +302,7 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
         "left_out": len({one.file for one in findings if one.action == LEFT_OUT}),
         "findings": dict(sorted(Counter(one.finding for one in findings).items())),
         "classes": {
-            label: {part: counts[part] for part in (WHOLE, *SIDES) if part in counts}
+            label: {part: counts[part] for part in (WHOLE, *SPLITS) if part in counts}
             for label, counts in sorted(classes.items())
         },
         "formats": dict(sorted(Counter(checked.format for checked in readable).items())),
@@ -395,7 +395,7 @@ def main(args: argparse.Namespace) -> None:
             group_pattern(args.group_by)
         except ValueError as error:
             raise UserError(f"--group-by: {error}") from error
-    images = settle_given_parts(find_images(args.images))
+    images = settle_given_splits(find_images(args.images))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         cache = AuditCache(args.cache or Path(temporary) / "audit.cache")

@@ -115,6 +115,11 @@ def is_image(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def name_key(name: str) -> tuple[str, str]:
+    """Sort names alike on every file system: some store Unicode composed, some decomposed."""
+    return unicodedata.normalize("NFC", name), name
+
+
 def group_pattern(text: str) -> re.Pattern[str]:
     """Return the pattern that names the group of an image, for :func:`group_of`.
 

@@ -27,7 +27,7 @@ from scripts.lib.data.findings import (
     SET_ASIDE,
     Finding,
 )
-from scripts.lib.data.splits import SIDES, Splits
+from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import thumbnails
 from scripts.lib.pages.html import page, section, table
 
@@ -242,10 +242,10 @@ def _verdict(data: Data) -> str:
 
 def _leaks(data: Data) -> list[str]:
     leaked = {row.file for row in data.findings if row.finding == LEAKED}
-    of_test = leaked.intersection(data.splits.parts["test"])
+    of_test = leaked.intersection(data.splits.by_name["test"].images)
     if not of_test:
         return []
-    n, total = len(of_test), len(data.splits.parts["test"])
+    n, total = len(of_test), len(data.splits.by_name["test"].images)
     trained_on = len(of_test.intersection(audit_summary.still_trained_on(data.findings)))
     text = (
         f"Of the {plural(total, 'test image')}, {n:,} ({100 * n / total:.1f} %) {'has its' if n == 1 else 'have their'}"
@@ -295,22 +295,23 @@ def _findings_table(data: Data) -> Iterator[str]:
 def _classes(data: Data) -> Iterator[str]:
     """How many images each class has in each part, as bars."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for part, files in data.splits.parts.items():
-        counts.update({label: counts[label] + Counter({part: n}) for label, n in _by_label(data, files).items()})
+    for part, split in data.splits.by_name.items():
+        by_label = _by_label(data, split.images)
+        counts.update({label: counts[label] + Counter({part: n}) for label, n in by_label.items()})
     for label, parts in data.summary["classes"].items():
         unused = sum(parts.values()) - counts[label].total()
         if unused > 0:
             counts[label]["unused"] = unused
-    totals = {part: len(files) for part, files in data.splits.parts.items()}
+    totals = {part: len(split.images) for part, split in data.splits.by_name.items()}
     unused_total = sum(of_class["unused"] for of_class in counts.values())
     yield section("Images of each class")
     folds = data.splits.folds
     if folds:
         yield f"<p>{plural(folds, 'fold')}: each image is in test in exactly one of them. The counts are of fold 0.</p>"
-    words = ", ".join(f"{totals[part]:,} {part}" for part in SIDES)
+    words = ", ".join(f"{totals[part]:,} {part}" for part in SPLITS)
     more = f"; {unused_total:,} not used" if unused_total else ""
     yield f"<p>{plural(len(data.classes), 'class')}: {words}{more}. {_imbalance(data, counts)}</p>"
-    swatches = "".join(f'<i class="{part}"></i>{part}' for part in SIDES)
+    swatches = "".join(f'<i class="{part}"></i>{part}' for part in SPLITS)
     yield (
         f'<p class="legend">{swatches}<i class="unused"></i>not used: set aside, left out, or of a class that is not'
         " asked for. The numbers: train + val + test (not used).</p>"
@@ -334,10 +335,10 @@ def _by_label(data: Data, files: Sequence[str]) -> Counter[str]:
 def _bar(label: str, counts: Mapping[str, int], largest: int) -> str:
     pieces = "".join(
         f'<i class="{part}" style="width:{100 * counts[part] / largest:.2f}%"></i>'
-        for part in (*SIDES, "unused")
+        for part in (*SPLITS, "unused")
         if counts[part]
     )
-    numbers = " + ".join(f"{counts[part]:,}" for part in SIDES)
+    numbers = " + ".join(f"{counts[part]:,}" for part in SPLITS)
     unused = f" ({counts['unused']:,})" if counts["unused"] else ""
     return (
         f'<div class="bar">{thumbnails.name(label)}<span class="stack">{pieces}</span>'
@@ -435,7 +436,7 @@ def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Findi
 def _place(row: Finding) -> tuple[int, str]:
     """Sort train before val before test, where the images have parts."""
     part = row.file.split("/")[0]
-    return SIDES.index(part) if part in SIDES else 0, row.file
+    return SPLITS.index(part) if part in SPLITS else 0, row.file
 
 
 def _spread(rows: Sequence[Finding]) -> list[Finding]:
