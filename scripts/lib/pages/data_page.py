@@ -224,7 +224,7 @@ class Data:
     images: Path
 
     def label(self, file: str) -> str:
-        return label_of(file, audit_summary.has_parts(self.summary))
+        return label_of(file, audit_summary.has_given_splits(self.summary))
 
 
 def data_page(data: Data, title: str = "") -> str:
@@ -328,7 +328,7 @@ def _classes(data: Data) -> Iterator[str]:
 
 
 def _by_label(data: Data, files: Sequence[str]) -> Counter[str]:
-    parts = audit_summary.has_parts(data.summary)
+    parts = audit_summary.has_given_splits(data.summary)
     return Counter(label_of(file, parts) for file in files)
 
 
