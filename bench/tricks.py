@@ -26,10 +26,10 @@ from bench.prepare import MOBILENET, MODELS, Bench, Scale, data_name, prepare_da
 from bench.processes import ROOT, Row, command, environment, execute, read_json
 from bench.rows import accuracy_of
 from bench.table import gpu_line, machine_line
-from scripts.data import pack_images
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_json, write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
 from scripts.lib.data.splits import listed_images
 from scripts.lib.model.fast_recipe import packed_edge
 from scripts.lib.runs.config_file import read_config, write_config
@@ -140,8 +140,8 @@ def pack(bench: Bench, edge: int, folder: Path, raw_limit: int | None = None) ->
     target = folder / f"packed-{edge}-{raw_limit}"
     if not target.exists():
         names = listed_images(bench.split(split) for split in ("train", "val"))
-        limit = pack_images.RAW_LIMIT_BYTES if raw_limit is None else raw_limit
-        pack_images.pack(bench.images, names, edge, target, raw_limit=limit, threads=2)
+        limit = RAW_LIMIT_BYTES if raw_limit is None else raw_limit
+        write_pixel_cache(bench.images, names, edge, target, raw_limit=limit, threads=2)
     return target
 
 

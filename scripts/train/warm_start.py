@@ -28,7 +28,7 @@ from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.gpus import claimed_cards
-from scripts.lib.data.pixel_cache import Pack
+from scripts.lib.data.pixel_cache import PixelCache
 from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.model.balance import class_weights
 from scripts.lib.model.checkpoint_file import write_checkpoint
@@ -442,7 +442,7 @@ def main(args: argparse.Namespace) -> None:
     ):
         if cards:
             os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough
-        Pack(packed)  # in this process first: what a data-loader's worker finds would come as a page of traceback
+        PixelCache(packed)  # in this process first: what a data-loader's worker finds would come as a page of traceback
         os.environ[Variable.PIXEL_CACHE] = str(packed)
         config = load_config(args.config)
         runner = config.runner

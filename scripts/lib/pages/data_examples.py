@@ -10,7 +10,7 @@ from PIL import Image
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import CONFLICTING_LABELS, DUPLICATE, LEAK, LEAKED, NEAR_DUPLICATE, Finding
-from scripts.lib.data.splits import SIDES
+from scripts.lib.data.splits import SPLITS
 from scripts.lib.pages.thumbnails import Picture, thumbnail
 
 #: Pixels of the longer side of a picture.
@@ -51,7 +51,7 @@ def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Findi
 def _split_and_file(row: Finding) -> tuple[int, str]:
     """Sort train before val before test, where the images have given splits."""
     split = row.file.split("/")[0]
-    return SIDES.index(split) if split in SIDES else 0, row.file
+    return SPLITS.index(split) if split in SPLITS else 0, row.file
 
 
 def _spread(rows: Sequence[Finding]) -> list[Finding]:

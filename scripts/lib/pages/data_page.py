@@ -16,7 +16,7 @@ from scripts.lib.base.units import plural
 from scripts.lib.data import audit_summary
 from scripts.lib.data.audit_summary import label_of
 from scripts.lib.data.findings import DUPLICATE, KEPT, LEAK, LEAKED, LEFT_OUT, NEAR_DUPLICATE, SET_ASIDE, Finding
-from scripts.lib.data.splits import SIDES, Splits
+from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
 from scripts.lib.pages.data_examples import (
     NEVER_OPENED,
@@ -75,7 +75,7 @@ class Data:
     images: Path
 
     def label(self, file: str) -> str:
-        return label_of(file, audit_summary.has_parts(self.summary))
+        return label_of(file, audit_summary.has_given_splits(self.summary))
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def data_page(data: Data, title: str = "") -> str:
         absent=[meaning.title for name, meaning in MEANINGS.items() if not n_found[name]],
         folds=data.splits.folds,
         classes=data.classes,
-        splits=SIDES,
-        totals={split: len(files) for split, files in data.splits.parts.items()},
+        splits=SPLITS,
+        totals={name: len(split.images) for name, split in data.splits.by_name.items()},
         unused=sum(of_class["unused"] for of_class in counts.values()),
         imbalance=_imbalance({label: counts[label]["train"] for label in data.classes}),
         counts=counts,
@@ -135,7 +135,7 @@ def data_page(data: Data, title: str = "") -> str:
 
 def _contaminated(data: Data) -> dict[str, int]:
     """Count the test images, those that are contaminated, and of these those of a group that was trained on."""
-    test = data.splits.parts["test"]
+    test = data.splits.by_name["test"].images
     images = {row.file for row in data.findings if row.finding == LEAKED}.intersection(test)
     return {
         "test": len(test),
@@ -160,11 +160,11 @@ def _meaning(name: str, data: Data) -> Meaning:
 
 def _count_classes(data: Data) -> dict[str, Counter[str]]:
     """Count the images of each class: of each split, and ``unused``."""
-    has_parts = audit_summary.has_parts(data.summary)
+    given_splits = audit_summary.has_given_splits(data.summary)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for split, files in data.splits.parts.items():
-        for label, n in Counter(label_of(file, has_parts) for file in files).items():
-            counts[label][split] += n
+    for name, split in data.splits.by_name.items():
+        for label, n in Counter(label_of(file, given_splits) for file in split.images).items():
+            counts[label][name] += n
     for label, parts in data.summary["classes"].items():
         unused = sum(parts.values()) - counts[label].total()
         if unused > 0:

@@ -12,8 +12,8 @@ from mmcls.models import build_classifier
 from mmcv import Config
 from PIL import Image
 
-from scripts.data.pack_images import pack
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.pixel_cache_writer import write_pixel_cache
 from scripts.lib.model import model_zoo
 from scripts.lib.runs.config_file import nodes
 from scripts.mmcls_plugins import folding
@@ -152,7 +152,7 @@ def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> 
     names = [f"class {number}" for number in range(8)]
     splits = [rendered(tmp_path, part, count, 8) for part, count in (("train", 20), ("val", 4), ("test", 10))]
     files = [line.rsplit(" ", 1)[0] for split in splits for line in split.read_text(encoding="utf-8").splitlines()]
-    pack(tmp_path, files, 32, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    write_pixel_cache(tmp_path, files, 32, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     norm = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
 
     def accuracy(seed: int, shuffle_labels: bool) -> float:
