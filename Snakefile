@@ -233,7 +233,7 @@ rule patch_config:
         " {params.packed} --output {output:q} --log {log:q}"
 
 
-rule warm_start:
+rule fit_head:
     input:
         config=rules.patch_config.output,
         checkpoint=layout.checkpoint_of,
@@ -244,7 +244,7 @@ rule warm_start:
     output:
         f"{layout.run}/init.pth",
     log:
-        f"{layout.run_logs}/warm_start.log",
+        f"{layout.run_logs}/fit_head.log",
     group:
         layout.run_group
     threads: lambda wildcards: layout.experiment(wildcards).threads
@@ -254,7 +254,7 @@ rule warm_start:
     message:
         f"fitting the head of {layout.title}"
     shell:
-        "python -m scripts.train.warm_start --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        "python -m scripts.train.fit_head --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --packed {input.packed:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
         " --output {output:q} --cards {resources.gpu} --log {log:q}"
 

@@ -272,7 +272,7 @@ class Layout:
         return "".join(f"--packed {shlex.quote(path)}" for path in self.pack_of(wildcards))
 
     def start_of(self, wildcards: Any) -> list[str]:
-        """Return the weights that training itself starts from: a warm start's, or those of checkpoint_of."""
+        """Return the weights that training itself starts from: those with a fitted head, or those of checkpoint_of."""
         if self.experiment(wildcards).chosen_recipe() == "fast":
             return [f"{self._run_of(wildcards)}/init.pth"]
         return self.checkpoint_of(wildcards)

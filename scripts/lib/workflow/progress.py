@@ -50,7 +50,7 @@ class State(StrEnum):
     SPLITTING = "splitting"
     PACKING = "packing"
     STARTING = "starting"
-    WARM_START = "warm start"
+    FITTING_HEAD = "fitting the head"
     TRAINING = "training"
     PREDICTING = "predicting"
     EVALUATING = "evaluating"
@@ -68,7 +68,7 @@ WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.AUDIT
 #: The rules of a run in their order: what each makes, and what the run does meanwhile. Others only report.
 STEPS = {
     "patch_config": ("config.py", State.STARTING),
-    "warm_start": ("init.pth", State.WARM_START),
+    "fit_head": ("init.pth", State.FITTING_HEAD),
     "train_model": ("last.pth", State.STARTING),
     "predict_images": ("predictions.csv", State.PREDICTING),
     "evaluate_model": ("metrics.json", State.EVALUATING),

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
 from scripts.lib.model.balance import class_weights
+from scripts.lib.model.linear_probe import fit_probes
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.train_log import kept_epoch
 from scripts.lib.settings.schema import Experiment
@@ -32,7 +33,6 @@ from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_gene
 from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.mmcls_plugins.validation import has_lost_patience, is_better, measure
 from scripts.train.patch_config import build_config
-from scripts.train.warm_start import fit_probes
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
