@@ -88,7 +88,7 @@ def existing(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def products_of(config: Path) -> list[str]:
-    """Return PRODUCTS without an init.pth that this config does not start from: an older run's."""
+    """Return PRODUCTS without the weights with a fitted head that this config does not start from: an older run's."""
     start = Path(read_config(config).get("load_from") or "").name
     return [name for name in PRODUCTS if name != str(RunFolder.init) or name == start]
 

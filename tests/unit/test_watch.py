@@ -232,14 +232,14 @@ def test_without_work_the_training_log_tells(project: Project) -> None:
 
 
 def test_a_step_that_nobody_runs_any_more_is_stale(project: Project) -> None:
-    log = "logs/demo/a/seed0/warm_start.log"
+    log = "logs/demo/a/seed0/fit_head.log"
     project.write("results/demo/a/seed0/config.py")
     project.write(log, age=EXPIRY_SECONDS - 5)
-    assert project.run().state == State.WARM_START
+    assert project.run().state == State.FITTING_HEAD
     project.watcher = Watcher(project.results)
     project.write(log, age=EXPIRY_SECONDS + 5)
     run = project.run()
-    assert run.state == State.STALE and run.reason.startswith("warm_start began and left nothing")
+    assert run.state == State.STALE and run.reason.startswith("fit_head began and left nothing")
 
 
 # --- what a living Snakemake has in hand ------------------------------------------------------------------------------
@@ -254,8 +254,8 @@ OUTPUTS = ("config.py", "init.pth", "best.pth", "last.pth", "train_log.csv", "pr
         (0, [], State.WAITING),
         (0, ["patch_config"], State.STARTING),
         (1, ["patch_config"], State.WAITING),
-        (1, ["patch_config", "warm_start"], State.WARM_START),
-        (2, ["warm_start", "train_model"], State.STARTING),
+        (1, ["patch_config", "fit_head"], State.FITTING_HEAD),
+        (2, ["fit_head", "train_model"], State.STARTING),
         (5, ["train_model", "predict_images"], State.PREDICTING),
         (6, ["predict_images", "plot_curves", "evaluate_model"], State.EVALUATING),
         (7, ["evaluate_model", "plot_curves"], State.REPORTING),
@@ -397,7 +397,7 @@ def grid(project: Project, number: int) -> None:
         run = f"demo/experiment-{place // 10}/seed{place % 10}"
         work = project.work(run, iteration=place % 80)
         (work / "attempts.jsonl").write_text('{"attempt": "1", "start": "2026-01-01T00:00:00+00:00"}')
-        for rule in ("patch_config", "warm_start", "train_model", "predict_images", "plot_curves"):
+        for rule in ("patch_config", "fit_head", "train_model", "predict_images", "plot_curves"):
             project.write(f"logs/{run}/{rule}.log", "a line\n" * 50, age=5)
         for name in ("config.py", "init.pth", "best.pth", "last.pth", "train_log.csv", "predictions.csv"):
             project.write(f"results/{run}/{name}", "x", age=4)

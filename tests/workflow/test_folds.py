@@ -117,5 +117,5 @@ def test_one_pack_holds_the_images_of_all_folds_and_each_run_reads_its_own(tmp_p
         return sorted(re.findall(r"splits/(fold\d/(?:train|val))", command) for command in commands)
 
     assert read_by("data.pack_images") == [["fold0/train", "fold1/train", "fold0/val", "fold1/val"]]
-    for script in ("train.warm_start", "train.train_model"):
+    for script in ("train.fit_head", "train.train_model"):
         assert read_by(script) == [[f"fold{fold}/train", f"fold{fold}/val"] for fold in FOLDS], script

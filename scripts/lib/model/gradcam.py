@@ -12,6 +12,8 @@ import torch
 from captum.attr import LayerGradCam
 from torch import nn
 
+from scripts.mmcls_plugins.hooks import forward_hooks
+
 #: A layer explains a logit that depends on at least this share of its positions, not on a class token alone.
 DEPENDENT_POSITIONS = 0.5
 #: The most class tokens before the patches that a backbone of mmcls has (DeiT: class and distillation).
@@ -140,17 +142,15 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     recomputing = [module for module in modules.values() if getattr(module, "with_cp", False)]
     for module in recomputing:
         module.with_cp = False  # type: ignore[assignment]
-    hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules.items()]
+    hooks = forward_hooks([(module, partial(record, name)) for name, module in modules.items()])
     try:
-        with torch.enable_grad():
+        with hooks, torch.enable_grad():
             # Frozen stages have no gradient of their own, but one that passes through them.
             logits = class_logits(model, images.detach().requires_grad_())
             # All classes at once, since the logit of one may depend on nothing here; squared, since the logits of a
             # trained head add up to nearly a constant.
             gradients = torch.autograd.grad(logits.square().sum(), list(outputs.values()), allow_unused=True)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module in recomputing:
             module.with_cp = True  # type: ignore[assignment]
     extra = getattr(getattr(model, "backbone", None), "num_extra_tokens", None)
@@ -306,15 +306,14 @@ def grad_cam(
         return result
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    hook = layer.module.register_forward_hook(pass_through)
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)
         cam = LayerGradCam(logit, view)
         target = torch.tensor(list(classes), device=images.device)
-        maps = cam.attribute(images.detach(), target=target, relu_attributions=True)
+        with forward_hooks([(layer.module, pass_through)]):
+            maps = cam.attribute(images.detach(), target=target, relu_attributions=True)
     finally:
-        hook.remove()
         for parameter in trainable:
             parameter.requires_grad_(True)
     return maps.detach()[:, 0], logits[-1]

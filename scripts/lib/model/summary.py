@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scripts.lib.base.problems import UserError
+from scripts.mmcls_plugins.hooks import forward_hooks
 
 #: Pixels a side of the image that is sent through the test pipeline to see what size the model gets.
 LARGE = 2048
@@ -129,16 +130,13 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
 
         return hook
 
-    handles = []
-    for name, module in model.named_modules():
-        handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
-    try:
-        # With gradients, since without them torch computes whole transformer layers as one operation of its own.
-        with Counter():
-            model(img=image, return_loss=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = list(model.named_modules())
+    hooks = forward_hooks(
+        [(module, leave(name)) for name, module in modules], [(module, enter(name)) for name, module in modules]
+    )
+    # With gradients, since without them torch computes whole transformer layers as one operation of its own.
+    with hooks, Counter():
+        model(img=image, return_loss=False)
     return recorded
 
 

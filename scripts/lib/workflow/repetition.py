@@ -38,13 +38,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "checkpoint": ("checkpoint",),
     "splits": ("classes.txt", "splits/train.txt", "splits/val.txt", "splits/test.txt"),
     "config": ("config.py",),
-    "warm start": ("init.pth",),
+    "fitted head": ("init.pth",),
     "weights": ("best.pth", "last.pth"),
     "predictions": ("predictions.csv",),
     "metrics": ("metrics.json", "per_class.csv"),
 }
 #: Stages that arithmetic decides, and with it the machine.
-COMPUTED = ("warm start", "weights", "predictions", "metrics")
+COMPUTED = ("fitted head", "weights", "predictions", "metrics")
 #: Packages that can change a stage's outcome, the likeliest first; the computed stages: all on record.
 PACKAGES_OF = {
     "archive": ("opencv-python-headless", "pillow", "numpy"),
