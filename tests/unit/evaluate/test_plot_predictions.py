@@ -87,6 +87,7 @@ def run(command: ModuleType, *options: str) -> None:
     command.main(command.build_parser().parse_args(options))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("classes", [2, 10, 30, 61, 200])
 @pytest.mark.parametrize("draw", FIGURES)
 def test_2_to_200_classes_fit_into_the_figure(draw: Callable[[Predictions], Figure], classes: int) -> None:
@@ -124,6 +125,7 @@ EDGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("draw", FIGURES)
 def test_the_edges_of_what_a_model_can_do_are_drawn(draw: Callable[[Predictions], Figure], edge: str) -> None:

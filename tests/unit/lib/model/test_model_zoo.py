@@ -35,6 +35,7 @@ def loaded() -> dict[str, object]:
         return {name: Config.fromfile(str(config_path(name))) for name in config_names()}
 
 
+@pytest.mark.long
 def test_every_listed_config_can_be_loaded_and_classifies(loaded: dict) -> None:
     assert len(loaded) == 268
     assert {config.model.type for config in loaded.values()} == {"ImageClassifier"}
