@@ -187,6 +187,7 @@ def test_names_of_any_bytes_reach_the_table(run: TinyRun, tmp_path: Path) -> Non
     assert photos.printable(strange) == '\\udcff "quoted", $(x)\\n<b>.jpg'
 
 
+@pytest.mark.long
 def test_the_command_as_typed(run: TinyRun, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "scripts.predict", "--run", str(run.folder), "--workers", "0", "--images"]
     image = run.images / CLASSES[0] / "a 0.png"
@@ -371,6 +372,7 @@ finally:  # not ru_maxrss, which counts the memory of the process that started t
     return float(done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["checkpoint", "onnx"])
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_the_number_of_images(kind: str, tmp_path: Path) -> None:

@@ -728,6 +728,7 @@ def test_the_live_view_ends_with_the_leaderboard_when_all_is_done(project: Proje
 # --- a real training --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_real_training_is_watched_from_its_start_over_a_stop_to_its_end(project: Project) -> None:
     folder = project.results / "small/quick/seed0"
     log = project.folder / "logs/small/quick/seed0/train_model.log"

@@ -328,7 +328,7 @@ def test_a_missing_value_is_one_line_that_names_it(command, missing):
 def test_paths_with_spaces_and_quotes_reach_snakemake_whole(project):
     seen = record_arguments(project, "snakemake")
     (project / "scripts").mkdir()
-    (project / "scripts" / "settings.py").write_text(
+    (project / "scripts" / "check_settings.py").write_text(
         'import sys\nassert sys.argv[1:] == ["configs/my fruit\'s.yaml"]\n'
     )
 

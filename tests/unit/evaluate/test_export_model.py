@@ -430,6 +430,7 @@ def test_the_page_says_what_was_compared_and_how_to_use_it(exported: Exported) -
     assert "python -m scripts.predict --onnx model.onnx" in page
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [[], ["--preprocessing"]])
 def test_the_example_says_what_the_checkpoint_said(exported: Exported, tmp_path: Path, more: list[str]) -> None:
     """Exactly, since the pipeline resizes by pillow, as the fast recipe's does."""
@@ -445,6 +446,7 @@ def test_the_example_says_what_the_checkpoint_said(exported: Exported, tmp_path:
         assert [first[0], second[0], third[0]] == pytest.approx(expected[:3], abs=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["fast", "opencv", "efficientnet", "swin-384", "cub", "grey", "cifar"])
 def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path) -> None:
     """A model that answers with three pixels: of noise, where the filter decides what they are."""

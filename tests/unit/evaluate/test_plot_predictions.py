@@ -77,6 +77,7 @@ def all_text(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in texts(figure))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_classes", [2, 10, 30, 61, 200])
 @pytest.mark.parametrize("draw", FIGURES)
 def test_2_to_200_classes_fit_into_the_figure(draw: Callable[[Predictions], Figure], n_classes: int) -> None:
@@ -114,6 +115,7 @@ EDGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("draw", FIGURES)
 def test_the_edges_of_what_a_model_can_do_are_drawn(draw: Callable[[Predictions], Figure], edge: str) -> None:

@@ -7,6 +7,8 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from planted_images import encoded, photograph
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.audit_cache import RECORD
-from scripts.lib.data.check_workers import Outcome, check_files, limit_time
+from scripts.lib.data.check_workers import Outcome, check_files
 
+ROOT = Path(__file__).resolve().parents[4]
 NONE_KNOWN = np.zeros((0, 32), np.uint8)
 
 
@@ -93,18 +96,9 @@ def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -
 
 
 def test_a_process_that_computes_for_too_long_is_ended() -> None:
-    process = multiprocessing.get_context("spawn").Process(target=compute_for_ever)
-    process.start()
-    process.join(timeout=300)
-    code = process.exitcode
-    process.kill()
-    assert code == -signal.SIGXCPU
-
-
-def compute_for_ever() -> None:
-    limit_time(0)
-    while True:
-        pass
+    code = "from scripts.lib.data.check_workers import limit_time\nlimit_time(0)\nwhile True: pass"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=300, check=False)
+    assert ended.returncode == -signal.SIGXCPU
 
 
 def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path) -> None:

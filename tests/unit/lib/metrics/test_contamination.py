@@ -148,6 +148,7 @@ def test_where_every_test_image_is_contaminated_there_is_no_accuracy_without(tmp
     assert np.isnan(contamination.accuracy([np.zeros(0, bool)])).all(), "of no image not even an interval is known"
 
 
+@pytest.mark.long
 def test_the_terminal_says_it_in_one_line_in_red_and_a_file_gets_no_colour(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path, "a", 0, range(60, 90)), evaluated(tmp_path, "草莓", 0, range(10, 30))]
     compare(tmp_path, folders, "--audit", str(write_audit(tmp_path / "audit.csv", *pairs(range(20)))))

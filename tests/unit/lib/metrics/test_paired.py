@@ -71,6 +71,7 @@ def simulate(rng: np.random.Generator, seeds: int, images: int, seed_sd: float, 
     return right[0].astype(int) - right[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [1, 4])
 def test_two_equal_experiments_are_told_apart_by_one_test_in_twenty_at_most(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
@@ -94,6 +95,7 @@ def true_difference(gain: float, seed_sd: float) -> float:
     return float(norm.cdf((1.2 + gain) / spread) - norm.cdf(1.2 / spread))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("seeds", "images", "seed_sd", "gain", "least"),
     [
@@ -146,6 +148,7 @@ def test_seeds_that_differ_widen_the_interval_and_seeds_that_agree_do_not() -> N
     assert width["differing"] > 3 * width["same"]
 
 
+@pytest.mark.long
 def test_the_deviation_is_the_one_that_was_put_in() -> None:
     """Searle, Casella & McCulloch: the mean square of seeds less that of residuals, over images and seeds."""
     rng = np.random.default_rng(5)
@@ -226,6 +229,7 @@ def test_each_image_counts_by_the_fold_that_tested_it() -> None:
         paired.join_folds({0: correct([True], "a"), 1: correct([True], "a")})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folds", [3, 5, 10])
 def test_the_corrected_interval_covers_where_the_usual_one_does_not(folds: int) -> None:
     # Nadeau & Bengio's model: two folds correlate by n_test / (n_test + n_train), which is 1 / folds.

@@ -220,6 +220,7 @@ def test_a_truncated_file_is_said_to_be_so(keras: KerasMobileNetV2, tmp_path: Pa
         convert(path, "model.h5")
 
 
+@pytest.mark.long
 def test_the_command_writes_the_same_checkpoint_each_time(keras: KerasMobileNetV2, tmp_path: Path) -> None:
     path = write_keras3(tmp_path / "model.h5", keras.arrays)
     command = [sys.executable, "-m", "scripts.lib.model.convert_keras", str(path), "--output", str(tmp_path / "a.pth")]

@@ -35,6 +35,7 @@ def loaded() -> dict[str, object]:
         return {name: Config.fromfile(str(config_path(name))) for name in config_names()}
 
 
+@pytest.mark.long
 def test_every_listed_config_can_be_loaded_and_classifies(loaded: dict) -> None:
     assert len(loaded) == 268
     assert {config.model.type for config in loaded.values()} == {"ImageClassifier"}
@@ -161,7 +162,7 @@ def test_files_of_the_same_name_elsewhere_are_told_apart() -> None:
 
 def test_the_zoo_is_read_without_torch_and_mmcls() -> None:
     code = (
-        "import sys; from scripts.train import model_zoo as z; z.find_weights('mobilenet-v2_8xb32_in1k'); "
+        "import sys; from scripts.lib.model import model_zoo as z; z.find_weights('mobilenet-v2_8xb32_in1k'); "
         "z.base_batch_size('mobilenet_v3_large_imagenet'); sys.exit('torch' in sys.modules or 'mmcls' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -38,6 +38,7 @@ def overlap(figure: Any, labels: list[Any]) -> bool:
     return any(upper > lower + 1 for (_, upper), (lower, _) in pairwise(boxes))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("classes", [2, 10, 30, 200])
 def test_names_of_2_to_200_classes_do_not_overlap_and_stay_inside(classes: int) -> None:
     figure = confusion_matrix.draw_counts(confusion(classes), [f"a class name {n:03d}" for n in range(classes)])
@@ -79,6 +80,7 @@ def draw_both(folder: Path) -> tuple[bytes, bytes]:
     return (folder / "figures" / "cm.svg").read_bytes(), (folder / "figures" / "tc.svg").read_bytes()
 
 
+@pytest.mark.long
 def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
     assert draw_both(tmp_path / "a") == draw_both(tmp_path / "b")
 
