@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.cells import cell_len
 from scipy import stats
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width, pad
+from scripts.lib.base.text import columns
 from scripts.lib.metrics import contamination, cost, paired
 from scripts.lib.runs.config_file import nodes, read_config
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
@@ -260,15 +261,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal; *colour*: contamination in red."""
+    """Return the leaderboard as aligned columns for a terminal; in *colour*, contaminated test images are red."""
     header, rows = cells(leaderboard)
-    widths = [max(map(display_width, column)) for column in zip(header, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            pad(cell, width, right=i > 0) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [header, ["-" * width for width in widths], *rows]
-    ]
+    rule = ["-" * max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    lines = columns([header, rule, *rows], right=range(1, len(header)))
     return "\n".join([*lines, *remarks(leaderboard)]) + "\n" + contamination.terminal_line(leaderboard, colour)
 
 

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import UNREADABLE, printable
+from scripts.lib.runs.onnx_model import Batch
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
@@ -34,22 +34,6 @@ logger = logging.getLogger(__name__)
 
 #: What mmcls's pipelines raise for a file that is no image (cv2 answers None, which then has no shape).
 PIPELINE_ERRORS = (OSError, AttributeError, TypeError, ValueError, cv2.error)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one batch of images became.
-
-    Attributes
-    ----------
-    indices : places in the data set of the images that could be read.
-    probabilities : float32 array of shape (len(indices), classes).
-    failures : place and reason of each image that could not be read.
-    """
-
-    indices: list[int]
-    probabilities: np.ndarray
-    failures: list[tuple[int, str]]
 
 
 class OrReason(Dataset):

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.cells import cell_len
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width, shorten
+from scripts.lib.base.text import shorten
 from scripts.lib.metrics.embedding import MOST_POINTS, choose, embed, one_thread, trustworthiness_of
 from scripts.lib.pages.templates import page
 from scripts.lib.pages.thumbnails import shrink, thumbnail
@@ -194,7 +195,7 @@ def names_of(image_map: Map) -> list[ClassName]:
     names = []
     for label, (x, y) in medians.items():
         text = shorten(image_map.predictions.classes[label], columns)
-        half = 0.3 * size * display_width(text) + 2
+        half = 0.3 * size * cell_len(text) + 2
         x = float(np.clip(x, half, WIDTH - half))
         heights = [float(np.clip(y - lift + step, size, HEIGHT - size / 2)) for step in steps]
         free = (

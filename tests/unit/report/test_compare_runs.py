@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.cells import cell_len
 from small_runs import Page, answer, make_run, run_cli_on
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width
 from scripts.lib.metrics import leaderboard, paired
 from scripts.lib.pages import leaderboard_page
 from scripts.lib.pages.figures import leaderboard as leaderboard_figure
@@ -121,7 +121,7 @@ def test_show_prints_aligned_columns(tmp_path: Path, capsys: pytest.CaptureFixtu
     run_cli_on(folders, tmp_path)
     compare_runs.main(compare_runs.build_parser().parse_args(["--show", str(tmp_path / "l.csv")]))
     lines = capsys.readouterr().out.splitlines()
-    assert len({display_width(line) for line in lines[:4]}) == 1
+    assert len({cell_len(line) for line in lines[:4]}) == 1
     assert lines[2].split()[:3] == ["苹果", "2", "91.0"]
     assert "*" in lines[3] and "*" not in lines[2]
     assert "few seeds give a wide one" in lines[4] and lines[5].startswith("* one seed")
