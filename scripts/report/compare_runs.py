@@ -8,6 +8,8 @@ import math
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
@@ -59,7 +61,14 @@ def parse_price(text: str) -> float:
     return value
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
 def main(args: argparse.Namespace) -> None:
+    """Write the leaderboard, its figure, and what else is wanted; or print an existing one."""
     if args.show:
         sys.stdout.write(render_text(read_leaderboard(args.show), colour=sys.stdout.isatty()))
         return
@@ -84,13 +93,10 @@ def main(args: argparse.Namespace) -> None:
     if args.html:
         write_text(args.html, leaderboard_page(leaderboard, title, costs, comparisons, contaminated))
     if args.costs:
-        with atomic_path(args.costs) as temporary:
-            costs.to_csv(temporary, index=False, lineterminator="\n")
+        write_table(args.costs, costs)
     if comparisons is not None:
-        with atomic_path(args.comparisons) as temporary:
-            comparisons.to_csv(temporary, index=False, lineterminator="\n")
-    with atomic_path(args.leaderboard) as temporary:
-        leaderboard.to_csv(temporary, index=False, lineterminator="\n")
+        write_table(args.comparisons, comparisons)
+    write_table(args.leaderboard, leaderboard)
     best = leaderboard.iloc[0]
     logger.info("%d runs, %d experiments; best: %s, %.1f %%",
                 len(runs), len(leaderboard), best["experiment"], 100 * best["accuracy_top1_mean"])  # fmt: skip

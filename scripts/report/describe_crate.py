@@ -15,6 +15,7 @@ from urllib.parse import quote
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, sha256_of, write_json
 from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
+from scripts.lib.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -44,36 +45,36 @@ DATASET_FILES = {
     "costs.csv": "times, GPU-seconds, energy and money that each run took",
     "figures/leaderboard.svg": "the same as a figure",
 }
-RUN_INPUTS = {"config.py": "complete mmcls config of this run"}
+RUN_INPUTS = {RunFolder.config: "complete mmcls config of this run"}
 RUN_FILES = {
-    "init.pth": "pretrained weights with a head fitted to the training images",
-    "best.pth": "weights of the best epoch",
-    "last.pth": "weights of the last epoch",
-    "train_log.csv": "one row an epoch",
-    "predictions.csv": "each test image with its probabilities",
-    "val_predictions.csv": "each val image with its probabilities",
-    "features.npy": "what the last layer gets of each test image",
-    "metrics.json": "metrics on the test images with 95 % intervals",
-    "per_class.csv": "the same for each class",
-    "figures/confusion_matrix.svg": "confusion matrix",
-    "figures/classes.svg": "recall and F1 of each class",
-    "figures/errors.html": "the most confident errors",
-    "figures/gradcam.html": "what the network looked at",
-    "figures/embedding.html": "map of the test images",
-    "figures/reliability.svg": "calibration",
-    "figures/selective.svg": "accuracy against confidence",
-    "figures/curves.svg": "precision-recall, ROC and top-k curves",
-    "figures/training_curves.svg": "loss and accuracy over the epochs",
-    "model.html": "layers, parameters and FLOPs",
-    "model.json": "the same as numbers",
-    "model.onnx": "the model for other programs",
-    "onnx_example.py": "a program that uses model.onnx",
-    "export.json": "how far model.onnx is from best.pth, and how fast both are",
-    "export.html": "the same as a page",
-    "model_card.md": "the model in words",
-    "model_card.html": "the same as a page",
-    "provenance.json": "what determined this run, what came out, under which circumstances",
-    "provenance.html": "the same as a page, with the config",
+    RunFolder.init: "pretrained weights with a head fitted to the training images",
+    RunFolder.best: "weights of the best epoch",
+    RunFolder.last: "weights of the last epoch",
+    RunFolder.train_log: "one row an epoch",
+    RunFolder.predictions: "each test image with its probabilities",
+    RunFolder.val_predictions: "each val image with its probabilities",
+    RunFolder.features: "what the last layer gets of each test image",
+    RunFolder.metrics: "metrics on the test images with 95 % intervals",
+    RunFolder.per_class: "the same for each class",
+    RunFolder.figures / "confusion_matrix.svg": "confusion matrix",
+    RunFolder.figures / "classes.svg": "recall and F1 of each class",
+    RunFolder.figures / "errors.html": "the most confident errors",
+    RunFolder.figures / "gradcam.html": "what the network looked at",
+    RunFolder.figures / "embedding.html": "map of the test images",
+    RunFolder.figures / "reliability.svg": "calibration",
+    RunFolder.figures / "selective.svg": "accuracy against confidence",
+    RunFolder.figures / "curves.svg": "precision-recall, ROC and top-k curves",
+    RunFolder.figures / "training_curves.svg": "loss and accuracy over the epochs",
+    RunFolder.model_page: "layers, parameters and FLOPs",
+    RunFolder.model: "the same as numbers",
+    RunFolder.onnx: "the model for other programs",
+    RunFolder.onnx_example: "a program that uses model.onnx",
+    RunFolder.export: "how far model.onnx is from best.pth, and how fast both are",
+    RunFolder.export_page: "the same as a page",
+    RunFolder.model_card: "the model in words",
+    RunFolder.model_card_page: "the same as a page",
+    RunFolder.provenance: "what determined this run, what came out, under which circumstances",
+    RunFolder.provenance_page: "the same as a page, with the config",
 }
 
 Entity = dict[str, Any]
@@ -136,12 +137,12 @@ def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[
     hashed = {**inputs["files"], **provenance["outputs"], **provenance["circumstances"]["files"]}
     root = f"{run}/"
     files = [
-        describe_file(folder, root + name, f"{text} ({run})", hashed.get(name))
+        describe_file(folder, root + name.as_posix(), f"{text} ({run})", hashed.get(name.as_posix()))
         for name, text in (RUN_INPUTS | RUN_FILES).items()
         if (folder / run / name).is_file()
     ]
-    made = [entity for entity in files if entity["name"].removeprefix(root) in RUN_FILES]
-    used = [quote(root + "config.py"), "images/", "classes.txt"]
+    made = [entity for entity in files if Path(entity["name"]).relative_to(run) in RUN_FILES]
+    used = [quote(f"{root}{RunFolder.config}"), "images/", "classes.txt"]
     splits = f"splits/{provenance['run'].get('fold', '')}".rstrip("/")
     used += [quote(f"{splits}/{Path(name).name}") for name in sorted(inputs["files"]) if name.startswith("splits/")]
     entities: list[Entity] = [
@@ -288,7 +289,7 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
 
 def main(args: argparse.Namespace) -> None:
     """Describe one data set's results."""
-    provenances = [read_provenance(run / "provenance.json") for run in args.runs]
+    provenances = [read_provenance(RunFolder(run).provenance) for run in args.runs]
     runs = [run.relative_to(args.folder).as_posix() for run in args.runs]
     crate = describe_crate(args.folder, runs, provenances, args.license)
     write_json(args.output, crate)

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages.fonts import embedded_face
-from scripts.lib.pages.html import OWN_FONT
+from scripts.lib.pages.templates import OWN_FONT, render
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.workflow.report_menu import CHINESE
 
@@ -34,7 +35,7 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> None:
-    """Let Snakemake write *report*; its own words go to *output*.
+    """Let Snakemake write *report*; its messages go to *output*.
 
     Raises
     ------
@@ -58,17 +59,15 @@ def mend_page(report: Path, language: str) -> None:
     ------
     UserError : the page has no head any more in which a style can stand.
     """
-    rules = [".items-center.overflow-auto { align-items: safe center; justify-content: safe center }"]
+    face = ""
     if language == "zh":
         captions = "".join(path.read_text(encoding="utf-8") for path in sorted(CAPTIONS.glob("zh/*.rst")))
-        rules += [
-            embedded_face(captions + "".join(CHINESE.values()), OWN_FONT),
-            f"html, body {{ font-family: {OWN_FONT}, system-ui, sans-serif }}",
-        ]
-    page = report.read_text(encoding="utf-8")
-    if "</head>" not in page:
-        raise UserError(f"{report}: Snakemake's page has no head; use the Snakemake of the lock (make setup)")
-    write_text(report, page.replace("</head>", "<style>{}</style>\n</head>".format("\n".join(rules)), 1))
+        face = embedded_face(captions + "".join(CHINESE.values()), OWN_FONT)
+    head = render("report_head.html", face=Markup(face), font=OWN_FONT).strip()
+    end_of_head, page = head.splitlines()[-1], report.read_text(encoding="utf-8")
+    if end_of_head not in page:
+        raise UserError(f"{report}: Snakemake's page has no head", "use the Snakemake of the lock (make setup)")
+    write_text(report, page.replace(end_of_head, head, 1))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import JobRecord
 from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import read_train_log
 
 logger = logging.getLogger(__name__)
@@ -94,10 +95,11 @@ def read_history(folder: Path, experiment: str, seed: int, fold: int | None = No
     ------
     UserError : train_log.csv is missing or not one.
     """
-    log = read_train_log(folder / "train_log.csv")
+    run = RunFolder(folder)
+    log = read_train_log(run.train_log)
     busy = float(log["train_seconds"].sum()) + float(log["val_seconds"].sum())
-    attempts = tuple(_attempts(folder / "provenance.json"))
-    return RunHistory(experiment, seed, gpus_of(folder / "config.py"), busy, attempts, fold)
+    attempts = tuple(_attempts(run.provenance))
+    return RunHistory(experiment, seed, gpus_of(run.config), busy, attempts, fold)
 
 
 def gpus_of(config: Path) -> int | None:

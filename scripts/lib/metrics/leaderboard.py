@@ -17,26 +17,17 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import columns
 from scripts.lib.metrics import contamination, cost, paired
 from scripts.lib.runs.config_file import nodes, read_config
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
 
 #: What leaderboard.csv says in `interval`.
 OVER_SEEDS = "t over seeds"
-
-
 OVER_FOLDS = "corrected t over folds"
-
-
 OF_TEST_IMAGES = "Wilson over test images"
-
-
 #: What leaderboard.csv says in `remark`.
 CONTROL = "control (labels shuffled)"
-
-
 #: What tells a run from the others of a data set; `fold` only where there are some.
 RUN = ("experiment", "seed", "fold")
-
-
 #: Experiments that one line names; a page of names says no more than their number.
 LISTED_EXPERIMENTS = 8
 
@@ -48,7 +39,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     ------
     UserError : metrics.json or train_log.csv is missing or not what it should be.
     """
-    path = folder / "metrics.json"
+    run_folder = RunFolder(folder)
+    path = run_folder.metrics
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         low, high = metrics["accuracy_top1_ci95"]
@@ -62,8 +54,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such file; evaluate the run first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
-    log = read_train_log(folder / "train_log.csv")
-    kept, config = kept_epoch(log), folder / "config.py"
+    log = read_train_log(run_folder.train_log)
+    kept, config = kept_epoch(log), run_folder.config
     sections = list(nodes(read_config(config))) if config.is_file() else []
     return run | {
         "accuracy_top1_low": low,

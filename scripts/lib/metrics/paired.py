@@ -15,6 +15,7 @@ from scipy.stats import binom
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.runs.predictions import read_predictions
+from scripts.lib.runs.run_folder import RunFolder
 
 #: Of comparisons.csv, one row a pair of experiments.
 COLUMNS = (
@@ -66,7 +67,7 @@ def read_correct(folder: Path) -> Correct:
     ------
     UserError : it is missing, or not a file of this form.
     """
-    predictions = read_predictions(folder / "predictions.csv")
+    predictions = read_predictions(RunFolder(folder).predictions)
     order = sorted(range(len(predictions.files)), key=predictions.files.__getitem__)
     return Correct(
         tuple(predictions.files[i] for i in order),

@@ -8,6 +8,7 @@ import io
 from importlib import resources
 from pathlib import Path
 
+from jinja2 import Template
 from PIL import ImageFont
 
 from scripts.lib.base.problems import UserError
@@ -20,6 +21,8 @@ FACE_INDEX = 2
 FACE_NAME = "Noto Sans CJK SC"
 #: From here on Unicode has the scripts that a computer need not have a font for: Chinese, Japanese, Korean.
 FIRST_CJK = "\u2e80"
+#: The rule of a page that brings characters along.
+RULE = Path(__file__).with_name("templates") / "font_face.css"
 #: Tables of a font that a few words on a page have no use for.
 SPARED = ("BASE", "DSIG", "GPOS", "GSUB", "VORG", "vhea", "vmtx")
 
@@ -84,5 +87,5 @@ def _embedded_face(characters: str, family: str) -> str:
         stream = io.BytesIO()
         font.save(stream)
     data = base64.b64encode(stream.getvalue()).decode()
-    source = f'url(data:font/woff;base64,{data}) format("woff")'
-    return f'@font-face {{ font-family: "{family}"; src: {source}; unicode-range: U+{ord(FIRST_CJK):X}-10FFFF }}'
+    rule = Template(RULE.read_text(encoding="utf-8"))
+    return rule.render(family=family, data=data, first=f"{ord(FIRST_CJK):X}")

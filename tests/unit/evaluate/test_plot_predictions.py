@@ -319,8 +319,8 @@ def read_both(root: Path, test: Predictions, val: Predictions) -> Predictions:
 def test_the_temperature_is_fitted_on_val(tmp_path: Path) -> None:
     test, val = simulate(100, 4, seed=1), simulate(100, 4, seed=2)
     val.files[:] = [f"val/{name}" for name in val.files]
-    for given, width in ((None, 360), (read_both(tmp_path, test, val), 720)):
-        save_figure(reliability.draw(test, val=given), tmp_path / "x.svg")
+    for val_read, width in ((None, 360), (read_both(tmp_path, test, val), 720)):
+        save_figure(reliability.draw(test, val=val_read), tmp_path / "x.svg")
         assert float(re.findall(r'width="([\d.]+)pt"', (tmp_path / "x.svg").read_text())[0]) == width
 
 

@@ -79,7 +79,7 @@ def words_of(text: str) -> list[str]:
 
 
 def finish(run: TinyRun) -> Namespace:
-    """Make what the rules before the card make, and return its options."""
+    """Make what the rules before the model card make, and return its options."""
     folder, dataset = run.folder, run.images.parent
     (dataset / "splits").mkdir()
     lines = run.split.read_text(encoding="utf-8")
@@ -120,15 +120,15 @@ def run(args: Namespace) -> CardInputs:
     return read(args)
 
 
-def section(card: str, title: str) -> str:
-    """The part of a card below a heading."""
-    return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
+def section(document: str, title: str) -> str:
+    """The part of a document below a heading."""
+    return document.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def rows_of(card: str) -> list[tuple[str, ...]]:
+def rows_of(document: str) -> list[tuple[str, ...]]:
     """The rows of all tables, as a reader sees them."""
     rows: list[list[str]] = []
-    for token in MarkdownIt("commonmark").enable("table").parse(card):
+    for token in MarkdownIt("commonmark").enable("table").parse(document):
         if token.type == "tr_open":
             rows.append([])
         elif token.type == "inline" and token.level >= 4:  # in a table, a body, a row, a cell
@@ -136,9 +136,9 @@ def rows_of(card: str) -> list[tuple[str, ...]]:
     return [tuple(row) for row in rows]
 
 
-def facts_of(card: str) -> dict[str, str]:
+def facts_of(document: str) -> dict[str, str]:
     """The first two cells of the rows of all tables."""
-    return {row[0]: row[1] for row in rows_of(card)}
+    return {row[0]: row[1] for row in rows_of(document)}
 
 
 def plain(text: str) -> str:
@@ -146,9 +146,9 @@ def plain(text: str) -> str:
     return " ".join(words_of(text))
 
 
-def text_of(card: str) -> str:
-    """The paragraphs and the lines of lists of a card, each in one line."""
-    tokens = MarkdownIt("commonmark").enable("table").parse(card)
+def text_of(document: str) -> str:
+    """The paragraphs and the lines of lists of a document, each in one line."""
+    tokens = MarkdownIt("commonmark").enable("table").parse(document)
     pairs = pairwise(tokens)
     return "".join(f"{plain(token.content)}\n" for before, token in pairs if before.type == "paragraph_open")
 
@@ -164,14 +164,14 @@ def with_predictions(run: CardInputs, predictions: Any, root: Path) -> CardInput
 
 def test_markdown_and_page_say_the_same_and_are_the_same_again(args: Namespace) -> None:
     write_model_card.main(args)
-    card, page = args.output.read_text(encoding="utf-8"), args.html.read_text(encoding="utf-8")
-    found = Text(page)
-    assert words_of(card) == found.words and len(found.words) > 300
-    assert "script" not in found.elements and not re.search(r"\b(nan|None|inf)\b", card)
+    document, page = args.output.read_text(encoding="utf-8"), args.html.read_text(encoding="utf-8")
+    texts = Text(page)
+    assert words_of(document) == texts.words and len(texts.words) > 300
+    assert "script" not in texts.elements and not re.search(r"\b(nan|None|inf)\b", document)
     for name in CLASSES:
-        assert " ".join(name.split()) in " ".join(found.words)
+        assert " ".join(name.split()) in " ".join(texts.words)
     write_model_card.main(args)
-    assert (args.output.read_text(encoding="utf-8"), args.html.read_text(encoding="utf-8")) == (card, page)
+    assert (args.output.read_text(encoding="utf-8"), args.html.read_text(encoding="utf-8")) == (document, page)
 
 
 def test_names_from_outside_are_text_in_every_place() -> None:
@@ -197,15 +197,15 @@ def test_names_from_outside_are_text_in_every_place() -> None:
 {{ code | fenced }}
 """
     values = {"title": "# <b>title</b> #", "names": HOSTILE, "header": ["<i>", "b|c"], "code": "a ``` b\n````"}
-    card = markdown.MARKDOWN.from_string(template).render(values)
-    found = Text(markdown.to_html(card))
+    document = markdown.MARKDOWN.from_string(template).render(values)
+    texts = Text(markdown.to_html(document))
     both = [name for name in HOSTILE for _ in range(2)]
     expected = ["# <b>title</b> #", *both, *HOSTILE, "<i> b|c", *(f"{name} x" for name in HOSTILE), "a ``` b ````"]
-    assert words_of(card) == found.words == " ".join(expected).split()
-    kinds = [token.type for token in MarkdownIt("commonmark").enable("table").parse(card)]
+    assert words_of(document) == texts.words == " ".join(expected).split()
+    kinds = [token.type for token in MarkdownIt("commonmark").enable("table").parse(document)]
     assert kinds.count("heading_open") == 1 + len(HOSTILE) and kinds.count("bullet_list_open") == 1
     assert kinds.count("tr_open") == 1 + len(HOSTILE) and kinds.count("td_open") == 2 * len(HOSTILE)
-    assert "ordered_list_open" not in kinds and not {"script", "i", "b"} & found.elements
+    assert "ordered_list_open" not in kinds and not {"script", "i", "b"} & texts.elements
 
 
 def test_what_went_in_is_what_the_files_say(run: CardInputs) -> None:
@@ -234,7 +234,7 @@ def test_the_images_of_a_split_that_has_changed_are_not_on_record(
     assert images_of(None, run) == "not on record"
 
 
-def test_the_card_of_a_fold_says_which_images_its_numbers_are_about(run: CardInputs) -> None:
+def test_the_model_card_of_a_fold_says_which_images_its_numbers_are_about(run: CardInputs) -> None:
     provenance = {**run.provenance, "run": run.provenance["run"] | {"fold": "fold1"}}
     of_fold = replace(run, provenance=provenance)
     assert of_fold.title == "Model card: tiny on demo, seed 0, fold 1"
@@ -252,10 +252,10 @@ def test_the_accuracy_is_said_with_its_interval(run: CardInputs, tmp_path: Path)
     changed = with_predictions(run, simulate(400, 8), tmp_path)
     right = int((changed.predictions.labels == changed.predictions.predictions).sum())
     low, high = wilson_interval(right, 400)
-    card = to_markdown(changed)
+    document = to_markdown(changed)
     sentence = f"expect {right / 4:.1f} % right answers, between {100 * low:.1f} % and {100 * high:.1f} %"
-    assert sentence in text_of(card) and "from 400 test images" in text_of(card)
-    rows = rows_of(section(card, "Results"))
+    assert sentence in text_of(document) and "from 400 test images" in text_of(document)
+    rows = rows_of(section(document, "Results"))
     assert ("accuracy (top-1)", f"{right / 4:.1f} %", f"{100 * low:.1f} % to {100 * high:.1f} %") in rows
     assert len(rows) - 1 >= 6
 
@@ -308,7 +308,9 @@ def test_best_and_worst_class_and_the_confused_pair(run: CardInputs, tmp_path: P
     assert "none; no test image was misclassified" in text_of(to_markdown(replace(run, predictions=perfect)))
 
 
-def test_the_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(run: CardInputs, tmp_path: Path) -> None:
+def test_the_model_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(
+    run: CardInputs, tmp_path: Path
+) -> None:
     short = text_of(to_markdown(with_predictions(run, known_predictions(), tmp_path)))
     assert "Why these two: figures/gradcam.html" in short
     perfect = replace(run, predictions=predictions_of(np.eye(3)[[0, 1, 2]], np.arange(3)))
@@ -321,7 +323,7 @@ def test_the_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(r
     assert "8.9 MB" in used and "ab12" in used, "so that a reader to whom it is sent can tell that it is the one"
 
 
-def test_the_card_says_what_kept_images_together(run: CardInputs) -> None:
+def test_the_model_card_says_what_kept_images_together(run: CardInputs) -> None:
     assert "see that what belongs together was kept together" in text_of(to_markdown(run))
     provenance = copy.deepcopy(run.provenance)
     provenance["inputs"]["settings"]["dataset"]["split"] = {"group_by": "p[0-9]+"}
@@ -374,10 +376,10 @@ def test_an_exported_model_is_told_of(run: CardInputs) -> None:
         "model": {"file": "model.onnx", "opset": 17, "input": "images: float"},
         "parity": {"images": 200, "same_prediction": 200, "largest_difference": 1.2e-7},
     }
-    card = to_markdown(replace(run, export=export))
-    facts = facts_of(card)
+    document = to_markdown(replace(run, export=export))
+    facts = facts_of(document)
     assert facts["predictions that are the checkpoint's"] == "200 of 200" and facts["opset"] == "17"
-    assert facts["largest difference of a probability"] == "1.2e-07" and "ONNX" in text_of(card)
+    assert facts["largest difference of a probability"] == "1.2e-07" and "ONNX" in text_of(document)
     to_markdown(replace(run, export={}))
 
 
