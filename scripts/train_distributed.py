@@ -1,4 +1,4 @@
-"""Train a config in several processes of this machine, a card each: torch.distributed.run on mmcls's train.py (DDP)."""
+"""Train a config in several processes of this machine, a GPU each: torch.distributed.run on mmcls's train.py (DDP)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.runs.config_file import read_config
-from scripts.mmcls_plugins.distributed_process import add_options, options_of
+from scripts.lib.runs.run_folder import WorkFolder
+from scripts.mmcls_plugins.distributed_process import Options, add_options
 
 logger = logging.getLogger(__name__)
 
@@ -106,8 +107,8 @@ def describe_failure(failures: Iterable[tuple[int, int, Any]], count: int) -> st
     return f"{which} failed: {one_line(text)}"
 
 
-def check_cards(device: str, count: int) -> None:
-    """Stop where fewer GPUs are visible than the config has processes: mmcls would put two on one card, or hang."""
+def check_gpus(device: str, count: int) -> None:
+    """Stop where fewer GPUs are visible than the config has processes: mmcls would put two on one GPU, or hang."""
     if device == "cpu":
         return
     import torch  # late: it takes seconds
@@ -126,21 +127,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Train; what went wrong also stands in work_dir/failure.txt, where train_model looks."""
-    runner = read_config(args.config)["runner"]
+    options, folder = Options.of(args), WorkFolder(args.work_dir)
+    runner = read_config(options.config)["runner"]
     count = runner.get("gpus", 1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # As the config says, before torch.distributed.run makes it 1.
     os.environ.setdefault("OMP_NUM_THREADS", str(runner["threads"]))
-    failure = args.work_dir / "failure.txt"
-    failure.unlink(missing_ok=True)
+    folder.failure.unlink(missing_ok=True)
     try:
-        check_cards(runner["device"], count)
-        launch(count, options_of(args), args.work_dir / "processes")
+        check_gpus(runner["device"], count)
+        launch(count, options.words, folder.processes)
     except UserError as error:
-        if failure.exists():  # a process said why by itself
-            raise UserError(failure.read_text(encoding="utf-8").strip()) from error
+        if folder.failure.exists():  # a process said why by itself
+            raise UserError(folder.failure.read_text(encoding="utf-8").strip()) from error
         if "out of memory" not in str(error).lower():  # train_model knows the remedy for that
-            write_text(failure, f"{error}\n")
+            write_text(folder.failure, f"{error}\n")
         raise
 
 

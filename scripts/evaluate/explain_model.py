@@ -18,7 +18,7 @@ from PIL import Image
 from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.model.gradcam import FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam
 from scripts.lib.model.inference import (
     build_model,
@@ -165,9 +165,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     predictions = read_predictions(args.predictions)
-    with claimed_cards(args.cards, os.environ) as cards:
-        if cards:
-            os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards
+    with claimed_gpus(args.cards, os.environ) as gpus:
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs
         write_text(args.output, explained_page(args, predictions))
 
 

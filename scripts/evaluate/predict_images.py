@@ -16,7 +16,7 @@ import numpy as np
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines
 from scripts.lib.base.problems import UserError
-from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.scratch import staged
 from scripts.lib.model.inference import (
     build_model,
@@ -82,9 +82,9 @@ def test_dataset(config: Any, images: Path, split: Path, classes: list[str]) -> 
 def main(args: argparse.Namespace) -> None:
     if len(args.split) != len(args.output):
         raise UserError("--output: give one file for each --split")
-    with claimed_cards(args.cards, os.environ) as cards, staged(args.images, args.split, current_site()) as images:
-        if cards:
-            os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough to predict
+    with claimed_gpus(args.cards, os.environ) as gpus, staged(args.images, args.split, current_site()) as images:
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs; one is enough to predict
         predict(args, images)
 
 

@@ -24,7 +24,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import PACKED_VARIABLE
-from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.pixel_cache import Pack
 from scripts.lib.data.scratch import staged_pack
 from scripts.lib.model.checkpoint_file import write_checkpoint
@@ -100,7 +100,7 @@ def build_pretrained(config: Any, weights: dict[str, torch.Tensor], device: str)
 
 
 def absorbed(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """Return *model* with its frozen normalisations absorbed and folded; as it was, where that changes what it predicts.
+    """Return *model* with its frozen normalisations absorbed and folded; as it was, where that changes its output.
 
     It does where something else than the normalisation reads the output of a convolution too.
     """
@@ -180,9 +180,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Fit, and write the weights to start from."""
-    with claimed_cards(args.cards, os.environ) as cards, staged_pack(args.packed, current_site()) as packed:
-        if cards:
-            os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough
+    with claimed_gpus(args.cards, os.environ) as gpus, staged_pack(args.packed, current_site()) as packed:
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs; one is enough
         Pack(packed)  # in this process first: what a data-loader's worker finds would come as a page of traceback
         os.environ[PACKED_VARIABLE] = str(packed)
         config = load_config(args.config)

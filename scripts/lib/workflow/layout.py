@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.cluster.gpus import gpus_of_machine
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.settings.schema import Experiment, LabelFiles, Settings, Site, Source
@@ -334,11 +335,11 @@ class Layout:
         return json.dumps(run, ensure_ascii=False)
 
     def gpus(self, wildcards: Any) -> int:
-        """Return the cards that a job of this experiment asks for."""
+        """Return the GPUs that a job of this experiment asks for."""
         device = self.experiment(wildcards).device
-        on_cpu = device == "cpu" or (device == "auto" and not any(Path("/dev").glob("nvidia[0-9]*")))
+        on_cpu = device == "cpu" or (device == "auto" and not gpus_of_machine())
         return self.data_gpus() if on_cpu else self.experiment(wildcards).gpus
 
     def data_gpus(self, _wildcards: Any = None) -> int:
-        """Return the cards that a job without any use for one asks for."""
+        """Return the GPUs that a job without any use for one asks for."""
         return 0 if self.site.cpu_jobs else 1
