@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.subprocesses import EXIT_STOPPED
+from scripts.lib.base.subprocesses import EXIT_STOPPED, STOPPED_LINE_END
 from scripts.mmcls_plugins import folding, processes, validation
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
@@ -373,7 +373,7 @@ class ReproducibleRunner(ResumableRunner):
         if not self.stop.agreed:
             return
         self.processes.wait_for_all()  # the first one has saved
-        self.logger.info("stopped by %s; the state is saved", self.stop.agreed)
+        self.logger.info("stopped by %s%s", self.stop.agreed, STOPPED_LINE_END)
         raise SystemExit(EXIT_STOPPED)
 
 

@@ -27,6 +27,7 @@ from scripts.lib.base.subprocesses import (
     IMAGES_VARIABLE,
     PACKED_VARIABLE,
     PARENT_VARIABLE,
+    STOPPED_LINE_END,
     signal_group,
     signals_forwarded,
 )
@@ -171,7 +172,7 @@ def explain_failure(work_dir: Path, output: Path) -> str:
     if shutil.disk_usage(work_dir).free < FULL_DISK_BYTES:
         return f"training stopped: no space left on the device of {work_dir}: free some and run the same command again"
     text = output.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1]
-    if "stopped by" in text and "the state is saved" in text:
+    if STOPPED_LINE_END in text:
         return f"training was stopped from outside; its state is in {work_dir}: the same command goes on from it"
     if "out of memory" in text.lower():
         return f"training ran out of memory: halve batch_size, or lower image_size (details: {output})"

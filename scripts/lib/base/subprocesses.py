@@ -10,6 +10,8 @@ from types import FrameType
 
 #: Exit status of a trainer that was asked to stop, saved its state and can go on (EX_TEMPFAIL of sysexits.h).
 EXIT_STOPPED = 75
+#: How its last line ends then: mim passes no exit status on.
+STOPPED_LINE_END = "; the state is saved"
 #: Environment variable with the process id of train_model, which a trainer must not outlive.
 PARENT_VARIABLE = "MIMFLOW_TRAIN_MODEL_PID"
 #: Environment variable with the time (seconds since 1970) at which a trainer will be ended, as by a job's limit.
