@@ -23,7 +23,7 @@ from scripts.lib.data.sample.render import write_archive
 from scripts.lib.model import model_zoo
 from scripts.lib.runs.config_file import write_config
 from scripts.lib.settings.schema import Experiment
-from scripts.train.patch_config import build_config
+from scripts.train.patch_config import Inputs, build_config
 from scripts.train.train_model import training_environment
 
 HERE = Path(__file__).resolve().parent
@@ -73,14 +73,16 @@ def prepare(folder: Path, images_per_class: int, epochs: int, size: int) -> tupl
     classes = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
     config = build_config(
         base,
-        Experiment(base_config=name, checkpoint="none", epochs=epochs, image_size=size, device="cpu"),
-        classes=classes,
-        n_train=len((folder / "splits" / "train.txt").read_text(encoding="utf-8").splitlines()),
-        images=str(folder / "images"),
-        splits=str(folder / "splits"),
-        checkpoint=None,
-        seed=0,
-        device="cpu",
+        Inputs(
+            Experiment(base_config=name, checkpoint="none", epochs=epochs, image_size=size, device="cpu"),
+            classes=classes,
+            n_train=len((folder / "splits" / "train.txt").read_text(encoding="utf-8").splitlines()),
+            images=str(folder / "images"),
+            splits=str(folder / "splits"),
+            checkpoint=None,
+            seed=0,
+            device="cpu",
+        ),
     )
     config["custom_hooks"] = [{"type": "IterationTimer"}]
     config["custom_imports"]["imports"].append("iteration_timer")

@@ -18,6 +18,7 @@ from scipy import stats
 
 from bench.processes import THREADS, Row
 from scripts.lib.base.files import atomic_path
+from scripts.lib.cluster.gpus import gpus_of_machine
 
 #: Every row, in the order in which they are run: fast+ needs the times of plain and fast.
 ROWS = ("plain", "tutorial", "fast", "fast+", "timm", "fastai", "limit")
@@ -272,7 +273,7 @@ def gpu_line(found: Mapping[str, Sequence[Row]]) -> str:
     """Say which sections are of a GPU, or why there is none."""
     if of_gpu := sorted(name for name in found if name.endswith("-cuda")):
         return f"GPU: {', '.join(of_gpu)}. Memory there is the card's, of tensors."
-    if any(Path("/dev").glob("nvidia[0-9]*")):
+    if gpus_of_machine():
         return "GPU: there is one, but nothing was measured on it."
     return "GPU: none here, not measured."
 

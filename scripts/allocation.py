@@ -13,7 +13,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
-from scripts.lib.cluster.gpus import cores_of_this_job, given_cards
+from scripts.lib.cluster.gpus import Gpus, cores_of_this_job
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.settings.site import enter_site
 from scripts.lib.workflow.layout import Layout
@@ -73,10 +73,10 @@ def main(args: argparse.Namespace) -> None:
             f"{', '.join(missing)}: not there yet, and a compute node has no internet:"
             f" on the login node, run `make fetch CONFIG={args.config}` first, then sbatch again"
         )
-    cards, cores = given_cards(os.environ), cores_of_this_job(os.environ)
+    gpus, cores = Gpus.of(os.environ).names, cores_of_this_job(os.environ)
     end = slurm.job_end_time()
-    logger.info("%d GPUs, %d cores: up to %d runs at a time", len(cards), cores, max(len(cards), 1))
-    command = workflow_command(args.config, len(cards), max(cores, len(cards)), args.options)
+    logger.info("%d GPUs, %d cores: up to %d runs at a time", len(gpus), cores, max(len(gpus), 1))
+    command = workflow_command(args.config, len(gpus), max(cores, len(gpus)), args.options)
     status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
     if status == 0:
         return

@@ -20,6 +20,7 @@ from typing import Any
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem
+from scripts.lib.cluster.gpus import Gpus
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ HOME_QUOTA_LEAST = 20 * GB
 #: Variables that reach every download. Upper and lower case are different variables.
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 #: What Slurm or the user sets when a process has been given cards.
-GIVEN_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 
 #: Runs in .venv's interpreter, apart: a torch that cannot be imported, or that aborts, is a finding and not our end.
 TORCH_FACTS = """
@@ -361,14 +361,6 @@ def free_space(path: Path) -> str:
     return f"{usage.free / GB:.1f} of {usage.total / GB:.1f} GB free"
 
 
-def given_gpu() -> str:
-    """Return ``NAME=value`` of the first variable by which this process was given cards, or ""."""
-    for name in GIVEN_GPU_VARIABLES:
-        if os.environ.get(name, "").strip() not in {"", "-1", "NoDevFiles"}:
-            return f"{name}={os.environ[name]}"
-    return ""
-
-
 def describe(
     status: Mapping[str, Any], torch: TorchBuild, gpus: Sequence[Gpu], quotas: Sequence[Quota], home: Path | None
 ) -> list[tuple[str, str]]:
@@ -386,7 +378,7 @@ def describe(
         facts.append((f"gpu {index}", f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GiB{capability}"))
     if not gpus:
         facts.append(("gpu", "none" if shutil.which("nvidia-smi") is None else "nvidia-smi lists none"))
-    facts.append(("given cards", given_gpu() or "no variable says so"))
+    facts.append(("given GPUs", Gpus.of(os.environ).variable or "no variable says so"))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts.append(("cpu", f"{os.cpu_count()} cores, {usable} of them for this process"))
     facts.append(("project", f"{ROOT}: {free_space(ROOT)}"))
@@ -430,7 +422,7 @@ def judge(
     problems: list[Problem | None] = [
         python_problem(sys.version_info[:2]),
         environment_problem(status),
-        *gpu_problems(torch, gpus, given_gpu()),
+        *gpu_problems(torch, gpus, Gpus.of(os.environ).variable),
         disk_problem(f"the project ({ROOT})", shutil.disk_usage(ROOT).free),
         inodes_problem("the project", room.f_favail, room.f_files),
         *quota_problems(quotas, in_home),

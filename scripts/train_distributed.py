@@ -1,4 +1,4 @@
-"""Train a config in several processes of this machine, a card each: torch.distributed.run on mmcls's train.py (DDP)."""
+"""Train a config in several processes of this machine, a GPU each: torch.distributed.run on mmcls's train.py (DDP)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.run_folder import WorkFolder
-from scripts.mmcls_plugins.distributed_process import add_options, options_of
+from scripts.mmcls_plugins.distributed_process import Options, add_options
 
 logger = logging.getLogger(__name__)
 
@@ -107,8 +107,8 @@ def describe_failure(failures: Iterable[tuple[int, int, Any]], count: int) -> st
     return f"{which} failed: {one_line(text)}"
 
 
-def check_cards(device: str, count: int) -> None:
-    """Stop where fewer GPUs are visible than the config has processes: mmcls would put two on one card, or hang."""
+def check_gpus(device: str, count: int) -> None:
+    """Stop where fewer GPUs are visible than the config has processes: mmcls would put two on one GPU, or hang."""
     if device == "cpu":
         return
     import torch  # late: it takes seconds
@@ -127,22 +127,22 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Train; what went wrong also stands in work_dir/outcome.json, where train_model looks."""
-    runner = read_config(args.config)["runner"]
+    options, folder = Options.of(args), WorkFolder(args.work_dir)
+    runner = read_config(options.config)["runner"]
     count = runner.get("gpus", 1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # As the config says, before torch.distributed.run makes it 1.
     os.environ.setdefault("OMP_NUM_THREADS", str(runner["threads"]))
-    path = WorkFolder(args.work_dir).outcome
-    path.unlink(missing_ok=True)
+    folder.outcome.unlink(missing_ok=True)
     try:
-        check_cards(runner["device"], count)
-        launch(count, options_of(args), args.work_dir / "processes")
+        check_gpus(runner["device"], count)
+        launch(count, options.words, folder.processes)
     except UserError as error:
-        outcome = Outcome.read(path)
+        outcome = Outcome.read(folder.outcome)
         if outcome and outcome.ending == Ending.FAILED:  # a process said why by itself
             raise UserError(outcome) from error
         if "out of memory" not in str(error).lower():  # train_model knows the remedy for that
-            Outcome(Ending.FAILED, str(error)).write(path)
+            Outcome(Ending.FAILED, str(error)).write(folder.outcome)
         raise
 
 

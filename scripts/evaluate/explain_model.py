@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.files import write_text
-from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.model.gradcam import NoFeatureLayer
 from scripts.lib.model.inference import build_model, choose_device, load_config, read_checkpoint, trained_on_cpu
 from scripts.lib.pages.explained_images import explain
@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the page; of a model that cannot be explained, one that says why."""
     predictions = read_predictions(args.predictions)
     features = read_features(args.features, len(predictions.files)) if args.features else None
-    with claimed_cards(args.gpus, os.environ) as gpus:
+    with claimed_gpus(args.gpus, os.environ) as gpus:
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs
         start = time.perf_counter()

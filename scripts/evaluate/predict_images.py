@@ -16,7 +16,7 @@ import numpy as np
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines
 from scripts.lib.base.problems import UserError
-from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.scratch import staged
 from scripts.lib.model.inference import (
     build_model,
@@ -84,11 +84,11 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--output: give one file for each --split")
     site = current_site()
     with (
-        claimed_cards(args.gpus, os.environ) as cards,
+        claimed_gpus(args.gpus, os.environ) as gpus,
         staged(args.images, args.split, site.scratch, site.scratch_gb) as images,
     ):
-        if cards:
-            os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough to predict
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs; one is enough to predict
         predict(args, images)
 
 

@@ -1,4 +1,4 @@
-"""What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched (law 4)."""
+"""What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched."""
 
 import os
 

@@ -28,7 +28,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of ours onto the CPU; nothing but tensors and plain values is accepted (law 8)."""
+    """Read a checkpoint of ours onto the CPU; nothing but tensors and plain values is accepted."""
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

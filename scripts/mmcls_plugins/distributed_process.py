@@ -1,4 +1,4 @@
-"""One of the processes that train together, as torch.distributed.run starts it: mmcls's train.py, on a card of its own.
+"""One of the processes that train together, as torch.distributed.run starts it: mmcls's train.py, on a GPU of its own.
 
 mmcls's own ``--launcher pytorch`` needs GPUs (on a CPU it divides by their number) and mmcv's DDP wrapper, which
 fails with newer torch. So the processes are joined here, train.py is run as if alone, and ReproducibleRunner, which
@@ -13,6 +13,8 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,30 +46,46 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="as mmcls's train.py has it")
 
 
-def options_of(args: argparse.Namespace) -> list[str]:
-    """Return the words of which :func:`add_options` made *args*, the config first."""
-    words = [str(args.config), "--work-dir", str(args.work_dir), "--seed", str(args.seed)]
-    words += ["--deterministic"] if args.deterministic else []
-    return words + (["--cfg-options", *args.cfg_options] if args.cfg_options else [])
+@dataclass(frozen=True)
+class Options:
+    """What of train.py's command line a training in several processes takes: see :func:`add_options`."""
+
+    config: Path
+    work_dir: Path
+    seed: int
+    deterministic: bool
+    cfg_options: Sequence[str]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Options:
+        """Return the options of a command line."""
+        return cls(args.config, args.work_dir, args.seed, args.deterministic, args.cfg_options)
+
+    @property
+    def words(self) -> list[str]:
+        """The command line of these options, the config first."""
+        words = [str(self.config), "--work-dir", str(self.work_dir), "--seed", str(self.seed)]
+        words += ["--deterministic"] if self.deterministic else []
+        return words + (["--cfg-options", *self.cfg_options] if self.cfg_options else [])
 
 
-def train(args: argparse.Namespace) -> None:
+def train(options: Options) -> None:
     """Join the other processes and run mmcls's train.py."""
     import mmcls
     import torch
     import torch.distributed as dist
 
-    if read_config(args.config)["runner"]["device"] == "cpu":
+    if read_config(options.config)["runner"]["device"] == "cpu":
         dist.init_process_group("gloo", timeout=PATIENCE)
         device = ["--device", "cpu"]
     else:
-        card = int(os.environ["LOCAL_RANK"])
-        torch.cuda.set_device(card)
+        gpu = int(os.environ["LOCAL_RANK"])
+        torch.cuda.set_device(gpu)
         dist.init_process_group("nccl", timeout=PATIENCE)
-        device = ["--gpu-id", str(card)]
+        device = ["--gpu-id", str(gpu)]
     script = Path(mmcls.__file__).parent / ".mim" / "tools" / "train.py"
-    config, *options = options_of(args)
-    sys.argv = [str(script), config, *device, *options]
+    config, *words = options.words
+    sys.argv = [str(script), config, *device, *words]
     runpy.run_path(str(script), run_name="__main__")
     dist.destroy_process_group()
 
@@ -84,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     try:
-        record(train)(args)
+        record(train)(Options.of(args))
     except Exception:
         # Not the usual way out: threads of NCCL that wait for the other processes can hold it up for ever, and only
         # when this process ends does torch.distributed.run end the others.

@@ -21,7 +21,7 @@ PATIENCE = timedelta(hours=1)
 
 
 class Processes:
-    """The processes of this training, one a card; in a training of one process every method is trivial.
+    """The processes of this training, one a GPU; in a training of one process every method is trivial.
 
     They talk over a gloo group of their own: its messages lie in the memory of the CPU and do not wait for a GPU.
     Every method with a message must be called by all processes, in the same order.

@@ -1,4 +1,4 @@
-"""Every random choice as a pure function of (seed, what it is for, index): no random state to save (law 3)."""
+"""Every random choice as a pure function of (seed, what it is for, index): no random state to save."""
 
 from __future__ import annotations
 

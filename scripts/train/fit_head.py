@@ -24,7 +24,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
-from scripts.lib.cluster.gpus import claimed_cards
+from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.pixel_cache import PixelCache
 from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.model.checkpoint_file import write_checkpoint
@@ -184,14 +184,13 @@ def main(args: argparse.Namespace) -> None:
     """Fit, and write the weights to start from."""
     site = current_site()
     with (
-        claimed_cards(args.gpus, os.environ) as cards,
+        claimed_gpus(args.gpus, os.environ) as gpus,
         staged_pixel_cache(args.pixel_cache, site.scratch, site.scratch_gb) as pixel_cache,
     ):
-        if cards:
-            os.environ["CUDA_VISIBLE_DEVICES"] = cards[0]  # before torch looks for cards; one is enough
-        PixelCache(
-            pixel_cache
-        )  # in this process first: what a data-loader's worker finds would come as a page of traceback
+        if gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs; one is enough
+        # In this process first: what a data-loader's worker finds would come as a page of traceback.
+        PixelCache(pixel_cache)
         os.environ[Variable.PIXEL_CACHE] = str(pixel_cache)
         config = load_config(args.config)
         runner = config.runner

@@ -8,7 +8,8 @@ import logging
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,127 +17,137 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
+from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.model.recipes import FAST, TUTORIAL
 from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.schema import Experiment
 
 logger = logging.getLogger(__name__)
 
-#: The published tutorial's values (facts of the tutorial: README, "Where the numbers come from").
-TUTORIAL_EPOCHS = 5
-TUTORIAL_BATCH_SIZE = 32
-TUTORIAL_LEARNING_RATE = 0.005  # for MobileNetV2 and a batch of 32; it is not 0.045 / 8
-TUTORIAL_WORKERS = 2
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the config of a run is made from, beside the base config.
+
+    Attributes
+    ----------
+    experiment : the user's settings.
+    classes : class names in label order.
+    n_train : training images; their number gives the steps of an epoch.
+    images, splits : folders, relative to the repository root.
+    checkpoint : weights that training starts from (fast: those with a fitted head), or None to train from scratch.
+    seed : the run's seed.
+    device : ``cpu`` or ``cuda``, resolved.
+    packed : folder of the pixel cache, for the fast recipe.
+    train_counts : training images of each class, for ``balance``.
+    """
+
+    experiment: Experiment
+    classes: Sequence[str]
+    n_train: int
+    images: str
+    splits: str
+    checkpoint: str | None
+    seed: int
+    device: str
+    packed: str | None = None
+    train_counts: Sequence[int] = ()
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the recipe is fast."""
+        return self.experiment.chosen_recipe() == "fast"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs: the user's, or the recipe's."""
+        recipe = FAST if self.is_fast else TUTORIAL
+        return recipe.epochs if self.experiment.epochs == "auto" else self.experiment.epochs
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step on each GPU: the user's, or the recipe's."""
+        recipe = FAST if self.is_fast else TUTORIAL
+        return recipe.batch_size if self.experiment.batch_size == "auto" else self.experiment.batch_size
+
+    @property
+    def effective_batch(self) -> int:
+        """Images a step on all GPUs together."""
+        return self.batch_size * self.experiment.gpus
 
 
-def build_config(
-    base: config_file.Config,
-    experiment: Experiment,
-    *,
-    classes: Sequence[str],
-    n_train: int,
-    images: str,
-    splits: str,
-    checkpoint: str | None,
-    seed: int,
-    device: str,
-    packed: str | None = None,
-    train_counts: Sequence[int] = (),
-) -> config_file.Config:
+@dataclass(frozen=True)
+class Schedule:
+    """How long training is, and how long the base config's own is.
+
+    Attributes
+    ----------
+    drop_last : the rest of an epoch that fills no batch is left out.
+    iterations_of_epoch, iterations : training steps.
+    """
+
+    epochs: int
+    iterations_of_epoch: int
+    drop_last: bool
+    base_epochs: int
+    base_iterations: int
+
+    @property
+    def iterations(self) -> int:
+        """Training steps in all."""
+        return self.epochs * self.iterations_of_epoch
+
+    @classmethod
+    def of(cls, base: config_file.Config, inputs: Inputs) -> Schedule:
+        """Return the schedule of a run."""
+        batch_size = inputs.batch_size
+        # Of EpochSampler: each process has as many images as the others; a few come twice if it does not divide evenly.
+        per_process = math.ceil(inputs.n_train / inputs.experiment.gpus)
+        # Batch normalisation has no variance over one image: a rest of one is left out, another one each epoch.
+        rest_of_one = per_process % batch_size == 1 and batch_size > 1
+        # Of the fast recipe every batch is whole: steps of one size, and another rest is left out each epoch.
+        drop_last = rest_of_one or (inputs.is_fast and per_process >= batch_size)
+        steps = per_process // batch_size if drop_last else math.ceil(per_process / batch_size)
+        base_epochs = base["runner"]["max_epochs"]
+        base_batch = model_zoo.base_batch_size(inputs.experiment.base_config) or inputs.effective_batch
+        base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
+        return cls(inputs.epochs, steps, drop_last, base_epochs, base_iterations)
+
+
+def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config:
     """Return the complete config of one run as plain values.
 
     Parameters
     ----------
     base : the base config, resolved (no ``_base_`` left).
-    experiment : the user's settings.
-    classes : class names in label order.
-    n_train : training images; their number gives the steps of an epoch.
-    images, splits : folders, relative to the repository root.
-    checkpoint : weights that training starts from (of a warm start: what it made), or None to train from scratch.
-    seed : the run's seed.
-    device : ``cpu`` or ``cuda``, resolved.
-    packed : folder of the packed images, for the fast recipe.
-    train_counts : training images of each class, for ``balance``.
 
     Raises
     ------
     UserError : a batch larger than the data, an override of a key that does not exist, a base that cannot be used.
     """
     _refuse_foreign_bases(base)
-    fast = experiment.chosen_recipe() == "fast"
-    epochs = (fast_recipe.EPOCHS if fast else TUTORIAL_EPOCHS) if experiment.epochs == "auto" else experiment.epochs
-    batch_size = fast_recipe.BATCH_SIZE if fast else TUTORIAL_BATCH_SIZE
-    if experiment.batch_size != "auto":
-        batch_size = experiment.batch_size
-    effective_batch = batch_size * experiment.gpus
-    if effective_batch > n_train:
-        times = f" times gpus: {experiment.gpus}" if experiment.gpus > 1 else ""
-        most = n_train // experiment.gpus
-        raise UserError(
-            f"batch_size: {batch_size}{times} is larger than the {n_train} training images: "
-            + (f"set it to {most} or less" if most else "lower gpus")
-        )
-    # Of EpochSampler: each process has as many images as the others; a few come twice where it does not divide evenly.
-    per_process = math.ceil(n_train / experiment.gpus)
-    # Batch normalisation has no variance over one image: a rest of one is left out, another one each epoch.
-    rest_of_one = per_process % batch_size == 1 and batch_size > 1
-    # Of the fast recipe every batch is whole: steps of one size, and another rest is left out each epoch.
-    drop_last = rest_of_one or (fast and per_process >= batch_size)
-    iterations_of_epoch = per_process // batch_size if drop_last else math.ceil(per_process / batch_size)
-    iterations = epochs * iterations_of_epoch
-    base_epochs = base["runner"]["max_epochs"]
-    base_batch = model_zoo.base_batch_size(experiment.base_config) or effective_batch
-    base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
-
+    _refuse_too_large_batch(inputs)
+    experiment, schedule = inputs.experiment, Schedule.of(base, inputs)
     config = {key: config_file.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
-    patches.patch_model(config["model"], len(classes))
-    train_pipeline, test_pipeline = patches.pipelines(base["data"])
-    image_size = experiment.size_seen()
-    if image_size is not None:
-        scale = image_size / patches.input_size(test_pipeline)
-        patches.resize_pipeline(train_pipeline, scale)
-        patches.resize_pipeline(test_pipeline, scale)
-        patches.set_backbone_size(config["model"], image_size, patches.class_accepts)
-    config["data"] = {
-        "samples_per_gpu": batch_size,
-        "workers_per_gpu": TUTORIAL_WORKERS,
-        **({"train_dataloader": {"drop_last": True}} if drop_last else {}),
-        **patches.datasets(
-            train_pipeline, test_pipeline, classes, images, splits, seed, shuffle_labels=experiment.shuffle_labels
-        ),
-    }
-    config["optimizer"]["lr"] = learning_rate(experiment, config, effective_batch)
-    config["lr_config"] = patches.scale_schedule(config["lr_config"], base_epochs, epochs, base_iterations, iterations)
-    config["custom_hooks"] = patches.scale_hooks(config.get("custom_hooks") or [], base_iterations, iterations)
-    config.update(
-        custom_imports={"imports": ["scripts.mmcls_plugins"], "allow_failed_imports": False},
-        sampler={"type": "EpochSampler"},
-        runner={
-            "type": "ReproducibleRunner",
-            "max_epochs": epochs,
-            "threads": experiment.threads,
-            "deterministic": experiment.deterministic,
-            "device": device,
-            # Only where it is not 1, so that the configs of one process stay what they were before there was this key.
-            **({"gpus": experiment.gpus} if experiment.gpus > 1 else {}),
-        },
-        fp16=mixed_precision(experiment, base.get("fp16"), device),
-        evaluation={"interval": 1, "metric": "accuracy", "metric_options": {"topk": patches.top_k(len(classes))}},
-        checkpoint_config={"interval": 5},
-        log_config={"interval": 10, "hooks": [{"type": "TextLoggerHook"}]},
-        load_from=checkpoint,
-        resume_from=None,
-        workflow=[("train", 1)],
-        seed=seed,
-    )
-    if fast:
-        assert image_size is not None and packed is not None
-        fast_recipe.make_fast(config, image_size, packed, iterations_of_epoch)
+    patches.patch_model(config["model"], len(inputs.classes))
+    config["data"] = _data(base, config["model"], inputs, schedule)
+    config["optimizer"]["lr"] = learning_rate(experiment, config, inputs.effective_batch)
+    lengths = (schedule.base_epochs, schedule.epochs, schedule.base_iterations, schedule.iterations)
+    config["lr_config"] = patches.scale_schedule(config["lr_config"], *lengths)
+    hooks = config.get("custom_hooks") or []
+    config["custom_hooks"] = patches.scale_hooks(hooks, schedule.base_iterations, schedule.iterations)
+    config |= _training(inputs, base.get("fp16"))
+    if inputs.is_fast:
+        size = experiment.size_seen()
+        assert size is not None and inputs.packed is not None
+        fast_recipe.make_fast(config, size, inputs.packed, schedule.iterations_of_epoch)
     if experiment.balance != "none":
-        patches.balance_classes(config, experiment.balance, train_counts)
+        patches.balance_classes(config, experiment.balance, inputs.train_counts)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
     for key, value in experiment.overrides.items():
         patches.apply_override(config, key, value, patches.class_accepts)
@@ -145,6 +156,60 @@ def build_config(
             "overrides.model.head.loss: it takes away the weights of `balance: loss`: add class_weight to it"
         )
     return config
+
+
+def _data(
+    base: config_file.Config, model: config_file.Config, inputs: Inputs, schedule: Schedule
+) -> config_file.Config:
+    """Return the config's ``data``; where the user sets a size of image, *model* is told too."""
+    train_pipeline, test_pipeline = patches.pipelines(base["data"])
+    image_size = inputs.experiment.size_seen()
+    if image_size is not None:
+        scale = image_size / patches.input_size(test_pipeline)
+        patches.resize_pipeline(train_pipeline, scale)
+        patches.resize_pipeline(test_pipeline, scale)
+        patches.set_backbone_size(model, image_size, patches.class_accepts)
+    return {
+        "samples_per_gpu": inputs.batch_size,
+        "workers_per_gpu": TUTORIAL.workers,
+        **({"train_dataloader": {"drop_last": True}} if schedule.drop_last else {}),
+        **patches.datasets(
+            train_pipeline,
+            test_pipeline,
+            inputs.classes,
+            inputs.images,
+            inputs.splits,
+            inputs.seed,
+            shuffle_labels=inputs.experiment.shuffle_labels,
+        ),
+    }
+
+
+def _training(inputs: Inputs, base_fp16: Any) -> config_file.Config:
+    """Return the sections of the config that say how training runs, not what is trained."""
+    experiment = inputs.experiment
+    topk = patches.top_k(len(inputs.classes))
+    return {
+        "custom_imports": {"imports": ["scripts.mmcls_plugins"], "allow_failed_imports": False},
+        "sampler": {"type": "EpochSampler"},
+        "runner": {
+            "type": "ReproducibleRunner",
+            "max_epochs": inputs.epochs,
+            "threads": experiment.threads,
+            "deterministic": experiment.deterministic,
+            "device": inputs.device,
+            # Only where it is not 1, so that the configs of one process stay what they were before there was this key.
+            **({"gpus": experiment.gpus} if experiment.gpus > 1 else {}),
+        },
+        "fp16": mixed_precision(experiment, base_fp16, inputs.device),
+        "evaluation": {"interval": 1, "metric": "accuracy", "metric_options": {"topk": topk}},
+        "checkpoint_config": {"interval": 5},
+        "log_config": {"interval": 10, "hooks": [{"type": "TextLoggerHook"}]},
+        "load_from": inputs.checkpoint,
+        "resume_from": None,
+        "workflow": [("train", 1)],
+        "seed": inputs.seed,
+    }
 
 
 #: Read by attribute in mmcls's train.py or mmcv, so they must be there even where they are None.
@@ -156,6 +221,18 @@ def _refuse_foreign_bases(base: config_file.Config) -> None:
         raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
 
 
+def _refuse_too_large_batch(inputs: Inputs) -> None:
+    if inputs.effective_batch <= inputs.n_train:
+        return
+    gpus = inputs.experiment.gpus
+    times = f" times gpus: {gpus}" if gpus > 1 else ""
+    most = inputs.n_train // gpus
+    raise UserError(
+        f"batch_size: {inputs.batch_size}{times} is larger than the {inputs.n_train} training images: "
+        + (f"set it to {most} or less" if most else "lower gpus")
+    )
+
+
 def learning_rate(experiment: Experiment, config: config_file.Config, effective_batch: int) -> float:
     """Return the learning rate: the user's, or the recipe's (tutorial: for MobileNetV2, else the base's), scaled.
 
@@ -165,9 +242,9 @@ def learning_rate(experiment: Experiment, config: config_file.Config, effective_
     if experiment.learning_rate != "auto":
         return experiment.learning_rate
     if experiment.chosen_recipe() == "fast":
-        return fast_recipe.learning_rate(experiment.base_config) * effective_batch / fast_recipe.BATCH_SIZE
+        return fast_recipe.learning_rate(experiment.base_config) * effective_batch / FAST.batch_size
     if config["model"]["backbone"]["type"] == "MobileNetV2":
-        return TUTORIAL_LEARNING_RATE * effective_batch / TUTORIAL_BATCH_SIZE
+        return TUTORIAL.learning_rate * effective_batch / TUTORIAL.batch_size
     base_batch = model_zoo.base_batch_size(experiment.base_config)
     assert base_batch is not None, "settings.py refuses auto where the base batch is unknown"
     return config["optimizer"]["lr"] * effective_batch / base_batch
@@ -214,26 +291,12 @@ def resolve_device(device: str) -> str:
 
     if torch.cuda.is_available():
         return "cuda"
-    if device == "cuda" or gpu_was_given(os.environ, [path.name for path in Path("/dev").glob("nvidia[0-9]*")]):
+    if device == "cuda" or Gpus.of(os.environ):
         raise UserError(
             f"device: {device}: torch {torch.__version__} cannot use this machine's GPU: `make doctor` says why;"
             " to train on the CPU all the same, set device: cpu"
         )
     return "cpu"
-
-
-def gpu_was_given(environment: Mapping[str, str], devices: Sequence[str]) -> bool:
-    """Tell whether this process was given a GPU, by Slurm or by the machine's device files.
-
-    Parameters
-    ----------
-    environment : the process's. An empty CUDA_VISIBLE_DEVICES, or -1, takes all GPUs away.
-    devices : names of the GPU device files, as ``nvidia0``.
-    """
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return visible.strip() not in ("", "-1", "NoDevFiles")
-    return bool(devices or environment.get("SLURM_JOB_GPUS") or environment.get("SLURM_STEP_GPUS"))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -254,39 +317,39 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Patch the base config; a mistake in the settings is told with its file and key."""
     try:
-        patch(args)
+        experiment = Experiment.model_validate(json.loads(args.experiment))
+        classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
+        images_of = train.counts()
+        start = args.output.with_name(RunFolder.init.name) if experiment.chosen_recipe() == "fast" else args.checkpoint
+        inputs = Inputs(
+            experiment,
+            classes=classes,
+            n_train=len(train.images),
+            images=str(args.images),
+            splits=str(args.splits),
+            checkpoint=str(start) if start else None,
+            seed=args.seed,
+            device=resolve_device(experiment.device),
+            packed=str(args.pixel_cache) if args.pixel_cache else None,
+            train_counts=[images_of[label] for label in range(len(classes))],
+        )
+        write(args.output, inputs)
     except UserError as error:
         # The settings' file comes by the environment: as a parameter of the rule, a renamed file would train anew.
-        place = f"{os.environ.get(Variable.CONFIG_FILES, '')}: experiments.{args.name}." if args.name else ""
-        raise UserError(f"{place.removeprefix(': ')}{error}") from error
+        key = f"{os.environ.get(Variable.CONFIG_FILES, '')}: experiments.{args.name}." if args.name else ""
+        raise UserError(f"{key.removeprefix(': ')}{error}") from error
 
 
-def patch(args: argparse.Namespace) -> None:
-    """Write the config that the command line asks for."""
+def write(output: Path, inputs: Inputs) -> None:
+    """Write the config of a run."""
     from mmcv import Config  # late: it takes seconds, and --help should not
 
-    experiment = Experiment.model_validate(json.loads(args.experiment))
+    experiment = inputs.experiment
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
-    device = resolve_device(experiment.device)
-    classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
-    images_of = train.counts()
-    start = args.output.parent / "init.pth" if experiment.chosen_recipe() == "fast" else args.checkpoint
-    config = build_config(
-        base,
-        experiment,
-        classes=classes,
-        n_train=len(train.images),
-        images=str(args.images),
-        splits=str(args.splits),
-        checkpoint=str(start) if start else None,
-        seed=args.seed,
-        device=device,
-        packed=str(args.pixel_cache) if args.pixel_cache else None,
-        train_counts=[images_of[label] for label in range(len(classes))],
-    )
-    command = training_command(args.output, args.seed, device, experiment.deterministic, experiment.gpus)
-    write_config(args.output, config, command, experiment.base_config)
-    logger.info("%s: %s on %s", args.output, experiment.base_config, device)
+    config = build_config(base, inputs)
+    command = training_command(output, inputs.seed, inputs.device, experiment.deterministic, experiment.gpus)
+    write_config(output, config, command, experiment.base_config)
+    logger.info("%s: %s on %s", output, experiment.base_config, inputs.device)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import Stopped, UserError
 from scripts.lib.base.subprocesses import signal_group, signals_forwarded
 from scripts.lib.cluster import slurm
-from scripts.lib.cluster.gpus import claimed_cards, cores_of_this_job, given_cards
+from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
 from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.runs import attempts, energy
 from scripts.lib.runs.config_file import read_config
@@ -40,8 +41,6 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 60.0
 #: With less than this free, a trainer that ended without a word ended for want of space.
 FULL_DISK_BYTES = 1 << 20
-#: What train_model hands over, and under which name the runner leaves it in work_dir.
-PRODUCTS = ("best.pth", "last.pth", "train_log.csv")
 
 
 def mim_command(config_file: Path, config: Mapping[str, Any], work_dir: Path, seed: int, workers: int) -> list[str]:
@@ -102,9 +101,9 @@ def choose_work_dir(folder: Path, identity: Mapping[str, str]) -> Path:
     When another one was used last, say which file changed since then.
     """
     work_dir = folder / hashlib.sha256(json.dumps(sorted(identity.values())).encode()).hexdigest()[:12]
-    marker = work_dir / "identity.json"
+    marker = WorkFolder(work_dir).identity
     if not marker.exists():
-        previous = sorted(folder.glob("*/identity.json"), key=lambda path: path.stat().st_mtime)
+        previous = sorted(folder.glob(f"*/{WorkFolder.identity}"), key=lambda path: path.stat().st_mtime)
         if previous:
             before = json.loads(previous[-1].read_text(encoding="utf-8"))
             changed = [name for name in identity if before.get(name) != identity[name]]
@@ -121,7 +120,7 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
     Stopped : it was asked to stop, and has saved its state.
     UserError : training cannot go on; the message says why and what to do.
     """
-    output = work_dir / "output.log"
+    output = WorkFolder(work_dir).output
     WorkFolder(work_dir).outcome.unlink(missing_ok=True)
     with open(output, "ab") as stream:
         stream.write(f"\n$ {' '.join(command)}\n".encode())
@@ -136,7 +135,7 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
         )
     lease.name_group(trainer.pid)
     with signals_forwarded(trainer.pid, signal.SIGTERM, once=True) as received:
-        show = Progress(work_dir / "progress.json")
+        show = Progress(WorkFolder(work_dir).progress)
         killed_at = None
         while living_group(trainer.pid) or trainer.poll() is None:
             show.update()
@@ -183,52 +182,70 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
     return UserError(f"training failed: {reason} (details: {output})")
 
 
-def publish(work_dir: Path, targets: Mapping[str, Path]) -> None:
-    """Give the products their final names: hard links where the file system has them, else copies."""
-    for name, target in targets.items():
+def publish(targets: Mapping[Path, Path]) -> None:
+    """Give each product its final name: hard links where the file system has them, else copies."""
+    for product, target in targets.items():
         with atomic_path(target) as temporary:
             try:
-                os.link(work_dir / name, temporary)
+                os.link(product, temporary)
             except OSError:
-                shutil.copyfile(work_dir / name, temporary)
+                shutil.copyfile(product, temporary)
 
 
-def run_once(
-    args: argparse.Namespace, config: Mapping[str, Any], work_dir: Path, lease: Lease, held: ExitStack
-) -> None:
-    """Train to the end in this attempt, with what the machine and the job give; none of that changes the result.
+@dataclass(frozen=True)
+class Machine:
+    """What an attempt gets of the machine and its job; none of it changes the result.
+
+    Attributes
+    ----------
+    gpus : how many GPUs this run holds; 0: the first one that it sees.
+    workers : data-loader workers; None: from the cores that were given.
+    end_time : seconds since 1970 shortly before which training saves and stops; None: as Slurm says.
+    """
+
+    gpus: int
+    workers: int | None
+    end_time: float | None
+
+
+def run_once(config_file: Path, seed: int, machine: Machine, work_dir: Path, lease: Lease, held: ExitStack) -> None:
+    """Train to the end in this attempt.
 
     Parameters
     ----------
-    held : closes what the attempt holds: its cards, and its copy of the images.
+    held : closes what the attempt holds: its GPUs, and its copy of the images.
     """
-    device, gpus = config["runner"]["device"], config["runner"].get("gpus", 1)
+    config = read_config(config_file)
+    device, processes = config["runner"]["device"], config["runner"].get("gpus", 1)
     environment = training_environment(config, os.environ)
-    cards = held.enter_context(claimed_cards(args.gpus, os.environ))
-    if cards:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
-    packed, site = packed_folder(config), current_site()
-    if packed is not None:
-        copy = held.enter_context(staged_pixel_cache(packed, site.scratch, site.scratch_gb))
-        if copy != packed:
-            environment[Variable.PIXEL_CACHE] = str(copy)
-    else:
-        images = Path(config["data"]["train"]["data_prefix"])
-        splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
-        copy = held.enter_context(staged(images, splits, site.scratch, site.scratch_gb))
-        if copy != images:
-            environment[Variable.IMAGES] = str(copy)
-    end = args.end_time if args.end_time is not None else slurm.job_end_time()
+    gpus = held.enter_context(claimed_gpus(machine.gpus, os.environ))
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    environment |= staged_images(config, held)
+    end = machine.end_time if machine.end_time is not None else slurm.job_end_time()
     if end is not None:
         environment[Variable.END_TIME] = str(end)
-    workers = args.workers
+    workers = machine.workers
     if workers is None:
-        share = cores_of_this_job(os.environ) * len(cards) // max(len(given_cards(os.environ)), 1)
-        cores = share if cards else cores_of_this_job(os.environ)
-        workers = default_workers(device, cores // gpus)
-    command = mim_command(args.config, config, work_dir, args.seed, workers)
-    with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, gpus, environment):
+        cores = cores_of_this_job(os.environ)
+        if gpus:  # its share of them
+            cores = cores * len(gpus) // max(len(Gpus.of(os.environ).names), 1)
+        workers = default_workers(device, cores // processes)
+    command = mim_command(config_file, config, work_dir, seed, workers)
+    with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, processes, environment):
         train(command, environment, work_dir, lease)
+
+
+def staged_images(config: Mapping[str, Any], held: ExitStack) -> dict[str, str]:
+    """Copy the images that *config* reads to a faster disk, if there is one; return the variable that says where."""
+    pixel_cache, site = packed_folder(config), current_site()
+    if pixel_cache is not None:
+        copy = held.enter_context(staged_pixel_cache(pixel_cache, site.scratch, site.scratch_gb))
+        return {Variable.PIXEL_CACHE: str(copy)} if copy != pixel_cache else {}
+    images = Path(config["data"]["train"]["data_prefix"])
+    splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
+    copy = held.enter_context(staged(images, splits, site.scratch, site.scratch_gb))
+    return {Variable.IMAGES: str(copy)} if copy != images else {}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -256,16 +273,16 @@ def main(args: argparse.Namespace) -> None:
     if not args.config.is_file():
         # mim would silently search mmcls for a config of that name and train it.
         raise UserError(f"{args.config}: there is no such config: run patch_config first")
-    config = read_config(args.config)
-    work_dir = choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on]))
-    lease = Lease(work_dir)
+    machine = Machine(args.cards, args.workers, args.end_time)
+    work = WorkFolder(choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on])))
+    lease = Lease(work.path)
     lease.acquire()
     try:
-        if not (work_dir / "last.pth").exists():  # written last, and whole: with it, nothing is left to train
+        if not work.last.exists():  # written last, and whole: with it, nothing is left to train
             with ExitStack() as held:
-                run_once(args, config, work_dir, lease, held)
-        publish(work_dir, dict(zip(PRODUCTS, (args.best, args.last, args.train_log), strict=True)))
-        shutil.rmtree(work_dir / "states", ignore_errors=True)
+                run_once(args.config, args.seed, machine, work.path, lease, held)
+        publish({work.best: args.best, work.last: args.last, work.train_log: args.train_log})
+        shutil.rmtree(work.states, ignore_errors=True)
     finally:
         lease.release()
 

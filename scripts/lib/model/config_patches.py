@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.balance import class_weights
 from scripts.lib.runs.config_file import Config, nodes, plain
 
 #: Images in ImageNet-1k's train split (Russakovsky et al., 2015): base schedules that count iterations count these.
@@ -183,6 +182,21 @@ def balance_classes(config: Config, balance: str, train_counts: Sequence[int]) -
     if loss["type"] == "LabelSmoothLoss":
         loss["type"] = "WeightedLabelSmoothLoss"
     loss["class_weight"] = class_weights(train_counts)
+
+
+def class_weights(counts: Sequence[int]) -> list[float]:
+    """Return the weight of an image of each class: inverse to the class's images, 1 on average over all images.
+
+    n / (K n_c), for n images of K classes: the weighting of King & Zeng (2001), "Logistic Regression in Rare Events
+    Data", for equally frequent classes. It is what drawing the classes equally often is on average. The "effective
+    number" of Cui et al. (2019) comes to the same for up to some thousand images a class, and has one more parameter.
+
+    Parameters
+    ----------
+    counts : images of each class. One without any weighs 0 and is not among the K.
+    """
+    present = sum(count > 0 for count in counts)
+    return [sum(counts) / (present * count) if count else 0.0 for count in counts]
 
 
 def scale_schedule(lr_config: Config, base_epochs: int, epochs: int, base_iterations: int, iterations: int) -> Config:

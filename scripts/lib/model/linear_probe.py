@@ -12,20 +12,11 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
-from scripts.lib.model.balance import class_weights
+from scripts.lib.model.config_patches import class_weights
+from scripts.lib.model.recipes import FAST
 from scripts.mmcls_plugins.hooks import forward_hooks
 
 logger = logging.getLogger(__name__)
-
-#: Weights of the squared norm that are tried, over features of a mean variance of 1, until the loss on val rises. With
-#: a few hundred images 1 was chosen (elpv, 280), with 1,839 the one after it. 10 is chosen where the features say next
-#: to nothing about the classes, and each fit starts from the solution before it: without 10 all heads have other bits.
-PENALTIES = (10.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-#: Iterations of L-BFGS for one penalty; each starts from the solution of the one before, and few use as many.
-MAX_ITERATIONS = 100
-#: The largest element of the gradient at which a fit has converged; the losses then differ in the fourth digit, and a
-#: tenth of it takes twice the evaluations.
-TOLERANCE = 5e-4
 
 
 @dataclass(frozen=True)
@@ -36,7 +27,7 @@ class Probe:
     ----------
     weight : float64, (classes, features).
     bias : float64, (classes,).
-    penalty : the chosen one of PENALTIES.
+    penalty : the chosen one of FAST.penalties.
     accuracy : top-1 on val, 0 to 1; balanced, the mean of the classes' recalls.
     loss : mean cross-entropy on val; balanced, the mean over the classes.
     """
@@ -117,7 +108,7 @@ class Regression:
 
         solution = minimize(
             objective, flattened(weight / stretch, bias), method="L-BFGS-B", jac=True,
-            options={"maxiter": MAX_ITERATIONS, "gtol": TOLERANCE, "ftol": 0.0},
+            options={"maxiter": FAST.max_iterations, "gtol": FAST.tolerance, "ftol": 0.0},
         )  # fmt: skip
         inner, bias = unflattened(torch.from_numpy(solution.x), num_classes)
         return inner * stretch, bias
@@ -131,7 +122,7 @@ def fit_probes(
     num_classes: int,
     balanced: bool = False,
 ) -> list[Probe]:
-    """Fit multinomial logistic regression for each of PENALTIES, from the largest on, until the loss on val rises.
+    """Fit multinomial logistic regression for each of FAST.penalties, from the largest on, until the loss on val rises.
 
     The last one returned has the least. The loss, not the accuracy: on a small val split many penalties have the same
     accuracy. For the fit, features are brought to mean 0 and, all by one factor, to a mean variance of 1. Not each by
@@ -156,7 +147,7 @@ def fit_probes(
     bias = torch.zeros(num_classes, dtype=torch.float64)
     probes: list[Probe] = []
     with single_thread():
-        for penalty in PENALTIES:
+        for penalty in FAST.penalties:
             weight, bias = regression.fit(penalty, weight, bias)
             accuracy, loss = accuracy_and_loss(val_inputs @ weight.T + bias, val_labels, val_weights)
             kind = "balanced " if balanced else ""

@@ -13,7 +13,7 @@ from scripts.lib.base.problems import UserError
 
 
 def render(config: Mapping[str, Any], command: str, base_config: str) -> str:
-    """Return *config* as a Python file: values by repr, so that no name from outside can become code (law 8)."""
+    """Return *config* as a Python file: values by repr, so that no name from outside can become code."""
     lines = [
         f"# {command}",
         f"# Made by mimflow's patch_config from mmcls's {base_config}; to change it, change configs/*.yaml.",

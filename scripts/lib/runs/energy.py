@@ -16,7 +16,7 @@ from scripts.lib.runs.attempts import Attempt
 logger = logging.getLogger(__name__)
 
 LIBRARY = "libnvidia-ml.so.1"
-#: Seconds between two readings; the power of a card without a counter is taken as constant between them.
+#: Seconds between two readings; the power of a GPU without a counter is taken as constant between them.
 SAMPLE_SECONDS = 2.0
 #: Seconds between two notes in the attempt's record, which are all that a kill leaves.
 NOTE_SECONDS = 300.0
@@ -24,14 +24,14 @@ NOTE_SECONDS = 300.0
 PATIENCE_SECONDS = 5.0
 
 
-class Card(Protocol):
+class Gpu(Protocol):
     """A GPU that can be asked."""
 
     def joules(self) -> float | None:
-        """Return the energy since the driver was loaded, None where the card does not count it."""
+        """Return the energy since the driver was loaded, None where the GPU does not count it."""
 
     def watts(self) -> float | None:
-        """Return the power now, None where the card does not measure it."""
+        """Return the power now, None where the GPU does not measure it."""
 
 
 class Nvml:
@@ -48,10 +48,10 @@ class Nvml:
         if self._library.nvmlInit_v2() != 0:
             raise OSError(f"{LIBRARY}: nvmlInit_v2 failed")
 
-    def card(self, name: str) -> NvmlCard | None:
+    def gpu(self, name: str) -> NvmlGpu | None:
         """Return the GPU that CUDA_VISIBLE_DEVICES calls *name*, a number or ``GPU-<uuid>``; None for none.
 
-        Numbers are those of the PCI bus. CUDA's may differ where the cards of one machine do; a slice of a card (MIG)
+        Numbers are those of the PCI bus. CUDA's may differ where the GPUs of one machine do; a slice of a GPU (MIG)
         has no energy of its own.
         """
         handle = ctypes.c_void_p()
@@ -61,10 +61,10 @@ class Nvml:
             status = self._library.nvmlDeviceGetHandleByUUID(name.encode(), ctypes.byref(handle))
         else:
             return None
-        return NvmlCard(self._library, handle) if status == 0 else None
+        return NvmlGpu(self._library, handle) if status == 0 else None
 
 
-class NvmlCard:
+class NvmlGpu:
     """One GPU of the management library."""
 
     def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
@@ -72,7 +72,7 @@ class NvmlCard:
         self._handle = handle
 
     def joules(self) -> float | None:
-        """Return the energy since the driver was loaded; cards before Volta do not count it."""
+        """Return the energy since the driver was loaded; GPUs before Volta do not count it."""
         millijoules = ctypes.c_ulonglong()
         status = self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle, ctypes.byref(millijoules))
         return None if status else millijoules.value / 1000
@@ -85,33 +85,33 @@ class NvmlCard:
 
 
 class Meter:
-    """Adds up the energy of some cards from one reading to the next."""
+    """Adds up the energy of some GPUs from one reading to the next."""
 
-    def __init__(self, cards: Sequence[Card]) -> None:
-        self._cards = cards
-        self._counters: list[float | None] = [None] * len(cards)
+    def __init__(self, gpus: Sequence[Gpu]) -> None:
+        self._gpus = gpus
+        self._counters: list[float | None] = [None] * len(gpus)
         self._read_at: float | None = None
-        self._measured = [False] * len(cards)
+        self._measured = [False] * len(gpus)
         self._joules = 0.0
 
     @property
     def joules(self) -> float | None:
-        """Return the energy between the first and the last reading, None unless every card could be measured."""
-        return self._joules if self._cards and all(self._measured) else None
+        """Return the energy between the first and the last reading, None unless every GPU could be measured."""
+        return self._joules if self._gpus and all(self._measured) else None
 
     def read(self, now: float) -> None:
-        """Read all cards at the time *now*, in seconds of any clock that does not go back."""
+        """Read all GPUs at the time *now*, in seconds of any clock that does not go back."""
         seconds = 0.0 if self._read_at is None else now - self._read_at
-        for place, card in enumerate(self._cards):
-            counter, before = card.joules(), self._counters[place]
+        for index, gpu in enumerate(self._gpus):
+            counter, before = gpu.joules(), self._counters[index]
             power = None
             if counter is None:
-                power = card.watts()
+                power = gpu.watts()
                 self._joules += (power or 0.0) * seconds
             elif before is not None:
                 self._joules += max(0.0, counter - before)  # the counter starts anew with the driver
-            self._counters[place] = counter
-            self._measured[place] |= counter is not None or power is not None
+            self._counters[index] = counter
+            self._measured[index] |= counter is not None or power is not None
         self._read_at = now
 
 
@@ -121,7 +121,7 @@ def metered(
     device: str,
     gpus: int = 1,
     environment: Mapping[str, str] = os.environ,
-    cards: Sequence[Card] | None = None,
+    counters: Sequence[Gpu] | None = None,
 ) -> Iterator[None]:
     """Put the GPUs that the block uses, and their energy, on the attempt's record: ``gpus``, ``energy_joules``.
 
@@ -132,16 +132,16 @@ def metered(
     ----------
     attempt : as ``attempts.recorded`` yields it.
     device : ``cpu`` or ``cuda``.
-    gpus : cards that the block uses.
-    environment : the trainer's: its CUDA_VISIBLE_DEVICES says which cards these are.
-    cards : the cards, where they are known already.
+    gpus : how many the block uses.
+    environment : the trainer's: its CUDA_VISIBLE_DEVICES says which GPUs these are.
+    counters : the GPUs, where they are known already.
     """
     attempt.extra["gpus"] = gpus if device == "cuda" else 0
     stop = threading.Event()
 
     def work() -> None:
         try:
-            found = cards if cards is not None else find_cards(attempt.extra["gpus"], environment)
+            found = counters if counters is not None else find_gpus(attempt.extra["gpus"], environment)
             _measure(attempt, Meter(found), stop)
         except Exception as error:  # whatever a driver does, it is the training that counts
             logger.debug("energy is not measured: %r", error)
@@ -158,8 +158,8 @@ def metered(
             attempt.extra["energy_joules"] = None
 
 
-def find_cards(count: int, environment: Mapping[str, str]) -> list[Card]:
-    """Return the *count* cards that a trainer with this environment uses; none where they cannot be told."""
+def find_gpus(count: int, environment: Mapping[str, str]) -> list[Gpu]:
+    """Return the *count* GPUs that a trainer with this environment uses; none where they cannot be told."""
     if not count:
         return []
     visible = environment.get("CUDA_VISIBLE_DEVICES")
@@ -169,7 +169,7 @@ def find_cards(count: int, environment: Mapping[str, str]) -> list[Card]:
     except (OSError, AttributeError) as error:
         logger.debug("energy is not measured: %s", error)
         return []
-    found = [card for card in (library.card(name.strip()) for name in names) if card is not None]
+    found = [gpu for gpu in (library.gpu(name.strip()) for name in names) if gpu is not None]
     return list(found) if len(found) == count else []
 
 

@@ -24,9 +24,9 @@ from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Experiment
 from scripts.mmcls_plugins.processes import Processes, merge_batches, share_batches
 from scripts.mmcls_plugins.sampler import EpochSampler
-from scripts.train.patch_config import build_config, training_command
+from scripts.train.patch_config import Inputs, build_config, training_command
 from scripts.train.train_model import mim_command
-from scripts.train_distributed import check_cards, describe_failure, have_stopped, launch_command
+from scripts.train_distributed import check_gpus, describe_failure, have_stopped, launch_command
 
 CLASSES = [f"class {index}" for index in range(30)]
 
@@ -37,7 +37,7 @@ def config_of(name: str = "mobilenet-v2_8xb32_in1k", n_train: int = 4000, **sett
     base = Config.fromfile(str(model_zoo.config_path(name)))._cfg_dict.to_dict()
     experiment = Experiment.model_validate({"base_config": name, "checkpoint": "none", **settings})
     options: dict[str, Any] = {"images": "i", "splits": "s", "checkpoint": None, "seed": 0, "device": "cpu"}
-    return build_config(base, experiment, classes=CLASSES, n_train=n_train, **options)
+    return build_config(base, Inputs(experiment, classes=CLASSES, n_train=n_train, **options))
 
 
 # -- the config -----------------------------------------------------------------------------------------------------
@@ -112,9 +112,9 @@ def test_trainings_side_by_side_get_ports_of_their_own() -> None:
 
 
 def test_fewer_cards_than_processes_stop_before_any_starts() -> None:
-    check_cards("cpu", 64)
+    check_gpus("cpu", 64)
     with pytest.raises(UserError, match=r"gpus: 64, but torch sees \d+ here"):
-        check_cards("cuda", 64)
+        check_gpus("cuda", 64)
 
 
 # -- how they fail --------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ import pytest
 from mmcv import Config
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.model import model_zoo
+from scripts.lib.model.recipes import FAST
 from scripts.lib.runs.config_file import read_config, render, write_config
 from scripts.lib.settings.schema import Experiment
-from scripts.train.patch_config import build_config, training_command
+from scripts.train.patch_config import Inputs, build_config, training_command
 
 FRUIT30 = [f"水果{i}" for i in range(30)]
 
@@ -22,14 +23,16 @@ def tutorial_config() -> dict[str, Any]:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     return build_config(
         base,
-        Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="tutorial"),
-        classes=FRUIT30,
-        n_train=3836,
-        images="results/fruit30/images",
-        splits="results/fruit30/splits",
-        checkpoint="results/checkpoints/x.pth",
-        seed=3,
-        device="cpu",
+        Inputs(
+            Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="tutorial"),
+            classes=FRUIT30,
+            n_train=3836,
+            images="results/fruit30/images",
+            splits="results/fruit30/splits",
+            checkpoint="results/checkpoints/x.pth",
+            seed=3,
+            device="cpu",
+        ),
     )
 
 
@@ -38,26 +41,26 @@ def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
     given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/160", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="fast")
-    config = build_config(base, experiment, **given)
+    config = build_config(base, Inputs(experiment, **given))
     assert config["load_from"] == "run/init.pth"
     assert config["model"]["backbone"]["norm_eval"] is True
     load, flip, crop = config["data"]["train"]["pipeline"][:3]
     assert load == config["data"]["val"]["pipeline"][0] == {"type": "LoadPackedImage", "folder": "packed/160"}
     assert flip["type"] == "RandomFlip"
-    assert crop == {"type": "RandomResizedCrop", "size": 160, "scale": (fast_recipe.LEAST_CROP, 1.0)}
+    assert crop == {"type": "RandomResizedCrop", "size": 160, "scale": (FAST.least_crop, 1.0)}
     resize, centre, normalize = config["data"]["test"]["pipeline"][1:4]
     assert (resize["size"], centre["crop_size"]) == ((160, -1), 160)
     assert {"type": "Normalize", **config["runner"]["normalize"]} == normalize
     assert config["data"]["train_dataloader"] == {"drop_last": True}
     assert config["lr_config"]["policy"] == "CosineAnnealing" and config["lr_config"]["warmup_iters"] == 10
     assert config["runner"]["evaluate_first"] is True and config["runner"]["patience"] > 0
-    assert config["optimizer"]["lr"] == fast_recipe.LEARNING_RATE
+    assert config["optimizer"]["lr"] == FAST.learning_rate
     average = {"type": "EMAHook", "momentum": 0.1, "priority": "ABOVE_NORMAL"}  # over an epoch, of 10 steps here
     assert config["custom_hooks"] == [average]
     mine = experiment.model_copy(update={"epochs": 2, "batch_size": 16, "overrides": {"runner.patience": 0}})
-    config = build_config(base, mine, **given)
+    config = build_config(base, Inputs(mine, **given))
     assert (config["runner"]["max_epochs"], config["data"]["samples_per_gpu"]) == (2, 16)
-    assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, fast_recipe.LEARNING_RATE / 2)
+    assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, FAST.learning_rate / 2)
     assert config["custom_hooks"] == [{**average, "momentum": 1 / 20}]
 
 
@@ -65,7 +68,7 @@ def test_the_fast_recipe_smooths_labels_where_the_backbone_has_the_number_of_cla
     base = Config.fromfile(str(model_zoo.config_path("vgg11_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
     given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/224", **files}
-    config = build_config(base, Experiment(base_config="vgg11_8xb32_in1k", recipe="fast"), **given)
+    config = build_config(base, Inputs(Experiment(base_config="vgg11_8xb32_in1k", recipe="fast"), **given))
     assert config["model"]["head"]["loss"]["num_classes"] == config["model"]["backbone"]["num_classes"] == 30
 
 
@@ -76,7 +79,7 @@ def test_the_fast_recipe_averages_weights_once() -> None:
     given = {"classes": FRUIT30, "n_train": 3200, "seed": 3, "device": "cpu", "packed": "packed/160", **files}
     weights = {"zoo": "convnext-tiny_3rdparty_32xb128_in1k"}
     experiment = Experiment(base_config="convnext-tiny_32xb128_in1k", recipe="fast", checkpoint=weights)
-    config = build_config(base, experiment, **given)
+    config = build_config(base, Inputs(experiment, **given))
     assert config["custom_hooks"] == [{"type": "EMAHook", "momentum": 1 / 100, "priority": "ABOVE_NORMAL"}]
 
 
@@ -140,8 +143,8 @@ def test_a_control_shuffles_the_labels_of_train_and_val_and_changes_nothing_else
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth", "packed": "packed/160"}
     given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe=recipe)
-    plain = build_config(base, experiment, **given)
-    control = build_config(base, experiment.model_copy(update={"shuffle_labels": True}), **given)
+    plain = build_config(base, Inputs(experiment, **given))
+    control = build_config(base, Inputs(experiment.model_copy(update={"shuffle_labels": True}), **given))
     for split in ("train", "val"):
         assert control["data"][split].pop("shuffle_labels") is True
     assert control == plain and "shuffle_labels" not in str(plain)

@@ -100,5 +100,5 @@ def test_products_replace_old_ones_whole(tmp_path: Path) -> None:
     target = tmp_path / "out" / "best.pth"
     target.parent.mkdir()
     target.write_text("old")
-    publish(tmp_path, {"best.pth": target})
+    publish({tmp_path / "best.pth": target})
     assert target.read_text() == "new" and [p.name for p in target.parent.iterdir()] == ["best.pth"]

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
-from scripts.lib.model.balance import class_weights
+from scripts.lib.model.config_patches import class_weights
 from scripts.lib.model.linear_probe import fit_probes
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.train_log import kept_epoch
@@ -32,7 +32,7 @@ from scripts.mmcls_plugins.dataset import SampleKey, SeededCustomDataset
 from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
 from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.mmcls_plugins.validation import has_lost_patience, is_better, measure
-from scripts.train.patch_config import build_config
+from scripts.train.patch_config import Inputs, build_config
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -204,9 +204,8 @@ def config_of(name: str = MOBILENET, counts: tuple[int, ...] = (60, 30, 10), **s
     files = {"images": "i", "splits": "s", "checkpoint": "run/init.pth", "packed": "packed"}
     experiment = Experiment.model_validate({"base_config": name, **settings})
     classes = [f"class {number}" for number in range(len(counts))]
-    return build_config(
-        base, experiment, classes=classes, n_train=sum(counts), seed=0, device="cpu", train_counts=counts, **files
-    )
+    given = {"classes": classes, "n_train": sum(counts), "train_counts": counts, "seed": 0, "device": "cpu", **files}
+    return build_config(base, Inputs(experiment, **given))
 
 
 @pytest.mark.parametrize("recipe", ["fast", "tutorial"])

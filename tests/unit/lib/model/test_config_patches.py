@@ -12,7 +12,7 @@ from scripts.lib.model import config_patches as patches
 from scripts.lib.model import model_zoo
 from scripts.lib.runs import config_file
 from scripts.lib.settings.schema import Experiment
-from scripts.train.patch_config import build_config, gpu_was_given, mixed_precision
+from scripts.train.patch_config import Inputs, build_config, mixed_precision
 
 
 def base_of(name: str) -> dict[str, Any]:
@@ -23,14 +23,16 @@ def build(name: str, classes: int = 3, n_train: int = 100, device: str = "cpu", 
     experiment = Experiment(base_config=name, checkpoint="none", **settings)
     return build_config(
         base_of(experiment.base_config),
-        experiment,
-        classes=[f"class {i}" for i in range(classes)],
-        n_train=n_train,
-        images="images",
-        splits="splits",
-        checkpoint=None,
-        seed=0,
-        device=device,
+        Inputs(
+            experiment,
+            classes=[f"class {i}" for i in range(classes)],
+            n_train=n_train,
+            images="images",
+            splits="splits",
+            checkpoint=None,
+            seed=0,
+            device=device,
+        ),
     )
 
 
@@ -196,18 +198,3 @@ def test_mixed_precision_follows_the_device() -> None:
     assert mixed_precision(asked, None, "cuda") == {"loss_scale": "dynamic"}
     with pytest.raises(UserError, match="GPU"):
         mixed_precision(asked, None, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("environment", "devices", "given"),
-    [
-        ({}, [], False),
-        ({}, ["nvidia0"], True),
-        ({"CUDA_VISIBLE_DEVICES": ""}, ["nvidia0"], False),
-        ({"CUDA_VISIBLE_DEVICES": "-1"}, ["nvidia0"], False),
-        ({"CUDA_VISIBLE_DEVICES": "2"}, [], True),
-        ({"SLURM_JOB_GPUS": "0"}, [], True),
-    ],
-)
-def test_a_given_gpu_is_noticed(environment: dict[str, str], devices: list[str], given: bool) -> None:
-    assert gpu_was_given(environment, devices) is given

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from scripts.lib.model.linear_probe import PENALTIES, fit_probes
+from scripts.lib.model.linear_probe import fit_probes
+from scripts.lib.model.recipes import FAST
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -26,7 +27,7 @@ def test_the_probe_separates_what_is_separable_whatever_the_unit_of_the_features
     scores = val @ probe.weight.T + probe.bias  # on the features as they are
     accuracy = (scores.argmax(1) == val_labels).double().mean().item()
     assert accuracy == probe.accuracy > 0.93
-    assert probe.penalty in PENALTIES
+    assert probe.penalty in FAST.penalties
     assert torch.nn.functional.cross_entropy(scores, val_labels).item() == pytest.approx(probe.loss)
 
 
@@ -41,13 +42,14 @@ def test_noise_asks_for_more_regularisation_than_signal() -> None:
         (train, labels), (val, val_labels) = clouds(20, 0, distance), clouds(200, 1, distance)
         return fit_probes(train, labels, val, val_labels, 3)[-1].penalty
 
-    assert chosen(0.0) == max(PENALTIES) > chosen(3.0)
+    assert chosen(0.0) == max(FAST.penalties) > chosen(3.0)
 
 
 def test_the_penalty_falls_until_the_loss_on_val_rises() -> None:
     (train, labels), (val, val_labels) = clouds(20, 0, 2.0), clouds(200, 1, 2.0)
     probes = fit_probes(train, labels, val, val_labels, 3)
-    assert [probe.penalty for probe in probes] == list(PENALTIES[: len(probes)]) and 1 < len(probes) < len(PENALTIES)
+    assert [probe.penalty for probe in probes] == list(FAST.penalties[: len(probes)])
+    assert 1 < len(probes) < len(FAST.penalties)
     losses = [probe.loss for probe in probes]
     assert losses == sorted(losses, reverse=True)
     norms = [probe.weight.norm().item() for probe in probes]

@@ -14,13 +14,13 @@ from counting_gpu import Counting
 
 from scripts.lib.runs import energy
 from scripts.lib.runs.attempts import read_attempts, recorded
-from scripts.lib.runs.energy import Meter, find_cards, metered
+from scripts.lib.runs.energy import Meter, find_gpus, metered
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
 class Measuring:
-    """A card that only tells its power."""
+    """A GPU that only tells its power."""
 
     def __init__(self, watts: float | None) -> None:
         self.power = watts
@@ -32,7 +32,7 @@ class Measuring:
         return self.power
 
 
-def test_counters_are_summed_over_the_cards_and_may_start_anew() -> None:
+def test_counters_are_summed_over_the_gpus_and_may_start_anew() -> None:
     meter = Meter([Counting(1000, 1010, 5, 8), Counting(500, 500, 600, 600)])
     for second in range(4):
         meter.read(float(second))
@@ -46,7 +46,7 @@ def test_power_is_integrated_where_there_is_no_counter() -> None:
     assert meter.joules == 200 * 5 + 70
 
 
-def test_a_card_that_tells_nothing_leaves_the_energy_unknown() -> None:
+def test_a_gpu_that_tells_nothing_leaves_the_energy_unknown() -> None:
     meter = Meter([Measuring(None), Counting(0, 50)])
     meter.read(0.0)
     meter.read(1.0)
@@ -54,12 +54,16 @@ def test_a_card_that_tells_nothing_leaves_the_energy_unknown() -> None:
     assert Meter([]).joules is None
 
 
-def test_energy_and_cards_are_in_the_end_line(tmp_path: Path) -> None:
-    with recorded(tmp_path) as attempt, metered(attempt, "cuda", 2, cards=[Counting(1, 5), Counting(2, 2)]):
+def test_energy_and_gpus_are_in_the_end_line(tmp_path: Path) -> None:
+    with recorded(tmp_path) as attempt, metered(attempt, "cuda", 2, counters=[Counting(1, 5), Counting(2, 2)]):
         pass
     with recorded(tmp_path) as attempt, metered(attempt, "cpu", 1):
         pass
-    with pytest.raises(ValueError), recorded(tmp_path) as attempt, metered(attempt, "cuda", 1, cards=[Counting(1, 4)]):
+    with (
+        pytest.raises(ValueError),
+        recorded(tmp_path) as attempt,
+        metered(attempt, "cuda", 1, counters=[Counting(1, 4)]),
+    ):
         raise ValueError("the end")
     attempts = read_attempts(tmp_path)
     assert [(entry["gpus"], entry.get("energy_joules")) for entry in attempts] == [(2, 4.0), (0, None), (1, 3.0)]
@@ -74,7 +78,7 @@ def test_of_a_killed_attempt_time_and_energy_stay_known(tmp_path: Path) -> None:
         "from scripts.lib.runs.attempts import recorded\n"
         "from scripts.lib.runs.energy import metered\n"
         "energy.NOTE_SECONDS = energy.SAMPLE_SECONDS = 0.05\n"
-        "with recorded(pathlib.Path(sys.argv[1])) as attempt, metered(attempt, 'cuda', cards=[Counting(1, 8)]):\n"
+        "with recorded(pathlib.Path(sys.argv[1])) as attempt, metered(attempt, 'cuda', counters=[Counting(1, 8)]):\n"
         "    time.sleep(1); os.kill(os.getpid(), 9)"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "helpers")}
@@ -97,14 +101,14 @@ class Broken(Counting):
         return super().joules()
 
 
-@pytest.mark.parametrize("card", [Stuck(0), Broken(0), Broken(1, 2)])
+@pytest.mark.parametrize("gpu", [Stuck(0), Broken(0), Broken(1, 2)])
 def test_a_driver_in_trouble_does_not_disturb_the_training(
-    card: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpu: Counting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(energy, "PATIENCE_SECONDS", 0.2)
     begun = time.monotonic()
     trained = []
-    with recorded(tmp_path) as attempt, metered(attempt, "cuda", cards=[card]):
+    with recorded(tmp_path) as attempt, metered(attempt, "cuda", counters=[gpu]):
         trained.append(1)
     (entry,) = read_attempts(tmp_path)
     assert trained and time.monotonic() - begun < 5
@@ -112,27 +116,27 @@ def test_a_driver_in_trouble_does_not_disturb_the_training(
 
 
 @pytest.mark.skipif(not Path("/dev/nvidiactl").exists(), reason="needs a GPU")
-def test_a_real_card_counts() -> None:
-    (card,) = find_cards(1, {})
-    meter = Meter([card])
+def test_a_real_gpu_counts() -> None:
+    (gpu,) = find_gpus(1, {})
+    meter = Meter([gpu])
     meter.read(time.monotonic())
     time.sleep(3)
     meter.read(time.monotonic())
     assert meter.joules is not None and 1 < meter.joules < 3 * 2000
 
 
-def test_the_cards_are_those_of_the_trainer_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpus_are_those_of_the_trainer_all_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
-        def card(self, name: str) -> object:
+        def gpu(self, name: str) -> object:
             return None if name == "3" else name
 
     monkeypatch.setattr(energy, "Nvml", Library)
-    assert find_cards(2, {}) == ["0", "1"]
-    assert find_cards(1, {"CUDA_VISIBLE_DEVICES": "GPU-a,2"}) == ["GPU-a"]
-    assert find_cards(2, {"CUDA_VISIBLE_DEVICES": "2,3"}) == []
+    assert find_gpus(2, {}) == ["0", "1"]
+    assert find_gpus(1, {"CUDA_VISIBLE_DEVICES": "GPU-a,2"}) == ["GPU-a"]
+    assert find_gpus(2, {"CUDA_VISIBLE_DEVICES": "2,3"}) == []
 
 
-def test_cards_that_are_not_there_are_no_error() -> None:
-    assert find_cards(0, {}) == []
-    assert find_cards(1, {"CUDA_VISIBLE_DEVICES": "MIG-1"}) == []
-    assert find_cards(2, {"CUDA_VISIBLE_DEVICES": "97,98"}) == []
+def test_gpus_that_are_not_there_are_no_error() -> None:
+    assert find_gpus(0, {}) == []
+    assert find_gpus(1, {"CUDA_VISIBLE_DEVICES": "MIG-1"}) == []
+    assert find_gpus(2, {"CUDA_VISIBLE_DEVICES": "97,98"}) == []
