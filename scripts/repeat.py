@@ -21,9 +21,11 @@ from typing import Any
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archives import CHUNK, Limits, open_tar, sniff_format
+from scripts.lib.data.archive_entries import CHUNK, Limits
+from scripts.lib.data.archives import sniff_format
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.manifest import manifest_sha256, write_manifest
+from scripts.lib.data.tar_archives import open_tar
 from scripts.lib.workflow.repetition import (
     MANIFEST,
     MANIFEST_SUFFIX,
