@@ -344,7 +344,7 @@ class Experiment(Section):
     )
     gpus: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
         1,
-        description="Cards of one node that train together (DDP), each on `batch_size` images of its own; on a CPU so "
+        description="GPUs of one node that train together (DDP), each on `batch_size` images of its own; on a CPU so "
         "many processes. The number belongs to the result.",
     )
     threads: PositiveInt = Field(
@@ -480,7 +480,7 @@ class Site(Section):
         description="What an experiment's `device: auto` means here; a login node cannot see a compute node's GPU.",
     )
     cpu_jobs: StrictBool = Field(
-        True, description="false: the cluster refuses jobs without a card; then every job takes one, the data job too."
+        True, description="false: the cluster refuses jobs without a GPU; then every job takes one, the data job too."
     )
     modules: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]] = Field(
         [], description="Environment modules that are loaded before each job."
@@ -496,7 +496,7 @@ class Site(Section):
         None, description="Folder for the caches of pip and other libraries, outside a small home."
     )
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="Money for one card and hour; with it, the leaderboard says what a run cost."
+        None, description="Money for one GPU and hour; with it, the leaderboard says what a run cost."
     )
     currency: str = Field("", description="Of the price, as it is to be shown, e.g. `CNY`.")
     font: str | None = Field(None, description="A font file for labels in figures, where the packaged one will not do.")
