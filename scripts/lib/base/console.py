@@ -93,7 +93,7 @@ def run_cli(
     except KeyboardInterrupt:
         logger.error("interrupted")
         sys.exit(EXIT_INTERRUPTED)
-    except Exception as error:  # the outermost frame: law 6, a traceback goes to the log
+    except Exception as error:  # the outermost frame: a traceback goes to the log
         if not args.log:
             raise
         logger.debug("unexpected error", exc_info=True)

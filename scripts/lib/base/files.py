@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, rename (law 2)."""
+"""Files that are either whole or absent: temporary name, fsync, rename."""
 
 from __future__ import annotations
 

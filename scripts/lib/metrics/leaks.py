@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from scripts.lib.base.units import in_percent
 from scripts.lib.data.audit_summary import still_trained_on
 from scripts.lib.data.findings import LEAKED, read_findings
 from scripts.lib.metrics.metrics import Interval, wilson_interval
@@ -138,8 +139,8 @@ def terminal_line(leaderboard: pd.DataFrame, colour: bool = False) -> str:
     )
     if pd.notna(best[WITHOUT]):
         text += (
-            f" Without them {best['experiment']} has {_percent(best[WITHOUT])} %, instead of"
-            f" {_percent(best['accuracy_top1_mean'])} %."
+            f" Without them {best['experiment']} has {in_percent(best[WITHOUT])} %, instead of"
+            f" {in_percent(best['accuracy_top1_mean'])} %."
         )
     return f"{RED}{text}{PLAIN}\n" if colour else f"{text}\n"
 
@@ -147,8 +148,4 @@ def terminal_line(leaderboard: pd.DataFrame, colour: bool = False) -> str:
 def _cells(row: pd.Series, name: str) -> tuple[str, str]:
     if pd.isna(row[name]):
         return "-", "-"
-    return _percent(row[name]), f"{_percent(row[f'{name}_low'])} to {_percent(row[f'{name}_high'])}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return in_percent(row[name]), f"{in_percent(row[f'{name}_low'])} to {in_percent(row[f'{name}_high'])}"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import read_lines, sha256_of
-from scripts.lib.base.units import human
+from scripts.lib.base.units import human, percent
 from scripts.lib.data import audit_summary
 from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.confusion import most_confused
@@ -434,10 +434,6 @@ def recipe(run: Run) -> Iterator[Block]:
     yield Heading("Training")
     yield Table(("", ""), [(name, str(value)) for name, value in rows if value not in (None, "")])
     yield Paragraph("All other values stand in config.py; its first line is the command that trains it again.")
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def n_test(run: Run) -> int:

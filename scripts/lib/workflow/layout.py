@@ -14,7 +14,8 @@ from typing import Any
 
 from scripts.lib.data.folders import walk_files
 from scripts.lib.data.label_files import SUFFIXES
-from scripts.lib.settings.schema import Experiment, LabelFiles, Settings, Site, Source
+from scripts.lib.settings.dataset import LabelFiles, Source
+from scripts.lib.settings.schema import Experiment, Settings, Site
 from scripts.lib.workflow.report_menu import label
 
 #: Of a run's files, those that nothing else is made of, and that people look at.
