@@ -129,7 +129,7 @@ lint: ## what CI checks in the code: ruff, mypy, snakefmt, snakemake --lint
 	@sh envs/setup.sh --linters
 	@bash .ci/lint
 
-docs: ## write the generated parts of docs/ and configs/ again, from scripts/lib/settings/schema.py
+docs: ## write the generated parts of docs/ and configs/ again, from scripts/lib/settings/
 	@$(READY)
 	@python -m scripts.document_settings $(ARGS)
 

@@ -24,8 +24,8 @@ REFERENCE = Path("docs/settings.md")
 
 HEADER = """# All keys
 
-What a file in `configs/` may hold. This page is made from `scripts/lib/settings/schema.py` by `make docs`; a test
-fails when they differ. Editors that know JSON schemas complete and check the keys with the line
+What a file in `configs/` may hold. This page is made from `scripts/lib/settings/` by `make docs`; a test fails when
+they differ. Editors that know JSON schemas complete and check the keys with the line
 `# yaml-language-server: $schema=schema.json` at the top of a file in `configs/`.
 
 An unknown key, a wrong type, a missing file or an impossible value stops before anything runs, in one line that names
@@ -66,12 +66,12 @@ def _table(section: type[BaseModel]) -> list[str]:
 
 
 def sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield every section with its dotted place in the file, in the order of the file."""
+    """Yield every section with its dotted key, in the order of the file."""
     yield prefix, model
     for name, field in model.model_fields.items():
-        place = f"{prefix}.{name}" if prefix else name
+        key = f"{prefix}.{name}" if prefix else name
         for nested, suffix in dict.fromkeys(_nested(field.annotation)):  # a section may stand alone or in a list
-            yield from sections(nested, place + suffix)
+            yield from sections(nested, key + suffix)
 
 
 def _nested(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
@@ -131,9 +131,7 @@ def main(args: argparse.Namespace) -> None:
     for path, text in ((SCHEMA, schema_text()), (REFERENCE, reference_text())):
         if args.check:
             if not path.exists() or path.read_text(encoding="utf-8") != text:
-                raise UserError(
-                    f"{path} differs from scripts/lib/settings/schema.py: run `make docs` and commit the result"
-                )
+                raise UserError(f"{path} differs from scripts/lib/settings/: run `make docs` and commit the result")
         else:
             write_text(path, text)
             logger.info("%s written", path)

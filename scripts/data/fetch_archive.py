@@ -21,8 +21,8 @@ from scripts.lib.data.archives import NoArchive, sniff_format
 from scripts.lib.data.hash_records import HashRecord, format_record, read_record
 from scripts.lib.data.leftovers import remove_leftovers
 from scripts.lib.data.packing import list_folder, pack_folder
+from scripts.lib.settings.dataset import Source
 from scripts.lib.settings.load import parse_section
-from scripts.lib.settings.schema import Source
 
 logger = logging.getLogger(__name__)
 

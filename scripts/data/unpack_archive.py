@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archives import DEFAULT_MAX_BYTES, DEFAULT_MAX_IMAGES, DEFAULT_MAX_RATIO, Limits
+from scripts.lib.data.archive_entries import DEFAULT_MAX_BYTES, DEFAULT_MAX_IMAGES, DEFAULT_MAX_RATIO, Limits
 from scripts.lib.data.unpacking import Origin, unpack_all
 
 ORIGIN = TypeAdapter(Origin)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import zstandard
 
-from scripts.lib.data.archives import Limits
+from scripts.lib.data.archive_entries import Limits
 
 ROOT = Path(__file__).resolve().parents[2]
 TARS = ("tar", "gz", "bz2", "xz", "zst")
@@ -248,7 +248,7 @@ _PROBE = """
 import resource, sys, time
 from pathlib import Path
 from scripts.lib.base.console import UserError
-from scripts.lib.data.archives import Limits
+from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.unpacking import unpack
 began = time.process_time()
 try:

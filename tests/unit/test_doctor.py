@@ -1,4 +1,4 @@
-"""The judgements of `make doctor`: which card runs which torch, which driver which CUDA, and what a machine lacks."""
+"""The judgements of `make doctor`: which GPU runs which torch, which driver which CUDA, and what a machine lacks."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from scripts.doctor import (
+from scripts.lib.workflow.machine_facts import device_of, mask_credentials, parse_nvidia_smi, parse_quota
+from scripts.lib.workflow.machine_problems import (
     Gpu,
     Quota,
     TorchBuild,
     arch_problem,
-    device_of,
     disk_problem,
     driver_problem,
     encoding_problem,
     environment_problem,
     gpu_problems,
     inodes_problem,
-    mask_credentials,
-    parse_nvidia_smi,
-    parse_quota,
     python_problem,
     quota_problems,
     shm_problem,
@@ -38,12 +35,12 @@ GB = 1e9
 @pytest.mark.parametrize(
     ("capability", "arch_list"),
     [
-        ((8, 6), ["sm_80"]),  # a binary runs on later cards of the same major version
+        ((8, 6), ["sm_80"]),  # a binary runs on later GPUs of the same major version
         ((8, 6), ["sm_86"]),
         ((8, 9), ["sm_75", "sm_80", "sm_90"]),
         ((9, 0), ["sm_90a"]),
         ((12, 0), ["sm_75", "sm_120"]),
-        ((9, 0), ["sm_70", "compute_70"]),  # PTX is compiled for any later card
+        ((9, 0), ["sm_70", "compute_70"]),  # PTX is compiled for any later GPU
         ((10, 3), ["sm_100f"]),
     ],
 )
@@ -55,7 +52,7 @@ def test_a_card_runs_binaries_of_its_major_version_and_any_earlier_ptx(capabilit
     ("capability", "arch_list"),
     [
         ((8, 6), ["sm_37", "sm_50", "sm_60", "sm_70", "sm_75"]),
-        ((8, 0), ["sm_86"]),  # never a later binary on an earlier card
+        ((8, 0), ["sm_86"]),  # never a later binary on an earlier GPU
         ((8, 6), ["compute_90"]),
         ((9, 0), ["sm_86", "sm_100a"]),
         ((10, 3), ["sm_100a"]),

@@ -45,3 +45,28 @@ def duration(seconds: float | None) -> str:
     if days:
         return f"{days}-{hours:02d}:{minutes:02d}:{rest:02d}"
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return a duration with its units.
+
+    >>> duration_in_words(9), duration_in_words(69), duration_in_words(3700)
+    ('9 s', '1 min 09 s', '1 h 01 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def percent(share: float) -> str:
+    """Return a share of one in percent.
+
+    >>> percent(0.9731)
+    '97.3 %'
+    """
+    return f"{in_percent(share)} %"
+
+
+def in_percent(share: float) -> str:
+    """Return the same without the sign, for where a heading has it."""
+    return f"{100 * share:.1f}"

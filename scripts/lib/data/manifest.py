@@ -12,7 +12,8 @@ from pathlib import Path
 
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archives import CHUNK, Entry, Limits, open_tar
+from scripts.lib.data.archive_entries import CHUNK, Entry, Limits
+from scripts.lib.data.tar_archives import open_tar
 
 #: What takes the place of an archive's format.
 MANIFEST = "manifest"

@@ -19,16 +19,8 @@ from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data.archives import (
-    CHUNK,
-    Damaged,
-    Entry,
-    Limits,
-    damage,
-    open_contents,
-    read_entries,
-    sniff_format,
-)
+from scripts.lib.data.archive_entries import CHUNK, Damaged, Entry, Limits, damage
+from scripts.lib.data.archives import open_contents, read_entries, sniff_format
 from scripts.lib.data.image_paths import (
     SPLIT_NAMES,
     Components,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.files import find_json
+from scripts.lib.base.units import duration_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +54,5 @@ def progress_line(state: Mapping[str, Any]) -> str:
     if state.get("images_per_second"):
         parts.append(f"{state['images_per_second']:.0f} images/s")
     if state.get("seconds_left") is not None:
-        parts.append(f"{_duration(state['seconds_left'])} left")
+        parts.append(f"{duration_in_words(state['seconds_left'])} left")
     return "  ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

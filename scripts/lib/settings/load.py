@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.messages import describe
-from scripts.lib.settings.schema import Section, Settings, Site
+from scripts.lib.settings.schema import Settings, Site
+from scripts.lib.settings.sections import Section
 
 S = TypeVar("S", bound=Section)
 
@@ -90,8 +91,8 @@ def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]
         raise UserError(f"{path}: not UTF-8 text: save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise UserError(f"{path}:{place} no valid YAML ({error.problem}): check quotes and indentation") from None
+        position = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise UserError(f"{path}:{position} no valid YAML ({error.problem}): check quotes and indentation") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: no valid YAML ({error}): check quotes and indentation") from None
     if content is None and empty is not None:

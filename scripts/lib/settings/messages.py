@@ -10,7 +10,8 @@ from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
 from scripts.lib.base.console import one_line
-from scripts.lib.settings.schema import Section, Settings
+from scripts.lib.settings.schema import Settings
+from scripts.lib.settings.sections import Section
 
 #: How many wrong keys a message names beside the one that it explains.
 WRONG_NAMED = 5
@@ -92,7 +93,7 @@ def _items(annotation: Any) -> Any:
 
 
 def _is_item(annotation: Any, step: str | int) -> bool:
-    # Among alternatives, pydantic's location has their tags, too; only a list's places are whole numbers.
+    # Among alternatives, pydantic's location has their tags, too; only a list's positions are whole numbers.
     return get_origin(annotation) in (dict, list) or isinstance(step, int)
 
 
@@ -107,7 +108,7 @@ def _sections(annotation: Any) -> list[type[Section]]:
 
 def _allowed_beside(location: tuple[str | int, ...], model: type[Section]) -> list[str]:
     """Return the keys of the section that holds the unknown key at the end of *location*."""
-    annotation = next((found for _, _, found in reversed(list(_walk(location[:-1], model)))), model)
+    annotation = next((kind for _, _, kind in reversed(list(_walk(location[:-1], model)))), model)
     return list(_sections(annotation)[0].model_fields)
 
 
@@ -118,7 +119,7 @@ def _hint(key: str, allowed: Sequence[str], model: type[Section]) -> str:
         return f", did you mean {meant}?"
     if close := difflib.get_close_matches(key, allowed, n=1):
         return f", did you mean {close[0]}?"
-    elsewhere = [place for place in _keys(model) if place.rpartition(".")[2] in (key, meant)]
+    elsewhere = [dotted for dotted in _keys(model) if dotted.rpartition(".")[2] in (key, meant)]
     return f", did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
 
 
@@ -127,8 +128,8 @@ def _keys(model: type[Section], above: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield f"{above}{name}"
         named = "NAME." if get_origin(field.annotation) is dict else ""
-        found = [*_sections(field.annotation), *_sections(_items(field.annotation))]
-        for section in dict.fromkeys(found):  # one that may be given alone or in a list is found twice
+        below = [*_sections(field.annotation), *_sections(_items(field.annotation))]
+        for section in dict.fromkeys(below):  # a section that may be given alone or in a list is there twice
             yield from _keys(section, f"{above}{name}.{named}")
 
 
@@ -144,8 +145,8 @@ def _problem(alternatives: list[Any], model: type[Section]) -> str:
     if kind == "value_error":
         return str(detail["ctx"]["error"])
     if kind == "model_type":
-        own = ", ".join(_allowed_beside((*location, ""), model))
-        return f"it has keys of its own, in lines below it ({own}), not {_short(detail['input'])}"
+        keys = ", ".join(_allowed_beside((*location, ""), model))
+        return f"it has keys of its own, in lines below it ({keys}), not {_short(detail['input'])}"
     if kind == "dict_type":
         return f"it has names in lines below it, each with what belongs to it, not {_short(detail['input'])}"
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]

@@ -10,7 +10,8 @@ from typing import Any
 
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.runs.run_folder import RunFolder
-from scripts.lib.settings.schema import Experiment, LabelFiles, Settings, Source
+from scripts.lib.settings.dataset import LabelFiles, Source
+from scripts.lib.settings.schema import Experiment, Settings
 
 
 def record_path(path: str) -> str:

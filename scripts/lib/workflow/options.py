@@ -6,7 +6,8 @@ import json
 import shlex
 from typing import Any
 
-from scripts.lib.settings.schema import Settings, Site, Source
+from scripts.lib.settings.dataset import Source
+from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
 
 #: Keys of a source that unpack_archive needs and fetch_archive does not.

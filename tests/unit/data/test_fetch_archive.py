@@ -18,7 +18,7 @@ from scripts.data.fetch_archive import fetch, name_of, parse_source
 from scripts.lib.base import download
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.hash_records import HashRecord, format_record, read_record
-from scripts.lib.settings.schema import Sample, Source
+from scripts.lib.settings.dataset import Sample, Source
 
 
 @pytest.fixture

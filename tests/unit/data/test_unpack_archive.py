@@ -18,8 +18,9 @@ import pytest
 import zstandard
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data import archives, unpacking
-from scripts.lib.data.archives import Damaged, Limits, sniff_format
+from scripts.lib.data import archive_entries, unpacking
+from scripts.lib.data.archive_entries import Damaged, Limits
+from scripts.lib.data.archives import sniff_format
 from scripts.lib.data.image_paths import (
     NO_CLASS,
     NO_SPLIT,
@@ -602,4 +603,4 @@ def test_random_damage_ends_in_one_line_or_in_images(tmp_path: Path) -> None:
 
 def test_damaged_is_a_mistake_that_users_can_mend() -> None:
     assert issubclass(Damaged, UserError)
-    assert archives.DEFAULT_MAX_IMAGES == 2_000_000
+    assert archive_entries.DEFAULT_MAX_IMAGES == 2_000_000

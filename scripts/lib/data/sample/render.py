@@ -39,7 +39,7 @@ Task = tuple[str, int, int, int]  #: class, index, seed, size
 
 
 def stream(seed: int, class_name: str, index: int, purpose: str, number: int = 0) -> np.random.Generator:
-    """Return the random numbers of one purpose in one picture: a pure function of the arguments (law 3)."""
+    """Return the random numbers of one purpose in one picture: a pure function of the arguments."""
     what = json.dumps([seed, class_name, index, purpose, number])
     key = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=key))

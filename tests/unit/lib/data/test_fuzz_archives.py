@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archives import Limits
+from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.unpacking import unpack
 
 pytestmark = pytest.mark.long

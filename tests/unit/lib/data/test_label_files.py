@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archives import Limits
+from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.label_files import (
     Row,
     alike,

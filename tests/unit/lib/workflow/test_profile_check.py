@@ -10,12 +10,12 @@ import pytest
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.schema import Site
-from scripts.lib.workflow.profile_check import (
+from scripts.lib.workflow.profile_check import check_profile, snakemake_options
+from scripts.lib.workflow.profile_problems import (
     Node,
     Partition,
     account_problem,
     caches_problem,
-    check_profile,
     gpu_model_problem,
     key_problems,
     name_problem,
@@ -26,7 +26,6 @@ from scripts.lib.workflow.profile_check import (
     preemption_problem,
     refusal_problem,
     requeue_problem,
-    snakemake_options,
     status_problem,
     time_problem,
 )
@@ -205,8 +204,8 @@ def test_a_time_limit_above_the_partitions_would_wait_for_ever() -> None:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["--gpus=9"], "9 cards, and no node of partition gpu has more than 8"),
-        (["--gpus=rtx3090:5"], "5 cards"),
+        (["--gpus=9"], "9 GPUs, and no node of partition gpu has more than 8"),
+        (["--gpus=rtx3090:5"], "5 GPUs"),
         (["--gpus=h100:1"], "no node of partition gpu has a GPU of the kind h100"),
         (["--gpus=1", "--cpus-per-task=65"], "65 cores"),
         (["--gpus=a100:1", "--cpus-per-task=25"], "25 cores, and no node of partition gpu has more than 24"),

@@ -1,0 +1,187 @@
+"""Read zips without trusting them: no bombs, no overlapping entries, memory stays flat."""
+
+from __future__ import annotations
+
+import bz2
+import copy
+import lzma
+import posixpath
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import megabytes
+from scripts.lib.data.archive_entries import (
+    ALL_NAMES,
+    ENTRIES_PER_IMAGE,
+    LONGEST_PATH_IN_ARCHIVE,
+    WINDOW,
+    Entries,
+    Entry,
+    Inflated,
+    Kind,
+    Limits,
+    check_size,
+    damage,
+)
+
+
+def list_zip(archive: Path, limits: Limits) -> Entries:
+    """Return the entries of a zip, in the order of its central directory."""
+    entries = Entries(archive, limits)
+    total, packed = 0, archive.stat().st_size
+    with open_zip(archive, limits) as zipped:
+        _check_overlap(archive, zipped)
+        for info in zipped.infolist():
+            if info.flag_bits & 0x1:
+                raise UserError(
+                    f"{archive}: refused: encrypted entries ({info.filename!r}): repack it without a password"
+                )
+            if info.compress_type not in (0, 8, 12, 14):
+                raise UserError(
+                    f"{archive}: {info.filename!r} is compressed by method {info.compress_type}"
+                    " (Deflate64 or the like), which cannot be read: repack it with plain Deflate"
+                )
+            total += info.file_size
+            check_size(archive, total, packed, limits)
+            kind = _zip_kind(info)
+            target = ""
+            if kind == "link":
+                with open_zip_entry(zipped, info) as content:
+                    link = content.read(LONGEST_PATH_IN_ARCHIVE).decode("utf-8", "replace")
+                target = posixpath.join(posixpath.dirname(info.filename), link)[:LONGEST_PATH_IN_ARCHIVE]
+            entries.append(Entry(_zip_name(info), info.file_size, kind, target))
+    return entries
+
+
+@contextmanager
+def open_zip(archive: Path, limits: Limits) -> Iterator[zipfile.ZipFile]:
+    """Open a zip, its errors said as Damaged; zipfile makes an object of each entry, so they are counted before."""
+    with damage(archive), open(archive, "rb") as file:
+        _check_directory(archive, file, limits)
+        with zipfile.ZipFile(file) as zipped:
+            yield zipped
+
+
+def _check_directory(archive: Path, file: IO[bytes], limits: Limits) -> None:
+    """Refuse a zip with more entries than are allowed, or a central directory larger than memory.
+
+    It is the directory that zipfile reads, found by zipfile's own function: no other reading of it would do.
+    """
+    end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if not end:
+        raise zipfile.BadZipFile("it has no central directory")
+    size, position = end[5], end[9] - end[5] - (76 if end[0] == b"PK\x06\x06" else 0)
+    if position < 0:
+        raise zipfile.BadZipFile("its central directory is larger than itself")
+    if size > ALL_NAMES:
+        raise UserError(
+            f"{archive}: refused: a central directory of more than {megabytes(ALL_NAMES)}: repack it;"
+            " nothing was written"
+        )
+    most = ENTRIES_PER_IMAGE * limits.images + 1000
+    count, last = 0, position + size
+    while position + 46 <= last:
+        file.seek(position)
+        lengths = struct.unpack_from("<HHH", file.read(46), 28)
+        position += 46 + sum(lengths)
+        count += 1
+        if count > most:
+            raise UserError(f"{archive}: refused: more than {most} entries (--max-images); nothing was written")
+    file.seek(0)
+
+
+def _check_overlap(archive: Path, zipped: zipfile.ZipFile) -> None:
+    """Refuse entries that share their bytes: a few kilobytes could then unpack to terabytes.
+
+    David Fifield, A better zip bomb, WOOT 2019. Lengths of local headers are taken without their extra field, which
+    only the header itself tells: what the entries take together is no more than the file all the same.
+    """
+    infos = sorted(zipped.infolist(), key=lambda info: info.header_offset)
+    starts = [info.header_offset for info in infos] + [zipped.start_dir]
+    for info, start, following in zip(infos, starts, starts[1:], strict=False):
+        if start < 0 or start + 30 + info.compress_size > following:
+            raise UserError(
+                f"{archive}: refused: its entry {info.filename!r} overlaps another one, as in a decompression bomb"
+                " or a damaged archive; nothing was written"
+            )
+
+
+@contextmanager
+def open_zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[Any]:
+    """Open the content of one entry."""
+    if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipped.open(info) as content:
+            yield content
+        return
+    packed = copy.copy(info)  # its bytes as they are in the archive
+    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
+    del packed.CRC
+    with zipped.open(packed) as source:
+        lzma_or_bz2 = _lzma_of_zip(source) if info.compress_type == zipfile.ZIP_LZMA else bz2.BZ2Decompressor()
+        yield _Checked(Inflated(source, lambda: lzma_or_bz2), info)
+
+
+def _lzma_of_zip(source: IO[bytes]) -> lzma.LZMADecompressor:
+    """Return the decompressor that the first 9 bytes of *source* describe (PKWARE's APPNOTE.TXT, 5.8.8)."""
+    _, size, settings, window = struct.unpack("<HHBL", source.read(9))
+    if size != 5:
+        raise lzma.LZMAError("settings that are none")
+    if window > WINDOW:
+        raise lzma.LZMAError("Memory usage limit exceeded")
+    rest, lc = divmod(settings, 9)
+    pb, lp = divmod(rest, 5)
+    filters = [{"id": lzma.FILTER_LZMA1, "dict_size": max(window, 4096), "lc": lc, "lp": lp, "pb": pb}]
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
+
+
+class _Checked:
+    """The content of a zip's entry: as many bytes as it declares, its check sum compared at the end."""
+
+    def __init__(self, stream: Inflated, info: zipfile.ZipInfo) -> None:
+        self.stream, self.left, self.expected, self.crc = stream, info.file_size, info.CRC, 0
+
+    def read(self, size: int) -> bytes:
+        data = self.stream.read(min(size, self.left))
+        self.left -= len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        if not self.left and self.crc != self.expected:
+            raise zipfile.BadZipFile("bad CRC-32")
+        return data
+
+
+def _zip_kind(info: zipfile.ZipInfo) -> Kind:
+    if info.filename.endswith("/") or (info.filename.endswith("\\") and not info.file_size):
+        return "folder"
+    mode = stat.S_IFMT(info.external_attr >> 16)
+    if info.create_system != 3 or mode in (0, stat.S_IFREG):  # only Unix writes a file type
+        return "file"
+    return {stat.S_IFLNK: "link", stat.S_IFDIR: "folder"}.get(mode, "device")  # type: ignore[return-value]
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str | bytes:
+    """Return the name as text where the zip says its encoding, else its bytes (zipfile read them as cp437)."""
+    name = info.orig_filename  # filename ends at the first NUL: another name than other programs see
+    if info.flag_bits & 0x800:
+        return name
+    try:
+        raw = name.encode("cp437")
+    except UnicodeEncodeError:  # a later zipfile may know more ways to tell the encoding
+        return name
+    return _unicode_path(info.extra, raw) or raw
+
+
+def _unicode_path(extra: bytes, raw: bytes) -> str | None:
+    """Return the name in Info-ZIP's Unicode Path field (0x7075: version, crc32 of the other name, UTF-8 name)."""
+    while len(extra) >= 4:
+        tag, length = struct.unpack_from("<HH", extra)
+        value, extra = extra[4 : 4 + length], extra[4 + length :]
+        if tag == 0x7075 and length > 5 and value[:5] == struct.pack("<BL", 1, zlib.crc32(raw)):
+            return value[5:].decode("utf-8", "replace")
+    return None
