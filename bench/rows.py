@@ -26,7 +26,7 @@ from scripts.train.train_model import training_environment
 
 #: Epochs of fast that take turns with the limit's bare loop.
 TURNS = 6
-#: What warm_start imports only when it runs: start-up like any import.
+#: What fit_head imports only when it runs: start-up like any import.
 PRELOAD = ("mmcls.models", "mmcls.datasets", "scripts.mmcls_plugins")
 
 
@@ -212,7 +212,7 @@ def run_tutorial(bench: Bench, folder: Path, seed: int) -> Row:
 
 
 def start_fast(bench: Bench, folder: Path, config: Row) -> list[tuple[Ran, Row]]:
-    """Pack and warm-start, for a row's config.py; return the two processes, each with its times."""
+    """Pack, and fit the head, for a row's config.py; return the two processes, each with its times."""
     packed, splits = folder / "packed", (bench.split("train"), bench.split("val"))
     words: tuple[object, ...] = (
         "--images",
@@ -226,11 +226,11 @@ def start_fast(bench: Bench, folder: Path, config: Row) -> list[tuple[Ran, Row]]
     words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--pixel-cache", packed)
     words += ("--train", splits[0], "--val", splits[1], "--classes", bench.classes, "--output", folder / "init.pth")
     words += ("--workers", bench.workers)
-    return [packing, clocked(bench, folder, "scripts.train.warm_start", *words, preload=PRELOAD)]
+    return [packing, clocked(bench, folder, "scripts.train.fit_head", *words, preload=PRELOAD)]
 
 
 def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -> Row:
-    """Pack, warm-start and train by recipe fast.
+    """Pack, fit the head and train by recipe fast.
 
     Parameters
     ----------
@@ -240,13 +240,13 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
     if epochs:
         config["runner"]["patience"] = 0
     noted = start_fast(bench, folder, config)
-    packing, warming = (times for _, times in noted)
+    packing, fitting = (times for _, times in noted)
     ran, clock, log = train_by_mimflow(bench, folder, with_clock(config), seed)
     noted.append((ran, clock))
     shutil.rmtree(folder / "packed")  # as large as the data set, for each row and seed
-    pack_seconds, warm_seconds = (times["ended"] - times["ready"] for times in (packing, warming))
-    start = pack_seconds + warm_seconds
-    # warm_start knows this accuracy, by which it chooses; here it is read afterwards.
+    pack_seconds, fit_seconds = (times["ended"] - times["ready"] for times in (packing, fitting))
+    start = pack_seconds + fit_seconds
+    # fit_head knows this accuracy, by which it chooses; here it is read afterwards.
     early = {
         "name": "init",
         "seconds": start,
@@ -260,14 +260,14 @@ def run_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None) -
         "seconds": start + clock["ended"] - clock["begun"],
         "seconds_of": {
             "pack_images": pack_seconds,
-            "warm_start": warm_seconds,
+            "fit_head": fit_seconds,
             "train_model": clock["ended"] - clock["begun"],
         },
         #: Before the first epoch, and of all epochs.
         "training_seconds": [begun - clock["begun"], clock["ended"] - begun],
         "startup_seconds": sum(
             ready - one.launched
-            for (one, _), ready in zip(noted, (packing["ready"], warming["ready"], clock["begun"]), strict=True)
+            for (one, _), ready in zip(noted, (packing["ready"], fitting["ready"], clock["begun"]), strict=True)
         ),
         "wall_seconds": sum(one.ended - one.launched for one, _ in noted),
         "images_per_second": statistics.median(r["images_per_second"] for r in log if r["epoch"] > 0),

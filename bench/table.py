@@ -115,7 +115,7 @@ def last_line(rows: Sequence[Row]) -> str:
 
 def epochs_within(seconds: float, row: Row) -> int:
     """Return how many epochs the fast recipe finishes in *seconds*, by the times of a *row* of it; at least one."""
-    start = row["seconds_of"]["pack_images"] + row["seconds_of"]["warm_start"]
+    start = row["seconds_of"]["pack_images"] + row["seconds_of"]["fit_head"]
     before, after = row["training_seconds"]
     trained = sum(point["name"].startswith("epoch") for point in row["checkpoints"])
     return max(1, math.floor((seconds - start - before) / (after / trained)))

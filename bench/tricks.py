@@ -26,10 +26,10 @@ from bench.prepare import MOBILENET, MODELS, Bench, Scale, data_name, prepare_da
 from bench.processes import ROOT, Row, command, environment, execute, read_json
 from bench.rows import accuracy_of
 from bench.table import gpu_line, machine_line
-from scripts.data import pack_images
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_json, write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
 from scripts.lib.data.splits import listed_images
 from scripts.lib.model.fast_recipe import packed_edge
 from scripts.lib.runs.config_file import read_config, write_config
@@ -80,7 +80,7 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     import torch
 
     from bench.prepare import bare_model
-    from scripts.train import warm_start
+    from scripts.train import fit_head
 
     torch.set_num_threads(2)
     model = bare_model()
@@ -89,7 +89,7 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     if channels_last:
         model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
     if folded:
-        model = warm_start.absorbed(model, images[:2])
+        model = fit_head.absorbed(model, images[:2])
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused)
     labels = torch.arange(BATCH_SIZE)
@@ -140,8 +140,8 @@ def pack(bench: Bench, edge: int, folder: Path, raw_limit: int | None = None) ->
     target = folder / f"packed-{edge}-{raw_limit}"
     if not target.exists():
         names = listed_images(bench.split(split) for split in ("train", "val"))
-        limit = pack_images.RAW_LIMIT_BYTES if raw_limit is None else raw_limit
-        pack_images.pack(bench.images, names, edge, target, raw_limit=limit, threads=2)
+        limit = RAW_LIMIT_BYTES if raw_limit is None else raw_limit
+        write_pixel_cache(bench.images, names, edge, target, raw_limit=limit, threads=2)
     return target
 
 
@@ -175,9 +175,10 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
     import torch
     from mmcv import Config
 
-    from scripts.lib.model.inference import keep_freed_memory, read_checkpoint
+    from scripts.lib.model.inference import classifier_layer, keep_freed_memory, read_checkpoint
+    from scripts.lib.model.linear_probe import extract, fit_probes
     from scripts.mmcls_plugins.images import Normalizer
-    from scripts.train import warm_start
+    from scripts.train import fit_head
 
     keep_freed_memory()
     torch.set_num_threads(2)
@@ -188,12 +189,12 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
         place.mkdir()
         config = Config.fromfile(str(fast_config(bench, place, pack(bench, edge, folder), {"image_size": size})))
         weights, _ = read_checkpoint(bench.checkpoint)
-        splits = [warm_start.build_split(config, bench.split(name), classes) for name in ("train", "val")]
-        model = warm_start.build_pretrained(config, weights, "cpu")
+        splits = [fit_head.build_split(config, bench.split(name), classes) for name in ("train", "val")]
+        model = fit_head.build_pretrained(config, weights, "cpu")
         normalizer = Normalizer(**config.runner.normalize)
         some = torch.utils.data.Subset(splits[0], range(64))
-        batches = list(warm_start.image_tensors(some, normalizer, 0, "cpu"))
-        quick = warm_start.absorbed(copy.deepcopy(model), batches[0])
+        batches = list(fit_head.image_tensors(some, normalizer, 0, "cpu"))
+        quick = fit_head.absorbed(copy.deepcopy(model), batches[0])
         ways: dict[str, tuple[torch.nn.Module, Callable[[], Any]]] = {
             "plain": (model, contextlib.nullcontext),
             "folded": (quick, contextlib.nullcontext),
@@ -207,18 +208,15 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
                     for batch in batches:
                         one(img=batch, return_loss=False, post_process=False)
                     rates[name].append(64 / (time.perf_counter() - began))
-        layer = warm_start.last_layer(quick, weights, len(classes))
+        layer = classifier_layer(quick, len(classes), trained=weights)
         assert layer is not None
         labels = [torch.as_tensor(one.get_gt_labels(), dtype=torch.int64) for one in splits]
         found = {name: statistics.median(values) for name, values in rates.items()}
         for name, half in (("fit", False), ("bfloat16 fit", True)):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                features = [
-                    warm_start.extract(quick, layer, warm_start.image_tensors(one, normalizer, 2, "cpu"))
-                    for one in splits
-                ]
+                features = [extract(quick, layer, fit_head.image_tensors(one, normalizer, 2, "cpu")) for one in splits]
             began = time.perf_counter()
-            probe = warm_start.fit_probes(features[0], labels[0], features[1], labels[1], len(classes))[-1]
+            probe = fit_probes(features[0], labels[0], features[1], labels[1], len(classes))[-1]
             found |= {name: time.perf_counter() - began, f"{name} val": probe.accuracy}
         rows.append({"name": f"{size} of {edge} px", **found})
         logger.info("features: %s", rows[-1])
@@ -241,7 +239,7 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
 
     from scripts.lib.model.checkpoint_file import write_checkpoint
     from scripts.lib.model.inference import read_checkpoint
-    from scripts.train import warm_start
+    from scripts.train import fit_head
 
     place = folder / "training"
     shutil.rmtree(place, ignore_errors=True)
@@ -250,14 +248,14 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
     file = fast_config(bench, place, packed, {**SHORT, **settings}, seed=seed)
     config, classes = Config.fromfile(str(file)), read_lines(bench.classes)
     weights, _ = read_checkpoint(bench.checkpoint)
-    splits = [warm_start.build_split(config, bench.split(split), classes) for split in ("train", "val")]
+    splits = [fit_head.build_split(config, bench.split(split), classes) for split in ("train", "val")]
     without: Any = contextlib.nullcontext()
     if start == "not fitted":
-        without = mock.patch.object(warm_start, "last_layer", return_value=None)
+        without = mock.patch.object(fit_head, "classifier_layer", return_value=None)
     elif start == "not absorbed":
-        without = mock.patch.object(warm_start, "absorbed", side_effect=lambda model, _images: model)
+        without = mock.patch.object(fit_head, "absorbed", side_effect=lambda model, _images: model)
     with without:
-        state = warm_start.warm_start(config, weights, splits, "cpu", 2)
+        state = fit_head.fit_head(config, weights, splits, "cpu", 2)
     write_checkpoint(state, place / "init.pth")
     values = read_config(file)
     values["runner"]["patience"] = 0

@@ -149,7 +149,7 @@ rule export_model:
     shell:
         "python -m scripts.evaluate.export_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.split:q} --classes {input.classes:q}"
-        " --predictions {input.predictions:q} --output {output.onnx:q} --parity {output.json:q}"
+        " --predictions {input.predictions:q} --output {output.onnx:q} --report {output.json:q}"
         " --example {output.example:q} --html {output.html:q} --threads {threads} --log {log:q}"
 
 

@@ -45,7 +45,7 @@ rule patch_config:
         " {params.pixel_cache} --output {output:q} --log {log:q}"
 
 
-rule warm_start:
+rule fit_head:
     message:
         f"fitting the head of {layout.title}"
     input:
@@ -58,7 +58,7 @@ rule warm_start:
     output:
         layout.run.init,
     log:
-        f"{layout.run_logs}/warm_start.log",
+        f"{layout.run_logs}/fit_head.log",
     group:
         resources.run_group
     threads: resources.threads
@@ -66,7 +66,7 @@ rule warm_start:
         gpu=resources.gpus,
         nodes=1,
     shell:
-        "python -m scripts.train.warm_start --config {input.config:q} --checkpoint {input.checkpoint:q}"
+        "python -m scripts.train.fit_head --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --pixel-cache {input.pixel_cache:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
         " --output {output:q} --gpus {resources.gpu} --log {log:q}"
 

@@ -7,7 +7,15 @@ import logging
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.workflow.repetition import PROFILE, Run, changed_since, conclude, find_archives, repeat, scratch_folder
+from scripts.lib.workflow.repetition import (
+    PROFILE,
+    FinishedRun,
+    changed_since,
+    conclude,
+    find_archives,
+    repeat,
+    scratch_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Print `identical`, or the first stage that differs and the likely cause (exit status 1)."""
-    run = Run.read(args.run)
+    run = FinishedRun.read(args.run)
     changed = changed_since(run)
     if changed:
         conclude(run, changed)

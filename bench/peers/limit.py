@@ -18,7 +18,7 @@ from bench.processes import card_peak
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.model.inference import build_classifier, load_config
-from scripts.train import warm_start
+from scripts.train import fit_head
 
 #: Batches in memory, which training goes through in turn.
 BATCHES = 16
@@ -59,7 +59,7 @@ class BareLoop:
         self.mean = torch.tensor([123.675, 116.28, 103.53], device=device).view(1, 3, 1, 1)
         self.factor = 1 / torch.tensor([58.395, 57.12, 57.375], device=device).view(1, 3, 1, 1)
         model.to(device, memory_format=torch.channels_last)
-        self.model = warm_start.absorbed(model, self._normalised(0)[:2]) if absorbed else model
+        self.model = fit_head.absorbed(model, self._normalised(0)[:2]) if absorbed else model
         self.model.train()
         for layer in self.model.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):

@@ -1,4 +1,4 @@
-"""Show what the audit found in the images as a page: what was set aside, what leaks, and what the classes are like."""
+"""Show what the audit found in the images as a page: what was set aside, train copies in test, the classes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,9 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import audit_summary
-from scripts.lib.data.findings import (
-    read_findings,
-)
+from scripts.lib.data.findings import read_findings
 from scripts.lib.data.splits import read_splits
 from scripts.lib.pages.data_page import Data, data_page
-
-# --- what is shown ----------------------------------------------------------------------------------------------------
-
-
-# --- classes and sizes ------------------------------------------------------------------------------------------------
-
-
-# --- examples ---------------------------------------------------------------------------------------------------------
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,92 +21,63 @@ from scripts.lib.data.archives import NoArchive, sniff_format
 from scripts.lib.data.hash_records import HashRecord, format_record, read_record
 from scripts.lib.data.leftovers import remove_leftovers
 from scripts.lib.data.packing import list_folder, pack_folder
+from scripts.lib.settings.load import parse_section
+from scripts.lib.settings.schema import Source
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Source:
-    """The section ``dataset.source`` of the settings: exactly one of url, path, sample and file.
+def parse_source(text: str) -> Source | Path:
+    """Return what *text*, JSON, describes: a section ``dataset.source``, or of ``{"file": path}`` the path.
 
-    ``in_place``: the folder ``path`` is listed, not packed; ``file``: taken over as it is, whatever it is.
-    """
-
-    url: str | None = None
-    mirrors: tuple[str, ...] = ()
-    path: str | None = None
-    sample: dict[str, int] | None = None
-    sha256: str | None = None
-    in_place: bool = False
-    file: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The source as the record names it: no password, no token, but another query is another source."""
-        if self.url:
-            query = urlsplit(self.url).query
-            return shown(self.url) + (f" (query {hashlib.sha256(query.encode()).hexdigest()[:12]})" if query else "")
-        if self.sample is not None:
-            return f"sample {json.dumps(self.sample, sort_keys=True)}"
-        return f"{self.path}, in place" if self.in_place else str(self.path or self.file)
-
-
-def parse_source(text: str) -> Source:
-    """Return the source that *text*, the JSON of ``dataset.source``, describes; null counts as absent.
+    Such a file, of labels, is taken over as it is, whatever it is.
 
     Raises
     ------
-    UserError : no JSON, an unknown key, not exactly one of url, path, sample and file, or no sha256.
+    UserError : no JSON, an unknown key, not exactly one of url, path and sample, or no sha256.
     """
-    try:
+    with contextlib.suppress(ValueError, AttributeError, KeyError):
         given = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"--source is no JSON ({error}): give the section dataset.source") from error
-    if not isinstance(given, dict):
-        raise UserError("--source: expected a JSON object, the section dataset.source")
-    given = {key: value for key, value in given.items() if value is not None}
-    if unknown := sorted(set(given) - {"url", "mirrors", "path", "sample", "sha256", "in_place", "file"}):
-        allowed = "url, mirrors, path, sample, sha256, in_place, file"
-        raise UserError(f"dataset.source: unknown key {unknown[0]!r}; allowed: {allowed}")
-    kinds = [key for key in ("url", "path", "sample", "file") if key in given]
-    if len(kinds) != 1:
-        raise UserError(
-            f"dataset.source: give exactly one of url, path and sample (found: {', '.join(kinds) or 'none'})"
-        )
-    sha256 = given.get("sha256")
-    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", str(sha256)):
-        raise UserError(f"dataset.source.sha256: expected 64 hexadecimal digits, not {sha256!r}")
-    return Source(
-        given.get("url"),
-        tuple(given.get("mirrors", ())),
-        given.get("path"),
-        given.get("sample"),
-        sha256.lower() if sha256 else None,
-        bool(given.get("in_place")),
-        given.get("file"),
-    )
+        if given.keys() == {"file"}:
+            return Path(given["file"])
+    return parse_section(Source, text, "--source", "dataset.source")
 
 
-def fetch(source: Source, output: Path, record: Path) -> None:
-    """Write the archive of *source* to *output* and its hash to *record*."""
+def name_of(source: Source | Path) -> str:
+    """Return a source as the record names it: no password, no token, but another query is another source."""
+    if isinstance(source, Path):
+        return str(source)
+    if source.url:
+        query = urlsplit(source.url).query
+        return shown(source.url) + (f" (query {hashlib.sha256(query.encode()).hexdigest()[:12]})" if query else "")
+    if source.sample is not None:
+        return f"sample {json.dumps(source.sample.model_dump(exclude_unset=True), sort_keys=True)}"
+    return f"{source.path}, in place" if source.in_place else str(source.path)
+
+
+def fetch(source: Source | Path, output: Path, record: Path) -> None:
+    """Write the archive, or file of labels, that *source* is to *output* and its hash to *record*."""
+    name = name_of(source)
     known = read_record(record)
-    if known and known.source != source.name:
+    if known and known.source != name:
         logger.info("%s belongs to another source (%s): recorded anew", record, known.source or "not named")
         known = None
-    if source.url is not None:
-        digest = fetch_url(source, output, known, record)
-    else:
+    verb = "recorded"
+    if isinstance(source, Path) or source.url is None:
         digest = take_over(source, output)
         if known and known.sha256 != digest:
-            logger.info("%s changed since it was last read: its sha256 was %s", source.name, known.sha256)
-    write_text(record, format_record(HashRecord(digest, source.name), output.name))
-    verb = "verified" if source.sha256 else "enforced from now on" if source.url and not known else "recorded"
+            logger.info("%s changed since it was last read: its sha256 was %s", name, known.sha256)
+    else:
+        digest = fetch_url(source, source.url, output, known, record)
+        verb = "recorded" if known else "enforced from now on"
+    if isinstance(source, Source) and source.sha256:
+        verb = "verified"
+    write_text(record, format_record(HashRecord(digest, name), output.name))
     logger.info("%s: %s, sha256 %s (%s, in %s)", output, megabytes(output.stat().st_size), digest, verb, record)
 
 
-def fetch_url(source: Source, output: Path, known: HashRecord | None, record: Path) -> str:
-    """Fetch by http(s), against the sha256 that was given or else recorded, and return the sha256."""
-    assert source.url is not None
+def fetch_url(source: Source, url: str, output: Path, known: HashRecord | None, record: Path) -> str:
+    """Fetch *url* or a mirror, against the sha256 that was given or else recorded, and return the sha256."""
     expected = source.sha256 or (known.sha256 if known else None)
     if expected and output.is_file() and sha256_of(output) == expected:
         logger.info("%s is there already", output)
@@ -117,7 +87,7 @@ def fetch_url(source: Source, output: Path, known: HashRecord | None, record: Pa
         if source.sha256
         else f"it is not the file of the first fetch; to accept it, delete {record} and fetch again"
     )
-    result = download((source.url, *source.mirrors), output, sha256=expected, check=_check_archive, mismatch=mismatch)
+    result = download((url, *source.mirrors), output, sha256=expected, check=_check_archive, mismatch=mismatch)
     return result.sha256
 
 
@@ -129,20 +99,20 @@ def _check_archive(path: Path) -> None:
         raise UserError(f"the server sent {error.content}", error.remedy) from error
 
 
-def take_over(source: Source, output: Path) -> str:
+def take_over(source: Source | Path, output: Path) -> str:
     """Write a local archive or file, a folder or the sample to *output* and return its sha256.
 
     A local archive is hard-linked where that is possible, since data sets are large and disks have quotas.
     """
     remove_leftovers(output)
     with atomic_path(output) as temporary:
-        if source.sample is not None:
+        if isinstance(source, Path):
+            shutil.copyfile(source.expanduser(), temporary)
+        elif source.sample is not None:
             # Here, not above: rendering needs OpenCV, fetching does not.
             from scripts.lib.data.sample.render import write_archive
 
-            write_archive(temporary, **source.sample)
-        elif source.file is not None:
-            shutil.copyfile(Path(source.file).expanduser(), temporary)
+            write_archive(temporary, **source.sample.model_dump())
         else:
             path = Path(str(source.path)).expanduser()
             if source.in_place and path.is_dir():
@@ -155,10 +125,11 @@ def take_over(source: Source, output: Path) -> str:
             else:
                 raise UserError(f"dataset.source.path: no such file or folder: {path}")
         digest = sha256_of(temporary)
-        if source.sha256 and digest != source.sha256:
+        expected = source.sha256 if isinstance(source, Source) else None
+        if expected and digest != expected:
             raise UserError(
-                f"{source.name}: wrong sha256: expected {source.sha256}, got {digest}:"
-                " correct dataset.source.sha256, or bring the right file"
+                f"{name_of(source)}: wrong sha256: expected {expected}, got {digest}",
+                "correct dataset.source.sha256, or bring the right file",
             )
     return digest
 

@@ -7,9 +7,9 @@ import logging
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import atomic_path, read_lines, write_json
+from scripts.lib.base.files import atomic_path, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.splits import count_labels
+from scripts.lib.data.splits import Split
 from scripts.lib.metrics.metrics import compute_metrics, per_class_table
 from scripts.lib.runs.predictions import read_predictions
 
@@ -36,17 +36,10 @@ def images_of_classes(split: Path, classes: int) -> list[int]:
     ------
     UserError : it is missing, or not one of so many classes.
     """
-    try:
-        labels = count_labels(read_lines(split))
-    except FileNotFoundError as error:
-        raise UserError(f"{split}: no such file; split the data first") from error
-    except (ValueError, IndexError) as error:
-        raise UserError(
-            f"{split}: not an annotation file of `path label` lines ({error}); split the data again"
-        ) from error
-    if wrong := set(labels) - set(range(classes)):
+    counts = Split.read(split).counts()
+    if wrong := counts.keys() - set(range(classes)):
         raise UserError(f"{split}: label {min(wrong)} is none of the {classes} classes of the predictions")
-    return [labels[label] for label in range(classes)]
+    return [counts[label] for label in range(classes)]
 
 
 def main(args: argparse.Namespace) -> None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,30 +14,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from scripts.lib.base.console import one_line, run_cli
+from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.inference import build_model, load_config, read_checkpoint, unreadable
-from scripts.lib.model.onnx_export import OPSET, REMEDY, Classifier, describe_pipeline, export, finish, moved_inside
+from scripts.lib.model import engine_speed
+from scripts.lib.model.engine_speed import measure
+from scripts.lib.model.inference import build_model, load_config, read_checkpoint
+from scripts.lib.model.onnx_export import OPSET, Classifier, describe_pipeline, export, finish, moved_inside
+from scripts.lib.model.onnx_parity import (
+    BATCH_SIZE,
+    Parity,
+    check_batches,
+    compare,
+    explain_difference,
+    predictions_of,
+    prepared,
+)
 from scripts.lib.pages.export_page import describe_tensor, export_page
 from scripts.lib.runs.machine import describe_machine
 from scripts.lib.runs.onnx_example import example
-from scripts.lib.runs.onnx_model import (
-    OnnxModel,
-    Preprocessing,
-    predict_files,
-)
+from scripts.lib.runs.onnx_model import OnnxModel
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
 logger = logging.getLogger(__name__)
-
-#: Difference of two probabilities, or between a prediction's and the next one's, that is more than rounding.
-TOLERANCE = 1e-3
-BATCH_SIZE = 32
-#: Of a measurement: seconds, if the model is that fast; turns of a few calls, engines taking turns; calls that suffice.
-SECONDS, CALLS_A_TURN, ENOUGH_SINGLE, ENOUGH_BATCHES = 2.0, 5, 40, 6
-#: Seconds that a batch may take; a slower model is timed with single images only.
-LONGEST_BATCH = 8.0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model.onnx")
     parser.add_argument(
-        "--parity", type=Path, required=True, metavar="FILE", help="export.json: what was compared and timed"
+        "--report", type=Path, required=True, metavar="FILE", help="export.json: what was compared and timed"
     )
     parser.add_argument("--example", type=Path, metavar="FILE", help="onnx_example.py: a program that uses the model")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page, and how to use the model")
@@ -67,157 +62,61 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class Parity:
-    """How far two sets of predictions for the same images are the same.
-
-    Attributes
-    ----------
-    images : how many.
-    same : images of the same prediction.
-    clear : places of those that differ although the reference preferred its prediction by more than TOLERANCE.
-    largest : largest absolute difference of two probabilities.
-    worst : place of the image that has it, or of the first that differs clearly.
-    """
-
-    images: int
-    same: int
-    clear: list[int]
-    largest: float
-    worst: int
-
-    @property
-    def holds(self) -> bool:
-        return not self.clear and self.largest <= TOLERANCE
-
-
-def compare(probabilities: np.ndarray, reference: Predictions) -> Parity:
-    """Compare probabilities of shape (n, classes) with those of a predictions.csv of the same images."""
-    predicted = probabilities.argmax(axis=1)
-    first, second = np.sort(reference.probabilities, axis=1)[:, :-3:-1].T
-    differs = predicted != reference.predictions
-    differences = np.abs(probabilities - reference.probabilities).max(axis=1)
-    clear = np.flatnonzero(differs & (first - second > TOLERANCE)).tolist()
-    return Parity(
-        images=len(predicted),
-        same=int((~differs).sum()),
-        clear=clear,
-        largest=float(differences.max()),
-        worst=clear[0] if clear else int(differences.argmax()),
-    )
-
-
-def explain_difference(parity: Parity, file: str, exported: np.ndarray, here: np.ndarray, name: str) -> UserError:
-    """Return the error for a parity that does not hold, which says who differs.
-
-    Parameters
-    ----------
-    file : the image ``parity.worst``.
-    exported, here : what the exported model and what the checkpoint say about it here, shape (classes,).
-    """
-    others = f"{len(parity.clear)} of {parity.images} predictions are clearly others"
-    difference = float(np.abs(exported - here).max())
-    if difference > TOLERANCE or exported.argmax() != here.argmax():
-        return UserError(
-            f"{name} is another model in ONNX: a probability of {file} is {difference:.1e} away from the checkpoint's;"
-            f" {others}; no model.onnx was written; {REMEDY}"
-        )
-    return UserError(
-        f"--predictions: a probability of {file} is {parity.largest:.1e} away from what the checkpoint says here, and"
-        f" {others}: it is of another checkpoint, or of other images; make it again by predict_images"
-    )
-
-
-def check_batches(model: OnnxModel, images: np.ndarray, name: str) -> None:
-    """Raise UserError unless *model* takes any number of *images*, which are of the shape that it wants."""
-    for number in (1, 3):
-        try:
-            rows = len(model.predict(np.resize(images, (number, *images.shape[1:]))))
-            reason = f"there are {rows} answers"
-        except Exception as error:  # onnxruntime's exceptions have no base class of their own
-            operator = re.search(r"running (\w+) node", str(error))
-            rows, reason = 0, f"its {operator[1]} fails" if operator else one_line(error)[:300]
-        if rows != number:
-            raise UserError(
-                f"{name} cannot be exported to ONNX: with {number} images at a time {reason}, since the code of the"
-                f" model takes their number for a constant; {REMEDY}"
-            )
-
-
-def interleaved(calls: Mapping[str, Callable[[], Any]], seconds: float, turn: int, enough: int) -> dict[str, float]:
-    """Return the median seconds of each of *calls*, made by turns so that all see the same state of the machine.
-
-    Parameters
-    ----------
-    seconds : when to stop; each is timed once at least.
-    turn : calls in a row; one more before them is not counted, since the caches are the other's.
-    enough : calls of each after which to stop.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    while True:
-        for name, call in calls.items():
-            call()
-            for _ in range(turn):
-                start = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - start)
-                if time.perf_counter() > end:
-                    break
-        if time.perf_counter() > end or all(len(each) >= enough for each in times.values()):
-            return {name: statistics.median(each) for name, each in times.items()}
-
-
-def measure(calls: Mapping[str, Callable[[np.ndarray], Any]], images: np.ndarray) -> dict[str, dict[str, float | None]]:
-    """Return for each engine the milliseconds of one image and the images a second of batches.
-
-    Parameters
-    ----------
-    calls : engines by name, functions of images.
-    images : one or more; repeated to a batch of BATCH_SIZE.
-    """
-    batch = np.resize(images, (BATCH_SIZE, *images.shape[1:]))
-    single = interleaved(
-        {name: partial(call, batch[:1]) for name, call in calls.items()}, SECONDS, CALLS_A_TURN, ENOUGH_SINGLE
-    )
-    batches: dict[str, float] = {}
-    if BATCH_SIZE * max(single.values()) < LONGEST_BATCH:
-        batches = interleaved({name: partial(call, batch) for name, call in calls.items()}, SECONDS, 1, ENOUGH_BATCHES)
-    return {
-        name: {
-            "milliseconds_single": round(1000 * single[name], 3),
-            "images_per_second": round(BATCH_SIZE / batches[name], 2) if name in batches else None,
-        }
-        for name in calls
+def main(args: argparse.Namespace) -> None:
+    config = load_config(args.config)
+    name = f"{args.config}: {config.model.backbone.type}"
+    classes, reference = read_lines(args.classes), read_predictions(args.predictions)
+    check_reference(reference, args.predictions, args.classes, args.split)
+    described = describe_pipeline(config.data.test.pipeline)
+    preprocessing = moved_inside(described) if args.preprocessing else described
+    weights, _ = read_checkpoint(args.checkpoint)
+    classifier = Classifier(build_model(config, weights, "cpu", args.threads), described, args.preprocessing).eval()
+    paths = [args.images / file for file in reference.files]
+    few = prepared(preprocessing, paths[:BATCH_SIZE])
+    height, width = few.shape[1:3] if args.preprocessing else few.shape[2:]
+    metadata = {
+        "class_names": json.dumps(classes, ensure_ascii=False),
+        "image_size": json.dumps({"height": height, "width": width}),
+        "checkpoint_sha256": sha256_of(args.checkpoint),
+        **preprocessing.notes(),
     }
 
+    def predict(images: np.ndarray) -> np.ndarray:
+        return classifier(torch.from_numpy(images)).numpy()
 
-def predictions_of(model: OnnxModel, paths: Sequence[Path]) -> np.ndarray:
-    """Return the probabilities, shape (len(paths), classes), that *model* gives these image files.
+    with torch.no_grad(), atomic_path(args.output) as temporary:
+        export(classifier, np.resize(few, (2, *few.shape[1:])), temporary, name)
+        finish(temporary, metadata, name)
+        model = OnnxModel(temporary, args.threads)
+        check_batches(model, few, name)
+        probabilities = predictions_of(model, paths)
+        parity = compare(probabilities, reference)
+        if not parity.holds:
+            worst = paths[parity.worst]
+            here = predict(prepared(preprocessing, [worst]))[0]
+            raise explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
+        speed = measure({"torch": predict, "onnxruntime": model.predict}, few)
+    report = describe_export(args.output, model, parity, speed)
+    write_json(args.report, report)
+    program = example(preprocessing)
+    if args.example:
+        write_text(args.example, program)
+    if args.html:
+        write_text(args.html, export_page(report, program))
+    logger.info(
+        "%s: opset %d, %.1f MB; %d of %d predictions are the checkpoint's, no probability is more than %.1e away",
+        *(args.output, OPSET, report["model"]["bytes"] / 1e6, parity.same, parity.images, parity.largest),
+    )
+    times = ", ".join(f"{engine} {speeds['milliseconds_single']:.1f} ms" for engine, speeds in speed.items())
+    logger.info("one image on %d CPU threads: %s", args.threads, times)
 
-    Raises
-    ------
-    UserError : one of them is no image.
-    """
-    rows = []
-    for answers in predict_files(model, paths, BATCH_SIZE):
-        for index, reason in answers.failures:
-            raise unreadable(paths[index], reason)
-        rows.append(answers.probabilities)
-    return np.concatenate(rows)
 
-
-def prepared(preprocessing: Preprocessing, paths: Sequence[Path]) -> np.ndarray:
-    """Return image files as a batch for the model; UserError where one of them is no image."""
-    images = []
-    for path in paths:
-        try:
-            images.append(preprocessing.prepare(path.read_bytes()))
-        except OSError as error:
-            raise unreadable(path, one_line(error.strerror or error)) from error
-    if len({image.shape for image in images}) > 1:
-        raise UserError(f"data.test.pipeline: makes images of several sizes, and model.onnx takes one; {REMEDY}")
-    return np.stack(images)
+def check_reference(reference: Predictions, file: Path, classes: Path, split: Path) -> None:
+    """Raise UserError unless the predictions of *file* are of these classes and images."""
+    if reference.classes != read_lines(classes):
+        raise UserError(f"{file}: its classes are not those of {classes}; make it again")
+    if reference.files != [line.rpartition(" ")[0] for line in read_lines(split)]:
+        raise UserError(f"{file}: its images are not those of {split}; make it again")
 
 
 def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,59 +139,10 @@ def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping
         "speed": {
             "cpu": describe_machine()["cpu"],
             "threads": torch.get_num_threads(),
-            "batch_size": BATCH_SIZE,
+            "batch_size": engine_speed.BATCH_SIZE,
             "engines": {engine: {"version": version(engine), **speeds} for engine, speeds in speed.items()},
         },
     }
-
-
-def main(args: argparse.Namespace) -> None:
-    config = load_config(args.config)
-    name = f"{args.config}: {config.model.backbone.type}"
-    classes, reference = read_lines(args.classes), read_predictions(args.predictions)
-    if reference.classes != classes:
-        raise UserError(f"{args.predictions}: its classes are not those of {args.classes}; make it again")
-    if reference.files != [line.rpartition(" ")[0] for line in read_lines(args.split)]:
-        raise UserError(f"{args.predictions}: its images are not those of {args.split}; make it again")
-    described = describe_pipeline(config.data.test.pipeline)
-    preprocessing = moved_inside(described) if args.preprocessing else described
-    weights, _ = read_checkpoint(args.checkpoint)
-    classifier = Classifier(build_model(config, weights, "cpu", args.threads), described, args.preprocessing).eval()
-    paths = [args.images / file for file in reference.files]
-    few = prepared(preprocessing, paths[:BATCH_SIZE])
-    size = few.shape[1:3] if args.preprocessing else few.shape[2:]
-    notes = {
-        "class_names": json.dumps(classes, ensure_ascii=False),
-        "image_size": json.dumps({"height": size[0], "width": size[1]}),
-        "checkpoint_sha256": sha256_of(args.checkpoint),
-        **preprocessing.notes(),
-    }
-    with torch.no_grad(), atomic_path(args.output) as temporary:
-        export(classifier, np.resize(few, (2, *few.shape[1:])), temporary, name)
-        finish(temporary, notes, name)
-        model = OnnxModel(temporary, args.threads)
-        check_batches(model, few, name)
-        probabilities = predictions_of(model, paths)
-        parity = compare(probabilities, reference)
-        if not parity.holds:
-            worst = paths[parity.worst]
-            here = classifier(torch.from_numpy(prepared(preprocessing, [worst])))[0].numpy()
-            raise explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
-        engines = {"torch": lambda images: classifier(torch.from_numpy(images)), "onnxruntime": model.predict}
-        speed = measure(engines, few)
-    record = describe_export(args.output, model, parity, speed)
-    write_json(args.parity, record)
-    program = example(preprocessing)
-    if args.example:
-        write_text(args.example, program)
-    if args.html:
-        write_text(args.html, export_page(record, program))
-    logger.info(
-        "%s: opset %d, %.1f MB; %d of %d predictions are the checkpoint's, no probability is more than %.1e away",
-        *(args.output, OPSET, record["model"]["bytes"] / 1e6, parity.same, parity.images, parity.largest),
-    )
-    times = ", ".join(f"{engine} {speeds['milliseconds_single']:.1f} ms" for engine, speeds in speed.items())
-    logger.info("one image on %d CPU threads: %s", args.threads, times)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw a map of the predicted images as a page: what the network takes for alike lies together (t-SNE)."""
+"""Draw a map of the predicted images as a page: images that are alike to the network lie together (t-SNE)."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Write the page."""
     if not args.images.is_dir():
-        raise UserError(f"--images: {args.images}: no such folder; give the one that predictions.csv was made from")
+        raise UserError(f"--images: {args.images}: no such folder", "give the one that predictions.csv was made from")
     predictions = read_predictions(args.predictions)
     features = read_features(args.features, len(predictions.files))
-    a_map = make_map(predictions, features, args.seed)
-    pictures = thumbnails(args.images, a_map.predictions.files)
-    write_text(args.output, render(a_map, pictures, len(predictions.files), args.seed, args.title))
+    image_map = make_map(predictions, features, args.seed)
+    pictures = thumbnails(args.images, image_map.predictions.files)
+    write_text(args.output, render(image_map, pictures, len(predictions.files), args.seed, args.title))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw every figure of a run's predictions: the plot_* commands in one process, since imports take longer than they."""
+"""Draw every figure of a run's predictions, and the page of its errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,21 @@ import argparse
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.pages.figures import classes, confusion_matrix, curves, errors, reliability, selective
+from scripts.lib.base.files import write_text
+from scripts.lib.pages import errors_page
+from scripts.lib.pages.figures import classes, confusion_matrix, curves, reliability, selective
+from scripts.lib.pages.figures.style import save_figure
+from scripts.lib.runs.predictions import Predictions, read_predictions
+
+
+def write_all(test: Predictions, val: Predictions, images: Path, folder: Path, title: str) -> None:
+    """Write the figures and the page into *folder*; *images* is what the files of *test* are relative to."""
+    save_figure(confusion_matrix.draw(test, title), folder / "confusion_matrix.svg")
+    save_figure(classes.draw(test, title), folder / "classes.svg")
+    save_figure(curves.draw(test, title), folder / "curves.svg")
+    save_figure(reliability.draw(test, title, val), folder / "reliability.svg")
+    save_figure(selective.draw(test, title), folder / "selective.svg")
+    write_text(folder / "errors.html", errors_page.render(test, images, title))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,17 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Draw them all."""
-    val, images = ["--val-predictions", str(args.val_predictions)], ["--images", str(args.images)]
-    for command, file, more in (
-        (confusion_matrix, "confusion_matrix.svg", []),
-        (classes, "classes.svg", []),
-        (curves, "curves.svg", []),
-        (reliability, "reliability.svg", val),
-        (selective, "selective.svg", []),
-        (errors, "errors.html", images),
-    ):
-        options = ["--predictions", str(args.predictions), "--output", str(args.output / file), "--title", args.title]
-        command.main(command.build_parser().parse_args([*options, *more]))
+    test = read_predictions(args.predictions)
+    val = reliability.read_val_predictions(args.val_predictions, test, args.predictions)
+    write_all(test, val, args.images, args.output, args.title)
 
 
 if __name__ == "__main__":

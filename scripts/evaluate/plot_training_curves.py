@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.pages.figures.style import save_figure, training_curves_figure
+from scripts.lib.pages.figures import training_curves
+from scripts.lib.pages.figures.style import save_figure
 from scripts.lib.runs.train_log import read_train_log
 
 
@@ -19,7 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    save_figure(training_curves_figure(read_train_log(args.train_log), args.title), args.output)
+    save_figure(training_curves.draw(read_train_log(args.train_log), args.title), args.output)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from mmcv.cnn.bricks import wrappers
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from scripts.mmcls_plugins.hooks import forward_hooks
+
 #: A convolution, and the normalisation of its output.
 Pair = tuple[nn.Conv2d, _BatchNorm]
 #: Convolutions that compute nothing but the convolution; others, as deformable ones, are left alone.
@@ -46,15 +48,10 @@ def normalised_convolutions(model: nn.Module, images: torch.Tensor) -> list[Pair
         if id(given[0]) in made and layer.track_running_stats and layer.affine:
             pairs.append((made[id(given[0])][0], layer))
 
-    handles = []
-    for module in model.modules():
-        if type(module) in PLAIN:
-            handles.append(module.register_forward_hook(note_output))
-        elif isinstance(module, _BatchNorm):
-            handles.append(module.register_forward_pre_hook(note_input))
-    scores_of(model, images)
-    for handle in handles:
-        handle.remove()
+    convolutions = [module for module in model.modules() if type(module) in PLAIN]
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    with forward_hooks([(module, note_output) for module in convolutions], [(norm, note_input) for norm in norms]):
+        probabilities_of(model, images)
     uses = Counter(id(module) for pair in pairs for module in pair)
     return [pair for pair in pairs if all(uses[id(module)] == 1 for module in pair)]
 
@@ -119,7 +116,7 @@ def _pass_on(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def scores_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def probabilities_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Return the probabilities that a classifier of mmcls gives *images*, in eval mode; its mode stays what it was."""
     training = model.training
     model.eval()
@@ -129,6 +126,6 @@ def scores_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
         model.train(training)
 
 
-def same_scores(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two models said the same, but for rounding."""
-    return torch.allclose(one, other, rtol=1e-3, atol=1e-5)
+def same_probabilities(first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Tell whether two models predict the same, but for rounding."""
+    return torch.allclose(first, second, rtol=1e-3, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Images on their way into the model: read from a pack, normalised where the model is."""
+"""Images on their way into the model: read from a pixel cache, normalised where the model is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmcls.datasets import PIPELINES
 from torch import nn
 
 from scripts.lib.base.environment import Variable
-from scripts.lib.data.pixel_cache import Pack
+from scripts.lib.data.pixel_cache import PixelCache
 
 
 @PIPELINES.register_module()
@@ -25,14 +25,14 @@ class LoadPackedImage:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self._pack: Pack | None = None  # opened where it is used: each data-loader worker maps the file itself
+        self._cache: PixelCache | None = None  # opened where it is used: each data-loader worker maps the file itself
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the image, uint8 of shape (height, width, 3), blue, green, red."""
-        if self._pack is None:
-            self._pack = Pack(os.environ.get(Variable.PIXEL_CACHE, self.folder))
+        if self._cache is None:
+            self._cache = PixelCache(os.environ.get(Variable.PIXEL_CACHE, self.folder))
         name = results["img_info"]["filename"]
-        image = self._pack.image(name).copy()  # the pack's own cannot be written, and steps after this one may
+        image = self._cache.image(name).copy()  # the cache's own cannot be written, and steps after this one may
         filename = str(Path(results.get("img_prefix") or "") / name)
         results |= {"filename": filename, "ori_filename": name, "img": image}
         return results | {"img_shape": image.shape, "ori_shape": image.shape}

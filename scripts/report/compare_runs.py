@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--price", type=parse_price, metavar="NUMBER", help="of one GPU for an hour, where it is known")
     parser.add_argument("--currency", default="", metavar="TEXT", help="of the price, for example CNY")
     parser.add_argument(
-        "--audit", type=Path, metavar="FILE", help="audit.csv: for the accuracy without contaminated images"
+        "--audit", type=Path, metavar="FILE", help="audit.csv: adds accuracy without contaminated images"
     )
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
     return parser
@@ -65,10 +65,8 @@ def main(args: argparse.Namespace) -> None:
         return
     if not (args.runs and args.leaderboard and args.figure):
         raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")
-    from scripts.lib.pages.figures.style import (  # not for --show: matplotlib is slow to import
-        leaderboard_figure,
-        save_figure,
-    )
+    from scripts.lib.pages.figures import leaderboard as leaderboard_figure  # not for --show: matplotlib is slow
+    from scripts.lib.pages.figures.style import save_figure
 
     runs = collect(args.runs)
     costs = collect_costs(runs, args.price, args.currency)
@@ -82,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     contaminated = contamination.find_contamination(runs, args.audit) if args.audit else None
     leaderboard = contamination.add_columns(leaderboard, contaminated)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
-    save_figure(leaderboard_figure(leaderboard, runs, title), args.figure)
+    save_figure(leaderboard_figure.draw(leaderboard, runs, title), args.figure)
     if args.html:
         write_text(args.html, leaderboard_page(leaderboard, title, costs, comparisons, contaminated))
     if args.costs:

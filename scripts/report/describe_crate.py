@@ -132,7 +132,7 @@ def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[
     run : the run's folder, relative to it.
     provenance : what record_provenance wrote there.
     """
-    inputs, course = provenance["inputs"], provenance["circumstances"]["training"]
+    inputs, training = provenance["inputs"], provenance["circumstances"]["training"]
     hashed = {**inputs["files"], **provenance["outputs"], **provenance["circumstances"]["files"]}
     root = f"{run}/"
     files = [
@@ -170,16 +170,16 @@ def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[
         "@id": f"#{quote(run)}",
         "@type": "CreateAction",
         "name": f"training and evaluation of {run}",
-        "description": course["command"] or "",
+        "description": training["command"] or "",
         "instrument": references(["#mimflow", *(entity["@id"] for entity in describe_software(inputs))]),
         "object": references(used),
         "result": references(entity["@id"] for entity in made),
         "actionStatus": reference("http://schema.org/CompletedActionStatus"),
     }
-    if course["started"]:
-        action["startTime"] = course["started"]
-    if course["ended"]:
-        action["endTime"] = course["ended"]
+    if training["started"]:
+        action["startTime"] = training["started"]
+    if training["ended"]:
+        action["endTime"] = training["ended"]
     return [*entities, action, *describe_software(inputs)]
 
 
@@ -225,8 +225,8 @@ def describe_data(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[
 def _splits_of_folds(provenances: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the splits of cross-validation, and what each is for."""
     folds = sorted({provenance["run"]["fold"] for provenance in provenances if "fold" in provenance["run"]})
-    sides = {Path(name).name: text for name, text in DATASET_FILES.items() if name.startswith("splits/")}
-    return {f"splits/{fold}/{name}": f"{text} ({fold})" for fold in folds for name, text in sides.items()}
+    splits = {Path(name).name: text for name, text in DATASET_FILES.items() if name.startswith("splits/")}
+    return {f"splits/{fold}/{name}": f"{text} ({fold})" for fold in folds for name, text in splits.items()}
 
 
 def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapping[str, Any]], license: str) -> Entity:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import re
+import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,24 @@ from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import read_record
 from scripts.lib.data.manifest import check_folder
 from scripts.lib.pages.provenance_page import provenance_page
-from scripts.lib.runs.attempts import read_attempts
 from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.history import describe_history, describe_training, utc
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
 from scripts.lib.runs.provenance import FORMAT
-from scripts.lib.runs.run_folder import run_name
-from scripts.lib.runs.train_log import read_train_log
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.messages import describe
 from scripts.lib.settings.schema import Experiment
 
 logger = logging.getLogger(__name__)
 
 #: Files of a run that equal inputs must give again, hashed where they are there.
-PRODUCTS = ("init.pth", "best.pth", "last.pth", "predictions.csv", "metrics.json", "per_class.csv")
+PRODUCTS = tuple(
+    str(path)
+    for path in (
+        *(RunFolder.init, RunFolder.best, RunFolder.last),
+        *(RunFolder.predictions, RunFolder.metrics, RunFolder.per_class),
+    )
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,9 +88,9 @@ def existing(folder: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def products_of(config: Path) -> list[str]:
-    """Return PRODUCTS without the weights of a warm start that this config does not start from: an older run's."""
+    """Return PRODUCTS without the weights with a fitted head that this config does not start from: an older run's."""
     start = Path(read_config(config).get("load_from") or "").name
-    return [name for name in PRODUCTS if name != "init.pth" or name == start]
+    return [name for name in PRODUCTS if name != str(RunFolder.init) or name == start]
 
 
 def describe_archive(archive: Path, record: Path | None) -> dict[str, Any]:
@@ -120,69 +124,17 @@ def check_read_in_place(archives: Sequence[Path], settings: Mapping[str, Any]) -
     """
     source = settings.get("dataset", {}).get("source")
     sources = source if isinstance(source, list) else [source or {}] * len(archives)
-    for archive, one in zip(archives, sources, strict=True):
-        if one.get("in_place"):
-            check_folder(archive, Path(one["path"]).expanduser())
+    for archive, section in zip(archives, sources, strict=True):
+        if section.get("in_place"):
+            check_folder(archive, Path(section["path"]).expanduser())
 
 
-def describe_training(config_file: Path) -> dict[str, Any]:
-    """Return seed, device, threads and the promise of deterministic kernels, as config.py says."""
-    config = read_config(config_file)
-    runner = config.get("runner", {})
-    return {"seed": config.get("seed"), **{key: runner.get(key) for key in ("device", "threads", "deterministic")}}
-
-
-def describe_course(run_dir: Path, config_file: Path) -> dict[str, Any]:
-    """Return how training went: command, times, attempts, job ids, operations that promise no equal bits."""
-    first = config_file.read_text(encoding="utf-8").split("\n", 1)[0]
-    work_dir = find_work_dir(run_dir / "work", sha256_of(config_file))
-    attempts = read_attempts(work_dir) if work_dir else []
-    path = run_dir / "train_log.csv"
-    course: dict[str, Any] = {
-        "folder": str(run_dir),
-        "command": first.removeprefix("# ") if first.startswith("# ") else None,
-        "started": attempts[0]["start"] if attempts else None,
-        "ended": attempts[-1]["end"] if attempts else None,
-        "attempts": attempts,
-        "slurm_job_ids": sorted({attempt["slurm_job_id"] for attempt in attempts if attempt["slurm_job_id"]}),
-        "nondeterministic_operations": _nondeterministic_operations(work_dir),
-    }
-    if path.is_file():
-        log = read_train_log(path)
-        course |= {
-            "epochs": len(log),
-            "train_seconds": round(float(log["train_seconds"].sum()), 3),
-            "val_seconds": round(float(log["val_seconds"].sum()), 3),
-        }
-        # The last attempt's end may be missing: a kill between the end of training and its record.
-        course["ended"] = course["ended"] or _utc(path.stat().st_mtime)
-    return course
-
-
-def find_work_dir(folder: Path, config_sha256: str) -> Path | None:
-    """Return the newest work_dir below *folder* in which this very config.py was trained."""
-    found = []
-    for marker in folder.glob("*/identity.json"):
-        if config_sha256 in json.loads(marker.read_text(encoding="utf-8")).values():
-            found.append(marker)
-    return max(found, key=lambda marker: marker.stat().st_mtime).parent if found else None
-
-
-def _nondeterministic_operations(work_dir: Path | None) -> list[str]:
-    """Return the operations of which torch said, while it trained, that they have no deterministic form."""
-    output = work_dir / "output.log" if work_dir else None
-    if output is None or not output.is_file():
-        return []
-    text = output.read_text(encoding="utf-8", errors="replace")
-    return sorted(set(re.findall(r"(\S+) does not have a deterministic implementation", text)))
-
-
-def complete(given: Mapping[str, Any]) -> dict[str, Any]:
+def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
     """Return one run's settings with the experiment's defaults filled in, and no password or token in an address.
 
     A later version may have other defaults; the record must not depend on them.
     """
-    settings: dict[str, Any] = json.loads(json.dumps(given))
+    settings: dict[str, Any] = json.loads(json.dumps(settings_of_run))
     source = settings.get("dataset", {}).get("source")
     sections = [*source] if isinstance(source, list) else [source]
     try:
@@ -200,11 +152,9 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def _utc(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
 def main(args: argparse.Namespace) -> None:
+    """Write the record, and the page."""
+    run = RunFolder(args.run)
     try:
         settings = json.loads(args.settings)
     except ValueError as error:
@@ -222,7 +172,7 @@ def main(args: argparse.Namespace) -> None:
     }
     provenance: dict[str, Any] = {
         "format": FORMAT,
-        "run": run_name(args.run.resolve()),
+        "run": RunFolder(args.run.resolve()).names,
         "inputs": {
             "training": describe_training(args.config),
             "settings": complete(settings),
@@ -230,14 +180,14 @@ def main(args: argparse.Namespace) -> None:
             "code": describe_code(),
             **describe_software(),
         },
-        "outputs": hash_files(existing(args.run, products_of(args.config))),
+        "outputs": hash_files(existing(run.path, products_of(args.config))),
         "circumstances": {
-            "training": describe_course(args.run, args.config),
-            "files": hash_files(existing(args.run, ("train_log.csv",))),
+            "training": describe_history(run, args.config),
+            "files": hash_files(existing(run.path, [str(RunFolder.train_log)])),
             "machine": describe_machine(),
             "setup": read_stamp(),
             "repository": find_repository(),
-            "recorded": _utc(datetime.now(UTC).timestamp()),
+            "recorded": utc(time.time()),
         },
     }
     if args.html:

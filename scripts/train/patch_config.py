@@ -16,7 +16,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.splits import count_labels
+from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.runs import config_file
@@ -268,14 +268,14 @@ def patch(args: argparse.Namespace) -> None:
     experiment = Experiment.model_validate(json.loads(args.experiment))
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
     device = resolve_device(experiment.device)
-    classes, train = read_lines(args.classes), read_lines(args.splits / "train.txt")
-    images_of = count_labels(train)
+    classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
+    images_of = train.counts()
     start = args.output.parent / "init.pth" if experiment.chosen_recipe() == "fast" else args.checkpoint
     config = build_config(
         base,
         experiment,
         classes=classes,
-        n_train=len(train),
+        n_train=len(train.images),
         images=str(args.images),
         splits=str(args.splits),
         checkpoint=str(start) if start else None,

@@ -249,7 +249,7 @@ import resource, sys, time
 from pathlib import Path
 from scripts.lib.base.console import UserError
 from scripts.lib.data.archives import Limits
-from scripts.data.unpack_archive import unpack
+from scripts.lib.data.unpacking import unpack
 began = time.process_time()
 try:
     unpack(Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))

@@ -148,7 +148,7 @@ def checkers() -> dict[str, Callable[[bytes, Path], bool]]:
 
 
 def _decodes(content: bytes, _: Path) -> bool:
-    from scripts.data.pack_images import decode
+    from scripts.lib.data.pixel_cache_writer import decode
 
     try:
         return decode(content, 24).shape[2] == 3

@@ -108,11 +108,11 @@ def ask_the_map(page: Page) -> None:
             return [box.left + box.width / 2, box.top + box.height / 2]; })()""",
         frame,
     )
-    assert page.evaluate("document.getElementById('card').hidden", frame)
+    assert page.evaluate("document.getElementById('tooltip').hidden", frame)
     page.move_to(corner[0] + place[0], corner[1] + place[1])
-    page.wait_for("!document.getElementById('card').hidden", context=frame)
-    assert "true class:" in page.evaluate("document.getElementById('card').innerText", frame)
-    assert page.wait_for("document.querySelector('#card img').naturalWidth", context=frame) > 8
+    page.wait_for("!document.getElementById('tooltip').hidden", context=frame)
+    assert "true class:" in page.evaluate("document.getElementById('tooltip').innerText", frame)
+    assert page.wait_for("document.querySelector('#tooltip img').naturalWidth", context=frame) > 8
     names = page.evaluate("[...document.querySelectorAll('#legend li')].map(e => e.innerText.split('\\n')[0])", frame)
     page.evaluate(
         f"""(() => {{ const field = document.getElementById('filter'); field.value = {names[0]!r};

@@ -156,7 +156,7 @@ class Training:
         )
         weights = self.experiment["checkpoint"]["path"]
         self._run("train.patch_config", *words, "--checkpoint", weights, "--pixel-cache", "pack")
-        self._run("train.warm_start", "--config", "config.py", "--checkpoint", weights, "--pixel-cache", "pack",
+        self._run("train.fit_head", "--config", "config.py", "--checkpoint", weights, "--pixel-cache", "pack",
                   "--train", splits[0], "--val", splits[1], "--classes", "classes.txt",
                   "--output", "init.pth")  # fmt: skip
 

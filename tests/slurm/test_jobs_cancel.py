@@ -16,7 +16,7 @@ from dag import ROOT
 
 from scripts.lib.cluster import slurm
 from scripts.lib.metrics import cost
-from scripts.lib.metrics.cost import Course, Span
+from scripts.lib.metrics.cost import Attempt, RunHistory
 
 JOBS, CANCEL = "scripts.jobs", "scripts.cancel"
 PROGRESS = {"epochs_done": 3, "max_epochs": 5, "iteration": 30, "loss": 0.412, "val_accuracy": 0.912}
@@ -147,8 +147,8 @@ def test_the_cost_of_a_requeued_job_is_that_of_all_its_stays(cluster: Cluster, p
     first, second = stays
     assert 2 <= first.elapsed <= 60 and 4 <= second.elapsed <= 60  # seconds; on a busy machine jobs end late
     assert first.gpus == second.gpus == 2 and second.queued is not None and second.queued >= 1
-    course = Course("a", 0, 1, 3.0, (Span(job_id, begun, begun + 1, 2, None),))
-    row = cost.estimate([course], cost.find_records([course]), price=3.6, currency="CNY").iloc[0]
+    history = RunHistory("a", 0, 1, 3.0, (Attempt(job_id, begun, begun + 1, 2, None),))
+    row = cost.estimate([history], cost.find_records([history]), price=3.6, currency="CNY").iloc[0]
     assert row["source"] == "accounting" and row["gpu_seconds"] == 2 * (first.elapsed + second.elapsed)
     assert row["cost"] == pytest.approx(row["gpu_seconds"] / 1000)
 
@@ -160,8 +160,8 @@ def test_without_accounting_there_is_none(cluster: Cluster, project: Path) -> No
         try:
             job = until_running(job_id)
             assert job.gpus == 1 and [found.id for found in slurm.my_jobs(project)] == [job_id]
-            span = Span(job_id, time.time(), time.time() + 10, 1, None)
-            assert cost.find_records([Course("a", 0, 1, 3.0, (span,))]) == {}
+            attempt = Attempt(job_id, time.time(), time.time() + 10, 1, None)
+            assert cost.find_records([RunHistory("a", 0, 1, 3.0, (attempt,))]) == {}
         finally:
             cluster.command("scancel", job_id)
         assert slurm.wait_gone([job_id], 60) == set()

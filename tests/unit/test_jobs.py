@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from slurm_programs import Program, printing, squeue_line
 
 from scripts import cancel, jobs
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Job
 from scripts.lib.workflow import job_table
@@ -120,7 +120,7 @@ def test_the_table_is_aligned_and_says_what_will_not_start(tmp_path: Path) -> No
     assert "pending (PartitionTimeLimit)" in text[2]
     assert text[1].split("  epoch")[0].split()[-3:] == ["1:00:05", "2-00:00:00", "1"]
     ends = [text[0].removesuffix("  progress"), text[1].split("  epoch")[0], text[2]]
-    assert len(set(map(display_width, ends))) == 1
+    assert len(set(map(cell_len, ends))) == 1
     assert text[3] == "12345 will not start by itself: it asks for more time than is allowed: lower `runtime`"
 
 

@@ -130,7 +130,7 @@ def test_a_file_a_folder_and_a_pattern_are_sources(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     def names(*sources: str) -> list[str]:
-        found = predict.find_images([str(tmp_path / source) for source in sources], tmp_path / "out")
+        found = photos.find_images([str(tmp_path / source) for source in sources], tmp_path / "out")
         return [photo.name for photo in found]
 
     assert names("a") == ["1.jpg", "b/2.png"]
@@ -144,10 +144,10 @@ def test_a_file_a_folder_and_a_pattern_are_sources(tmp_path: Path) -> None:
 
 def test_sources_without_images_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
-        predict.find_images([str(tmp_path / "nowhere")], tmp_path / "out")
+        photos.find_images([str(tmp_path / "nowhere")], tmp_path / "out")
     for source in (tmp_path, tmp_path / "*.jpg"):
         with pytest.raises(UserError, match="no image in"):
-            predict.find_images([str(source)], tmp_path / "out")
+            photos.find_images([str(source)], tmp_path / "out")
 
 
 def test_earlier_drawings_are_not_predicted_again(run: TinyRun, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_names_of_any_bytes_reach_the_table(run: TinyRun, tmp_path: Path) -> Non
     (tmp_path / "x.jpg").rename(tmp_path / "in" / strange)
     rows = run_predict(run, tmp_path / "out", "--images", str(tmp_path / "in"))
     assert rows[0]["file"].endswith('"quoted", $(x)\n<b>.jpg')
-    assert predict.printable(strange) == '\\udcff "quoted", $(x)\\n<b>.jpg'
+    assert photos.printable(strange) == '\\udcff "quoted", $(x)\\n<b>.jpg'
 
 
 def test_the_command_as_typed(run: TinyRun, tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def leaderboard_columns() -> list[str]:
 
 def test_every_column_of_the_results_is_documented() -> None:
     from scripts.lib.metrics import paired
-    from scripts.mmcls_plugins.runner import LOG_COLUMNS
+    from scripts.mmcls_plugins.training_log import LOG_COLUMNS
 
     written = [*LOG_COLUMNS, *COST_COLUMNS, *per_class_table(small_predictions()).columns, *leaderboard_columns()]
     written += [key for key in compute_metrics(small_predictions()) if not key.endswith("_ci95")]

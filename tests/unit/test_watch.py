@@ -22,13 +22,14 @@ from typing import Any
 
 import pytest
 from dag import ROOT
+from rich.cells import cell_len
 from training import EXPERIMENT, Training
 
 from scripts import watch
 from scripts.lib.base.problems import Stopped, UserError
-from scripts.lib.base.text import display_width
 from scripts.lib.runs import attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Lease
+from scripts.lib.workflow import run_table
 from scripts.lib.workflow.controller import Controller
 from scripts.lib.workflow.progress import Watcher
 from scripts.lib.workflow.run_states import Overview, RunProgress, State
@@ -231,14 +232,14 @@ def test_without_work_the_training_log_tells(project: Project) -> None:
 
 
 def test_a_step_that_nobody_runs_any_more_is_stale(project: Project) -> None:
-    log = "logs/demo/a/seed0/warm_start.log"
+    log = "logs/demo/a/seed0/fit_head.log"
     project.write("results/demo/a/seed0/config.py")
     project.write(log, age=EXPIRY_SECONDS - 5)
-    assert project.run().state == State.WARM_START
+    assert project.run().state == State.FITTING_HEAD
     project.watcher = Watcher(project.results)
     project.write(log, age=EXPIRY_SECONDS + 5)
     run = project.run()
-    assert run.state == State.STALE and run.reason.startswith("warm_start began and left nothing")
+    assert run.state == State.STALE and run.reason.startswith("fit_head began and left nothing")
 
 
 # --- what a living Snakemake has in hand ------------------------------------------------------------------------------
@@ -253,8 +254,8 @@ OUTPUTS = ("config.py", "init.pth", "best.pth", "last.pth", "train_log.csv", "pr
         (0, [], State.WAITING),
         (0, ["patch_config"], State.STARTING),
         (1, ["patch_config"], State.WAITING),
-        (1, ["patch_config", "warm_start"], State.WARM_START),
-        (2, ["warm_start", "train_model"], State.STARTING),
+        (1, ["patch_config", "fit_head"], State.FITTING_HEAD),
+        (2, ["fit_head", "train_model"], State.STARTING),
         (5, ["train_model", "predict_images"], State.PREDICTING),
         (6, ["predict_images", "plot_curves", "evaluate_model"], State.EVALUATING),
         (7, ["evaluate_model", "plot_curves"], State.REPORTING),
@@ -364,7 +365,7 @@ def test_files_that_make_no_sense_are_no_news(text: str, project: Project) -> No
     (project.results / "demo/c").symlink_to("nowhere")
     run = project.run()
     assert run.state == State.TRAINING or run.loss is None
-    assert watch.render(project.watcher.look(), 80, 24) and json.loads(watch.as_json(project.watcher.look()))
+    assert run_table.render(project.watcher.look(), 80, 24) and json.loads(run_table.as_json(project.watcher.look()))
 
 
 @pytest.mark.parametrize(
@@ -396,7 +397,7 @@ def grid(project: Project, number: int) -> None:
         run = f"demo/experiment-{place // 10}/seed{place % 10}"
         work = project.work(run, iteration=place % 80)
         (work / "attempts.jsonl").write_text('{"attempt": "1", "start": "2026-01-01T00:00:00+00:00"}')
-        for rule in ("patch_config", "warm_start", "train_model", "predict_images", "plot_curves"):
+        for rule in ("patch_config", "fit_head", "train_model", "predict_images", "plot_curves"):
             project.write(f"logs/{run}/{rule}.log", "a line\n" * 50, age=5)
         for name in ("config.py", "init.pth", "best.pth", "last.pth", "train_log.csv", "predictions.csv"):
             project.write(f"results/{run}/{name}", "x", age=4)
@@ -474,7 +475,7 @@ def test_hundreds_of_runs_are_looked_at_quickly_and_nothing_is_touched(project: 
         start = time.perf_counter()
         with watched() as (opened, changed):
             overview = project.watcher.look()
-        watch.render(overview, 80, 24)
+        run_table.render(overview, 80, 24)
         seconds.append(time.perf_counter() - start)
         assert len(opened) <= 1 and changed == []
     assert min(seconds) < 0.3, seconds
@@ -526,13 +527,13 @@ WAITS = RunProgress("demo", "mobilenet-v2", 3, State.WAITING)
 
 
 def text_of(overview: Overview, width: int | None = None, height: int | None = None) -> list[str]:
-    return [line for line, _ in watch.render(overview, width, height)]
+    return [line.plain for line in run_table.render(overview, width, height)]
 
 
 def test_a_row_says_it_all() -> None:
     lines = text_of(overview_of(TRAINING, DONE, FAILED, WAITS, problems=("demo: compare_runs: no font",)))
     assert lines[0].endswith("  snakemake is process 7 on vm")
-    assert lines[1].split() == ["run", "seed", "state", "progress", "val", "%", *watch.HEADER[5:]]
+    assert lines[1].split() == ["run", "seed", "state", "progress", "val", "%", *run_table.HEADER[5:]]
     assert lines[2] == "demo: 4 runs: 1 training, 1 failed, 1 waiting, 1 done"
     row = "mobilenet-v2 0 training 3/8 ###....... 91.2 0.412 1,234 1:02:05 2-04:46:40 4 s"
     assert lines[3].split() == row.split()
@@ -551,8 +552,8 @@ def test_folds_stand_beside_their_seed_and_only_where_there_are_some() -> None:
         ["mobilenet-v2", "0", "fold", "1", "failed"],
     ]
     assert lines[-1] == "demo, mobilenet-v2, seed 0 fold 1, 0 fold 2 failed: no memory: halve batch_size"
-    assert [run["fold"] for run in json.loads(watch.as_json(overview_of(*folds)))["runs"]] == [0, 1, 2]
-    assert "fold" not in watch.as_json(overview_of(TRAINING, FAILED)) + "".join(text_of(overview_of(TRAINING)))
+    assert [run["fold"] for run in json.loads(run_table.as_json(overview_of(*folds)))["runs"]] == [0, 1, 2]
+    assert "fold" not in run_table.as_json(overview_of(TRAINING, FAILED)) + "".join(text_of(overview_of(TRAINING)))
 
 
 def test_equal_reasons_are_said_once() -> None:
@@ -571,15 +572,15 @@ def test_it_fits_the_window_and_columns_stand_below_each_other(name: str, width:
     runs = [replace(run, dataset=d, experiment=name) for d in ("demo", "水果") for run in (TRAINING, FAILED, WAITS)]
     overview = overview_of(*runs, replace(TRAINING, dataset="水果", experiment="b", seed=12345))
     lines = text_of(overview, width, 24)
-    assert len(lines) <= 24 and max(map(display_width, lines)) <= width
+    assert len(lines) <= 24 and max(map(cell_len, lines)) <= width
     if width >= 80:
         rows = [
             lines[1],
             *(line for line in lines[2:] if re.search(r" (training|waiting) ", line) and ": " not in line),
         ]
-        places = {display_width(re.split(r"state|training|waiting", line)[0]) for line in rows}
+        places = {cell_len(re.split(r"state|training|waiting", line)[0]) for line in rows}
         assert len(rows) == 6 and len(places) == 1
-        for column in watch.HEADER if width >= 100 else ("run", "state", "progress", "val %", "left", "silent"):
+        for column in run_table.HEADER if width >= 100 else ("run", "state", "progress", "val %", "left", "silent"):
             assert column in lines[1]
 
 

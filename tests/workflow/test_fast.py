@@ -37,7 +37,7 @@ def finished(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("fast")
     result = snakemake(folder, data)
     assert result.returncode == 0, result.stdout
-    assert "warm_start" in jobs_run(result.stdout)
+    assert "fit_head" in jobs_run(result.stdout)
     return folder
 
 
@@ -51,7 +51,7 @@ def test_the_start_is_in_the_log_and_nothing_worse_is_kept(finished: Path) -> No
 def test_training_starts_from_the_fitted_head(finished: Path) -> None:
     start = torch.load(finished / RUN / "init.pth", weights_only=True)["state_dict"]
     assert start["head.fc.weight"].shape[0] == 3
-    assert "val accuracy" in (finished / "logs/small/quick/seed0/warm_start.log").read_text(encoding="utf-8")
+    assert "val accuracy" in (finished / "logs/small/quick/seed0/fit_head.log").read_text(encoding="utf-8")
 
 
 def test_what_is_kept_is_the_average_alone_under_the_names_of_mmcls(finished: Path) -> None:
@@ -70,8 +70,8 @@ def test_elsewhere_it_comes_out_the_same(finished: Path, data: dict[str, Any], t
     assert (tmp_path / RUN / name).read_bytes() == (finished / RUN / name).read_bytes()
 
 
-def test_the_tutorial_recipe_asks_for_no_warm_start(data: dict[str, Any], finished: Path) -> None:
+def test_the_tutorial_recipe_fits_no_head(data: dict[str, Any], finished: Path) -> None:
     tutorial = {**data["experiments"]["quick"], "recipe": "tutorial"}
     result = snakemake(finished, {**data, "experiments": {"quick": tutorial}}, "--dry-run")
     assert result.returncode == 0, result.stdout
-    assert "warm_start" not in result.stdout and "train_model" in result.stdout
+    assert "fit_head" not in result.stdout and "train_model" in result.stdout

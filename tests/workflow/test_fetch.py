@@ -213,7 +213,7 @@ def test_a_full_disk_stops_a_copy_in_one_line(small_disk: Path, tmp_path: Path, 
     (given / "a.zip").write_bytes(photos(["a", "b"], each=10, size=100_000))
     result = fetch(f'{{"path": "{given / "a.zip" if kind == "file" else given}"}}', small_disk)
     is_one_error(result, "no space left", "free some")
-    assert names(small_disk) == ["fetch.log"]
+    assert names(small_disk) == ["fetch.log", "fetch.outcome.json"]
 
 
 def test_a_full_disk_stops_unpacking_in_one_line(small_disk: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from dag import QUICK, archive_bytes, settings, snakemake
 
-from scripts import bundle, repeat, verify
+from scripts import bundle, verify
 from scripts.lib.base.files import read_lines
 from scripts.lib.runs.config_file import read_config
+from scripts.lib.workflow import bundles
 from scripts.lib.workflow.progress import Watcher
 from scripts.lib.workflow.repetition import changed_since
 from scripts.lib.workflow.run_states import State
@@ -100,7 +101,7 @@ def test_a_fold_is_bundled_with_its_own_splits(
     run = crossed[0] / RUN.format(1)
     bundle.main(bundle.build_parser().parse_args(["--run", str(run)]))
     archive = crossed[0] / "results/small/small-quick-seed0-fold1.tar"
-    found = repeat.find_run(archive, tmp_path, repeat.unpack(archive, tmp_path))
+    found = bundles.find_run(archive, tmp_path, bundles.unpack(archive, tmp_path))
     assert found.name == "small/quick/seed0/fold1" and changed_since(found, without=("archive",)) is None
     assert [path.name for path in (tmp_path / "results/small/splits").iterdir()] == ["fold1"]
     assert "and of the other folds" in (tmp_path / "settings.yaml").read_text()
@@ -116,5 +117,5 @@ def test_one_pack_holds_the_images_of_all_folds_and_each_run_reads_its_own(tmp_p
         return sorted(re.findall(r"splits/(fold\d/(?:train|val))", command) for command in commands)
 
     assert read_by("data.pack_images") == [["fold0/train", "fold1/train", "fold0/val", "fold1/val"]]
-    for script in ("train.warm_start", "train.train_model"):
+    for script in ("train.fit_head", "train.train_model"):
         assert read_by(script) == [[f"fold{fold}/train", f"fold{fold}/val"] for fold in FOLDS], script

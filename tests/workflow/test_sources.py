@@ -15,7 +15,8 @@ from dag import archive_bytes, jobs_run, photograph, settings, snakemake
 
 from scripts import bundle, repeat, verify
 from scripts.lib.base.files import sha256_of
-from scripts.lib.workflow.repetition import Run, find_archives
+from scripts.lib.workflow import bundles
+from scripts.lib.workflow.repetition import FinishedRun, find_archives
 
 pytestmark = pytest.mark.long
 
@@ -171,7 +172,7 @@ def test_the_provenance_names_every_archive_and_the_labels(finished: Path) -> No
 def test_a_run_on_a_folder_in_place_is_verified_against_the_folder(
     finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    run = Run.read(finished / RUN)
+    run = FinishedRun.read(finished / RUN)
     assert find_archives(run) == {
         "archive_0": finished / "photos", "archive_1": finished / "results/small/archive_1.zip",
     }  # fmt: skip
@@ -198,8 +199,8 @@ def test_a_bundle_holds_the_folder_as_a_tar_and_comes_out_identical(
         outcome(repeat, capsys, "--archive", without)
     status, output = outcome(repeat, capsys, "--archive", without, "--images", finished / "photos")
     assert status == 1 and output.startswith("differs: archive (archive_1)\nlikely cause: nothing in ")
-    run = repeat.find_run(without, tmp_path / "unpacked", repeat.unpack(without, tmp_path / "unpacked"))
-    found = repeat.find_images(run, finished)
+    run = bundles.find_run(without, tmp_path / "unpacked", bundles.unpack(without, tmp_path / "unpacked"))
+    found = bundles.find_images(run, finished)
     assert found == {"archive_0": finished / "photos", "archive_1": finished / "third.zip"}
     assert outcome(repeat, capsys, "--archive", whole) == (0, "identical\n")
 

@@ -27,15 +27,15 @@ def one_line(message: object) -> str:
 
 def describe_os_error(error: OSError) -> str:
     """Say in one line what the operating system refused, and what to do about it."""
-    place = f" ({error.filename})" if error.filename else ""
+    where = f" ({error.filename})" if error.filename else ""
     remedies = {
-        errno.ENOSPC: f"no space left on the device{place}: free some and run the same command again",
-        errno.EDQUOT: f"disk quota exceeded{place}: free some (on clusters, home is often small) and run it again",
-        errno.EACCES: f"permission denied{place}: check who owns it",
-        errno.EROFS: f"read-only file system{place}: choose another folder",
-        errno.ENOENT: f"no such file or folder{place}: check the path",
+        errno.ENOSPC: f"no space left on the device{where}: free some and run the same command again",
+        errno.EDQUOT: f"disk quota exceeded{where}: free some (on clusters, home is often small) and run it again",
+        errno.EACCES: f"permission denied{where}: check who owns it",
+        errno.EROFS: f"read-only file system{where}: choose another folder",
+        errno.ENOENT: f"no such file or folder{where}: check the path",
     }
-    return remedies.get(error.errno or 0, f"{error.strerror or error}{place}")
+    return remedies.get(error.errno or 0, f"{error.strerror or error}{where}")
 
 
 class Terminal(logging.StreamHandler):

@@ -1,24 +1,30 @@
-"""Names in columns and figures: how wide a text is (Chinese characters take two columns), and how to shorten it."""
+"""Names in columns: as wide as a terminal shows them (Chinese characters take two columns), and shortened."""
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Collection, Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 ELLIPSIS = "…"
+#: Wider than any table: its lines are never folded here.
+UNLIMITED = 1_000_000
 
 
-def display_width(text: str) -> int:
-    """Return the columns that *text* takes on a terminal (Unicode Standard Annex 11: wide and fullwidth take two)."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
-
-
-def pad(text: str, width: int, right: bool = False) -> str:
-    """Fill *text* with spaces up to *width* columns, on its left side when *right* is true."""
-    space = " " * max(0, width - display_width(text))
-    return space + text if right else text + space
+def columns(rows: Sequence[Sequence[str]], right: Collection[int], gap: int = 2) -> list[str]:
+    """Return a line for each row, its cells in aligned columns *gap* apart; those at the indices *right* end below
+    each other.
+    """
+    table = Table.grid(padding=(0, gap, 0, 0))
+    for index in range(len(rows[0])):
+        table.add_column(justify="right" if index in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))  # as text: a name may look like rich's markup
+    lines = Console(width=UNLIMITED, color_system=None).render_lines(table, pad=False)
+    return ["".join(segment.text for segment in line).rstrip() for line in lines]
 
 
 def shorten(text: str, width: int) -> str:
@@ -27,28 +33,18 @@ def shorten(text: str, width: int) -> str:
     >>> shorten("a very long class name", 11)
     'a very…name'
     """
-    if display_width(text) <= width:
+    if cell_len(text) <= width:
         return text
-    room = width - 1
-    tail = _take(text[::-1], room * 2 // 5)[::-1]
-    return _take(text, room - display_width(tail)) + ELLIPSIS + tail
+    room = max(0, width - 1)
+    tail = next(end for i in range(len(text) + 1) if cell_len(end := text[i:]) <= room * 2 // 5)
+    head = next(start for i in range(len(text), -1, -1) if cell_len(start := text[:i]) <= room - cell_len(tail))
+    return head + ELLIPSIS + tail
 
 
-def shorten_all(names: list[str], width: int) -> list[str]:
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
     """Shorten *names*, and number those that would look alike."""
     short = [shorten(name, width) for name in names]
     return [
-        name if short.count(name) == 1 else f"{shorten(name, width - 4)} #{place + 1}"
-        for place, name in enumerate(short)
+        name if short.count(name) == 1 else f"{shorten(name, width - 4)} #{index + 1}"
+        for index, name in enumerate(short)
     ]
-
-
-def _take(text: str, width: int) -> str:
-    """Return as much of the start of *text* as fits in *width* columns."""
-    taken, used = [], 0
-    for character in text:
-        used += display_width(character)
-        if used > width:
-            break
-        taken.append(character)
-    return "".join(taken)

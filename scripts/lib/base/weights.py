@@ -24,7 +24,7 @@ def tensors_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
 
 
 def hash_weights(path: Path) -> str:
-    """Return :func:`tensors_sha256` of a checkpoint file; nothing but tensors and plain values is accepted (law 8)."""
+    """Return :func:`tensors_sha256` of a checkpoint file; nothing but tensors and plain values is accepted."""
     import torch
 
     content = torch.load(path, map_location="cpu", weights_only=True)

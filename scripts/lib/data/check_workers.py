@@ -30,11 +30,11 @@ PATIENCE = 60
 class Outcome:
     """What came of one file.
 
-    ``place``: in the list of files; ``digest``: sha256, 32 bytes, b"" where the file could not be read or the decoder
+    ``index``: in the list of files; ``digest``: sha256, 32 bytes, b"" where the file could not be read or the decoder
     crashed; ``record``: for the cache, b"" where it is known already; ``failure``: why there is no digest.
     """
 
-    place: int
+    index: int
     digest: bytes
     record: bytes
     failure: str = ""
@@ -77,7 +77,7 @@ def check_files(
                 waiting += worker.batches
                 workers[workers.index(worker)] = _Worker(folder, known, patience)
                 if len(batch) > 1:
-                    waiting += [[place] for place in reversed(batch)]
+                    waiting += [[index] for index in reversed(batch)]
                     continue
                 if worker.was_killed():
                     raise UserError(
@@ -107,7 +107,7 @@ class _Worker:
     def give(self, batch: list[int], names: Sequence[str]) -> None:
         self.batches.append(batch)
         with contextlib.suppress(OSError):  # it has ended: take() will tell
-            self.connection.send([names[place] for place in batch])
+            self.connection.send([names[index] for index in batch])
 
     def confirm_start(self) -> None:
         """Take the first message, which says that the process runs.
@@ -134,10 +134,10 @@ class _Worker:
         """Return the first batch and what came of it; None where the process ended."""
         batch = self.batches.pop(0)
         try:
-            found: list[tuple[bytes, bytes, str]] = self.connection.recv()
+            results: list[tuple[bytes, bytes, str]] = self.connection.recv()
         except (EOFError, OSError):
             return batch, None
-        return batch, [Outcome(place, *one) for place, one in zip(batch, found, strict=True)]
+        return batch, [Outcome(index, *result) for index, result in zip(batch, results, strict=True)]
 
     def describe_end(self) -> str:
         self.process.join()
@@ -162,11 +162,11 @@ def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, pat
     with contextlib.suppress(EOFError, OSError):  # the parent has ended
         connection.send("started")
         while True:
-            found = []
+            results = []
             for name in connection.recv():
                 limit_time(patience)
-                found.append(_check(f"{folder}/{name}", digests, messages))
-            connection.send(found)
+                results.append(_check(f"{folder}/{name}", digests, messages))
+            connection.send(results)
 
 
 def limit_time(seconds: int) -> None:
@@ -183,8 +183,8 @@ def _check(path: str, known: np.ndarray, messages: Any) -> tuple[bytes, bytes, s
     except OSError as error:
         return b"", b"", error.strerror or str(error)
     digest = hashlib.sha256(content).digest()
-    place = int(np.searchsorted(known, digest)) if len(known) else 0
-    if place < len(known) and known[place] == digest.rstrip(b"\0"):
+    index = int(np.searchsorted(known, digest)) if len(known) else 0
+    if index < len(known) and known[index] == digest.rstrip(b"\0"):
         return digest, b"", ""
     try:
         checked = check_image(content, messages)

@@ -12,10 +12,12 @@ from scripts.lib.base.problems import UserError
 
 #: What became of an image: never used; not used for training; used.
 SET_ASIDE, LEFT_OUT, KEPT = "set_aside", "left_out", "kept"
-#: An image that is not used, since a higher given part holds a copy; and one of whose kind a lower part holds another.
+#: An image that is not used, since a higher given split has a copy; and one of whose kind a lower split has another.
 LEAK, LEAKED = "leak", "leaked"
 DUPLICATE, NEAR_DUPLICATE, CONFLICTING_LABELS = "duplicate", "near_duplicate", "conflicting_labels"
-#: In audit.json, the part of the images of a data set that brings no parts.
+#: How the detail of a near copy begins, and how it ends where its like has another class.
+LOOKS_LIKE, OF_ANOTHER_CLASS = "looks like ", ", of another class"
+#: In audit.json, the split of the images of a data set that brings no splits.
 WHOLE = "all"
 
 

@@ -8,9 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-# Why not scikit-learn's splitters: none of them carves exact fractions that keep groups together and every class on
-# every side, and their choice depends on the order of the rows and on the version. Here a unit's place in the draw
-# is a hash of (seed, purpose, name) (law 3), so that a few more files do not reshuffle the rest.
+from scipy.cluster.hierarchy import DisjointSet
+
+from scripts.lib.data.image_paths import name_key
+
+# Why not scikit-learn's splitters: none of them carves exact fractions that keep groups together and every class in
+# every split, and their choice depends on the order of the rows and on the version. Here a unit's turn in the draw is
+# a hash of (seed, purpose, name), so that a few more files do not reshuffle the rest.
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,50 +35,39 @@ def make_units(images: Iterable[tuple[str, str]], sets: Iterable[tuple[str, Sequ
 
     Parameters
     ----------
-    sets : (name, paths) pairs: the images of a set stay together, and so do sets that share an image (union-find).
+    sets : (name, paths) pairs: the images of a set stay together, and so do sets that share an image.
         The name may be "". Paths that are not among the images are passed over.
 
     A unit is named after the first, by code point, of the names of its sets, else of its paths. So a known group
-    keeps its place in the draw when images are added to it.
+    keeps its turn in the draw when images are added to it.
     """
     labels = dict(images)
-    parent: dict[str, str] = {}
-
-    def root(path: str) -> str:
-        while (above := parent.setdefault(path, path)) != path:
-            parent[path] = parent[above]
-            path = above
-        return path
-
+    joined = DisjointSet()  # of the images that are in a set
     names: list[tuple[str, str]] = []
     for name, paths in sets:
         known = [path for path in paths if path in labels]
-        for path in known[1:]:
-            parent[root(path)] = root(known[0])
+        for path in known:
+            joined.add(path)
+            joined.merge(known[0], path)
         if name and known:
             names.append((known[0], name))
     together: dict[str, list[str]] = defaultdict(list)
     for path in labels:
-        together[root(path) if path in parent else path].append(path)
-    called: dict[str, str] = {}
+        together[joined[path] if path in joined else path].append(path)  # noqa: SIM401 (it has no get)
+    name_of: dict[str, str] = {}
     for path, name in names:
-        top = root(path)
-        called[top] = min(called.get(top, name), name, key=name_key)
+        root = joined[path]
+        name_of[root] = min(name_of.get(root, name), name, key=name_key)
     alone = {label: ((label, 1),) for label in labels.values()}
     units = []
-    for top, members in together.items():
+    for root, members in together.items():
         if len(members) == 1:
-            units.append(Unit(called.get(top, top), alone[labels[top]], (top,)))
+            units.append(Unit(name_of.get(root, root), alone[labels[root]], (root,)))
         else:
             sizes = tuple(sorted(Counter(labels[path] for path in members).items()))
             members.sort(key=name_key)
-            units.append(Unit(called.get(top, members[0]), sizes, tuple(members)))
+            units.append(Unit(name_of.get(root, members[0]), sizes, tuple(members)))
     return units
-
-
-def name_key(name: str) -> tuple[str, str]:
-    """Sort names alike on every file system: some store Unicode composed, some decomposed."""
-    return unicodedata.normalize("NFC", name), name
 
 
 def drawn(units: Iterable[Unit], seed: int, purpose: str) -> list[Unit]:
@@ -83,7 +76,7 @@ def drawn(units: Iterable[Unit], seed: int, purpose: str) -> list[Unit]:
 
 
 def draw_key(name: str, seed: int, purpose: str) -> bytes:
-    """Return the place in the draw (law 3): a hash of the seed, the purpose and the name."""
+    """Return the turn in the draw: a hash of the seed, the purpose and the name."""
     return hashlib.sha256(f"{seed}\0{purpose}\0{unicodedata.normalize('NFC', name)}".encode()).digest()
 
 
@@ -102,7 +95,7 @@ def count_images(units: Iterable[Unit]) -> Counter[str]:
 
 
 def share_out(sizes: Mapping[str, int], fraction: float) -> dict[str, int]:
-    """Return how many images of each class a side gets: *fraction* of all, by largest remainders, at least one each."""
+    """Return how many images of each class a split gets: *fraction* of all, by largest remainders, at least one."""
     shares = {label: max(1, int(fraction * size)) for label, size in sizes.items()}
     missing = round(fraction * sum(sizes.values())) - sum(shares.values())
     by_remainder = sorted(sizes, key=lambda label: (shares[label] - fraction * sizes[label], label))
@@ -114,74 +107,74 @@ def share_out(sizes: Mapping[str, int], fraction: float) -> dict[str, int]:
 def carve(
     units: Sequence[Unit], targets: Mapping[str, Mapping[str, int]], seed: int, purpose: str, rest: str = "train"
 ) -> tuple[dict[str, list[Unit]], list[str]]:
-    """Return the units of each side, and the classes that could not be brought onto every side.
+    """Return the units of each split, and the classes that could not be brought into every split.
 
     Parameters
     ----------
-    targets : for each side, in the order in which they draw, the images of each class that it is to have; what
+    targets : for each split, in the order in which they draw, the images of each class that it is to have; what
         remains goes to *rest*.
 
-    A side takes units in the order of the draw as long as they fit; then those that bring it closer to its targets
+    A split takes units in the order of the draw as long as they fit; then those that bring it closer to its targets
     although one of them is passed. Units of one image meet the targets exactly.
     """
     remaining = drawn(units, seed, purpose)
     left = count_units(remaining)
-    sides: dict[str, list[Unit]] = {}
-    for number, (side, target) in enumerate(targets.items()):
-        spared = len(targets) - number  # the sides that come after this one, rest among them: a unit for each
-        sides[side], remaining = _fill(remaining, target, left, spared)
-    sides[rest] = remaining
+    splits: dict[str, list[Unit]] = {}
+    for number, (split, target) in enumerate(targets.items()):
+        spared = len(targets) - number  # the splits that come after this one, rest among them: a unit for each
+        splits[split], remaining = _fill(remaining, target, left, spared)
+    splits[rest] = remaining
     images = count_images(units)
     taken = {label: sum(target.get(label, 0) for target in targets.values()) for label in images}
     wanted: dict[str, Mapping[str, float]] = dict(targets)
     wanted[rest] = {label: max(1, size - taken[label]) for label, size in images.items()}
-    return sides, cover(sides, wanted)
+    return splits, cover(splits, wanted)
 
 
 def _fill(
     units: Sequence[Unit], target: Mapping[str, int], left: Counter[str], spared: int
 ) -> tuple[list[Unit], list[Unit]]:
-    """Return the units that a side takes, and the others; counts those that are *left* of each class down.
+    """Return the units that a split takes, and the others; counts those that are *left* of each class down.
 
     At least *spared* units of each class are left.
     """
     have: Counter[str] = Counter()
     taken: set[int] = set()
 
-    def take(place: int) -> None:
-        taken.add(place)
-        for label, size in units[place].sizes:
+    def take(index: int) -> None:
+        taken.add(index)
+        for label, size in units[index].sizes:
             have[label] += size
             left[label] -= 1
 
     open_classes = len(target)
-    for place, unit in enumerate(units):
+    for index, unit in enumerate(units):
         if all(have[label] + size <= target[label] and left[label] > spared for label, size in unit.sizes):
-            take(place)
+            take(index)
             open_classes -= sum(have[label] == target[label] for label, _ in unit.sizes)
             if not open_classes:
                 break
     short = [label for label in target if have[label] < target[label] and left[label] > spared]
     by_label: dict[str, list[int]] = {label: [] for label in short}
     if short:
-        for place, unit in enumerate(units):
-            if place not in taken:
+        for index, unit in enumerate(units):
+            if index not in taken:
                 for label, _ in unit.sizes:
                     if label in by_label:
-                        by_label[label].append(place)
+                        by_label[label].append(index)
     for label in sorted(short, key=lambda label: (have[label] / target[label], label)):
         while True:
             gains = (
-                (_cost(units[place], have, target), place)
-                for place in by_label[label]
-                if place not in taken and all(left[other] > spared for other, _ in units[place].sizes)
+                (_cost(units[index], have, target), index)
+                for index in by_label[label]
+                if index not in taken and all(left[other] > spared for other, _ in units[index].sizes)
             )
-            cost, place = min(gains, default=(0.0, -1))
+            cost, index = min(gains, default=(0.0, -1))
             if cost >= 0:
                 break
-            take(place)
-    chosen = [unit for place, unit in enumerate(units) if place in taken]
-    return chosen, [unit for place, unit in enumerate(units) if place not in taken]
+            take(index)
+    chosen = [unit for index, unit in enumerate(units) if index in taken]
+    return chosen, [unit for index, unit in enumerate(units) if index not in taken]
 
 
 def _cost(unit: Unit, have: Mapping[str, int], target: Mapping[str, float], sign: int = 1) -> float:
@@ -194,42 +187,42 @@ def _cost(unit: Unit, have: Mapping[str, int], target: Mapping[str, float], sign
     )
 
 
-def cover(sides: dict[str, list[Unit]], targets: Mapping[str, Mapping[str, float]], least: int = 1) -> list[str]:
-    """Move units between *sides* until each has *least* units of every class; return the classes where that fails.
+def cover(splits: dict[str, list[Unit]], targets: Mapping[str, Mapping[str, float]], least: int = 1) -> list[str]:
+    """Move units between *splits* until each has *least* units of every class; return the classes where that fails.
 
-    Each time the move that costs least in distance to the *targets* and takes no class from another side.
+    Each time the move that costs least in distance to the *targets* and takes no class from another split.
     """
-    units = {side: count_units(members) for side, members in sides.items()}
+    units = {split: count_units(members) for split, members in splits.items()}
     totals = sum(units.values(), Counter[str]())
-    missing = {label for label in totals for side in sides if units[side][label] < least}
+    missing = {label for label in totals for split in splits if units[split][label] < least}
     if not missing:
         return []
-    images = {side: count_images(members) for side, members in sides.items()}
+    images = {split: count_images(members) for split, members in splits.items()}
     failed = []
     for label in sorted(missing, key=lambda label: (totals[label], label)):
-        for side in sides:
-            while units[side][label] < least:
+        for split in splits:
+            while units[split][label] < least:
                 moves = []
-                for other in sides:
-                    for place, unit in enumerate(sides[other]):
+                for other in splits:
+                    for index, unit in enumerate(splits[other]):
                         if (
-                            other != side
+                            other != split
                             and any(name == label for name, _ in unit.sizes)
                             and all(units[other][name] > least for name, _ in unit.sizes)
                         ):
-                            cost = _cost(unit, images[side], targets[side])
+                            cost = _cost(unit, images[split], targets[split])
                             cost += _cost(unit, images[other], targets[other], -1)
-                            moves.append((cost, place, other))
+                            moves.append((cost, index, other))
                 if not moves:
                     failed.append(label)
                     break
-                *_, place, other = min(moves)
-                unit = sides[other].pop(place)
-                sides[side].append(unit)
+                *_, index, other = min(moves)
+                unit = splits[other].pop(index)
+                splits[split].append(unit)
                 for name, size in unit.sizes:
                     for counts, step in ((units, 1), (images, size)):
                         counts[other][name] -= step
-                        counts[side][name] += step
+                        counts[split][name] += step
     return sorted(set(failed))
 
 
@@ -272,5 +265,5 @@ def _preferred(key: bytes, folds: Sequence[str]) -> Iterator[str]:
     number = int.from_bytes(key, "big")
     left = list(folds)
     while left:
-        number, place = divmod(number, len(left))
-        yield left.pop(place)
+        number, index = divmod(number, len(left))
+        yield left.pop(index)

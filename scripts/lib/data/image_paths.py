@@ -1,4 +1,4 @@
-"""Decide under which class, part and name an image of an archive goes: pure functions over names."""
+"""Decide under which class, split and name an image of an archive goes: pure functions over names."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-#: How people call the parts of a data set, to how we call them.
-PARTS = {
+#: How people call the splits of a data set, to how we call them.
+SPLIT_NAMES = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -28,10 +28,10 @@ JUNK = frozenset(
 #: Longest name of a file in bytes (ext4, XFS, Lustre, NFS) and longest path below images/ (PATH_MAX is 4,096).
 LONGEST_NAME, LONGEST_PATH = 255, 1024
 NO_CLASS = "outside any class folder"
-NO_PART = "outside the train, val and test folders"
+NO_SPLIT = "outside the train, val and test folders"
 
 #: The folders and the file name of one image.
-Parts = tuple[str, ...]
+Components = tuple[str, ...]
 
 
 def encoding_of(names: Iterable[str | bytes]) -> str | None:
@@ -68,7 +68,7 @@ def decodes(name: bytes, encoding: str) -> bool:
 
 
 def safe_component(name: str) -> str:
-    """Return one part of a path so that it can stand in a line of text and be a file's name.
+    """Return one component of a path so that it can stand in a line of text and be a file's name.
 
     Percent-encoded: control characters, line and paragraph separators, signs that turn the direction of writing,
     white space at the ends, the backslash, and bytes of no encoding. Longer than a file system takes: cut, with a
@@ -78,7 +78,7 @@ def safe_component(name: str) -> str:
     begin = len(name) - len(name.lstrip()) if inner else len(name)
     end = begin + len(inner)
     encoded = "".join(
-        char if begin <= place < end and _stays(char) else _percent(char) for place, char in enumerate(name)
+        char if begin <= index < end and _stays(char) else _percent(char) for index, char in enumerate(name)
     )
     return shorten(encoded)
 
@@ -107,12 +107,17 @@ def shorten(name: str, limit: int = LONGEST_NAME, ending: str = "") -> str:
 
 def is_junk(components: Sequence[str]) -> bool:
     """Tell whether a path lies in, or is, what computers leave behind."""
-    return any(part.startswith(".") or part.lower() in JUNK for part in components)
+    return any(name.startswith(".") or name.lower() in JUNK for name in components)
 
 
 def is_image(name: str) -> bool:
     """Tell whether a file is an image by its name."""
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def name_key(name: str) -> tuple[str, str]:
+    """Sort names alike on every file system: some store Unicode composed, some decomposed."""
+    return unicodedata.normalize("NFC", name), name
 
 
 def group_pattern(text: str) -> re.Pattern[str]:
@@ -140,59 +145,61 @@ def group_of(path: str, pattern: str | re.Pattern[str]) -> str:
     return (match[1 if match.re.groups else 0] or "") if match else ""
 
 
-def find_layout(paths: Sequence[Parts]) -> list[Parts | str]:
-    """Return for each image where it goes, ([part,] class, ..., file), or the reason why it is left out.
+def find_layout(paths: Sequence[Components]) -> list[Components | str]:
+    """Return for each image where it goes, ([split,] class, ..., file), or the reason why it is left out.
 
     The folders that all images share are stripped. Where what is left are folders called train, val or test (or
-    the like), with class folders inside, they are the parts; else the first folders are the classes (a vehicle data
-    set may well have a class *train*). Parts inside class folders are turned round.
+    the like), with class folders inside, they are the splits; else the first folders are the classes (a vehicle data
+    set may well have a class *train*). Splits inside class folders are turned round.
 
     Parameters
     ----------
     paths : folders and file name of each image, as they lie in the archive.
     """
     paths = _strip_shared(paths)
-    if _are_parts(paths):
-        parts = [_part(path[0]) if len(path) > 1 else None for path in paths]
-        inside = iter(_strip_shared([path[1:] for path, part in zip(paths, parts, strict=True) if part]))
-        return [NO_PART if part is None else _in_class((part,), next(inside)) for part in parts]
-    if _are_classes_of_parts(paths):
-        return [(PARTS[path[1].lower()], path[0], *path[2:]) if len(path) > 2 else NO_CLASS for path in paths]
+    if _are_splits(paths):
+        splits = [_split(path[0]) if len(path) > 1 else None for path in paths]
+        inside = iter(_strip_shared([path[1:] for path, split in zip(paths, splits, strict=True) if split]))
+        return [NO_SPLIT if split is None else _in_class((split,), next(inside)) for split in splits]
+    if _are_classes_of_splits(paths):
+        return [(SPLIT_NAMES[path[1].lower()], path[0], *path[2:]) if len(path) > 2 else NO_CLASS for path in paths]
     return [_in_class((), path) for path in paths]
 
 
-def find_classes(paths: Sequence[Parts]) -> list[Parts | str]:
-    """Return for each image where it goes, (class, ..., file), as :func:`find_layout` does, but without any part."""
+def find_classes(paths: Sequence[Components]) -> list[Components | str]:
+    """Return for each image where it goes, (class, ..., file), as :func:`find_layout` does, but without any split."""
     stripped = _strip_shared(paths)
-    parted = _are_parts(stripped) or _are_classes_of_parts(stripped)
+    parted = _are_splits(stripped) or _are_classes_of_splits(stripped)
     return [target[1:] if parted and not isinstance(target, str) else target for target in find_layout(paths)]
 
 
-def find_parts_of_class(paths: Sequence[Parts], label: str, part: str | None = None) -> list[Parts | str]:
-    """Return for each image of the class *label* where it goes, ([part,] class, ..., file).
+def find_splits_of_class(paths: Sequence[Components], label: str, split: str | None = None) -> list[Components | str]:
+    """Return for each image of the class *label* where it goes, ([split,] class, ..., file).
 
-    The folders that all images share are stripped; where those below are called train, val or test, they are parts,
-    unless all images belong to the given *part*.
+    The folders that all images share are stripped; where those below are called train, val or test, they are splits,
+    unless all images belong to the given *split*.
     """
     folders = [path[:-1] for path in paths]
     depth = len(posixpath.commonprefix([min(folders), max(folders)])) if folders else 0
     stripped = [path[depth:] for path in paths]
-    if part:
-        return [(part, label, *path) for path in stripped]
-    if all(len(path) > 1 and _part(path[0]) for path in stripped) and "train" in {_part(path[0]) for path in stripped}:
-        return [(PARTS[path[0].lower()], label, *path[1:]) for path in stripped]
+    if split:
+        return [(split, label, *path) for path in stripped]
+    if all(len(path) > 1 and _split(path[0]) for path in stripped) and "train" in {
+        _split(path[0]) for path in stripped
+    }:
+        return [(SPLIT_NAMES[path[0].lower()], label, *path[1:]) for path in stripped]
     return [(label, *path) for path in stripped]
 
 
-def _part(folder: str) -> str | None:
-    return PARTS.get(folder.lower())
+def _split(folder: str) -> str | None:
+    return SPLIT_NAMES.get(folder.lower())
 
 
-def _in_class(before: Parts, path: Parts) -> Parts | str:
+def _in_class(before: Components, path: Components) -> Components | str:
     return before + path if len(path) > 1 else NO_CLASS
 
 
-def _strip_shared(paths: Sequence[Parts]) -> list[Parts]:
+def _strip_shared(paths: Sequence[Components]) -> list[Components]:
     """Remove the leading folders that all images share, unless that leaves no folder: then it is the only class.
 
     Images that lie directly in one of those folders (a cover, a sample picture) do not keep it.
@@ -208,19 +215,19 @@ def _strip_shared(paths: Sequence[Parts]) -> list[Parts]:
     return [path[depth:] or path[-1:] for path in paths]
 
 
-def _are_parts(paths: Sequence[Parts]) -> bool:
-    """Tell whether the first folders are parts: all are called so; or train with class folders, and another one."""
+def _are_splits(paths: Sequence[Components]) -> bool:
+    """Tell whether the first folders are splits: all are called so; or train with class folders, and another one."""
     folders = {path[0] for path in paths if len(path) > 1}
-    named = {part for folder in folders if (part := _part(folder))}
-    if folders and all(_part(folder) for folder in folders):
+    named = {split for folder in folders if (split := _split(folder))}
+    if folders and all(_split(folder) for folder in folders):
         return True
-    train_has_classes = any(len(path) > 2 and _part(path[0]) == "train" for path in paths)
+    train_has_classes = any(len(path) > 2 and _split(path[0]) == "train" for path in paths)
     return train_has_classes and len(named) > 1
 
 
-def _are_classes_of_parts(paths: Sequence[Parts]) -> bool:
+def _are_classes_of_splits(paths: Sequence[Components]) -> bool:
     """Tell whether each class folder holds nothing but train, val and test folders."""
-    inside = [_part(path[1]) if len(path) > 2 else None for path in paths if len(path) > 1]
+    inside = [_split(path[1]) if len(path) > 2 else None for path in paths if len(path) > 1]
     return bool(inside) and None not in inside and "train" in inside
 
 
@@ -234,9 +241,9 @@ class Taken:
     def take(self, components: Sequence[str]) -> str:
         """Return the path for *components*, which nothing else has."""
         whole = "/".join(components)
-        if len(whole.encode()) > LONGEST_PATH:  # part and class stay; the folders below them go
+        if len(whole.encode()) > LONGEST_PATH:  # split and class stay; the folders below them go
             digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
-            kept = 2 if components[0] in PARTS.values() and len(components) > 2 else 1
+            kept = 2 if components[0] in SPLIT_NAMES.values() and len(components) > 2 else 1
             components = [*components[:kept], f"long~{digest}{posixpath.splitext(components[-1])[1]}"]
         path = ""
         for folder in components[:-1]:

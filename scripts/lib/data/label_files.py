@@ -1,7 +1,7 @@
 """Read which class each image has where its folder does not say it: from a CSV table or from annotation files.
 
 Pure functions over texts and names. A table has a row an image (``file,label[,split]``); annotation files are those
-that mmcls reads, a file a part with lines ``path label``.
+that mmcls reads, a file a split with lines ``path label``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_paths import PARTS, Parts, decodes, is_image, is_junk, safe_component
+from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decodes, is_image, is_junk, safe_component
 
 #: How people head the columns of such tables; of several, the first here is taken.
 FILE_COLUMNS = (
@@ -29,7 +29,7 @@ LABEL_COLUMNS = (
     "label", "class", "category", "label_name", "class_name", "category_name", "labels", "target", "species", "breed",
     "标签", "类别", "分类",
 )  # fmt: skip
-PART_COLUMNS = ("split", "part", "subset", "set", "partition", "划分", "数据集")
+SPLIT_COLUMNS = ("split", "part", "subset", "set", "partition", "划分", "数据集")
 DELIMITERS = ",;\t"
 #: Suffixes of files with lines ``path label``, where such a file is given alone.
 ANNOTATION_SUFFIXES = (".txt", ".lst")
@@ -47,22 +47,22 @@ Spec = str | Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a file of labels says of one image; ``part`` is "" where it says none; ``place`` names file and line."""
+    """What a file of labels says of one image; ``split`` is "" where it says none; ``source``: file and line."""
 
     file: str
     label: str
-    part: str
-    place: tuple[str, int]
+    split: str
+    source: tuple[str, int]
 
     def __str__(self) -> str:
-        return f"{self.place[0]}, line {self.place[1]}"
+        return f"{self.source[0]}, line {self.source[1]}"
 
 
 @dataclass(frozen=True)
 class Placed:
-    """``targets[i]``: where image i goes, ([part,] class, ..., file), or why it does not; ``notes``: what to tell."""
+    """``targets[i]``: where image i goes, ([split,] class, ..., file), or why it does not; ``notes``: what to tell."""
 
-    targets: list[Parts | str]
+    targets: list[Components | str]
     notes: list[str]
 
 
@@ -92,9 +92,9 @@ def read_labels(spec: Spec, read: Callable[[str], bytes]) -> list[Row]:
             raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
     rows = [
         row
-        for part, name in spec.items()
-        if part != "classes"
-        for row in read_annotations(name, decode(name, read(name)), part, classes)
+        for split, name in spec.items()
+        if split != "classes"
+        for row in read_annotations(name, decode(name, read(name)), split, classes)
     ]
     return rows if classes is None else name_labels(rows, classes, spec["classes"])
 
@@ -141,9 +141,9 @@ def read_table(name: str, text: str) -> list[Row]:
                 columns = _find_columns(name, cells)
                 if not is_image(cells[columns[0]].strip()):
                     continue
-            file, label, part = (cells[place].strip() if place is not None and place < len(cells) else ""
-                                 for place in columns)  # fmt: skip
-            rows.append(Row(file, label, _part_of(name, reader.line_num, part), (name, reader.line_num)))
+            file, label, split = (cells[index].strip() if index is not None and index < len(cells) else ""
+                                  for index in columns)  # fmt: skip
+            rows.append(Row(file, label, _split_of(name, reader.line_num, split), (name, reader.line_num)))
     except csv.Error as error:
         raise UserError(f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})") from error
     if not rows:
@@ -152,34 +152,33 @@ def read_table(name: str, text: str) -> list[Row]:
 
 
 def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int, int | None]:
-    """Return the places of the columns of file, label and part."""
+    """Return the indices of the columns of file, label and split."""
     names = [" ".join(cell.split()).lower().replace(" ", "_") for cell in heading]
-    found = [next((names.index(known) for known in all_known if known in names), None)
-             for all_known in (FILE_COLUMNS, LABEL_COLUMNS, PART_COLUMNS)]  # fmt: skip
-    file, label, part = found
+    file, label, split = (next((names.index(known) for known in all_known if known in names), None)
+                          for all_known in (FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS))  # fmt: skip
     if file is None and label is None and is_image(heading[0].strip()) and len(heading) in (2, 3):
         return 0, 1, 2 if len(heading) == 3 else None
-    for place, what, known in ((file, "files", "file"), (label, "classes", "label")):
-        if place is None:
+    for index, what, known in ((file, "files", "file"), (label, "classes", "label")):
+        if index is None:
             columns = ", ".join(repr(cell.strip()) for cell in heading[: 2 * LISTED])
             raise UserError(f"{KEY}: {name} has no column of {what} (its columns: {columns}): name one {known!r}")
     assert file is not None and label is not None
-    return file, label, part
+    return file, label, split
 
 
-def _part_of(name: str, line: int, word: str) -> str:
+def _split_of(name: str, line: int, word: str) -> str:
     if not word:
         return ""
-    part = PARTS.get(word.lower())
-    if part is None:
-        raise UserError(f"{KEY}: {name}, line {line}: {word!r} is no part of a data set: write train, val or test")
-    return part
+    split = SPLIT_NAMES.get(word.lower())
+    if split is None:
+        raise UserError(f"{KEY}: {name}, line {line}: {word!r} is no split of a data set: write train, val or test")
+    return split
 
 
 # --- annotation files -------------------------------------------------------------------------------------------------
 
 
-def read_annotations(name: str, text: str, part: str, classes: Sequence[str] | None = None) -> list[Row]:
+def read_annotations(name: str, text: str, split: str, classes: Sequence[str] | None = None) -> list[Row]:
     """Return the rows of a file with lines ``path label``; a path may hold blanks, a label only as *classes* has it."""
     rows = []
     by_length = sorted(classes or (), key=len, reverse=True)
@@ -195,32 +194,32 @@ def read_annotations(name: str, text: str, part: str, classes: Sequence[str] | N
                 raise UserError(f"{KEY}: {name}, line {number}: expected `path label`, not {line[:80]!r}")
             label = pieces[1].strip()
         file = line[: len(line) - len(label)].strip()
-        rows.append(Row(file, label, part, (name, number)))
+        rows.append(Row(file, label, split, (name, number)))
     if not rows:
         raise UserError(f"{KEY}: {name} is empty: it must have a line `path label` an image")
     return rows
 
 
 def name_labels(rows: Sequence[Row], classes: Sequence[str], name: str) -> list[Row]:
-    """Return *rows* with the names of their classes: labels are all places in *classes*, counted from 0, or all names.
+    """Return *rows* with the names of their classes: labels are all positions in *classes*, from 0, or all names.
 
     Raises
     ------
     UserError : a label is neither.
     """
-    places = {str(place): label for place, label in enumerate(classes)}
-    # As mmcls reads them: a number is a place, also where a class is called by a number.
-    if all(row.label in places for row in rows):
-        return [replace(row, label=places[row.label]) for row in rows]
+    names = {str(index): label for index, label in enumerate(classes)}
+    # As mmcls reads them: a number is a position, also where a class is called by a number.
+    if all(row.label in names for row in rows):
+        return [replace(row, label=names[row.label]) for row in rows]
     known = set(classes)
-    # What is neither comes before a place where others are names.
-    for row in sorted(rows, key=lambda row: row.label in places):
+    # What is neither comes before a position where others are names.
+    for row in sorted(rows, key=lambda row: row.label in names):
         if row.label not in known:
             close = difflib.get_close_matches(row.label, classes, n=1)
             hint = f", the closest is {close[0]!r}" if close else ""
             raise UserError(
                 f"{KEY}: {row}: {row.label!r} is neither one of the {len(classes)} classes in {name}{hint},"
-                f" nor are all labels places in it (0 to {len(classes) - 1})"
+                f" nor are all labels positions in it (0 to {len(classes) - 1})"
             )
     return list(rows)
 
@@ -228,12 +227,12 @@ def name_labels(rows: Sequence[Row], classes: Sequence[str], name: str) -> list[
 # --- which row is which image's -------------------------------------------------------------------------------------
 
 
-def place_images(rows: Sequence[Row], paths: Sequence[Parts], name: str) -> Placed:
+def place_images(rows: Sequence[Row], paths: Sequence[Components], name: str) -> Placed:
     """Return where each image goes, as the rows say.
 
-    A row's path and an image's agree where one ends with the other, so that shared top folders may be missing on
-    either side. Where no name agrees, upper and lower case and the suffix may differ. Folders that all labelled images
-    share are stripped; where the rows name no parts, folders called train, val or test do.
+    A row's path and an image's agree where one ends with the other, so that shared top folders may be missing
+    in either. Where no name agrees, upper and lower case and the suffix may differ. Folders that all labelled images
+    share are stripped; where the rows name no splits, folders called train, val or test do.
 
     Parameters
     ----------
@@ -255,13 +254,13 @@ def place_images(rows: Sequence[Row], paths: Sequence[Parts], name: str) -> Plac
         other = row_of[index]
         if other is None:
             row_of[index] = row
-        elif (other.label, other.part) == (row.label, row.part):
+        elif (other.label, other.split) == (row.label, row.split):
             twice += 1
         else:
-            what = [f"{side.label!r}" + (f" in {side.part}" if side.part else "") for side in (other, row)]
+            what = [f"{each.label!r}" + (f" in {each.split}" if each.split else "") for each in (other, row)]
             raise UserError(
                 f"{KEY}: {'/'.join(paths[index])!r} is {what[0]} ({other}) and {what[1]} ({row}):"
-                " an image has one class and one part: correct one of the lines"
+                " an image has one class and one split: correct one of the lines"
             )
     if len(unknown) == len(rows):
         image = f"{'/'.join(paths[0])!r}" if paths else "there is none"
@@ -271,41 +270,42 @@ def place_images(rows: Sequence[Row], paths: Sequence[Parts], name: str) -> Plac
         )
     notes = []
     if unknown:
-        some = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
+        first = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        notes.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {some}{more}")
+        notes.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
     if twice:
         notes.append(f"{twice} rows of {name} say again what another one says")
     return Placed(_targets(row_of, paths, name), notes)
 
 
-def _targets(row_of: Sequence[Row | None], paths: Sequence[Parts], name: str) -> list[Parts | str]:
+def _targets(row_of: Sequence[Row | None], paths: Sequence[Components], name: str) -> list[Components | str]:
     labelled = [path for path, row in zip(paths, row_of, strict=True) if row and row.label]
     depth = len(shared_folders(labelled))
-    given = any(row and row.part for row in row_of)
+    given = any(row and row.split for row in row_of)
     tops = {path[depth].lower() for path in labelled if len(path) > depth + 1}
     loose = any(len(path) == depth + 1 for path in labelled)
-    from_folders = not given and not loose and "train" in {PARTS.get(top) for top in tops} and tops <= PARTS.keys()
-    targets: list[Parts | str] = []
+    are_splits = tops <= SPLIT_NAMES.keys() and "train" in {SPLIT_NAMES.get(top) for top in tops}
+    from_folders = are_splits and not given and not loose
+    targets: list[Components | str] = []
     for path, row in zip(paths, row_of, strict=True):
         if row is None:
             targets.append(f"no row in {name}")
         elif not row.label:
             targets.append(f"no class in {name}")
-        elif given and not row.part:
+        elif given and not row.split:
             targets.append(f"neither train, val nor test in {name}")
         else:
             rest = path[depth:]
-            part = PARTS[rest[0].lower()] if from_folders else row.part
-            if len(rest) > 1 and part and PARTS.get(rest[0].lower()) == part:
+            split = SPLIT_NAMES[rest[0].lower()] if from_folders else row.split
+            if len(rest) > 1 and split and SPLIT_NAMES.get(rest[0].lower()) == split:
                 rest = rest[1:]
             if len(rest) > 1 and rest[0] == row.label:
                 rest = rest[1:]
-            targets.append((*((part,) if part else ()), class_folder(row.label), *rest))
+            targets.append((*((split,) if split else ()), class_folder(row.label), *rest))
     return targets
 
 
-def shared_folders(paths: Sequence[Parts]) -> Parts:
+def shared_folders(paths: Sequence[Components]) -> Components:
     """Return the leading folders that all of *paths* share."""
     if not paths:
         return ()
@@ -324,24 +324,24 @@ def class_folder(label: str) -> str:
 class _Finder:
     """Finds the image that a row means."""
 
-    def __init__(self, paths: Sequence[Parts]) -> None:
+    def __init__(self, paths: Sequence[Components]) -> None:
         self.paths = paths
         self.depth = len(shared_folders(paths))
         self.indices: dict[int, dict[str, list[int]]] = {}
         # Most tables name images by whole paths: then no folders need to be compared. -1: several are called so.
         self.whole: dict[str, int] = {}
-        for place, path in enumerate(paths):
+        for index, path in enumerate(paths):
             for name in {_composed("/".join(path)), _composed("/".join(path[self.depth :]))}:
-                self.whole[name] = -1 if name in self.whole else place
+                self.whole[name] = -1 if name in self.whole else index
 
     def __call__(self, row: Row) -> int | None:
-        """Return the place of the image; None: there is none.
+        """Return the index of the image; None: there is none.
 
         Raises
         ------
         UserError : there are several.
         """
-        wanted = tuple(part for part in _slashes(row.file).split("/") if part not in ("", "."))
+        wanted = tuple(name for name in _slashes(row.file).split("/") if name not in ("", "."))
         if not wanted:
             return None
         whole = self.whole.get(_composed("/".join(wanted)), -1)
@@ -360,38 +360,38 @@ class _Finder:
     def _index(self, level: int, form: Callable[[str], str]) -> dict[str, list[int]]:
         if level not in self.indices:
             index: dict[str, list[int]] = defaultdict(list)
-            for place, path in enumerate(self.paths):
-                index[form(path[-1])].append(place)
+            for number, path in enumerate(self.paths):
+                index[form(path[-1])].append(number)
             self.indices[level] = dict(index)
         return self.indices[level]
 
-    def _agreeing(self, candidates: Sequence[int], wanted: Parts, form: Callable[[str], str]) -> list[int]:
+    def _agreeing(self, candidates: Sequence[int], wanted: Components, form: Callable[[str], str]) -> list[int]:
         """Return those of *candidates* whose folders are the row's as far as both have some: the most of them."""
         best: list[int] = []
         overlap = -1
-        folders = [form(part) for part in wanted[-2::-1]]
-        for place in candidates:
-            own = [form(part) for part in self.paths[place][-2::-1]]
-            shared = min(len(own), len(folders))
-            if own[:shared] == folders[:shared] and shared >= overlap:
-                best = [*best, place] if shared == overlap else [place]
+        folders = [form(folder) for folder in wanted[-2::-1]]
+        for index in candidates:
+            image_folders = [form(folder) for folder in self.paths[index][-2::-1]]
+            shared = min(len(image_folders), len(folders))
+            if image_folders[:shared] == folders[:shared] and shared >= overlap:
+                best = [*best, index] if shared == overlap else [index]
                 overlap = shared
         return best
 
-    def _only(self, places: list[int], wanted: Parts, row: Row) -> int:
-        """Return the one of *places* that is meant, by ever weaker reasons."""
-        reasons: tuple[Callable[[Parts], bool], ...] = (
-            lambda path: all(own == other for own, other in zip(path[::-1], wanted[::-1], strict=False)),
+    def _only(self, candidates: list[int], wanted: Components, row: Row) -> int:
+        """Return the one of *candidates* that is meant, by ever weaker reasons."""
+        reasons: tuple[Callable[[Components], bool], ...] = (
+            lambda path: all(name == other for name, other in zip(path[::-1], wanted[::-1], strict=False)),
             lambda path: len(path) == self.depth + len(wanted),
-            lambda path: bool(row.part) and row.part in {PARTS.get(folder.lower()) for folder in path[:-1]},
+            lambda path: bool(row.split) and row.split in {SPLIT_NAMES.get(folder.lower()) for folder in path[:-1]},
         )
         for reason in reasons:
-            if len(places) > 1:
-                places = [place for place in places if reason(self.paths[place])] or places
-        if len(places) > 1:
-            some = " or ".join(repr("/".join(self.paths[place])) for place in places[:2])
-            raise UserError(f"{KEY}: {row}: {row.file!r} may mean {some}: write the folders, too, or the suffix")
-        return places[0]
+            if len(candidates) > 1:
+                candidates = [index for index in candidates if reason(self.paths[index])] or candidates
+        if len(candidates) > 1:
+            first = " or ".join(repr("/".join(self.paths[index])) for index in candidates[:2])
+            raise UserError(f"{KEY}: {row}: {row.file!r} may mean {first}: write the folders, too, or the suffix")
+        return candidates[0]
 
 
 def _slashes(name: str) -> str:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
 
 from scripts.lib.data.image_checks import COLOUR_EDGE, GREY_EDGE
 
@@ -22,8 +23,8 @@ LEAST_CONTRAST = 4.0
 #: Distances are those of normalised thumbnails (0: equal, 1.4: nothing in common). Up to this one, whatever the
 #: others look like: a JPEG of quality 50 has moved 0.04 at most, different solar cells are 0.06 apart.
 STRICT = 0.04
-#: No single part of the thumbnail may then differ by more than this, in standard deviations: something small is new.
-STRICT_PART = 0.24
+#: No single pixel of the thumbnail may then differ by more than this, in standard deviations: something small is new.
+STRICT_PIXEL = 0.24
 #: Up to this distance, if the next picture is MARGIN times as far away: brightened until it clips, 32 pixels shrunk
 #: to 16, photographed again.
 LOOSE, MARGIN = 0.35, 2.5
@@ -53,10 +54,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.grey)
 
-    def features(self, places: np.ndarray, mirrored: bool = False) -> np.ndarray:
-        """Return float32 vectors (places, 384) whose Euclidean distance says how far pictures are apart."""
-        grey = self.grey[places].astype(np.float32)
-        colour = self.colour[places].astype(np.float32) - 128
+    def features(self, indices: np.ndarray, mirrored: bool = False) -> np.ndarray:
+        """Return float32 vectors (pictures, 384) whose Euclidean distance says how far pictures are apart."""
+        grey = self.grey[indices].astype(np.float32)
+        colour = self.colour[indices].astype(np.float32) - 128
         if mirrored:
             grey = grey.reshape(-1, GREY_EDGE, GREY_EDGE)[..., ::-1].reshape(grey.shape)
             colour = colour.reshape(-1, 2, COLOUR_EDGE, COLOUR_EDGE)[..., ::-1].reshape(colour.shape)
@@ -67,7 +68,7 @@ class Pictures:
 
 
 def find_near_duplicates(grey: np.ndarray, colour: np.ndarray, threads: int = 1) -> list[list[int]]:
-    """Return groups (two or more places, ascending) of pictures that are the same to the eye, in order.
+    """Return groups (two or more indices, ascending) of pictures that are the same to the eye, in order.
 
     Time and memory grow in proportion to the number of pictures. Deterministic, but whether a group stands out depends
     on the other pictures.
@@ -78,50 +79,32 @@ def find_near_duplicates(grey: np.ndarray, colour: np.ndarray, threads: int = 1)
     colour : uint8 of shape (pictures, 128).
     threads : how many search; they find the same.
     """
-    contrast = np.concatenate([part.std(1) for part in _chunks(grey)]) if len(grey) else np.zeros(0)
+    contrast = np.concatenate([chunk.std(1) for chunk in _chunks(grey)]) if len(grey) else np.zeros(0)
     compared = np.flatnonzero(contrast >= LEAST_CONTRAST)
     # Equal thumbnails first: one of them stands for all.
     _, first, which = np.unique(_fingerprints(grey, colour, compared), return_index=True, return_inverse=True)
     pictures = Pictures(grey[compared[first]], colour[compared[first]])
-    sets = DisjointSets(len(first))
+    sets = DisjointSet()  # of the pictures that have a copy: all would take much memory
     for group in _accepted(pictures, threads):
-        for other in group[1:]:
-            sets.join(group[0], other)
-    found: dict[int, list[int]] = {}
-    for place, unique in zip(compared.tolist(), which.ravel().tolist(), strict=True):
-        found.setdefault(sets.root(unique), []).append(place)
-    return sorted(group for group in found.values() if len(group) > 1)
+        for other in group:
+            sets.add(other)
+            sets.merge(group[0], other)
+    groups: dict[int, list[int]] = {}
+    for index, unique in zip(compared.tolist(), which.ravel().tolist(), strict=True):
+        groups.setdefault(sets[unique] if unique in sets else unique, []).append(index)  # noqa: SIM401 (no get)
+    return sorted(group for group in groups.values() if len(group) > 1)
 
 
-class DisjointSets:
-    """Sets of the numbers below *count* that are joined step by step."""
-
-    def __init__(self, count: int) -> None:
-        self.parent = list(range(count))
-
-    def root(self, member: int) -> int:
-        """Return the number that stands for *member*'s set."""
-        while self.parent[member] != member:
-            self.parent[member] = self.parent[self.parent[member]]
-            member = self.parent[member]
-        return member
-
-    def join(self, one: int, other: int) -> None:
-        """Make one set of those of two members; the lower root stands for it."""
-        low, high = sorted((self.root(one), self.root(other)))
-        self.parent[high] = low
-
-
-def _fingerprints(grey: np.ndarray, colour: np.ndarray, places: np.ndarray) -> np.ndarray:
+def _fingerprints(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Return a 64-bit number for each picture that equal thumbnails share."""
     words = (grey.shape[1] + colour.shape[1]) // 8
     factors = np.random.Generator(np.random.Philox(key=1)).integers(0, 1 << 63, words, dtype=np.uint64) * 2 + 1
-    found = [np.zeros(0, np.uint64)]
-    for part in _chunks(places):
-        rows = np.concatenate([grey[part], colour[part]], axis=1).view(np.uint64)
+    fingerprints = [np.zeros(0, np.uint64)]
+    for chunk in _chunks(indices):
+        rows = np.concatenate([grey[chunk], colour[chunk]], axis=1).view(np.uint64)
         rows ^= rows >> np.uint64(29)  # else a change in the upper bits of two words could cancel out
-        found.append((rows * factors).sum(1, dtype=np.uint64))
-    return np.concatenate(found)
+        fingerprints.append((rows * factors).sum(1, dtype=np.uint64))
+    return np.concatenate(fingerprints)
 
 
 def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -131,22 +114,22 @@ def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
 
 def _accepted(pictures: Pictures, threads: int) -> Iterator[list[int]]:
     """Yield groups of pictures that are copies; groups may overlap."""
-    one, other, distance, part = _neighbours(pictures, threads)
-    order = np.lexsort((other, one, distance))
-    one, other, distance, part = one[order], other[order], distance[order], part[order]
-    sure = (distance <= STRICT) & (part <= STRICT_PART)
-    yield from _strict_groups(pictures, one[sure], other[sure])
-    for group, width in _clusters(len(pictures), one, other, distance):
+    low, high, distance, largest = _neighbours(pictures, threads)
+    order = np.lexsort((high, low, distance))
+    low, high, distance, largest = low[order], high[order], distance[order], largest[order]
+    certain = (distance <= STRICT) & (largest <= STRICT_PIXEL)
+    yield from _strict_groups(pictures, low[certain], high[certain])
+    for group, width in _clusters(low, high, distance):
         if _stands_out(pictures, group, width):
             yield group
 
 
-def _strict_groups(pictures: Pictures, one: np.ndarray, other: np.ndarray) -> Iterator[list[int]]:
+def _strict_groups(pictures: Pictures, low: np.ndarray, high: np.ndarray) -> Iterator[list[int]]:
     """Yield groups of which each member is near the first: a chain of small steps does not join a whole class."""
     neighbours: dict[int, list[int]] = {}
-    for low, high in zip(one.tolist(), other.tolist(), strict=True):
-        neighbours.setdefault(low, []).append(high)
-        neighbours.setdefault(high, []).append(low)
+    for first, second in zip(low.tolist(), high.tolist(), strict=True):
+        neighbours.setdefault(first, []).append(second)
+        neighbours.setdefault(second, []).append(first)
     free = set(neighbours)
     for leader in sorted(neighbours):
         if leader not in free:
@@ -154,50 +137,49 @@ def _strict_groups(pictures: Pictures, one: np.ndarray, other: np.ndarray) -> It
         free.remove(leader)
         group, queue = [leader], [leader]
         while queue:
-            found = sorted({place for member in queue for place in neighbours[member]} & free)
-            near = _distances(pictures, leader, np.array(found, np.intp)) <= 2 * STRICT
-            queue = [place for place, is_near in zip(found, near, strict=True) if is_near]
+            candidates = sorted({index for member in queue for index in neighbours[member]} & free)
+            near = _distances(pictures, leader, np.array(candidates, np.intp)) <= 2 * STRICT
+            queue = [index for index, is_near in zip(candidates, near, strict=True) if is_near]
             free.difference_update(queue)
             group += queue
         if len(group) > 1:
             yield group
 
 
-def _distances(pictures: Pictures, leader: int, places: np.ndarray) -> np.ndarray:
+def _distances(pictures: Pictures, leader: int, indices: np.ndarray) -> np.ndarray:
     """Return how far pictures are from one, the nearer of as they are and mirrored."""
     base = pictures.features(np.array([leader]))
-    found = [np.linalg.norm(pictures.features(places, mirrored) - base, axis=1) for mirrored in (False, True)]
-    return np.minimum(*found)
+    distances = [np.linalg.norm(pictures.features(indices, mirrored) - base, axis=1) for mirrored in (False, True)]
+    return np.minimum(*distances)
 
 
-def _clusters(
-    count: int, one: np.ndarray, other: np.ndarray, distance: np.ndarray
-) -> Iterator[tuple[list[int], float]]:
+def _clusters(low: np.ndarray, high: np.ndarray, distance: np.ndarray) -> Iterator[tuple[list[int], float]]:
     """Yield single-linkage clusters, and their longest link, that no other picture comes near.
 
     Parameters
     ----------
-    count : number of pictures.
-    one, other, distance : links, ascending by distance.
+    low, high, distance : links between two pictures each, ascending by distance.
     """
-    sets = DisjointSets(count)
+    sets = DisjointSet()
     members: dict[int, list[int]] = {}
     longest: dict[int, float] = {}
-    for low, high, far in zip(one.tolist(), other.tolist(), distance.tolist(), strict=True):
-        roots = sets.root(low), sets.root(high)
+    for first, second, far in zip(low.tolist(), high.tolist(), distance.tolist(), strict=True):
+        sets.add(first)
+        sets.add(second)
+        roots = sets[first], sets[second]
         if roots[0] == roots[1]:
             continue
         for root in roots:
             if root in longest and far >= MARGIN * longest[root] and 1 < len(members[root]) <= LARGEST_LOOSE:
                 yield sorted(members[root]), longest[root]
-        sets.join(*roots)
-        joined = [place for root in roots for place in members.pop(root, [root])]
+        sets.merge(*roots)
+        joined = [index for root in roots for index in members.pop(root, [root])]
         # Too large ones are only counted on: what is cut off here is never yielded.
-        members[sets.root(low)] = joined[: LARGEST_LOOSE + 1]
+        members[sets[first]] = joined[: LARGEST_LOOSE + 1]
         for root in roots:
             longest.pop(root, None)
         if far <= LOOSE:
-            longest[sets.root(low)] = far
+            longest[sets[first]] = far
     for root, width in longest.items():
         if len(members[root]) <= LARGEST_LOOSE:
             yield sorted(members[root]), width
@@ -205,16 +187,16 @@ def _clusters(
 
 def _stands_out(pictures: Pictures, group: list[int], width: float) -> bool:
     """Tell whether all of a group is near its first member, and nothing of the collection near any of it."""
-    places = np.array(group, np.intp)
-    if _distances(pictures, group[0], places[1:]).max() > 2 * max(width, STRICT):
+    members = np.array(group, np.intp)
+    if _distances(pictures, group[0], members[1:]).max() > 2 * max(width, STRICT):
         return False
     sample, vectors, squares = _background(pictures)
-    outside = ~np.isin(sample, places)
+    outside = ~np.isin(sample, members)
     if not outside.any():
         return True
     for mirrored in (False, True):
-        own = pictures.features(places, mirrored)
-        gaps = squares[None] + (own * own).sum(1)[:, None] - 2 * own @ vectors.T
+        features = pictures.features(members, mirrored)
+        gaps = squares[None] + (features * features).sum(1)[:, None] - 2 * features @ vectors.T
         if gaps[:, outside].min() < (MARGIN * width) ** 2:
             return False
     return True
@@ -222,7 +204,7 @@ def _stands_out(pictures: Pictures, group: list[int], width: float) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _sample(count: int) -> np.ndarray:
-    """Return the places of BACKGROUND pictures of *count*, ascending: a function of the number only (law 3)."""
+    """Return the indices of BACKGROUND pictures of *count*, ascending: a function of the number only."""
     if count <= BACKGROUND:
         return np.arange(count)
     seed = int.from_bytes(hashlib.blake2b(f"background\0{count}".encode(), digest_size=8).digest(), "little")
@@ -233,7 +215,7 @@ _kept: list[tuple[Pictures, np.ndarray, np.ndarray, np.ndarray]] = []
 
 
 def _background(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the sample of pictures that groups are held against: their places, features, and the features' squares."""
+    """Return the pictures that groups are held against: their indices, features, and the features' squares."""
     if not _kept or _kept[0][0] is not pictures:
         sample = _sample(len(pictures))
         vectors = pictures.features(sample)
@@ -251,13 +233,13 @@ def _neighbours(pictures: Pictures, threads: int) -> tuple[np.ndarray, np.ndarra
             code, flipped, bits = table
             return _bucket_pairs(code, code, bits, short, short), _bucket_pairs(code, flipped, bits, short, turned)
 
-        for own, mirrors in pool.map(search, _codes(signs, mirrored)):
-            pairs[False].append(own)
+        for straight, mirrors in pool.map(search, _codes(signs, mirrored)):
+            pairs[False].append(straight)
             pairs[True].append(mirrors)
     columns: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.intp),) * 2 + (np.zeros(0, np.float32),) * 2]
-    for flip, packed in pairs.items():
-        for part in _chunks(_distinct(np.concatenate(packed))):
-            low, high = (part >> np.uint64(32)).astype(np.intp), (part & np.uint64(0xFFFFFFFF)).astype(np.intp)
+    for flip, keys in pairs.items():
+        for chunk in _chunks(_distinct(np.concatenate(keys))):
+            low, high = (chunk >> np.uint64(32)).astype(np.intp), (chunk & np.uint64(0xFFFFFFFF)).astype(np.intp)
             gap = pictures.features(low, flip) - pictures.features(high)
             distance = np.sqrt((gap * gap).sum(1))
             near = distance <= MARGIN * LOOSE
@@ -286,9 +268,10 @@ def _hashes(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     waves /= np.linalg.norm(waves, axis=1, keepdims=True)
     basis = np.einsum("ay,bx->abyx", waves, waves).reshape(FREQUENCIES**2, -1)[1:].T.astype(np.float32)
     down, across = np.divmod(np.arange(1, FREQUENCIES**2), FREQUENCIES)
-    found = [np.zeros((0, len(down)), np.float32)]
-    found += [pictures.features(part)[:, : GREY_EDGE**2] @ basis for part in _chunks(np.arange(len(pictures)))]
-    values = np.concatenate(found)
+    values = np.concatenate(
+        [np.zeros((0, len(down)), np.float32)]
+        + [pictures.features(chunk)[:, : GREY_EDGE**2] @ basis for chunk in _chunks(np.arange(len(pictures)))]
+    )
     mirrored = np.where(across % 2 == 1, -values, values)
     # The median of the collection, so that each bit splits it in two, also where all pictures look alike.
     middle = np.median(values, axis=0) if len(values) else 0
@@ -306,8 +289,8 @@ def _codes(signs: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[np.ndarray
         value = np.zeros(8 * len(packed[0]), np.uint64)  # of each bit where it comes to stand, the first bit highest
         value[order] = np.uint64(1) << np.arange(63, 63 - len(order), -1, dtype=np.uint64)
         moved = byte @ value.reshape(-1, 8).T  # (256, bytes): looking bytes up is ten times as fast as moving bits
-        one, other = (functools.reduce(np.bitwise_or, map(np.take, moved.T, eight)) for eight in packed)
-        yield one, other, bits
+        straight, flipped = (functools.reduce(np.bitwise_or, map(np.take, moved.T, octets)) for octets in packed)
+        yield straight, flipped, bits
 
 
 def _bucket_pairs(
@@ -325,10 +308,10 @@ def _bucket_pairs(
     shift = np.uint64(64 - bits)  # the 63 bits of a hash are the upper ones
     order = np.argsort(code, kind="stable")
     buckets = code[order] >> shift
-    places = np.arange(len(code))
+    indices = np.arange(len(code))
     if wanted is code:
         start = np.empty_like(order)
-        start[order] = places
+        start[order] = indices
         steps = range(1, WINDOW + 1)
     else:
         start = np.searchsorted(code[order], wanted)
@@ -336,12 +319,10 @@ def _bucket_pairs(
     packed = [np.zeros(0, np.uint64)]
     for step in steps:
         at = np.clip(start + step, 0, len(code) - 1)
-        same = np.flatnonzero((buckets[at] == wanted >> shift) & (order[at] != places))
+        same = np.flatnonzero((buckets[at] == wanted >> shift) & (order[at] != indices))
         other = order[at[same]]
         gap = lowest_wanted[same] - lowest[other]
         near = (gap * gap).sum(1) <= NEAR**2
-        one, other = same[near], other[near]
-        packed.append(
-            np.minimum(one, other).astype(np.uint64) << np.uint64(32) | np.maximum(one, other).astype(np.uint64)
-        )
+        pair = np.sort([same[near], other[near]], axis=0).astype(np.uint64)
+        packed.append(pair[0] << np.uint64(32) | pair[1])
     return np.concatenate(packed)

@@ -1,4 +1,4 @@
-"""Images that were decoded once: a folder with their pixels in one file, read without decoding.
+"""The pixel cache: a folder with the pixels of images that were decoded once, read without decoding.
 
 ``images.bin`` holds the images one after the other, ``index.csv`` where each one lies, ``pack.json`` how they were
 made. Raw pixels where they are few enough to stay in a machine's memory, JPEG where they are not.
@@ -17,12 +17,12 @@ import numpy as np
 
 from scripts.lib.base.problems import UserError
 
-PIXELS, INDEX, NOTES = "images.bin", "index.csv", "pack.json"
+PIXELS, INDEX, METADATA = "images.bin", "index.csv", "pack.json"
 COLUMNS = ("file", "offset", "length", "height", "width")
 
 
 @dataclass(frozen=True)
-class Place:
+class Stored:
     """Where an image lies in ``images.bin``: *offset* and *length* in bytes, *height* and *width* in pixels."""
 
     offset: int
@@ -31,8 +31,8 @@ class Place:
     width: int
 
 
-class Pack:
-    """The images of a packed folder.
+class PixelCache:
+    """The images of a pixel cache.
 
     Parameters
     ----------
@@ -46,15 +46,15 @@ class Pack:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         try:
-            self.notes = json.loads((self.folder / NOTES).read_text(encoding="utf-8"))
+            self.metadata = json.loads((self.folder / METADATA).read_text(encoding="utf-8"))
             with open(self.folder / INDEX, encoding="utf-8", newline="") as file:
                 rows = csv.DictReader(file)
-                self.places = {row["file"]: Place(*(int(row[name]) for name in COLUMNS[1:])) for row in rows}
+                self.images = {row["file"]: Stored(*(int(row[name]) for name in COLUMNS[1:])) for row in rows}
             with open(self.folder / PIXELS, "rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.folder}: no packed images, or damaged ones: remove it and run again") from error
-        if len(self._bytes) != sum(place.length for place in self.places.values()):
+        if len(self._bytes) != sum(stored.length for stored in self.images.values()):
             raise UserError(f"{self.folder}: {PIXELS} has not the length that {INDEX} says: remove it and run again")
 
     def image(self, name: str) -> np.ndarray:
@@ -62,14 +62,14 @@ class Pack:
 
         Raises
         ------
-        UserError : there is no image of that name in the pack.
+        UserError : there is no image of that name.
         """
-        place = self.places.get(name)
-        if place is None:
+        stored = self.images.get(name)
+        if stored is None:
             raise UserError(f"{self.folder}: {name} was not packed: remove the folder and run again")
-        content = np.frombuffer(self._bytes, np.uint8, place.length, place.offset)
-        if self.notes["format"] == "raw":
-            return content.reshape(place.height, place.width, 3)
+        content = np.frombuffer(self._bytes, np.uint8, stored.length, stored.offset)
+        if self.metadata["format"] == "raw":
+            return content.reshape(stored.height, stored.width, 3)
         image = cv2.imdecode(content, cv2.IMREAD_COLOR)
         if image is None:
             raise UserError(f"{self.folder}: the bytes of {name} are damaged: remove the folder and run again")

@@ -12,34 +12,12 @@ from pathlib import Path
 
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.grouped_split import name_key
-from scripts.lib.data.image_paths import is_image, is_junk
+from scripts.lib.data.image_paths import is_image, is_junk, name_key
 
 logger = logging.getLogger(__name__)
 
-
-def listed_images(splits: Iterable[Path]) -> list[str]:
-    """Return the images that annotation files (``path label`` lines) name, each once, in their order."""
-    return list(dict.fromkeys(line.rpartition(" ")[0] for split in splits for line in read_lines(split)))
-
-
-def count_labels(lines: Iterable[str]) -> Counter[int]:
-    """Return how many lines of an annotation file (``path label``) have each label.
-
-    Raises
-    ------
-    ValueError, IndexError : a line is not of this form.
-
-    >>> count_labels(["a b/1.jpg 1", "c/2.jpg 0", "c/3.jpg 1"])
-    Counter({1: 2, 0: 1})
-    """
-    return Counter(int(line.rsplit(" ", 1)[1]) for line in lines)
-
-
-#: The sides of a split, lowest first.
-SIDES = ("train", "val", "test")
-
-
+#: The splits, lowest first.
+SPLITS = ("train", "val", "test")
 #: How many folds there may be.
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 
@@ -48,69 +26,71 @@ FEWEST_FOLDS, MOST_FOLDS = 2, 20
 class Image:
     """One image.
 
-    ``path``: relative to the images' folder, with slashes; ``part``: the part that the archive gave it, "" where it
-    gave none.
+    ``path``: relative to the images' folder, with slashes; ``label``: its class; ``split``: the one that the archive
+    gave it, "" where it gave none.
     """
 
     path: str
     label: str
-    part: str = ""
+    split: str = ""
 
 
-def find_images(folder: Path) -> list[Image]:
-    """Return the images below *folder*: [train|val|test/]<class>/.../<file>, in an order of their names only.
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One split, as its annotation file has it: a line ``path label`` an image.
 
-    Raises
-    ------
-    UserError : there are none, or there is a test or val part without a train part.
+    ``images``: their paths, relative to the images' folder; ``labels``: the label of each, an index into classes.txt.
     """
-    tops = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_junk([path.name]))
-    parts = tops if tops and set(tops) <= set(SIDES) else [""]
-    images = [
-        Image(path, path.split("/")[1 if part else 0], part)
-        for part in parts
-        for path in _image_files(folder, part)
-        if path.count("/") >= (2 if part else 1)
-    ]
-    if not images:
-        raise UserError(f"{folder}: no images: expected one folder a class, with its images in it")
-    if parts != [""] and "train" not in {image.part for image in images}:
-        found = " and ".join(sorted({image.part for image in images}))
-        raise UserError(f"{folder}: only {found} has images, train has none: there is nothing to learn from")
-    return sorted(images, key=lambda image: name_key(image.path))
 
+    name: str
+    images: Sequence[str]
+    labels: Sequence[int]
 
-def _image_files(folder: Path, part: str) -> list[str]:
-    """Return the paths of the images below *folder*/*part*, relative to *folder*."""
-    found = []
-    for place, folders, files in os.walk(folder / part):
-        folders[:] = [name for name in folders if not is_junk([name])]
-        below = Path(place).relative_to(folder).as_posix()
-        found += [f"{below}/{name}".removeprefix("./") for name in files if is_image(name) and not is_junk([name])]
-    return found
+    @classmethod
+    def of(cls, name: str, images: Iterable[Image], classes: Sequence[str]) -> Split:
+        """Return a split of *images*, ordered by label, then by name; their classes are all among *classes*."""
+        label_of = {label: index for index, label in enumerate(classes)}
+        ordered = sorted(images, key=lambda image: (label_of[image.label], name_key(image.path)))
+        return cls(name, [image.path for image in ordered], [label_of[image.label] for image in ordered])
 
+    @classmethod
+    def read(cls, path: Path) -> Split:
+        """Read an annotation file; it is called as the split.
 
-def settle_given_parts(images: Sequence[Image]) -> list[Image]:
-    """Return the images with ``part`` as the side that they are given to ("" or train: still to be shared out).
+        Raises
+        ------
+        UserError : it is missing, or a line is not of this form.
+        """
+        try:
+            pairs = [line.rsplit(" ", 1) for line in read_lines(path)]
+            return cls(path.stem, [pair[0] for pair in pairs], [int(pair[1]) for pair in pairs])
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file; make it with scripts.data.split_dataset") from error
+        except (ValueError, IndexError) as error:
+            what = f"{path}: not an annotation file of `path label` lines ({error})"
+            raise UserError(what, "split the data again") from error
 
-    Where only train and val are given, the given val becomes test (design): a val that chose the epoch is no test.
-    """
-    given = {image.part for image in images}
-    if "val" in given and "test" not in given:
-        logger.info("the archive has train and val only: its val is the test set, a new val is taken from train")
-        return [replace(image, part="test") if image.part == "val" else image for image in images]
-    return list(images)
+    def write(self, folder: Path) -> None:
+        """Write the annotation file into *folder*."""
+        lines = "".join(f"{image} {label}\n" for image, label in zip(self.images, self.labels, strict=True))
+        (folder / f"{self.name}.txt").write_text(lines, encoding="utf-8")
+
+    def counts(self) -> Counter[int]:
+        """Return how many images each label has."""
+        return Counter(self.labels)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Which images are in which part.
+    """The splits of a data set by their names; ``folds``: how many there are, 0 without, then they are those of one."""
 
-    ``parts``: files of train, val and test; ``folds``: how many there are, 0 without; the parts are those of fold 0.
-    """
-
-    parts: Mapping[str, Sequence[str]]
+    by_name: Mapping[str, Split]
     folds: int = 0
+
+
+def listed_images(paths: Iterable[Path]) -> list[str]:
+    """Return the images that annotation files name, each once, in their order."""
+    return list(dict.fromkeys(image for path in paths for image in Split.read(path).images))
 
 
 def read_splits(folder: Path) -> Splits:
@@ -122,13 +102,54 @@ def read_splits(folder: Path) -> Splits:
     """
     whole = folder.parent if _is_fold(folder) else folder
     folds = sum(1 for path in whole.iterdir() if _is_fold(path)) if whole.is_dir() else 0
-    place = folder / "fold0" if folds and whole == folder else folder
-    try:
-        lines = {part: read_lines(place / f"{part}.txt") for part in SIDES}
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file; make it with scripts.data.split_dataset") from None
-    return Splits({part: [line.rpartition(" ")[0] for line in of_part] for part, of_part in lines.items()}, folds)
+    chosen = folder / "fold0" if folds and whole == folder else folder
+    return Splits({name: Split.read(chosen / f"{name}.txt") for name in SPLITS}, folds)
 
 
 def _is_fold(folder: Path) -> bool:
     return folder.is_dir() and re.fullmatch("fold[0-9]+", folder.name) is not None
+
+
+def find_images(folder: Path) -> list[Image]:
+    """Return the images below *folder*: [train|val|test/]<class>/.../<file>, in an order of their names only.
+
+    Raises
+    ------
+    UserError : there are none, or there is a test or val split without a train split.
+    """
+    tops = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_junk([path.name]))
+    splits = tops if tops and set(tops) <= set(SPLITS) else [""]
+    images = [
+        Image(path, path.split("/")[1 if split else 0], split)
+        for split in splits
+        for path in _image_files(folder, split)
+        if path.count("/") >= (2 if split else 1)
+    ]
+    if not images:
+        raise UserError(f"{folder}: no images: expected one folder a class, with its images in it")
+    if splits != [""] and "train" not in {image.split for image in images}:
+        present = " and ".join(sorted({image.split for image in images}))
+        raise UserError(f"{folder}: only {present} has images, train has none: there is nothing to learn from")
+    return sorted(images, key=lambda image: name_key(image.path))
+
+
+def _image_files(folder: Path, split: str) -> list[str]:
+    """Return the paths of the images below *folder*/*split*, relative to *folder*."""
+    paths = []
+    for current, folders, files in os.walk(folder / split):
+        folders[:] = [name for name in folders if not is_junk([name])]
+        below = Path(current).relative_to(folder).as_posix()
+        paths += [f"{below}/{name}".removeprefix("./") for name in files if is_image(name) and not is_junk([name])]
+    return paths
+
+
+def settle_given_splits(images: Sequence[Image]) -> list[Image]:
+    """Return the images with ``split`` as the one that they are given to ("" or train: still to be shared out).
+
+    Where only train and val are given, the given val becomes test: a val that chose the epoch is no test.
+    """
+    given = {image.split for image in images}
+    if "val" in given and "test" not in given:
+        logger.info("the archive has train and val only: its val is the test set, a new val is taken from train")
+        return [replace(image, split="test") if image.split == "val" else image for image in images]
+    return list(images)

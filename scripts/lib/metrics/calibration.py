@@ -42,7 +42,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model on its test images, as it is and with its scores divided by a temperature that was fitted elsewhere.
+    """A model on its test images, as it is and with its logits divided by a temperature that was fitted elsewhere.
 
     Attributes
     ----------
@@ -96,8 +96,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
     hits = np.bincount(bin_of, weights=right, minlength=bins)
     sums = np.bincount(bin_of, weights=confidence, minlength=bins)
     low, high = np.full(bins, np.nan), np.full(bins, np.nan)
-    for place in np.flatnonzero(count):
-        low[place], high[place] = wilson_interval(int(hits[place]), int(count[place]))
+    for i in np.flatnonzero(count):
+        low[i], high[i] = wilson_interval(int(hits[i]), int(count[i]))
     return Reliability(
         edges=np.linspace(0, 1, bins + 1),
         count=count,
@@ -114,48 +114,48 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | No
     """Return the temperature with the least cross-entropy on these images; None where they determine none.
 
     Guo et al. (2017), sec. 4.2. The cross-entropy is convex in 1/T, so that it has one minimum, and a search on one
-    line finds it. Where every answer is right it falls on and on as T goes to 0, and where the label's score is no
-    higher than the mean score, as T goes to infinity: such images say nothing about other images' confidence.
+    line finds it. Where every answer is right it falls on and on as T goes to 0, and where the label's logit is no
+    higher than the mean logit, as T goes to infinity: such images say nothing about other images' confidence.
 
     Parameters
     ----------
     probabilities : of images that are not the test images, shape (n, classes).
     labels : shape (n,).
     """
-    scores = log_scores(probabilities)
-    of_label = scores[np.arange(len(labels)), labels]
-    all_right = bool((of_label >= scores.max(axis=1)).all())
-    if all_right or of_label.mean() <= scores.mean():
+    logits = logits_of(probabilities)
+    of_label = logits[np.arange(len(labels)), labels]
+    all_right = bool((of_label >= logits.max(axis=1)).all())
+    if all_right or of_label.mean() <= logits.mean():
         return None
-    found = minimize_scalar(
-        lambda log_temperature: _cross_entropy(scores / np.exp(log_temperature), labels),
+    least = minimize_scalar(
+        lambda log_temperature: _cross_entropy(logits / np.exp(log_temperature), labels),
         bounds=tuple(np.log(TEMPERATURES)),  # a factor is the same step everywhere
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(least.x))
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return softmax(scores / *temperature*), shape (n, classes); which class is the most probable stays as it is.
+    """Return softmax(logits / *temperature*), shape (n, classes); which class is the most probable stays as it is.
 
-    The logarithms of the probabilities are the model's scores up to a number for each image, which softmax cancels.
+    The logarithms of the probabilities are the model's logits up to a number for each image, which softmax cancels.
     """
-    return np.asarray(softmax(log_scores(probabilities) / temperature, axis=1))
+    return np.asarray(softmax(logits_of(probabilities) / temperature, axis=1))
 
 
-def log_scores(probabilities: np.ndarray) -> np.ndarray:
-    """Return the logarithm of *probabilities*, finite also where one was rounded to 0."""
+def logits_of(probabilities: np.ndarray) -> np.ndarray:
+    """Return logits that give *probabilities*: their logarithms, finite also where one was rounded to 0."""
     return np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean of -log(probability of the label), in nats; *probabilities* has shape (n, classes)."""
-    return _cross_entropy(log_scores(probabilities), labels)
+    return _cross_entropy(logits_of(probabilities), labels)
 
 
-def _cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
-    return float(-log_softmax(scores, axis=1)[np.arange(len(labels)), labels].mean()) + 0.0  # never written as -0
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()) + 0.0  # never written as -0
 
 
 def _share(sums: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which two classes a model takes for each other most."""
+"""Which two classes a model confuses most."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scripts.lib.runs.predictions import Predictions
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes, and the images that went astray between them.
+    """Two classes, and the images of one that were predicted as the other.
 
     Attributes
     ----------
     first, second : the classes' labels, in their order.
-    there, back : images of the first taken for the second, and of the second taken for the first.
+    there, back : images of the first predicted as the second, and of the second predicted as the first.
     equal : other pairs that are confused as often.
     """
 
@@ -28,9 +28,9 @@ class ConfusedPair:
 
 
 def most_confused(predictions: Predictions) -> ConfusedPair | None:
-    """Return the pair between which most images went astray, of equal ones that of the surest error; None without any.
+    """Return the most confused pair, of equal ones that of the most confident error; None without any error.
 
-    One answer for the model card and the page of Grad-CAM: a reader takes two for a contradiction.
+    One answer for the model card and the page of Grad-CAM: two would look like a contradiction.
     """
     labels, predicted = predictions.labels, predictions.predictions
     counts = np.zeros((len(predictions.classes), len(predictions.classes)), np.int64)
@@ -41,8 +41,8 @@ def most_confused(predictions: Predictions) -> ConfusedPair | None:
         return None
     confidence = predictions.probabilities.max(axis=1)
     low, high = np.minimum(labels, predicted), np.maximum(labels, predicted)
-    astray = np.flatnonzero((low != high) & (both[low, high] == most)).tolist()
-    row = min(astray, key=lambda place: (-confidence[place], predictions.files[place]))
+    misclassified = np.flatnonzero((low != high) & (both[low, high] == most)).tolist()
+    row = min(misclassified, key=lambda i: (-confidence[i], predictions.files[i]))
     first, second = int(low[row]), int(high[row])
     equal = int((both == most).sum()) - 1
     return ConfusedPair(first, second, int(counts[first, second]), int(counts[second, first]), equal)

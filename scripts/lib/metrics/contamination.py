@@ -13,7 +13,7 @@ from scipy import stats
 from scripts.lib.data.audit_summary import still_trained_on
 from scripts.lib.data.findings import LEAKED, read_findings
 from scripts.lib.metrics.metrics import Interval, wilson_interval
-from scripts.lib.metrics.paired import read_answers
+from scripts.lib.metrics.paired import read_correct
 
 #: Columns that leaderboard.csv gets where the test split is contaminated, and only there.
 WITHOUT, COUNT = "accuracy_without_leaked", "n_leaked"
@@ -53,11 +53,11 @@ def find_contamination(runs: pd.DataFrame, audit: Path) -> Contamination | None:
     tested: set[str] = set()
     rows = []
     for experiment, of_experiment in runs.groupby("experiment", sort=False):
-        answers = [read_answers(Path(folder)) for folder in of_experiment["folder"]]
-        tested.update(*(run.files for run in answers))
+        correct = [read_correct(Path(folder)) for folder in of_experiment["folder"]]
+        tested.update(*(run.files for run in correct))
         rows.append(
-            {"experiment": experiment, "runs": len(answers)}
-            | compare_with_and_without([(run.right, np.isin(run.files, list(contaminated))) for run in answers])
+            {"experiment": experiment, "runs": len(correct)}
+            | compare_with_and_without([(run.right, np.isin(run.files, list(contaminated))) for run in correct])
         )
     if not tested & contaminated:
         return None  # given val images with copies in train, or test images of classes that are not used
@@ -126,12 +126,12 @@ def add_columns(leaderboard: pd.DataFrame, contamination: Contamination | None) 
     )
 
 
-def cells(contamination: Contamination, ranking: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def cells(contamination: Contamination, ranking: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the accuracies as people read them, the experiments in the order of *ranking*."""
-    header = ("experiment", "runs", "top-1 % with them", "95 % interval")
-    header += ("without them", "95 % interval", "images left")
+    interval = "95 % interval"
+    header = ["experiment", "runs", "top-1 % with them", interval, "without them", interval, "images left"]
     rows = [
-        (str(row["experiment"]), str(row["runs"]), *_interval(row, "with"), *_interval(row, "without"), row["n_rest"])
+        [str(row["experiment"]), str(row["runs"]), *_interval(row, "with"), *_interval(row, "without"), row["n_rest"]]
         for _, row in contamination.table.set_index("experiment").loc[list(ranking)].reset_index().iterrows()
     ]
     return header, rows

@@ -31,7 +31,7 @@ COLUMNS = (
 SUMS = ("queue_seconds_sum", "wall_seconds_sum", "gpu_seconds_sum", "energy_kwh_sum", "cost_sum")
 #: What costs.csv says in `source`.
 ACCOUNTING, ATTEMPTS, TRAIN_LOG = "accounting", "attempts", "train log"
-#: What costs.csv says in `energy_of`: the cards, by their driver, or the nodes with all that is in them, by Slurm.
+#: What costs.csv says in `energy_of`: the GPUs, by their driver, or the nodes with all that is in them, by Slurm.
 OF_GPUS, OF_NODES = "GPUs", "nodes"
 JOULES_PER_KWH = 3.6e6
 #: Experiment, seed and fold of a run.
@@ -43,7 +43,7 @@ PAST_SECONDS = 30 * 86400.0
 
 
 @dataclass(frozen=True)
-class Span:
+class Attempt:
     """One attempt to train: which Slurm job it ran in, from when to when (seconds since 1970), on how many GPUs."""
 
     job: str | None
@@ -59,10 +59,10 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Course:
-    """How a run went, by its own record.
+class RunHistory:
+    """What is on record of a run's training.
 
-    ``busy`` are the seconds of training and validation in train_log.csv, ``gpus`` the cards that config.py trains on:
+    ``busy`` are the seconds of training and validation in train_log.csv, ``gpus`` what config.py trains on:
     None where there is no such file. ``fold`` is None without cross-validation.
     """
 
@@ -70,7 +70,7 @@ class Course:
     seed: int
     gpus: int | None
     busy: float
-    spans: tuple[Span, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
     fold: int | None = None
 
     @property
@@ -79,16 +79,16 @@ class Course:
         return self.experiment, self.seed, self.fold
 
     @property
-    def jobs(self) -> dict[str | None, list[Span]]:
+    def jobs(self) -> dict[str | None, list[Attempt]]:
         """Return the attempts by Slurm job; those outside of Slurm under None."""
-        jobs: dict[str | None, list[Span]] = {}
-        for span in self.spans:
-            jobs.setdefault(span.job, []).append(span)
+        jobs: dict[str | None, list[Attempt]] = {}
+        for attempt in self.attempts:
+            jobs.setdefault(attempt.job, []).append(attempt)
         return jobs
 
 
-def read_course(folder: Path, experiment: str, seed: int, fold: int | None = None) -> Course:
-    """Return how the run in *folder* went: from its provenance.json, config.py and train_log.csv.
+def read_history(folder: Path, experiment: str, seed: int, fold: int | None = None) -> RunHistory:
+    """Return the history of the run in *folder*: from its provenance.json, config.py and train_log.csv.
 
     Raises
     ------
@@ -96,8 +96,8 @@ def read_course(folder: Path, experiment: str, seed: int, fold: int | None = Non
     """
     log = read_train_log(folder / "train_log.csv")
     busy = float(log["train_seconds"].sum()) + float(log["val_seconds"].sum())
-    spans = tuple(_spans(folder / "provenance.json"))
-    return Course(experiment, seed, gpus_of(folder / "config.py"), busy, spans, fold)
+    attempts = tuple(_attempts(folder / "provenance.json"))
+    return RunHistory(experiment, seed, gpus_of(folder / "config.py"), busy, attempts, fold)
 
 
 def gpus_of(config: Path) -> int | None:
@@ -106,10 +106,10 @@ def gpus_of(config: Path) -> int | None:
     return {"cuda": int(runner.get("gpus", 1)), "cpu": 0}.get(str(runner.get("device", "")))
 
 
-def _spans(provenance: Path) -> list[Span]:
+def _attempts(provenance: Path) -> list[Attempt]:
     try:
         record = json.loads(provenance.read_text(encoding="utf-8"))
-        return [_span(entry) for entry in record["circumstances"]["training"]["attempts"]]
+        return [_attempt(entry) for entry in record["circumstances"]["training"]["attempts"]]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as error:
@@ -117,10 +117,10 @@ def _spans(provenance: Path) -> list[Span]:
         return []
 
 
-def _span(entry: Mapping[str, Any]) -> Span:
+def _attempt(entry: Mapping[str, Any]) -> Attempt:
     # Of an attempt that was killed, its last note is all that is known of its end.
     end = entry["end"] or entry.get("seen")
-    return Span(
+    return Attempt(
         job=str(entry["slurm_job_id"]) if entry.get("slurm_job_id") else None,
         start=datetime.fromisoformat(entry["start"]).timestamp(),
         end=datetime.fromisoformat(end).timestamp() if end else None,
@@ -129,14 +129,14 @@ def _span(entry: Mapping[str, Any]) -> Span:
     )
 
 
-def find_records(courses: Iterable[Course]) -> dict[str, list[JobRecord]]:
+def find_records(histories: Iterable[RunHistory]) -> dict[str, list[JobRecord]]:
     """Return what Slurm's accounting knows of the runs' jobs; nothing where there is none."""
-    spans = [span for course in courses for span in course.spans if span.job]
-    if not spans:
+    attempts = [attempt for history in histories for attempt in history.attempts if attempt.job]
+    if not attempts:
         return {}
-    since = min(span.start for span in spans) - PAST_SECONDS
+    since = min(attempt.start for attempt in attempts) - PAST_SECONDS
     try:
-        return slurm.accounting({span.job for span in spans if span.job}, since)
+        return slurm.accounting({attempt.job for attempt in attempts if attempt.job}, since)
     except slurm.SlurmAbsent:
         return {}
     except UserError as error:
@@ -145,35 +145,36 @@ def find_records(courses: Iterable[Course]) -> dict[str, list[JobRecord]]:
 
 
 def estimate(
-    courses: Sequence[Course],
+    histories: Sequence[RunHistory],
     records: Mapping[str, Sequence[JobRecord]],
     price: float | None = None,
     currency: str = "",
 ) -> pd.DataFrame:
     """Return costs.csv: what each run cost.
 
-    What Slurm bills is counted: all stays of a job, from its start to its end, times its cards. A job in which several
-    runs trained (a whole workflow in one allocation) is divided among them by card-seconds of training, so that their
-    sum is the whole job. Runs outside of Slurm, or without accounting, count from the start to the end of each attempt.
+    What Slurm bills is counted: all records of a job, each from its start to its end, times its GPUs. A job in which
+    several runs trained (a whole workflow in one allocation) is divided among them by GPU-seconds of training, so that
+    their sum is the whole job. Runs outside of Slurm, or without accounting, count from the start to the end of each
+    attempt.
 
     Parameters
     ----------
-    courses : how the runs went.
+    histories : of the runs.
     records : Slurm's accounting of their jobs, by job id.
-    price : of one card for an hour, None where nothing is known of it.
+    price : of one GPU for an hour, None where nothing is known of it.
     currency : of the price.
     """
     weights: dict[str, dict[Key, float]] = {}
-    for course in courses:
-        for job, spans in course.jobs.items():
+    for history in histories:
+        for job, attempts in history.jobs.items():
             if job is not None:
-                weight = sum(span.seconds * max(1, _cards(span, course) or 0) for span in spans)
-                weights.setdefault(job, {})[course.key] = weight
+                weight = sum(attempt.seconds * max(1, _n_gpus(attempt, history) or 0) for attempt in attempts)
+                weights.setdefault(job, {})[history.key] = weight
     shares = {job: _shares(of_runs) for job, of_runs in weights.items()}
-    rows = [_cost_of(course, records, shares, price, currency) for course in courses]
+    rows = [_cost_of(history, records, shares, price, currency) for history in histories]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
-    if any(course.fold is not None for course in courses):
-        table.insert(2, "fold", [course.fold for course in courses])
+    if any(history.fold is not None for history in histories):
+        table.insert(2, "fold", [history.fold for history in histories])
     return table
 
 
@@ -182,12 +183,12 @@ def _shares(weights: Mapping[Key, float]) -> dict[Key, float]:
     return {run: weight / whole if whole else 1 / len(weights) for run, weight in weights.items()}
 
 
-def _cards(span: Span, course: Course) -> int | None:
-    return span.gpus if span.gpus is not None else course.gpus
+def _n_gpus(attempt: Attempt, history: RunHistory) -> int | None:
+    return attempt.gpus if attempt.gpus is not None else history.gpus
 
 
 def _cost_of(
-    course: Course,
+    history: RunHistory,
     records: Mapping[str, Sequence[JobRecord]],
     shares: Mapping[str, Mapping[Key, float]],
     price: float | None,
@@ -195,35 +196,36 @@ def _cost_of(
 ) -> dict[str, Any]:
     queued, wall, gpu_seconds, node_joules = np.nan, 0.0, 0.0, 0.0
     sources = set()
-    for job, spans in course.jobs.items():
-        stays = records.get(job, ()) if job is not None else ()
-        if job is not None and _belong_together(stays, spans):
+    for job, attempts in history.jobs.items():
+        job_records = records.get(job, ()) if job is not None else ()
+        if job is not None and _belong_together(job_records, attempts):
             sources.add(ACCOUNTING)
-            share = shares[job][course.key]
-            waits = [stay.queued for stay in stays if stay.queued is not None]
+            share = shares[job][history.key]
+            waits = [record.queued for record in job_records if record.queued is not None]
             queued = np.nansum([queued, share * sum(waits)])
-            wall += sum(stay.elapsed for stay in stays) if share == 1 else sum(span.seconds for span in spans)
+            whole = share == 1
+            wall += sum(record.elapsed for record in job_records) if whole else sum(a.seconds for a in attempts)
             # A site that does not account for GPUs says 0 of every job.
-            gpu_seconds += share * sum(stay.elapsed * (stay.gpus or course.gpus or 0) for stay in stays)
-            node_joules += share * sum(stay.joules or np.nan for stay in stays if stay.elapsed)
+            gpu_seconds += share * sum(record.elapsed * (record.gpus or history.gpus or 0) for record in job_records)
+            node_joules += share * sum(record.joules or np.nan for record in job_records if record.elapsed)
         else:
             sources.add(ATTEMPTS)
-            wall += sum(span.seconds for span in spans)
-            gpu_seconds += sum(span.seconds * _number(_cards(span, course)) for span in spans)
+            wall += sum(attempt.seconds for attempt in attempts)
+            gpu_seconds += sum(attempt.seconds * _number(_n_gpus(attempt, history)) for attempt in attempts)
             node_joules = np.nan
-    if ACCOUNTING not in sources and wall < course.busy:
+    if ACCOUNTING not in sources and wall < history.busy:
         # An attempt whose end is on no record took at least what train_log.csv has of it.
         sources = {TRAIN_LOG}
-        wall, gpu_seconds = course.busy, course.busy * _number(course.gpus)
-    joules, energy_of = _energy(course, node_joules)
+        wall, gpu_seconds = history.busy, history.busy * _number(history.gpus)
+    joules, energy_of = _energy(history, node_joules)
     return {
-        "experiment": course.experiment,
-        "seed": course.seed,
-        "attempts": len(course.spans),
-        "jobs": len({span.job for span in course.spans} - {None}),
+        "experiment": history.experiment,
+        "seed": history.seed,
+        "attempts": len(history.attempts),
+        "jobs": len({attempt.job for attempt in history.attempts} - {None}),
         "queue_seconds": _rounded(queued, 1),
         "wall_seconds": _rounded(wall, 1),
-        "gpus": _number(course.gpus),
+        "gpus": _number(history.gpus),
         "gpu_seconds": _rounded(gpu_seconds, 1),
         "energy_kwh": _rounded(joules / JOULES_PER_KWH, 6),
         "energy_of": energy_of,
@@ -233,22 +235,22 @@ def _cost_of(
     }
 
 
-def _belong_together(stays: Sequence[JobRecord], spans: Sequence[Span]) -> bool:
+def _belong_together(job_records: Sequence[JobRecord], attempts: Sequence[Attempt]) -> bool:
     """Tell whether the accounting is about the job of these attempts: job ids are used again, and results copied."""
-    return bool(stays) and all(
+    return bool(job_records) and all(
         any(
-            (stay.submitted or 0.0) - CLOCK_SECONDS <= span.start <= (stay.ended or math.inf) + CLOCK_SECONDS
-            for stay in stays
+            (record.submitted or 0.0) - CLOCK_SECONDS <= attempt.start <= (record.ended or math.inf) + CLOCK_SECONDS
+            for record in job_records
         )
-        for span in spans
+        for attempt in attempts
     )
 
 
-def _energy(course: Course, node_joules: float) -> tuple[float, str]:
+def _energy(history: RunHistory, node_joules: float) -> tuple[float, str]:
     """Return the energy of a run in joules (NaN where unknown) and of what it is."""
-    on_cards = [span for span in course.spans if _cards(span, course)]
-    if on_cards and all(span.joules is not None for span in on_cards):
-        return sum(span.joules or 0.0 for span in on_cards), OF_GPUS
+    on_gpus = [attempt for attempt in history.attempts if _n_gpus(attempt, history)]
+    if on_gpus and all(attempt.joules is not None for attempt in on_gpus):
+        return sum(attempt.joules or 0.0 for attempt in on_gpus), OF_GPUS
     if node_joules > 0:
         return node_joules, OF_NODES
     return np.nan, ""
@@ -306,20 +308,20 @@ def cells(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     digits = dict.fromkeys(SUMS, 0) | {"energy_kwh_sum": 3, "cost_sum": 2}
     sums += [number(total[name], digits[name]) for name in SUMS]
     nothing = {"-", "0", "0.00", "0.000"}
-    kept = [place for place in range(len(header)) if place < len(run) or any(row[place] not in nothing for row in rows)]
-    return [header[place] for place in kept], [[row[place] for place in kept] for row in [*rows, sums]]
+    kept = [i for i in range(len(header)) if i < len(run) or any(row[i] not in nothing for row in rows)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in [*rows, sums]]
 
 
-def notes(costs: pd.DataFrame) -> list[str]:
+def remarks(costs: pd.DataFrame) -> list[str]:
     """Return what a reader of the costs should know."""
-    found = []
+    remarks = []
     if costs["source"].str.contains(ACCOUNTING).any():
-        found.append("Times by Slurm's accounting: whole jobs, with their idle parts.")
+        remarks.append("Times by Slurm's accounting: whole jobs, with their idle parts.")
     if (costs["energy_of"] == OF_GPUS).any():
-        found.append("Energy: of the GPUs alone, while they trained, as their driver counts it.")
+        remarks.append("Energy: of the GPUs alone, while they trained, as their driver counts it.")
     if (costs["energy_of"] == OF_NODES).any():
-        found.append("Energy: of whole nodes, as Slurm counts it, with what else ran there.")
-    return found
+        remarks.append("Energy: of whole nodes, as Slurm counts it, with what else ran there.")
+    return remarks
 
 
 def in_sum(leaderboard: pd.DataFrame) -> str:

@@ -82,19 +82,19 @@ def top_k_hits(probabilities: np.ndarray, labels: np.ndarray, up_to: int = TOP_K
     labels : shape (n,).
     """
     classes = probabilities.shape[1]
-    own = probabilities[np.arange(len(labels)), labels][:, None]
+    of_label = probabilities[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(classes) < labels[:, None]
-    rank = ((probabilities > own) | ((probabilities == own) & earlier)).sum(axis=1)
+    rank = ((probabilities > of_label) | ((probabilities == of_label) & earlier)).sum(axis=1)
     return np.cumsum(np.bincount(rank, minlength=classes))[: min(up_to, classes)]
 
 
 def best_and_worst(curves: Sequence[Curve | None], each: int = 5) -> tuple[list[int], list[int]]:
-    """Return the places of the *each* largest areas and the *each* smallest, both with the extreme one first.
+    """Return the indices of the *each* largest areas and the *each* smallest, both with the extreme one first.
 
     Fewer than twice *each* curves are divided into halves. Of equal areas the earlier class counts as the better.
     """
-    defined = [place for place, curve in enumerate(curves) if curve is not None]
-    order = sorted(defined, key=lambda place: -_area(curves[place]))
+    defined = [label for label, curve in enumerate(curves) if curve is not None]
+    order = sorted(defined, key=lambda label: -_area(curves[label]))
     worst = min(each, len(order) // 2)
     best = min(each, len(order) - worst)
     return order[:best], order[len(order) - worst :][::-1]

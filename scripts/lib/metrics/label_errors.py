@@ -11,14 +11,14 @@ from scripts.lib.runs.predictions import Predictions
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image whose label may be wrong: its place in predictions.csv, and the class that it may be of."""
+    """An image whose label may be wrong: its row in predictions.csv, and the class that it may be of."""
 
     row: int
     suggested: int
 
 
 def confident_errors(predictions: Predictions) -> list[int]:
-    """Return the places of the wrong predictions, the most confident first, equal ones by file name."""
+    """Return the rows of the wrong predictions, the most confident first, equal ones by file name."""
     confidence = predictions.probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions.predictions != predictions.labels).tolist()
     return sorted(wrong, key=lambda row: (-confidence[row], predictions.files[row]))
@@ -35,8 +35,10 @@ def label_suspects(predictions: Predictions) -> list[Suspect]:
     probabilities, labels = predictions.probabilities, predictions.labels
     classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=classes)
-    own = np.bincount(labels, weights=probabilities[np.arange(len(labels)), labels], minlength=classes)
-    thresholds = np.where(counts > 0, own / np.maximum(counts, 1), np.inf)  # of a class without images nothing is known
+    sums = np.bincount(labels, weights=probabilities[np.arange(len(labels)), labels], minlength=classes)
+    thresholds = np.where(
+        counts > 0, sums / np.maximum(counts, 1), np.inf
+    )  # of a class without images nothing is known
     reached = np.where(probabilities >= thresholds, probabilities, -1.0)
     suggested = reached.argmax(axis=1)
     others = probabilities.copy()

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.cells import cell_len
 from scipy import stats
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width, pad
+from scripts.lib.base.text import columns
 from scripts.lib.metrics import contamination, cost, paired
 from scripts.lib.runs.config_file import nodes, read_config
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
@@ -63,15 +64,15 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not the metrics of a run ({error!r}); evaluate the run again") from error
     log = read_train_log(folder / "train_log.csv")
     kept, config = kept_epoch(log), folder / "config.py"
-    parts = list(nodes(read_config(config))) if config.is_file() else []
+    sections = list(nodes(read_config(config))) if config.is_file() else []
     return run | {
         "accuracy_top1_low": low,
         "accuracy_top1_high": high,
         "val_accuracy_best": np.nan if kept is None else float(kept["val_accuracy"]),
         "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
-        "remark": CONTROL if any(part.get("shuffle_labels") is True for part in parts) else "",
-        "balanced": any(part.get("balanced_validation") is True for part in parts),
+        "remark": CONTROL if any(section.get("shuffle_labels") is True for section in sections) else "",
+        "balanced": any(section.get("balanced_validation") is True for section in sections),
     }
 
 
@@ -202,26 +203,29 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         ]
         for _, row in leaderboard.iterrows()
     ]
-    kept = [place for place in range(len(header)) if place < len(numbers) + 3 or any(row[place] != "-" for row in rows)]
-    return [header[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    kept = [i for i in range(len(header)) if i < len(numbers) + 3 or any(row[i] != "-" for row in rows)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def notes(leaderboard: pd.DataFrame) -> list[str]:
-    notes = []
+def remarks(leaderboard: pd.DataFrame) -> list[str]:
+    """Return what a reader of the leaderboard should know."""
+    remarks = []
     if (leaderboard["interval"] == OVER_SEEDS).any():
-        notes.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
+        remarks.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
     if (leaderboard["interval"] == OVER_FOLDS).any():
-        notes.append(
+        remarks.append(
             "95 % interval: of the mean over the folds (Student's t with Nadeau & Bengio's correction). The folds share"
-            " most of their training images, which no formula makes up for wholly: take it for a little too narrow. Few"
+            " most of their training images, which no formula makes up for wholly: it is a little too narrow. Few"
             " folds give a wide one."
         )
     if (leaderboard["interval"] == OF_TEST_IMAGES).any():
-        notes.append("* one seed: what another sample of test images would give (Wilson); other seeds may differ more.")
-    notes += [floor_text(leaderboard), _best_and_others(leaderboard)]
+        remarks.append(
+            "* one seed: what another sample of test images would give (Wilson); other seeds may differ more."
+        )
+    remarks += [floor_text(leaderboard), _best_and_others(leaderboard)]
     if spent := cost.in_sum(leaderboard):
-        notes.append(spent)
-    return [note for note in notes if note]
+        remarks.append(spent)
+    return [remark for remark in remarks if remark]
 
 
 def floor_text(leaderboard: pd.DataFrame) -> str:
@@ -257,14 +261,11 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
-    """Return the leaderboard as a table of aligned columns for a terminal; in *colour*, a contaminated test split is red."""
+    """Return the leaderboard as aligned columns for a terminal; in *colour*, contaminated test images are red."""
     header, rows = cells(leaderboard)
-    widths = [max(display_width(row[place]) for row in [header, *rows]) for place in range(len(header))]
-    lines = [
-        "  ".join(pad(cell, widths[place], right=place > 0) for place, cell in enumerate(row)).rstrip()
-        for row in [header, ["-" * width for width in widths], *rows]
-    ]
-    return "\n".join([*lines, *notes(leaderboard)]) + "\n" + contamination.terminal_line(leaderboard, colour)
+    rule = ["-" * max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    lines = columns([header, rule, *rows], right=range(1, len(header)))
+    return "\n".join([*lines, *remarks(leaderboard)]) + "\n" + contamination.terminal_line(leaderboard, colour)
 
 
 def collect(folders: Sequence[Path]) -> pd.DataFrame:
@@ -291,10 +292,10 @@ def collect(folders: Sequence[Path]) -> pd.DataFrame:
 
 def collect_costs(runs: pd.DataFrame, price: float | None, currency: str) -> pd.DataFrame:
     """Return what each of the runs cost, in their order."""
-    courses = [
-        cost.read_course(row["folder"], row["experiment"], row["seed"], row.get("fold")) for _, row in runs.iterrows()
+    histories = [
+        cost.read_history(row["folder"], row["experiment"], row["seed"], row.get("fold")) for _, row in runs.iterrows()
     ]
-    return cost.estimate(courses, cost.find_records(courses), price, currency)
+    return cost.estimate(histories, cost.find_records(histories), price, currency)
 
 
 def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
@@ -304,10 +305,10 @@ def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
     ------
     UserError : one has no predictions.csv.
     """
-    answers: dict[str, dict[int, paired.Answers]] = {}
+    correct: dict[str, dict[int, paired.Correct]] = {}
     for _, of_seed in runs.groupby(["experiment", "seed"]):
-        read = [paired.read_answers(folder) for folder in of_seed["folder"]]
+        read = [paired.read_correct(folder) for folder in of_seed["folder"]]
         joined = paired.join_folds(dict(zip(of_seed["fold"], read, strict=True))) if "fold" in runs else read[0]
         first = of_seed.iloc[0]
-        answers.setdefault(first["experiment"], {})[first["seed"]] = joined
-    return paired.compare_pairs(answers, ranking)
+        correct.setdefault(first["experiment"], {})[first["seed"]] = joined
+    return paired.compare_pairs(correct, ranking)

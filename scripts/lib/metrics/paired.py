@@ -34,7 +34,7 @@ Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Answers:
+class Correct:
     """Which test images a run got right.
 
     Attributes
@@ -50,8 +50,8 @@ class Answers:
     right: np.ndarray
     folds: tuple[int, ...] = ()
 
-    def same_images(self, other: Answers) -> bool:
-        """Tell whether *other* answers the same images with the same labels, in the same folds."""
+    def same_images(self, other: Correct) -> bool:
+        """Tell whether *other* is about the same images with the same labels, in the same folds."""
         return (self.files, self.labels, self.folds) == (other.files, other.labels, other.folds)
 
 
@@ -59,7 +59,7 @@ class NotComparableError(Exception):
     """Two experiments have no test images in common; the message says why."""
 
 
-def read_answers(folder: Path) -> Answers:
+def read_correct(folder: Path) -> Correct:
     """Read predictions.csv of a run; its order of images and of classes does not matter.
 
     Raises
@@ -68,19 +68,19 @@ def read_answers(folder: Path) -> Answers:
     """
     predictions = read_predictions(folder / "predictions.csv")
     order = sorted(range(len(predictions.files)), key=predictions.files.__getitem__)
-    return Answers(
-        tuple(predictions.files[place] for place in order),
-        tuple(predictions.classes[predictions.labels[place]] for place in order),
+    return Correct(
+        tuple(predictions.files[i] for i in order),
+        tuple(predictions.classes[predictions.labels[i]] for i in order),
         (predictions.labels == predictions.predictions)[order],
     )
 
 
-def join_folds(of_folds: Mapping[int, Answers]) -> Answers:
-    """Return the answers of one seed to all images: each by the model that did not see it in training.
+def join_folds(of_folds: Mapping[int, Correct]) -> Correct:
+    """Return what one seed got right of all images: each by the model that did not see it in training.
 
     Parameters
     ----------
-    of_folds : the answers of each fold's model to its own test images.
+    of_folds : what each fold's model got right of its own test images.
 
     Raises
     ------
@@ -88,26 +88,26 @@ def join_folds(of_folds: Mapping[int, Answers]) -> Answers:
     """
     rows = sorted(
         (name, label, bool(right), fold)
-        for fold, answers in of_folds.items()
-        for name, label, right in zip(answers.files, answers.labels, answers.right, strict=True)
+        for fold, correct in of_folds.items()
+        for name, label, right in zip(correct.files, correct.labels, correct.right, strict=True)
     )
     files, labels, right, folds = zip(*rows, strict=True)
     if len(set(files)) < len(files):
         twice = next(name for name, following in pairwise(files) if name == following)
         raise UserError(f"{twice}: tested in more than one fold: these runs are not of one cross-validation")
-    return Answers(files, labels, np.array(right), folds)
+    return Correct(files, labels, np.array(right), folds)
 
 
-def pair(a: Mapping[int, Answers], b: Mapping[int, Answers]) -> tuple[np.ndarray, np.ndarray]:
+def pair(a: Mapping[int, Correct], b: Mapping[int, Correct]) -> tuple[np.ndarray, np.ndarray]:
     """Return which images A and B got right: two bool arrays of shape (seeds, images), for the seeds that both have.
 
     Parameters
     ----------
-    a, b : the answers of an experiment, by seed.
+    a, b : what an experiment got right, by seed.
 
     Raises
     ------
-    NotComparableError : they have no seed in common, or not all of these runs answer the same images.
+    NotComparableError : they have no seed in common, or not all of these runs are tested on the same images.
     """
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
@@ -158,7 +158,8 @@ def paired_interval(difference: np.ndarray, resamples: int = RESAMPLES) -> Inter
     With one seed this is all: what other test images would say of *these* models. With several, each resample also
     gets what other seeds would bring: Student's t times the deviation between seeds that is beyond what their images
     explain (the seeds' component of the two-way layout; Searle, Casella & McCulloch 1992, Variance Components, ch. 4).
-    Drawing the seeds themselves with replacement would be too sure, as there are but ten ways to draw three of three.
+    Drawing the seeds themselves with replacement would make it too narrow: there are but ten ways to draw three of
+    three.
 
     By simulation it covers 94-99 %, and 91 % for two seeds that differ more than the images do; with seeds drawn
     instead, 82 % for three such seeds and 79 % for two.
@@ -237,18 +238,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def compare_pairs(answers: Mapping[str, Mapping[int, Answers]], ranking: Sequence[str]) -> pd.DataFrame:
+def compare_pairs(correct: Mapping[str, Mapping[int, Correct]], ranking: Sequence[str]) -> pd.DataFrame:
     """Return comparisons.csv: one row a pair of experiments, the one that ranks higher as A.
 
     The verdict is that one is better where the p-value, after Holm, is below 5 % and the interval leaves out 0.
 
     Parameters
     ----------
-    answers : of each experiment, by seed.
+    correct : of each experiment, by seed.
     ranking : the experiments, the best first.
     """
     pairs = list(combinations(ranking, 2)) if len(ranking) <= ALL_PAIRS else [(ranking[0], b) for b in ranking[1:]]
-    rows = [_compare(a, b, answers[a], answers[b]) for a, b in pairs]
+    rows = [_compare(a, b, correct[a], correct[b]) for a, b in pairs]
     for row, p_holm in zip(rows, holm([row.get("p_value", np.nan) for row in rows]), strict=True):
         row["p_holm"] = p_holm
         row.setdefault("verdict", _verdict(row))
@@ -259,7 +260,7 @@ def compare_pairs(answers: Mapping[str, Mapping[int, Answers]], ranking: Sequenc
     return table
 
 
-def _compare(name_a: str, name_b: str, a: Mapping[int, Answers], b: Mapping[int, Answers]) -> dict[str, Any]:
+def _compare(name_a: str, name_b: str, a: Mapping[int, Correct], b: Mapping[int, Correct]) -> dict[str, Any]:
     names: dict[str, Any] = {"experiment_a": name_a, "experiment_b": name_b}
     try:
         right_a, right_b = pair(a, b)
@@ -297,17 +298,17 @@ def _verdict(row: Mapping[str, Any]) -> str:
 
 def against_best(comparisons: pd.DataFrame, best: str) -> dict[str, str]:
     """Return what *comparisons* say of each experiment against *best*, in one word or two."""
-    found = {best: BEST}
+    verdicts = {best: BEST}
     for _, row in comparisons[comparisons["experiment_a"] == best].iterrows():
         verdict, other = str(row["verdict"]), str(row["experiment_b"])
         if verdict == NOT_TOLD_APART:
-            found[other] = NOT_TOLD_APART
+            verdicts[other] = NOT_TOLD_APART
         elif pd.isna(row["p_value"]):
-            found[other] = NOT_COMPARABLE
+            verdicts[other] = NOT_COMPARABLE
         else:
             # On the seeds that both have, the best by all its seeds may be the worse one.
-            found[other] = WORSE if row["difference"] > 0 else BETTER
-    return found
+            verdicts[other] = WORSE if row["difference"] > 0 else BETTER
+    return verdicts
 
 
 def cells(comparisons: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -338,20 +339,20 @@ def p_text(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
 
 
-def notes(comparisons: pd.DataFrame) -> list[str]:
+def remarks(comparisons: pd.DataFrame) -> list[str]:
     """Return what a reader of the comparisons should know."""
-    found = [
+    remarks = [
         "p: McNemar's exact test, corrected for the number of rows (Holm). One is called better where it is below 0.05 "
         "and the interval leaves out 0."
     ]
     seeds = comparisons["seeds"].dropna()
     if "folds" in comparisons:
-        found.append(
+        remarks.append(
             "Cross-validation: each image counts once a seed, by the model that was not trained on it. p is of these "
             "trained models; the interval is over folds too (Nadeau & Bengio's corrected t) and still a little narrow."
         )
     if (seeds == 1).any():
-        found.append("One seed: of these trained models, on other test images; other seeds may turn it round.")
+        remarks.append("One seed: of these trained models, on other test images; other seeds may turn it round.")
     if (seeds > 1).any():
-        found.append("Several seeds: the interval is over other test images and other seeds.")
-    return found
+        remarks.append("Several seeds: the interval is over other test images and other seeds.")
+    return remarks

@@ -91,12 +91,12 @@ def describe(selective: Selective, targets: Sequence[float] = TARGETS) -> list[s
     """Say in one sentence for each target accuracy how many images can be answered, and in one more the area."""
     lines = []
     for target in targets:
-        place = point_at(selective, target)
-        if place is None:
+        point = point_at(selective, target)
+        if point is None:
             lines.append(f"no confidence is high enough to be right {target:.0%} of the time")
             continue
-        answered, share = int(selective.answered[place]), float(selective.coverage[place])
-        of = f"{answered} of {selective.images}; confidence of at least {written(float(selective.threshold[place]))}"
+        answered, share = int(selective.answered[point]), float(selective.coverage[point])
+        of = f"{answered} of {selective.images}; confidence of at least {written(float(selective.threshold[point]))}"
         lines.append(f"to be right {target:.0%} of the time, answer {share:.1%} of the images ({of})")
     chance, area, best = float(selective.accuracy[-1]), selective.area, selective.best_area
     lines.append(

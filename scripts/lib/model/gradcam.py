@@ -12,8 +12,10 @@ import torch
 from captum.attr import LayerGradCam
 from torch import nn
 
-#: A layer explains a score that depends on at least this share of its places, not on a class token alone.
-DEPENDENT_PLACES = 0.5
+from scripts.mmcls_plugins.hooks import forward_hooks
+
+#: A layer explains a logit that depends on at least this share of its positions, not on a class token alone.
+DEPENDENT_POSITIONS = 0.5
 #: The most class tokens before the patches that a backbone of mmcls has (DeiT: class and distillation).
 MOST_EXTRA_TOKENS = 2
 
@@ -23,16 +25,16 @@ STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
 
 
 class NoFeatureLayer(Exception):
-    """The model has no layer whose places are places of the image. The message says why, in one line."""
+    """The model has no layer with an output by positions of the image. The message says why, in one line."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the places of a layer lie along one side of the image: place i looks around pixel ``first + i * step``.
+    """Where a layer's positions lie along one side of the image: position i looks around pixel ``first + i * step``.
 
     Attributes
     ----------
-    cells : how many places.
+    cells : how many positions.
     first, step : in pixels, whose centres are whole numbers.
     """
 
@@ -42,13 +44,13 @@ class Axis:
 
     @classmethod
     def even(cls, cells: int, pixels: int) -> Axis:
-        """Return the axis of places that are centred in equal shares of the side."""
+        """Return the axis of positions that are centred in equal shares of the side."""
         return cls(cells, (pixels / cells - 1) / 2, pixels / cells)
 
     def weights(self, pixels: int) -> torch.Tensor:
-        """Return the (pixels, cells) weights by which places are interpolated linearly; beyond the last, it counts."""
-        places = ((torch.arange(pixels) - self.first) / self.step).clamp(0, self.cells - 1)
-        return (1 - (places[:, None] - torch.arange(self.cells)).abs()).clamp_min(0)
+        """Return the (pixels, cells) weights of linear interpolation between positions; beyond the last, it counts."""
+        positions = ((torch.arange(pixels) - self.first) / self.step).clamp(0, self.cells - 1)
+        return (1 - (positions[:, None] - torch.arange(self.cells)).abs()).clamp_min(0)
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ class FeatureLayer:
         return torch.cat([output[:, : self.extra_tokens], feature_map.flatten(2).transpose(1, 2)], dim=1)
 
 
-def class_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return the scores before the softmax, whose gradient does not vanish where the model is sure.
+def class_logits(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the logits before the softmax, whose gradient does not vanish where the model is sure.
 
     Parameters
     ----------
@@ -104,16 +106,16 @@ def class_scores(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     -------
     torch.Tensor : shape (n, classes).
     """
-    scores = model(images, return_loss=False, softmax=False, post_process=False)
+    logits = model(images, return_loss=False, softmax=False, post_process=False)
     # Conformer answers with one tensor for each of its two heads; it predicts by their sum.
-    return torch.stack(scores).sum(0) if isinstance(scores, list | tuple) else scores
+    return torch.stack(logits).sum(0) if isinstance(logits, list | tuple) else logits
 
 
 def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
-    """Return the last layer of *model* whose places are places of the image and on which the score depends.
+    """Return the last layer of *model* with an output by positions of the image, on which the logit depends.
 
     That is the feature map before the pooling of a CNN. In a vision transformer that classifies by a class token, the
-    patch tokens after the last attention no longer matter to the score; the layer is then the normalisation before the
+    patch tokens after the last attention no longer matter to the logit; the layer is then the normalisation before the
     last attention. One forward and one backward pass are made, with all outputs in memory: a few images are enough.
 
     Raises
@@ -140,42 +142,40 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     recomputing = [module for module in modules.values() if getattr(module, "with_cp", False)]
     for module in recomputing:
         module.with_cp = False  # type: ignore[assignment]
-    hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules.items()]
+    hooks = forward_hooks([(module, partial(record, name)) for name, module in modules.items()])
     try:
-        with torch.enable_grad():
+        with hooks, torch.enable_grad():
             # Frozen stages have no gradient of their own, but one that passes through them.
-            scores = class_scores(model, images.detach().requires_grad_())
-            # All classes at once, since the score of one may depend on nothing here; squared, since the scores of a
+            logits = class_logits(model, images.detach().requires_grad_())
+            # All classes at once, since the logit of one may depend on nothing here; squared, since the logits of a
             # trained head add up to nearly a constant.
-            gradients = torch.autograd.grad(scores.square().sum(), list(outputs.values()), allow_unused=True)
+            gradients = torch.autograd.grad(logits.square().sum(), list(outputs.values()), allow_unused=True)
     finally:
-        for hook in hooks:
-            hook.remove()
         for module in recomputing:
             module.with_cp = True  # type: ignore[assignment]
     extra = getattr(getattr(model, "backbone", None), "num_extra_tokens", None)
     any_grid = False
     for (name, output), gradient in reversed(list(zip(outputs.items(), gradients, strict=True))):
-        # A module that is called at several places has no one output.
+        # A module that is called several times has no one output.
         layer = _feature_layer(name, modules[name], output, size, extra, axes[name]) if calls[name] == 1 else None
         any_grid |= layer is not None
         if layer is None or gradient is None:
             continue
         dependent = layer.as_map(gradient).ne(0).any(dim=1).float().mean().item()
-        if dependent > DEPENDENT_PLACES:
+        if dependent > DEPENDENT_POSITIONS:
             return layer
     raise NoFeatureLayer(
-        "the score depends on no layer that has places of the image"
+        "the logit depends on no layer that has positions of the image"
         if any_grid
-        else "no layer has an output whose places are places of the image"
+        else "no layer has an output by positions of the image"
     )
 
 
 class Trail:
-    """Follows the grid of a network from the image on: where its places lie after the strided modules so far.
+    """Follows the grid of a network from the image on: where its positions lie after the strided modules so far.
 
-    A padded convolution of stride 2 centres its places on every second pixel, not between two: after five of them,
-    places of 32 pixels lie 16 pixels further up and to the left than the middles of their shares of the image.
+    A padded convolution of stride 2 centres its positions on every second pixel, not between two: after five of them,
+    positions of 32 pixels lie 16 pixels further up and to the left than the middles of their shares of the image.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -196,16 +196,16 @@ class Trail:
         if strides == (1, 1):
             return
         axes = []
-        for place, axis in enumerate(self.axes):
-            stride, padding = strides[place], paddings[place]
-            reach = dilations[place] * (kernels[place] - 1)
+        for dimension, axis in enumerate(self.axes):
+            stride, padding = strides[dimension], paddings[dimension]
+            reach = dilations[dimension] * (kernels[dimension] - 1)
             cells = (axis.cells + 2 * padding - reach - 1) // stride + 1
-            if isinstance(module, nn.Conv2d) and after[place] != cells:
+            if isinstance(module, nn.Conv2d) and after[dimension] != cells:
                 # As TensorFlow does (EfficientNet): padded to the wanted size in forward, the odd pixel at the end.
-                cells = int(after[place])
+                cells = int(after[dimension])
                 padding = max(0, (cells - 1) * stride + reach + 1 - axis.cells) // 2
             elif not isinstance(module, nn.Unfold):
-                cells = int(after[place])  # ceil_mode adds one at the end
+                cells = int(after[dimension])  # ceil_mode adds one at the end
             axes.append(Axis(cells, axis.first + axis.step * (reach / 2 - padding), axis.step * stride))
         self.axes = (axes[0], axes[1])
 
@@ -222,7 +222,7 @@ def _feature_layer(
     extra: int | None,
     axes: tuple[Axis, Axis],
 ) -> FeatureLayer | None:
-    """Return the layer where its *output* has places of an image of *size*, else None.
+    """Return the layer where its *output* has positions of an image of *size*, else None.
 
     *axes*: where the grid lies as far as it could be followed; the one of another grid is not used.
     """
@@ -233,9 +233,9 @@ def _feature_layer(
             grid = (rows, columns)
     # Of tokens the normalised ones are used, as is common: their channels are of one scale.
     elif output.ndim == 3 and isinstance(module, nn.LayerNorm):
-        found = token_grid(int(output.shape[1]), size, extra)
-        if found:
-            grid, before = found[:2], found[2]
+        tokens = token_grid(int(output.shape[1]), size, extra)
+        if tokens:
+            grid, before = tokens[:2], tokens[2]
     if grid == (0, 0):
         return None
     if grid != tuple(axis.cells for axis in axes):
@@ -255,18 +255,18 @@ def token_grid(tokens: int, size: tuple[int, int], extra: int | None = None) -> 
     (14, 10, 0)
     """
     known = [] if extra is None else [extra]
-    found = [
+    grids = [
         (_mismatch(rows, (tokens - before) // rows, size), rows, (tokens - before) // rows, before)
         for before in dict.fromkeys([*known, *range(MOST_EXTRA_TOKENS + 1)])
         for rows in range(1, tokens - before + 1)
         if (tokens - before) % rows == 0 and tokens - before > 1
     ]
-    best = min(found, key=lambda grid: grid[0], default=None)
+    best = min(grids, key=lambda grid: grid[0], default=None)
     return best[1:] if best and best[0] < 1 else None
 
 
 def _mismatch(rows: int, columns: int, size: tuple[int, int]) -> float:
-    """Return by how many places the shorter side of a grid is off the shape of an image; rounding makes less than 1."""
+    """Return by how many positions the shorter side of a grid misses an image's shape; rounding makes less than 1."""
     height, width = size
     wide = columns - rows * width / height
     high = rows - columns * height / width
@@ -276,10 +276,10 @@ def _mismatch(rows: int, columns: int, size: tuple[int, int]) -> float:
 def grad_cam(
     model: nn.Module, layer: FeatureLayer, images: torch.Tensor, classes: Sequence[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the Grad-CAM of each image for its class, and the class scores.
+    """Return the Grad-CAM of each image for its class, and the class logits.
 
     Selvaraju et al. (2017), Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization, eq. 1 and
-    2: the channels of the layer, weighted by the mean gradient of the class score, summed; what is negative is 0.
+    2: the channels of the layer, weighted by the mean gradient of the class logit, summed; what is negative is 0.
 
     Parameters
     ----------
@@ -289,32 +289,31 @@ def grad_cam(
 
     Returns
     -------
-    tuple : maps of shape (n, rows, columns), at least 0; scores before the softmax, (n, classes of the model).
+    tuple : maps of shape (n, rows, columns), at least 0; logits before the softmax, (n, classes of the model).
     """
     # captum wants the channels second, so it looks at this module, through which the layer's output passes as a map.
     view = nn.Identity()
-    scores: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
 
     def pass_through(module: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         # The graph begins here: nothing before this layer needs memory or a backward pass.
         output = output.detach().requires_grad_()
         return layer.as_output(view(layer.as_map(output)), output)
 
-    def score(batch: torch.Tensor) -> torch.Tensor:
-        result = class_scores(model, batch)
-        scores.append(result.detach())
+    def logit(batch: torch.Tensor) -> torch.Tensor:
+        result = class_logits(model, batch)
+        logits.append(result.detach())
         return result
 
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    hook = layer.module.register_forward_hook(pass_through)
     try:
         for parameter in trainable:
             parameter.requires_grad_(False)
-        cam = LayerGradCam(score, view)
+        cam = LayerGradCam(logit, view)
         target = torch.tensor(list(classes), device=images.device)
-        maps = cam.attribute(images.detach(), target=target, relu_attributions=True)
+        with forward_hooks([(layer.module, pass_through)]):
+            maps = cam.attribute(images.detach(), target=target, relu_attributions=True)
     finally:
-        hook.remove()
         for parameter in trainable:
             parameter.requires_grad_(True)
-    return maps.detach()[:, 0], scores[-1]
+    return maps.detach()[:, 0], logits[-1]

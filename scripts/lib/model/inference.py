@@ -7,9 +7,8 @@ import errno
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import UNREADABLE, printable
+from scripts.lib.runs.onnx_model import Batch
+from scripts.mmcls_plugins.hooks import forward_hooks
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
@@ -34,22 +35,6 @@ logger = logging.getLogger(__name__)
 
 #: What mmcls's pipelines raise for a file that is no image (cv2 answers None, which then has no shape).
 PIPELINE_ERRORS = (OSError, AttributeError, TypeError, ValueError, cv2.error)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one batch of images became.
-
-    Attributes
-    ----------
-    indices : places in the data set of the images that could be read.
-    probabilities : float32 array of shape (len(indices), classes).
-    failures : place and reason of each image that could not be read.
-    """
-
-    indices: list[int]
-    probabilities: np.ndarray
-    failures: list[tuple[int, str]]
 
 
 class OrReason(Dataset):
@@ -116,7 +101,7 @@ def choose_device(name: str) -> str:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read the weights and the notes (``meta``) of a checkpoint, as data only: no code in it is run (law 8).
+    """Read the weights and the metadata (``meta``) of a checkpoint, as data only: no code in it is run.
 
     Raises
     ------
@@ -141,7 +126,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
 def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, threads: int = 0) -> torch.nn.Module:
     """Return the classifier of *config* with *weights*, ready to predict on *device*.
 
-    Predictions are made in float32 even where training used half precision: they must not hang on a card's kernels.
+    Predictions are made in float32 even where training used half precision: they must not depend on a GPU's kernels.
 
     Raises
     ------
@@ -154,13 +139,13 @@ def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, thre
     cv2.setNumThreads(0)  # the data loader's processes are the parallelism
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False  # else a card rounds to 10 bits, and model.onnx does not
+    torch.backends.cudnn.allow_tf32 = False  # else a GPU rounds to 10 bits, and model.onnx does not
     config.model.pretrained = None
     model = build_classifier(config.model)
     # EMAHook keeps a second copy of the weights in the model; the averaged ones are under the plain names.
-    own = {name: tensor for name, tensor in weights.items() if not name.startswith("ema_")}
+    averaged = {name: tensor for name, tensor in weights.items() if not name.startswith("ema_")}
     try:
-        load_state_dict(model, own, strict=True)
+        load_state_dict(model, averaged, strict=True)
     except RuntimeError as error:
         raise UserError(f"the checkpoint does not fit the config: {one_line(error)[:300]}") from error
     return model.to(device).eval()
@@ -172,7 +157,7 @@ def image_batches(
     """Return batches of *dataset* (one of mmcls's, in test mode) in its order.
 
     Each is (indices, images, failures): float32 of shape (len(indices), channels, height, width), None without any;
-    place and reason of each image that could not be read.
+    index and reason of each image that could not be read.
     """
     return DataLoader(
         OrReason(dataset),
@@ -206,31 +191,51 @@ def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int,
 def noted_features(model: torch.nn.Module, num_classes: int, notes: list[np.ndarray]) -> Iterator[None]:
     """Have every batch that *model* sees inside the block add its features to *notes*: float32, (images, dims).
 
-    They are what the linear layer gets that makes the class scores, and where there is not exactly one such layer, the
+    They are the inputs of the linear layer that makes the logits, and where there is not exactly one such layer, the
     pooled output of the backbone. Hooks take note of them; what the model computes stays the same.
     """
-    layer, backbone = score_layer(model, num_classes), cast(torch.nn.Module, model.backbone)
+    layer, backbone = classifier_layer(model, num_classes), cast(torch.nn.Module, model.backbone)
     if layer is not None:
-        handle = layer.register_forward_pre_hook(lambda _layer, given: notes.append(pooled(given[0])))
+        hooks = forward_hooks(before=[(layer, lambda _layer, inputs: notes.append(pooled(inputs[0])))])
     else:
-        handle = backbone.register_forward_hook(lambda _layer, _given, result: notes.append(pooled(result)))
-    try:
+        hooks = forward_hooks(after=[(backbone, lambda _layer, _inputs, output: notes.append(pooled(output)))])
+    with hooks:
         yield
-    finally:
-        handle.remove()
 
 
-def score_layer(model: torch.nn.Module, num_classes: int) -> torch.nn.Linear | None:
-    """Return the one linear layer of *num_classes* outputs in the head of *model*, or, if that has none, in all of it.
+def classifier_layer(
+    model: torch.nn.Module, num_classes: int, trained: Mapping[str, torch.Tensor] | None = None
+) -> torch.nn.Linear | None:
+    """Return the linear layer of *num_classes* outputs that makes the logits: in the head, or if none, anywhere.
 
     None where there are several (a distilled DeiT has two) or none. VGG has it in its backbone.
+
+    Parameters
+    ----------
+    trained : weights of training before, where the layer is to be fitted to what it gets. Then it must be in the head,
+        and these must bring all other layers of the head: there is nothing to fit to what layers without training make.
     """
-    for part in (getattr(model, "head", None), model):
-        modules = part.modules() if part is not None else ()
-        found = [one for one in modules if isinstance(one, torch.nn.Linear) and one.out_features == num_classes]
-        if found:
-            return found[0] if len(found) == 1 else None
+    parts = [getattr(model, "head", None), model if trained is None else None]
+    for part in parts:
+        if part is None:
+            continue
+        layers = [layer for layer in part.modules() if isinstance(layer, torch.nn.Linear)]
+        layers = [layer for layer in layers if layer.out_features == num_classes]
+        if layers:
+            return layers[0] if len(layers) == 1 and _is_built_on(model, layers[0], trained) else None
     return None
+
+
+def _is_built_on(model: torch.nn.Module, layer: torch.nn.Linear, trained: Mapping[str, torch.Tensor] | None) -> bool:
+    """Tell whether *trained* has all tensors of the head of *model* but those of *layer*."""
+    if trained is None:
+        return True
+    own = next(name for name, module in model.named_modules() if module is layer)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith("head.")}
+    return all(
+        name.startswith(f"{own}.") or (name in trained and trained[name].shape == shape)
+        for name, shape in shapes.items()
+    )
 
 
 def pooled(output: Any) -> np.ndarray:
@@ -261,5 +266,5 @@ def _collate(items: list[tuple[int, Any, str | None]], batch_size: int) -> tuple
 
 
 def trained_on_cpu(config: Any) -> bool:
-    """Say whether *config* trains on a CPU: what was asked for there is meant here too, whatever cards there are."""
+    """Say whether *config* trains on a CPU: what was asked for there is meant here too, whatever GPUs there are."""
     return (config.get("runner") or {}).get("device") == "cpu"

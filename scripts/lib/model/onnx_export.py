@@ -52,9 +52,9 @@ class Classifier(nn.Module):
         self.model = model
         self.inside = inside
         self.flipped = preprocessing.channel_order == BGR
-        given = moved_inside(preprocessing)
-        self.register_buffer("mean", torch.tensor(given.mean))
-        self.register_buffer("factor", torch.tensor(given.std, dtype=torch.float64).reciprocal().float())
+        outside = moved_inside(preprocessing)
+        self.register_buffer("mean", torch.tensor(outside.mean))
+        self.register_buffer("factor", torch.tensor(outside.std, dtype=torch.float64).reciprocal().float())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 probabilities of shape (n, classes)."""
@@ -78,7 +78,7 @@ def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
 
     Raises
     ------
-    UserError : a step that the notes of a model.onnx have no words for.
+    UserError : a step that the metadata of a model.onnx have no words for.
     """
     steps: list[dict[str, Any]] = []
     normalize: Mapping[str, Any] = {}
@@ -139,8 +139,8 @@ def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) ->
     old_exporter: dict[str, Any] = (
         {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     )
-    said = io.StringIO()  # torch 2.0 prints a report, and all versions warn of each Python number in the graph
-    with warnings.catch_warnings(), contextlib.redirect_stdout(said), any_batch(classifier):
+    printed = io.StringIO()  # torch 2.0 prints a report, and all versions warn of each Python number in the graph
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed), any_batch(classifier):
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
@@ -184,34 +184,34 @@ def reverse_windows(windows: torch.Tensor, height: int, width: int, size: int) -
     return maps.reshape(-1, rows * size, columns * size, channels)
 
 
-def finish(path: Path, notes: Mapping[str, str], name: str) -> None:
-    """Add *notes* to the model in *path*, and check it.
+def finish(path: Path, metadata: Mapping[str, str], name: str) -> None:
+    """Add *metadata* to the model in *path*, and check it.
 
     Raises
     ------
     UserError : it is not valid, or not what :func:`export` was to write.
     """
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, dict(notes))
+    onnx.helper.set_model_props(model, dict(metadata))
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UserError(f"{name}: its ONNX graph is not valid: {one_line(error)[:300]}") from error
-    size, classes = list(json.loads(notes["image_size"]).values()), json.loads(notes["class_names"])
-    inside = notes["normalisation"] == INSIDE
-    channels = 1 if notes["channel_order"] == GREY else 3
+    size, classes = list(json.loads(metadata["image_size"]).values()), json.loads(metadata["class_names"])
+    inside = metadata["normalisation"] == INSIDE
+    channels = 1 if metadata["channel_order"] == GREY else 3
     shape = [*size, channels] if inside else [channels, *size]
     wanted = {
         "opset": [("", OPSET)],
         INPUT: ("UINT8" if inside else "FLOAT", ["batch", *shape]),
         OUTPUT: ("FLOAT", ["batch", len(classes)]),
     }
-    found = {
+    written = {
         "opset": [(entry.domain, entry.version) for entry in model.opset_import],
         **{value.name: _type(value) for value in (*model.graph.input, *model.graph.output)},
     }
-    if found != wanted:
-        raise UserError(f"{name}: its ONNX graph has {found}, which should be {wanted}")
+    if written != wanted:
+        raise UserError(f"{name}: its ONNX graph has {written}, which should be {wanted}")
     onnx.save(model, path)
 
 

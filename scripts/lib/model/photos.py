@@ -1,15 +1,25 @@
-"""Photographs that a trained run classifies: found, read and shown to the model as its test pipeline does."""
+"""Photographs that a trained run, or its model.onnx, classifies: found, read, and predicted batch by batch."""
 
 from __future__ import annotations
 
+import glob
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.image_paths import IMAGE_SUFFIXES, JUNK
+from scripts.lib.runs.onnx_model import Batch, OnnxModel, predict_files
+from scripts.lib.runs.run_folder import RunFolder
+
+#: Formats that an image is drawn in as it came; all others become JPEG.
+KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -56,3 +66,150 @@ def check_whole(path: Path) -> None:
             raise OSError("not an image") from error
         except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise OSError(f"broken, or too large an image ({error})") from error
+
+
+def find_images(sources: Iterable[str], skip: Path) -> list[Photo]:
+    """Return the images in files, folders (their sub folders too) and patterns, sorted within each source.
+
+    Names keep the sub folders below the folder, or the pattern's fixed part; two that would be equal are numbered.
+    Nothing hidden is taken, and nothing in *skip*, where earlier results lie.
+
+    Raises
+    ------
+    UserError : a source does not exist, or there is no image in all of them.
+    """
+    sources = list(sources)
+    found: list[tuple[Path, Path]] = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            found += [(file, file.relative_to(path)) for file in _walk(path, skip)]
+        elif path.exists():
+            found.append((path, Path(path.name)))
+        elif glob.has_magic(source):
+            base = Path(*_fixed_parts(path))
+            for match in sorted(glob.glob(source, recursive=True)):
+                files = _walk(Path(match), skip) if os.path.isdir(match) else [Path(match)]
+                found += [(file, file.relative_to(base)) for file in files]
+        else:
+            raise UserError(f"--images: {source}: no such file or folder; check the path")
+    if not found:
+        raise UserError(f"--images: no image in {', '.join(sources)}; known are {' '.join(sorted(IMAGE_SUFFIXES))}")
+    unique: dict[str, tuple[Path, Path]] = {}
+    for path, name in found:  # an image that is given twice is predicted once
+        unique.setdefault(os.path.realpath(path), (path, name))
+    names = distinct(str(name) for _, name in unique.values())
+    return [Photo(path, name) for (path, _), name in zip(unique.values(), names, strict=True)]
+
+
+def _walk(folder: Path, skip: Path) -> Iterator[Path]:
+    skipped = os.path.realpath(skip)
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name.lower() not in JUNK
+            and os.path.realpath(os.path.join(parent, name)) != skipped
+        )
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(parent, name)
+
+
+def _fixed_parts(pattern: Path) -> list[str]:
+    """Return the leading parts of *pattern* that hold no wildcard."""
+    parts: list[str] = []
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return parts
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Return the names under which images are drawn: of a suffix that can be written, and no two the same.
+
+    They differ in more than upper and lower case, which some file systems do not tell apart.
+
+    >>> distinct(["a.jpg", "A.jpg", "b.webp"])
+    ['a.jpg', 'A (2).jpg', 'b.webp.jpg']
+    """
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        wanted = Path(name if name.lower().endswith(KEPT_SUFFIXES) else name + ".jpg")
+        candidate, number = wanted, 2
+        while str(candidate).casefold() in taken:
+            candidate, number = wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}"), number + 1
+        taken.add(str(candidate).casefold())
+        result.append(str(candidate))
+    return result
+
+
+def printable(path: Path | str) -> str:
+    """Return a file name of any bytes as one line of valid UTF-8."""
+    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def classes_of(config: Any, meta: dict[str, Any], run: Path) -> list[str]:
+    """Return the class names of a run: from its config, else from its checkpoint.
+
+    Raises
+    ------
+    UserError : neither knows them.
+    """
+    names = config.data.test.get("classes") or meta.get("CLASSES")
+    if not names or isinstance(names, str):
+        raise UserError(f"{run}/config.py: names no classes in data.test; train the run with mimflow")
+    return list(names)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What predicts, and its predictions, which are made while they are taken.
+
+    Attributes
+    ----------
+    source : the run or file that it is from.
+    device : where it runs.
+    classes : the class names in the order of the columns of the probabilities.
+    batches : of the images in their order.
+    """
+
+    source: Path
+    device: str
+    classes: list[str]
+    batches: Iterator[Batch]
+
+
+def check_run(run: Path) -> None:
+    """Raise UserError unless *run* is the folder of a finished run."""
+    if not run.is_dir():
+        raise UserError(f"--run: {run}: no such folder; give a finished run, such as results/demo/.../seed0")
+    for file in (RunFolder(run).config, RunFolder(run).best):
+        if not file.is_file():
+            raise UserError(f"--run: {run} has no {file.name}; give a finished run, such as results/demo/.../seed0")
+
+
+def open_run(run: Path, photos: Sequence[Photo], device: str, batch_size: int, workers: int) -> Model:
+    """Return the checkpoint of a run, ready to predict; *device* may be ``auto``."""
+    # Only here, since torch and mmcls take seconds to load: a mistake in the command is answered at once.
+    from scripts.lib.model.inference import build_model, choose_device, iterate, load_config, read_checkpoint
+
+    config = load_config(RunFolder(run).config)
+    weights, meta = read_checkpoint(RunFolder(run).best)
+    classes = classes_of(config, meta, run)
+    device = choose_device(device)
+    model = build_model(config, weights, device)
+    dataset = Photos(photos, config.data.test.pipeline)
+    return Model(run, device, classes, iterate(model, dataset, batch_size, workers, device))
+
+
+def open_onnx(file: Path, photos: Sequence[Photo], batch_size: int, workers: int) -> Model:
+    """Return a model.onnx, ready to predict without torch."""
+    model = OnnxModel(file)
+    paths = [photo.path for photo in photos]
+    batches = predict_files(model, paths, batch_size, workers, check_whole)
+    return Model(file, "cpu", model.classes, batches)

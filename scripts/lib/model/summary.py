@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scripts.lib.base.problems import UserError
+from scripts.mmcls_plugins.hooks import forward_hooks
 
 #: Pixels a side of the image that is sent through the test pipeline to see what size the model gets.
 LARGE = 2048
@@ -105,41 +106,38 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    found = Trace()
+    recorded = Trace()
     inside = [""]
 
     class Counter(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             count = multiply_adds(func._schema.name, args, result)
-            found.multiply_adds[inside[-1]] = found.multiply_adds.get(inside[-1], 0) + count
+            recorded.multiply_adds[inside[-1]] = recorded.multiply_adds.get(inside[-1], 0) + count
             return result
 
     def enter(name: str) -> Any:
-        def hook(_module: Any, _given: Any) -> None:
-            found.shapes.setdefault(name, None)
+        def hook(_module: Any, _inputs: Any) -> None:
+            recorded.shapes.setdefault(name, None)
             inside.append(name)
 
         return hook
 
     def leave(name: str) -> Any:
-        def hook(_module: Any, _given: Any, result: Any) -> None:
-            found.shapes[name] = shape_of(result)
+        def hook(_module: Any, _inputs: Any, result: Any) -> None:
+            recorded.shapes[name] = shape_of(result)
             inside.pop()
 
         return hook
 
-    handles = []
-    for name, module in model.named_modules():
-        handles += [module.register_forward_pre_hook(enter(name)), module.register_forward_hook(leave(name))]
-    try:
-        # With gradients, since without them torch computes whole transformer layers as one operation of its own.
-        with Counter():
-            model(img=image, return_loss=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    modules = list(model.named_modules())
+    hooks = forward_hooks(
+        [(module, leave(name)) for name, module in modules], [(module, enter(name)) for name, module in modules]
+    )
+    # With gradients, since without them torch computes whole transformer layers as one operation of its own.
+    with hooks, Counter():
+        model(img=image, return_loss=False)
+    return recorded
 
 
 def shape_of(output: Any) -> list[int] | None:
@@ -160,20 +158,20 @@ def describe(model: nn.Module, image: Tensor) -> list[Stage]:
     that follow each other (a convolution, its normalisation, activation and pooling) are one. What a model or backbone
     has or computes by itself, such as a class token, is a stage too.
     """
-    found = trace(model, image)
+    traced = trace(model, image)
     modules = dict(model.named_modules())
-    called = {name: place for place, name in enumerate(found.shapes)}
+    called = {name: index for index, name in enumerate(traced.shapes)}
     layers: dict[str, list[Layer]] = {name: [] for name in _tops(model)}
-    places: dict[str, int] = {}
+    first_calls: dict[str, int] = {}
     for name in sorted(modules, key=lambda name: called.get(name, len(modules))):
         top = max((top for top in layers if _is_within(name, top)), key=len)
-        places.setdefault(top, called.get(name, len(modules)))
-        if layer := _layer(name, modules[name], found):
+        first_calls.setdefault(top, called.get(name, len(modules)))
+        if layer := _layer(name, modules[name], traced):
             layers[top].append(layer)
     stages: list[Stage] = []
     grown = False
-    for top in sorted((top for top in layers if layers[top]), key=lambda top: places[top]):
-        kind, shape = type(modules[top]).__name__, found.shapes.get(top) or layers[top][-1].shape
+    for top in sorted((top for top in layers if layers[top]), key=lambda top: first_calls[top]):
+        kind, shape = type(modules[top]).__name__, traced.shapes.get(top) or layers[top][-1].shape
         is_leaf = next(modules[top].children(), None) is None and top.startswith("backbone.")
         name = top.removeprefix("backbone.") or "model"
         if is_leaf and grown:
@@ -190,10 +188,10 @@ def describe(model: nn.Module, image: Tensor) -> list[Stage]:
 def _tops(model: nn.Module) -> Iterator[str]:
     """Yield the names of the modules that a stage is made of."""
     yield ""
-    for part, whole in model.named_children():
-        yield part
-        if part == "backbone":
-            yield from _flat_children(whole, part)
+    for name, child in model.named_children():
+        yield name
+        if name == "backbone":
+            yield from _flat_children(child, name)
 
 
 def _flat_children(module: nn.Module, prefix: str) -> Iterator[str]:
@@ -210,13 +208,15 @@ def _is_within(name: str, top: str) -> bool:
     return not top or name == top or name.startswith(f"{top}.")
 
 
-def _layer(name: str, module: nn.Module, found: Trace) -> Layer | None:
+def _layer(name: str, module: nn.Module, traced: Trace) -> Layer | None:
     """Return what is to be told of a module; None where it is only a frame around others, or idle."""
     kind = type(module).__name__
-    own = sum(parameter.numel() for parameter in module.parameters(recurse=False))
-    count = found.multiply_adds.get(name, 0)
-    is_active_leaf = name in found.shapes and next(module.children(), None) is None and kind not in IDLE
-    return Layer(name, kind, found.shapes.get(name), own, count) if own or count or is_active_leaf else None
+    parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+    count = traced.multiply_adds.get(name, 0)
+    is_active_leaf = name in traced.shapes and next(module.children(), None) is None and kind not in IDLE
+    return (
+        Layer(name, kind, traced.shapes.get(name), parameters, count) if parameters or count or is_active_leaf else None
+    )
 
 
 def sample_image(config: Any) -> Tensor:
@@ -232,10 +232,10 @@ def sample_image(config: Any) -> Tensor:
     steps = [step for step in config.data.test.pipeline if step["type"] != "LoadImageFromFile"]
     is_grey = any(step.get("color_type") == "grayscale" for step in config.data.test.pipeline)
     sized = any("size" in step or "crop_size" in step for step in steps)
-    edge = LARGE if sized else USUAL
-    given = {"img": np.zeros((edge, edge) if is_grey else (edge, edge, 3), np.uint8), "gt_label": np.array(0)}
+    pixels = LARGE if sized else USUAL
+    sample = {"img": np.zeros((pixels, pixels) if is_grey else (pixels, pixels, 3), np.uint8), "gt_label": np.array(0)}
     try:
-        return Compose(steps)(given)["img"].unsqueeze(0).float()
+        return Compose(steps)(sample)["img"].unsqueeze(0).float()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"data.test.pipeline of the config gives no image ({error!r}); look at its steps") from error
 
@@ -255,7 +255,7 @@ def summarise(config: Any, model: nn.Module, checkpoint: Path) -> dict[str, Any]
     total = sum(stage.multiply_adds for stage in stages)
     return {
         "model": {
-            part: described(config.model[part]) for part in ("backbone", "neck", "head") if config.model.get(part)
+            name: described(config.model[name]) for name in ("backbone", "neck", "head") if config.model.get(name)
         },
         "input": list(image.shape[1:]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -287,15 +287,15 @@ def summarise(config: Any, model: nn.Module, checkpoint: Path) -> dict[str, Any]
     }
 
 
-def described(part: Mapping[str, Any]) -> str:
-    """Return the type of a part of a config with what tells its size.
+def described(section: Mapping[str, Any]) -> str:
+    """Return the type of a section of a config with what tells its size.
 
     >>> described({"type": "ResNet", "depth": 50, "style": "pytorch"})
     'ResNet, depth 50'
     """
     sizes = [
-        f"{key} {part[key]}"
+        f"{key} {section[key]}"
         for key in ("arch", "depth", "widen_factor")
-        if isinstance(part.get(key), str | int | float)
+        if isinstance(section.get(key), str | int | float)
     ]
-    return ", ".join([str(part["type"]), *sizes])
+    return ", ".join([str(section["type"]), *sizes])

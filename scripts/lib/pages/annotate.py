@@ -53,5 +53,5 @@ def _resize(image: Image.Image) -> Image.Image:
     wanted = min(max(longest, SMALLEST), LARGEST)
     if wanted == longest:
         return image
-    size = tuple(max(1, round(side * wanted / longest)) for side in image.size)
+    size = tuple(max(1, round(length * wanted / longest)) for length in image.size)
     return image.resize((size[0], size[1]), Image.Resampling.LANCZOS)

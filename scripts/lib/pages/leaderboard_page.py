@@ -17,17 +17,17 @@ def leaderboard_page(
     contaminated: Contamination | None = None,
 ) -> str:
     """Return the leaderboard, who is better than whom, and what each run cost, as a self-contained page."""
-    found, compared = contaminated is not None, comparisons is not None and len(comparisons) > 0
+    compared = comparisons if comparisons is not None and len(comparisons) else None
     return templates.page(
         "leaderboard.html",
         title,
-        style="leaderboard.css" if found else (),
+        style="leaderboard.css" if contaminated else (),
         contamination=contaminated,
         contamination_cells=contamination.cells(contaminated, board["experiment"].tolist()) if contaminated else None,
         runs=leaderboard.cells(board),
-        notes=leaderboard.notes(board),
-        comparisons=paired.cells(comparisons) if compared else None,
-        comparison_notes=paired.notes(comparisons) if compared else [],
+        notes=leaderboard.remarks(board),
+        comparisons=None if compared is None else paired.cells(compared),
+        comparison_notes=[] if compared is None else paired.remarks(compared),
         costs=None if costs is None else cost.cells(costs),
-        cost_notes=[] if costs is None else cost.notes(costs),
+        cost_notes=[] if costs is None else cost.remarks(costs),
     )

@@ -29,7 +29,7 @@ from scripts.lib.runs.train_log import kept_epoch
 UNKNOWN = "not on record"
 #: A class with fewer test images than this has an interval of 20 points or more, unless (nearly) all are right.
 FEW_IMAGES = 30
-#: Shares in metrics.json, in the order of the card.
+#: Shares in metrics.json, in the order of the model card.
 SHARES = {
     "accuracy_top1": "accuracy (top-1)",
     "accuracy_top5": "accuracy (top-5)",
@@ -47,7 +47,7 @@ HASHED = ("config.py", "best.pth", "predictions.csv", "metrics.json", "checkpoin
 
 @dataclass(frozen=True)
 class CardInputs:
-    """What a card is written from: the files of a run, read.
+    """What a model card is written from: the files of a run, read.
 
     Attributes
     ----------
@@ -102,14 +102,14 @@ def fold_of(provenance: Mapping[str, Any]) -> int | None:
 
 
 def to_markdown(inputs: CardInputs) -> str:
-    """Return the card as Markdown."""
+    """Return the model card as Markdown."""
     return markdown.render("model_card.md", **card_values(inputs)).rstrip() + "\n"
 
 
 def to_html(inputs: CardInputs) -> str:
-    """Return the same card as a page."""
+    """Return the model card as a page."""
     _, body = to_markdown(inputs).split("\n\n", 1)  # the page has its own heading
-    return templates.page("model_card.html", inputs.title, style="model_card.css", card=markdown.to_html(body))
+    return templates.page("model_card.html", inputs.title, style="model_card.css", model_card=markdown.to_html(body))
 
 
 def card_values(inputs: CardInputs) -> dict[str, Any]:

@@ -21,8 +21,8 @@ QUALITY = 80
 SMALLEST = 112
 
 
-def thumbnail(path: Path, side: int) -> Image.Image:
-    """Return the image at *path*, its EXIF orientation applied, as RGB and at most *side* pixels wide and high.
+def thumbnail(path: Path, longest: int) -> Image.Image:
+    """Return the image at *path*, its EXIF orientation applied, as RGB and at most *longest* pixels wide and high.
 
     Raises
     ------
@@ -35,9 +35,9 @@ def thumbnail(path: Path, side: int) -> Image.Image:
             with Image.open(io.BytesIO(content)) as image:
                 if find_bomb(image, content):
                     raise ValueError("a decompression bomb")
-                image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is then decoded at a fraction of its size
+                image.draft("RGB", (2 * longest, 2 * longest))  # a large JPEG is then decoded at a fraction of its size
                 image.load()
-                return shrink(_rgb(ImageOps.exif_transpose(image)), side)
+                return shrink(_rgb(ImageOps.exif_transpose(image)), longest)
     except Exception as error:  # hostile bytes reach every corner of Pillow's parsers
         known = isinstance(error, OSError) and error.strerror
         reason = one_line(known) if known else "not an image, or a broken one"
@@ -50,10 +50,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def shrink(image: Image.Image, side: int) -> Image.Image:
-    """Return a copy of *image* that is at most *side* pixels wide and high."""
+def shrink(image: Image.Image, longest: int) -> Image.Image:
+    """Return a copy of *image* that is at most *longest* pixels wide and high."""
     small = image.copy()
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     return small
 
 

@@ -22,6 +22,10 @@ from scripts.lib.base.files import sha256_of
 STAMP = Path(sys.prefix) / "mimflow-environment.json"
 
 
+#: Files of scripts/ that its results and pages depend on.
+CODE = (".py", ".html", ".css", ".js", ".md", ".yaml")
+
+
 #: Packages that have a say in the result; the lock's hash stands for all of them.
 PACKAGES = (
     "torch", "torchvision", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
@@ -69,7 +73,8 @@ def describe_code(root: Path = ROOT) -> dict[str, Any]:
     commit = _output_of(["git", "-C", str(root), "rev-parse", "HEAD"])
     changes = _output_of(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
     digest = hashlib.sha256()
-    for path in sorted([root / "Snakefile", *root.glob("rules/*.smk"), *root.glob("scripts/**/*.py")]):
+    scripts = (path for path in root.glob("scripts/**/*") if path.suffix in CODE)
+    for path in sorted([root / "Snakefile", *root.glob("rules/*.smk"), *scripts]):
         if path.is_file():
             digest.update(f"{path.relative_to(root).as_posix()}\0{sha256_of(path)}\0".encode())
     dirty = None

@@ -143,14 +143,14 @@ STEPS = {"resize": resize, "crop": crop}
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What one batch of files became.
+class Batch:
+    """What one batch of images, given by their files, became.
 
     Attributes
     ----------
-    indices : places of the files that are images.
+    indices : positions of the files that are images.
     probabilities : float32 array of shape (len(indices), classes).
-    failures : place and reason of each of the others.
+    failures : position and reason of each of the others.
     """
 
     indices: list[int]
@@ -229,7 +229,7 @@ def predict_files(
     batch_size: int,
     readers: int = 2,
     check: Callable[[Path], None] | None = None,
-) -> Iterator[Answers]:
+) -> Iterator[Batch]:
     """Yield what *model* says about image files, in their order, batch by batch.
 
     Parameters
@@ -243,7 +243,7 @@ def predict_files(
             check(path)
         return model.prepare(path.read_bytes())
 
-    def finish(batch: list[tuple[int, Future[np.ndarray]]]) -> Answers:
+    def finish(batch: list[tuple[int, Future[np.ndarray]]]) -> Batch:
         images: dict[int, np.ndarray] = {}
         failures = []
         for index, future in batch:
@@ -252,7 +252,7 @@ def predict_files(
             except OSError as error:
                 failures.append((index, one_line(error.strerror or error)))
         rows = model.predict(np.stack(list(images.values()))) if images else np.empty((0, 0), np.float32)
-        return Answers(list(images), rows, failures)
+        return Batch(list(images), rows, failures)
 
     waiting: deque[list[tuple[int, Future[np.ndarray]]]] = deque()
     with ThreadPoolExecutor(max(1, readers)) as pool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from scripts.lib.base.files import find_json
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +23,8 @@ class Progress:
 
     def update(self) -> None:
         """Show what progress.json says, if it is new."""
-        try:
-            state = json.loads(self.file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        state = find_json(self.file)
+        if not state:
             return
         key = state["iteration"] if self.live else state["epochs_done"]
         if key == self.shown:

@@ -40,6 +40,9 @@ class WorkFolder(_Folder):
     attempts = _File("attempts.jsonl")
     progress = _File("progress.json")
     outcome = _File("outcome.json")  # why the trainer ended: it was stopped, or cannot go on
+    states = _File("states")  # from which training goes on
+    output = _File("output.log")  # of the trainer
+    processes = _File("processes")  # errors of the processes that train together
     best = _File("best.pth")
     last = _File("last.pth")
     train_log = _File("train_log.csv")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.messages import describe
-from scripts.lib.settings.schema import Settings, Site
+from scripts.lib.settings.schema import Section, Settings, Site
+
+S = TypeVar("S", bound=Section)
 
 
 def load_site(folder: Path) -> Site:
@@ -40,6 +43,31 @@ def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -
         return Settings.model_validate(config)
     except ValidationError as error:
         raise UserError(f"{file_names(files)}: {describe(error)}") from None
+
+
+def parse_section(model: type[S], text: str, option: str, name: str) -> S:
+    """Return the section in *text*, JSON, as a rule's script is given it; null counts as absent.
+
+    Parameters
+    ----------
+    model : the section.
+    option : the option that *text* is of, for messages.
+    name : the section's dotted key, for messages.
+
+    Raises
+    ------
+    UserError : no JSON object, or one line that names the first wrong key and what is allowed.
+    """
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{option} is no JSON ({error}): give the section {name}") from error
+    if not isinstance(given, dict):
+        raise UserError(f"{option}: expected a JSON object, the section {name}")
+    try:
+        return model.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise UserError(describe(error, model, name)) from None
 
 
 def file_names(files: Sequence[str | Path]) -> str:

@@ -32,8 +32,14 @@ SYNONYMS = {
 }
 
 
-def describe(error: ValidationError, model: type[Section] = Settings) -> str:
-    """Say in one line what is wrong with the first wrong key, and which more there are."""
+def describe(error: ValidationError, model: type[Section] = Settings, name: str = "") -> str:
+    """Say in one line what is wrong with the first wrong key, and which more there are.
+
+    Parameters
+    ----------
+    model : the section that was checked.
+    name : its own dotted key; "" for a whole file.
+    """
     details = error.errors(include_url=False)
     # An unknown key often explains a missing one: say the typo first.
     details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
@@ -47,7 +53,8 @@ def describe(error: ValidationError, model: type[Section] = Settings) -> str:
     named = ", ".join(other or "the file" for other, _ in others[:WRONG_NAMED])
     rest = ", ..." if len(others) > WRONG_NAMED else ""
     more = f" (and {len(others)} more wrong: {named}{rest})" if others else ""
-    return one_line(f"{key or 'the file'}: {_problem(alternatives, model)}{more}")
+    full_key = f"{name}.{key}".strip(".") or "the file"
+    return one_line(f"{full_key}: {_problem(alternatives, model)}{more}")
 
 
 def _dotted(location: tuple[str | int, ...], model: type[Section]) -> str:

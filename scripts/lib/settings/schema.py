@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -18,6 +18,7 @@ from pydantic import (
     StrictInt,
     StringConstraints,
     Tag,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -46,7 +47,17 @@ def _not_reserved(name: str) -> str:
 Name = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=80), AfterValidator(_not_reserved)
 ]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _lower_sha256(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError(f"expected 64 hexadecimal digits, not {text!r}")
+    return text.lower()
+
+
+Sha256 = Annotated[
+    str, AfterValidator(_lower_sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
 FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]")]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -59,6 +70,15 @@ class Section(BaseModel):
     """A section of the file. An unknown key is an error: a typo must not become a silent default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    #: What keys of this section were called before.
+    OLD_KEYS: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_old_keys(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {cls.OLD_KEYS.get(key, key) if cls.OLD_KEYS.get(key) not in given else key: given[key] for key in given}
 
 
 class Sample(Section):
@@ -72,13 +92,13 @@ class Sample(Section):
 
 
 class LabelFiles(Section):
-    """Annotation files as mmcls reads them, one a part, with lines `path label`."""
+    """Annotation files as mmcls reads them, one a split, with lines `path label`."""
 
     train: FileName | None = Field(None, description="Of the training images.")
     val: FileName | None = Field(None, description="Of the validation images.")
     test: FileName | None = Field(None, description="Of the test images.")
     classes: FileName | None = Field(
-        None, description="Names of the classes, one a line, where the labels are places in it, counted from 0."
+        None, description="Names of the classes, one a line, where the labels are positions in it, counted from 0."
     )
 
     @model_validator(mode="after")
@@ -100,6 +120,8 @@ Labels = Annotated[
 class Source(Section):
     """Where an archive comes from: exactly one of `url`, `path` and `sample`; and what its folders do not say."""
 
+    OLD_KEYS = {"part": "split"}
+
     url: Url | None = Field(None, description="http(s) address of a zip or tar archive.")
     mirrors: list[Url] = Field([], description="Other addresses of the same file, tried in order when `url` fails.")
     sha256: Sha256 | None = Field(
@@ -118,8 +140,8 @@ class Source(Section):
     label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
         None, description="All images are of this class: for one archive a class."
     )
-    part: Literal["train", "val", "test"] | None = Field(
-        None, description="All images belong to this part: for one archive a part."
+    split: Literal["train", "val", "test"] | None = Field(
+        None, description="All images belong to this split: for one archive a split."
     )
 
     @model_validator(mode="after")
@@ -166,8 +188,8 @@ Sources = Annotated[
 ]
 
 
-class Split(Section):
-    """How images are divided where the archive has no such part of its own."""
+class Splitting(Section):
+    """How images are divided where the archive has no such split of its own."""
 
     val: Fraction = Field(0.1, description="Fraction of all images for validation, which chooses the best epoch.")
     test: Fraction = Field(
@@ -177,13 +199,13 @@ class Split(Section):
     folds: Annotated[StrictInt, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)] | None = Field(
         None,
         description="Cross-validation in 2 to 20 folds: each image is in test in exactly one of them. Refused where the"
-        " images have a val or test part of their own.",
+        " images have a val or test split of their own.",
     )
     group_by: str | None = Field(
         None,
         min_length=1,
         description="A Python regular expression, searched in an image's path relative to `images/`. Images for which"
-        " its capture group (or, without one, its whole match) is the same stay on one side: photos of one patient,"
+        " its capture group (or, without one, its whole match) is the same stay in one split: photos of one patient,"
         " frames of one video. An image that does not match is a group of its own.",
     )
 
@@ -195,7 +217,7 @@ class Split(Section):
         return pattern
 
     @model_validator(mode="after")
-    def _train_remains(self) -> Split:
+    def _train_remains(self) -> Splitting:
         if self.folds is None and self.val + self.test >= 1:
             raise ValueError(f"val + test is {self.val + self.test:g}: it must stay below 1, so that train has images")
         if self.folds is not None and self.val + 1 / self.folds >= 1:
@@ -206,9 +228,11 @@ class Split(Section):
 class Dataset(Section):
     """The labelled images."""
 
+    OLD_KEYS = {"licence": "license"}
+
     name: Name = Field(description="Names results/<name>/: letters, digits, `.`, `_` and `-`.")
     source: Sources = Field(description="Where the images come from; a list where they are in several archives.")
-    split: Split = Field(Split(), description="How they are divided.")
+    split: Splitting = Field(Splitting(), description="How they are divided.")
     classes: list[str] | None = Field(
         None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
     )
@@ -217,11 +241,7 @@ class Dataset(Section):
         description="Images that cannot be read, would not fit into memory, or stand under two classes: `set_aside` "
         "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
     )
-    license: str | None = Field(
-        None,
-        validation_alias=AliasChoices("license", "licence"),  # the second: as it was called at first
-        description="License of the images, as it is to stand in the provenance.",
-    )
+    license: str | None = Field(None, description="License of the images, as it is to stand in the provenance.")
 
     def sources(self) -> list[Source]:
         """Return the sources, one an archive."""
@@ -260,12 +280,14 @@ class Checkpoint(Section):
         given = [name for name in ("url", "path", "package") if getattr(self, name) is not None]
         if len(given) > 1 or (given and self.zoo):
             raise ValueError(f"give one of zoo, url, path and package (given: {', '.join(given)})")
+        if self.mirrors and (self.path or self.package):
+            raise ValueError(f"mirrors cannot stand beside {given[0]}: they go with zoo and url")
         if (self.package is None) != (self.member is None):
             raise ValueError("package and member go together")
         if self.package and not self.sha256:
             raise ValueError("package needs sha256, the hash of the wheel")
         if self.trust_pickle and (self.url or self.path) and not self.sha256:
-            raise ValueError("trust_pickle needs sha256, so that it is this one file that is trusted")
+            raise ValueError("trust_pickle allows one file only: give its sha256 too")
         if self.path is not None and not Path(self.path).expanduser().is_file():
             raise ValueError(f"there is no file {self.path!r}: check checkpoint.path")
         return self

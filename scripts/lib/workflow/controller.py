@@ -30,22 +30,9 @@ IDLE_OPTIONS = frozenset(
     {
         *("--unlock", "--report", "--lint", "--summary", "--detailed-summary", "-D", "-S", "--dag", "--rulegraph"),
         *("--filegraph", "--d3dag", "--list", "-l", "--list-rules", "--list-target-rules", "--lt", "--archive"),
-        *(
-            "--list-changes",
-            "--list-input-changes",
-            "--list-params-changes",
-            "--list-untracked",
-            "--lu",
-            "--cleanup-shadow",
-        ),
-        *(
-            "--cleanup-metadata",
-            "--cm",
-            "--delete-all-output",
-            "--delete-temp-output",
-            "--print-compilation",
-            "--version",
-        ),
+        *("--list-changes", "--list-input-changes", "--list-params-changes", "--list-untracked", "--lu"),
+        *("--cleanup-shadow", "--cleanup-metadata", "--cm", "--delete-all-output", "--delete-temp-output"),
+        *("--print-compilation", "--version"),
     }
 )
 

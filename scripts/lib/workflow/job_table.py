@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.lib.base.files import find_json
-from scripts.lib.base.text import display_width, pad
+from scripts.lib.base.text import columns
 from scripts.lib.base.units import duration
 from scripts.lib.cluster.slurm import Job
 from scripts.lib.runs.progress_line import progress_line
@@ -110,12 +110,7 @@ def render(jobs: Sequence[Job], root: Path) -> str:
         cells = [job.id, state, label(job, root), job.nodes or "-", duration(job.used), duration(job.limit)]
         rows.append([*cells, str(job.gpus), lines[0]])
         rows += [[""] * (len(HEADER) - 1) + [line] for line in lines[1:]]
-    widths = [max(display_width(row[place]) for row in [HEADER, *rows]) for place in range(len(HEADER))]
-    numbers = {HEADER.index(name) for name in ("time", "limit", "GPUs")}
-    table = [
-        "  ".join(pad(cell, widths[place], right=place in numbers) for place, cell in enumerate(row)).rstrip()
-        for row in [HEADER, *rows]
-    ]
+    table = columns([HEADER, *rows], right={HEADER.index(name) for name in ("time", "limit", "GPUs")})
     return "\n".join([*table, *(f"{job.id} will not start by itself: {job.remedy}" for job in jobs if job.remedy)])
 
 

@@ -10,7 +10,7 @@ from scripts.lib.settings.schema import Settings, Site, Source
 from scripts.lib.workflow.layout import Layout
 
 #: Keys of a source that unpack_archive needs and fetch_archive does not.
-UNPACKED_BY = {"labels", "label", "part"}
+UNPACKED_BY = {"labels", "label", "split"}
 
 
 def option(name: str, *values: str) -> str:

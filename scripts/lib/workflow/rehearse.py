@@ -66,27 +66,27 @@ class Submission:
 
     def option(self, *names: str) -> str | None:
         """Return the value of an option, given as two words or as one; the last one wins, as for sbatch."""
-        found = None
-        for place, word in enumerate(self.words):
+        last = None
+        for index, word in enumerate(self.words):
             name, equals, value = word.partition("=")
             if name in names:
-                found = value if equals else next(iter(self.words[place + 1 : place + 2]), "")
-        return found
+                last = value if equals else next(iter(self.words[index + 1 : index + 2]), "")
+        return last
 
     @property
     def gpus(self) -> int:
-        """Return the cards that it asks for."""
+        """Return the GPUs that it asks for."""
         return count_gpus(self.gpu_request)
 
     @property
     def gpu_request(self) -> str:
-        """Return the cards as Slurm writes them: ``gpu:1``, ``gpu:rtx3090:1``, or "" without any."""
+        """Return the GPUs as Slurm writes them: ``gpu:1``, ``gpu:rtx3090:1``, or "" without any."""
         by_count = self.option("--gpus")
         return f"gpu:{by_count}" if by_count else self.option("--gres") or ""
 
     @property
     def gpu_model(self) -> str | None:
-        """Return the kind of card that it asks for, None for any."""
+        """Return the kind of GPU that it asks for, None for any."""
         found = re.match(r"gpu:([A-Za-z_][^:]*)", self.gpu_request)
         return found[1] if found else None
 
@@ -141,14 +141,14 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     ------
     UserError : Snakemake, or its plugin for Slurm, does not accept the profile.
     """
-    split = settings.dataset.split.model_copy(update={"folds": None})
-    dataset = settings.dataset.model_copy(update={"split": split})
+    one_split = settings.dataset.split.model_copy(update={"folds": None})
+    dataset = settings.dataset.model_copy(update={"split": one_split})
     settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
     layout = Layout(settings)
     run_group = Resources(settings, load_site(profile), layout).run_group
     names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
     fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
-    lists = [f"splits/{part}.txt" for part in ("train", "val", "test")]
+    lists = [f"splits/{split}.txt" for split in ("train", "val", "test")]
     made = [
         f"{layout.dataset}/{name}"
         for name in ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
@@ -174,27 +174,27 @@ class _Rehearsal:
         groups : of each experiment, the group of its jobs.
         """
         try:
-            said, _ = self.process.communicate(timeout=TIMEOUT)
+            output, _ = self.process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             raise UserError(
                 f"snakemake did not submit within {TIMEOUT:.0f} s: Slurm answers slowly: try again later"
             ) from None
-        found: list[Submission] = []
+        submissions: list[Submission] = []
         for file in sorted(self.calls.iterdir(), key=lambda file: file.stat().st_mtime_ns):
             text = file.read_text(encoding="utf-8").replace(str(self.copy), str(ROOT))
             words = tuple(text.split("\0")[:-1])
             experiment = _experiment_of(Submission("", 1, words).option("--comment") or "", groups)
-            earlier = sum(submission.experiment == experiment for submission in found)
-            found.append(Submission(experiment, earlier + 1, words))
-        if not found:
-            raise UserError(refusal_of(said))
-        return found
+            earlier = sum(submission.experiment == experiment for submission in submissions)
+            submissions.append(Submission(experiment, earlier + 1, words))
+        if not submissions:
+            raise UserError(refusal_of(output))
+        return submissions
 
 
 def _experiment_of(comment: str, groups: Mapping[str, str]) -> str:
     """Return the experiment of a job by its comment, `rule_<group>_<rules>...`; "" for the data's."""
-    own = [name for name, group in groups.items() if f"{comment}_".startswith(f"rule_{group}_")]
-    return max(own, key=len, default="")
+    candidates = [name for name, group in groups.items() if f"{comment}_".startswith(f"rule_{group}_")]
+    return max(candidates, key=len, default="")
 
 
 @contextlib.contextmanager
@@ -202,9 +202,9 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
     """Start Snakemake in a copy of the folder in which the files, and folders with a / at the end, of *there* exist."""
     with tempfile.TemporaryDirectory(prefix="mimflow-doctor-") as name:
         folder = Path(name).resolve()
-        copy, programs, calls = (folder / part for part in ("copy", "programs", "calls"))
-        for made in (copy, programs, calls):
-            made.mkdir()
+        copy, programs, calls = (folder / name for name in ("copy", "programs", "calls"))
+        for part in (copy, programs, calls):
+            part.mkdir()
         for entry in ROOT.iterdir():
             if entry.name not in WRITTEN:
                 (copy / entry.name).symlink_to(entry)
@@ -241,12 +241,12 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
             process.communicate()
 
 
-def refusal_of(said: str) -> str:
+def refusal_of(output: str) -> str:
     """Return in one line why Snakemake ended, out of all that it printed."""
     # WorkflowError stands on a line of its own, its message below it.
-    found = re.search(r"^WorkflowError.*?:\n((?:.+\n?)+)", said, re.MULTILINE)
+    found = re.search(r"^WorkflowError.*?:\n((?:.+\n?)+)", output, re.MULTILINE)
     if found:
         return one_line(found[1])
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in output.splitlines() if line.strip()]
     errors = [line.partition("error: ")[2] for line in lines if re.match(r"(snakemake: )?error: ", line)]
     return one_line((errors or lines or ["snakemake submitted nothing and said nothing"])[-1])

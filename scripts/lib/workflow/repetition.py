@@ -38,13 +38,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "checkpoint": ("checkpoint",),
     "splits": ("classes.txt", "splits/train.txt", "splits/val.txt", "splits/test.txt"),
     "config": ("config.py",),
-    "warm start": ("init.pth",),
+    "fitted head": ("init.pth",),
     "weights": ("best.pth", "last.pth"),
     "predictions": ("predictions.csv",),
     "metrics": ("metrics.json", "per_class.csv"),
 }
 #: Stages that arithmetic decides, and with it the machine.
-COMPUTED = ("warm start", "weights", "predictions", "metrics")
+COMPUTED = ("fitted head", "weights", "predictions", "metrics")
 #: Packages that can change a stage's outcome, the likeliest first; the computed stages: all on record.
 PACKAGES_OF = {
     "archive": ("opencv-python-headless", "pillow", "numpy"),
@@ -52,21 +52,19 @@ PACKAGES_OF = {
     "splits": ("scikit-learn", "numpy", "pillow"),
     "config": ("mmcls", "mmcv"),
 }
-
-
 #: Of the file that stands in for an archive where a folder is read in place.
 MANIFEST_SUFFIX = ".jsonl"
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run: ``results/<dataset>/<experiment>/seed<k>[/fold<j>]``, and what its provenance says."""
 
     folder: Path
     provenance: Mapping[str, Any]
 
     @classmethod
-    def read(cls, folder: Path) -> Run:
+    def read(cls, folder: Path) -> FinishedRun:
         """Read a run's provenance.
 
         Raises
@@ -128,7 +126,7 @@ class Difference:
 
     def __str__(self) -> str:
         lines = [f"differs: {self.stage} ({', '.join(self.files)})"]
-        lines += [f"{'likely cause' if not place else 'or'}: {cause}" for place, cause in enumerate(self.causes)]
+        lines += [f"{'or' if index else 'likely cause'}: {cause}" for index, cause in enumerate(self.causes)]
         return "\n".join(lines)
 
 
@@ -143,7 +141,7 @@ def first_difference(expected: Mapping[str, str], got: Mapping[str, str]) -> tup
     return None
 
 
-def changed_since(run: Run, without: Sequence[str] = ()) -> Difference | None:
+def changed_since(run: FinishedRun, without: Sequence[str] = ()) -> Difference | None:
     """Return the first stage whose files are not those that the provenance describes: then nothing can be verified."""
     hashes = {name: hashed for name, hashed in run.hashes().items() if name not in without}
     found = first_difference(hashes, {name: _hash_now(run.file(name)) for name in hashes})
@@ -247,7 +245,7 @@ def _missing_promises(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     if before["inputs"]["training"]["deterministic"] is False:
         causes.append("deterministic kernels were not asked for (deterministic: false)")
     operations = sorted(
-        {name for one in (before, after) for name in one["circumstances"]["training"]["nondeterministic_operations"]}
+        {name for run in (before, after) for name in run["circumstances"]["training"]["nondeterministic_operations"]}
     )
     if operations:
         causes.append(f"operations without a deterministic form: {', '.join(operations)}")
@@ -258,11 +256,11 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     """Return the keys, dotted, in which two configs differ; the deepest that are not within a list."""
     keys: list[str] = []
     for key in dict.fromkeys([*before, *after]):
-        one, other = before.get(key), after.get(key)
-        if one == other:
+        then, now = before.get(key), after.get(key)
+        if then == now:
             continue
-        if isinstance(one, dict) and isinstance(other, dict):
-            keys += [f"{key}.{rest}" for rest in changed_keys(one, other)]
+        if isinstance(then, dict) and isinstance(now, dict):
+            keys += [f"{key}.{rest}" for rest in changed_keys(then, now)]
         else:
             keys.append(str(key))
     return keys
@@ -271,12 +269,12 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 # --- doing it again ---------------------------------------------------------------------------------------------------
 
 
-def settings_for(run: Run, source: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def settings_for(run: FinishedRun, source: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the settings that repeat *run* with the images out of *source* and, if it had one, its own checkpoint."""
     inputs = run.provenance["inputs"]
     settings = copy.deepcopy(dict(inputs["settings"]))
     (experiment,) = settings["experiments"].values()
-    settings["dataset"]["source"] = dict(source) if isinstance(source, Mapping) else [dict(one) for one in source]
+    settings["dataset"]["source"] = dict(source) if isinstance(source, Mapping) else [dict(entry) for entry in source]
     # `auto` was resolved when config.py was written; here there may be another answer.
     experiment["device"] = inputs["training"]["device"]
     if "checkpoint" in inputs["files"]:
@@ -284,7 +282,7 @@ def settings_for(run: Run, source: Mapping[str, Any] | Sequence[Mapping[str, Any
     return settings
 
 
-def lay_out(run: Run, scratch: Path, archives: Mapping[str, Path] | None) -> Path:
+def lay_out(run: FinishedRun, scratch: Path, archives: Mapping[str, Path] | None) -> Path:
     """Put what *run* started from into *scratch* and return the settings file; no network is needed from here on,
     unless *archives* is None: then they are fetched from where the settings say.
 
@@ -297,25 +295,25 @@ def lay_out(run: Run, scratch: Path, archives: Mapping[str, Path] | None) -> Pat
     UserError : there is no archive, and the settings do not say where to get it.
     """
     sources = []
-    for name, given in zip(run.archives, run.sources(), strict=True):
-        known = {key: given[key] for key in ("labels", "label", "part") if given.get(key) is not None}
+    for name, original in zip(run.archives, run.sources(), strict=True):
+        known = {key: original[key] for key in ("labels", "label", "part") if original.get(key) is not None}
         if archives is None:
-            if given.get("path"):
+            if original.get("path"):
                 raise UserError("the images came from a local file: give the archive with IMAGES=FILE")
-            source = given | ({"sha256": run.hashes()[name]} if given.get("url") else {})
+            source = original | ({"sha256": run.hashes()[name]} if original.get("url") else {})
         elif archives[name].is_dir():
             source = {"path": str(archives[name].resolve()), "in_place": True, **known}
         else:
             # Its suffix is a part of the layout, whatever the file at hand is called.
-            suffix = ".tar" if is_packed_folder(run, name, archives[name]) else run.file(name).suffix
-            place = scratch / "inputs" / run.file(name).with_suffix(suffix).name
-            _copy(archives[name], place)
-            source = {"path": str(place.relative_to(scratch)), **known}
+            suffix = ".tar" if is_flattened(run, name, archives[name]) else run.file(name).suffix
+            target = scratch / "inputs" / run.file(name).with_suffix(suffix).name
+            _copy(archives[name], target)
+            source = {"path": str(target.relative_to(scratch)), **known}
         sources.append(source)
     _lay_out_labels(run, scratch, sources)
     if "checkpoint" in run.provenance["inputs"]["files"]:
         checkpoint = run.file("checkpoint")
-        # The workflow fetches it from there, so that it is opened as tensors only, whoever it came from (law 8).
+        # The workflow fetches it from there, so that it is opened as tensors only, whoever it came from.
         _copy(checkpoint, scratch / KEPT_NAMES / checkpoint.name)
     path = scratch / "settings.yaml"
     several = isinstance(run.provenance["inputs"]["settings"]["dataset"]["source"], list)
@@ -324,12 +322,12 @@ def lay_out(run: Run, scratch: Path, archives: Mapping[str, Path] | None) -> Pat
     return path
 
 
-def _lay_out_labels(run: Run, scratch: Path, sources: Sequence[dict[str, Any]]) -> None:
+def _lay_out_labels(run: FinishedRun, scratch: Path, sources: Sequence[dict[str, Any]]) -> None:
     """Put the files of labels that are in no archive into *scratch*, and have *sources* name them there."""
     copies: dict[str, str] = {}
     kept = {Path(name).stem: name for name in run.label_files}
-    for place, source in enumerate(sources):
-        stem = f"labels_{place}" if len(run.archives) > 1 else "labels"
+    for index, source in enumerate(sources):
+        stem = f"labels_{index}" if len(run.archives) > 1 else "labels"
         for part, named in _label_files(source).items():
             name = kept.get(f"{stem}_{part}" if part else stem)
             if name and named not in copies:
@@ -351,7 +349,7 @@ def _label_files(source: Mapping[str, Any]) -> dict[str, str]:
     return {"": labels} if isinstance(labels, str) else {part: name for part, name in labels.items() if name}
 
 
-def find_archives(run: Run) -> dict[str, Path]:
+def find_archives(run: FinishedRun) -> dict[str, Path]:
     """Return the archives of a run; of one that was read in place, the folder.
 
     Raises
@@ -369,7 +367,7 @@ def find_archives(run: Run) -> dict[str, Path]:
     return found
 
 
-def is_packed_folder(run: Run, name: str, path: Path) -> bool:
+def is_flattened(run: FinishedRun, name: str, path: Path) -> bool:
     """Tell whether *path* is the tar of a folder that the run read in place."""
     return run.file(name).suffix == MANIFEST_SUFFIX and path.is_file() and path.suffix == ".tar"
 
@@ -421,28 +419,30 @@ def scratch_folder(results: Path, purpose: str) -> Iterator[Path]:
                 parent.rmdir()
 
 
-def repeat(run: Run, scratch: Path, archives: Mapping[str, Path] | None, profile: Path = PROFILE) -> Difference | None:
+def repeat(
+    run: FinishedRun, scratch: Path, archives: Mapping[str, Path] | None, profile: Path = PROFILE
+) -> Difference | None:
     """Do *run* again in *scratch* and return the first difference, None when all hashes are equal.
 
     Nothing is trained when what training starts from differs already.
     """
     folder = scratch / "results" / run.name
     settings = lay_out(run, scratch, archives)
-    # A folder that was read in place and now comes packed has another hash; its files were compared one by one.
-    packed = {name for name, path in (archives or {}).items() if is_packed_folder(run, name, path)}
+    # A folder that was read in place and now comes as a tar has another hash; its files were compared one by one.
+    flattened = {name for name, path in (archives or {}).items() if is_flattened(run, name, path)}
     run_workflow(scratch, settings, f"results/{run.name}/config.py", profile)
-    begun = Run(folder, run.provenance)
-    hashes = {name: hashed for name, hashed in run.hashes().items() if name not in packed}
+    begun = FinishedRun(folder, run.provenance)
+    hashes = {name: hashed for name, hashed in run.hashes().items() if name not in flattened}
     inputs = {name: hashed for name, hashed in hashes.items() if name in run.provenance["inputs"]["files"]}
     found = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
     if found:
         now = {"inputs": {"code": describe_code(), **describe_software()}}
     else:
         run_workflow(scratch, settings, f"results/{run.name}/provenance.json", profile)
-        again = Run.read(folder)
+        again = FinishedRun.read(folder)
         now = dict(again.provenance)
         found = first_difference(
-            hashes, {name: hashed for name, hashed in again.hashes().items() if name not in packed}
+            hashes, {name: hashed for name, hashed in again.hashes().items() if name not in flattened}
         )
     if found is None:
         return None
@@ -455,7 +455,7 @@ def repeat(run: Run, scratch: Path, archives: Mapping[str, Path] | None, profile
     return Difference(stage, files, causes)
 
 
-def conclude(run: Run, difference: Difference | None, scratch: Path | None = None) -> None:
+def conclude(run: FinishedRun, difference: Difference | None, scratch: Path | None = None) -> None:
     """Print the outcome, and where the repeated run is kept; end the process with status 1 when something differs."""
     if difference is None:
         logger.info("%s: everything from the splits to the metrics came out the same", run.name)
@@ -465,6 +465,3 @@ def conclude(run: Run, difference: Difference | None, scratch: Path | None = Non
     if scratch is not None:
         print(f"the repeated run is kept: {scratch}", flush=True)
     sys.exit(1)
-
-
-MANIFEST = "manifest.sha256"

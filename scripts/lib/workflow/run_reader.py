@@ -260,16 +260,16 @@ def elapsed(attempts: Iterable[Mapping[str, Any]], goes_on: bool) -> float | Non
     for attempt in attempts:
         try:
             start = datetime.fromisoformat(attempt["start"]).timestamp()
-            end = attempt.get("end") or (
-                None if goes_on and attempt is attempts[-1] else attempt.get("seen", attempt["start"])
-            )
-            seconds.append(max(0.0, (datetime.fromisoformat(end).timestamp() if end else time.time()) - start))
+            end = attempt.get("end") or attempt.get("seen", attempt["start"])
+            is_now = goes_on and attempt is attempts[-1] and not attempt.get("end")
+            seconds.append(max(0.0, (time.time() if is_now else datetime.fromisoformat(end).timestamp()) - start))
         except (KeyError, TypeError, ValueError):
             continue
     return sum(seconds) if seconds else None
 
 
 def entries(folder: str) -> dict[str, os.stat_result]:
+    """Return the entries of a folder; empty where there is none."""
     stats = {}
     with suppress(OSError), os.scandir(folder) as found:
         for entry in found:
@@ -288,6 +288,7 @@ def logs_in(folder: str) -> tuple[Entries, Entries]:
 
 
 def folders(folder: str) -> list[str]:
+    """Return the folders in a folder that may be of experiments and runs, sorted."""
     try:
         with os.scandir(folder) as found:
             return sorted(entry.name for entry in found if entry.name not in RESERVED_NAMES and entry.is_dir())
@@ -296,6 +297,7 @@ def folders(folder: str) -> list[str]:
 
 
 def stat_of(path: str) -> os.stat_result | None:
+    """Return os.stat of a path; None where there is nothing."""
     try:
         return os.stat(path)
     except OSError:
@@ -303,15 +305,18 @@ def stat_of(path: str) -> os.stat_result | None:
 
 
 def is_made(stat: os.stat_result | None, since: float) -> bool:
+    """Tell whether a file is there, written after *since*."""
     return stat is not None and stat.st_mtime >= since
 
 
 def seed_of(name: str) -> int | None:
+    """Return the seed that a folder is named after; None where it is no seed's."""
     found = re.fullmatch(r"seed(\d{1,10})", name, re.ASCII)
     return int(found[1]) if found else None
 
 
 def fold_of(name: str) -> int | None:
+    """Return the fold that a folder is named after; None where it is no fold's."""
     found = FOLD.fullmatch(name)
     return int(found[1]) if found else None
 
@@ -320,11 +325,8 @@ def folds_in(folder: str) -> list[int]:
     """Return the folds below the folder of a seed; NO_FOLD where it is, or was, a run of its own."""
     names = folders(folder)
     folds = [fold for fold in map(fold_of, names) if fold is not None]
-    return (
-        folds
-        if folds and "work" not in names and stat_of(f"{folder}/{RunFolder.config}") is None
-        else [*folds, NO_FOLD]
-    )
+    is_run = RunFolder.work.name in names or stat_of(f"{folder}/{RunFolder.config}") is not None
+    return [*folds, NO_FOLD] if is_run or not folds else folds
 
 
 def _number(value: Any) -> float | None:

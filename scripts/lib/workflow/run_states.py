@@ -21,7 +21,7 @@ class State(StrEnum):
     SPLITTING = "splitting"
     PACKING = "packing"
     STARTING = "starting"
-    WARM_START = "warm start"
+    FITTING_HEAD = "fitting the head"
     TRAINING = "training"
     PREDICTING = "predicting"
     EVALUATING = "evaluating"
@@ -47,7 +47,7 @@ STATE_AFTER = {
 #: The log of a rule is called after it.
 STEPS = {
     "patch_config": (RunFolder.config.name, State.STARTING),
-    "warm_start": (RunFolder.init.name, State.WARM_START),
+    "fit_head": (RunFolder.init.name, State.FITTING_HEAD),
     "train_model": (RunFolder.last.name, State.STARTING),
     "predict_images": (RunFolder.predictions.name, State.PREDICTING),
     "evaluate_model": (RunFolder.metrics.name, State.EVALUATING),

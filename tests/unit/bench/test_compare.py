@@ -116,7 +116,7 @@ def test_a_seed_of_fast_that_never_gets_there_leaves_no_speed_up():
 def test_longer_fast_gets_the_epochs_that_fit_into_plain_time():
     row = make_row("fast", times=[10, 20, 30], val=[0.7, 0.7, 0.7])
     row["checkpoints"][0]["name"] = "init"
-    row |= {"training_seconds": [2.0, 20.0], "seconds_of": {"pack_images": 1.0, "warm_start": 9.0, "train_model": 22.0}}
+    row |= {"training_seconds": [2.0, 20.0], "seconds_of": {"pack_images": 1.0, "fit_head": 9.0, "train_model": 22.0}}
     assert table.epochs_within(100, row) == 8  # 10 to the start, 2 to evaluate it, 10 an epoch
     assert table.epochs_within(5, row) == 1
 

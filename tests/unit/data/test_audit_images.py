@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 from planted_images import encoded, many_pixels, photograph, turned
 
-from scripts.data.audit_images import build_parser, main, notes_on_classes
+from scripts.data.audit_images import build_parser, main
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.audit_summary import notes_on_classes
 from scripts.lib.data.sample.render import encode_jpeg, render_image
 
 ROOT = Path(__file__).resolve().parents[3]

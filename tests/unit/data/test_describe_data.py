@@ -26,7 +26,8 @@ from scripts.lib.data import splits
 from scripts.lib.data.audit_summary import label_of, read_summary, verdict
 from scripts.lib.data.findings import Finding, read_findings
 from scripts.lib.data.splits import read_splits
-from scripts.lib.pages.data_page import MEANINGS, NEVER_OPENED, Data, data_page
+from scripts.lib.pages.data_examples import NEVER_OPENED
+from scripts.lib.pages.data_page import MEANINGS, Data, data_page
 
 HOSTILE = ["<script>alert(1)", '"><img src=x onerror=alert(1)>', "草莓 & 水果"]
 Row = tuple[str, str, str, str, str]
@@ -108,14 +109,18 @@ class Elements(HTMLParser):
 
 def test_the_verdict_is_one_sentence_that_counts_what_matters() -> None:
     summary: dict[str, Any] = {"images": 1000, "set_aside": 0, "left_out": 0, "findings": {}}
-    assert verdict(summary) == "None of 1,000 images had to be set aside, no leak."
+    assert verdict(summary) == "None of 1,000 images had to be set aside, none is contaminated."
     aside = summary | {"set_aside": 2, "findings": {"duplicate": 14, "near_duplicate": 1, "tiny": 9}}
-    assert verdict(aside) == "2 of 1,000 images were set aside, 14 copies and 1 near copy stay on one side, no leak."
-    one = summary | {"set_aside": 1, "findings": {"near_duplicate": 1}}
-    assert verdict(one) == "1 of 1,000 images was set aside, 1 near copy stays on one side, no leak."
-    leaking = verdict(aside | {"left_out": 7, "findings": {"leaked": 1, "leak": 7, "duplicate": 8}})
-    assert leaking.startswith("The data leaks: 1 given val or test image stands in a lower part too")
-    assert "7 were left out of training" in leaking and "no leak" not in leaking and "stay" not in leaking
+    assert (
+        verdict(aside)
+        == "2 of 1,000 images were set aside, 14 copies and 1 near copy stay in one split, none is contaminated."
+    )
+    single = summary | {"set_aside": 1, "findings": {"near_duplicate": 1}}
+    assert verdict(single) == "1 of 1,000 images was set aside, 1 near copy stays in one split, none is contaminated."
+    contaminated = verdict(aside | {"left_out": 7, "findings": {"leaked": 1, "leak": 7, "duplicate": 8}})
+    assert contaminated.startswith("Contaminated: 1 given val or test image is in a lower split too")
+    assert "7 were left out of training" in contaminated
+    assert "none is" not in contaminated and "stay" not in contaminated
 
 
 def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> None:
@@ -133,7 +138,7 @@ def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> No
         ("val/a/1.jpg", "leaked", "kept", "", "the group of train/a/0.jpg"),
     ]
     page = page_of(tmp_path, *rows, splits=given)
-    assert '<p class="verdict leak">The data leaks: 3 given val or test images' in page
+    assert '<p class="verdict contaminated">Contaminated: 3 given val or test images' in page
     assert "Of the 4 test images, 2 (50.0 %) have their like in train" in page
     assert "The copies were left out" in page and "1 of them shares a known group" in page
     assert "were left out of training here" not in page_of(tmp_path, *rows[2:3], splits=given)
@@ -147,11 +152,11 @@ def test_names_from_outside_are_text_in_every_place(tmp_path: Path) -> None:
     rows += [(file, HOSTILE[0], "kept", "", HOSTILE[0]) for file in files]
     splits = {part: files for part in ("train", "val", "test")}
     page = page_of(tmp_path, *rows, splits=splits, notes=HOSTILE, formats=dict.fromkeys(HOSTILE, 1))
-    found = Elements(page)
-    assert not {"script", "iframe", "link"} & set(found.names) and "onerror" not in found.attributes
-    assert found.names["img"] == 6 + 3, "two findings with three pictures each, and the one that is not ours"
+    elements = Elements(page)
+    assert not {"script", "iframe", "link"} & set(elements.names) and "onerror" not in elements.attributes
+    assert elements.names["img"] == 6 + 3, "two findings with three pictures each, and the one that is not ours"
     for name in HOSTILE:
-        assert found.words.count(name) >= 4, name  # a class in the bars and with its picture, a note, a format
+        assert elements.words.count(name) >= 4, name  # a class in the bars and with its picture, a note, a format
 
 
 def test_copies_stand_side_by_side_each_with_its_class_and_train_first(tmp_path: Path) -> None:
@@ -162,16 +167,16 @@ def test_copies_stand_side_by_side_each_with_its_class_and_train_first(tmp_path:
     rows += [(other[0], "leaked", "kept", "g2", ""), (other[1], "leak", "left_out", "g2", "")]
     rows += [(file, "conflicting_labels", "set_aside", "g3", "") for file in (pair[0], pair[1])]
     page = page_of(tmp_path, *rows, splits={"train": other[1:], "val": other[1:], "test": [pair[0], other[0]]})
-    leaks = part_of(page, "Leaking val and test images")
-    assert "<p>2 groups</p>" in leaks and leaks.count("<img") == 4 and leaks.count('<figure class="leak">') == 2
-    assert re.findall(r'class="file"><bdi>([^<]+)', leaks) == [pair[1], pair[0], other[1], other[0]]
+    pairs = part_of(page, "Contaminated val and test images")
+    assert "<p>2 groups</p>" in pairs and pairs.count("<img") == 4 and pairs.count('<figure class="contaminated">') == 2
+    assert re.findall(r'class="file"><bdi>([^<]+)', pairs) == [pair[1], pair[0], other[1], other[0]]
     conflict = part_of(page, "One image under several classes")
     assert re.findall(r"<strong><bdi>([^<]+)", conflict) == ["梨", "苹果"]
-    assert "Train and val images that leak</h2>" not in page, "a pair is one example"
+    assert "Train and val images with a copy in val or test</h2>" not in page, "a pair is one example"
     assert "Near copies</h2>" not in page, "and shown once"
     rows += [(file, "near_duplicate", "kept", "g4", "") for file in ("train/梨/8.jpg", "train/梨/9.jpg")]
     page = page_of(tmp_path, *rows, splits={"train": other[1:], "val": other[1:], "test": [pair[0], other[0]]})
-    assert "<p>1 group besides those that leak</p>" in part_of(page, "Near copies")
+    assert "<p>1 group besides the copies of val and test images</p>" in part_of(page, "Near copies")
 
 
 def test_files_that_are_set_aside_as_bombs_or_broken_are_not_opened(tmp_path: Path) -> None:
@@ -288,7 +293,7 @@ def test_of_folds_the_page_says_how_many_and_counts_the_first(tmp_path: Path) ->
 
 def test_what_was_looked_for_and_not_found_is_said(tmp_path: Path) -> None:
     page = page_of(tmp_path, ("a/0.jpg", "cmyk", "kept", "", ""))
-    assert "Looked for and not found: leaking val and test images, " in page
+    assert "Looked for and not found: contaminated val and test images, " in page
     assert "CMYK" not in page.split("not found:")[1].split("</p>")[0]
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from http_server import HttpServer
 
-from scripts.data.fetch_archive import Source, fetch, parse_source
+from scripts.data.fetch_archive import fetch, name_of, parse_source
 from scripts.lib.base import download
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.hash_records import HashRecord, format_record, read_record
+from scripts.lib.settings.schema import Sample, Source
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def get(source: Source, folder: Path) -> Path:
+def get(source: Source | Path, folder: Path) -> Path:
     output = folder / "d" / "archive.zip"
     fetch(source, output, folder / "d" / "archive.sha256")
     return output
@@ -111,7 +112,7 @@ def test_an_archive_that_is_there_is_not_fetched_again(server: HttpServer, archi
 
 def test_mirrors_help_out(server: HttpServer, archive: Path, tmp_path: Path) -> None:
     server.serve("b.zip", archive.read_bytes())
-    source = Source(url=server.url("a.zip"), mirrors=(server.url("b.zip"),))
+    source = Source(url=server.url("a.zip"), mirrors=[server.url("b.zip")])
     assert get(source, tmp_path).read_bytes() == archive.read_bytes()
 
 
@@ -153,8 +154,8 @@ def test_a_wrong_hash_of_a_local_archive_leaves_both_alone(archive: Path, tmp_pa
 
 
 def test_a_missing_path_and_a_non_archive_are_named(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"dataset\.source\.path: no such file or folder: .*nowhere"):
-        get(Source(path=str(tmp_path / "nowhere")), tmp_path)
+    with pytest.raises(UserError, match=r"there is no file or folder '.*nowhere': check dataset\.source\.path"):
+        get(parse_source(json.dumps({"path": str(tmp_path / "nowhere")})), tmp_path)
     archive.write_bytes(b"just text")
     with pytest.raises(UserError, match="not a zip or tar"):
         get(Source(path=str(archive)), tmp_path)
@@ -250,7 +251,7 @@ def test_what_a_killed_copy_left_is_removed(archive: Path, tmp_path: Path) -> No
 
 
 def test_the_sample_is_rendered(tmp_path: Path) -> None:
-    output = get(Source(sample={"images_per_class": 1, "size": 32, "seed": 0}), tmp_path)
+    output = get(Source(sample=Sample(images_per_class=4, size=32)), tmp_path)
     assert zipfile.ZipFile(output).namelist()
 
 
@@ -259,9 +260,9 @@ def test_the_sample_is_rendered(tmp_path: Path) -> None:
     [
         ("{", "no JSON"),
         ("[]", "JSON object"),
-        ("{}", "exactly one of url, path and sample .found: none"),
-        ('{"url": "http://a/b", "path": "c"}', "found: url, path"),
-        ('{"path": "c", "sha265": "d"}', "unknown key 'sha265'"),
+        ("{}", "exactly one of url, path and sample .given: none"),
+        ('{"url": "http://a/b", "path": "c"}', "given: url, path"),
+        ('{"path": "c", "sha265": "d"}', "dataset.source.sha265: unknown key, did you mean sha256"),
         ('{"path": "c", "sha256": "d"}', "64 hexadecimal digits"),
     ],
 )
@@ -271,12 +272,13 @@ def test_a_source_that_makes_no_sense_is_refused(given: str, match: str) -> None
 
 
 def test_absent_keys_may_be_null() -> None:
-    given = {"url": None, "mirrors": [], "path": "a.zip", "sample": None, "sha256": "AB" * 32}
-    assert parse_source(json.dumps(given)) == Source(path="a.zip", sha256="ab" * 32)
+    given = {"url": None, "mirrors": [], "path": "README.md", "sample": None, "sha256": "AB" * 32}
+    assert parse_source(json.dumps(given)) == Source(path="README.md", sha256="ab" * 32)
 
 
 def test_the_record_holds_no_secrets_and_survives_hostile_names(tmp_path: Path) -> None:
-    assert Source(url="https://me:secret@host/a.zip?token=abc").name.startswith("https://host/a.zip (query ")
+    source = Source(url="https://me:secret@host/a.zip?token=abc")
+    assert name_of(source).startswith("https://host/a.zip (query ")
     record = HashRecord("0" * 64, "/data/a\nb.zip")
     (tmp_path / "r").write_text(format_record(record, "archive.zip"))
     assert read_record(tmp_path / "r") == HashRecord("0" * 64, "/data/a b.zip")

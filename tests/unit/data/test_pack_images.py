@@ -14,10 +14,11 @@ from mmcls.datasets import build_dataset
 from mmcls.datasets.pipelines import Compose
 from PIL import Image
 
-from scripts.data import pack_images
-from scripts.data.pack_images import decode, main, pack, reduction
+from scripts.data.pack_images import build_parser, main
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.pixel_cache import PIXELS, Pack
+from scripts.lib.data import pixel_cache_writer
+from scripts.lib.data.pixel_cache import PIXELS, PixelCache
+from scripts.lib.data.pixel_cache_writer import decode, reduction, write_pixel_cache
 from scripts.mmcls_plugins import LoadPackedImage  # noqa: F401  (registered for the data sets below)
 from scripts.mmcls_plugins.images import Normalizer
 
@@ -50,7 +51,7 @@ def images(tmp_path: Path) -> tuple[Path, list[str]]:
 
 def test_validation_sees_the_pixels_that_prediction_will_see(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    assert pack(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=2) == "raw"
+    assert write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=2) == "raw"
     split = tmp_path / "val.txt"
     split.write_text("".join(f"{name} 0\n" for name in names), encoding="utf-8")
     ends = [{"type": "ImageToTensor", "keys": ["img"]}, {"type": "Collect", "keys": ["img"]}]
@@ -76,12 +77,12 @@ def test_images_come_back_by_name_whatever_the_number_of_threads(
     images: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, names = images
-    monkeypatch.setattr(pack_images, "AHEAD", 2)
+    monkeypatch.setattr(pixel_cache_writer, "AHEAD", 2)
     for threads in (1, 3):
-        pack(folder, names, EDGE, tmp_path / str(threads), raw_limit=1 << 30, threads=threads)
+        write_pixel_cache(folder, names, EDGE, tmp_path / str(threads), raw_limit=1 << 30, threads=threads)
     for name in ("images.bin", "index.csv", "pack.json"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
-    found = Pack(tmp_path / "3")
+    found = PixelCache(tmp_path / "3")
     for name in reversed(names):
         np.testing.assert_array_equal(found.image(name), decode((folder / name).read_bytes(), EDGE))
         assert min(found.image(name).shape[:2]) == EDGE
@@ -89,9 +90,9 @@ def test_images_come_back_by_name_whatever_the_number_of_threads(
 
 def test_too_many_pixels_are_kept_as_jpeg_and_hardly_differ(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    assert pack(folder, names, EDGE, tmp_path / "raw", raw_limit=1 << 30, threads=1) == "raw"
-    assert pack(folder, names, EDGE, tmp_path / "jpeg", raw_limit=1000, threads=1) == "jpeg"
-    raw, jpeg = Pack(tmp_path / "raw"), Pack(tmp_path / "jpeg")
+    assert write_pixel_cache(folder, names, EDGE, tmp_path / "raw", raw_limit=1 << 30, threads=1) == "raw"
+    assert write_pixel_cache(folder, names, EDGE, tmp_path / "jpeg", raw_limit=1000, threads=1) == "jpeg"
+    raw, jpeg = PixelCache(tmp_path / "raw"), PixelCache(tmp_path / "jpeg")
     assert (tmp_path / "jpeg" / PIXELS).stat().st_size < 0.5 * (tmp_path / "raw" / PIXELS).stat().st_size
     for name in names:
         assert raw.image(name).shape == jpeg.image(name).shape
@@ -103,11 +104,11 @@ def test_headers_are_read_ahead_only_where_the_images_might_not_fit(
 ) -> None:
     folder, names = images
     asked = []
-    sizes = pack_images._sizes
-    monkeypatch.setattr(pack_images, "_sizes", lambda *given: asked.append(given) or sizes(*given))
+    sizes = pixel_cache_writer._sizes
+    monkeypatch.setattr(pixel_cache_writer, "_sizes", lambda *given: asked.append(given) or sizes(*given))
     most = 3 * EDGE**2 * 10 * len(names)
     for limit, times in ((most, 0), (most - 1, 1)):
-        assert pack(folder, names, EDGE, tmp_path / str(limit), raw_limit=limit, threads=1) == "raw"
+        assert write_pixel_cache(folder, names, EDGE, tmp_path / str(limit), raw_limit=limit, threads=1) == "raw"
         assert len(asked) == times
 
 
@@ -145,7 +146,7 @@ def test_one_channel_of_a_grey_image_gives_the_pixels_of_three(mode: str, extens
     content = buffer.getvalue()
     whole = mmcv.imfrombytes(content)
     assert whole.ndim == 3
-    size = pack_images.packed_size(*whole.shape[1::-1], EDGE)
+    size = pixel_cache_writer.size_in_cache(*whole.shape[1::-1], EDGE)
     expected = mmcv.imresize(whole, size, interpolation="bilinear", backend="pillow")
     np.testing.assert_array_equal(decode(content, EDGE), expected)
 
@@ -155,7 +156,7 @@ def test_a_broken_image_is_named(images: tuple[Path, list[str]], tmp_path: Path,
     folder, names = images
     (folder / "broken.jpg").write_bytes((folder / "c.jpg").read_bytes()[:-50] if content is None else content)
     with pytest.raises(UserError, match=r"broken\.jpg: not an image, or a broken one; repair it"):
-        pack(folder, [*names, "broken.jpg"], EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=2)
+        write_pixel_cache(folder, [*names, "broken.jpg"], EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=2)
 
 
 def test_the_command_packs_each_image_once(images: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -164,35 +165,35 @@ def test_the_command_packs_each_image_once(images: tuple[Path, list[str]], tmp_p
     train.write_text("".join(f"{name} 0\n" for name in names[:4]), encoding="utf-8")
     val.write_text("".join(f"{name} 1\n" for name in names[3:]), encoding="utf-8")
     words = ["--images", folder, "--splits", train, val, "--short-side", EDGE, "--output", output, "--threads", 1]
-    main(pack_images.build_parser().parse_args([str(word) for word in words]))
-    assert list(Pack(output).places) == names
+    main(build_parser().parse_args([str(word) for word in words]))
+    assert list(PixelCache(output).images) == names
 
 
 def test_a_pack_that_is_not_whole_is_refused(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    pack(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     with pytest.raises(UserError, match=r"other\.jpg was not packed"):
-        Pack(tmp_path / "packed").image("other.jpg")
+        PixelCache(tmp_path / "packed").image("other.jpg")
     with open(tmp_path / "packed" / PIXELS, "ab") as file:
         file.write(b"more")
     with pytest.raises(UserError, match=r"images\.bin has not the length"):
-        Pack(tmp_path / "packed")
+        PixelCache(tmp_path / "packed")
     with pytest.raises(UserError, match="no packed images"):
-        Pack(tmp_path)
+        PixelCache(tmp_path)
 
 
 def test_pixels_of_a_pack_cannot_be_written(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    pack(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     with pytest.raises(ValueError, match="read-only"):
-        Pack(tmp_path / "packed").image(names[0])[:] = 0
+        PixelCache(tmp_path / "packed").image(names[0])[:] = 0
 
 
 def test_the_training_pipeline_takes_packed_images(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     from mmcls.datasets import PIPELINES  # noqa: F401  (mmcls's own steps are registered by importing it)
 
     folder, names = images
-    pack(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     steps = Compose(
         [
             {"type": "LoadPackedImage", "folder": str(tmp_path / "packed")},

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from scripts.data.unpack_archive import Origin, parse_origins, unpack_all
+from scripts.data.unpack_archive import parse_origins
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import Limits
 from scripts.lib.data.folders import walk_files
-from scripts.lib.data.image_paths import find_classes, find_parts_of_class
+from scripts.lib.data.image_paths import find_classes, find_splits_of_class
 from scripts.lib.data.manifest import manifest_entries, manifest_sha256, write_manifest
 from scripts.lib.data.packing import pack_folder
+from scripts.lib.data.unpacking import Origin, unpack_all
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
@@ -198,11 +199,11 @@ def test_archives_without_a_word_are_looked_at_as_one(tmp_path: Path) -> None:
 def test_an_archive_a_part_whatever_its_top_folder(tmp_path: Path) -> None:
     one = write_zip(tmp_path / "one.zip", ["a_train/cat/1.jpg", "a_train/dog/2.jpg", "a_train/dog/sub/2.jpg"])
     two = write_zip(tmp_path / "two.zip", ["x/y/cat/1.jpg", "x/y/dog/2.jpg"])
-    assert unpacked(tmp_path, Origin(one, part="train"), Origin(two, part="val")) == [
+    assert unpacked(tmp_path, Origin(one, split="train"), Origin(two, split="val")) == [
         "train/cat/1.jpg", "train/dog/2.jpg", "train/dog/sub/2.jpg", "val/cat/1.jpg", "val/dog/2.jpg",
     ]  # fmt: skip
     three = write_zip(tmp_path / "three.zip", ["train/cat/1.jpg", "val/dog/2.jpg"])
-    assert unpacked(tmp_path, Origin(one, part="train"), Origin(three, part="test"))[:2] == [
+    assert unpacked(tmp_path, Origin(one, split="train"), Origin(three, split="test"))[:2] == [
         "test/cat/1.jpg",
         "test/dog/2.jpg",
     ]
@@ -214,11 +215,11 @@ def test_an_archive_a_class_with_and_without_parts(tmp_path: Path) -> None:
     assert unpacked(tmp_path, Origin(one, label="草莓/1"), Origin(two, label="b")) == [
         "b/1.jpg", "草莓%2F1/1.jpg", "草莓%2F1/y/2.jpg",
     ]  # fmt: skip
-    assert unpacked(tmp_path, Origin(one, label="a", part="train"), Origin(two, label="b", part="test")) == [
+    assert unpacked(tmp_path, Origin(one, label="a", split="train"), Origin(two, label="b", split="test")) == [
         "test/b/1.jpg", "train/a/1.jpg", "train/a/y/2.jpg",
     ]  # fmt: skip
     parted = write_zip(tmp_path / "parted.zip", ["a/train/1.jpg", "a/val/1.jpg"])
-    assert unpacked(tmp_path, Origin(parted, label="a"), Origin(two, label="b", part="train")) == [
+    assert unpacked(tmp_path, Origin(parted, label="a"), Origin(two, label="b", split="train")) == [
         "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg",
     ]  # fmt: skip
 
@@ -244,7 +245,7 @@ def test_a_part_of_the_archive_chooses_the_rows_of_a_table(tmp_path: Path) -> No
     table = tmp_path / "l.csv"
     table.write_text("file,label,split\n1,cat,train\n1,dog,test\n")
     kept = {"l.csv": str(table)}
-    origins = [Origin(path, part=part, labels="l.csv", kept=kept) for path, part in ((one, "train"), (two, "test"))]
+    origins = [Origin(path, split=split, labels="l.csv", kept=kept) for path, split in ((one, "train"), (two, "test"))]
     assert unpacked(tmp_path, *origins) == ["test/dog/1.jpg", "train/cat/1.jpg"]
 
 
@@ -275,8 +276,8 @@ def test_names_alone_decide() -> None:
     assert find_classes([("x", "1.jpg"), ("x", "2.jpg")]) == [("x", "1.jpg"), ("x", "2.jpg")]
     parted = [("cat", "train", "1.jpg"), ("dog", "train", "1.jpg"), ("dog", "val", "2.jpg")]
     assert find_classes(parted) == [("cat", "1.jpg"), ("dog", "1.jpg"), ("dog", "2.jpg")]
-    assert find_classes([]) == find_parts_of_class([], "x") == []
-    assert find_parts_of_class([("train", "1.jpg"), ("2.jpg",)], "x") == [("x", "train", "1.jpg"), ("x", "2.jpg")]
+    assert find_classes([]) == find_splits_of_class([], "x") == []
+    assert find_splits_of_class([("train", "1.jpg"), ("2.jpg",)], "x") == [("x", "train", "1.jpg"), ("x", "2.jpg")]
 
 
 # --- what the workflow is told ----------------------------------------------------------------------------------------
@@ -314,6 +315,6 @@ def test_each_of_several_sources_is_fetched_and_recorded_by_itself(tmp_path: Pat
         {"url": "http://h/a.tar.gz"}, {"path": str(folder), "in_place": True}, {"file": str(table)},
     ]  # fmt: skip
     assert json.loads(options.sources.removeprefix("--sources ").strip("'")) == [
-        {"labels": str(table), "part": "train", "kept": {str(table): "results/d/labels_0.tsv"}},
+        {"labels": str(table), "split": "train", "kept": {str(table): "results/d/labels_0.tsv"}},
         {"labels": {"test": "test.txt"}, "folder": str(folder)},
     ]

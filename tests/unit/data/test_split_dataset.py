@@ -11,19 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from scripts.data.split_dataset import (
-    build_parser,
-    check_same_classes,
-    choose_classes,
-    main,
-    parse_classes,
-    split,
-    split_folds,
-)
+from scripts.data.split_dataset import build_parser, main, parse_classes
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import Finding, write_findings
 from scripts.lib.data.image_paths import group_of, group_pattern
-from scripts.lib.data.splits import SIDES, Image
+from scripts.lib.data.splits import SPLITS, Image, Split
+from scripts.lib.data.splitting import check_same_classes, choose_classes, split_folds, split_images
 
 
 def images_of(sizes: Mapping[str, int], part: str = "") -> list[Image]:
@@ -31,8 +24,8 @@ def images_of(sizes: Mapping[str, int], part: str = "") -> list[Image]:
     return [Image(f"{prefix}{label}/{n:04d}.jpg", label, part) for label, size in sizes.items() for n in range(size)]
 
 
-def counts(images: Sequence[Image]) -> dict[str, int]:
-    return dict(Counter(image.label for image in images))
+def counts(split: Split) -> dict[str, int]:
+    return dict(Counter(path.split("/")[-2] for path in split.images))
 
 
 def make_folder(folder: Path, names: Sequence[str]) -> Path:
@@ -61,7 +54,7 @@ def run_folds(images: Path, *options: str) -> list[dict[str, list[str]]]:
     main(build_parser().parse_args([*common, *options]))
     folders = [out / "splits" / f"fold{number}" for number in range(len(list((out / "splits").iterdir())))]
     return [
-        {side: [x.rpartition(" ")[0] for x in (folder / f"{side}.txt").read_text().splitlines()] for side in SIDES}
+        {side: [x.rpartition(" ")[0] for x in (folder / f"{side}.txt").read_text().splitlines()] for side in SPLITS}
         for folder in folders
     ]
 
@@ -81,17 +74,17 @@ def numbered(label: str, count: int, part: str = "") -> list[str]:
 
 def test_fractions_are_met_in_each_class_and_in_all() -> None:
     sizes = {"a": 100, "b": 50, "c": 33, "d": 17}
-    sides = split(images_of(sizes), list(sizes), 0.1, 0.2, seed=0)
-    assert {side: len(images) for side, images in sides.items()} == {"train": 140, "val": 20, "test": 40}
+    splits = split_images(images_of(sizes), list(sizes), 0.1, 0.2, seed=0)
+    assert {name: len(split.images) for name, split in splits.items()} == {"train": 140, "val": 20, "test": 40}
     for label, size in sizes.items():
-        assert abs(counts(sides["test"])[label] - 0.2 * size) < 1
-        assert abs(counts(sides["val"])[label] - 0.1 * size) < 1
+        assert abs(counts(splits["test"])[label] - 0.2 * size) < 1
+        assert abs(counts(splits["val"])[label] - 0.1 * size) < 1
 
 
 def test_every_image_is_on_exactly_one_side() -> None:
     images = images_of({"a": 40, "b": 7})
-    sides = split(images, ["a", "b"], 0.1, 0.2, seed=3)
-    assert sorted(image.path for side in sides.values() for image in side) == sorted(image.path for image in images)
+    splits = split_images(images, ["a", "b"], 0.1, 0.2, seed=3)
+    assert sorted(path for split in splits.values() for path in split.images) == sorted(image.path for image in images)
 
 
 def test_the_seed_chooses_and_the_order_does_not() -> None:
@@ -99,23 +92,23 @@ def test_the_seed_chooses_and_the_order_does_not() -> None:
     shuffled = random.Random(0).sample(images, len(images))
 
     def test_side(given: list[Image], seed: int) -> set[str]:
-        return {image.path for image in split(given, ["a", "b"], 0.1, 0.2, seed)["test"]}
+        return set(split_images(given, ["a", "b"], 0.1, 0.2, seed)["test"].images)
 
     assert test_side(images, 0) == test_side(shuffled, 0)
     assert test_side(images, 0) != test_side(images, 1)
 
 
 def test_a_few_more_images_do_not_reshuffle_the_rest() -> None:
-    before = split(images_of({"a": 100, "b": 100}), ["a", "b"], 0.1, 0.2, 0)["test"]
-    after = split(images_of({"a": 102, "b": 100}), ["a", "b"], 0.1, 0.2, 0)["test"]
-    assert len({image.path for image in before} & {image.path for image in after}) >= len(before) - 3
+    before = split_images(images_of({"a": 100, "b": 100}), ["a", "b"], 0.1, 0.2, 0)["test"].images
+    after = split_images(images_of({"a": 102, "b": 100}), ["a", "b"], 0.1, 0.2, 0)["test"].images
+    assert len(set(before) & set(after)) >= len(before) - 3
 
 
 def test_small_classes_have_an_image_on_every_side() -> None:
     sizes = {"big": 500, "three": 3, "four": 4}
-    sides = split(images_of(sizes), list(sizes), 0.01, 0.02, 0)
-    assert all(set(counts(images)) == set(sizes) for images in sides.values())
-    assert counts(split(images_of(sizes), list(sizes), 0.45, 0.45, 0)["train"])["three"] == 1
+    splits = split_images(images_of(sizes), list(sizes), 0.01, 0.02, 0)
+    assert all(set(counts(split)) == set(sizes) for split in splits.values())
+    assert counts(split_images(images_of(sizes), list(sizes), 0.45, 0.45, 0)["train"])["three"] == 1
 
 
 def test_the_split_of_single_images_is_that_of_the_first_release() -> None:
@@ -126,8 +119,8 @@ def test_the_split_of_single_images_is_that_of_the_first_release() -> None:
     names[1, 0.4, 0.5] = "0afba9760db2a1a941e224f5fc2980f70b0a20e7674de03d3b5c1c181010c886"  # all but one of a class
     names[1, 0.2, 0.75] = "7b4f71db1ed077e8d096e4c78da701f779a55d243f78731deb73fe6f3d19e6c0"
     for (seed, val, test), digest in names.items():
-        sides = split(images_of(sizes), list(sizes), val, test, seed)
-        lines = [f"{side} {path}" for side in SIDES for path in sorted(image.path for image in sides[side])]
+        splits = split_images(images_of(sizes), list(sizes), val, test, seed)
+        lines = [f"{name} {path}" for name in SPLITS for path in sorted(splits[name].images)]
         assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == digest
 
 
@@ -226,7 +219,7 @@ def test_copies_never_straddle_sides(tmp_path: Path, seed: int, finding: str) ->
     rows = [(name.split("=")[0], finding, "kept", name.split("=")[1]) for name in names]
     result = run(folder, f"--seed={seed}", write_audit(tmp_path / "audit.csv", rows))
     assert all(len(sides) == 1 for sides in sides_of_contents(result, folder).values())
-    assert {side: len(result[side]) for side in SIDES} == {"train": 84, "val": 12, "test": 24}
+    assert {side: len(result[side]) for side in SPLITS} == {"train": 84, "val": 12, "test": 24}
 
 
 def test_what_the_audit_keeps_out_is_in_no_split_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -243,7 +236,7 @@ def test_what_the_audit_keeps_out_is_in_no_split_and_counted(tmp_path: Path, cap
     ]
     folder = make_folder(tmp_path / "images", names)
     result = run(folder, '--classes=["a", "b"]', write_audit(tmp_path / "audit.csv", rows))
-    found = sorted(line.rpartition(" ")[0] for side in SIDES for line in result[side])
+    found = sorted(line.rpartition(" ")[0] for side in SPLITS for line in result[side])
     assert found == sorted({*numbered("a", 12), *numbered("b", 12)} - {"a/0.jpg", "a/1.jpg", "b/1.jpg", "b/2.jpg"})
     assert "keeps 4 images out of the split: 2 conflicting_labels, 1 leak, 1 unreadable" in caplog.text
 
@@ -296,10 +289,10 @@ def patients(count: int, images: int, classes: str = "ab") -> list[str]:
 def test_a_group_of_several_classes_stays_on_one_side_and_each_class_meets_its_fraction(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", patients(20, 3))
     result = run(folder, "--group-by=p([0-9]+)_")
-    sides = {side: {re.findall(r"p\d+", line)[0] for line in result[side]} for side in SIDES}
+    sides = {side: {re.findall(r"p\d+", line)[0] for line in result[side]} for side in SPLITS}
     assert {side: len(found) for side, found in sides.items()} == {"train": 14, "val": 2, "test": 4}
     assert not sides["train"] & sides["val"] and not (sides["train"] | sides["val"]) & sides["test"]
-    assert [Counter(line[0] for line in result[side]) for side in SIDES] == [{"a": n, "b": n} for n in (42, 6, 12)]
+    assert [Counter(line[0] for line in result[side]) for side in SPLITS] == [{"a": n, "b": n} for n in (42, 6, 12)]
 
 
 def test_copies_and_known_groups_are_joined(tmp_path: Path) -> None:
@@ -308,7 +301,7 @@ def test_copies_and_known_groups_are_joined(tmp_path: Path) -> None:
     rows = [*chain, ("b/p02_0.jpg", "duplicate", "kept", "x"), ("b/p05_0.jpg", "duplicate", "kept", "x")]
     for seed in range(5):
         result = run(folder, "--group-by=p([0-9]+)_", f"--seed={seed}", write_audit(tmp_path / "audit.csv", rows))
-        side_of = {line.rpartition(" ")[0]: side for side in SIDES for line in result[side]}
+        side_of = {line.rpartition(" ")[0]: side for side in SPLITS for line in result[side]}
         joined = [f"{label}/p{n:02d}_0.jpg" for label in "ab" for n in (2, 3, 4, 5)]  # 2-3 and 4-5 by a, 2-5 by b
         assert len({side_of[path] for path in joined}) == 1
 
@@ -355,7 +348,7 @@ def test_images_that_do_not_match_are_counted(tmp_path: Path, caplog: pytest.Log
     folder = make_folder(tmp_path / "images", [*patients(10, 2), *numbered("b", 7)])
     result = run(folder, "--group-by=p([0-9]+)_")
     assert "7 of 47 images do not match, for example 'b/0.jpg'" in caplog.text
-    assert sum(len(result[side]) for side in SIDES) == 47
+    assert sum(len(result[side]) for side in SPLITS) == 47
 
 
 def test_groups_that_cannot_be_divided_are_the_reason_that_is_given(tmp_path: Path) -> None:
@@ -376,11 +369,11 @@ def test_groups_across_given_parts_are_counted_and_nothing_is_moved(
     names += [f"test/{label}/p{n}_9.jpg" for label in "ab" for n in (4, 5, 6)]
     folder = make_folder(tmp_path / "images", names)
     result = run(folder, "--group-by=(p[0-9])_")
-    assert "2 groups have images in several of the given parts, 4 images of val or test" in caplog.text
+    assert "2 groups have images in several of the given splits, 4 images of val or test" in caplog.text
     assert len(result["test"]) == 6 and len(result["train"]) + len(result["val"]) == 36
     caplog.clear()
     run(folder, "--group-by=^(.*)$")
-    assert "several of the given parts" not in caplog.text
+    assert "several of the given splits" not in caplog.text
 
 
 def test_a_test_of_few_groups_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -413,8 +406,8 @@ def test_each_image_is_in_test_in_exactly_one_fold(tmp_path: Path) -> None:
     assert len(folds) == 5
     assert sorted(path for fold in folds for path in fold["test"]) == sorted(names)
     for fold in folds:
-        assert sorted(path for side in SIDES for path in fold[side]) == sorted(names)
-        found = [Counter(path[0] for path in fold[side]) for side in SIDES]
+        assert sorted(path for side in SPLITS for path in fold[side]) == sorted(names)
+        found = [Counter(path[0] for path in fold[side]) for side in SPLITS]
         assert found == [{"a": 30, "b": 15}, {"a": 10, "b": 5}, {"a": 10, "b": 5}]
     # Draws of their own: with one draw for all, the folds would share most of their 15 images of val.
     assert len({path for fold in folds for path in fold["val"]}) > 35
@@ -441,9 +434,9 @@ def test_folds_replace_a_split_and_the_reverse(tmp_path: Path) -> None:
 def test_folds_keep_groups_together(tmp_path: Path, folds: int) -> None:
     folder = make_folder(tmp_path / "images", patients(14, 2, "abc"))
     for fold in run_folds(folder, f"--folds={folds}", "--group-by=p([0-9]+)_"):
-        found = {side: {path.split("/p")[1][:2] for path in fold[side]} for side in SIDES}
+        found = {side: {path.split("/p")[1][:2] for path in fold[side]} for side in SPLITS}
         assert not found["train"] & found["val"] and not (found["train"] | found["val"]) & found["test"]
-        assert all({path[0] for path in fold[side]} == set("abc") for side in SIDES)
+        assert all({path[0] for path in fold[side]} == set("abc") for side in SPLITS)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from scripts.data.unpack_archive import unpack
 from scripts.lib.base.problems import UserError
-from scripts.lib.data import archives
+from scripts.lib.data import archives, unpacking
 from scripts.lib.data.archives import Damaged, Limits, sniff_format
 from scripts.lib.data.image_paths import (
     NO_CLASS,
-    NO_PART,
+    NO_SPLIT,
     Taken,
     decode_name,
     encoding_of,
@@ -33,6 +32,7 @@ from scripts.lib.data.image_paths import (
     safe_component,
     shorten,
 )
+from scripts.lib.data.unpacking import unpack
 
 Files = Mapping[str, bytes]
 TWO_CLASSES: Files = {"cat/1.jpg": b"cat one", "cat/2.jpg": b"cat two", "dog/1.jpg": b"dog one"}
@@ -243,8 +243,8 @@ def test_images_outside_the_classes_are_left_out() -> None:
         "train/cat/1.jpg",
         "train/dog/1.jpg",
         "val/cat/2.jpg",
-        NO_PART,
-        NO_PART,
+        NO_SPLIT,
+        NO_SPLIT,
     ]
 
 
@@ -568,9 +568,8 @@ def test_what_was_there_is_replaced_and_leftovers_go(tmp_path: Path) -> None:
 
 
 def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from scripts.data import unpack_archive
 
-    monkeypatch.setattr(unpack_archive.shutil, "disk_usage", lambda _: type("usage", (), {"free": 5})())
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: type("usage", (), {"free": 5})())
     with pytest.raises(UserError, match="no space left"):
         unpack(write_zip(tmp_path / "a.zip", TWO_CLASSES), tmp_path / "out" / "images", Limits())
     assert contents(tmp_path / "out") == {}

@@ -23,17 +23,11 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from scripts.evaluate import explain_model, predict_images
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.gradcam import Axis, FeatureLayer, NoFeatureLayer, class_scores, find_layer, grad_cam, token_grid
+from scripts.lib.model.gradcam import Axis, FeatureLayer, NoFeatureLayer, class_logits, find_layer, grad_cam, token_grid
 from scripts.lib.model.inference import build_model
-from scripts.lib.pages.explanation_page import (
-    Choice,
-    Explained,
-    Explanations,
-    Map,
-    choose,
-    explanation_page,
-    overlay,
-)
+from scripts.lib.pages import explained_images
+from scripts.lib.pages.explained_images import Explained, Explanations, Map, overlay
+from scripts.lib.pages.explanation_page import Choice, choose, explanation_page
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
 N_CLASSES = 3
@@ -107,21 +101,23 @@ def built() -> Callable[[str], nn.Module]:
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
-def test_every_family_is_explained_at_its_last_layer_with_places(name: str, built: Callable[[str], nn.Module]) -> None:
+def test_every_family_is_explained_at_its_last_layer_with_positions(
+    name: str, built: Callable[[str], nn.Module]
+) -> None:
     model, images = built(name), noise(2)
     layer = find_layer(model, images)
     assert (layer.grid, layer.name) == BACKBONES[name][3:]
-    maps, scores = grad_cam(model, layer, images, [0, 2])
+    maps, logits = grad_cam(model, layer, images, [0, 2])
     assert maps.shape == (2, *layer.grid) and bool((maps >= 0).all()) and bool(maps.any())
     with torch.no_grad():
-        assert torch.allclose(scores, class_scores(model, images), atol=1e-5)
+        assert torch.allclose(logits, class_logits(model, images), atol=1e-5)
     assert all(parameter.requires_grad for parameter in model.parameters()), "the model is left as it was"
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def by_hand(features: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
+def by_hand(features: torch.Tensor, logit: torch.Tensor) -> torch.Tensor:
     """Grad-CAM of feature maps (n, channels, rows, columns), as its paper writes it."""
-    (gradient,) = torch.autograd.grad(score.sum(), features)
+    (gradient,) = torch.autograd.grad(logit.sum(), features)
     weights = gradient.sum(dim=(2, 3)) / (features.shape[2] * features.shape[3])
     return torch.einsum("nc,nchw->nhw", weights, features).clamp_min(0).detach()
 
@@ -172,7 +168,7 @@ def test_tokens_of_swin_become_the_map_that_it_answers_with(built: Callable[[str
 
 
 class RedDetector(nn.Module):
-    """The score of class 1 is how red the image is, of class 0 how green, as a classifier of mmcls answers."""
+    """The logit of class 1 is how red the image is, of class 0 how green, as a classifier of mmcls answers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,8 +178,8 @@ class RedDetector(nn.Module):
             weight[0, 1], weight[1, 0] = 1, 1
 
     def forward(self, img: torch.Tensor, return_loss: bool, softmax: bool, post_process: bool) -> torch.Tensor:
-        scores = self.patches(img).mean(dim=(2, 3))
-        return scores.softmax(dim=1) if softmax else scores
+        logits = self.patches(img).mean(dim=(2, 3))
+        return logits.softmax(dim=1) if softmax else logits
 
 
 def planted(row: int, column: int) -> torch.Tensor:
@@ -211,7 +207,7 @@ def red_vit() -> nn.Module:
 
 
 class Scored(nn.Module):
-    """A backbone whose one score is the mean of its last feature map."""
+    """A backbone whose one logit is the mean of its last feature map."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -248,8 +244,8 @@ def test_the_score_is_the_one_before_the_softmax() -> None:
     model = RedDetector()
     images = 100 * planted(2, 2)
     assert float(model(images, False, True, False)[0, 1].detach()) == 1
-    maps, scores = grad_cam(model, find_layer(model, images), images, [1])
-    assert float(maps.max()) > 1 and float(scores[0, 1]) > 10
+    maps, logits = grad_cam(model, find_layer(model, images), images, [1])
+    assert float(maps.max()) > 1 and float(logits[0, 1]) > 10
 
 
 def test_maps_are_enlarged_bilinearly() -> None:
@@ -298,7 +294,7 @@ def test_places_lie_where_they_look(backbone: dict[str, Any], first: float) -> N
 def test_a_score_that_depends_on_no_place_is_not_explained(built: Callable[[str], nn.Module]) -> None:
     model = classifier(*BACKBONES["mobilenet-v2"][:3])
     model.head.fc.weight.data.zero_()
-    with pytest.raises(NoFeatureLayer, match="the score depends on no layer that has places of the image"):
+    with pytest.raises(NoFeatureLayer, match="the logit depends on no layer that has positions of the image"):
         find_layer(model, noise(2))
 
 
@@ -311,7 +307,7 @@ def test_a_model_that_recomputes_its_activations_is_explained(built: Callable[[s
 
 
 def test_attention_from_the_class_token_is_no_map_of_the_image() -> None:
-    """Of a square image the attention of all tokens to all is square as well; the score depends on one row of it."""
+    """Of a square image the attention of all tokens to all is square as well; the logit depends on one row of it."""
     model = classifier({"type": "VisionTransformer", "arch": VIT, "img_size": 64}, 24, "VisionTransformerClsHead")
     layer = find_layer(model, noise(2, 64, 64))
     assert (layer.name, layer.grid, layer.extra_tokens) == ("backbone.layers.1.ln1", (4, 4), 1)
@@ -388,7 +384,10 @@ def test_of_pairs_confused_equally_often_the_one_of_the_surest_error_is_shown() 
     choice = choose(predictions)
     assert (choice.pair, choice.pair_rows, choice.equal_pairs) == ((0, 3), [2], 2)
     page = explanation_page(predictions, choice, explained_by_noise(choice))
-    assert "1 of 3 errors" in page and "2 other pairs are confused as often; this one has the surest error." in page
+    assert (
+        "1 of 3 errors" in page
+        and "2 other pairs are confused as often; this one has the most confident error." in page
+    )
 
 
 def test_a_confused_image_stands_beside_the_right_ones_that_are_most_like_it() -> None:
@@ -400,7 +399,7 @@ def test_a_confused_image_stands_beside_the_right_ones_that_are_most_like_it() -
     assert choice.pair_rows == [2, 5]
     assert choice.like == {2: [1, 4], 5: [4, 1]}, "rows 2 and 5 are wrong: nothing is shown as like them"
     page = explanation_page(predictions, choice, explained_by_noise(choice))
-    assert page.count("most like it, rightly called") == 4 and "Why: on the right of each" in page
+    assert page.count("most like it, correctly predicted as") == 4 and "Why: on the right of each" in page
     assert choose(predictions).like == {} and "Why: " not in explanation_page(
         predictions, choose(predictions), explained_by_noise(choice)
     )
@@ -439,7 +438,7 @@ def test_two_hundred_classes_stay_below_the_limit() -> None:
     assert len(choice.classes) == 60 and choice.hidden == 140
     assert min(shown.n_wrong for shown in choice.classes) > 0
     page = explanation_page(predictions, choice, explained_by_noise(choice))
-    assert "Of 200 classes the 60 with most wrong images are shown; 140 are not." in page
+    assert "Of 200 classes the 60 with most misclassified images are shown; 140 are not." in page
     assert 1_400_000 < len(page) < 3_100_000
     assert page.count('href="#class') == page.count('id="class') == 60
 
@@ -453,9 +452,9 @@ def test_an_input_is_shown_as_it_was_before_the_normalisation(to_rgb: bool) -> N
         {"p": [{"type": "Normalize", "mean": [100.0, 110, 120], "std": [50.0, 60, 70], "to_rgb": to_rgb}]}
     ).p
     normalised = Compose(pipeline)({"img": pixels[:, :, ::-1].astype(np.float32)})["img"]
-    assert np.array_equal(np.asarray(explain_model.as_seen(normalised.transpose(2, 0, 1), pipeline)), pixels)
+    assert np.array_equal(np.asarray(explained_images.as_seen(normalised.transpose(2, 0, 1), pipeline)), pixels)
     as_loaded = pixels[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
-    assert np.array_equal(np.asarray(explain_model.as_seen(as_loaded, [{"type": "CenterCrop"}])), pixels)
+    assert np.array_equal(np.asarray(explained_images.as_seen(as_loaded, [{"type": "CenterCrop"}])), pixels)
 
 
 def test_a_stronger_place_is_lighter_whatever_the_image() -> None:
@@ -520,8 +519,8 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
     weights = torch.load(run.folder / "best.pth", weights_only=True)["state_dict"]
     model = build_model(config, weights, "cpu")
     pipeline = config.data.test.pipeline
-    explanations = explain_model.explain(model, pipeline, predictions, rows, run.images, "cpu")
-    assert len(rows) > explain_model.BATCH and explanations.difference < 1e-5
+    explanations = explained_images.explain(model, pipeline, predictions, rows, run.images, "cpu")
+    assert len(rows) > explained_images.BATCH and explanations.difference < 1e-5
     mean, std = (np.array(pipeline[3][key], np.float32) for key in ("mean", "std"))
     layer = None
     for row in rows:
@@ -542,7 +541,7 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
 def test_names_from_outside_stay_text(run: TinyRun, tmp_path: Path) -> None:
     page = explain(run, tmp_path / "a.html")
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;%2Fscript&gt;" in page
-    assert "苹果" in page and "it&#x27;s &quot;quoted&quot;" in page
+    assert "苹果" in page and "it&#39;s &#34;quoted&#34;" in page
     assert not re.search(r'(?:src|href)="(?!data:image/jpeg|#class)', page), "nothing is requested"
 
 
@@ -587,4 +586,4 @@ def test_a_model_that_cannot_be_explained_leaves_a_page_that_says_why(run: TinyR
     content["state_dict"]["head.fc.weight"].zero_()
     torch.save(content, tmp_path / "best.pth")
     page = explain(run, tmp_path / "a.html", checkpoint=tmp_path / "best.pth")
-    assert "<p>skipped: the score depends on no layer that has places of the image</p>" in page
+    assert "<p>skipped: the logit depends on no layer that has positions of the image</p>" in page

@@ -26,7 +26,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import config_patches, onnx_export
+from scripts.lib.model import config_patches, engine_speed, onnx_export, onnx_parity
 from scripts.lib.model.model_zoo import config_path
 from scripts.lib.runs import config_file, onnx_model
 from scripts.lib.runs.onnx_example import example
@@ -47,7 +47,7 @@ class Exported:
         files = {
             "predictions": "predictions.csv",
             "output": "model.onnx",
-            "parity": "export.json",
+            "report": "export.json",
             "example": "onnx_example.py",
         }
         named = [text for option, file in files.items() for text in (f"--{option}", str(self.folder / file))]
@@ -242,12 +242,12 @@ def test_only_a_clear_change_of_mind_or_of_probability_breaks_parity() -> None:
         ([[0.502, 0.298, 0.2], rows[1]], False, 2),
         ([[0.3, 0.5, 0.2], rows[1]], False, 1),
     ):
-        parity = export_model.compare(np.array(changed), reference(rows))
+        parity = onnx_parity.compare(np.array(changed), reference(rows))
         assert (parity.holds, parity.same, parity.images) == (holds, same, 2)
     assert parity.clear == [0] and parity.worst == 0 and parity.largest == pytest.approx(0.2)
     # Both are within the tolerance of their probabilities, and yet it is another answer that was preferred clearly.
-    parity = export_model.compare(np.array([[0.4, 0.4003, 0.1997]]), reference([[0.4009, 0.3995, 0.1996]]))
-    assert not parity.holds and parity.largest < export_model.TOLERANCE
+    parity = onnx_parity.compare(np.array([[0.4, 0.4003, 0.1997]]), reference([[0.4009, 0.3995, 0.1996]]))
+    assert not parity.holds and parity.largest < onnx_parity.TOLERANCE
 
 
 def test_predictions_of_another_checkpoint_are_refused_and_no_model_is_left(run: TinyRun, tmp_path: Path) -> None:
@@ -263,8 +263,8 @@ def test_predictions_of_another_checkpoint_are_refused_and_no_model_is_left(run:
 
 
 def test_a_graph_that_differs_from_the_checkpoint_is_named() -> None:
-    parity = export_model.compare(np.array([[0.3, 0.5, 0.2]]), reference([[0.5, 0.3, 0.2]]))
-    error = export_model.explain_difference(
+    parity = onnx_parity.compare(np.array([[0.3, 0.5, 0.2]]), reference([[0.5, 0.3, 0.2]]))
+    error = onnx_parity.explain_difference(
         parity, "x.png", np.array([0.3, 0.5, 0.2]), np.array([0.5, 0.3, 0.2]), "config.py: Swin"
     )
     assert "config.py: Swin is another model in ONNX: a probability of x.png is 2.0e-01 away" in str(error)
@@ -339,7 +339,7 @@ def test_six_families_predict_the_same_in_batches_of_any_size(family: str, tmp_p
     assert np.ptp(expected, axis=0).max() > 0.02, "the outputs of this test must differ"
     onnx_export.finish(tmp_path / "model.onnx", notes_of(SIZE), family)
     written = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1)
-    export_model.check_batches(written, images, family)
+    onnx_parity.check_batches(written, images, family)
     for number in (1, 2, 5):
         np.testing.assert_allclose(written.predict(images[:number]), expected[:number], atol=1e-4)
 
@@ -380,7 +380,7 @@ def test_a_number_of_images_that_is_in_the_graph_for_ever_is_one_line(second: in
     onnx.helper.set_model_props(model, notes_of(8))
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(UserError, match=f"Fixed cannot be exported to ONNX: .*{what}"):
-        export_model.check_batches(onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1), IMAGES, "Fixed")
+        onnx_parity.check_batches(onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1), IMAGES, "Fixed")
 
 
 def test_engines_are_timed_by_turns_and_for_a_bounded_time() -> None:
@@ -394,11 +394,11 @@ def test_engines_are_timed_by_turns_and_for_a_bounded_time() -> None:
         order.append("fast")
         time.sleep(0.001)
 
-    medians = export_model.interleaved({"slow": slow, "fast": fast}, seconds=60, turn=2, enough=4)
+    medians = engine_speed.interleaved({"slow": slow, "fast": fast}, seconds=60, turn=2, enough=4)
     assert order == ["slow"] * 3 + ["fast"] * 3 + ["slow"] * 3 + ["fast"] * 3
     assert 0.02 <= medians["slow"] < 0.2 and 0.001 <= medians["fast"] < 0.02
     order.clear()
-    export_model.interleaved({"slow": slow, "fast": fast}, seconds=0, turn=5, enough=40)
+    engine_speed.interleaved({"slow": slow, "fast": fast}, seconds=0, turn=5, enough=40)
     assert order == ["slow", "slow", "fast", "fast"], "each once at least, the first call not counted"
 
 
@@ -409,13 +409,13 @@ def test_a_slow_model_is_timed_with_single_images_only(monkeypatch: pytest.Monke
         sizes.append(len(images))
         time.sleep(0.005 * len(images))
 
-    monkeypatch.setattr(export_model, "SECONDS", 0.05)
-    monkeypatch.setattr(export_model, "LONGEST_BATCH", 0.01)
-    speed = export_model.measure({"engine": engine}, np.zeros((3, 1)))
+    monkeypatch.setattr(engine_speed, "SECONDS", 0.05)
+    monkeypatch.setattr(engine_speed, "LONGEST_BATCH", 0.01)
+    speed = engine_speed.measure({"engine": engine}, np.zeros((3, 1)))
     assert speed["engine"]["images_per_second"] is None and set(sizes) == {1}
-    monkeypatch.setattr(export_model, "LONGEST_BATCH", 10.0)
-    speed = export_model.measure({"engine": engine}, np.zeros((3, 1)))
-    assert set(sizes) == {1, export_model.BATCH_SIZE}
+    monkeypatch.setattr(engine_speed, "LONGEST_BATCH", 10.0)
+    speed = engine_speed.measure({"engine": engine}, np.zeros((3, 1)))
+    assert set(sizes) == {1, engine_speed.BATCH_SIZE}
     assert 5 <= speed["engine"]["milliseconds_single"] < 50, "sleep takes longer on a busy machine, never less"
     assert speed["engine"]["images_per_second"] == pytest.approx(200, rel=0.4)
 

@@ -16,7 +16,7 @@ from simulated_predictions import predictions_of, write_csv
 from scripts.evaluate import map_embedding
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import embedding
-from scripts.lib.pages import embedding_page
+from scripts.lib.pages import embedding_page, templates
 from scripts.lib.runs.predictions import Predictions
 
 CLASSES = ["<script>alert(1)</script>", 'it\'s "quoted" & </title>', "梨"]
@@ -58,10 +58,10 @@ def clusters(per_class: int, classes: list[str], seed: int = 0) -> tuple[Predict
     labels = np.repeat(np.arange(len(classes)), per_class)
     centres = rng.normal(size=(len(classes), 24))
     features = (3 * centres[labels] + rng.normal(size=(len(labels), 24))).astype(np.float32)
-    said = labels.copy()
-    said[::per_class] = (said[::per_class] + 1) % len(classes)
+    predicted = labels.copy()
+    predicted[::per_class] = (predicted[::per_class] + 1) % len(classes)
     probabilities = np.full((len(labels), len(classes)), 0.2 / max(1, len(classes) - 1))
-    probabilities[np.arange(len(labels)), said] = 0.8
+    probabilities[np.arange(len(labels)), predicted] = 0.8
     return predictions_of(probabilities.astype(np.float32).astype(np.float64), labels, classes), features
 
 
@@ -93,28 +93,28 @@ def test_the_same_input_gives_the_same_bytes(page: str, tmp_path: Path) -> None:
 
 def test_neighbours_on_the_map_are_neighbours_in_the_features() -> None:
     predictions, features = clusters(20, [f"class {number}" for number in range(6)])
-    a_map = embedding_page.make_map(predictions, features, 0)
-    distances = np.hypot(*(a_map.places[:, None] - a_map.places[None]).transpose(2, 0, 1))
+    image_map = embedding_page.make_map(predictions, features, 0)
+    distances = np.hypot(*(image_map.positions[:, None] - image_map.positions[None]).transpose(2, 0, 1))
     np.fill_diagonal(distances, np.inf)
     same = predictions.labels[distances.argmin(axis=1)] == predictions.labels
     assert same.mean() > 0.95
-    assert a_map.trustworthiness is not None and 0.85 < a_map.trustworthiness <= 1
+    assert image_map.trustworthiness is not None and 0.85 < image_map.trustworthiness <= 1
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 4, 5, 7])
 @pytest.mark.parametrize("dims", [1, 6])
-def test_few_images_have_their_places(images: int, dims: int) -> None:
+def test_few_images_have_positions_of_their_own(images: int, dims: int) -> None:
     features = np.random.default_rng(0).normal(size=(images, dims)).astype(np.float32)
     with embedding.one_thread():
-        places = embedding_page.fit_to_map(embedding.embed(features, 0))
-    assert places.shape == (images, 2) and np.isfinite(places).all()
-    assert (places >= 0).all() and (places <= [embedding_page.WIDTH, embedding_page.HEIGHT]).all()
-    assert len(np.unique(places.round(1), axis=0)) == images
+        positions = embedding_page.fit_to_map(embedding.embed(features, 0))
+    assert positions.shape == (images, 2) and np.isfinite(positions).all()
+    assert (positions >= 0).all() and (positions <= [embedding_page.WIDTH, embedding_page.HEIGHT]).all()
+    assert len(np.unique(positions.round(1), axis=0)) == images
 
 
 def test_images_that_nothing_tells_apart_lie_in_the_middle() -> None:
-    places = embedding_page.fit_to_map(embedding.embed(np.ones((20, 4), np.float32), 0))
-    assert (places == [embedding_page.WIDTH / 2, embedding_page.HEIGHT / 2]).all()
+    positions = embedding_page.fit_to_map(embedding.embed(np.ones((20, 4), np.float32), 0))
+    assert (positions == [embedding_page.WIDTH / 2, embedding_page.HEIGHT / 2]).all()
 
 
 def test_of_many_images_as_many_of_each_class_are_shown_and_the_page_says_so(
@@ -126,11 +126,11 @@ def test_of_many_images_as_many_of_each_class_are_shown_and_the_page_says_so(
     assert (np.diff(chosen) > 0).all() and np.array_equal(chosen, embedding.choose(labels, 0, 110))
     assert not np.array_equal(chosen, embedding.choose(labels, 1, 110))
     assert np.array_equal(embedding.choose(labels, 0, 810), np.arange(810)), "all, where they are not too many"
-    monkeypatch.setattr(embedding, "MOST_POINTS", 30)
+    monkeypatch.setattr(embedding_page, "MOST_POINTS", 30)
     found = Elements(make_page(tmp_path, *clusters(15, CLASSES), "--seed", "7"))
-    text = " ".join(found.texts["p"])
+    text = " ".join(" ".join(found.texts["p"]).split())
     assert "30 of 45 images, at most 10 of each class, drawn with seed 7" in text
-    assert len([one for one in found.named("circle") + found.named("path") if "data-i" in one]) == 30
+    assert len([mark for mark in found.named("circle") + found.named("path") if "data-i" in mark]) == 30
 
 
 def test_up_to_eight_classes_have_a_colour_each_and_of_more_no_neighbours_share_one() -> None:
@@ -138,8 +138,8 @@ def test_up_to_eight_classes_have_a_colour_each_and_of_more_no_neighbours_share_
     grid = [np.array([column, row]) for row in range(10) for column in range(20)]
     order = np.random.default_rng(0).permutation(200)
     colours = np.array(embedding_page.choose_colours(dict(enumerate(np.array(grid)[order])), 200))
-    places = np.array(grid)[order]
-    distances = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    positions = np.array(grid)[order]
+    distances = np.hypot(*(positions[:, None] - positions[None]).transpose(2, 0, 1))
     np.fill_diagonal(distances, np.inf)
     shared = np.where(colours[:, None] == colours[None], distances, np.inf).min(axis=1)
     assert np.mean(shared > 1) > 0.97
@@ -147,9 +147,9 @@ def test_up_to_eight_classes_have_a_colour_each_and_of_more_no_neighbours_share_
 
 def test_each_image_is_a_point_whose_shape_says_whether_it_is_right(page: str) -> None:
     found = Elements(page)
-    circles, diamonds = ([one for one in found.named(tag) if "data-i" in one] for tag in ("circle", "path"))
-    assert sorted(int(one["data-i"] or "") for one in diamonds) == [0, 15, 30]
-    assert sorted(int(one["data-i"] or "") for one in circles + diamonds) == list(range(45))
+    circles, diamonds = ([mark for mark in found.named(tag) if "data-i" in mark] for tag in ("circle", "path"))
+    assert sorted(int(mark["data-i"] or "") for mark in diamonds) == [0, 15, 30]
+    assert sorted(int(mark["data-i"] or "") for mark in circles + diamonds) == list(range(45))
     lines = f"44.jpg\ntrue class: {CLASSES[2]}\npredicted: {CLASSES[2]}\nconfidence: 80.0 %"
     wrong = f"0.jpg\ntrue class: {CLASSES[0]}\npredicted: {CLASSES[1]} (wrong)\nconfidence: 80.0 %"
     assert lines in found.texts["title"] and wrong in found.texts["title"], "also where no script runs"
@@ -162,7 +162,7 @@ def test_names_from_outside_are_text_and_nothing_is_fetched(page: str) -> None:
     assert scripts == [{"type": "application/json", "id": "data"}, {}]
     data = json.loads(found.texts["script"][0])
     assert data["classes"] == CLASSES and len(data["points"]) == 45
-    assert found.texts["script"][1].strip() == embedding_page.SCRIPT.strip()
+    assert found.texts["script"][1].strip() == templates.source("embedding.js").strip()
     assert found.texts["h1"] == ["Map of the images: <b>a run</b>"]
     assert [text for text in found.texts["text"] if text.startswith("<script>")], "a name on the map"
     for tag, attributes in found.elements:
@@ -173,18 +173,17 @@ def test_names_from_outside_are_text_and_nothing_is_fetched(page: str) -> None:
 
 def test_the_list_has_every_class_with_its_images(page: str) -> None:
     found = Elements(page)
-    assert [one["data-c"] for one in found.named("button") if "data-c" in one] == ["0", "1", "2"]
+    assert [button["data-c"] for button in found.named("button") if "data-c" in button] == ["0", "1", "2"]
     assert found.texts["span"] == [text for name in CLASSES for text in (name, "15, 1 wrong")]
 
 
 def test_two_hundred_classes_have_names_that_do_not_overlap(tmp_path: Path) -> None:
     classes = [f"kind {number:03d}" for number in range(200)]
     predictions, _ = clusters(2, classes)
-    places = np.repeat(np.random.default_rng(0).uniform([30, 30], [870, 600], (200, 2)), 2, axis=0)
-    colours = embedding_page.choose_colours(embedding_page.medians_of(predictions.labels, places, 200), 200)
-    drawing = embedding_page.draw(embedding_page.Map(predictions, places, colours, None))
-    names = Elements(drawing).named("text")
-    boxes = np.array([[float(one["x"] or 0), float(one["y"] or 0)] for one in names])
+    positions = np.repeat(np.random.default_rng(0).uniform([30, 30], [870, 600], (200, 2)), 2, axis=0)
+    colours = embedding_page.choose_colours(embedding_page.medians_of(predictions.labels, positions), 200)
+    names = embedding_page.names_of(embedding_page.Map(predictions, positions, colours, None))
+    boxes = np.array([[name.x, name.y] for name in names])
     across, up = np.abs(boxes[:, None] - boxes[None]).transpose(2, 0, 1)
     clash = (across < 35) & (up < 8.4) & ~np.eye(200, dtype=bool)
     assert len(names) == 200 and clash.any(axis=1).mean() < 0.02
@@ -236,12 +235,12 @@ def test_in_a_browser_pointing_and_choosing_show_what_was_asked_for(page: str, t
             box = "document.querySelector('[data-i=\"0\"]').getBoundingClientRect()"
             x, y = browser.evaluate(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})")
             browser.move_to(x, y)
-            card = "document.getElementById('card').innerText.trim().split(/\\n+/)"
-            browser.wait_for("!document.getElementById('card').hidden")
-            assert browser.evaluate(card) == [
+            tooltip = "document.getElementById('tooltip').innerText.trim().split(/\\n+/)"
+            browser.wait_for("!document.getElementById('tooltip').hidden")
+            assert browser.evaluate(tooltip) == [
                 "0.jpg", f"true class: {CLASSES[0]}", f"predicted: {CLASSES[1]} (wrong)", "confidence: 80.0 %",
             ]  # fmt: skip
-            assert browser.wait_for("document.querySelector('#card img').naturalWidth") == 60
+            assert browser.wait_for("document.querySelector('#tooltip img').naturalWidth") == 60
             shown = "[...document.querySelectorAll('[data-i]:not(.off)')].map(e => +e.dataset.i).sort((a, b) => a - b)"
             browser.evaluate("document.querySelector('button[data-c=\"1\"]').click()")
             assert browser.evaluate(shown) == list(range(15, 30))
@@ -258,9 +257,9 @@ def test_in_a_browser_pointing_and_choosing_show_what_was_asked_for(page: str, t
             assert browser.evaluate(shown) == [0, 15, 30]
             for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
                 browser.call("Input.dispatchKeyEvent", type="keyDown", key=key)
-            assert browser.evaluate(card)[0] == "15.jpg", "from 0 to 15 and 30, where it ends, and back"
+            assert browser.evaluate(tooltip)[0] == "15.jpg", "from 0 to 15 and 30, where it ends, and back"
             browser.call("Input.dispatchKeyEvent", type="keyDown", key="Escape")
-            assert browser.evaluate("document.getElementById('card').hidden")
+            assert browser.evaluate("document.getElementById('tooltip').hidden")
             browser.evaluate(
                 "f = document.getElementById('filter'); f.value = '梨'; f.dispatchEvent(new Event('input'))"
             )

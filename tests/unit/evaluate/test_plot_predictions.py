@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import matplotlib.text
@@ -17,46 +16,41 @@ import sklearn.metrics as sk
 from matplotlib.figure import Figure
 from simulated_predictions import predictions_of, simulate, write_csv
 
+from scripts.evaluate import plot_predictions
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.metrics import per_class_table, wilson_interval
 from scripts.lib.metrics.selective import selective_prediction
-from scripts.lib.pages.figures import classes as plot_classes
-from scripts.lib.pages.figures import curves as plot_curves
-from scripts.lib.pages.figures import reliability as plot_reliability
-from scripts.lib.pages.figures import selective as plot_selective
-from scripts.lib.pages.figures.style import house_style
+from scripts.lib.pages.figures import classes, curves, reliability, selective
+from scripts.lib.pages.figures.style import house_style, save_figure
 from scripts.lib.runs.predictions import Predictions
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = [plot_classes, plot_curves, plot_reliability, plot_selective]
 HOSTILE = ["苹果", 'it\'s "quoted", really', "$\\frac{x$", "<script>alert(1)</script>", "_hidden", "01", "梨" * 40]
 
 
 def bars(data: Predictions) -> Figure:
-    accuracy = float((data.labels == data.predictions).mean())
-    return plot_classes.class_bars_figure(per_class_table(data), accuracy, "title")
+    return classes.draw(data, "title")
 
 
 def lines(data: Predictions) -> Figure:
-    return plot_curves.curves_figure(data.probabilities, data.labels, data.classes, "title")
+    return curves.draw(data, "title")
 
 
-def reliability(data: Predictions) -> Figure:
-    return plot_reliability.reliability_figure(calibrate(data.probabilities, data.labels), "title")
+def calibrated(data: Predictions) -> Figure:
+    return reliability.draw(data, "title")
 
 
 def scaled(data: Predictions) -> Figure:
-    calibration = calibrate(data.probabilities, data.labels, data.probabilities, data.labels)
-    return plot_reliability.reliability_figure(calibration, "title", val_given=True)
+    return reliability.draw(data, "title", val=data)
 
 
-def selective(data: Predictions) -> Figure:
-    return plot_selective.selective_figure(selective_prediction(data.probabilities, data.labels), "title")
+def answered(data: Predictions) -> Figure:
+    return selective.draw(data, "title")
 
 
-FIGURES = [bars, lines, reliability, scaled, selective]
+FIGURES = [bars, lines, calibrated, scaled, answered]
 
 
 def drawn(figure: Figure) -> Figure:
@@ -83,15 +77,11 @@ def all_text(figure: Figure) -> str:
     return "\n".join(text.get_text() for text in texts(figure))
 
 
-def run(command: ModuleType, *options: str) -> None:
-    command.main(command.build_parser().parse_args(options))
-
-
-@pytest.mark.parametrize("classes", [2, 10, 30, 61, 200])
+@pytest.mark.parametrize("n_classes", [2, 10, 30, 61, 200])
 @pytest.mark.parametrize("draw", FIGURES)
-def test_2_to_200_classes_fit_into_the_figure(draw: Callable[[Predictions], Figure], classes: int) -> None:
-    data = simulate(max(300, 5 * classes), classes)
-    data.classes[:] = [f"a class of a long name {number:03d}" for number in range(classes)]
+def test_2_to_200_classes_fit_into_the_figure(draw: Callable[[Predictions], Figure], n_classes: int) -> None:
+    data = simulate(max(300, 5 * n_classes), n_classes)
+    data.classes[:] = [f"a class of a long name {number:03d}" for number in range(n_classes)]
     figure = drawn(draw(data))
     for text in texts(figure):
         box = text.get_window_extent()
@@ -99,9 +89,9 @@ def test_2_to_200_classes_fit_into_the_figure(draw: Callable[[Predictions], Figu
         assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, text.get_text()
 
 
-@pytest.mark.parametrize("classes", [2, 30, 60, 200])
-def test_names_beside_bars_do_not_overlap(classes: int) -> None:
-    figure = drawn(bars(simulate(10 * classes, classes)))
+@pytest.mark.parametrize("n_classes", [2, 30, 60, 200])
+def test_names_beside_bars_do_not_overlap(n_classes: int) -> None:
+    figure = drawn(bars(simulate(10 * n_classes, n_classes)))
     boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     spans = sorted((box.y0, box.y1) for box in boxes)
     assert not any(upper > lower + 1 for (_, upper), (lower, _) in pairwise(spans))
@@ -136,11 +126,10 @@ def hostile() -> Predictions:
     return predictions_of(data.probabilities, data.labels, HOSTILE)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_same_numbers_give_the_same_bytes(command: ModuleType, tmp_path: Path) -> None:
-    source = write_csv(tmp_path / "p.csv", hostile())
+@pytest.mark.parametrize("draw", [classes.draw, curves.draw, reliability.draw, selective.draw])
+def test_the_same_numbers_give_the_same_bytes(draw: Callable[..., Figure], tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg"):
-        run(command, "--predictions", str(source), "--output", str(tmp_path / name), "--title", "$\\frac{x$ <b> 苹果")
+        save_figure(draw(hostile(), "$\\frac{x$ <b> 苹果"), tmp_path / name)
     svg = (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert svg == (tmp_path / "b.svg").read_text(encoding="utf-8")
     assert "<text" not in svg and "font-family" not in svg and "<script" not in svg.lower() and "dc:date" not in svg
@@ -155,19 +144,18 @@ def test_every_name_is_there_whatever_it_is(draw: Callable[[Predictions], Figure
     assert re.search("梨+…梨+", text), "a long one is shortened"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_missing_file_is_one_line(command: ModuleType, tmp_path: Path, capsys: Any) -> None:
-    options = ["--predictions", str(tmp_path / "none.csv"), "--output", str(tmp_path / "x.svg")]
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    options = ["--predictions", tmp_path / "none.csv", "--val-predictions", tmp_path / "val.csv"]
+    options += ["--images", tmp_path, "--output", tmp_path / "figures", "--log", tmp_path / "log"]
     with pytest.raises(SystemExit) as exit_status:
-        run_cli(command.build_parser, command.main, [*options, "--log", str(tmp_path / "log")])
+        run_cli(plot_predictions.build_parser, plot_predictions.main, list(map(str, options)))
     assert exit_status.value.code == 1
     assert "no such file" in (tmp_path / "log").read_text()
-    assert not (tmp_path / "x.svg").exists()
+    assert not (tmp_path / "figures").exists()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_figure_has_a_caption_that_names_its_run(command: ModuleType) -> None:
-    name = command.__name__.rpartition(".")[2]
+@pytest.mark.parametrize("name", ["classes", "confusion_matrix", "curves", "errors", "reliability", "selective"])
+def test_every_figure_has_a_caption_that_names_its_run(name: str) -> None:
     caption = (ROOT / "scripts" / "report" / "captions" / "en" / f"{name}.rst").read_text(encoding="utf-8")
     assert "{{ snakemake.wildcards.experiment }}" in caption and "{{ snakemake.wildcards.seed }}" in caption
 
@@ -196,7 +184,7 @@ def test_bars_intervals_and_diamonds_are_scikit_learns_and_wilsons_numbers() -> 
 
 def test_classes_of_equal_recall_are_ordered_by_f1_and_then_as_they_are() -> None:
     data = certain([0, 1, 2, 3, 3], [0, 1, 2, 3, 2], classes=4)
-    ranked = plot_classes.rank_classes(per_class_table(data))
+    ranked = classes.rank_classes(per_class_table(data))
     assert ranked.index.tolist() == [3, 2, 0, 1]
 
 
@@ -209,7 +197,7 @@ def test_the_floor_is_the_share_of_the_commonest_class() -> None:
 
 def test_of_many_classes_the_ends_are_drawn_and_the_cut_is_said() -> None:
     data = simulate(2000, 100, strength=1.5)
-    ranked = plot_classes.rank_classes(per_class_table(data))["class"].tolist()
+    ranked = classes.rank_classes(per_class_table(data))["class"].tolist()
     figure = drawn(bars(data))
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ranked[:30] + ranked[-10:]
@@ -254,17 +242,17 @@ def test_of_many_classes_the_averages_the_best_and_the_worst_are_named_with_thei
         assert "the 5 best, the 5 worst; grey: the 30 others" in axes.get_legend().get_title().get_text()
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10])
-def test_of_few_classes_all_are_named(classes: int) -> None:
-    axes = drawn(lines(simulate(100, classes))).axes[0]
-    assert len(legend(axes)) == classes + 2
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+def test_of_few_classes_all_are_named(n_classes: int) -> None:
+    axes = drawn(lines(simulate(100, n_classes))).axes[0]
+    assert len(legend(axes)) == n_classes + 2
     looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in axes.lines}
-    assert len(looks) == classes + 2, "no two lines look the same"
+    assert len(looks) == n_classes + 2, "no two lines look the same"
 
 
-@pytest.mark.parametrize("classes", [2, 10, 200])
-def test_the_names_below_leave_the_curves_about_square(classes: int) -> None:
-    for axes in drawn(lines(simulate(max(100, 2 * classes), classes))).axes:
+@pytest.mark.parametrize("n_classes", [2, 10, 200])
+def test_the_names_below_leave_the_curves_about_square(n_classes: int) -> None:
+    for axes in drawn(lines(simulate(max(100, 2 * n_classes), n_classes))).axes:
         box = axes.get_window_extent()
         assert 0.9 < box.height / box.width < 1.25
 
@@ -287,7 +275,7 @@ def test_top_k_is_written_beside_what_naming_the_commonest_classes_gives() -> No
 
 
 def test_without_val_only_the_model_as_it_is_is_drawn_and_the_figure_says_so() -> None:
-    figure = drawn(reliability(simulate(100, 3)))
+    figure = drawn(calibrated(simulate(100, 3)))
     assert len(figure.axes) == 2
     assert "no predictions of the val images were given" in all_text(figure)
 
@@ -295,7 +283,7 @@ def test_without_val_only_the_model_as_it_is_is_drawn_and_the_figure_says_so() -
 def test_with_val_both_errors_and_the_temperature_are_written(tmp_path: Path) -> None:
     test, val = simulate(200, 4, seed=1), simulate(200, 4, seed=2)
     calibration = calibrate(test.probabilities, test.labels, val.probabilities, val.labels)
-    figure = drawn(plot_reliability.reliability_figure(calibration, val_given=True))
+    figure = drawn(reliability.draw(test, val=val))
     assert calibration.after is not None and len(figure.axes) == 4
     text = all_text(figure)
     assert f"ECE {calibration.before.ece:.3f}" in text and f"ECE {calibration.after.ece:.3f}" in text
@@ -311,7 +299,7 @@ def test_a_val_that_determines_no_temperature_is_said() -> None:
 def test_bars_lines_and_counts_are_those_of_the_bins() -> None:
     data = simulate(150, 5)
     result = calibrate(data.probabilities, data.labels).before
-    above, below = drawn(reliability(data)).axes
+    above, below = drawn(calibrated(data)).axes
     used = result.count > 0
     assert [bar.get_height() for bar in above.patches] == pytest.approx(list(result.accuracy[used]))
     confidence = [segment[0, 1] for segment in above.collections[0].get_segments()]
@@ -320,32 +308,30 @@ def test_bars_lines_and_counts_are_those_of_the_bins() -> None:
     assert sum(int(text.get_text()) for text in below.texts) == 150
 
 
-def test_the_command_fits_the_temperature_on_val(tmp_path: Path) -> None:
+def read_both(root: Path, test: Predictions, val: Predictions) -> Predictions:
+    """The predictions of val as the command reads them, from files."""
+    source = write_csv(root / "test.csv", test)
+    return reliability.read_val_predictions(write_csv(root / "val.csv", val), test, source)
+
+
+def test_the_temperature_is_fitted_on_val(tmp_path: Path) -> None:
     test, val = simulate(100, 4, seed=1), simulate(100, 4, seed=2)
     val.files[:] = [f"val/{name}" for name in val.files]
-    paths = write_csv(tmp_path / "test.csv", test), write_csv(tmp_path / "val.csv", val)
-    options = ["--predictions", str(paths[0]), "--output", str(tmp_path / "x.svg")]
-    run(plot_reliability, *options)
-    alone = (tmp_path / "x.svg").read_text()
-    run(plot_reliability, *options, "--val-predictions", str(paths[1]))
-    assert float(re.findall(r'width="([\d.]+)pt"', (tmp_path / "x.svg").read_text())[0]) == 720
-    assert float(re.findall(r'width="([\d.]+)pt"', alone)[0]) == 360
+    for given, width in ((None, 360), (read_both(tmp_path, test, val), 720)):
+        save_figure(reliability.draw(test, val=given), tmp_path / "x.svg")
+        assert float(re.findall(r'width="([\d.]+)pt"', (tmp_path / "x.svg").read_text())[0]) == width
 
 
 def test_a_temperature_is_never_fitted_on_test_images(tmp_path: Path) -> None:
     test, val = simulate(50, 4, seed=1), simulate(50, 4, seed=2)
     val.files[1:] = [f"val/{name}" for name in val.files[1:]]
-    paths = write_csv(tmp_path / "test.csv", test), write_csv(tmp_path / "val.csv", val)
-    options = ["--predictions", str(paths[0]), "--output", str(tmp_path / "x.svg"), "--val-predictions", str(paths[1])]
     with pytest.raises(UserError, match=r"val\.csv: 1 of its images \(0\.jpg, \.\.\.\) are in .*test\.csv too"):
-        run(plot_reliability, *options)
+        read_both(tmp_path, test, val)
 
 
 def test_val_of_other_classes_is_refused(tmp_path: Path) -> None:
-    paths = write_csv(tmp_path / "test.csv", simulate(50, 4)), write_csv(tmp_path / "val.csv", simulate(50, 5))
-    options = ["--predictions", str(paths[0]), "--output", str(tmp_path / "x.svg"), "--val-predictions", str(paths[1])]
     with pytest.raises(UserError, match=r"val\.csv: other classes than .*test\.csv"):
-        run(plot_reliability, *options)
+        read_both(tmp_path, simulate(50, 4), simulate(50, 5))
 
 
 # --- selective --------------------------------------------------------------------------------------------------------
@@ -354,7 +340,7 @@ def test_val_of_other_classes_is_refused(tmp_path: Path) -> None:
 def test_the_curve_is_what_the_sentences_say() -> None:
     data = simulate(400, 6, strength=1.5)
     result = selective_prediction(data.probabilities, data.labels)
-    figure = drawn(selective(data))
+    figure = drawn(answered(data))
     line = next(line for line in figure.axes[0].lines if line.get_label() == "accuracy of what is answered")
     assert line.get_xdata() == pytest.approx(result.coverage) and line.get_ydata() == pytest.approx(result.accuracy)
     sentence = r"to be right 90% of the time, answer ([\d.]+)% of the images \((\d+) of 400"
@@ -366,7 +352,7 @@ def test_the_curve_is_what_the_sentences_say() -> None:
 
 def test_the_confidence_of_each_tenth_is_written_above() -> None:
     data = simulate(200, 3)
-    figure = drawn(selective(data))
+    figure = drawn(answered(data))
     written = [float(label.get_text()) for label in figure.axes[1].get_xticklabels()]
     confidence = np.sort(data.probabilities.max(axis=1))[::-1]
     assert written == pytest.approx([confidence[20 * tenth - 1] for tenth in range(1, 11)], abs=1.1e-3)

@@ -16,8 +16,8 @@ from scripts.mmcls_plugins.folding import (
     compute_folded,
     is_absorbed,
     normalised_convolutions,
-    same_scores,
-    scores_of,
+    probabilities_of,
+    same_probabilities,
 )
 
 
@@ -70,14 +70,14 @@ def test_folding_keeps_names_gradients_and_what_a_stock_model_computes() -> None
             torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-3, atol=1e-4 * scale)
     fresh = zoo_model("resnet18_8xb32_in1k")
     fresh.load_state_dict(folded.state_dict())
-    assert same_scores(scores_of(fresh, images), scores_of(folded, images))
+    assert same_probabilities(probabilities_of(fresh, images), probabilities_of(folded, images))
 
 
 def test_a_normalisation_that_does_more_than_add_is_not_folded() -> None:
     model, images = zoo_model("resnet18_8xb32_in1k"), torch.randn(2, 3, 64, 64)
-    expected = scores_of(model, images)
+    expected = probabilities_of(model, images)
     assert compute_folded(normalised_convolutions(model, images)) == 0
-    assert torch.equal(scores_of(model, images), expected)
+    assert torch.equal(probabilities_of(model, images), expected)
 
 
 class Wired(torch.nn.Module):
@@ -100,10 +100,10 @@ def test_a_convolution_that_feeds_two_normalisations_is_left_alone() -> None:
 
 def test_what_else_reads_a_convolution_shows_in_the_scores() -> None:
     model, images = Wired("skip").eval(), torch.randn(2, 3, 8, 8)
-    expected = scores_of(model, images)
-    assert same_scores(expected, scores_of(model, images))
+    expected = probabilities_of(model, images)
+    assert same_probabilities(expected, probabilities_of(model, images))
     absorb(normalised_convolutions(model, images))
-    assert not same_scores(expected, scores_of(model, images))
+    assert not same_probabilities(expected, probabilities_of(model, images))
 
 
 def test_a_convolution_of_another_kind_is_left_alone() -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.cells import cell_len
 from small_runs import Page, answer, make_run, run_cli_on
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width
 from scripts.lib.metrics import leaderboard, paired
 from scripts.lib.pages import leaderboard_page
-from scripts.lib.pages.figures import style
+from scripts.lib.pages.figures import leaderboard as leaderboard_figure
 from scripts.report import compare_runs
 
 T_975_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, from a table
@@ -121,7 +121,7 @@ def test_show_prints_aligned_columns(tmp_path: Path, capsys: pytest.CaptureFixtu
     run_cli_on(folders, tmp_path)
     compare_runs.main(compare_runs.build_parser().parse_args(["--show", str(tmp_path / "l.csv")]))
     lines = capsys.readouterr().out.splitlines()
-    assert len({display_width(line) for line in lines[:4]}) == 1
+    assert len({cell_len(line) for line in lines[:4]}) == 1
     assert lines[2].split()[:3] == ["苹果", "2", "91.0"]
     assert "*" in lines[3] and "*" not in lines[2]
     assert "few seeds give a wide one" in lines[4] and lines[5].startswith("* one seed")
@@ -248,7 +248,7 @@ def test_folds_have_a_corrected_interval_over_folds_not_over_runs(tmp_path: Path
     assert text.splitlines()[0].split()[:4] == ["experiment", "seeds", "folds", "runs"]
     costs = pd.read_csv(tmp_path / "costs.csv")
     assert costs[["seed", "fold"]].to_numpy().tolist() == [[seed, fold] for seed in (0, 1) for fold in range(3)]
-    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
+    figure = leaderboard_figure.draw(board, leaderboard.collect(folders))
     assert "one fold" in legend_of(figure) and "one seed" not in legend_of(figure)
 
 
@@ -295,7 +295,7 @@ def test_the_floor_is_in_table_text_page_and_figure(tmp_path: Path) -> None:
     assert board["accuracy_majority"].tolist() == pytest.approx([0.3, 0.3])
     line = "Always the most frequent class of the test images: 30.0 %."
     assert line in leaderboard.render_text(board) and line in "".join(Page((tmp_path / "l.html").read_text()).cells)
-    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
+    figure = leaderboard_figure.draw(board, leaderboard.collect(folders))
     assert "always the most frequent class: 30.0%" in legend_of(figure)
     assert [line.get_xdata() for line in figure.axes[0].lines if line.get_linestyle() == "--"] == [
         pytest.approx([0.3] * 2)
@@ -304,7 +304,7 @@ def test_the_floor_is_in_table_text_page_and_figure(tmp_path: Path) -> None:
 
 def test_a_floor_far_below_is_named_and_does_not_squeeze_the_figure(tmp_path: Path) -> None:
     folders = [make_run(tmp_path, "a", 0, 0.9, accuracy_majority=0.1)]
-    figure = style.leaderboard_figure(run_cli_on(folders, tmp_path), leaderboard.collect(folders))
+    figure = leaderboard_figure.draw(run_cli_on(folders, tmp_path), leaderboard.collect(folders))
     assert figure.axes[0].get_xlim()[0] > 0.8
     assert figure.axes[0].get_xlabel().endswith("always the most frequent class: 10.0%, left of what is shown")
 
@@ -313,7 +313,7 @@ def test_metrics_of_an_earlier_version_have_no_floor(tmp_path: Path) -> None:
     folders = [make_run(tmp_path, "a", 0, 0.9)]
     board = run_cli_on(folders, tmp_path)
     assert board["accuracy_majority"].isna().all() and "frequent" not in leaderboard.render_text(board)
-    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
+    figure = leaderboard_figure.draw(board, leaderboard.collect(folders))
     assert "frequent" not in "".join(legend_of(figure)) + figure.axes[0].get_xlabel()
     # Where only some are, it is that of the others.
     folders.append(make_run(tmp_path, "new", 0, 0.85, accuracy_majority=0.25))
@@ -338,7 +338,7 @@ def test_a_control_is_marked(tmp_path: Path) -> None:
     lines = leaderboard.render_text(board).splitlines()
     assert lines[0].endswith("remark") and lines[3].endswith("control (labels shuffled)")
     assert "control (labels shuffled)" in Page((tmp_path / "l.html").read_text()).cells
-    figure = style.leaderboard_figure(board, leaderboard.collect(folders))
+    figure = leaderboard_figure.draw(board, leaderboard.collect(folders))
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["a", "shuffled\ncontrol (labels shuffled)"]
     assert "remark" not in leaderboard.render_text(run_cli_on(folders[:1], tmp_path))

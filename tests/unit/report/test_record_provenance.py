@@ -174,11 +174,16 @@ def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_pat
     changed = machine.describe_code(tmp_path)
     assert changed["dirty"] is True and changed["sha256"] == clean["sha256"] == nothing["sha256"]
     (tmp_path / "Snakefile").write_text("")
-    with_snakefile = machine.describe_code(tmp_path)["sha256"]
-    assert with_snakefile != clean["sha256"], "also without git"
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules/data.smk").write_text("")
-    assert machine.describe_code(tmp_path)["sha256"] != with_snakefile
+    assert machine.describe_code(tmp_path)["sha256"] != clean["sha256"], "also without git"
+    hashes = {machine.describe_code(tmp_path)["sha256"]}
+    for name in (
+        "rules/train.smk",
+        *(f"scripts/lib/pages/templates/a.{kind}" for kind in ("html", "css", "js", "yaml")),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        hashes.add(machine.describe_code(tmp_path)["sha256"])
+    assert len(hashes) == 6, "rules and templates are code too"
 
 
 def test_results_that_are_a_link_to_another_disk_are_no_other_code(tmp_path: Path) -> None:
@@ -199,7 +204,7 @@ def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monk
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "some.lock").write_text("lock")
     monkeypatch.setattr(machine, "STAMP", tmp_path / "stamp.json")
-    monkeypatch.setattr(record_provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(machine, "ROOT", tmp_path)
     environment = machine.describe_software()["environment"]
     assert environment["name"] == "some"
     assert environment["lock_sha256"] == hashlib.sha256(b"lock").hexdigest()

@@ -274,7 +274,7 @@ def test_the_data_section_says_what_the_audit_found(args: Namespace, run: CardIn
     (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {"leaked": 5, "leak": 7}}))
     audited = read(args, audit_summary=tmp_path / "audit.json")
     text = text_of(to_markdown(audited))
-    assert "The data leaks: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
+    assert "Contaminated: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(UserError, match=r"audit\.json: not the summary"):
         read(args, audit_summary=tmp_path / "audit.json")

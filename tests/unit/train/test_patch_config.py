@@ -33,7 +33,7 @@ def tutorial_config() -> dict[str, Any]:
     )
 
 
-def test_the_fast_recipe_starts_from_a_warm_start_and_is_gentle() -> None:
+def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
     given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/160", **files}

@@ -1,8 +1,7 @@
-"""Draw recall and F1 of each class of predictions.csv, the lowest recall first: where the model fails."""
+"""Draw recall and F1 of each class, the lowest recall first: where the model fails."""
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import accuracy_score
 
-from scripts.lib.base.console import run_cli
 from scripts.lib.base.text import shorten_all
 from scripts.lib.metrics.metrics import per_class_table
-from scripts.lib.pages.figures.figure_parser import predictions_figure_parser
-from scripts.lib.pages.figures.palette import SKY_BLUE
-from scripts.lib.pages.figures.style import GREY, NAME_WIDTH, VERMILLION, house_style, save_figure
-from scripts.lib.runs.predictions import read_predictions
+from scripts.lib.pages.figures.style import GREY, GRID, NAME_WIDTH, SKY_BLUE, VERMILLION, house_style
+from scripts.lib.runs.predictions import Predictions
 
 #: With more classes than this, only the ends of the list are drawn.
 DRAWN_CLASSES = 60
@@ -35,25 +31,21 @@ def rank_classes(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["n"] > 0].sort_values(["recall", "f1"], kind="stable")
 
 
-def class_bars_figure(table: pd.DataFrame, accuracy: float, title: str = "") -> Figure:
-    """Draw recall with its 95 % Wilson interval, F1 and the number of test images of each class.
-
-    Parameters
-    ----------
-    table : as per_class_table returns it, one row a class, at least one of them with images.
-    accuracy : top-1 accuracy over all images.
-    """
+def draw(predictions: Predictions, title: str = "") -> Figure:
+    """Draw recall with its 95 % Wilson interval, F1 and the number of test images of each class."""
+    table = per_class_table(predictions)
+    accuracy = float(accuracy_score(predictions.labels, predictions.predictions))
     names = pd.Series(shorten_all(table["class"].tolist(), NAME_WIDTH), index=table.index)
     ranked = rank_classes(table)
     cut = len(ranked) > DRAWN_CLASSES
     rows = pd.concat([ranked.head(WORST), ranked.tail(BEST)]) if cut else ranked
-    places = np.arange(len(rows)) + (np.arange(len(rows)) >= WORST if cut else 0)  # the cut takes a row
-    last = int(places[-1])
+    positions = np.arange(len(rows)) + (np.arange(len(rows)) >= WORST if cut else 0)  # the cut takes a row
+    last = int(positions[-1])
     with house_style():
         figure = Figure(figsize=(8, 2.1 + 0.23 * (last + 1)), layout="constrained")
         axes = figure.add_subplot()
-        _draw_rows(axes, rows, places)
-        axes.set_yticks(places, names[rows.index].tolist(), fontsize=8)
+        _draw_rows(axes, rows, positions)
+        axes.set_yticks(positions, names[rows.index].tolist(), fontsize=8)
         axes.set_ylim(last + 0.7, -0.7)
         if cut:
             hidden = ranked.iloc[WORST:-BEST]["recall"]
@@ -67,21 +59,21 @@ def class_bars_figure(table: pd.DataFrame, accuracy: float, title: str = "") -> 
         return figure
 
 
-def _draw_rows(axes: Axes, rows: pd.DataFrame, places: np.ndarray) -> None:
+def _draw_rows(axes: Axes, rows: pd.DataFrame, positions: np.ndarray) -> None:
     """Draw the bars, intervals, F1 and numbers of images of *rows*."""
-    axes.barh(places, rows["recall"], height=0.7, color=SKY_BLUE, label="recall")
+    axes.barh(positions, rows["recall"], height=0.7, color=SKY_BLUE, label="recall")
     ends = rows["recall_ci95_low"], rows["recall_ci95_high"]
-    axes.hlines(places, *ends, color="black", linewidth=1, label="95 % interval of the recall")
+    axes.hlines(positions, *ends, color="black", linewidth=1, label="95 % interval of the recall")
     # Not cut off at the frame: an F1 of 1 is a whole diamond.
     style: dict[str, Any] = {"color": VERMILLION, "markersize": 4.5, "clip_on": False}
-    axes.plot(rows["f1"], places, "D", linestyle="none", label="F1", **style)
+    axes.plot(rows["f1"], positions, "D", linestyle="none", label="F1", **style)
     beside = axes.get_yaxis_transform()
     axes.text(1.02, -1, "images", transform=beside, va="center", fontsize=8)
-    for place, n in zip(places, rows["n"], strict=True):
-        axes.text(1.02, place, str(n), transform=beside, va="center", fontsize=8)
+    for y, n in zip(positions, rows["n"], strict=True):
+        axes.text(1.02, y, str(n), transform=beside, va="center", fontsize=8)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
+    axes.grid(axis="x", color=GRID, linewidth=0.6)
     axes.tick_params(axis="y", length=0)
 
 
@@ -96,17 +88,3 @@ def _subtitle(table: pd.DataFrame, names: pd.Series, cut: bool) -> str:
         more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
         lines.append(f"no test image: {', '.join(without[:NAMED_CLASSES])}{more}")
     return "\n".join(lines)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    return predictions_figure_parser("plot_classes", __doc__)
-
-
-def main(args: argparse.Namespace) -> None:
-    predictions = read_predictions(args.predictions)
-    accuracy = float(accuracy_score(predictions.labels, predictions.predictions))
-    save_figure(class_bars_figure(per_class_table(predictions), accuracy, args.title), args.output)
-
-
-if __name__ == "__main__":
-    run_cli(build_parser, main)

@@ -1,28 +1,102 @@
-"""Draw the confusion matrix of predictions.csv: which classes the model takes for which."""
+"""Draw the confusion matrix of a model: which classes it confuses with which."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import confusion_matrix
+import sklearn.metrics
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from scripts.lib.base.console import run_cli
-from scripts.lib.pages.figures.figure_parser import predictions_figure_parser
-from scripts.lib.pages.figures.style import confusion_matrix_figure, save_figure
-from scripts.lib.runs.predictions import read_predictions
+from scripts.lib.base.text import shorten_all
+from scripts.lib.pages.figures.style import NAME_WIDTH, house_style
+from scripts.lib.runs.predictions import Predictions
 
-
-def build_parser() -> argparse.ArgumentParser:
-    return predictions_figure_parser("plot_confusion_matrix", __doc__)
-
-
-def main(args: argparse.Namespace) -> None:
-    predictions = read_predictions(args.predictions)
-    places = np.arange(len(predictions.classes))
-    counts = confusion_matrix(predictions.labels, predictions.predictions, labels=places)
-    save_figure(confusion_matrix_figure(counts, predictions.classes, args.title), args.output)
+#: More classes than this, and a count in every cell is no longer legible.
+ANNOTATED_CLASSES = 40
+LISTED_CONFUSIONS = 20
+SHARE_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1)
 
 
-if __name__ == "__main__":
-    run_cli(build_parser, main)
+def draw(predictions: Predictions, title: str = "") -> Figure:
+    """Draw the confusion matrix of *predictions*."""
+    labels = np.arange(len(predictions.classes))
+    counts = sklearn.metrics.confusion_matrix(predictions.labels, predictions.predictions, labels=labels)
+    return draw_counts(counts, predictions.classes, title)
+
+
+def draw_counts(counts: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
+    """Draw a confusion matrix: colour is the share of the true class (row), text the number of images.
+
+    Parameters
+    ----------
+    counts : int array of shape (classes, classes), rows are the true classes.
+    """
+    n = len(classes)
+    # Inches a cell, and points of the names beside it: they shrink with the number of classes down to what one can
+    # still read when zooming in.
+    cell = float(np.interp(n, [2, 10, 30, 100, 200], [1.1, 0.5, 0.34, 0.14, 0.085]))
+    size = float(np.interp(n, [10, 30, 100, 200], [10, 8.5, 6.5, 4.8]))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = shorten_all(list(classes), NAME_WIDTH)
+    annotated = n <= ANNOTATED_CLASSES
+    with house_style():
+        inches = n * cell
+        figure = Figure(figsize=(inches + (2.6 if annotated else 7), inches + 2.2), layout="compressed")
+        axes = figure.add_subplot()
+        # The square root makes a class visible of which 3 % are misclassified. "nearest" draws cells of many pixels:
+        # one pixel a cell ("none") is a smaller file, but viewers blur it when they enlarge it.
+        image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+        axes.set_xticks(range(n), names, rotation=90 if n > 4 else 0, fontsize=size)
+        axes.set_yticks(range(n), names, fontsize=size)
+        axes.tick_params(length=2 if n <= 60 else 1, width=0.5)
+        axes.set_xlabel("predicted class")
+        axes.set_ylabel("true class")
+        axes.spines[:].set_visible(False)
+        _cell_borders(axes, n)
+        bar = figure.colorbar(image, ax=axes, shrink=min(0.9, 2.5 / inches), aspect=15, pad=0.02, ticks=SHARE_TICKS)
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+        bar.set_label("share of the true class")
+        bar.outline.set_visible(False)
+        if annotated:
+            _write_counts(axes, counts, shares, cell, size + 1)
+        else:
+            _list_confusions(bar.ax, counts, names)
+        right, total = int(counts.trace()), int(counts.sum())
+        result = f"{right} of {total} images right ({right / max(total, 1):.1%})"
+        axes.set_title(f"{title}\n{result}" if title else result, linespacing=1.5)
+        return figure
+
+
+def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float, size: float) -> None:
+    """Write the number of images into every cell that has one, in *size* points or what fits *cell* inches."""
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        text = str(counts[row, column])
+        points = min(size, 72 * cell / (0.75 * len(text) + 0.5))
+        colour = "white" if shares[row, column] > 0.3 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=points)
+
+
+def _list_confusions(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
+    """List the commonest confusions above *axes*, where cells are too small for numbers."""
+    wrong = counts * ~np.eye(len(counts), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:LISTED_CONFUSIONS]
+    pairs = [(row, column) for row, column in zip(*np.unravel_index(order, counts.shape), strict=True)]
+    lines = [f"{wrong[pair]} ×  {names[pair[0]]} → {names[pair[1]]}" for pair in pairs if wrong[pair]]
+    text = "\n".join(["commonest confusions (true → predicted):", *lines])
+    axes.text(0, 1.15, text, transform=axes.transAxes, va="bottom", fontsize=9, linespacing=1.5)
+
+
+def _cell_borders(axes: Axes, n: int) -> None:
+    if n <= 60:
+        axes.set_xticks(np.arange(n + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(n + 1) - 0.5, minor=True)
+        axes.grid(which="minor", color="#DDDDDD", linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
+        return
+    for line in np.arange(9.5, n - 1, 10):  # every tenth line guides the eye to the names
+        axes.axhline(line, color="#BBBBBB", linewidth=0.3)
+        axes.axvline(line, color="#BBBBBB", linewidth=0.3)

@@ -1,8 +1,7 @@
-"""Draw precision-recall and ROC curves of each class and top-k accuracy from predictions.csv."""
+"""Draw precision-recall and ROC curves of each class, and top-k accuracy."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from scripts.lib.base.console import run_cli
 from scripts.lib.base.text import shorten_all
 from scripts.lib.metrics.curves import (
     Curve,
@@ -22,10 +20,8 @@ from scripts.lib.metrics.curves import (
     top_k_hits,
 )
 from scripts.lib.metrics.metrics import wilson_interval
-from scripts.lib.pages.figures.figure_parser import predictions_figure_parser
-from scripts.lib.pages.figures.palette import COLD, WARM
-from scripts.lib.pages.figures.style import BLUE, GREY, NAME_WIDTH, house_style, save_figure
-from scripts.lib.runs.predictions import read_predictions
+from scripts.lib.pages.figures.style import BLUE, COLD_LINES, GREY, GRID, NAME_WIDTH, WARM_LINES, house_style
+from scripts.lib.runs.predictions import Predictions
 
 NAMED_EACH = 5
 PALE = "#D0D0D0"
@@ -33,19 +29,15 @@ PALE = "#D0D0D0"
 STEP, LINE = "steps-pre", "default"
 
 
-def curves_figure(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
+def draw(predictions: Predictions, title: str = "") -> Figure:
     """Draw the precision-recall curves, the ROC curves, and the accuracy of the k most probable classes.
 
     With more than ten classes the others than the five best and the five worst are pale lines without a name.
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
     """
-    names = shorten_all(list(classes), NAME_WIDTH)
+    probabilities, labels = predictions.probabilities, predictions.labels
+    names = shorten_all(predictions.classes, NAME_WIDTH)
     with house_style():
-        rows = min(len(names), 2 * NAMED_EACH) + 4  # of a legend: the averages and two notes as well
+        rows = min(len(names), 2 * NAMED_EACH) + 4  # of a legend: the averages and two remarks as well
         figure = Figure(figsize=(14, 5.2 + 0.175 * rows), layout="constrained")
         precision_axes, roc_axes, top_k_axes = figure.subplots(1, 3)
         _draw_curves(precision_axes, precision_recall_curves(probabilities, labels), names, STEP)
@@ -63,32 +55,32 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
     """Draw the curve of each class and the averages, and write the areas below *axes*."""
     best, worst = best_and_worst(curves.of_class, NAMED_EACH)
     named = {*best, *worst}
-    for place, curve in enumerate(curves.of_class):
-        if curve is not None and place not in named:
-            _draw(axes, curve, None, drawstyle, color=PALE, linewidth=0.5)
-    for places, looks in ((best, COLD), (worst[::-1], WARM)):
-        for place, (colour, dashes) in zip(places, looks, strict=False):
+    for label, curve in enumerate(curves.of_class):
+        if curve is not None and label not in named:
+            _draw_curve(axes, curve, None, drawstyle, color=PALE, linewidth=0.5)
+    for labels, looks in ((best, COLD_LINES), (worst[::-1], WARM_LINES)):
+        for label, (colour, dashes) in zip(labels, looks, strict=False):
             look = {"color": colour, "linestyle": dashes, "linewidth": 1.3}
-            _draw(axes, curves.of_class[place], names[place], drawstyle, **look)
-    _draw(axes, curves.macro, "macro average", LINE, color="black", linestyle="--", linewidth=1.6)
-    _draw(axes, curves.micro, "micro average", drawstyle, color="black", linewidth=1.6)
+            _draw_curve(axes, curves.of_class[label], names[label], drawstyle, **look)
+    _draw_curve(axes, curves.macro, "macro average", LINE, color="black", linestyle="--", linewidth=1.6)
+    _draw_curve(axes, curves.micro, "micro average", drawstyle, color="black", linewidth=1.6)
     # The averages come last, to lie on top of the others, and are named first.
-    handles, written = axes.get_legend_handles_labels()
+    handles, texts = axes.get_legend_handles_labels()
     averages = sum(curve is not None for curve in (curves.macro, curves.micro))
     order = [*range(len(handles) - 1, len(handles) - 1 - averages, -1), *range(len(handles) - averages)]
     undefined = sum(curve is None for curve in curves.of_class)
     hidden = len(names) - undefined - len(named)
-    notes = [f"the {len(best)} best, the {len(worst)} worst; grey: the {hidden} others"] if hidden else []
+    remarks = [f"the {len(best)} best, the {len(worst)} worst; grey: the {hidden} others"] if hidden else []
     if undefined:
-        notes.append(f"no curve for {undefined} of {len(names)} classes: without images, or without others")
+        remarks.append(f"no curve for {undefined} of {len(names)} classes: without images, or without others")
     axes.legend(
-        [handles[place] for place in order], [written[place] for place in order], loc="upper left",
-        bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8, handlelength=3.5, title="\n".join(notes) or None,
+        [handles[i] for i in order], [texts[i] for i in order], loc="upper left",
+        bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8, handlelength=3.5, title="\n".join(remarks) or None,
         title_fontsize=8, alignment="left",
     )  # fmt: skip
 
 
-def _draw(axes: Axes, curve: Curve | None, name: str | None, drawstyle: str, **look: Any) -> None:
+def _draw_curve(axes: Axes, curve: Curve | None, name: str | None, drawstyle: str, **look: Any) -> None:
     if curve is None:
         return
     # matplotlib leaves out of a legend what begins with an underscore, and a class may be called so.
@@ -102,7 +94,7 @@ def _name_axes(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title)
-    axes.grid(color="#E5E5E5", linewidth=0.6)
+    axes.grid(color=GRID, linewidth=0.6)
 
 
 def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
@@ -114,9 +106,9 @@ def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
     axes.vlines(k, low, high, color=BLUE, linewidth=1, label="95 % interval")
     axes.plot(k, hits / n, "o-", color=BLUE, markersize=4, label="the model")
     axes.plot(k, commonest / n, "s:", color=GREY, markersize=3, label="always the k commonest classes")
-    for place, share, end in zip(k, hits / n, low, strict=True):
+    for x, share, end in zip(k, hits / n, low, strict=True):
         axes.annotate(
-            f"{share:.1%}", (float(place), float(end)), xytext=(0, -3), textcoords="offset points", ha="center",
+            f"{share:.1%}", (float(x), float(end)), xytext=(0, -3), textcoords="offset points", ha="center",
             va="top", fontsize=7,
         )  # fmt: skip
     axes.set_xlim(0.5, len(hits) + 0.5)
@@ -126,19 +118,5 @@ def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
     axes.set_xlabel("k: classes that the model may name")
     axes.set_ylabel("images whose class is among them")
     axes.set_title("top-k accuracy")
-    axes.grid(color="#E5E5E5", linewidth=0.6)
+    axes.grid(color=GRID, linewidth=0.6)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    return predictions_figure_parser("plot_curves", __doc__)
-
-
-def main(args: argparse.Namespace) -> None:
-    predictions = read_predictions(args.predictions)
-    figure = curves_figure(predictions.probabilities, predictions.labels, predictions.classes, args.title)
-    save_figure(figure, args.output)
-
-
-if __name__ == "__main__":
-    run_cli(build_parser, main)

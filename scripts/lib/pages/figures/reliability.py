@@ -1,8 +1,7 @@
-"""Draw how far predictions.csv can be believed: accuracy against confidence, before and after temperature scaling."""
+"""Draw how far probabilities can be believed: accuracy against confidence, before and after temperature scaling."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics.calibration import Calibration, Reliability, calibrate
-from scripts.lib.pages.figures.figure_parser import predictions_figure_parser
-from scripts.lib.pages.figures.palette import SKY_BLUE
-from scripts.lib.pages.figures.style import GREY, VERMILLION, house_style, save_figure
+from scripts.lib.metrics.calibration import Reliability, calibrate
+from scripts.lib.pages.figures.style import GREY, GRID, SKY_BLUE, VERMILLION, house_style
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
 #: From here on a number of images is wider than its bar, and is written upright.
@@ -23,7 +19,7 @@ WIDE_COUNT = 10_000
 WITHOUT_VAL = "temperature scaling is not drawn:\nno predictions of the val images were given"
 UNDETERMINED = (
     "temperature scaling is not drawn: val determines no temperature\n"
-    "(no wrong answer there, or scores that say nothing)"
+    "(no wrong answer there, or logits that say nothing)"
 )
 
 
@@ -46,13 +42,17 @@ def read_val_predictions(path: Path, test: Predictions, test_path: Path) -> Pred
     return val
 
 
-def reliability_figure(calibration: Calibration, title: str = "", val_given: bool = False) -> Figure:
+def draw(test: Predictions, title: str = "", val: Predictions | None = None) -> Figure:
     """Draw accuracy by confidence with the images of each bin below it, and the same after temperature scaling.
 
     Parameters
     ----------
-    val_given : with predictions of val, but no temperature, the figure says that val determines none.
+    val : of read_val_predictions: on these the temperature is fitted; where they determine none, the figure says so.
     """
+    if val is None:
+        calibration = calibrate(test.probabilities, test.labels)
+    else:
+        calibration = calibrate(test.probabilities, test.labels, val.probabilities, val.labels)
     panels = [("as the model is", calibration.before)]
     if calibration.after is not None:
         panels.append((f"temperature {calibration.temperature:.3g}, fitted on val", calibration.after))
@@ -66,7 +66,7 @@ def reliability_figure(calibration: Calibration, title: str = "", val_given: boo
         for axes in (*grid[0][1:], *grid[1][1:]):
             axes.set_ylabel("")
         if calibration.after is None:
-            note = UNDETERMINED if val_given else WITHOUT_VAL
+            note = WITHOUT_VAL if val is None else UNDETERMINED
             grid[0][0].set_title(f"{grid[0][0].get_title()}\n{note}", fontsize=8.5)
         handles, names = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
@@ -89,7 +89,7 @@ def _draw_accuracy(axes: Axes, values: Reliability) -> None:
     axes.set_ylim(0, 1.02)
     axes.set_ylabel("accuracy of the images in the bin")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
 
 
 def _draw_counts(axes: Axes, values: Reliability) -> None:
@@ -97,10 +97,10 @@ def _draw_counts(axes: Axes, values: Reliability) -> None:
     middle = (values.edges[:-1] + values.edges[1:]) / 2
     axes.bar(middle, values.count, width=np.diff(values.edges), color=GREY, edgecolor="white")
     wide = int(values.count.max()) >= WIDE_COUNT
-    for place in np.flatnonzero(values.count):
-        text, rotation = str(values.count[place]), 90 if wide else 0
+    for i in np.flatnonzero(values.count):
+        text, rotation = str(values.count[i]), 90 if wide else 0
         axes.annotate(
-            text, (float(middle[place]), float(values.count[place])), xytext=(0, 2), textcoords="offset points",
+            text, (float(middle[i]), float(values.count[i])), xytext=(0, 2), textcoords="offset points",
             ha="center", va="bottom", fontsize=6.5, rotation=rotation,
         )  # fmt: skip
     axes.set_ylim(0, (1.7 if wide else 1.25) * float(values.count.max()))
@@ -108,26 +108,3 @@ def _draw_counts(axes: Axes, values: Reliability) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_ylabel("images")
     axes.set_xlabel("confidence (probability of the predicted class)")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = predictions_figure_parser("plot_reliability", __doc__)
-    parser.add_argument(
-        "--val-predictions", type=Path, metavar="FILE", help="the same of the val images, for temperature scaling"
-    )
-    return parser
-
-
-def main(args: argparse.Namespace) -> None:
-    test = read_predictions(args.predictions)
-    if args.val_predictions is None:
-        calibration = calibrate(test.probabilities, test.labels)
-    else:
-        val = read_val_predictions(args.val_predictions, test, args.predictions)
-        calibration = calibrate(test.probabilities, test.labels, val.probabilities, val.labels)
-    figure = reliability_figure(calibration, args.title, val_given=args.val_predictions is not None)
-    save_figure(figure, args.output)
-
-
-if __name__ == "__main__":
-    run_cli(build_parser, main)

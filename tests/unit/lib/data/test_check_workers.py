@@ -23,7 +23,7 @@ NONE_KNOWN = np.zeros((0, 32), np.uint8)
 
 def outcomes(folder: Path, names: list[str], known: np.ndarray, processes: int) -> list[Outcome]:
     found = [one for batch in check_files(folder, names, known, processes) for one in batch]
-    return sorted(found, key=lambda one: one.place)
+    return sorted(found, key=lambda one: one.index)
 
 
 def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> Non
     digests = [hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in names]
     known = np.frombuffer(b"".join(digests[:20]), np.uint8).reshape(-1, 32)
     found = outcomes(tmp_path, names, known, 2)
-    assert [one.place for one in found] == list(range(70))
+    assert [one.index for one in found] == list(range(70))
     assert [one.digest for one in found] == digests
     assert [bool(one.record) for one in found] == [not (n < 20 or n >= 50) for n in range(70)]
     assert all(len(one.record) == RECORD.itemsize for one in found if one.record)
@@ -113,7 +113,7 @@ def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path
         (tmp_path / name).write_bytes(encoded(photograph(number, (40, 40))))
     seen: list[int] = []
     for number, batch in enumerate(check_files(tmp_path, names, NONE_KNOWN, 1)):
-        seen += [one.place for one in batch if one.record]
+        seen += [one.index for one in batch if one.record]
         if not number:
             for process in multiprocessing.active_children():
                 process.kill()

@@ -19,10 +19,10 @@ from hostile_files import BZ2, DEFLATED, LZMA, STORED, TARS, Zipped, compress, l
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.data.unpack_archive import unpack
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import Limits
+from scripts.lib.data.unpacking import unpack
 
 pytestmark = pytest.mark.long
 

@@ -19,11 +19,11 @@ from mutated_images import bombs, checkers, mutate, png, seeds
 from PIL import Image
 from planted_images import encoded, photograph
 
-from scripts.data.pack_images import decode
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
 from scripts.lib.data.image_bombs import MOST_SCANS, find_bomb, png_declares_too_much
 from scripts.lib.data.image_checks import Status, check_image
+from scripts.lib.data.pixel_cache_writer import decode
 from scripts.lib.pages.thumbnails import thumbnail
 
 # Pillow warns of nonsense in tags and of large images.

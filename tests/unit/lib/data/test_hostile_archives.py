@@ -41,11 +41,11 @@ from hostile_files import (
     zip_of,
 )
 
-from scripts.data.unpack_archive import unpack
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import archives
 from scripts.lib.data.archives import Entry, Limits, read_entries
+from scripts.lib.data.unpacking import unpack
 
 Outcome = str | Mapping[str, bytes]
 #: An honest entry that stands in every archive, so that a refusal is a refusal of all.

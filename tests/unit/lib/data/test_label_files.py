@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from scripts.data.unpack_archive import Origin, unpack_all
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import Limits
 from scripts.lib.data.label_files import (
@@ -22,10 +21,11 @@ from scripts.lib.data.label_files import (
     read_labels,
     read_table,
 )
+from scripts.lib.data.unpacking import Origin, unpack_all
 
 
 def pairs(rows: list[Row]) -> list[tuple[str, str, str]]:
-    return [(row.file, row.label, row.part) for row in rows]
+    return [(row.file, row.label, row.split) for row in rows]
 
 
 def table(*lines: str) -> list[Row]:
@@ -80,7 +80,7 @@ def test_the_more_telling_of_two_columns_is_taken() -> None:
             "no column of classes .its columns: 'file', 'colour'.: name one 'label'",
         ),
         (["photo,label", "a.jpg,red"], "t.csv has no column of files"),
-        (["file,label,split", "a.jpg,cat,train", "b.jpg,cat,tst"], "t.csv, line 3: 'tst' is no part"),
+        (["file,label,split", "a.jpg,cat,train", "b.jpg,cat,tst"], "t.csv, line 3: 'tst' is no split"),
         (["file,label"], "t.csv has no rows"),
         ([""], "t.csv has no rows"),
     ],

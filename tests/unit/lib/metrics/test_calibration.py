@@ -21,9 +21,9 @@ def two_classes(confidence: list[float], right: list[bool]) -> tuple[np.ndarray,
     return np.stack([first, 1 - first], axis=1), np.where(right, 0, 1)
 
 
-def draw_labels(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw each label with the probability that softmax gives it: these scores are calibrated."""
-    return (softmax(scores, axis=1).cumsum(axis=1) > rng.random((len(scores), 1))).argmax(axis=1)
+def draw_labels(logits: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw each label with the probability that softmax gives it: these logits are calibrated."""
+    return (softmax(logits, axis=1).cumsum(axis=1) > rng.random((len(logits), 1))).argmax(axis=1)
 
 
 def test_bins_and_error_are_those_worked_by_hand() -> None:
@@ -95,9 +95,9 @@ def test_a_probability_of_zero_costs_much_but_not_everything() -> None:
 @pytest.mark.parametrize("truth", [0.4, 1.0, 2.5])
 def test_the_temperature_that_was_put_in_is_found(truth: float) -> None:
     rng = np.random.default_rng(1)
-    scores = 1.5 * rng.normal(size=(20_000, 5))
-    labels = draw_labels(scores, rng)
-    assert calibration.fit_temperature(softmax(truth * scores, axis=1), labels) == pytest.approx(truth, rel=0.03)
+    logits = 1.5 * rng.normal(size=(20_000, 5))
+    labels = draw_labels(logits, rng)
+    assert calibration.fit_temperature(softmax(truth * logits, axis=1), labels) == pytest.approx(truth, rel=0.03)
 
 
 def test_the_temperature_has_the_least_cross_entropy_of_a_fine_grid() -> None:
@@ -115,16 +115,16 @@ def test_at_the_temperature_the_labels_score_what_the_model_expects() -> None:
     data = simulate(200, 7, seed=4)
     temperature = calibration.fit_temperature(data.probabilities, data.labels)
     assert temperature is not None
-    scores = np.log(data.probabilities)
-    expected = (softmax(scores / temperature, axis=1) * scores).sum(axis=1).mean()
-    assert scores[np.arange(200), data.labels].mean() == pytest.approx(expected, abs=1e-4)
+    logits = np.log(data.probabilities)
+    expected = (softmax(logits / temperature, axis=1) * logits).sum(axis=1).mean()
+    assert logits[np.arange(200), data.labels].mean() == pytest.approx(expected, abs=1e-4)
 
 
 def test_scaling_lowers_the_error_of_an_overconfident_model_on_other_images() -> None:
     rng = np.random.default_rng(5)
-    scores = rng.normal(size=(6000, 10))
-    labels = draw_labels(scores, rng)
-    boasting = softmax(3 * scores, axis=1)
+    logits = rng.normal(size=(6000, 10))
+    labels = draw_labels(logits, rng)
+    boasting = softmax(3 * logits, axis=1)
     result = calibration.calibrate(boasting[3000:], labels[3000:], boasting[:3000], labels[:3000])
     assert result.after is not None and result.temperature == pytest.approx(3, rel=0.1)
     assert result.before.ece > 0.2 and result.after.ece < 0.04

@@ -63,10 +63,8 @@ def test_the_leaderboard_has_the_accuracy_without_contaminated_images(tmp_path: 
     page = (tmp_path / "l.html").read_text(encoding="utf-8")
     box = page.split('<div class="contaminated">')[1].split("</div>")[0]
     assert page.index('<div class="contaminated">') < page.index("<table>")
-    assert (
-        "<strong>The test split is contaminated.</strong></p>\n<p>20 of the 120 test images have a copy or a near copy in train"
-        in box
-    )
+    heading = "<p><strong>The test split is contaminated.</strong></p>"
+    assert f"{heading}\n<p>20 of the 120 test images have a copy or a near copy in train" in box
     assert "left out of training" in box and "not left out" not in box and "group_by" not in box
     low, high = wilson_interval(70, 100)
     cells = re.findall(r"<td[^>]*>(.*?)</td>", box.split("<td>a</td>")[1])[:6]
@@ -81,9 +79,9 @@ def test_the_leaderboard_has_the_accuracy_without_contaminated_images(tmp_path: 
 def test_over_seeds_it_is_the_mean_with_students_t(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path, "a", 0, range(90, 120)), evaluated(tmp_path, "a", 1, range(0, 10))]
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(20)))
-    found = contamination.find_contamination(leaderboard.collect(folders), audit)
-    assert found is not None
-    row = found.table.iloc[0]
+    contaminated = contamination.find_contamination(leaderboard.collect(folders), audit)
+    assert contaminated is not None
+    row = contaminated.table.iloc[0]
     assert (row["with"], row["without"]) == (pytest.approx((90 + 110) / 240), pytest.approx(0.85))
     half = T_975_1 * np.std([0.7, 1.0], ddof=1) / np.sqrt(2)
     assert row["without_low"] == max(0.0, 0.85 - half) and row["without_high"] == 1.0
@@ -97,9 +95,9 @@ def test_with_all_test_images_it_is_what_the_leaderboard_says(tmp_path: Path) ->
     folders.append(evaluated(tmp_path, "c", 0, range(50)))
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(20)))
     board = compare(tmp_path, folders, "--audit", str(audit)).set_index("experiment")
-    found = contamination.find_contamination(leaderboard.collect(folders), audit)
-    assert found is not None
-    for _, row in found.table.iterrows():
+    contaminated = contamination.find_contamination(leaderboard.collect(folders), audit)
+    assert contaminated is not None
+    for _, row in contaminated.table.iterrows():
         names = ("accuracy_top1_mean", "accuracy_top1_ci95_low", "accuracy_top1_ci95_high")
         expected = [board.loc[row["experiment"], name] for name in names]
         assert [row[f"with{end}"] for end in ("", "_low", "_high")] == pytest.approx(expected)

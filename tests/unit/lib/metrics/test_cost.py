@@ -17,16 +17,16 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import JobRecord
 from scripts.lib.metrics import cost, leaderboard
-from scripts.lib.metrics.cost import Course, Span
+from scripts.lib.metrics.cost import Attempt, RunHistory
 from scripts.report import compare_runs
 
 START = 1_800_000_000.0
 
 
-def span(seconds: float | None = 100.0, job: str | None = "7", after: float = 0.0, **more: Any) -> Span:
+def attempt(seconds: float | None = 100.0, job: str | None = "7", after: float = 0.0, **more: Any) -> Attempt:
     start = START + after
     end = None if seconds is None else start + seconds
-    return Span(job, start, end, more.get("gpus"), more.get("joules"))
+    return Attempt(job, start, end, more.get("gpus"), more.get("joules"))
 
 
 def stay(
@@ -36,8 +36,10 @@ def stay(
     return JobRecord(job, "mimflow_1", "COMPLETED", start - queued, start, start + elapsed, elapsed, gpus, None)
 
 
-def course(*spans: Span, gpus: int | None = 1, seed: int = 0, busy: float = 80.0, experiment: str = "a") -> Course:
-    return Course(experiment, seed, gpus, busy, spans)
+def history(
+    *attempts: Attempt, gpus: int | None = 1, seed: int = 0, busy: float = 80.0, experiment: str = "a"
+) -> RunHistory:
+    return RunHistory(experiment, seed, gpus, busy, attempts)
 
 
 def only(table: pd.DataFrame) -> pd.Series:
@@ -47,7 +49,7 @@ def only(table: pd.DataFrame) -> pd.Series:
 
 def test_with_accounting_whole_jobs_count_however_often_they_were_requeued() -> None:
     records = {"7": [stay(after=-900, elapsed=50, queued=10), stay()], "8": [stay(job="8", after=400, elapsed=60)]}
-    run = course(span(None, after=-890), span(), span(50, "8", 405), gpus=2)
+    run = history(attempt(None, after=-890), attempt(), attempt(50, "8", 405), gpus=2)
     row = only(cost.estimate([run], records, price=1.8, currency="CNY"))
     assert row["wall_seconds"] == 50 + 150 + 60 == row["gpu_seconds"]
     assert row["queue_seconds"] == 10 + 30 + 30
@@ -56,16 +58,16 @@ def test_with_accounting_whole_jobs_count_however_often_they_were_requeued() -> 
 
 
 def test_a_site_that_does_not_account_for_gpus_has_them_counted_all_the_same() -> None:
-    assert only(cost.estimate([course(span(), gpus=2)], {"7": [stay(gpus=0)]}))["gpu_seconds"] == 300
+    assert only(cost.estimate([history(attempt(), gpus=2)], {"7": [stay(gpus=0)]}))["gpu_seconds"] == 300
 
 
 def test_a_run_on_the_cpu_that_held_a_card_pays_for_it() -> None:
-    assert only(cost.estimate([course(span(gpus=0), gpus=0)], {"7": [stay()]}))["gpu_seconds"] == 150
-    assert only(cost.estimate([course(span(gpus=0), gpus=0)], {"7": [stay(gpus=0)]}))["gpu_seconds"] == 0
+    assert only(cost.estimate([history(attempt(gpus=0), gpus=0)], {"7": [stay()]}))["gpu_seconds"] == 150
+    assert only(cost.estimate([history(attempt(gpus=0), gpus=0)], {"7": [stay(gpus=0)]}))["gpu_seconds"] == 0
 
 
 def test_an_allocation_is_divided_among_its_runs_and_their_sum_is_the_whole() -> None:
-    runs = [course(span(100, gpus=1)), course(span(300, gpus=1), seed=1), course(span(100, gpus=2), seed=2)]
+    runs = [history(attempt(100, gpus=1)), history(attempt(300, gpus=1), seed=1), history(attempt(100, gpus=2), seed=2)]
     table = cost.estimate(runs, {"7": [stay(elapsed=600, queued=60, gpus=4)]}, price=1.0)
     assert table["gpu_seconds"].tolist() == [400, 1200, 800] and table["gpu_seconds"].sum() == 600 * 4
     assert table["queue_seconds"].sum() == 60
@@ -73,7 +75,7 @@ def test_an_allocation_is_divided_among_its_runs_and_their_sum_is_the_whole() ->
 
 
 def test_an_allocation_is_divided_among_the_folds_of_a_seed(tmp_path: Path) -> None:
-    runs = [replace(course(span(seconds)), fold=fold) for fold, seconds in enumerate((100, 300))]
+    runs = [replace(history(attempt(seconds)), fold=fold) for fold, seconds in enumerate((100, 300))]
     table = cost.estimate(runs, {"7": [stay(elapsed=400)]})
     assert table["gpu_seconds"].tolist() == [100, 300]
     assert table[["seed", "fold"]].to_numpy().tolist() == [[0, 0], [0, 1]]
@@ -83,47 +85,47 @@ def test_an_allocation_is_divided_among_the_folds_of_a_seed(tmp_path: Path) -> N
 
 
 def test_an_allocation_of_runs_without_an_end_is_divided_equally() -> None:
-    table = cost.estimate([course(span(None)), course(span(None), seed=1)], {"7": [stay(elapsed=600)]})
+    table = cost.estimate([history(attempt(None)), history(attempt(None), seed=1)], {"7": [stay(elapsed=600)]})
     assert table["gpu_seconds"].tolist() == [300, 300]
 
 
 def test_without_accounting_attempts_count_with_their_cards() -> None:
-    row = only(cost.estimate([course(span(100), span(60, job=None, after=900, gpus=3), gpus=2)], {}))
+    row = only(cost.estimate([history(attempt(100), attempt(60, job=None, after=900, gpus=3), gpus=2)], {}))
     assert (row["wall_seconds"], row["gpu_seconds"], row["source"]) == (160, 200 + 180, "attempts")
     assert np.isnan(row["queue_seconds"]) and np.isnan(row["cost"]) and row["currency"] == ""
 
 
 def test_a_record_of_another_job_of_the_same_number_is_not_taken() -> None:
     old = stay(after=-86400 * 20)
-    assert only(cost.estimate([course(span())], {"7": [old]}))["source"] == "attempts"
-    assert only(cost.estimate([course(span())], {"7": [old, stay()]}))["source"] == "accounting"
+    assert only(cost.estimate([history(attempt())], {"7": [old]}))["source"] == "attempts"
+    assert only(cost.estimate([history(attempt())], {"7": [old, stay()]}))["source"] == "accounting"
 
 
 def test_an_attempt_without_an_end_took_at_least_what_the_train_log_has() -> None:
-    row = only(cost.estimate([course(span(None), busy=500.0, gpus=2)], {}))
+    row = only(cost.estimate([history(attempt(None), busy=500.0, gpus=2)], {}))
     assert (row["wall_seconds"], row["gpu_seconds"], row["source"]) == (500, 1000, "train log")
-    assert only(cost.estimate([course(busy=500.0)], {}))["gpu_seconds"] == 500
-    assert np.isnan(only(cost.estimate([course(busy=500.0, gpus=None)], {}))["gpu_seconds"])
+    assert only(cost.estimate([history(busy=500.0)], {}))["gpu_seconds"] == 500
+    assert np.isnan(only(cost.estimate([history(busy=500.0, gpus=None)], {}))["gpu_seconds"])
 
 
 def test_the_drivers_energy_comes_before_that_of_nodes() -> None:
     nodes = {"7": [replace(stay(), joules=7.2e6)]}
-    both = only(cost.estimate([course(span(joules=3.6e6), span(joules=1.8e6))], nodes))
+    both = only(cost.estimate([history(attempt(joules=3.6e6), attempt(joules=1.8e6))], nodes))
     assert (both["energy_kwh"], both["energy_of"]) == (1.5, "GPUs")
-    half = only(cost.estimate([course(span(joules=3.6e6), span(joules=None))], nodes))
+    half = only(cost.estimate([history(attempt(joules=3.6e6), attempt(joules=None))], nodes))
     assert (half["energy_kwh"], half["energy_of"]) == (2.0, "nodes")
-    none = only(cost.estimate([course(span(joules=3.6e6), span(joules=None))], {}))
+    none = only(cost.estimate([history(attempt(joules=3.6e6), attempt(joules=None))], {}))
     assert np.isnan(none["energy_kwh"]) and none["energy_of"] == ""
-    unknown = only(cost.estimate([course(span(), span(job="8"))], nodes | {"8": [stay(job="8")]}))
+    unknown = only(cost.estimate([history(attempt(), attempt(job="8"))], nodes | {"8": [stay(job="8")]}))
     assert np.isnan(unknown["energy_kwh"]), "one job of two is not the sum"
 
 
 def test_a_sum_with_an_unknown_part_is_unknown() -> None:
-    table = cost.estimate([course(span(joules=3.6e6)), course(gpus=None, seed=1)], {}, price=2.0)
+    table = cost.estimate([history(attempt(joules=3.6e6)), history(gpus=None, seed=1)], {}, price=2.0)
     sums = cost.sum_up(table)
     assert np.isnan(sums["gpu_seconds_sum"]) and np.isnan(sums["cost_sum"]) and np.isnan(sums["energy_kwh_sum"])
     assert sums["wall_seconds_sum"] == 180
-    table = cost.estimate([course(span(joules=3.6e6)), course(span(), gpus=0, seed=1)], {}, price=36.0)
+    table = cost.estimate([history(attempt(joules=3.6e6)), history(attempt(), gpus=0, seed=1)], {}, price=36.0)
     sums = cost.sum_up(table)
     assert (sums["gpu_seconds_sum"], sums["energy_kwh_sum"], sums["cost_sum"]) == (100, 1.0, 1.0)
 
@@ -148,19 +150,19 @@ def test_attempts_are_read_from_the_provenance_a_killed_one_up_to_its_last_note(
         {"start": 100, "end": 160},
         {"start": 200},
     )
-    found = cost.read_course(folder, "a", 0)
-    assert [(entry.job, entry.seconds, entry.gpus, entry.joules) for entry in found.spans] == [
+    history_read = cost.read_history(folder, "a", 0)
+    assert [(entry.job, entry.seconds, entry.gpus, entry.joules) for entry in history_read.attempts] == [
         ("7", 40, 1, 5.5),
         (None, 60, None, None),
         (None, 0, None, None),
     ]
-    assert (found.gpus, found.busy) == (1, 64)
+    assert (history_read.gpus, history_read.busy) == (1, 64)
 
 
 def test_a_provenance_that_is_none_leaves_the_train_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_run(tmp_path, "a", 0, 0.9)
     (folder / "provenance.json").write_text("[3]")
-    assert cost.read_course(folder, "a", 0).spans == () and "train_log.csv" in caplog.text
+    assert cost.read_history(folder, "a", 0).attempts == () and "train_log.csv" in caplog.text
 
 
 def test_slurm_is_asked_once_and_only_about_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +173,11 @@ def test_slurm_is_asked_once_and_only_about_its_jobs(monkeypatch: pytest.MonkeyP
         return {}
 
     monkeypatch.setattr(slurm, "accounting", accounting)
-    cost.find_records([course(span(job=None))])
+    cost.find_records([history(attempt(job=None))])
     assert asked == []
-    cost.find_records([course(span(job="7")), course(span(job="8", after=50), span(job=None, after=-9e9), seed=1)])
+    cost.find_records(
+        [history(attempt(job="7")), history(attempt(job="8", after=50), attempt(job=None, after=-9e9), seed=1)]
+    )
     assert asked == [({"7", "8"}, START - cost.PAST_SECONDS)]
 
 
@@ -184,7 +188,7 @@ def test_accounting_that_does_not_answer_costs_a_warning_not_the_report(
         raise UserError("sacct: Slurm accounting storage is disabled")
 
     monkeypatch.setattr(slurm, "accounting", accounting)
-    assert cost.find_records([course(span())]) == {} and "disabled" in caplog.text
+    assert cost.find_records([history(attempt())]) == {} and "disabled" in caplog.text
 
 
 def test_leaderboard_page_and_costs_say_the_same_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from scipy.stats import binomtest, norm
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import paired
-from scripts.lib.metrics.paired import Answers, NotComparableError
+from scripts.lib.metrics.paired import Correct, NotComparableError
 from scripts.lib.runs.predictions import write_predictions
 
 CLASSES = ["苹果", 'it\'s "quoted", really', "$(touch x) $y$", "<script>alert(1)</script>", "NA", "01", "梨"]
@@ -23,9 +23,9 @@ def one_seed(only_a: int, only_b: int, both: int = 20) -> np.ndarray:
     return np.array([[1] * only_a + [-1] * only_b + [0] * both])
 
 
-def answers(right: list[bool] | np.ndarray, files: str = "") -> Answers:
+def correct(right: list[bool] | np.ndarray, files: str = "") -> Correct:
     n = len(right)
-    return Answers(tuple(f"{files}{place:04d}.jpg" for place in range(n)), ("x",) * n, np.asarray(right, bool))
+    return Correct(tuple(f"{files}{i:04d}.jpg" for i in range(n)), ("x",) * n, np.asarray(right, bool))
 
 
 # --- p-values ---------------------------------------------------------------------------------------------------------
@@ -171,17 +171,17 @@ def test_holm_is_as_worked_by_hand() -> None:
 
 
 def test_runs_are_paired_by_seed_and_only_by_seeds_that_both_have() -> None:
-    a = {0: answers([True, True]), 1: answers([True, False]), 7: answers([False, False])}
-    b = {7: answers([True, False]), 0: answers([False, True]), 3: answers([True, True])}
+    a = {0: correct([True, True]), 1: correct([True, False]), 7: correct([False, False])}
+    b = {7: correct([True, False]), 0: correct([False, True]), 3: correct([True, True])}
     right_a, right_b = paired.pair(a, b)
     assert right_a.tolist() == [[True, True], [False, False]]
     assert right_b.tolist() == [[False, True], [True, False]]
 
 
 def test_other_images_other_labels_or_no_common_seed_cannot_be_compared() -> None:
-    a = {0: answers([True, True])}
-    relabelled = Answers(a[0].files, ("x", "y"), a[0].right)
-    for other in (answers([True]), answers([True, True], "other"), relabelled):
+    a = {0: correct([True, True])}
+    relabelled = Correct(a[0].files, ("x", "y"), a[0].right)
+    for other in (correct([True]), correct([True, True], "other"), relabelled):
         with pytest.raises(NotComparableError, match="other test images"):
             paired.pair(a, {0: other})
         with pytest.raises(NotComparableError, match="other test images"):
@@ -202,7 +202,7 @@ def test_answers_do_not_depend_on_the_order_of_images_or_classes(tmp_path: Path)
             probabilities[place[CLASSES[said[number]]]] = 1
             rows.append((names[number], place[CLASSES[labels[number]]], probabilities))
         write_predictions(tmp_path / folder / "predictions.csv", classes, rows)
-    x, y = (paired.read_answers(tmp_path / folder) for folder in "xy")
+    x, y = (paired.read_correct(tmp_path / folder) for folder in "xy")
     assert x.same_images(y) and x.right.tolist() == y.right.tolist()
     assert dict(zip(x.files, x.labels, strict=True)) == {n: CLASSES[k] for n, k in zip(names, labels, strict=True)}
     assert [file for file, right in zip(x.files, x.right, strict=True) if not right] == ["$(x).jpg"]
@@ -210,20 +210,20 @@ def test_answers_do_not_depend_on_the_order_of_images_or_classes(tmp_path: Path)
 
 def test_a_run_without_predictions_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"predictions\.csv: no such file"):
-        paired.read_answers(tmp_path)
+        paired.read_correct(tmp_path)
 
 
 # --- cross-validation -------------------------------------------------------------------------------------------------
 
 
 def test_each_image_counts_by_the_fold_that_tested_it() -> None:
-    joined = paired.join_folds({1: answers([True, False], "b"), 0: answers([False, True], "a")})
+    joined = paired.join_folds({1: correct([True, False], "b"), 0: correct([False, True], "a")})
     assert joined.files == ("a0000.jpg", "a0001.jpg", "b0000.jpg", "b0001.jpg")
     assert joined.right.tolist() == [False, True, True, False] and joined.folds == (0, 0, 1, 1)
-    other = paired.join_folds({0: answers([True, False], "b"), 1: answers([False, True], "a")})
+    other = paired.join_folds({0: correct([True, False], "b"), 1: correct([False, True], "a")})
     assert not joined.same_images(other), "the same images, but tested by models of other training sets"
     with pytest.raises(UserError, match=r"a0000\.jpg: tested in more than one fold"):
-        paired.join_folds({0: answers([True], "a"), 1: answers([True], "a")})
+        paired.join_folds({0: correct([True], "a"), 1: correct([True], "a")})
 
 
 @pytest.mark.parametrize("folds", [3, 5, 10])
@@ -245,14 +245,14 @@ def test_folds_that_differ_widen_the_interval_and_folds_that_agree_do_not_shrink
     uneven[:30] = False
     even[[*range(10), *range(100, 110), *range(200, 210)]] = False
     for right, of_fold in ((uneven, [0.3, 0, 0]), (even, [0.1, 0.1, 0.1])):
-        a, b = (Answers(answers(base).files, ("x",) * 300, values, folds) for values in (base, right))
+        a, b = (Correct(correct(base).files, ("x",) * 300, values, folds) for values in (base, right))
         row = paired.compare_pairs({"a": {0: a}, "b": {0: b}}, ["a", "b"]).iloc[0]
         half = 4.302652729911275 * np.std(of_fold, ddof=1) * np.sqrt(1 / 3 + 1 / 2)
         images = paired.paired_interval((base.astype(int) - right)[None])
         assert row["difference_ci95_low"] == pytest.approx(min(images[0], 0.1 - half))
         assert row["difference_ci95_high"] == pytest.approx(max(images[1], 0.1 + half))
         assert row["verdict"] == ("cannot be told apart" if half > 0.01 else "a is better")
-        assert row["folds"] == 3 and any("Cross-validation" in note for note in paired.notes(pd.DataFrame([row])))
+        assert row["folds"] == 3 and any("Cross-validation" in note for note in paired.remarks(pd.DataFrame([row])))
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -260,10 +260,10 @@ def test_folds_that_differ_widen_the_interval_and_folds_that_agree_do_not_shrink
 
 def test_the_table_says_who_is_better_and_who_cannot_be_told_apart() -> None:
     base = np.ones(200, bool)
-    clearly, hardly, foreign = base.copy(), base.copy(), answers([True] * 200, "other")
+    clearly, hardly, foreign = base.copy(), base.copy(), correct([True] * 200, "other")
     clearly[:30], hardly[:3] = False, False
     experiments = {"best": base, "close": hardly, "far": clearly}
-    runs = {name: {0: answers(right), 1: answers(right)} for name, right in experiments.items()}
+    runs = {name: {0: correct(right), 1: correct(right)} for name, right in experiments.items()}
     table = paired.compare_pairs(runs | {"else": {0: foreign}}, ["best", "close", "far", "else"])
     assert list(table.columns) == list(paired.COLUMNS)
     verdicts = {(row["experiment_a"], row["experiment_b"]): row["verdict"] for _, row in table.iterrows()}
@@ -290,7 +290,7 @@ def test_the_table_says_who_is_better_and_who_cannot_be_told_apart() -> None:
 
 def test_one_that_ranks_lower_may_still_be_better_on_common_seeds() -> None:
     low = np.arange(100) < 50
-    runs = {"first": {0: answers(low), 1: answers([True] * 100)}, "second": {0: answers(low | (np.arange(100) < 80))}}
+    runs = {"first": {0: correct(low), 1: correct([True] * 100)}, "second": {0: correct(low | (np.arange(100) < 80))}}
     table = paired.compare_pairs(runs, ["first", "second"])
     assert table["verdict"].tolist() == ["second is better"]
     assert paired.against_best(table, "first") == {"first": "best", "second": "better"}
@@ -299,14 +299,14 @@ def test_one_that_ranks_lower_may_still_be_better_on_common_seeds() -> None:
 def test_a_small_p_value_is_not_enough_where_seeds_differ() -> None:
     a, b = np.ones((2, 300), bool), np.ones((2, 300), bool)
     b[0, :60], b[1, :4] = False, False
-    runs = {name: {seed: answers(right[seed]) for seed in (0, 1)} for name, right in (("a", a), ("b", b))}
+    runs = {name: {seed: correct(right[seed]) for seed in (0, 1)} for name, right in (("a", a), ("b", b))}
     row = paired.compare_pairs(runs, ["a", "b"]).iloc[0]
     assert row["p_holm"] < 1e-6 and row["difference_ci95_low"] < 0
     assert row["verdict"] == "cannot be told apart"
 
 
 def test_what_would_be_found_alone_is_not_called_better_among_many() -> None:
-    runs = {"best": {0: answers([True] * 200)}} | {name: {0: answers(np.arange(200) >= 8)} for name in "bcde"}
+    runs = {"best": {0: correct([True] * 200)}} | {name: {0: correct(np.arange(200) >= 8)} for name in "bcde"}
     alone = paired.compare_pairs(runs, ["best", "b"]).iloc[0]
     assert (alone["p_value"], alone["verdict"]) == (pytest.approx(2 / 2**8), "best is better")
     among = paired.compare_pairs(runs, ["best", *"bcde"]).iloc[0]
@@ -316,7 +316,7 @@ def test_what_would_be_found_alone_is_not_called_better_among_many() -> None:
 
 def test_many_experiments_are_compared_with_the_best_only() -> None:
     rng = np.random.default_rng(0)
-    runs = {f"e{number}": {0: answers(rng.random(50) < 0.8)} for number in range(11)}
+    runs = {f"e{number}": {0: correct(rng.random(50) < 0.8)} for number in range(11)}
     assert len(paired.compare_pairs(runs, list(runs))) == 10
     assert len(paired.compare_pairs(runs, list(runs)[:10])) == 45
     empty = paired.compare_pairs(runs, ["e0"])
@@ -325,7 +325,7 @@ def test_many_experiments_are_compared_with_the_best_only() -> None:
 
 def test_the_same_answers_give_the_same_numbers() -> None:
     rng = np.random.default_rng(0)
-    runs = {name: {seed: answers(rng.random(80) < 0.8) for seed in range(3)} for name in "abc"}
+    runs = {name: {seed: correct(rng.random(80) < 0.8) for seed in range(3)} for name in "abc"}
     first = paired.compare_pairs(runs, list("abc"))
     assert first.equals(paired.compare_pairs(dict(reversed(runs.items())), list("abc")))
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,15 +24,15 @@ from torch.utils.data import DataLoader
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
 from scripts.lib.model.balance import class_weights
+from scripts.lib.model.linear_probe import fit_probes
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.train_log import kept_epoch
 from scripts.lib.settings.schema import Experiment
 from scripts.mmcls_plugins.dataset import SampleKey, SeededCustomDataset
 from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
-from scripts.mmcls_plugins.runner import ReproducibleRunner
 from scripts.mmcls_plugins.sampler import EpochSampler
+from scripts.mmcls_plugins.validation import has_lost_patience, is_better, measure
 from scripts.train.patch_config import build_config
-from scripts.train.warm_start import fit_probes
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -290,13 +288,6 @@ def test_a_balanced_head_is_the_one_of_images_that_come_equally_often() -> None:
     assert found[0] > found[1], "the rare class is found more often"
 
 
-def measure(probabilities: np.ndarray, labels: np.ndarray, balanced: bool) -> dict[str, float]:
-    dataset = SimpleNamespace(get_gt_labels=lambda: labels, evaluate=lambda *_, **__: {})
-    hook = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset), eval_kwargs={})
-    runner: Any = SimpleNamespace(balanced_validation=balanced, logger=logging.getLogger(__name__))
-    return ReproducibleRunner._measure(runner, hook, [[list(probabilities)]])  # type: ignore[arg-type]
-
-
 def test_balanced_validation_gives_the_means_over_the_classes() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 3], [40, 8, 2])  # none of class 2
@@ -316,14 +307,13 @@ def test_a_balanced_epoch_is_judged_by_the_means_over_the_classes() -> None:
         names = ("val_accuracy", "val_loss", "val_accuracy_balanced", "val_loss_balanced")
         return {"epoch": epoch, "is_best": is_best, **dict(zip(names, values, strict=True))}
 
-    runner: Any = SimpleNamespace(patience=1, records=[record(0, 0.9, 0.1, 0.5, 1.0, is_best=True)], _epoch=1)
-    runner.best = {"epoch": 0}
+    records = [record(0, 0.9, 0.1, 0.5, 1.0, is_best=True)]
     better, worse = record(1, 0.8, 0.2, 0.6, 2.0), record(1, 0.95, 0.05, 0.4, 2.0)
     tie = record(1, 0.8, 0.2, 0.5, 0.9)
-    assert ReproducibleRunner._is_better(runner, better) and ReproducibleRunner._is_better(runner, tie)
-    assert not ReproducibleRunner._is_better(runner, worse)
-    runner.records.append(worse)  # the plain loss fell, the one that counts did not
-    assert ReproducibleRunner._has_lost_patience(runner)
+    assert is_better(better, records) and is_better(tie, records)
+    assert not is_better(worse, records)
+    # The plain loss fell, the one that counts did not.
+    assert has_lost_patience([*records, worse], best_epoch=0, epochs_done=1, patience=1)
     log = pd.DataFrame([record(0, 0.9, 0.1, 0.5, 1.0, is_best=True), better | {"is_best": True}, worse])
     kept = kept_epoch(log)
     assert kept is not None and kept["val_accuracy"] == 0.8

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.text import display_width, pad, shorten, shorten_all
+from scripts.lib.base.text import columns, shorten, shorten_all
 from scripts.lib.pages import fonts
 
 
@@ -45,21 +46,21 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_chinese_takes_two_columns() -> None:
-    assert display_width("苹果 a") == 6
-    assert display_width("e\u0301") == 1
-    assert pad("苹果", 6) == "苹果  " and pad("苹果", 6, right=True) == "  苹果"
+    rows = [["苹果 a", "1", "x"], ["e\u0301", "10", "[red]苹果"]]
+    assert columns(rows, right={1}) == ["苹果 a   1  x", "e\u0301       10  [red]苹果"]
+    assert columns([["a", ""]], right=(), gap=1) == ["a"]
 
 
 def test_long_names_lose_their_middle() -> None:
     assert shorten("short", 11) == "short"
     assert shorten("a very long class name", 11) == "a very…name"
-    assert all(display_width(shorten("一二三四五六七八九十", width)) <= width for width in range(3, 25))
+    assert all(cell_len(shorten("一二三四五六七八九十", width)) <= width for width in range(3, 25))
 
 
 def test_names_that_would_look_alike_are_numbered() -> None:
     names = shorten_all(["the same beginning, one, the same end", "the same beginning, two, the same end", "other"], 16)
     assert len(set(names)) == 3 and names[2] == "other"
-    assert all(display_width(name) <= 16 for name in names)
+    assert all(cell_len(name) <= 16 for name in names)
 
 
 def test_a_page_brings_along_the_chinese_characters_that_it_shows_and_no_others() -> None:

@@ -105,7 +105,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("dataset.source", ["mine.zip"], ["dataset.source.0: it has keys of its own", "'mine.zip'"]),
         ("dataset.split", 0.2, ["dataset.split: it has keys of its own", "(val, test,", "0.2"]),
         ("dataset.folds", 5, ["dataset.folds: unknown key, did you mean dataset.split.folds?"]),
-        ("dataset.licence", 1, ["dataset.licence: should be a valid string, not 1", "License of the images"]),  # alias
+        ("dataset.licence", 1, ["dataset.license: should be a valid string, not 1", "License of the images"]),  # alias
         ("dataset.licenze", "MIT", ["unknown key, did you mean license?"]),
         ("experiments", ["m"], ["experiments: it has names in lines below it", "['m']"]),
         ("experiments.m.lr", 0.1, ["experiments.m.lr: unknown key, did you mean learning_rate?"]),
@@ -141,6 +141,14 @@ def test_a_mistake_is_one_line_that_names_file_key_and_what_is_allowed(key: str,
     assert message.startswith("configs/mine.yaml: ") and "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_keys_that_were_renamed_are_still_understood() -> None:
+    source = {"url": "http://x/y.zip", "part": "train"}
+    dataset = Settings.model_validate({**LEAST, "dataset": {"name": "d", "source": source, "licence": "MIT"}}).dataset
+    assert (dataset.license, dataset.sources()[0].split) == ("MIT", "train")
+    with pytest.raises(UserError, match=r"dataset\.licence: unknown key, did you mean license"):
+        load_settings({**LEAST, "dataset": {**LEAST["dataset"], "licence": "MIT", "license": "CC0"}})
 
 
 def test_a_missing_key_is_named() -> None:

@@ -14,7 +14,7 @@ from scripts.lib.model.model_zoo import checkpoint_name
 from scripts.lib.workflow.repetition import (
     STAGES,
     Difference,
-    Run,
+    FinishedRun,
     changed_keys,
     first_difference,
     lay_out,
@@ -57,7 +57,7 @@ def provenance() -> dict[str, Any]:
 
 def test_the_files_of_a_fold_are_found_where_they_lie(tmp_path: Path) -> None:
     for name in ("d/e/seed3", "d/e/seed3/fold1"):
-        run = Run(tmp_path / name, provenance())
+        run = FinishedRun(tmp_path / name, provenance())
         splits = tmp_path / "d/splits" / ("fold1" if "fold" in name else "")
         assert run.name == name and run.dataset == tmp_path / "d"
         assert (
@@ -151,7 +151,7 @@ def test_keys_of_configs_that_differ_are_named_as_deep_as_they_go() -> None:
 
 
 def test_files_are_found_where_the_results_lie_now() -> None:
-    run = Run(Path("/moved/d/e/seed3"), provenance())
+    run = FinishedRun(Path("/moved/d/e/seed3"), provenance())
     assert run.name == "d/e/seed3"
     assert run.file("archive") == Path("/moved/d/archive.tar")
     assert run.file("checkpoint") == Path("/moved/checkpoints/x-1.pth")
@@ -161,7 +161,7 @@ def test_files_are_found_where_the_results_lie_now() -> None:
 
 
 def test_it_is_repeated_on_the_device_and_from_the_weights_of_the_run() -> None:
-    run = Run(Path("/moved/d/e/seed3"), provenance())
+    run = FinishedRun(Path("/moved/d/e/seed3"), provenance())
     settings = settings_for(run, {"path": "inputs/archive.tar"})
     experiment = settings["experiments"]["e"]
     assert experiment["device"] == "cuda" and settings["dataset"]["source"] == {"path": "inputs/archive.tar"}
@@ -173,14 +173,14 @@ def test_it_is_repeated_on_the_device_and_from_the_weights_of_the_run() -> None:
 def test_images_are_fetched_from_the_source_against_their_hash_or_asked_for(tmp_path: Path) -> None:
     record = provenance()
     del record["inputs"]["files"]["checkpoint"]
-    run = Run(tmp_path / "d/e/seed3", record)
+    run = FinishedRun(tmp_path / "d/e/seed3", record)
     assert "sha256: archive\n" in lay_out(run, tmp_path, None).read_text()
     record["inputs"]["settings"]["dataset"]["source"] = {"path": "/data/a.tar"}
     with pytest.raises(UserError, match="IMAGES=FILE"):
         lay_out(run, tmp_path, None)
 
 
-def several(tmp_path: Path) -> Run:
+def several(tmp_path: Path) -> FinishedRun:
     """A run on a folder in place with a table beside it, and on an archive with annotation files in it."""
     record = provenance()
     files = record["inputs"]["files"]
@@ -195,10 +195,10 @@ def several(tmp_path: Path) -> Run:
     (tmp_path / "photos").mkdir()
     for path in (*names.values(), "photos.tar"):
         (tmp_path / "d" / path).write_text(path)
-    return Run(tmp_path / "d/e/seed3", record)
+    return FinishedRun(tmp_path / "d/e/seed3", record)
 
 
-def laid_out(run: Run, scratch: Path, archives: dict[str, Path]) -> list[dict[str, Any]]:
+def laid_out(run: FinishedRun, scratch: Path, archives: dict[str, Path]) -> list[dict[str, Any]]:
     settings = yaml.safe_load(lay_out(run, scratch, archives).read_text(encoding="utf-8"))
     sources: list[dict[str, Any]] = settings["dataset"]["source"]
     return sources

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from simulated_predictions import predictions_of
 from tiny_run import CLASSES, write_train_log
 
 from scripts.evaluate import plot_training_curves
 from scripts.lib.base.problems import UserError
-from scripts.lib.pages.figures import confusion_matrix, style
-from scripts.lib.runs.predictions import write_predictions
+from scripts.lib.pages.figures import confusion_matrix, leaderboard, style, training_curves
 from scripts.lib.runs.train_log import read_train_log
 
 
@@ -40,7 +40,7 @@ def overlap(figure: Any, labels: list[Any]) -> bool:
 
 @pytest.mark.parametrize("classes", [2, 10, 30, 200])
 def test_names_of_2_to_200_classes_do_not_overlap_and_stay_inside(classes: int) -> None:
-    figure = style.confusion_matrix_figure(confusion(classes), [f"a class name {n:03d}" for n in range(classes)])
+    figure = confusion_matrix.draw_counts(confusion(classes), [f"a class name {n:03d}" for n in range(classes)])
     with style.house_style():
         figure.draw_without_rendering()
     labels = figure.axes[0].get_yticklabels()
@@ -53,44 +53,38 @@ def test_names_of_2_to_200_classes_do_not_overlap_and_stay_inside(classes: int) 
 
 def test_counts_are_written_where_they_fit_and_listed_where_not() -> None:
     counts = confusion(10)
-    written = [text.get_text() for text in style.confusion_matrix_figure(counts, list("abcdefghij")).axes[0].texts]
+    written = [text.get_text() for text in confusion_matrix.draw_counts(counts, list("abcdefghij")).axes[0].texts]
     assert sorted(written) == sorted(str(count) for count in counts[counts > 0])
     counts = confusion(60)
     counts[7, 9] = 99
-    figure = style.confusion_matrix_figure(counts, [f"c{n}" for n in range(60)])
+    figure = confusion_matrix.draw_counts(counts, [f"c{n}" for n in range(60)])
     assert not figure.axes[0].texts
     assert any("99 ×  c7 → c9" in text.get_text() for text in texts(figure))
 
 
 def test_a_class_without_images_makes_no_nan() -> None:
-    figure = style.confusion_matrix_figure(np.array([[0, 0], [1, 3]]), ["a", "b"])
+    figure = confusion_matrix.draw_counts(np.array([[0, 0], [1, 3]]), ["a", "b"])
     assert np.isfinite(figure.axes[0].images[0].get_array().filled(np.nan)).all()
 
 
-def predictions_csv(path: Path) -> Path:
+def draw_both(folder: Path) -> tuple[bytes, bytes]:
     rng = np.random.default_rng(0)
-    rows = rng.dirichlet(np.full(len(CLASSES), 0.2), 50).astype(np.float32)
-    write_predictions(path, CLASSES, (("x", place % len(CLASSES), row) for place, row in enumerate(rows)))
-    return path
-
-
-def draw_both(folder: Path, source: Path) -> tuple[bytes, bytes]:
-    predictions, log = predictions_csv(source / "p.csv"), source / "log.csv"
-    write_train_log(log, val_loss="1.5")
+    predictions = predictions_of(rng.dirichlet(np.full(len(CLASSES), 0.2), 50), np.arange(50) % len(CLASSES), CLASSES)
     title = "$\\frac{x$ <b> 苹果"  # no valid formula
-    options = ["--predictions", str(predictions), "--output", str(folder / "figures" / "cm.svg"), "--title", title]
-    confusion_matrix.main(confusion_matrix.build_parser().parse_args(options))
-    options = ["--train-log", str(log), "--output", str(folder / "figures" / "tc.svg"), "--title", title]
+    style.save_figure(confusion_matrix.draw(predictions, title), folder / "figures" / "cm.svg")
+    folder.mkdir(exist_ok=True)
+    write_train_log(folder / "log.csv", val_loss="1.5")
+    options = ["--train-log", str(folder / "log.csv"), "--output", str(folder / "figures" / "tc.svg"), "--title", title]
     plot_training_curves.main(plot_training_curves.build_parser().parse_args(options))
     return (folder / "figures" / "cm.svg").read_bytes(), (folder / "figures" / "tc.svg").read_bytes()
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
-    assert draw_both(tmp_path / "a", tmp_path) == draw_both(tmp_path / "b", tmp_path)
+    assert draw_both(tmp_path / "a") == draw_both(tmp_path / "b")
 
 
 def test_text_needs_no_font_and_hostile_names_no_parser(tmp_path: Path) -> None:
-    for svg in draw_both(tmp_path, tmp_path):
+    for svg in draw_both(tmp_path):
         text = svg.decode("utf-8")
         assert "<text" not in text and "font-family" not in text
         assert "<script" not in text.lower()
@@ -101,7 +95,7 @@ def test_text_needs_no_font_and_hostile_names_no_parser(tmp_path: Path) -> None:
 @pytest.mark.parametrize("epochs", [1, 2, 100])
 def test_curves_of_one_epoch_and_of_many(tmp_path: Path, epochs: int) -> None:
     write_train_log(tmp_path / "log.csv", epochs)
-    figure = style.training_curves_figure(read_train_log(tmp_path / "log.csv"))
+    figure = training_curves.draw(read_train_log(tmp_path / "log.csv"))
     assert f"best: 80.0% after epoch {epochs}" in [text.get_text() for text in texts(figure)]
     ticks = [tick for tick in figure.axes[0].get_xticks() if 0.5 <= tick <= epochs + 0.5]
     assert ticks and all(tick == round(tick) for tick in ticks)
@@ -109,26 +103,26 @@ def test_curves_of_one_epoch_and_of_many(tmp_path: Path, epochs: int) -> None:
 
 def test_validation_loss_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     write_train_log(tmp_path / "log.csv")
-    assert len(style.training_curves_figure(read_train_log(tmp_path / "log.csv")).axes[0].lines) == 1
+    assert len(training_curves.draw(read_train_log(tmp_path / "log.csv")).axes[0].lines) == 1
     write_train_log(tmp_path / "log.csv", val_loss="0.7")
-    assert len(style.training_curves_figure(read_train_log(tmp_path / "log.csv")).axes[0].lines) == 2
+    assert len(training_curves.draw(read_train_log(tmp_path / "log.csv")).axes[0].lines) == 2
 
 
 def test_learning_rate_and_throughput_are_drawn_where_there_was_an_epoch_of_training(tmp_path: Path) -> None:
     write_train_log(tmp_path / "log.csv", 3)
     log = read_train_log(tmp_path / "log.csv")
-    figure = style.training_curves_figure(log)
+    figure = training_curves.draw(log)
     by_label = {axes.get_ylabel(): axes.lines[0].get_ydata().tolist() for axes in figure.axes if axes.lines}
     assert by_label["learning rate"] == log["learning_rate"].tolist()
     assert by_label["training, images/s"] == log["images_per_second"].tolist()
     start = log.iloc[[0]].assign(epoch=0, learning_rate=np.nan, images_per_second=np.nan)  # recipe: fast
-    style.save_figure(style.training_curves_figure(pd.concat([start, log])), tmp_path / "x.svg")
+    style.save_figure(training_curves.draw(pd.concat([start, log])), tmp_path / "x.svg")
 
 
 def test_a_log_without_validation_is_drawn(tmp_path: Path) -> None:
     write_train_log(tmp_path / "log.csv")
     log = read_train_log(tmp_path / "log.csv").assign(val_accuracy=np.nan)
-    style.save_figure(style.training_curves_figure(log), tmp_path / "x.svg")
+    style.save_figure(training_curves.draw(log), tmp_path / "x.svg")
 
 
 @pytest.mark.parametrize("text", ["", "epoch,train_loss\n1,2\n", "epoch\n"])
@@ -147,9 +141,9 @@ def test_a_leaderboard_of_1_to_60_experiments_is_drawn(experiments: int) -> None
         "accuracy_top1_ci95_low": mean - 0.02,
         "accuracy_top1_ci95_high": mean + 0.02,
     }
-    leaderboard = pd.DataFrame({"experiment": names, **columns})
+    board = pd.DataFrame({"experiment": names, **columns})
     runs = pd.DataFrame({"experiment": names * 2, "accuracy_top1": [*(mean - 0.01), *(mean + 0.01)]})
-    figure = style.leaderboard_figure(leaderboard, runs, "title")
+    figure = leaderboard.draw(board, runs, "title")
     with style.house_style():
         figure.draw_without_rendering()
     labels = figure.axes[0].get_yticklabels()
@@ -162,6 +156,6 @@ def test_a_leaderboard_of_1_to_60_experiments_is_drawn(experiments: int) -> None
 
 def test_a_leaderboard_of_equal_seeds_is_drawn(tmp_path: Path) -> None:
     columns = ["accuracy_top1_mean", "accuracy_top1_ci95_low", "accuracy_top1_ci95_high"]
-    leaderboard = pd.DataFrame([{"experiment": "a", **dict.fromkeys(columns, 1.0)}])
+    board = pd.DataFrame([{"experiment": "a", **dict.fromkeys(columns, 1.0)}])
     runs = pd.DataFrame({"experiment": ["a", "a"], "accuracy_top1": [1.0, 1.0]})
-    style.save_figure(style.leaderboard_figure(leaderboard, runs), tmp_path / "x.svg")
+    style.save_figure(leaderboard.draw(board, runs), tmp_path / "x.svg")

@@ -1,4 +1,4 @@
-"""The head that warm_start fits: for which models, how well, and the same bits each time."""
+"""The head that fit_head fits: for which models, from which features, with which weights around it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,15 @@ from mmcls.models import build_classifier
 from mmcv import Config
 from PIL import Image
 
-from scripts.data.pack_images import pack
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.pixel_cache_writer import write_pixel_cache
 from scripts.lib.model import model_zoo
+from scripts.lib.model.inference import classifier_layer
+from scripts.lib.model.linear_probe import LogitsElsewhereError, extract
 from scripts.lib.runs.config_file import nodes
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
-from scripts.train.warm_start import (
-    PENALTIES,
-    ScoresElsewhereError,
-    absorbed,
-    build_pretrained,
-    build_split,
-    extract,
-    fit_probes,
-    image_tensors,
-    last_layer,
-    warm_start,
-)
+from scripts.train.fit_head import absorbed, build_pretrained, build_split, fit_head, image_tensors
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -41,59 +32,9 @@ SMALL = {
 }
 
 
-def clouds(per_class: int, seed: int, distance: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return features and labels of three clouds of points; one feature says nothing, one is always the same."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(3).repeat_interleave(per_class)
-    features = torch.randn(len(labels), 8, generator=generator, dtype=torch.float64)
-    features[torch.arange(len(labels)), labels] += distance
-    scale = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1e-6, 0.0], dtype=torch.float64)
-    return 0.01 * features * scale + 5.0, labels
-
-
-def test_the_probe_separates_what_is_separable_whatever_the_unit_of_the_features() -> None:
-    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
-    probe = fit_probes(train, labels, val, val_labels, 3)[-1]
-    scores = val @ probe.weight.T + probe.bias  # on the features as they are
-    accuracy = (scores.argmax(1) == val_labels).double().mean().item()
-    assert accuracy == probe.accuracy > 0.93
-    assert probe.penalty in PENALTIES
-    assert torch.nn.functional.cross_entropy(scores, val_labels).item() == pytest.approx(probe.loss)
-
-
-def test_a_feature_that_hardly_varies_gets_no_large_weight() -> None:
-    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
-    weight = fit_probes(train, labels, val, val_labels, 3)[-1].weight
-    assert weight[:, 6:].abs().max() < 1e-2 * weight[:, :3].abs().max()
-
-
-def test_noise_asks_for_more_regularisation_than_signal() -> None:
-    def chosen(distance: float) -> float:
-        (train, labels), (val, val_labels) = clouds(20, 0, distance), clouds(200, 1, distance)
-        return fit_probes(train, labels, val, val_labels, 3)[-1].penalty
-
-    assert chosen(0.0) == max(PENALTIES) > chosen(3.0)
-
-
-def test_the_penalty_falls_until_the_loss_on_val_rises() -> None:
-    (train, labels), (val, val_labels) = clouds(20, 0, 2.0), clouds(200, 1, 2.0)
-    probes = fit_probes(train, labels, val, val_labels, 3)
-    assert [probe.penalty for probe in probes] == list(PENALTIES[: len(probes)]) and 1 < len(probes) < len(PENALTIES)
-    losses = [probe.loss for probe in probes]
-    assert losses == sorted(losses, reverse=True)
-    norms = [probe.weight.norm().item() for probe in probes]
-    assert norms == sorted(norms)
-
-
-def test_the_same_features_give_the_same_bits() -> None:
-    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
-    first, second = (fit_probes(train.clone(), labels, val, val_labels, 3)[-1] for _ in range(2))
-    assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
-
-
 def test_the_features_are_what_the_head_is_given() -> None:
     model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
-    layer = last_layer(model, {}, 3)
+    layer = classifier_layer(model, 3, trained={})
     assert layer is model.head.fc
     images = torch.randn(5, 3, 32, 32)
     features = extract(model, layer, iter([images[:3], images[3:]]))
@@ -102,22 +43,22 @@ def test_the_features_are_what_the_head_is_given() -> None:
         torch.testing.assert_close(features.float(), model.extract_feat(images)[-1], rtol=1e-4, atol=1e-5)
 
 
-def test_what_a_model_says_is_not_changed_by_absorbing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_model_predicts_is_not_changed_by_absorbing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.running_var.uniform_(0.5, 2.0)
     images = torch.randn(4, 3, 32, 32)
-    expected, names = folding.scores_of(model, images), list(model.state_dict())
+    expected, names = folding.probabilities_of(model, images), list(model.state_dict())
     found = absorbed(model, images)
     assert found is model and list(model.state_dict()) == names
-    assert folding.same_scores(folding.scores_of(model, images), expected)
+    assert folding.same_probabilities(folding.probabilities_of(model, images), expected)
     assert all(folding.is_absorbed(layer) for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
     # Where it would be changed, the model comes back as it was.
     model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    monkeypatch.setattr(folding, "same_scores", lambda *_: False)
+    monkeypatch.setattr(folding, "same_probabilities", lambda *_: False)
     found = absorbed(model, images)
     assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
 
@@ -152,7 +93,7 @@ def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> 
     names = [f"class {number}" for number in range(8)]
     splits = [rendered(tmp_path, part, count, 8) for part, count in (("train", 20), ("val", 4), ("test", 10))]
     files = [line.rsplit(" ", 1)[0] for split in splits for line in split.read_text(encoding="utf-8").splitlines()]
-    pack(tmp_path, files, 32, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    write_pixel_cache(tmp_path, files, 32, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     norm = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
 
     def accuracy(seed: int, shuffle_labels: bool) -> float:
@@ -173,7 +114,7 @@ def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> 
             }
         )
         train, *others = (build_split(config, file, names, shuffle_labels and file == splits[0]) for file in splits)
-        start = warm_start(config, {}, [train, others[0]], "cpu", 0)
+        start = fit_head(config, {}, [train, others[0]], "cpu", 0)
         fitted = build_pretrained(config, {}, "cpu")
         for name, tensor in fitted.state_dict().items():
             assert torch.equal(tensor, start[name]) != name.startswith("head."), "the head alone is fitted"
@@ -231,7 +172,7 @@ def test_the_layer_is_found_in_the_zoo(name: str, fitted: bool) -> None:
         if "num_classes" in node:
             node["num_classes"] = 4
     model = build_classifier(base).eval()
-    layer = last_layer(model, pretrained, 4)
+    layer = classifier_layer(model, 4, trained=pretrained)
     assert (layer is not None) == fitted
     if layer is not None:
         assert extract(model, layer, [torch.randn(2, 3, 224, 224)]).shape == (2, layer.in_features)
@@ -239,10 +180,10 @@ def test_the_layer_is_found_in_the_zoo(name: str, fitted: bool) -> None:
 
 def test_layers_before_it_that_nothing_was_trained_for_are_not_built_upon() -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v3-small_8xb32_in1k"))).model
-    assert last_layer(build_classifier(base), {}, 1000) is None
+    assert classifier_layer(build_classifier(base), 1000, trained={}) is None
 
 
-def test_a_layer_that_does_not_make_the_scores_is_noticed() -> None:
+def test_a_layer_that_does_not_make_the_logits_is_noticed() -> None:
     model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
     fitted = model.head.fc
 
@@ -250,5 +191,5 @@ def test_a_layer_that_does_not_make_the_scores_is_noticed() -> None:
         return (2 * fitted(features[-1])).softmax(1)  # the layer is asked, and something else is answered
 
     model.head.simple_test = other
-    with pytest.raises(ScoresElsewhereError):
+    with pytest.raises(LogitsElsewhereError):
         extract(model, model.head.fc, [torch.randn(2, 3, 32, 32)])

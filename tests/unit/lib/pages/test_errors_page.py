@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from simulated_predictions import predictions_of, simulate, write_csv
+from simulated_predictions import predictions_of, simulate
 from tiny_run import photograph
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.label_errors import confident_errors, label_suspects
-from scripts.lib.pages.figures import errors
-from scripts.lib.pages.figures.errors import errors_page
+from scripts.lib.pages import errors_page
 from scripts.lib.pages.thumbnails import thumbnail
 from scripts.lib.runs.predictions import Predictions
 
@@ -46,10 +45,10 @@ def pictures(page: str) -> list[Image.Image]:
 
 def test_the_most_confident_error_is_first_and_right_images_are_left_out(hostile: tuple[Predictions, Path]) -> None:
     assert confident_errors(hostile[0]) == [2, 0, 3]
-    page = errors_page(*hostile)
-    assert "3 of 4 test images are classified wrongly. All of them" in page
+    page = errors_page.render(*hostile)
+    assert "3 of 4 test images are misclassified.\nAll of them" in page
     assert re.findall(r'<span class="file"><bdi>(\d)', page) == ["2", "0", "3"]
-    assert re.findall(r"said: .*?([\d.]+)\s%<br>label: .*?([\d.]+)\s%", page) == [
+    assert re.findall(r"predicted: .*?([\d.]+)\s%<br>label: .*?([\d.]+)\s%", page) == [
         ("95.0", "5.0"),
         ("70.0", "20.0"),
         ("60.0", "30.0"),
@@ -57,20 +56,20 @@ def test_the_most_confident_error_is_first_and_right_images_are_left_out(hostile
 
 
 def test_at_most_so_many_are_shown_as_asked_for(hostile: tuple[Predictions, Path]) -> None:
-    page = errors_page(*hostile, most=2)
-    assert "The 2 surest of them" in page and len(pictures(page)) == 2
+    page = errors_page.render(*hostile, most=2)
+    assert "The 2 most confident of them" in page and len(pictures(page)) == 2
 
 
 def test_names_from_outside_stay_text(hostile: tuple[Predictions, Path]) -> None:
-    page = errors_page(*hostile, title=HOSTILE[0])
+    page = errors_page.render(*hostile, title=HOSTILE[0])
     assert "<script" not in page and "<img src=x" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 3 and "苹果 &amp; 梨" in page
     assert not re.search(r'(?:src|href)="(?!data:)', page), "nothing is requested"
 
 
 def test_without_an_error_the_page_says_so(tmp_path: Path) -> None:
-    page = errors_page(predictions_of(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])), tmp_path)
-    assert "All 2 test images are classified correctly: there is no error to show." in page
+    page = errors_page.render(predictions_of(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])), tmp_path)
+    assert "All 2 test images are classified correctly: there is no\nerror to show." in page
     assert "<img" not in page
 
 
@@ -79,10 +78,10 @@ def test_a_missing_and_a_broken_image_are_one_line(hostile: tuple[Predictions, P
     broken = folder / predictions.files[2]
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(UserError, match=r"2\.jpg: not an image, or a broken one; repair it"):
-        errors_page(predictions, folder)
+        errors_page.render(predictions, folder)
     broken.unlink()
     with pytest.raises(UserError, match=r"2\.jpg: No such file or directory; repair it"):
-        errors_page(predictions, folder)
+        errors_page.render(predictions, folder)
 
 
 def test_pictures_are_upright_and_small(tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_the_confident_joint_is_the_one_worked_by_hand() -> None:
     """Thresholds: class 0 (0.9 + 0.7 + 0.2) / 3 = 0.6, class 1 (0.8 + 0.4) / 2 = 0.6, class 2 has no image."""
     rows = [[0.9, 0.1, 0.0], [0.7, 0.3, 0.0], [0.2, 0.8, 0.0], [0.2, 0.8, 0.0], [0.55, 0.4, 0.05]]
     suspects = label_suspects(predictions_of(np.array(rows), np.array([0, 0, 0, 1, 1])))
-    # The last image is called a, but less surely than the images of a are: no suspect.
+    # The last image is called a, but with less confidence than the images of a are: no suspect.
     assert [(suspect.row, suspect.suggested) for suspect in suspects] == [(2, 1)]
 
 
@@ -128,23 +127,12 @@ def test_labels_that_were_made_wrong_come_first() -> None:
     assert all(suspect.suggested != labels[suspect.row] for suspect in suspects)
 
 
-def test_the_command_writes_the_same_page_twice(hostile: tuple[Predictions, Path], tmp_path: Path) -> None:
-    predictions, folder = hostile
-    options = [
-        "--predictions",
-        str(write_csv(tmp_path / "predictions.csv", predictions)),
-        "--images",
-        str(folder),
-        "--title",
-        "run 0",
-    ]
-    for name in ("a.html", "b.html"):
-        errors.main(errors.build_parser().parse_args([*options, "--output", str(tmp_path / name)]))
-    page = (tmp_path / "a.html").read_bytes()
-    assert page == (tmp_path / "b.html").read_bytes()
-    assert b"<h1>The most confident errors: run 0</h1>" in page and len(pictures(page.decode())) == 3
+def test_the_page_is_the_same_twice(hostile: tuple[Predictions, Path]) -> None:
+    page = errors_page.render(*hostile, "run 0")
+    assert page == errors_page.render(*hostile, "run 0")
+    assert "<h1>The most confident errors: run 0</h1>" in page and len(pictures(page)) == 3
 
 
-def test_the_command_does_without_torch() -> None:
-    code = "import sys, scripts.lib.pages.figures.errors; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[5], check=False).returncode == 0
+def test_the_page_does_without_torch() -> None:
+    code = "import sys, scripts.lib.pages.errors_page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode == 0

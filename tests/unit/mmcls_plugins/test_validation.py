@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from scripts.mmcls_plugins.runner import ReproducibleRunner
+from scripts.mmcls_plugins.validation import has_lost_patience, is_better
 
 #: Accuracy and loss on val, epoch 0 first: of the demo, where a lucky epoch 1 once ended the training.
 DEMO = [(0.92, 0.220), (0.97, 0.291), (0.92, 0.371), (0.91, 0.358), (0.97, 0.215), (0.96, 0.257), (0.96, 0.24)]
 
 
 def best_and_end(values: list[tuple[float | None, float | None]], patience: int) -> tuple[int, int]:
-    """Return the best epoch and the one after which training ended, as the runner's own methods decide them."""
-    runner: Any = SimpleNamespace(patience=patience, records=[], best=None, _epoch=0)
+    """Return the best epoch and the one after which training ended."""
+    records: list[dict[str, Any]] = []
+    best = epoch = 0
     for epoch, (accuracy, loss) in enumerate(values):
         record = {"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss, "is_best": False}
         if accuracy is not None:
-            record["is_best"] = ReproducibleRunner._is_better(runner, record)
-        runner.records.append(record)
-        runner._epoch = epoch
+            record["is_best"] = is_better(record, records)
+        records.append(record)
         if record["is_best"]:
-            runner.best = {"epoch": epoch, "val_accuracy": accuracy}
-        if ReproducibleRunner._has_lost_patience(runner):
+            best = epoch
+        if has_lost_patience(records, best, epoch, patience):
             break
-    return runner.best["epoch"], runner._epoch
+    return best, epoch
 
 
 @pytest.mark.parametrize(

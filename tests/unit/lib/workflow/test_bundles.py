@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bundle import find_lock, write_bundle
 from scripts.lib.base.problems import UserError
-from scripts.lib.workflow.repetition import MANIFEST
-from scripts.repeat import risky_keys, unpack
+from scripts.lib.workflow.bundles import MANIFEST, find_lock, risky_keys, unpack, write_bundle
 
 GOOD = {"README.txt": b"hello", "results/d/e/seed0/config.py": b"a = 1\n"}
 

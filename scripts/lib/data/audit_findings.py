@@ -1,0 +1,214 @@
+"""What is to be said of the images of a data set: of each by itself, of copies, and of copies in several splits."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.auditing import Audited
+from scripts.lib.data.findings import (
+    CONFLICTING_LABELS,
+    DUPLICATE,
+    KEPT,
+    LEAK,
+    LEAKED,
+    LEFT_OUT,
+    LOOKS_LIKE,
+    NEAR_DUPLICATE,
+    OF_ANOTHER_CLASS,
+    SET_ASIDE,
+    Finding,
+    write_findings,
+)
+from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
+from scripts.lib.data.image_paths import group_of, group_pattern
+from scripts.lib.data.near_duplicates import find_near_duplicates
+from scripts.lib.data.splits import SPLITS, Image
+
+#: How many files a message lists.
+LISTED = 3
+#: What each oddity is called in audit.csv, and what it means for training.
+ODDITIES = {
+    Oddity.ANIMATED: ("animated", "more than one picture; training uses the first"),
+    Oddity.CMYK: ("cmyk", "CMYK colours; training converts them to RGB without their profile"),
+    Oddity.SIXTEEN_BIT: ("sixteen_bit", "more than 8 bits a channel; training uses the upper 8"),
+    Oddity.ALPHA: ("alpha", "transparency, which training ignores"),
+    Oddity.PALETTE: ("palette", "colours from a palette of at most 256"),
+    Oddity.BLANK: ("blank", "one colour all over, or nearly"),
+}
+TURNS = {2: "mirrored", 3: "180 degrees", 4: "upside down", 5: "mirrored, 90 degrees", 6: "90 degrees", 7: "mirrored, 270 degrees", 8: "270 degrees"}  # fmt: skip  # noqa: E501
+
+
+def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = None, threads: int = 1) -> list[Finding]:
+    """Return everything that there is to say about the images, sorted by file and finding.
+
+    Parameters
+    ----------
+    images : their ``split`` says to which they are given.
+    group_by : regular expression that tells known groups (patients, videos) from the paths.
+    threads : how many search for near copies.
+    """
+    findings = [row for image, checked in zip(images, audited.checks, strict=True) for row in describe(image, checked)]
+    usable = [index for index, checked in enumerate(audited.checks) if checked.status is Status.READABLE]
+    conflicts, copies = group_exact(images, [audited.digests[index] for index in usable], usable)
+    findings += conflicts
+    conflicting = {finding.file for finding in conflicts}
+    rest = [index for index in usable if images[index].path not in conflicting]
+    groups = join_groups(audited, rest, copies, threads)
+    findings += [row for group in groups for row in describe_copies(images, group, audited.digests)]
+    findings += find_copies_across_splits(images, groups)
+    contaminated = {row.file for row in findings if row.finding == LEAKED}
+    findings += find_groups_across_splits(images, rest, group_by, contaminated)
+    return sorted(findings, key=lambda row: (row.file, row.finding))
+
+
+def describe(image: Image, checked: Checked) -> list[Finding]:
+    """Return what is to be said of one image by itself."""
+    if checked.status is not Status.READABLE:
+        return [Finding(image.path, checked.status.name.lower(), SET_ASIDE, "", checked.detail)]
+    notes = []
+    if checked.oddities:
+        notes += [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
+    suffix = os.path.splitext(image.path)[1].lower()
+    if suffix not in SUFFIXES.get(checked.format, ()):
+        notes.append(("wrong_extension", f"its content is {checked.format}"))
+    if checked.orientation != 1:
+        notes.append(("rotated", f"turned by its EXIF data ({TURNS[checked.orientation]}), which training follows"))
+    size = f"{checked.width} x {checked.height} pixels"
+    if min(checked.width, checked.height) < TINY_EDGE:
+        notes.append(("tiny", size))
+    if checked.width * checked.height > HUGE_PIXELS:
+        notes.append(("huge", size))
+    return [Finding(image.path, name, KEPT, "", detail) for name, detail in notes]
+
+
+#: Indices of images that are copies of each other, ascending.
+Group = list[int]
+
+
+def group_exact(
+    images: Sequence[Image], digests: Sequence[bytes], indices: Sequence[int]
+) -> tuple[list[Finding], list[Group]]:
+    """Return the findings on copies under different classes, and the groups of copies under one."""
+    by_content: dict[bytes, Group] = defaultdict(list)
+    for index, digest in zip(indices, digests, strict=True):
+        by_content[digest].append(index)
+    conflicts, copies = [], []
+    for group in by_content.values():
+        if len(group) < 2:
+            continue
+        first_of = {images[index].label: images[index].path for index in reversed(group)}
+        if len(first_of) == 1:
+            copies.append(group)
+            continue
+        name = images[group[0]].path
+        for index in group:
+            other = next(path for label, path in sorted(first_of.items()) if label != images[index].label)
+            detail = f"exact copy under another class: {other}"
+            conflicts.append(Finding(images[index].path, CONFLICTING_LABELS, SET_ASIDE, name, detail))
+    return conflicts, copies
+
+
+def join_groups(audited: Audited, indices: Sequence[int], copies: Sequence[Group], threads: int = 1) -> list[Group]:
+    """Return the groups of exact and near copies among *indices*, in their order."""
+    stand_in = {index: group[0] for group in copies for index in group}
+    compared = [
+        index
+        for index in indices
+        if stand_in.get(index, index) == index and Oddity.BLANK not in audited.checks[index].oddities
+    ]
+    rows = np.array(compared, np.intp)
+    near = find_near_duplicates(audited.grey[rows], audited.colour[rows], threads)
+    groups = {group[0]: list(group) for group in copies}
+    for alike in near:
+        members = [compared[number] for number in alike]
+        joined = [index for member in members for index in groups.pop(member, [member])]
+        groups[min(joined)] = sorted(joined)
+    return [groups[first] for first in sorted(groups)]
+
+
+def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[bytes]) -> list[Finding]:
+    """Return the findings on one group of copies."""
+    name = images[group[0]].path
+    contents = Counter(digests[index] for index in group)
+    findings = []
+    for index in group:
+        image, digest = images[index], digests[index]
+        if contents[digest] > 1:
+            twin = next(other for other in group if other != index and digests[other] == digest)
+            findings.append(Finding(image.path, DUPLICATE, KEPT, name, f"exact copy of {images[twin].path}"))
+        if len(contents) > 1:
+            others = [images[other] for other in group if digests[other] != digest]
+            foreign = next((other for other in others if other.label != image.label), None)
+            detail = f"{LOOKS_LIKE}{(foreign or others[0]).path}" + (OF_ANOTHER_CLASS if foreign else "")
+            findings.append(Finding(image.path, NEAR_DUPLICATE, KEPT, name, detail))
+    return findings
+
+
+RANK = {"": 0} | {split: rank for rank, split in enumerate(SPLITS)}
+
+
+def find_copies_across_splits(images: Sequence[Image], groups: Iterable[Group]) -> list[Finding]:
+    """Return which images have copies in another given split."""
+    findings = []
+    for group in groups:
+        ranks = [RANK[images[index].split] for index in group]
+        name = images[group[0]].path
+        for index, rank in zip(group, ranks, strict=True):
+            if rank < max(ranks):
+                twin = images[group[ranks.index(max(ranks))]].path
+                findings.append(Finding(images[index].path, LEAK, LEFT_OUT, name, f"a higher part has a copy: {twin}"))
+            if rank > min(ranks):
+                twin = images[group[ranks.index(min(ranks))]].path
+                findings.append(Finding(images[index].path, LEAKED, KEPT, name, f"a lower part has a copy: {twin}"))
+    return findings
+
+
+def find_groups_across_splits(
+    images: Sequence[Image], indices: Sequence[int], pattern: str | None, known: set[str]
+) -> list[Finding]:
+    """Return which images of a given val or test, other than *known* ones, are of a group that a lower split has."""
+    if not pattern:
+        return []
+    compiled = group_pattern(pattern)
+    groups: dict[str, Group] = defaultdict(list)
+    for index in indices:
+        if name := group_of(images[index].path, compiled):
+            groups[name].append(index)
+    findings = []
+    for name, group in sorted(groups.items()):
+        lowest = min(group, key=lambda index: RANK[images[index].split])
+        for index in group:
+            if RANK[images[index].split] > RANK[images[lowest].split] and images[index].path not in known:
+                detail = f"a lower part has images of its group {name!r}: {images[lowest].path}"
+                findings.append(Finding(images[index].path, LEAKED, KEPT, "", detail))
+    return findings
+
+
+def refuse_bad(findings: Sequence[Finding], folder: Path, listing: Path) -> None:
+    """Stop where images are set aside.
+
+    Parameters
+    ----------
+    listing : file that then lists them, like audit.csv, which Snakemake removes when the step has failed.
+
+    Raises
+    ------
+    UserError : there are some.
+    """
+    listing.unlink(missing_ok=True)
+    bad = [row for row in findings if row.action == SET_ASIDE]
+    if not bad:
+        return
+    write_findings(listing, bad)
+    first = "; ".join(f"{row.file} ({row.finding}: {row.detail})" for row in bad[:LISTED])
+    more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
+    raise UserError(
+        f"{folder}: {len(bad)} images cannot be used: {first}{more}; all are in {listing}:"
+        " repair or remove them in the source, or let dataset.on_bad_image be set_aside"
+    )

@@ -1,0 +1,167 @@
+"""Decode and shrink images once, and write their pixels as a pixel cache.
+
+The shorter side becomes what the test pipeline makes of it, by the same two steps of mmcv, so that validation sees the
+pixels that prediction will see. Photographs of four times that size and more are decoded at a half, a quarter or an
+eighth of it, which JPEG can do at a fraction of the time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from scripts.lib.base.files import sync_file, write_json
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.image_bombs import find_bomb, png_declares_too_much
+from scripts.lib.data.pixel_cache import COLUMNS, INDEX, METADATA, PIXELS
+
+with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
+    warnings.simplefilter("ignore")
+    import mmcv
+
+#: Up to this many bytes, pixels stay as they are; more would not stay in the memory of a common machine. A constant,
+#: not what this machine has: the format determines the result.
+RAW_LIMIT_BYTES = 8 << 30
+#: More elongated than the images of any data set are on average, long side to short. Where images of that shape would
+#: all fit, the headers need not be read to know that these do.
+ELONGATED = 10
+JPEG_QUALITY = 95
+#: An image is decoded at a fraction of its size only where that leaves this many times the wanted one.
+REDUCED_MARGIN = 2
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+#: Of these, one channel of a grey image is decoded and shrunk, and comes three times: the same bytes, a third sooner.
+GREY_FORMATS = ("JPEG", "PNG")
+#: Images that are decoded while the ones before them are written.
+AHEAD = 256
+
+
+def size_in_cache(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """Return width and height of a cached image, as mmcls's ``Resize(size=(short_side, -1))`` rounds them."""
+    return (
+        (short_side, int(short_side * height / width))
+        if width < height
+        else (int(short_side * width / height), short_side)
+    )
+
+
+def reduction(width: int, height: int, short_side: int) -> int:
+    """Return by which of 8, 4, 2 an image can be divided while it is decoded; 1: by none."""
+    return next((factor for factor in REDUCED if min(width, height) >= factor * REDUCED_MARGIN * short_side), 1)
+
+
+def decode(content: bytes, short_side: int) -> np.ndarray:
+    """Return an image with its shorter side at *short_side*: uint8, (height, width, 3), blue, green, red.
+
+    Raises
+    ------
+    ValueError : *content* is no image that mmcv can decode.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as header:
+            if find_bomb(header, content):
+                raise ValueError("a decompression bomb")
+            if header.format == "PNG" and png_declares_too_much(content):
+                raise ValueError("not an image, or a broken one")
+            factor = reduction(*header.size, short_side) if header.format == "JPEG" else 1
+            grey = factor == 1 and header.mode == "L" and header.format in GREY_FORMATS
+        buffer = np.frombuffer(content, np.uint8)
+        flag = "grayscale" if grey else "color"
+        image = mmcv.imfrombytes(content, flag) if factor == 1 else cv2.imdecode(buffer, REDUCED[factor])
+    except (OSError, cv2.error, Image.DecompressionBombError) as error:
+        raise ValueError("not an image, or a broken one") from error
+    if image is None:
+        raise ValueError("not an image, or a broken one")
+    height, width = image.shape[:2]
+    if min(height, width) != short_side:
+        image = mmcv.imresize(
+            image, size_in_cache(width, height, short_side), interpolation="bilinear", backend="pillow"
+        )
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if grey else image
+
+
+def write_pixel_cache(
+    images: Path, names: Sequence[str], short_side: int, folder: Path, *, raw_limit: int, threads: int
+) -> str:
+    """Write *names* of *images*, in their order, into *folder*; return the format: raw or jpeg.
+
+    Parameters
+    ----------
+    short_side : of each image, in pixels.
+    raw_limit : bytes of pixels from which on they are compressed.
+    threads : images decoded at a time; the result does not depend on it.
+
+    Raises
+    ------
+    UserError : an image cannot be read.
+    """
+    size = 3 * short_side**2 * ELONGATED * len(names)  # at most
+    if size > raw_limit:
+        size = sum(3 * width * height for width, height in _sizes(images, names, short_side, threads))
+    kind = "raw" if size <= raw_limit else "jpeg"
+    folder.mkdir()
+    offset = 0
+    with open(folder / PIXELS, "wb") as pixels, open(folder / INDEX, "w", encoding="utf-8", newline="") as index:
+        writer = csv.writer(index, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for name, image in zip(names, _decoded(images, names, short_side, threads), strict=True):
+            content = image.tobytes() if kind == "raw" else _jpeg(image)
+            pixels.write(content)
+            writer.writerow([name, offset, len(content), *image.shape[:2]])
+            offset += len(content)
+    write_json(folder / METADATA, {"format": kind, "edge": short_side, "images": len(names), "bytes": offset})
+    for name in (PIXELS, INDEX):
+        sync_file(folder / name)
+    return kind
+
+
+def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) -> list[tuple[int, int]]:
+    """Return width and height of each image in the cache, from the headers alone."""
+
+    def size(name: str) -> tuple[int, int]:
+        try:
+            with Image.open(images / name) as header:
+                return size_in_cache(*header.size, short_side)
+        except Image.DecompressionBombError:
+            return short_side, short_side
+        except OSError as error:
+            raise _unreadable(images / name, error) from error
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(size, names))
+
+
+def _decoded(images: Path, names: Sequence[str], short_side: int, threads: int) -> Iterator[np.ndarray]:
+    """Yield the images in order; decoding runs ahead by AHEAD images, so that memory stays flat."""
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return decode((images / name).read_bytes(), short_side)
+        except (OSError, ValueError) as error:
+            raise _unreadable(images / name, error) from error
+
+    cv2.setNumThreads(0)  # the pool is the parallelism
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: Iterable = ()
+        for start in range(0, len(names), AHEAD):
+            ahead = [pool.submit(read, name) for name in names[start : start + AHEAD]]
+            yield from (future.result() for future in waiting)
+            waiting = ahead
+        yield from (future.result() for future in waiting)
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    _, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return content.tobytes()
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else "not an image, or a broken one"
+    return UserError(f"{path}: {reason}; repair it or leave it out of the data")

@@ -1,0 +1,429 @@
+"""Unpack the images of archives, trusting nothing in them: which go where, then they, and only they, are written.
+
+Two passes: the first reads every name and decides, so that a hostile archive is refused before a byte is written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import posixpath
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from scripts.lib.base.download import Progress
+from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import megabytes
+from scripts.lib.data.archives import (
+    CHUNK,
+    Damaged,
+    Entry,
+    Limits,
+    damage,
+    open_contents,
+    read_entries,
+    sniff_format,
+)
+from scripts.lib.data.image_paths import (
+    SPLIT_NAMES,
+    Components,
+    Taken,
+    decode_name,
+    encoding_of,
+    find_classes,
+    find_layout,
+    find_splits_of_class,
+    is_image,
+    is_junk,
+    safe_component,
+)
+from scripts.lib.data.label_files import (
+    KEY,
+    LISTED,
+    LONGEST_FILE,
+    SUFFIXES,
+    Spec,
+    class_folder,
+    describe_alike,
+    place_images,
+    read_labels,
+    spec_files,
+)
+from scripts.lib.data.leftovers import remove_leftovers
+from scripts.lib.data.manifest import MANIFEST, link_files, manifest_entries, read_listed
+
+logger = logging.getLogger(__name__)
+
+NOT_AN_IMAGE = "not an image"
+IS_JUNK = "junk (hidden files, __MACOSX, Thumbs.db and the like)"
+IS_LINK = "a link"
+
+#: Where each entry of an archive goes below images/; None: nowhere.
+Targets = list[str | None]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One of the archives that make up a data set, and what the settings say of its images.
+
+    ``split``, ``label``: of all of them; ``labels``: the files that say it of each; ``kept``: where those of them lie
+    that are not in an archive; ``folder``: the archive is the manifest of this folder, whose files are linked to.
+    """
+
+    archive: Path
+    split: str | None = None
+    label: str | None = None
+    labels: Spec | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an archive holds: ``images[i]`` is the index of an image in ``entries``, ``paths[i]`` its path."""
+
+    kind: str
+    entries: Sequence[Entry]
+    encoding: str | None
+    images: list[int]
+    paths: list[Components]
+
+    def name(self, index: int) -> str:
+        """Return the name of an entry as text: all of them would fill memory."""
+        return decode_name(self.entries[index].name, self.encoding)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all entries."""
+        return (decode_name(entry.name, self.encoding) for entry in self.entries)
+
+
+@dataclass
+class LeftOut:
+    """How often something was left out for each reason, and an example."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, reason: str) -> None:
+        self.counts[reason] += 1
+        self.examples.setdefault(reason, name)
+        logger.debug("left out: %r: %s", name, reason)
+
+
+def check_name(archive: Path, name: str) -> None:
+    """Refuse a name that would land outside the folder it is unpacked to."""
+    components = re.split(r"[/\\]", name)
+    if "\0" in name:
+        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
+    if name[:1] in ("/", "\\") or ".." in components or re.match(r"[A-Za-z]:([/\\]|$)", name):
+        raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
+
+
+def check_link(archive: Path, name: str, target: str) -> None:
+    """Refuse a link out of the archive; *target* is relative to its root."""
+    inside = posixpath.normpath(target)
+    if target.startswith("/") or inside == ".." or inside.startswith("../"):
+        raise UserError(f"{archive}: refused: its entry {name!r} is a link out of it; nothing was written")
+
+
+def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
+    """Find the images among *entries*.
+
+    Raises
+    ------
+    UserError : an entry, or the archive as a whole, is refused.
+    """
+    encoding = encoding_of(entry.name for entry in entries)  # names are decoded one by one: all would fill memory
+    names = (decode_name(entry.name, encoding) for entry in entries)
+    backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
+    folders: dict[str, str] = {}  # each is held once
+    images: list[int] = []
+    paths: list[Components] = []
+    for index, entry in enumerate(entries):
+        name = decode_name(entry.name, encoding)
+        check_name(archive, name)
+        if entry.kind == "device":
+            raise UserError(f"{archive}: refused: its entry {name!r} is a device or a pipe; nothing was written")
+        if entry.kind == "link":
+            check_link(archive, name, entry.target)
+        if entry.kind == "folder":
+            continue
+        components = tuple(c for c in re.split(r"[/\\]" if backslashes else "/", name) if c not in ("", "."))
+        if not components or is_junk(components):
+            left_out.add(name, IS_JUNK)
+        elif entry.kind == "link":
+            left_out.add(name, IS_LINK)
+        elif not is_image(components[-1]):
+            left_out.add(name, NOT_AN_IMAGE)
+        else:
+            images.append(index)
+            paths.append((*(folders.setdefault(name, name) for name in components[:-1]), components[-1]))
+    check_number([archive], len(images), limits)
+    return Contents(kind, entries, encoding, images, paths)
+
+
+def check_number(archives: Sequence[Path], images: int, limits: Limits) -> None:
+    """Refuse more images than the limits allow."""
+    if images > limits.images:
+        raise UserError(
+            f"{', '.join(map(str, archives))}: refused: {images} images, more than {limits.images} (--max-images);"
+            " nothing was written"
+        )
+
+
+def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits, left_out: LeftOut) -> list[Targets]:
+    """Decide where each entry of each archive goes below images/; None: nowhere.
+
+    Archives of which the settings say nothing are looked at together, as if they were one; so are those that share
+    their files of labels.
+
+    Raises
+    ------
+    UserError : the settings and the archives do not fit each other.
+    """
+    layouts: list[list[Components | str]] = [[] for _ in origins]
+    for group in _planned_together(origins):
+        paths = [path for index in group for path in contents[index].paths]
+        layout_of_group = iter(_layout(origins, contents, group, paths, limits))
+        for index in group:
+            layouts[index] = [next(layout_of_group) for _ in contents[index].paths]
+    check_splits(origins, layouts)
+    taken = Taken()
+    planned: list[Targets] = []
+    for content, layout in zip(contents, layouts, strict=True):
+        targets: Targets = [None] * len(content.entries)
+        for index, target in zip(content.images, layout, strict=True):
+            if isinstance(target, str):
+                left_out.add(content.name(index), target)
+            else:
+                targets[index] = taken.take([safe_component(component) for component in target])
+        planned.append(targets)
+    return planned
+
+
+def _planned_together(origins: Sequence[Origin]) -> list[list[int]]:
+    groups: dict[str, list[int]] = {}
+    for index, origin in enumerate(origins):
+        alone = origin.labels is None and (origin.split or origin.label)
+        key = str(index) if alone else json.dumps([origin.labels, origin.split])
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
+
+
+def _layout(
+    origins: Sequence[Origin],
+    contents: Sequence[Contents],
+    group: Sequence[int],
+    paths: Sequence[Components],
+    limits: Limits,
+) -> list[Components | str]:
+    """Return where the images of archives that are planned together go."""
+    origin = origins[group[0]]
+    if not paths:
+        return []
+    if origin.labels is not None:
+        rows = read_labels(origin.labels, lambda name: read_label_file(name, origins, contents, group, limits))
+        if origin.split:
+            rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
+        placed = place_images(rows, paths, " and ".join(spec_files(origin.labels)))
+        for note in placed.notes:
+            logger.warning("%s", note)
+        return placed.targets
+    if origin.label is not None:
+        return find_splits_of_class(paths, class_folder(origin.label), origin.split)
+    if origin.split:
+        return [target if isinstance(target, str) else (origin.split, *target) for target in find_classes(paths)]
+    return find_layout(paths)
+
+
+def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | None], folder: Path, total: int) -> None:
+    """Write the entries that have a target below *folder*, which exists and is ours alone."""
+    made = {folder}
+    with damage(archive), Progress("unpacking", 0, total) as progress:
+        for target, size, content in open_contents(archive, kind, limits, targets):
+            path = folder / target
+            if path.parent not in made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                made.add(path.parent)
+            written = 0
+            with open(path, "xb") as file:
+                while chunk := content.read(CHUNK):
+                    written += len(chunk)
+                    if written > size:
+                        raise Damaged(f"{archive}: refused: {target!r} holds more than the {size} bytes it declares")
+                    file.write(chunk)
+                    progress.advance(len(chunk))
+            if written != size:
+                raise Damaged(f"{archive}: damaged or truncated ({target!r} ends after {written} of {size} bytes)")
+
+
+def check_splits(origins: Sequence[Origin], layouts: Sequence[Sequence[Components | str]]) -> None:
+    """Refuse archives some of which give their images a split and some do not: such a data set cannot be split."""
+    with_split = [any(_split_of(target) for target in layout) for layout in layouts]
+    without = [any(not isinstance(t, str) and not _split_of(t) for t in layout) for layout in layouts]
+    # One archive has splits or has none, whatever its classes are called: find_layout() sees to it.
+    if len(origins) > 1 and any(with_split) and any(without):
+        index, other = without.index(True), with_split.index(True)
+        raise UserError(
+            f"dataset.source.{index}: its images are in no split (train, val, test), those of"
+            f" dataset.source.{other} are: add `split:` to dataset.source.{index}"
+        )
+
+
+def _split_of(target: Components | str) -> str | None:
+    return target[0] if not isinstance(target, str) and len(target) > 2 and target[0] in SPLIT_NAMES.values() else None
+
+
+def read_label_file(
+    name: str, origins: Sequence[Origin], contents: Sequence[Contents], group: Sequence[int], limits: Limits
+) -> bytes:
+    """Return the content of a file of labels: a local one that was kept, else one in an archive of *group*, else in
+    any other archive.
+
+    Raises
+    ------
+    UserError : there is none, or several.
+    """
+    kept = origins[group[0]].kept.get(name)
+    if kept is not None:
+        content = Path(kept).read_bytes()
+        if len(content) > LONGEST_FILE:
+            raise UserError(f"{KEY}: {name} is larger than {megabytes(LONGEST_FILE)}")
+        return content
+    others = [number for number in range(len(origins)) if number not in group]
+    for numbers in (group, others):
+        matches = [(number, index) for number in numbers for index in find_file(contents[number], name)]
+        if len(matches) > 1:
+            first = " and ".join(repr(contents[number].name(index)) for number, index in matches[:2])
+            raise UserError(f"{KEY}: {name!r} may mean {first}: write the folders, too")
+        if matches:
+            number, index = matches[0]
+            return read_entry(origins[number], contents[number], index, limits)
+    texts = [
+        entry_name
+        for content in contents
+        for entry, entry_name in zip(content.entries, content.names(), strict=True)
+        if entry.kind == "file" and entry_name.lower().endswith(SUFFIXES)
+    ]
+    archives = ", ".join(str(origin.archive) for origin in origins)
+    there = f"there are {', '.join(map(repr, texts[:LISTED]))}" if texts else "there is no table or text"
+    raise UserError(f"{KEY}: no file {name!r} in {archives}, nor here: {there}")
+
+
+def find_file(content: Contents, name: str) -> list[int]:
+    """Return the entries that *name* may mean, whose leading folders may be omitted: those nearest to the root."""
+    wanted = [component for component in name.replace("\\", "/").split("/") if component not in ("", ".")]
+    ends = []
+    for index, (entry, path) in enumerate(zip(content.entries, content.names(), strict=True)):
+        if entry.kind == "file" and path.endswith(wanted[-1]):
+            components = [component for component in re.split(r"[/\\]", path) if component not in ("", ".")]
+            if is_junk(components):
+                continue
+            if components[-len(wanted) :] == wanted:
+                ends.append((len(components), index))
+    nearest = min(ends, default=(0, 0))[0]
+    return [index for depth, index in ends if depth == nearest]
+
+
+def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) -> bytes:
+    """Return the content of one entry, a text."""
+    name, size = content.name(index), content.entries[index].size
+    if size > LONGEST_FILE:
+        raise UserError(f"{KEY}: {name} in {origin.archive} is larger than {megabytes(LONGEST_FILE)}")
+    if origin.folder is not None:
+        return read_listed(origin.archive, origin.folder, index)
+    only: list[str | None] = [None] * len(content.entries)
+    only[index] = name
+    with damage(origin.archive):
+        for _, _, stream in open_contents(origin.archive, content.kind, limits, only):
+            text = stream.read(size + 1)
+            if len(text) != size:
+                raise Damaged(f"{origin.archive}: damaged or truncated ({name!r} has not the {size} bytes it declares)")
+            return text
+    raise AssertionError("an entry that was listed is there")
+
+
+def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
+    """Return what one archive holds."""
+    if origin.folder is not None:
+        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive), limits, left_out)
+    kind = sniff_format(origin.archive)
+    return sift(origin.archive, kind, read_entries(origin.archive, kind, limits), limits, left_out)
+
+
+def unpack(archive: Path, output: Path, limits: Limits) -> None:
+    """Unpack *archive* as the folder *output*, which appears only when it is whole."""
+    unpack_all([Origin(archive)], output, limits)
+
+
+def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
+    """Unpack the archives of one data set as the folder *output*, which appears only when it is whole."""
+    left_out = LeftOut()
+    contents = [read_origin(origin, limits, left_out) for origin in origins]
+    check_number([origin.archive for origin in origins], sum(len(content.images) for content in contents), limits)
+    planned = plan(origins, contents, limits, left_out)
+    report(planned, left_out, origins)
+    totals = [
+        sum(entry.size for entry, target in zip(content.entries, targets, strict=True) if target is not None)
+        for content, targets in zip(contents, planned, strict=True)
+    ]
+    kinds = [content.kind for content in contents]
+    del contents
+    output.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
+    free = shutil.disk_usage(output.parent).free
+    total = sum(size for size, origin in zip(totals, origins, strict=True) if origin.folder is None)
+    if total > free:
+        raise UserError(
+            f"no space left for {output}: the images take {megabytes(total)}, {megabytes(free)} are free:"
+            " free some and run the same command again"
+        )
+    with atomic_path(output) as temporary:
+        temporary.mkdir()
+        for origin, kind, targets, size in zip(origins, kinds, planned, totals, strict=True):
+            if origin.folder is None:
+                extract(origin.archive, kind, limits, targets, temporary, size)
+            else:
+                link_files(origin.archive, origin.folder, targets, temporary)
+    targets = [target for targets in planned for target in targets]
+    logger.info("%s %s", "linked" if all(origin.folder for origin in origins) else "unpacked", summary(targets))
+
+
+def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
+    """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
+    for reason, count in sorted(left_out.counts.items()):
+        logger.info("left out %d: %s, such as %r", count, reason, left_out.examples[reason])
+    classes = {split_target(target)[1] for targets in planned for target in targets if target is not None}
+    if not classes:
+        why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(left_out.counts.items()))
+        raise UserError(
+            f"{', '.join(str(origin.archive) for origin in origins)}: no image in a class folder"
+            f" (left out: {why or 'nothing, it is empty'}):"
+            " an archive must hold one folder a class with its images in it"
+        )
+    if warning := describe_alike(sorted(classes)):
+        logger.warning("%s", warning)
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return split ("" for none) and class folder of an image below images/."""
+    first, *rest = target.split("/")
+    return (first, rest[0]) if first in SPLIT_NAMES.values() and len(rest) > 1 else ("", first)
+
+
+def summary(targets: Sequence[str | None]) -> str:
+    """Return one line: how many images of how many classes, and in which splits."""
+    splits: Counter[str] = Counter()
+    classes = set()
+    for target in targets:
+        if target is not None:
+            split, name = split_target(target)
+            splits[split] += 1
+            classes.add(name)
+    by_split = ", ".join(f"{split} {splits[split]}" for split in ("train", "val", "test") if splits[split])
+    return f"{sum(splits.values())} images of {len(classes)} classes" + (f" ({by_split})" if by_split else "")

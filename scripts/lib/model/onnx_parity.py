@@ -1,0 +1,126 @@
+"""Whether a model in ONNX predicts what the checkpoint does: the same classes and probabilities, in any batch size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
+from scripts.lib.model.inference import unreadable
+from scripts.lib.model.onnx_export import REMEDY
+from scripts.lib.runs.onnx_model import OnnxModel, Preprocessing, predict_files
+from scripts.lib.runs.predictions import Predictions
+
+#: Difference of two probabilities, or between a prediction's and the next one's, that is more than rounding.
+TOLERANCE = 1e-3
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two sets of predictions for the same images are the same.
+
+    Attributes
+    ----------
+    images : how many.
+    same : images of the same prediction.
+    clear : places of those that differ although the reference preferred its prediction by more than TOLERANCE.
+    largest : largest absolute difference of two probabilities.
+    worst : place of the image that has it, or of the first that differs clearly.
+    """
+
+    images: int
+    same: int
+    clear: list[int]
+    largest: float
+    worst: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.clear and self.largest <= TOLERANCE
+
+
+def compare(probabilities: np.ndarray, reference: Predictions) -> Parity:
+    """Compare probabilities of shape (n, classes) with those of a predictions.csv of the same images."""
+    predicted = probabilities.argmax(axis=1)
+    first, second = np.sort(reference.probabilities, axis=1)[:, :-3:-1].T
+    differs = predicted != reference.predictions
+    differences = np.abs(probabilities - reference.probabilities).max(axis=1)
+    clear = np.flatnonzero(differs & (first - second > TOLERANCE)).tolist()
+    return Parity(
+        images=len(predicted),
+        same=int((~differs).sum()),
+        clear=clear,
+        largest=float(differences.max()),
+        worst=clear[0] if clear else int(differences.argmax()),
+    )
+
+
+def explain_difference(parity: Parity, file: str, exported: np.ndarray, here: np.ndarray, name: str) -> UserError:
+    """Return the error for a parity that does not hold, which says who differs.
+
+    Parameters
+    ----------
+    file : the image ``parity.worst``.
+    exported, here : what the exported model and what the checkpoint say about it here, shape (classes,).
+    """
+    others = f"{len(parity.clear)} of {parity.images} predictions are clearly others"
+    difference = float(np.abs(exported - here).max())
+    if difference > TOLERANCE or exported.argmax() != here.argmax():
+        return UserError(
+            f"{name} is another model in ONNX: a probability of {file} is {difference:.1e} away from the checkpoint's;"
+            f" {others}; no model.onnx was written; {REMEDY}"
+        )
+    return UserError(
+        f"--predictions: a probability of {file} is {parity.largest:.1e} away from what the checkpoint says here, and"
+        f" {others}: it is of another checkpoint, or of other images; make it again by predict_images"
+    )
+
+
+def check_batches(model: OnnxModel, images: np.ndarray, name: str) -> None:
+    """Raise UserError unless *model* takes any number of *images*, which are of the shape that it wants."""
+    for number in (1, 3):
+        try:
+            rows = len(model.predict(np.resize(images, (number, *images.shape[1:]))))
+            reason = f"there are {rows} answers"
+        except Exception as error:  # onnxruntime's exceptions have no base class of their own
+            operator = re.search(r"running (\w+) node", str(error))
+            rows, reason = 0, f"its {operator[1]} fails" if operator else one_line(error)[:300]
+        if rows != number:
+            raise UserError(
+                f"{name} cannot be exported to ONNX: with {number} images at a time {reason}, since the code of the"
+                f" model takes their number for a constant; {REMEDY}"
+            )
+
+
+def predictions_of(model: OnnxModel, paths: Sequence[Path]) -> np.ndarray:
+    """Return the probabilities, shape (len(paths), classes), that *model* gives these image files.
+
+    Raises
+    ------
+    UserError : one of them is no image.
+    """
+    rows = []
+    for predicted in predict_files(model, paths, BATCH_SIZE):
+        for index, reason in predicted.failures:
+            raise unreadable(paths[index], reason)
+        rows.append(predicted.probabilities)
+    return np.concatenate(rows)
+
+
+def prepared(preprocessing: Preprocessing, paths: Sequence[Path]) -> np.ndarray:
+    """Return image files as a batch for the model; UserError where one of them is no image."""
+    images = []
+    for path in paths:
+        try:
+            images.append(preprocessing.prepare(path.read_bytes()))
+        except OSError as error:
+            raise unreadable(path, one_line(error.strerror or error)) from error
+    if len({image.shape for image in images}) > 1:
+        raise UserError(f"data.test.pipeline: makes images of several sizes, and model.onnx takes one; {REMEDY}")
+    return np.stack(images)

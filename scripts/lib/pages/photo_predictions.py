@@ -1,0 +1,170 @@
+"""What `make predict` leaves: one table, and each image with its most probable classes drawn on it."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from scripts.lib.base.files import atomic_path
+from scripts.lib.base.problems import UserError
+from scripts.lib.model.photos import Model, Photo, printable
+from scripts.lib.pages.annotate import LARGEST, annotate
+from scripts.lib.runs.onnx_model import Batch
+
+logger = logging.getLogger(__name__)
+
+#: Below the output folder.
+TABLE, DRAWN = "predictions.csv", "images"
+#: Columns of the table before and after those of the classes. The last is what tells our drawings from other files.
+FIRST_COLUMNS, LAST_COLUMN = ["file", "prediction", "confidence"], "drawing"
+
+
+class Counts(NamedTuple):
+    """Images that were predicted, files that were skipped, drawings of an earlier run that were removed."""
+
+    done: int
+    skipped: int
+    removed: int
+
+
+def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: int, is_drawn: bool) -> Counts:
+    """Write the table of predictions to *output* and, where *is_drawn*, each image with its *top* classes on it.
+
+    Drawings that the table of an earlier run names, and this one does not, are removed.
+
+    Raises
+    ------
+    UserError : none of the images can be read.
+    """
+    targets = [output / DRAWN / photo.name for photo in photos] if is_drawn else []
+    earlier = earlier_drawings(output)
+    top = max(1, min(top, len(model.classes)))
+    logger.info("predicting %d images with %s on %s", len(photos), model.source, model.device)
+    done, failed = 0, 0
+    with (
+        atomic_path(output / TABLE) as temporary,
+        # A file name may hold any bytes; the table is UTF-8 all the same.
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        tqdm(total=len(photos), unit=" images", disable=not sys.stderr.isatty()) as bar,
+        logging_redirect_tqdm(),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        columns = [f"{kind}{rank}" for rank in range(1, top + 1) for kind in ("top", "probability")]
+        writer.writerow([*FIRST_COLUMNS, *columns, LAST_COLUMN])
+        for batch in model.batches:
+            for index, reason in batch.failures:
+                logger.warning("skipped %s: %s", printable(photos[index].path), printable(reason))
+            best = _best(batch, model, top)
+            for index, (names, values) in best.items():
+                pairs = [text for name, value in zip(names, values, strict=True) for text in (name, f"{value:.6f}")]
+                drawing = str(targets[index].relative_to(output)) if targets else ""
+                writer.writerow([str(photos[index].path), names[0], f"{values[0]:.6f}", *pairs, drawing])
+                earlier.discard(as_written(drawing))
+            if targets:
+                jobs = [pool.submit(draw, photos[index], targets[index], *answer) for index, answer in best.items()]
+                for job in jobs:  # waited for, so that at most a batch of images is in memory
+                    job.result()
+            done, failed = done + len(batch.indices), failed + len(batch.failures)
+            bar.update(len(batch.indices) + len(batch.failures))
+        if not done:
+            raise UserError(f"none of the {failed} files is an image that can be read: nothing was predicted")
+        # While the table that names them is still there: were this to be cut short, the next run would go on with it.
+        removed = remove_drawings(output, earlier, photos)
+    return Counts(done, failed, removed)
+
+
+def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequence[float]) -> None:
+    """Write the image with *names* on it to *target*, under another name until it is whole.
+
+    Not by atomic_path: forcing each of thousands of drawings to the disk takes longer than making them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(photo.path) as image:
+            image.draft("RGB", (LARGEST, LARGEST))
+            drawn = annotate(image, names, probabilities)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp{target.suffix}")
+    try:
+        drawn.save(temporary, quality=90)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _best(batch: Batch, model: Model, top: int) -> dict[int, tuple[list[str], list[float]]]:
+    """Return the *top* class names and probabilities of each image of a batch, the most probable first."""
+    result = {}
+    for index, row in zip(batch.indices, batch.probabilities, strict=True):
+        if len(row) != len(model.classes):
+            known = f"names {len(model.classes)} classes, but its model knows {len(row)}"
+            raise UserError(f"{model.source}: {known}; train it again")
+        order = np.argsort(-row, kind="stable")[:top]
+        result[index] = ([model.classes[i] for i in order], [float(row[i]) for i in order])
+    return result
+
+
+def refuse_overwriting(photos: Sequence[Photo], targets: Iterable[Path]) -> None:
+    """Raise UserError where one of *targets* is one of the images."""
+    inputs = {os.path.realpath(photo.path) for photo in photos}
+    for target in targets:
+        if os.path.realpath(target) in inputs:
+            raise UserError(f"--output: {printable(target)} would overwrite an image; choose another folder")
+
+
+def as_written(name: str) -> str:
+    """Return a file name of any bytes as the table has it."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def earlier_drawings(output: Path) -> set[str]:
+    """Return the drawings that the table of an earlier run in *output* names; none where it is no such table."""
+    try:
+        with open(output / TABLE, encoding="utf-8", newline="") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS or header[-1] != LAST_COLUMN:
+                return set()
+            return {row[-1] for row in reader if len(row) == len(header)} - {""}
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return set()
+
+
+def remove_drawings(output: Path, names: set[str], photos: Sequence[Photo]) -> int:
+    """Remove the files of these *names* from the drawings in *output*, and the folders that this leaves empty.
+
+    Only files that are found below the folder of drawings are compared with *names*, which a table could spell as
+    anything; an image that was to be predicted stays.
+
+    Returns
+    -------
+    int : files removed.
+    """
+    removed = 0
+    if not names:
+        return removed
+    inputs = {os.path.realpath(photo.path) for photo in photos}
+    for parent, _, files in os.walk(output / DRAWN, topdown=False):
+        paths = [Path(parent, name) for name in files]
+        stale = [path for path in paths if as_written(str(path.relative_to(output))) in names]
+        stale = [path for path in stale if os.path.realpath(path) not in inputs]
+        for path in stale:
+            path.unlink()
+        removed += len(stale)
+        if Path(parent) != output / DRAWN and not os.listdir(parent):
+            os.rmdir(parent)
+    return removed

@@ -1,0 +1,345 @@
+"""Bundles: a finished run as one tar with which someone else can repeat it, written here and unpacked there.
+
+A bundle is a foreign file: names in it are checked against a pattern and the manifest, nothing but plain files is
+unpacked, weights are opened as tensors only, config.py is compared but never run, and settings that could make mmcls
+load more are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import re
+import subprocess
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from scripts.lib.base.environment import ROOT
+from scripts.lib.base.files import atomic_path, sha256_of
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.archives import CHUNK, Limits, open_tar, sniff_format
+from scripts.lib.data.folders import walk_files
+from scripts.lib.data.manifest import manifest_sha256, write_manifest
+from scripts.lib.data.packing import pack_folder
+from scripts.lib.runs.run_folder import run_name
+from scripts.lib.workflow.repetition import (
+    MANIFEST_SUFFIX,
+    Difference,
+    FinishedRun,
+    conclude,
+    find_archives,
+    is_flattened,
+)
+
+logger = logging.getLogger(__name__)
+
+#: The first file of a bundle: the sha256 of all others, as `sha256sum -c` reads it.
+MANIFEST = "manifest.sha256"
+#: Of the run's folder, where they are there.
+RUN_FILES = (
+    "best.pth", "config.py", "export.json", "init.pth", "last.pth", "metrics.json", "model_card.html", "model_card.md",
+    "model.html", "model.json", "model.onnx", "onnx_example.py", "per_class.csv", "predictions.csv", "provenance.html",
+    "provenance.json", "train_log.csv", "val_predictions.csv", "figures/classes.svg", "figures/confusion_matrix.svg",
+    "figures/curves.svg", "figures/embedding.html", "figures/errors.html", "figures/gradcam.html",
+    "figures/reliability.svg", "figures/selective.svg", "figures/training_curves.svg",
+)  # fmt: skip
+#: Of the data set's folder, where they are there.
+DATASET_FILES = ("archive.sha256", "audit.csv", "audit.json", "classes.txt", "report.html")
+README = """\
+One run of mimflow, {run}: settings, data splits, weights, predictions and their provenance.
+
+To repeat it and compare every hash, in a clone of mimflow:
+
+    git checkout {commit}
+    make setup ENV={environment}
+    make repeat ARCHIVE=this-file.tar{images}
+
+Unpacked, `sha256sum -c {manifest}` checks the files. results/ is laid out as docs/results.md of mimflow says;
+results/{run}/provenance.json tells where it all comes from.
+"""
+#: Every name that bundles have; neither a folder above nor a hidden file fits.
+NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/){0,6}[A-Za-z0-9_][A-Za-z0-9._-]*")
+RUN = re.compile(r"results/([^/]+/[^/]+/seed\d+(?:/fold\d+)?)/provenance\.json")
+LONGEST_MANIFEST = 1_000_000
+#: Keys of an mmcls config by which it loads weights or code of its own accord.
+RISKY = frozenset({"load_from", "resume_from", "custom_imports", "init_cfg", "pretrained", "checkpoint", "_base_"})
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def contents(run: FinishedRun, images: bool) -> dict[str, Path]:
+    """Return the files of the bundle: name in it, and where it lies."""
+    dataset = run.dataset
+    below = f"results/{dataset.name}"
+    wanted = [dataset / name for name in DATASET_FILES]
+    wanted += [run.file(f"splits/{split}.txt") for split in ("train", "val", "test")]
+    files = {f"{below}/{file.relative_to(dataset).as_posix()}": file for file in wanted if file.is_file()}
+    files |= {f"results/{run.name}/{name}": run.folder / name for name in RUN_FILES if (run.folder / name).is_file()}
+    if "checkpoint" in run.provenance["inputs"]["files"]:
+        checkpoint = run.file("checkpoint")
+        files[f"results/checkpoints/{checkpoint.name}"] = checkpoint
+    names = [*run.label_files, *(run.archives if images else [])]
+    files |= {f"{below}/{run.file(name).name}": run.file(name) for name in names}
+    # Several archives have a record each.
+    records = [
+        run.file(name).with_name(f"{run.file(name).name.partition('.')[0]}.sha256")
+        for name in [*run.archives, *run.label_files]
+    ]
+    files |= {f"{below}/{record.name}": record for record in records if record.is_file()}
+    return files
+
+
+def flattened_folders(run: FinishedRun, scratch: Path) -> dict[str, Path]:
+    """Return the folders that the run read in place, each as a tar in *scratch*.
+
+    Raises
+    ------
+    UserError : a folder is gone, or holds other files than it did.
+    """
+    tars = {}
+    for name, path in find_archives(run).items():
+        if path.is_dir():
+            archive = run.file(name).with_suffix(".tar")
+            tar = scratch / archive.name
+            pack_folder(path, tar, archive)
+            if manifest_sha256(tar) != run.hashes()[name]:
+                raise UserError(f"{path}: not the files that the run was made with: run it again before you bundle it")
+            tars[f"results/{run.dataset.name}/{archive.name}"] = tar
+    return tars
+
+
+def own_texts(run: FinishedRun, images: bool) -> dict[str, bytes]:
+    """Return the files that are made for the bundle: how to use it, the settings, the lock."""
+    inputs = run.provenance["inputs"]
+    local = not images and any("path" in source for source in run.sources())
+    words = {
+        "run": run.name,
+        "commit": inputs["code"]["commit"] or "(the commit is not on record)",
+        "environment": inputs["environment"]["name"] or "cpu",
+        "images": " IMAGES=the-archive-of-the-images" if local else "",
+        "manifest": MANIFEST,
+    }
+    settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
+    which = "this run and of the other folds" if "fold" in run_name(run.folder) else "this run"
+    texts = {
+        "README.txt": README.format(**words).encode(),
+        "settings.yaml": f"# The settings of {which}: make run CONFIG= takes them.\n{settings}".encode(),
+    }
+    lock = find_lock(inputs)
+    if lock is not None:
+        texts[f"{inputs['environment']['name']}.lock"] = lock
+    return texts
+
+
+def find_lock(inputs: Mapping[str, dict], root: Path = ROOT) -> bytes | None:
+    """Return the lock that the run's environment was made from: as it is now, else as it was in the run's commit."""
+    name, expected = inputs["environment"]["name"], inputs["environment"]["lock_sha256"]
+    if not name or not expected:
+        logger.warning("the provenance names no lock (.venv was not made by `make setup`): the bundle has none")
+        return None
+    path = root / "envs" / f"{name}.lock"
+    if path.is_file() and sha256_of(path) == expected:
+        return path.read_bytes()
+    show = ["git", "-C", str(root), "show", f"{inputs['code']['commit']}:envs/{name}.lock"]
+    result = subprocess.run(show, capture_output=True, check=False)
+    if result.returncode == 0 and _sha256(result.stdout) == expected:
+        return result.stdout
+    logger.warning("envs/%s.lock has changed since the run: the bundle has no lock", name)
+    return None
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_bundle(path: Path, files: Mapping[str, Path], texts: Mapping[str, bytes]) -> None:
+    """Write the tar: the manifest first, then everything by name; the same content gives the same bytes."""
+    hashes = {name: sha256_of(file) for name, file in files.items()} | {
+        name: _sha256(text) for name, text in texts.items()
+    }
+    manifest = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
+    with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, text in [(MANIFEST, manifest), *sorted(texts.items())]:
+            tar.addfile(_entry(name, len(text)), io.BytesIO(text))
+        for name, file in sorted(files.items()):
+            with open(file, "rb") as stream:
+                tar.addfile(_entry(name, file.stat().st_size), stream)
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)  # no time, no owner: they would differ from one bundle to the next
+    entry.size = size
+    return entry
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def unpack(bundle: Path, folder: Path) -> list[str]:
+    """Unpack *bundle* into *folder*, checked against its manifest, and return the names.
+
+    Raises
+    ------
+    UserError : not a bundle, damaged, or an entry that no bundle has.
+    """
+    if not bundle.is_file():
+        raise UserError(f"{bundle}: there is no such file: give a bundle of `make bundle`")
+    if sniff_format(bundle) != "tar":
+        raise UserError(f"{bundle}: not a bundle: `make bundle` writes an uncompressed .tar")
+    manifest: dict[str, str] = {}
+    with open_tar(bundle, "tar", Limits()) as tar:
+        for member in tar:
+            name = member.name
+            if not manifest:
+                manifest = read_manifest(bundle, tar, member)
+                continue
+            # Not isreg(): a sparse file is regular too, and may be endless.
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or name not in manifest:
+                raise UserError(f"{bundle}: refused: {name!r} is not a file that its manifest names")
+            if (folder / name).exists():
+                raise UserError(f"{bundle}: refused: {name!r} is in it twice")
+            if _extract(tar, member, folder / name) != manifest[name]:
+                raise UserError(f"{bundle}: {name} is damaged, or was changed: its sha256 is not the manifest's")
+    gone = [name for name in manifest if not (folder / name).is_file()]
+    if gone or not manifest:
+        raise UserError(f"{bundle}: incomplete: {', '.join(gone[:3]) or MANIFEST} is not in it")
+    return list(manifest)
+
+
+def read_manifest(bundle: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, str]:
+    """Return name and sha256 of each file out of the bundle's first entry."""
+    stream = tar.extractfile(member) if member.type == tarfile.REGTYPE and member.size <= LONGEST_MANIFEST else None
+    if member.name != MANIFEST or stream is None:
+        raise UserError(f"{bundle}: not a bundle: it does not begin with {MANIFEST}")
+    manifest = {}
+    for line in stream.read().decode("utf-8", "replace").splitlines():
+        sha256, _, name = line.partition("  ")
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256) or not NAME.fullmatch(name):
+            raise UserError(f"{bundle}: refused: {MANIFEST} has a line that no bundle has: {line[:100]!r}")
+        manifest[name] = sha256
+    return manifest
+
+
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    stream = tar.extractfile(member)
+    assert stream is not None, "a regular file"
+    with open(path, "xb") as file:
+        while block := stream.read(CHUNK):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+def risky_keys(settings: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that make mmcls load weights or code: out of a bundle they could run anything."""
+
+    def walk(value: Any, key: str) -> list[str]:
+        found = []
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                here = f"{key}.{name}".lstrip(".")
+                found += [here] if RISKY & set(str(name).split(".")) else walk(inner, here)
+        elif isinstance(value, list):
+            found += [risk for index, inner in enumerate(value) for risk in walk(inner, f"{key}.{index}")]
+        return found
+
+    experiments = settings.get("experiments", {})
+    return [key for experiment in experiments.values() for key in walk(experiment.get("overrides", {}), "")]
+
+
+def find_run(bundle: Path, folder: Path, names: list[str]) -> FinishedRun:
+    """Return the run in an unpacked bundle."""
+    runs = [found.group(1) for found in map(RUN.fullmatch, names) if found]
+    if len(runs) != 1:
+        raise UserError(f"{bundle}: not a bundle: it holds {len(runs)} runs")
+    run = FinishedRun.read(folder / "results" / runs[0])
+    for name, entry in run.provenance["inputs"]["files"].items():
+        file = PurePosixPath(entry["path"]).name
+        if not NAME.fullmatch(file) or "/" in file:
+            raise UserError(f"{bundle}: refused: {name} has a name that no bundle has: {file[:100]!r}")
+    if len(run.archives) != len(run.sources()):
+        raise UserError(f"{bundle}: refused: {len(run.archives)} archives for {len(run.sources())} sources")
+    return run
+
+
+def find_images(run: FinishedRun, images: Path | None) -> dict[str, Path] | None:
+    """Return the archives of the images by their names in the provenance: those in *images*, else the bundle's, None
+    when they must be fetched.
+
+    Parameters
+    ----------
+    images : an archive; or a folder of archives, or of images that were read in place.
+    """
+    if images is None:
+        inside = {name: _in_bundle(run.file(name)) for name in run.archives}
+        if not all(path.is_file() for path in inside.values()):
+            return None
+        for name, path in inside.items():
+            if is_flattened(run, name, path) and manifest_sha256(path) != run.hashes()[name]:
+                conclude(
+                    run, Difference("archive", [name], [f"{path.name} holds other files than the run was made with"])
+                )
+        return inside
+    if not images.exists():
+        raise UserError(f"IMAGES: there is no file {images}")
+    hashed = _Hashes([images] if images.is_file() else [images, *sorted(images.iterdir())])
+    found = {
+        name: hashed.find(sha256, _is_manifest(run, name))
+        for name, sha256 in run.hashes().items()
+        if name in run.archives
+    }
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        what = f"{images} is not" if images.is_file() else f"nothing in {images} is"
+        conclude(run, Difference("archive", missing, [f"{what} the archive that the run was made with"]))
+    return {name: path.resolve() for name, path in found.items() if path is not None}
+
+
+def _is_manifest(run: FinishedRun, name: str) -> bool:
+    return run.file(name).suffix == MANIFEST_SUFFIX
+
+
+def _in_bundle(path: Path) -> Path:
+    """Return where a bundle holds an archive: a folder that was read in place is a tar in it."""
+    return path.with_suffix(".tar") if path.suffix == MANIFEST_SUFFIX else path
+
+
+class _Hashes:
+    """The hashes of files and folders, each taken once, and only when it is asked for."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+        self.known: dict[tuple[Path, bool], str] = {}
+
+    def find(self, sha256: str, as_manifest: bool) -> Path | None:
+        """Return the file, or the folder with the manifest, that has this hash."""
+        return next((path for path in self.paths if self._hash(path, as_manifest) == sha256), None)
+
+    def _hash(self, path: Path, as_manifest: bool) -> str:
+        key = (path, as_manifest)
+        if key not in self.known:
+            self.known[key] = self._compute(path, as_manifest)
+        return self.known[key]
+
+    @staticmethod
+    def _compute(path: Path, as_manifest: bool) -> str:
+        if path.is_file():
+            if not as_manifest:
+                return sha256_of(path)
+            return manifest_sha256(path) if path.suffix == ".tar" else ""
+        if not as_manifest or not path.is_dir():
+            return ""
+        with tempfile.TemporaryDirectory() as folder:
+            manifest = Path(folder) / "manifest"
+            write_manifest(path, walk_files(path, Counter()), manifest)
+            return sha256_of(manifest)

@@ -1,0 +1,60 @@
+"""The linear probe: how well it fits, which penalty it chooses, and the same bits each time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scripts.lib.model.linear_probe import PENALTIES, fit_probes
+
+torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
+
+
+def clouds(per_class: int, seed: int, distance: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return features and labels of three clouds of points; one feature says nothing, one is always the same."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(3).repeat_interleave(per_class)
+    features = torch.randn(len(labels), 8, generator=generator, dtype=torch.float64)
+    features[torch.arange(len(labels)), labels] += distance
+    scale = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1e-6, 0.0], dtype=torch.float64)
+    return 0.01 * features * scale + 5.0, labels
+
+
+def test_the_probe_separates_what_is_separable_whatever_the_unit_of_the_features() -> None:
+    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
+    probe = fit_probes(train, labels, val, val_labels, 3)[-1]
+    scores = val @ probe.weight.T + probe.bias  # on the features as they are
+    accuracy = (scores.argmax(1) == val_labels).double().mean().item()
+    assert accuracy == probe.accuracy > 0.93
+    assert probe.penalty in PENALTIES
+    assert torch.nn.functional.cross_entropy(scores, val_labels).item() == pytest.approx(probe.loss)
+
+
+def test_a_feature_that_hardly_varies_gets_no_large_weight() -> None:
+    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
+    weight = fit_probes(train, labels, val, val_labels, 3)[-1].weight
+    assert weight[:, 6:].abs().max() < 1e-2 * weight[:, :3].abs().max()
+
+
+def test_noise_asks_for_more_regularisation_than_signal() -> None:
+    def chosen(distance: float) -> float:
+        (train, labels), (val, val_labels) = clouds(20, 0, distance), clouds(200, 1, distance)
+        return fit_probes(train, labels, val, val_labels, 3)[-1].penalty
+
+    assert chosen(0.0) == max(PENALTIES) > chosen(3.0)
+
+
+def test_the_penalty_falls_until_the_loss_on_val_rises() -> None:
+    (train, labels), (val, val_labels) = clouds(20, 0, 2.0), clouds(200, 1, 2.0)
+    probes = fit_probes(train, labels, val, val_labels, 3)
+    assert [probe.penalty for probe in probes] == list(PENALTIES[: len(probes)]) and 1 < len(probes) < len(PENALTIES)
+    losses = [probe.loss for probe in probes]
+    assert losses == sorted(losses, reverse=True)
+    norms = [probe.weight.norm().item() for probe in probes]
+    assert norms == sorted(norms)
+
+
+def test_the_same_features_give_the_same_bits() -> None:
+    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
+    first, second = (fit_probes(train.clone(), labels, val, val_labels, 3)[-1] for _ in range(2))
+    assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
