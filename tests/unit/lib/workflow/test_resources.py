@@ -43,11 +43,11 @@ def test_a_job_asks_for_the_gpus_of_its_experiment_where_it_computes_on_them(
 
 
 def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_given() -> None:
-    found = resources(Site(), threads=3)
-    assert found.threads(RUN) == 3
+    resources_ = resources(Site(), threads=3)
+    assert resources_.threads(RUN) == 3
 
     def workflow(cores: int | None, is_cluster: bool) -> SimpleNamespace:
         return SimpleNamespace(resource_settings=SimpleNamespace(cores=cores), non_local_exec=is_cluster)
 
     cases = [(8, False), (8, True), (None, False)]
-    assert [found.data_threads(workflow(cores, is_cluster)) for cores, is_cluster in cases] == [8, 2, 2]
+    assert [resources_.data_threads(workflow(cores, is_cluster)) for cores, is_cluster in cases] == [8, 2, 2]
