@@ -14,14 +14,14 @@ from urllib.parse import unquote
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data.findings import (
+    CONTAMINATED,
     DUPLICATE,
-    LEAK,
-    LEAKED,
     LEFT_OUT,
     LOOKS_LIKE,
     NEAR_DUPLICATE,
     OF_ANOTHER_CLASS,
     SET_ASIDE,
+    TRAIN_COPY,
     WHOLE,
     Finding,
 )
@@ -121,30 +121,30 @@ def label_of(file: str, given_splits: bool) -> str:
 
 def still_trained_on(findings: Sequence[Finding]) -> list[str]:
     """Return the files of which a lower split has the like, and kept it: images of a known group, not copies."""
-    mended = {row.group for row in findings if row.finding == LEAK and row.action == LEFT_OUT and row.group}
-    return sorted({row.file for row in findings if row.finding == LEAKED and row.group not in mended})
+    mended = {row.group for row in findings if row.finding == TRAIN_COPY and row.action == LEFT_OUT and row.group}
+    return sorted({row.file for row in findings if row.finding == CONTAMINATED and row.group not in mended})
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
     """Return what the audit found in a sentence or two: the first line of the page, and a line of the model card."""
     total, counts = int(summary["images"]), Counter(summary["findings"])
-    aside, left_out, leaked = int(summary["set_aside"]), int(summary["left_out"]), counts[LEAKED]
+    aside, left_out, contaminated = int(summary["set_aside"]), int(summary["left_out"]), counts[CONTAMINATED]
     if aside:
         text = f"{aside:,} of {plural(total, 'image')} {_was(aside)} set aside"
     else:
         text = f"None of {plural(total, 'image')} had to be set aside"
-    if leaked:
+    if contaminated:
         out = f"; {left_out:,} {_was(left_out)} left out of training for it" if left_out else ""
-        stands = "stands" if leaked == 1 else "stand"
+        stands = "stands" if contaminated == 1 else "stand"
         return (
-            f"The data leaks: {plural(leaked, 'given val or test image')} {stands} in a lower part too, as a copy, near"
-            f" copy or by its group{out}. {text}."
+            f"The data leaks: {plural(contaminated, 'given val or test image')} {stands} in a lower split too, as a"
+            f" copy, near copy or by its group{out}. {text}."
         )
     words = {DUPLICATE: "copy", NEAR_DUPLICATE: "near copy"}
     copies = [plural(counts[name], word) for name, word in words.items() if counts[name]]
     if copies:
         stay = "stays" if counts[DUPLICATE] + counts[NEAR_DUPLICATE] == 1 else "stay"
-        text += f", {' and '.join(copies)} {stay} on one side"
+        text += f", {' and '.join(copies)} {stay} in one split"
     if left_out:
         text += f", {left_out:,} {_was(left_out)} left out of training"
     return f"{text}, no leak."

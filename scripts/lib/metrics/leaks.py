@@ -12,7 +12,7 @@ from scipy import stats
 
 from scripts.lib.base.units import in_percent
 from scripts.lib.data.audit_summary import still_trained_on
-from scripts.lib.data.findings import LEAKED, read_findings
+from scripts.lib.data.findings import CONTAMINATED, read_findings
 from scripts.lib.metrics.metrics import Interval, wilson_interval
 from scripts.lib.metrics.paired import read_answers
 
@@ -48,7 +48,7 @@ def find_leak(runs: pd.DataFrame, audit: Path) -> Leak | None:
     UserError : audit.csv or a predictions.csv is missing, or not a file of this form.
     """
     findings = read_findings(audit)
-    leaked = {row.file for row in findings if row.finding == LEAKED}
+    leaked = {row.file for row in findings if row.finding == CONTAMINATED}
     if not leaked:
         return None
     tested: set[str] = set()

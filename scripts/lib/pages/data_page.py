@@ -18,13 +18,13 @@ from scripts.lib.data import audit_summary
 from scripts.lib.data.audit_summary import label_of
 from scripts.lib.data.findings import (
     CONFLICTING_LABELS,
+    CONTAMINATED,
     DUPLICATE,
     KEPT,
-    LEAK,
-    LEAKED,
     LEFT_OUT,
     NEAR_DUPLICATE,
     SET_ASIDE,
+    TRAIN_COPY,
     Finding,
 )
 from scripts.lib.data.splits import SPLITS, Splits
@@ -59,7 +59,7 @@ NEVER_OPENED = ("too_many_pixels", "unreadable", "truncated")
 
 
 #: Findings whose examples are groups of copies side by side.
-OF_GROUPS = (LEAKED, CONFLICTING_LABELS, NEAR_DUPLICATE, DUPLICATE)
+OF_GROUPS = (CONTAMINATED, CONFLICTING_LABELS, NEAR_DUPLICATE, DUPLICATE)
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ class Meaning:
 
 
 MEANINGS = {
-    LEAKED: Meaning(
+    CONTAMINATED: Meaning(
         "leaking val and test images",
         "A copy, a near copy or an image of the same known group stands in a lower part as the parts were given.",
         "Used. Copies in the lower part were left out of training; images that only share a group were not.",
         "Do not compare with published numbers of this split. Best: divide the data anew.",
     ),
-    LEAK: Meaning(
+    TRAIN_COPY: Meaning(
         "train and val images that leak",
         "A higher part (val, test) as given has a copy or near copy of the image.",
         "Left out of training.",
@@ -236,12 +236,12 @@ def data_page(data: Data, title: str = "") -> str:
 
 def _verdict(data: Data) -> str:
     found = data.summary["findings"]
-    kind = " leak" if found.get(LEAKED) else " aside" if int(data.summary["set_aside"]) else ""
+    kind = " leak" if found.get(CONTAMINATED) else " aside" if int(data.summary["set_aside"]) else ""
     return f'<p class="verdict{kind}">{escape(audit_summary.verdict(data.summary))}</p>'
 
 
 def _leaks(data: Data) -> list[str]:
-    leaked = {row.file for row in data.findings if row.finding == LEAKED}
+    leaked = {row.file for row in data.findings if row.finding == CONTAMINATED}
     of_test = leaked.intersection(data.splits.by_name["test"].images)
     if not of_test:
         return []
@@ -385,9 +385,9 @@ def _examples(data: Data) -> list[str]:
     by_finding: dict[str, list[Finding]] = defaultdict(list)
     for row in data.findings:
         by_finding[row.finding].append(row)
-    if LEAKED in by_finding:  # the pair is one example, and not shown a second time as copies
-        by_finding.pop(LEAK, None)
-        leaking = {row.group for row in by_finding[LEAKED]} - {""}
+    if CONTAMINATED in by_finding:  # the pair is one example, and not shown a second time as copies
+        by_finding.pop(TRAIN_COPY, None)
+        leaking = {row.group for row in by_finding[CONTAMINATED]} - {""}
         for name in {DUPLICATE, NEAR_DUPLICATE} & by_finding.keys():
             rest = [row for row in by_finding.pop(name) if row.group not in leaking]
             by_finding.update({name: rest} if rest else {})
@@ -405,7 +405,9 @@ def _examples(data: Data) -> list[str]:
     parts = []
     for name in names:
         total = len({_group(row) for row in by_finding[name]} if name in OF_GROUPS else by_finding[name])
-        besides = " besides those that leak" if LEAKED in by_finding and name in (DUPLICATE, NEAR_DUPLICATE) else ""
+        besides = (
+            " besides those that leak" if CONTAMINATED in by_finding and name in (DUPLICATE, NEAR_DUPLICATE) else ""
+        )
         parts += _section_of(name, cards[name], total, besides)
     return parts
 
@@ -424,7 +426,7 @@ def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Findi
         return [[row] for row in _spread(rows)[:MOST_EXAMPLES]]
     first = {_group(row): row for row in reversed(rows)}
     wanted = [_group(row) for row in _spread(list(first.values())[::-1])[:MOST_EXAMPLES]]
-    rank = {LEAK: 0, LEAKED: 1}  # the row that says most of a file
+    rank = {TRAIN_COPY: 0, CONTAMINATED: 1}  # the row that says most of a file
     of_group: dict[str, dict[str, Finding]] = {group: {} for group in wanted}
     of_these = [row for row in findings if _group(row) in of_group]
     for row in sorted(of_these, key=lambda row: (row.finding != name, rank.get(row.finding, 2), row.file)):
@@ -464,7 +466,7 @@ def _section_of(name: str, cards: Sequence[str], total: int, besides: str) -> li
 def _card(name: str, rows: Sequence[Finding], data: Data, closed: Collection[str]) -> str:
     """Return the HTML of an example: of a group, its pictures side by side."""
     shown = rows if len(rows) <= MOST_IN_GROUP else _of_all_parts(rows)
-    kind = ' class="leak"' if name in (LEAK, LEAKED) else ""
+    kind = ' class="leak"' if name in (TRAIN_COPY, CONTAMINATED) else ""
     pictures = "\n".join(_image(row, data, closed) for row in shown)
     more = f"<p>and {len(rows) - len(shown):,} more</p>" if len(rows) > len(shown) else ""
     return f'<figure{kind}><div class="pictures">\n{pictures}\n</div>{more}</figure>'

@@ -110,11 +110,11 @@ def test_the_verdict_is_one_sentence_that_counts_what_matters() -> None:
     summary: dict[str, Any] = {"images": 1000, "set_aside": 0, "left_out": 0, "findings": {}}
     assert verdict(summary) == "None of 1,000 images had to be set aside, no leak."
     aside = summary | {"set_aside": 2, "findings": {"duplicate": 14, "near_duplicate": 1, "tiny": 9}}
-    assert verdict(aside) == "2 of 1,000 images were set aside, 14 copies and 1 near copy stay on one side, no leak."
+    assert verdict(aside) == "2 of 1,000 images were set aside, 14 copies and 1 near copy stay in one split, no leak."
     one = summary | {"set_aside": 1, "findings": {"near_duplicate": 1}}
-    assert verdict(one) == "1 of 1,000 images was set aside, 1 near copy stays on one side, no leak."
+    assert verdict(one) == "1 of 1,000 images was set aside, 1 near copy stays in one split, no leak."
     leaking = verdict(aside | {"left_out": 7, "findings": {"leaked": 1, "leak": 7, "duplicate": 8}})
-    assert leaking.startswith("The data leaks: 1 given val or test image stands in a lower part too")
+    assert leaking.startswith("The data leaks: 1 given val or test image stands in a lower split too")
     assert "7 were left out of training" in leaking and "no leak" not in leaking and "stay" not in leaking
 
 
