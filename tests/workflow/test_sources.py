@@ -118,7 +118,7 @@ def test_archives_some_with_parts_and_some_without_are_one_line(tmp_path: Path) 
     )
     errors = {line for line in result.stdout.splitlines() if line.startswith("error: ")}
     assert result.returncode != 0 and len(errors) == 1
-    assert "dataset.source.1: its images are in no part" in errors.pop()
+    assert "dataset.source.1: its images are in no split" in errors.pop()
     assert not (tmp_path / "results/small/images").exists()
 
 

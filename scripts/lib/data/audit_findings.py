@@ -13,15 +13,15 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.auditing import Audited
 from scripts.lib.data.findings import (
     CONFLICTING_LABELS,
+    CONTAMINATED,
     DUPLICATE,
     KEPT,
-    LEAK,
-    LEAKED,
     LEFT_OUT,
     LOOKS_LIKE,
     NEAR_DUPLICATE,
     OF_ANOTHER_CLASS,
     SET_ASIDE,
+    TRAIN_COPY,
     Finding,
     write_findings,
 )
@@ -62,7 +62,7 @@ def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = N
     groups = join_groups(audited, rest, copies, threads)
     findings += [row for group in groups for row in describe_copies(images, group, audited.digests)]
     findings += find_copies_across_splits(images, groups)
-    contaminated = {row.file for row in findings if row.finding == LEAKED}
+    contaminated = {row.file for row in findings if row.finding == CONTAMINATED}
     findings += find_groups_across_splits(images, rest, group_by, contaminated)
     return sorted(findings, key=lambda row: (row.file, row.finding))
 
@@ -161,11 +161,11 @@ def find_copies_across_splits(images: Sequence[Image], groups: Iterable[Group]) 
         name = images[group[0]].path
         for index, rank in zip(group, ranks, strict=True):
             if rank < max(ranks):
-                twin = images[group[ranks.index(max(ranks))]].path
-                findings.append(Finding(images[index].path, LEAK, LEFT_OUT, name, f"a higher part has a copy: {twin}"))
+                detail = f"a higher part has a copy: {images[group[ranks.index(max(ranks))]].path}"
+                findings.append(Finding(images[index].path, TRAIN_COPY, LEFT_OUT, name, detail))
             if rank > min(ranks):
-                twin = images[group[ranks.index(min(ranks))]].path
-                findings.append(Finding(images[index].path, LEAKED, KEPT, name, f"a lower part has a copy: {twin}"))
+                detail = f"a lower part has a copy: {images[group[ranks.index(min(ranks))]].path}"
+                findings.append(Finding(images[index].path, CONTAMINATED, KEPT, name, detail))
     return findings
 
 
@@ -186,7 +186,7 @@ def find_groups_across_splits(
         for index in group:
             if RANK[images[index].split] > RANK[images[lowest].split] and images[index].path not in known:
                 detail = f"a lower part has images of its group {name!r}: {images[lowest].path}"
-                findings.append(Finding(images[index].path, LEAKED, KEPT, "", detail))
+                findings.append(Finding(images[index].path, CONTAMINATED, KEPT, "", detail))
     return findings
 
 

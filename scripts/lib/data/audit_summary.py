@@ -14,14 +14,14 @@ from urllib.parse import unquote
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data.findings import (
+    CONTAMINATED,
     DUPLICATE,
-    LEAK,
-    LEAKED,
     LEFT_OUT,
     LOOKS_LIKE,
     NEAR_DUPLICATE,
     OF_ANOTHER_CLASS,
     SET_ASIDE,
+    TRAIN_COPY,
     WHOLE,
     Finding,
 )
@@ -121,14 +121,14 @@ def label_of(file: str, given_splits: bool) -> str:
 
 def still_trained_on(findings: Sequence[Finding]) -> list[str]:
     """Return the contaminated files whose like was not left out of the lower split: of a known group, not copies."""
-    mended = {row.group for row in findings if row.finding == LEAK and row.action == LEFT_OUT and row.group}
-    return sorted({row.file for row in findings if row.finding == LEAKED and row.group not in mended})
+    mended = {row.group for row in findings if row.finding == TRAIN_COPY and row.action == LEFT_OUT and row.group}
+    return sorted({row.file for row in findings if row.finding == CONTAMINATED and row.group not in mended})
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
     """Return what the audit found in a sentence or two: the first line of the page, and a line of the model card."""
     total, counts = int(summary["images"]), Counter(summary["findings"])
-    aside, left_out, contaminated = int(summary["set_aside"]), int(summary["left_out"]), counts[LEAKED]
+    aside, left_out, contaminated = int(summary["set_aside"]), int(summary["left_out"]), counts[CONTAMINATED]
     if aside:
         text = f"{aside:,} of {plural(total, 'image')} {_was(aside)} set aside"
     else:

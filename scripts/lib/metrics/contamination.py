@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from scripts.lib.data.audit_summary import still_trained_on
-from scripts.lib.data.findings import LEAKED, read_findings
+from scripts.lib.data.findings import CONTAMINATED, read_findings
 from scripts.lib.metrics.metrics import Interval, wilson_interval
 from scripts.lib.metrics.paired import read_correct
 
@@ -47,7 +47,7 @@ def find_contamination(runs: pd.DataFrame, audit: Path) -> Contamination | None:
     UserError : audit.csv or a predictions.csv is missing, or not a file of this form.
     """
     findings = read_findings(audit)
-    contaminated = {row.file for row in findings if row.finding == LEAKED}
+    contaminated = {row.file for row in findings if row.finding == CONTAMINATED}
     if not contaminated:
         return None
     tested: set[str] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.findings import CONFLICTING_LABELS, DUPLICATE, LEAK, LEAKED, NEAR_DUPLICATE, Finding
+from scripts.lib.data.findings import CONFLICTING_LABELS, CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, TRAIN_COPY, Finding
 from scripts.lib.data.splits import SPLITS
 from scripts.lib.pages.thumbnails import Picture, thumbnail
 
@@ -22,7 +22,7 @@ MOST_PIXELS = 40_000_000
 #: Findings whose files are never opened: the decoder's answer is known, or it is a bomb.
 NEVER_OPENED = ("too_many_pixels", "unreadable", "truncated")
 #: Findings whose examples are groups of copies side by side.
-OF_GROUPS = (LEAKED, CONFLICTING_LABELS, NEAR_DUPLICATE, DUPLICATE)
+OF_GROUPS = (CONTAMINATED, CONFLICTING_LABELS, NEAR_DUPLICATE, DUPLICATE)
 
 
 def group_of(row: Finding) -> str:
@@ -39,7 +39,7 @@ def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Findi
         return [[row] for row in _spread(rows)[:MOST_EXAMPLES]]
     first = {group_of(row): row for row in reversed(rows)}
     wanted = [group_of(row) for row in _spread(list(first.values())[::-1])[:MOST_EXAMPLES]]
-    rank = {LEAK: 0, LEAKED: 1}  # the row that says most of a file
+    rank = {TRAIN_COPY: 0, CONTAMINATED: 1}  # the row that says most of a file
     of_group: dict[str, dict[str, Finding]] = {group: {} for group in wanted}
     of_these = [row for row in findings if group_of(row) in of_group]
     for row in sorted(of_these, key=lambda row: (row.finding != name, rank.get(row.finding, 2), row.file)):

@@ -15,7 +15,16 @@ from markupsafe import Markup
 from scripts.lib.base.units import plural
 from scripts.lib.data import audit_summary
 from scripts.lib.data.audit_summary import label_of
-from scripts.lib.data.findings import DUPLICATE, KEPT, LEAK, LEAKED, LEFT_OUT, NEAR_DUPLICATE, SET_ASIDE, Finding
+from scripts.lib.data.findings import (
+    CONTAMINATED,
+    DUPLICATE,
+    KEPT,
+    LEFT_OUT,
+    NEAR_DUPLICATE,
+    SET_ASIDE,
+    TRAIN_COPY,
+    Finding,
+)
 from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
 from scripts.lib.pages.data_examples import (
@@ -110,7 +119,11 @@ def data_page(data: Data, title: str = "") -> str:
         f"{TITLE}: {title}" if title else TITLE,
         style=("pictures.css", "data.css"),
         verdict=audit_summary.verdict(data.summary),
-        state="contaminated" if data.summary["findings"].get(LEAKED) else "aside" if data.summary["set_aside"] else "",
+        state="contaminated"
+        if data.summary["findings"].get(CONTAMINATED)
+        else "aside"
+        if data.summary["set_aside"]
+        else "",
         contaminated=_contaminated(data),
         notes=data.summary.get("notes", []),
         findings=[(n_found[name], _meaning(name, data)) for name in order_of(n_found)],
@@ -136,7 +149,7 @@ def data_page(data: Data, title: str = "") -> str:
 def _contaminated(data: Data) -> dict[str, int]:
     """Count the test images, those that are contaminated, and of these those of a group that was trained on."""
     test = data.splits.by_name["test"].images
-    images = {row.file for row in data.findings if row.finding == LEAKED}.intersection(test)
+    images = {row.file for row in data.findings if row.finding == CONTAMINATED}.intersection(test)
     return {
         "test": len(test),
         "images": len(images),
@@ -189,10 +202,10 @@ def _examples(data: Data) -> list[Examples]:
     by_finding: dict[str, list[Finding]] = defaultdict(list)
     for row in data.findings:
         by_finding[row.finding].append(row)
-    contaminated = LEAKED in by_finding
+    contaminated = CONTAMINATED in by_finding
     if contaminated:  # the pair is one example, and not shown a second time as copies
-        by_finding.pop(LEAK, None)
-        groups = {row.group for row in by_finding[LEAKED]} - {""}
+        by_finding.pop(TRAIN_COPY, None)
+        groups = {row.group for row in by_finding[CONTAMINATED]} - {""}
         for name in {DUPLICATE, NEAR_DUPLICATE} & by_finding.keys():
             rest = [row for row in by_finding.pop(name) if row.group not in groups]
             by_finding.update({name: rest} if rest else {})
@@ -223,5 +236,5 @@ def _figure(name: str, rows: Sequence[Finding], data: Data, closed: Collection[s
         Image(row, data.label(row.file), *open_small(data.images / row.file, row.file in closed)) for row in shown
     ]
     return templates.render(
-        "data_example.html", images=images, contaminated=name in (LEAK, LEAKED), more=len(rows) - len(shown)
+        "data_example.html", images=images, contaminated=name in (TRAIN_COPY, CONTAMINATED), more=len(rows) - len(shown)
     )
