@@ -146,6 +146,11 @@ def data_page(data: Data, title: str = "") -> str:
     )
 
 
+def _state(summary: Mapping[str, Any]) -> str:
+    """Return the class of the verdict: contaminated, aside, or none."""
+    return "contaminated" if summary["findings"].get(CONTAMINATED) else "aside" if summary["set_aside"] else ""
+
+
 def _contaminated(data: Data) -> dict[str, int]:
     """Count the test images, those that are contaminated, and of these those of a group that was trained on."""
     test = data.splits.by_name["test"].images
