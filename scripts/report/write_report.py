@@ -18,7 +18,7 @@ from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages.fonts import embedded_face
-from scripts.lib.pages.html import OWN_FONT
+from scripts.lib.pages.templates import OWN_FONT
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.workflow.report_menu import CHINESE
 
