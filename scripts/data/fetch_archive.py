@@ -18,7 +18,7 @@ from scripts.lib.base.files import atomic_path, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import sniff_format
-from scripts.lib.data.hash_records import Record, format_record, read_record
+from scripts.lib.data.hash_records import HashRecord, format_record, read_record
 from scripts.lib.data.leftovers import remove_leftovers
 from scripts.lib.data.packing import list_folder, pack_folder
 from scripts.lib.settings.dataset import Source
@@ -72,11 +72,11 @@ def fetch(source: Source | Path, output: Path, record: Path) -> None:
         verb = "recorded" if known else "enforced from now on"
     if isinstance(source, Source) and source.sha256:
         verb = "verified"
-    write_text(record, format_record(Record(digest, name), output.name))
+    write_text(record, format_record(HashRecord(digest, name), output.name))
     logger.info("%s: %s, sha256 %s (%s, in %s)", output, megabytes(output.stat().st_size), digest, verb, record)
 
 
-def fetch_url(source: Source, url: str, output: Path, known: Record | None, record: Path) -> str:
+def fetch_url(source: Source, url: str, output: Path, known: HashRecord | None, record: Path) -> str:
     """Fetch *url* or a mirror, against the sha256 that was given or else recorded, and return the sha256."""
     expected = source.sha256 or (known.sha256 if known else None)
     if expected and output.is_file() and sha256_of(output) == expected:

@@ -8,23 +8,23 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Record:
+class HashRecord:
     """A known hash and the source that it belongs to."""
 
     sha256: str
     source: str
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> HashRecord | None:
     """Return what an earlier fetch recorded, None when there is nothing, or nothing that can be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    found = re.match(r"([0-9a-f]{64})  [^\n]*\n(?:# source: ([^\n]*)\n)?", text)
-    return Record(found[1], found[2] or "") if found else None
+    match = re.match(r"([0-9a-f]{64})  [^\n]*\n(?:# source: ([^\n]*)\n)?", text)
+    return HashRecord(match[1], match[2] or "") if match else None
 
 
-def format_record(record: Record, archive: str) -> str:
+def format_record(record: HashRecord, archive: str) -> str:
     """Return the record as text that ``sha256sum -c`` reads; the source stands in a comment."""
     return f"{record.sha256}  {archive}\n# source: {' '.join(record.source.split())}\n"

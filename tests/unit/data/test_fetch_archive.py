@@ -17,7 +17,7 @@ from http_server import HttpServer
 from scripts.data.fetch_archive import fetch, name_of, parse_source
 from scripts.lib.base import download
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.hash_records import Record, format_record, read_record
+from scripts.lib.data.hash_records import HashRecord, format_record, read_record
 from scripts.lib.settings.dataset import Sample, Source
 
 
@@ -143,7 +143,7 @@ def test_a_changed_local_archive_is_recorded_and_said(
     get(Source(path=str(archive)), tmp_path)
     assert f"changed since it was last read: its sha256 was {before}" in caplog.text
     record = read_record(tmp_path / "d" / "archive.sha256")
-    assert record == Record(sha256(archive.read_bytes()), str(archive))
+    assert record == HashRecord(sha256(archive.read_bytes()), str(archive))
 
 
 def test_a_wrong_hash_of_a_local_archive_leaves_both_alone(archive: Path, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_a_folder_in_place_becomes_the_same_manifest_wherever_it_lies(
     lines = [json.dumps([sha256(name.encode()), len(name.encode()), name], ensure_ascii=False) for name in names]
     assert first.read_text(encoding="utf-8") == "\n".join(lines) + "\n"
     record = read_record(tmp_path / "1/d/archive.sha256")
-    assert record == Record(sha256(first.read_bytes()), f"{tmp_path / 'a'}, in place")
+    assert record == HashRecord(sha256(first.read_bytes()), f"{tmp_path / 'a'}, in place")
 
 
 def test_a_folder_in_place_may_not_be_empty_nor_hold_the_results(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_file_of_labels_is_copied_whatever_it_holds(tmp_path: Path) -> None:
     output = get(parse_source(json.dumps({"file": str(given)})), tmp_path)
     assert output.read_bytes() == given.read_bytes()
     assert not os.path.samefile(output, given)  # people edit tables; a link would change with them
-    assert read_record(tmp_path / "d" / "archive.sha256") == Record(sha256(b"file,label\n"), str(given))
+    assert read_record(tmp_path / "d" / "archive.sha256") == HashRecord(sha256(b"file,label\n"), str(given))
 
 
 def test_what_a_killed_copy_left_is_removed(archive: Path, tmp_path: Path) -> None:
@@ -279,8 +279,8 @@ def test_absent_keys_may_be_null() -> None:
 def test_the_record_holds_no_secrets_and_survives_hostile_names(tmp_path: Path) -> None:
     source = Source(url="https://me:secret@host/a.zip?token=abc")
     assert name_of(source).startswith("https://host/a.zip (query ")
-    record = Record("0" * 64, "/data/a\nb.zip")
+    record = HashRecord("0" * 64, "/data/a\nb.zip")
     (tmp_path / "r").write_text(format_record(record, "archive.zip"))
-    assert read_record(tmp_path / "r") == Record("0" * 64, "/data/a b.zip")
+    assert read_record(tmp_path / "r") == HashRecord("0" * 64, "/data/a b.zip")
     (tmp_path / "r").write_text("something else")
     assert read_record(tmp_path / "r") is None

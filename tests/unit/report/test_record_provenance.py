@@ -17,7 +17,7 @@ from tiny_run import TinyRun, make_run
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
-from scripts.lib.data.hash_records import Record, format_record
+from scripts.lib.data.hash_records import HashRecord, format_record
 from scripts.lib.data.manifest import write_manifest
 from scripts.lib.pages import provenance_page
 from scripts.lib.runs import machine
@@ -59,7 +59,7 @@ def test_hashes_are_those_of_the_files(run: TinyRun, tmp_path: Path) -> None:
 
 
 def test_the_archive_is_not_read_again_when_it_has_a_record(run: TinyRun, tmp_path: Path) -> None:
-    known = Record("ab" * 32, "https://example.org/a.zip")
+    known = HashRecord("ab" * 32, "https://example.org/a.zip")
     (tmp_path / "archive.sha256").write_text(format_record(known, "archive.zip"))
     entry = record(run, tmp_path, "--archive-record", str(tmp_path / "archive.sha256"))["inputs"]["files"]["archive"]
     assert (entry["sha256"], entry["source"]) == (known.sha256, known.source)
