@@ -44,9 +44,9 @@ def size_of_bomb(width: int, height: int) -> str:
 
 def png_declares_too_much(content: bytes) -> bool:
     """Tell whether a chunk of a PNG is said to be longer than the file: OpenCV 5 takes that much memory for it."""
-    place = 8
-    while place + 8 <= len(content):
-        if content[place + 4 : place + 8] == b"IEND":
+    position = 8
+    while position + 8 <= len(content):
+        if content[position + 4 : position + 8] == b"IEND":
             return False
-        place += 12 + int.from_bytes(content[place : place + 4], "big")
-    return place > len(content)
+        position += 12 + int.from_bytes(content[position : position + 4], "big")
+    return position > len(content)

@@ -152,10 +152,10 @@ def check_image(content: bytes, messages: DecoderMessages | None = None) -> Chec
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED.get(factor, cv2.IMREAD_COLOR))
     except (cv2.error, MemoryError):
         picture = None
-    said = messages.take() if messages else ""
+    printed = messages.take() if messages else ""
     if picture is None:
-        return _explain(header, content, said)
-    if "premature end" in said:  # libjpeg goes on with grey
+        return _explain(header, content, printed)
+    if "premature end" in printed:  # libjpeg goes on with grey
         return _bad(header, Status.TRUNCATED, "the data of the JPEG end before the picture does")
     if header.format == "WEBP" and len(content) - len(content.rstrip(b"\0")) > WEBP_ZEROS * len(content):
         return _bad(header, Status.TRUNCATED, "the rest of the file is zeros")
@@ -183,11 +183,12 @@ def _read_plain_jpeg(content: bytes) -> Checked | None:
     """
     if not content.startswith(b"\xff\xd8"):
         return None
-    place, size = 2, (0, 0)
-    while place + 4 <= len(content) and content[place] == 0xFF:
-        marker, start, length = content[place + 1], place + 4, int.from_bytes(content[place + 2 : place + 4], "big")
-        place += 2 + length
-        if length < 2 or place > len(content):
+    position, size = 2, (0, 0)
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker, start = content[position + 1], position + 4
+        length = int.from_bytes(content[position + 2 : position + 4], "big")
+        position += 2 + length
+        if length < 2 or position > len(content):
             return None
         match marker:
             case 0xDA:
@@ -201,7 +202,7 @@ def _read_plain_jpeg(content: bytes) -> Checked | None:
                     return None
             case 0xE0 if length >= 16 and content.startswith(b"JFIF\0", start):
                 pass
-            case 0xDB if (length - 2) % 65 == 0 and all(content[table] < 16 for table in range(start, place, 65)):
+            case 0xDB if (length - 2) % 65 == 0 and all(content[table] < 16 for table in range(start, position, 65)):
                 pass
             case 0xC4 | 0xDD | 0xFE:
                 pass
@@ -238,18 +239,18 @@ def _explain_header(content: bytes, error: Exception) -> Checked:
 
 
 def _oddities(image: Image.Image, content: bytes) -> Oddity:
-    found = NOTHING_ODD
+    oddities = NOTHING_ODD
     if image.format != "MPO" and getattr(image, "is_animated", False):
-        found |= Oddity.ANIMATED
+        oddities |= Oddity.ANIMATED
     if image.mode == "CMYK":
-        found |= Oddity.CMYK
+        oddities |= Oddity.CMYK
     if _bits(image, content) > 8:
-        found |= Oddity.SIXTEEN_BIT
+        oddities |= Oddity.SIXTEEN_BIT
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        found |= Oddity.ALPHA
+        oddities |= Oddity.ALPHA
     if image.mode in ("P", "PA") and image.format != "GIF":  # a GIF always has one
-        found |= Oddity.PALETTE
-    return found
+        oddities |= Oddity.PALETTE
+    return oddities
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
@@ -259,8 +260,8 @@ def _bits(image: Image.Image, content: bytes) -> int:
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]
     if image.format == "PPM":
-        found = re.match(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)", content)
-        return int(found[1]).bit_length() if found else 1
+        match = re.match(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)", content)
+        return int(match[1]).bit_length() if match else 1
     return 16 if image.mode.startswith(("I", "F")) else 8
 
 
@@ -277,26 +278,26 @@ _MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 
 def jpeg_is_whole(content: bytes) -> bool:
     """Tell whether a JPEG's own end marker is there (that of an EXIF thumbnail, or bytes behind the end, are not)."""
-    place = 2
-    while found := _MARKER.search(content, place):
-        marker, place = content[found.end() - 1], found.end()
+    position = 2
+    while match := _MARKER.search(content, position):
+        marker, position = content[match.end() - 1], match.end()
         if marker == 0xD9:
             return True
         if marker == 0xDA and content.endswith(b"\xff\xd9"):  # no need to look through the data in between
             return True
-        if marker not in (0x01, 0xD8) and len(content) >= place + 2:
-            place += int.from_bytes(content[place : place + 2], "big")
+        if marker not in (0x01, 0xD8) and len(content) >= position + 2:
+            position += int.from_bytes(content[position : position + 2], "big")
     return False
 
 
 def png_is_whole(content: bytes) -> bool:
     """Tell whether a PNG's chunks go on to its last one, IEND."""
-    place = 8
-    while place + 12 <= len(content):
-        kind = content[place + 4 : place + 8]
-        place += 12 + int.from_bytes(content[place : place + 4], "big")
+    position = 8
+    while position + 12 <= len(content):
+        kind = content[position + 4 : position + 8]
+        position += 12 + int.from_bytes(content[position : position + 4], "big")
         if kind == b"IEND":
-            return place <= len(content)
+            return position <= len(content)
         if not kind.isalpha():  # zeros, or whatever else lies there
             return False
     return False
@@ -336,7 +337,7 @@ def _cut_short(content: bytes) -> str:
     return ""
 
 
-def _explain(header: Checked, content: bytes, said: str) -> Checked:
+def _explain(header: Checked, content: bytes, printed: str) -> Checked:
     """Return why OpenCV cannot decode a file, in the words of whoever says more."""
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -347,7 +348,7 @@ def _explain(header: Checked, content: bytes, said: str) -> Checked:
     if name := _cut_short(content):
         return _bad(header, Status.TRUNCATED, f"the data end before the end of the {name}")
     # libpng error: IDAT: CRC error
-    library = re.search(r"^\w+ error: (.+)$", said, flags=re.MULTILINE)
+    library = re.search(r"^\w+ error: (.+)$", printed, flags=re.MULTILINE)
     reason = reason or (library[1] if library else "") or "OpenCV, which training reads with, cannot decode it"
     cut = re.search(r"truncated|not enough|premature|unexpected end|incomplete", reason, flags=re.IGNORECASE)
     return _bad(header, Status.TRUNCATED if cut else Status.UNREADABLE, reason)

@@ -15,7 +15,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import CHUNK, Entry, Limits
 from scripts.lib.data.tar_archives import open_tar
 
-#: What takes the place of an archive's format.
+#: Stands for an archive's format.
 MANIFEST = "manifest"
 AGAIN = "run the same command again, when nobody writes there"
 
@@ -102,9 +102,9 @@ def check_unchanged(path: Path, listed: Listed, since: int) -> None:
     since : when the manifest was written, in ns; a file that was not touched after that is not read.
     """
     try:
-        found = path.stat()
-        same = found.st_size == listed.size
-        if same and max(found.st_mtime_ns, found.st_ctime_ns) > since:
+        status = path.stat()
+        same = status.st_size == listed.size
+        if same and max(status.st_mtime_ns, status.st_ctime_ns) > since:
             same = sha256_of(path) == listed.sha256
     except FileNotFoundError:
         raise UserError(f"{path}: gone since the folder was listed: {AGAIN}") from None
