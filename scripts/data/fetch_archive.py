@@ -17,14 +17,7 @@ from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-<<<<<<< HEAD
 from scripts.lib.data.archives import NoArchive, sniff_format
-=======
-<<<<<<< HEAD
-from scripts.lib.data.archives import NoArchive, sniff_format
-=======
-from scripts.lib.data.archives import sniff_format
->>>>>>> data
 >>>>>>> tests
 from scripts.lib.data.hash_records import HashRecord, format_record, read_record
 from scripts.lib.data.leftovers import remove_leftovers
