@@ -21,13 +21,8 @@ def read_record(path: Path) -> HashRecord | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-<<<<<<< HEAD
-    found = re.match(r"([0-9a-f]{64})  [^\n]*\n(?:# source: ([^\n]*)\n)?", text)
-    return HashRecord(found[1], found[2] or "") if found else None
-=======
     match = re.match(r"([0-9a-f]{64})  [^\n]*\n(?:# source: ([^\n]*)\n)?", text)
     return HashRecord(match[1], match[2] or "") if match else None
->>>>>>> tests
 
 
 def format_record(record: HashRecord, archive: str) -> str:
