@@ -9,9 +9,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import audit_summary
-from scripts.lib.data.findings import (
-    read_findings,
-)
+from scripts.lib.data.findings import read_findings
 from scripts.lib.data.splits import read_splits
 from scripts.lib.pages.data_page import Data, data_page
 

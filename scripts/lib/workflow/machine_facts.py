@@ -22,10 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Variables that reach every download. Upper and lower case are different variables.
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
 #: What Slurm or the user sets when a process has been given GPUs.
 GIVEN_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
-
 #: Runs in .venv's interpreter, apart: a torch that cannot be imported, or that aborts, is a finding and not our end.
 TORCH_FACTS = """
 import json, torch
