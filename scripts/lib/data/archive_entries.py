@@ -22,32 +22,23 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 
 DEFAULT_MAX_IMAGES = 2_000_000
-
 DEFAULT_MAX_BYTES = 10**12
-
 #: Photographs hardly shrink in an archive; deflate can reach 1,032, and then something is wrong.
 DEFAULT_MAX_RATIO = 200.0
-
 #: Contents up to this size are harmless whatever their ratio.
 RATIO_FLOOR = 16 * 1024 * 1024
-
 #: Entries of every kind (folders, annotations, junk) for each image that is allowed.
 ENTRIES_PER_IMAGE = 4
-
 #: Bytes of one name, or of where a link points: PATH_MAX; no disk holds a longer one.
 LONGEST_PATH_IN_ARCHIVE = 4096
-
 #: Bytes of all names and links together, and of a zip's central directory: they are held in memory.
 ALL_NAMES = 512 * 1024 * 1024
-
 #: Memory a decompressor may ask for: ``xz -9`` takes 65 MiB, ``zstd --ultra -22`` 128 MiB.
 WINDOW = 128 * 1024 * 1024
-
 #: Bytes read at once.
 CHUNK = 1024 * 1024
 
 Kind = Literal["file", "folder", "link", "device"]
-
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

@@ -32,7 +32,6 @@ from scripts.lib.data.image_paths import decodes
 
 #: Bytes of one extended header of a tar: a longer one would be read into memory whole.
 LONGEST_HEADER = 1024 * 1024
-
 #: Bytes of a header for all following entries, and how many fields such headers set: tarfile copies them each time.
 LONGEST_GLOBAL_HEADER, GLOBAL_FIELDS = 64 * 1024, 100
 

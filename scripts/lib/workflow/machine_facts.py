@@ -23,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 #: Variables that reach every download. Upper and lower case are different variables.
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-
-
 #: Runs in .venv's interpreter, apart: a torch that cannot be imported, or that aborts, is a finding and not our end.
 TORCH_FACTS = """
 import json, torch

@@ -10,16 +10,12 @@ from typing import Any
 from scripts.lib.base.problems import Problem
 
 GB = 1e9
-
 #: Oldest Linux driver for each CUDA major version (NVIDIA's CUDA compatibility guide, minor-version compatibility).
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
-
 #: A run stops below the first figure; below the second it may. Results of fruit30 with three seeds take about 1 GB.
 DISK_LEAST, DISK_COMFORTABLE = 1 * GB, 5 * GB
-
 #: Two data-loader workers hold about 80 MB of batches (32 images of 224 px, prefetch 2) here; Docker gives 64 MB.
 SHM_LEAST = 256e6
-
 #: Room that an environment with CUDA and the results take; a home with a smaller quota is no place for the project.
 HOME_QUOTA_LEAST = 20 * GB
 

@@ -18,10 +18,8 @@ from scripts.lib.workflow.rehearse import Submission
 
 #: Words in a node's state with which it takes no job.
 OUT_OF_SERVICE = re.compile(r"DOWN|DRAIN|FAIL|NOT_RESPONDING|MAINT|POWERED_DOWN|UNKNOWN|\*")
-
 #: The plugin asks squeue again after this many seconds at the latest: what Slurm has forgotten by then looks lost.
 LONGEST_PAUSE = 180
-
 #: What sbatch says when it refuses, and what to do.
 REFUSALS = (
     (r"(--mem|memory)\S* .*not allowed|not allowed.*--mem", "set `mem_mb: 0` in default-resources of profile.yaml"),

@@ -11,15 +11,7 @@ import numpy as np
 
 from scripts.lib.data.sample.drawing import draw_leaf, draw_polygon, leaf_colour
 from scripts.lib.data.sample.looks import Rng, hsv
-from scripts.lib.data.sample.noise import (
-    F32,
-    blur_wide,
-    look_up,
-    mix_rgb,
-    noise_texture,
-    shade_rgb,
-    smoothstep,
-)
+from scripts.lib.data.sample.noise import F32, blur_wide, look_up, mix_rgb, noise_texture, shade_rgb, smoothstep
 from scripts.lib.data.sample.shading import Light
 
 

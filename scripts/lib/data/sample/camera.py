@@ -10,12 +10,7 @@ import numpy as np
 
 from scripts.lib.data.sample.backgrounds import light_up
 from scripts.lib.data.sample.looks import Rng
-from scripts.lib.data.sample.noise import (
-    F32,
-    NOISE_SIZE,
-    noise_texture,
-    shade_rgb,
-)
+from scripts.lib.data.sample.noise import F32, NOISE_SIZE, noise_texture, shade_rgb
 
 
 def develop(canvas: np.ndarray, rng: Rng) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 from scripts.lib.data.sample.looks import Rng
 
 F32 = np.float32
-
 NOISE_SIZE = 512  #: edge of the tileable noise textures, in texels
 
 

@@ -13,18 +13,12 @@ from scripts.lib.data.sample.backgrounds import View, cloth_colour, paint_backgr
 from scripts.lib.data.sample.camera import compress_badly, develop
 from scripts.lib.data.sample.drawing import draw_leaf, draw_polygon, leaf_colour
 from scripts.lib.data.sample.looks import Look, Rng, hsv
-from scripts.lib.data.sample.noise import (
-    F32,
-    mix_rgb,
-    shade_rgb,
-)
+from scripts.lib.data.sample.noise import F32, mix_rgb, shade_rgb
 from scripts.lib.data.sample.shading import Light, Patch, render_fruit
 from scripts.lib.data.sample.surfaces import rotation_from
 
 SHADOW_SCALE = 4  #: shadows are soft: they are made at a quarter of the resolution
-
 COUNTS = {"round": (0.46, 0.28, 0.16, 0.10), "bunch": (0.72, 0.28), "banana": (0.3, 0.25, 0.25, 0.2)}
-
 SHRINK = (1.0, 0.86, 0.76, 0.7)  #: size of the fruits when there are 1-4 of them
 
 

@@ -28,7 +28,6 @@ from scripts.lib.data.sample.surfaces import (
 )
 
 SEED_COLOUR = hsv(48, 0.55, 0.8)
-
 RAY_RADIUS = 60  #: a fruit of a larger radius in pixels gets one ray for 3 x 3 pixels, a smaller one for 2 x 2
 
 

@@ -13,9 +13,7 @@ from scripts.lib.data.sample.looks import Look, Rng
 from scripts.lib.data.sample.noise import F32, smoothstep
 
 MARCH_STEPS = 9
-
 SECANT_STEPS = 2
-
 COARSE = 3  #: rays of the fine grid in one of the coarse grid, along an edge
 
 
