@@ -63,13 +63,13 @@ Labels = Annotated[
 class Source(Section):
     """Where an archive comes from: exactly one of `url`, `path` and `sample`; and what its folders do not tell."""
 
-    OLD_KEYS: ClassVar = {"part": "split"}
+    OLD_KEYS: ClassVar = {"part": "split"}  # aliases
 
     url: Url | None = Field(None, description="http(s) address of a zip or tar archive.")
     mirrors: list[Url] = Field([], description="Other addresses of the same file, tried in order when `url` fails.")
     sha256: Sha256 | None = Field(
         None,
-        description="Hash of the archive. Without it, the first download records it, for all later ones.",
+        description="Hash of the archive. Without it, the first download records it and later ones must match.",
     )
     path: str | None = Field(None, description="A local archive, or a folder with one folder per class.")
     sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")
@@ -172,7 +172,7 @@ class Splitting(Section):
 class Dataset(Section):
     """The labelled images."""
 
-    OLD_KEYS: ClassVar = {"licence": "license"}
+    OLD_KEYS: ClassVar = {"licence": "license"}  # aliases
 
     name: Name = Field(description="Name of results/<name>/: letters, digits, `.`, `_` and `-`.")
     source: Sources = Field(description="Where the images come from; a list where they are in several archives.")
