@@ -60,6 +60,8 @@ WORDS = {
 NOT_WORDED = re.compile(r"^(CHANGELOG\.md|LICENSE|\.ci/(check_house\.py|house_exceptions\.txt)|envs/.*\.lock)$")
 #: Where `card` is the model card.
 OF_MODEL_CARD = re.compile(r"model_card|test_folds")
+#: Names of files, columns and findings in a page of Markdown: quoted, they are no prose.
+QUOTED = re.compile(r"`[^`\n]*`")
 #: A line that keeps an old key or option alive beside the new one.
 ALIAS = re.compile(r"[Aa]lias")
 
@@ -137,6 +139,8 @@ def breaches_of_words(path: str, text: str) -> Iterator[Breach]:
     """Yield each line with a word that WORDS replaces."""
     words = {pattern: better for pattern, better in WORDS.items() if better != "gpu" or not OF_MODEL_CARD.search(path)}
     for number, line in enumerate(text.splitlines(), 1):
+        if path.endswith(".md"):
+            line = QUOTED.sub("``", line)
         for pattern, better in words.items():
             if (match := re.search(pattern, line, re.IGNORECASE)) and not ALIAS.search(line):
                 yield Breach(

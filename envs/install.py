@@ -40,7 +40,7 @@ WHEEL_TAGS = {
     "cuda13": [f"manylinux_2_{minor}_x86_64" for minor in range(28, 17, -1)] + _TAGS_2014,
 }
 
-#: One forward pass of a small mmcls model: what a later step would trip over shows here.
+#: One forward pass of a small mmcls model: it fails here rather than in a later step.
 SELF_TEST = """
 import time, warnings
 warnings.filterwarnings("ignore")
@@ -52,15 +52,15 @@ model = build_classifier(dict(
     head=dict(type="LinearClsHead", num_classes=2, in_channels=1280, loss=dict(type="CrossEntropyLoss")))).eval()
 start = time.perf_counter()
 with torch.no_grad():
-    scores = model(img=torch.zeros(1, 3, 64, 64), img_metas=None, return_loss=False)
-assert len(scores) == 1 and len(scores[0]) == 2, scores
+    probabilities = model(img=torch.zeros(1, 3, 64, 64), img_metas=None, return_loss=False)
+assert len(probabilities) == 1 and len(probabilities[0]) == 2, probabilities
 print(f"torch {torch.__version__}, mmcls {mmcls.__version__}, mmcv {mmcv.__version__}, mim {mim_version}, "
       f"forward pass {time.perf_counter() - start:.2f} s")
 """
 
 
 class SetupError(Exception):
-    """What the user can mend; its message is one line."""
+    """A problem that the user can solve; its message is one line."""
 
 
 def main() -> None:
@@ -194,7 +194,7 @@ def install(env: str | None, keep: bool) -> None:
         )
 
     started = time.monotonic()
-    # From nothing: removing what a half-finished or older environment left is slower to get right than to do again.
+    # From scratch: repairing an unfinished or older environment is harder to get right than building it again.
     shutil.rmtree(VENV, ignore_errors=True)
     run([sys.executable, "-m", "venv", str(VENV)], "creating .venv")
     # A set-up that is killed from here on leaves this name behind, so that the next one goes on with the same ENV.
@@ -219,10 +219,10 @@ def build_environment(env: str, source: list[str]) -> None:
         wheels = scratch if not source else ROOT / "wheelhouse" / env
         if not source:
             build_own_wheels(env, python(), scratch)
-        own = ["mmcv", "connection_pool", *(["torchvision"] if env == "cpu" else [])]
+        built = ["mmcv", "connection_pool", *(["torchvision"] if env == "cpu" else [])]
         pip(
-            ["install", "--no-index", "--no-deps", "--find-links", str(wheels), *own],
-            "installing " + ", ".join(own),
+            ["install", "--no-index", "--no-deps", "--find-links", str(wheels), *built],
+            "installing " + ", ".join(built),
             quiet=True,
         )
 
@@ -375,7 +375,7 @@ def pip(arguments: list[str], doing: str, python_: str | None = None, quiet: boo
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment of pip and of the self-test, cleared of what would lead them astray."""
+    """Return the environment of pip and of the self-test, without variables that would change what they do."""
     env = dict(os.environ)
     # Modules of a cluster set the first two; pip's others would put packages elsewhere or change versions.
     for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY"):
@@ -388,7 +388,7 @@ def child_environment() -> dict[str, str]:
     if not {"PIP_CACHE_DIR", "XDG_CACHE_HOME"} & env.keys() and "cuda" in (
         read_stamp(VENV / "mimflow-started.json").get("env") or ""
     ):
-        # Gigabytes of CUDA wheels do not belong into a cluster's small home unasked.
+        # Gigabytes of CUDA wheels do not go into a cluster's small home unless the user says so.
         env["PIP_NO_CACHE_DIR"] = "1"
     return env
 

