@@ -99,12 +99,12 @@ def predict(args: argparse.Namespace, images: Path) -> None:
     classes = read_lines(args.classes)
     weights, _ = read_checkpoint(args.checkpoint)
     model = build_model(config, weights, device, args.threads)
-    for place, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
+    for i, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
         dataset = test_dataset(config, images, split, classes)
         logger.info("predicting %d images of %s on %s", len(dataset), split, device)
         start = time.perf_counter()
         features: list[np.ndarray] = []
-        noted = bool(args.features) and place == 0
+        noted = bool(args.features) and i == 0
         with noted_features(model, len(classes), features) if noted else nullcontext():
             write_predictions(output, classes, rows(args, model, dataset, classes, device))
         if noted:

@@ -280,14 +280,14 @@ def test_places_lie_where_they_look(backbone: dict[str, Any], first: float) -> N
         if "LayerNorm" in type(module).__name__:
             module.forward = lambda data, **_: data  # it couples channels, and divides by a spread of 0
     cells = 17
-    side = 32 * cells
-    image = torch.full((1, 3, side, side), 1e-3, requires_grad=True)  # so small that no ReLU6 comes to its end
+    width = 32 * cells
+    image = torch.full((1, 3, width, width), 1e-3, requires_grad=True)  # so small that no ReLU6 comes to its end
     layer = find_layer(Scored(model), image)
     assert layer.grid == (cells, cells)
     assert [(axis.first, axis.step) for axis in layer.axes] == [(first, 32), (first, 32)]
     (gradient,) = torch.autograd.grad(model(image)[-1][0, :, 8, 7].sum(), image)
     weight = gradient[0].abs().sum(0)
-    centre = [float((weight.sum(1 - axis) * torch.arange(side)).sum() / weight.sum()) for axis in (0, 1)]
+    centre = [float((weight.sum(1 - axis) * torch.arange(width)).sum() / weight.sum()) for axis in (0, 1)]
     assert centre == pytest.approx([first + 32 * 8, first + 32 * 7], abs=1)
 
 
@@ -357,23 +357,23 @@ def test_tokens_get_the_shape_of_the_image(
     assert token_grid(tokens, size, extra) == grid
 
 
-def test_the_surest_images_are_chosen_and_the_worst_class_is_first() -> None:
-    said = [(0, 0, 0.6), (0, 0, 0.9), (0, 0, 0.8), (1, 2, 0.7), (1, 2, 0.9), (1, 0, 0.8), (2, 1, 0.6), (2, 2, 0.5)]
-    probabilities = np.full((len(said), 3), 0.0)
-    for row, (_, prediction, confidence) in enumerate(said):
+def test_the_most_confident_images_are_chosen_and_the_worst_class_is_first() -> None:
+    images = [(0, 0, 0.6), (0, 0, 0.9), (0, 0, 0.8), (1, 2, 0.7), (1, 2, 0.9), (1, 0, 0.8), (2, 1, 0.6), (2, 2, 0.5)]
+    probabilities = np.full((len(images), 3), 0.0)
+    for row, (_, prediction, confidence) in enumerate(images):
         probabilities[row] = (1 - confidence) / 2
         probabilities[row, prediction] = confidence
-    choice = choose(predictions_of(probabilities, np.array([label for label, _, _ in said])))
-    found = [(shown.label, shown.n, shown.n_wrong, shown.right, shown.wrong) for shown in choice.classes]
-    assert found == [(1, 3, 3, [], [4, 5]), (2, 2, 1, [7], [6]), (0, 3, 0, [1, 2], [])]
+    choice = choose(predictions_of(probabilities, np.array([label for label, _, _ in images])))
+    rows = [(shown.label, shown.n, shown.n_wrong, shown.right, shown.wrong) for shown in choice.classes]
+    assert rows == [(1, 3, 3, [], [4, 5]), (2, 2, 1, [7], [6]), (0, 3, 0, [1, 2], [])]
     assert (choice.pair, choice.pair_counts, choice.pair_rows) == ((1, 2), (2, 1), [4, 3, 6])
     assert choice.rows() == [1, 2, 3, 4, 5, 6, 7] and choice.hidden == 0
 
 
 def test_the_worst_pair_is_counted_both_ways() -> None:
-    """Class 0 was taken for 1 twice; 1 and 2 were taken for each other three times in all."""
-    labels, said = [0, 0, 2, 2, 1], [1, 1, 1, 1, 2]
-    choice = choose(predictions_of(np.eye(3)[said], np.array(labels)))
+    """Class 0 was predicted as 1 twice; 1 and 2 were confused three times in all."""
+    labels, predicted = [0, 0, 2, 2, 1], [1, 1, 1, 1, 2]
+    choice = choose(predictions_of(np.eye(3)[predicted], np.array(labels)))
     assert (choice.pair, choice.pair_counts, choice.pair_rows) == ((1, 2), (1, 2), [2, 3, 4])
     assert choice.equal_pairs == 0
 
@@ -391,10 +391,10 @@ def test_of_pairs_confused_equally_often_the_one_of_the_surest_error_is_shown() 
 
 
 def test_a_confused_image_stands_beside_the_right_ones_that_are_most_like_it() -> None:
-    """The lime at row 2 is taken for a lemon; nearest to it are the lemon at row 1 and the lime at row 4."""
-    labels, said = np.array([0, 0, 1, 1, 1, 0]), [0, 0, 0, 1, 1, 1]
+    """The lime at row 2 is confused with a lemon; nearest to it are the lemon at row 1 and the lime at row 4."""
+    labels, predicted = np.array([0, 0, 1, 1, 1, 0]), [0, 0, 0, 1, 1, 1]
     features = np.array([[9.0, 9], [1, 1], [0, 0], [5, 5], [2, 0], [0.1, 0]])
-    predictions = predictions_of(np.eye(2)[said], labels)
+    predictions = predictions_of(np.eye(2)[predicted], labels)
     choice = choose(predictions, features)
     assert choice.pair_rows == [2, 5]
     assert choice.like == {2: [1, 4], 5: [4, 1]}, "rows 2 and 5 are wrong: nothing is shown as like them"
@@ -428,7 +428,7 @@ def explained_by_noise(choice: Choice) -> Explanations:
         first, *maps = (
             Image.fromarray(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8)) for _ in range(2 + (row in wrong))
         )
-        images[row] = Explained(first, [Map(place, image, False) for place, image in enumerate(maps)])
+        images[row] = Explained(first, [Map(label, image, False) for label, image in enumerate(maps)])
     return Explanations(images, "backbone.conv2", (5, 5), 0.0)
 
 
@@ -487,8 +487,8 @@ def explain(run: TinyRun, output: Path, **replaced: Path) -> str:
 
 
 def shown_pictures(page: str) -> list[Image.Image]:
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
-    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    encoded = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
 def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) -> None:
@@ -524,17 +524,17 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
     mean, std = (np.array(pipeline[3][key], np.float32) for key in ("mean", "std"))
     layer = None
     for row in rows:
-        found = explanations.images[row]
+        explained = explanations.images[row]
         whole = Image.open(run.images / predictions.files[row]).resize((50, 40), Image.Resampling.BILINEAR)
         seen = whole.crop((9, 4, 41, 36))
-        assert np.abs(np.asarray(found.seen, int) - np.asarray(seen, int)).max() <= 1
+        assert np.abs(np.asarray(explained.seen, int) - np.asarray(seen, int)).max() <= 1
         classes = dict.fromkeys([int(predictions.predictions[row]), int(predictions.labels[row])])
-        assert [shown.label for shown in found.maps] == list(classes)
-        image = torch.from_numpy(((np.asarray(found.seen, np.float32) - mean) / std).transpose(2, 0, 1))[None]
+        assert [shown.label for shown in explained.maps] == list(classes)
+        image = torch.from_numpy(((np.asarray(explained.seen, np.float32) - mean) / std).transpose(2, 0, 1))[None]
         layer = layer or find_layer(model, image)
-        for shown in found.maps:
+        for shown in explained.maps:
             large = layer.enlarge(grad_cam(model, layer, image, [shown.label])[0], (32, 32))[0].numpy()
-            assert np.abs(np.asarray(overlay(found.seen, large), int) - np.asarray(shown.image, int)).max() <= 2
+            assert np.abs(np.asarray(overlay(explained.seen, large), int) - np.asarray(shown.image, int)).max() <= 2
             assert shown.empty == (not large.any())
 
 

@@ -72,7 +72,10 @@ def test_no_secret_of_several_sources_is_recorded_nor_is_anything_added_to_them(
     source = [{"url": "https://me:secret@h/a.zip?token=x", "label": "cat"}, {"path": "b.zip"}]
     experiments = {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}}
     settings = record_provenance.complete({"dataset": {"name": "d", "source": source}, "experiments": experiments})
-    assert [one.get("path") or one["url"] for one in settings["dataset"]["source"]] == ["https://h/a.zip", "b.zip"]
+    assert [source.get("path") or source["url"] for source in settings["dataset"]["source"]] == [
+        "https://h/a.zip",
+        "b.zip",
+    ]
     assert settings["dataset"]["source"][0]["label"] == "cat"
 
 
@@ -154,9 +157,9 @@ def test_attempts_and_operations_without_a_deterministic_form_come_from_the_fold
         (folder / "output.log").write_text(
             f"x.py:1: UserWarning: {name}_cuda does not have a deterministic implementation"
         )
-    course = record(run, tmp_path)["circumstances"]["training"]
-    assert (course["started"], course["ended"], course["slurm_job_ids"]) == ("this start", "this end", ["7"])
-    assert course["nondeterministic_operations"] == ["this_cuda"]
+    history = record(run, tmp_path)["circumstances"]["training"]
+    assert (history["started"], history["ended"], history["slurm_job_ids"]) == ("this start", "this end", ["7"])
+    assert history["nondeterministic_operations"] == ["this_cuda"]
 
 
 def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_path: Path) -> None:

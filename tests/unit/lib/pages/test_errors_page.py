@@ -26,8 +26,8 @@ HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "è‹¹æž
 
 def save_images(predictions: Predictions, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    for place, file in enumerate(predictions.files):
-        photograph(place).save(folder / file)
+    for i, file in enumerate(predictions.files):
+        photograph(i).save(folder / file)
     return folder
 
 
@@ -39,8 +39,8 @@ def hostile(tmp_path: Path) -> tuple[Predictions, Path]:
 
 
 def pictures(page: str) -> list[Image.Image]:
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
-    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    encoded = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
 def test_the_most_confident_error_is_first_and_right_images_are_left_out(hostile: tuple[Predictions, Path]) -> None:

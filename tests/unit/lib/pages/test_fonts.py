@@ -31,8 +31,8 @@ def test_matplotlib_draws_chinese_with_it() -> None:
 
     with matplotlib.rc_context():
         fonts.use_cjk_font()
-        found = font_manager.findfont(matplotlib.rcParams["font.family"][0], fallback_to_default=False)
-    assert Path(found).name == fonts.FONT_FILE
+        font = font_manager.findfont(matplotlib.rcParams["font.family"][0], fallback_to_default=False)
+    assert Path(font).name == fonts.FONT_FILE
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
