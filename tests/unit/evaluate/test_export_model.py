@@ -440,7 +440,7 @@ def test_the_example_says_what_the_checkpoint_said(exported: Exported, tmp_path:
     predictions = model.predictions
     for row in (0, 10):
         image = model.run.images / predictions.files[row]
-        first, second, third = answers(model.folder / "onnx_example.py", model.folder / "model.onnx", image)
+        first, second, third = run_example(model.folder / "onnx_example.py", model.folder / "model.onnx", image)
         assert first[1] == CLASSES[predictions.predictions[row]]
         expected = np.sort(predictions.probabilities[row])[::-1]
         assert [first[0], second[0], third[0]] == pytest.approx(expected[:3], abs=1e-4)
@@ -467,12 +467,12 @@ def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path
     expected = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1).predict(image[None])[0]
     program = tmp_path / "onnx_example.py"
     program.write_text(example(preprocessing))
-    got = {label: value for value, label in answers(program, tmp_path / "model.onnx", tmp_path / "noise.png")}
+    got = {label: value for value, label in run_example(program, tmp_path / "model.onnx", tmp_path / "noise.png")}
     exact = not any(step.get("library") == "opencv" for step in preprocessing.steps)
     assert [got[label] for label in "abc"] == pytest.approx(expected, abs=1e-4 if exact else 0.02)
 
 
-def answers(program: Path, model: Path, image: Path) -> list[tuple[float, str]]:
+def run_example(program: Path, model: Path, image: Path) -> list[tuple[float, str]]:
     """Run the example as a user would, and read what it prints."""
     assert 15 <= len([line for line in program.read_text().splitlines() if line]) <= 24
     done = subprocess.run(
