@@ -23,7 +23,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import read_record
 from scripts.lib.data.manifest import check_folder
-from scripts.lib.pages.provenance_page import provenance_page
+from scripts.lib.pages import templates
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.history import describe_history, describe_training, utc
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
@@ -150,6 +150,42 @@ def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
                 section["url"] = shown(section["url"])
             section["mirrors"] = [shown(url) for url in section.get("mirrors", [])]
     return settings
+
+
+def provenance_page(provenance: Mapping[str, Any], config_text: str) -> str:
+    """Return the record as a self-contained page: tables of it all, and config.py's text."""
+    inputs, circumstances = provenance["inputs"], provenance["circumstances"]
+    facts = {
+        "Run": provenance["run"] | inputs["training"],
+        "Settings": inputs["settings"],
+        "Code": inputs["code"],
+        "Environment": inputs["environment"],
+        "Versions": inputs["versions"],
+    }
+    history = {
+        "Training": circumstances["training"],
+        "Machine": circumstances["machine"],
+        "Set-up": circumstances["setup"],
+    }
+    return templates.page(
+        "provenance.html",
+        f"Config and environment: {circumstances['training']['folder']}",
+        facts={title: flatten(content) for title, content in facts.items()},
+        files={"What went in": inputs["files"], "What came out": provenance["outputs"]},
+        history={title: flatten(content) for title, content in history.items()},
+        config=config_text,
+    )
+
+
+def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Return nested mappings and lists as (dotted name, text) rows."""
+    if isinstance(value, Mapping):
+        items = [(f"{name}.{key}" if name else str(key), entry) for key, entry in value.items()]
+    elif isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+        items = [(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
+    else:
+        return [(name, "-" if value is None else value if isinstance(value, str) else json.dumps(value))]
+    return [row for key, entry in items for row in flatten(entry, key)]
 
 
 def main(args: argparse.Namespace) -> None:

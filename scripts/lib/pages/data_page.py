@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,11 @@ import yaml
 from markupsafe import Markup
 
 from scripts.lib.base.units import plural
-from scripts.lib.data import audit_summary
+from scripts.lib.data import audit_summary, findings
 from scripts.lib.data.audit_summary import label_of
-from scripts.lib.data.findings import (
-    CONTAMINATED,
-    DUPLICATE,
-    KEPT,
-    LEFT_OUT,
-    NEAR_DUPLICATE,
-    SET_ASIDE,
-    TRAIN_COPY,
-    Finding,
-)
+from scripts.lib.data.findings import CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, TRAIN_COPY, Finding
 from scripts.lib.data.splits import SPLITS, Splits
-from scripts.lib.pages import templates
-from scripts.lib.pages.data_examples import (
-    NEVER_OPENED,
-    OF_GROUPS,
-    choose_examples,
-    group_of,
-    of_all_folders,
-    open_small,
-)
-from scripts.lib.pages.thumbnails import Picture
+from scripts.lib.pages import data_examples, templates
 
 TITLE = "The data"
 #: Characters of HTML that all examples together take at most.
@@ -44,24 +26,9 @@ MOST_CHARACTERS = 1_000_000
 MOST_CLASSES = 400
 #: More classes than these stand in columns beside each other, where the window is wide enough.
 MOST_IN_ONE_COLUMN = 12
-DONE = {SET_ASIDE: "Set aside.", LEFT_OUT: "Left out of training.", KEPT: "Used."}
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a finding means, what mimflow did with the images, and what there is to do."""
-
-    title: str
-    meaning: str = ""
-    done: str = ""
-    advice: str = ""
-
-
-#: What matters most is first.
-MEANINGS = {
-    name: Meaning(**texts)
-    for name, texts in yaml.safe_load((templates.FOLDER / "findings.yaml").read_text(encoding="utf-8")).items()
-}
+DONE = {findings.SET_ASIDE: "Set aside.", findings.LEFT_OUT: "Left out of training.", findings.KEPT: "Used."}
+#: Of each finding: title, meaning, what was done and advice. What matters most is first.
+MEANINGS: dict[str, dict[str, str]] = yaml.safe_load((templates.FOLDER / "findings.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -87,27 +54,6 @@ class Data:
         return label_of(file, audit_summary.has_given_splits(self.summary))
 
 
-@dataclass(frozen=True)
-class Image:
-    """An image of an example; *instead* says why there is no picture."""
-
-    row: Finding
-    label: str
-    picture: Picture | None
-    instead: str
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The examples of a finding: pieces of HTML, of *total* images or groups (*count*: that in words)."""
-
-    title: str
-    count: str
-    total: int
-    besides_copies: bool
-    figures: list[Markup] = field(default_factory=list)
-
-
 def data_page(data: Data, title: str = "") -> str:
     """Return the page."""
     counts = _count_classes(data)
@@ -119,15 +65,11 @@ def data_page(data: Data, title: str = "") -> str:
         f"{TITLE}: {title}" if title else TITLE,
         style=("pictures.css", "data.css"),
         verdict=audit_summary.verdict(data.summary),
-        state="contaminated"
-        if data.summary["findings"].get(CONTAMINATED)
-        else "aside"
-        if data.summary["set_aside"]
-        else "",
+        state=_state(data.summary),
         contaminated=_contaminated(data),
         notes=data.summary.get("notes", []),
         findings=[(n_found[name], _meaning(name, data)) for name in order_of(n_found)],
-        absent=[meaning.title for name, meaning in MEANINGS.items() if not n_found[name]],
+        absent=[meaning["title"] for name, meaning in MEANINGS.items() if not n_found[name]],
         folds=data.splits.folds,
         classes=data.classes,
         splits=SPLITS,
@@ -168,24 +110,22 @@ def order_of(findings: Mapping[str, Any]) -> list[str]:
     return sorted(findings, key=lambda name: (positions.get(name, len(positions)), name))
 
 
-def _meaning(name: str, data: Data) -> Meaning:
+def _meaning(name: str, data: Data) -> dict[str, str]:
     """Return the texts of a finding; of one that is not known, what became of its images."""
     if name in MEANINGS:
         return MEANINGS[name]
     action = [row.action for row in data.findings if row.finding == name][-1]
-    return Meaning(name, done=DONE.get(action, ""))
+    return {"title": name, "meaning": "", "done": DONE.get(action, ""), "advice": ""}
 
 
 def _count_classes(data: Data) -> dict[str, Counter[str]]:
     """Count the images of each class: of each split, and ``unused``."""
-    given_splits = audit_summary.has_given_splits(data.summary)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for name, split in data.splits.by_name.items():
-        for label, n in Counter(label_of(file, given_splits) for file in split.images).items():
+        for label, n in Counter(map(data.label, split.images)).items():
             counts[label][name] += n
-    for label, parts in data.summary["classes"].items():
-        unused = sum(parts.values()) - counts[label].total()
-        if unused > 0:
+    for label, of_splits in data.summary["classes"].items():
+        if (unused := sum(of_splits.values()) - counts[label].total()) > 0:
             counts[label]["unused"] = unused
     return counts
 
@@ -195,15 +135,15 @@ def _imbalance(sizes: Mapping[str, int]) -> dict[str, Any] | None:
     if not sizes or min(sizes.values()) == 0:
         return None
     largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
-    return {
-        "largest": (largest, sizes[largest]),
-        "smallest": (smallest, sizes[smallest]),
-        "ratio": sizes[largest] / sizes[smallest],
-    }
+    ratio = sizes[largest] / sizes[smallest]
+    return {"largest": (largest, sizes[largest]), "smallest": (smallest, sizes[smallest]), "ratio": ratio}
 
 
-def _examples(data: Data) -> list[Examples]:
-    """Return some examples of each finding; fewer of each where they would make the page too large."""
+def _examples(data: Data) -> list[dict[str, Any]]:
+    """Return some examples of each finding; fewer of each where they would make the page too large.
+
+    Of each: title, HTML of its figures, which are of *total* images or groups, and *count*, that number in words.
+    """
     by_finding: dict[str, list[Finding]] = defaultdict(list)
     for row in data.findings:
         by_finding[row.finding].append(row)
@@ -215,31 +155,36 @@ def _examples(data: Data) -> list[Examples]:
             rest = [row for row in by_finding.pop(name) if row.group not in groups]
             by_finding.update({name: rest} if rest else {})
     names = order_of(by_finding)
-    sections = {}
+    sections: dict[str, dict[str, Any]] = {}
     for name in names:
-        title = _meaning(name, data).title
-        total = len({group_of(row) for row in by_finding[name]} if name in OF_GROUPS else by_finding[name])
-        count = plural(total, "group" if name in OF_GROUPS else "image")
-        besides = contaminated and name in (DUPLICATE, NEAR_DUPLICATE)
-        sections[name] = Examples(f"{title[0].upper()}{title[1:]}", count, total, besides)
-    examples = {name: choose_examples(name, by_finding[name], data.findings) for name in names}
-    closed = {row.file for row in data.findings if row.finding in NEVER_OPENED}
+        title, rows, grouped = _meaning(name, data)["title"], by_finding[name], name in data_examples.OF_GROUPS
+        total = len({data_examples.group_of(row) for row in rows} if grouped else rows)
+        sections[name] = {
+            "title": f"{title[0].upper()}{title[1:]}",
+            "count": plural(total, "group" if grouped else "image"),
+            "total": total,
+            "besides_copies": contaminated and name in (DUPLICATE, NEAR_DUPLICATE),
+            "figures": [],
+        }
+    examples = {name: data_examples.choose_examples(name, by_finding[name], data.findings) for name in names}
+    closed = {row.file for row in data.findings if row.finding in data_examples.NEVER_OPENED}
     room = MOST_CHARACTERS
     # The first of each, then the second of each: so that no finding takes another's room.
     for turn in zip_longest(*(examples[name] for name in names)):
         for name, example in zip(names, turn, strict=True):
             if example and room > 0:
-                sections[name].figures.append(_figure(name, example, data, closed))
-                room -= len(sections[name].figures[-1])
+                figure = _figure(name, example, data, closed)
+                sections[name]["figures"].append(figure)
+                room -= len(figure)
     return list(sections.values())
 
 
 def _figure(name: str, rows: Sequence[Finding], data: Data, closed: Collection[str]) -> Markup:
     """Return the HTML of an example: of a group, its pictures side by side."""
-    shown = of_all_folders(rows)
+    shown = data_examples.of_all_folders(rows)
     images = [
-        Image(row, data.label(row.file), *open_small(data.images / row.file, row.file in closed)) for row in shown
+        (row, data.label(row.file), *data_examples.open_small(data.images / row.file, row.file in closed))
+        for row in shown
     ]
-    return templates.render(
-        "data_example.html", images=images, contaminated=name in (TRAIN_COPY, CONTAMINATED), more=len(rows) - len(shown)
-    )
+    contaminated = name in (TRAIN_COPY, CONTAMINATED)
+    return templates.render("data_example.html", images=images, contaminated=contaminated, more=len(rows) - len(shown))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -117,62 +118,34 @@ def most_alike(predictions: Predictions, features: np.ndarray, row: int) -> list
     return nearest
 
 
-@dataclass(frozen=True)
-class Column:
-    """A picture of an example, and what it shows.
+def encode(explanations: Explanations, shown: Sequence[int]) -> dict[int, list[Picture]]:
+    """Return the pictures of each row, the image as seen and its maps, all of one longer side, in not too many bytes.
 
-    Attributes
+    Parameters
     ----------
-    kind : ``seen``, the image; ``correct``, ``predicted`` or ``true``, the map of that class; ``like``, another image.
-    alt : file or class, in words for who does not see it.
+    shown : the rows, in which one that is shown twice is twice.
     """
+    sample = sorted(shown)[:: max(1, len(shown) // SAMPLE)]
 
-    picture: Picture
-    kind: str
-    alt: str
-    label: str = ""
-    probability: str = ""
-    empty: bool = False
+    def encoded(rows: set[int], length: int) -> dict[int, list[Picture]]:
+        images = {row: explanations.images[row] for row in rows}
+        return {
+            row: [Picture.of(shrink(image, length)) for image in (of.seen, *(shown.image for shown in of.maps))]
+            for row, of in images.items()
+        }
 
+    def size(pictures: Mapping[int, Sequence[Picture]], rows: Sequence[int]) -> int:
+        return sum(len(picture.uri) for row in rows for picture in pictures[row])
 
-@dataclass(frozen=True)
-class Example:
-    """An image of the page, its maps, and the images that are like it."""
-
-    file: str
-    columns: list[Column]
-    wrong: bool
-
-    @property
-    def width(self) -> int:
-        """Pixels that the columns take side by side."""
-        return sum(column.picture.width + 6 for column in self.columns)
-
-
-class Pictures:
-    """The pictures of a page, all of one longer side, chosen so that they do not take too many bytes."""
-
-    def __init__(self, explanations: Explanations, shown: Sequence[int]) -> None:
-        """Encode the pictures of the rows *shown*, in which one that is shown twice is twice."""
-        sample = sorted(shown)[:: max(1, len(shown) // SAMPLE)]
-        for length in LENGTHS:
-            # Encoding takes the time here: most sides are too large, as a few pictures tell.
-            encoded = {row: self._encode(explanations.images[row], length) for row in set(sample)}
-            if self._bytes(encoded, sample) * len(shown) <= MOST_BYTES * len(sample) or length == LENGTHS[-1]:
-                rest = set(shown) - set(sample)
-                self.of_row = encoded | {row: self._encode(explanations.images[row], length) for row in rest}
-                if self._bytes(self.of_row, shown) <= MOST_BYTES:
-                    break
-
-    @staticmethod
-    def _bytes(encoded: Mapping[int, Sequence[Picture]], rows: Sequence[int]) -> int:
-        return sum(len(picture.uri) for row in rows for picture in encoded[row])
-
-    @staticmethod
-    def _encode(explained: Explained, length: int) -> list[Picture]:
-        """Return the picture of the image as seen, and those of its maps."""
-        images = (explained.seen, *(shown.image for shown in explained.maps))
-        return [Picture.of(shrink(image, length)) for image in images]
+    pictures: dict[int, list[Picture]] = {}
+    for length in LENGTHS:
+        # Encoding takes the time here: most lengths are too large, as a few pictures tell.
+        few = encoded(set(sample), length)
+        if size(few, sample) * len(shown) <= MOST_BYTES * len(sample) or length == LENGTHS[-1]:
+            pictures = few | encoded(set(shown) - set(sample), length)
+            if size(pictures, shown) <= MOST_BYTES:
+                break
+    return pictures
 
 
 def heading(title: str) -> str:
@@ -187,9 +160,9 @@ def skipped_page(title: str, reason: str) -> str:
 
 def explanation_page(predictions: Predictions, choice: Choice, explanations: Explanations, title: str = "") -> str:
     """Return the page."""
-    pictures = Pictures(explanations, choice.shown())
+    pictures = encode(explanations, choice.shown())
 
-    def examples(rows: Sequence[int], like: Mapping[int, Sequence[int]]) -> list[Example]:
+    def examples(rows: Sequence[int], like: Mapping[int, Sequence[int]]) -> list[dict[str, Any]]:
         return [_example(predictions, row, explanations.images[row], pictures, like.get(row, ())) for row in rows]
 
     return templates.page(
@@ -209,17 +182,27 @@ def explanation_page(predictions: Predictions, choice: Choice, explanations: Exp
 
 
 def _example(
-    predictions: Predictions, row: int, explained: Explained, pictures: Pictures, like: Sequence[int]
-) -> Example:
-    label, predicted = int(predictions.labels[row]), int(predictions.predictions[row])
-    seen, *maps = pictures.of_row[row]
-    columns = [Column(seen, "seen", predictions.files[row])]
+    predictions: Predictions,
+    row: int,
+    explained: Explained,
+    pictures: Mapping[int, Sequence[Picture]],
+    like: Sequence[int],
+) -> dict[str, Any]:
+    """Return an image of the page with its columns: pictures side by side.
+
+    Their ``kind`` is ``seen``, the image; ``correct``, ``predicted`` or ``true``, the map of that class; ``like``,
+    another image. Their ``alt`` is file or class, in words for who does not see it.
+    """
+    label, predicted, file = int(predictions.labels[row]), int(predictions.predictions[row]), predictions.files[row]
+    seen, *maps = pictures[row]
+    columns: list[dict[str, Any]] = [{"picture": seen, "kind": "seen", "alt": file}]
     for shown, picture in zip(explained.maps, maps, strict=True):
         kind = "true" if shown.label != predicted else "correct" if predicted == label else "predicted"
         name = predictions.classes[shown.label]
-        probability = percent(float(predictions.probabilities[row, shown.label]))
-        columns.append(Column(picture, kind, f"map of {name}", name, probability, shown.empty))
+        column = {"picture": picture, "kind": kind, "alt": f"map of {name}", "label": name, "empty": shown.empty}
+        columns.append(column | {"probability": percent(float(predictions.probabilities[row, shown.label]))})
     for other in like:
         name = predictions.classes[predictions.labels[other]]
-        columns.append(Column(pictures.of_row[other][0], "like", predictions.files[other], name))
-    return Example(predictions.files[row], columns, predicted != label)
+        columns.append({"picture": pictures[other][0], "kind": "like", "alt": predictions.files[other], "label": name})
+    width = sum(column["picture"].width + 6 for column in columns)
+    return {"file": file, "columns": columns, "width": width, "wrong": predicted != label}

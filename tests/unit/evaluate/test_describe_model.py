@@ -20,7 +20,6 @@ from scripts.lib.base.units import human
 from scripts.lib.model import summary
 from scripts.lib.model.model_zoo import config_path
 from scripts.lib.model.summary import Stage, describe
-from scripts.lib.pages import model_page
 
 #: Parameters and multiply-adds in millions at 224 pixels and 1,000 classes, as published: Sandler et al. 2018 (table 4,
 #: and 3,504,872 of torchvision's), He et al. 2016 (25,557,032 of torchvision's), Touvron et al. 2021, Liu et al. 2021,
@@ -188,7 +187,7 @@ def test_names_from_outside_are_text() -> None:
         "parameters_trainable": 1, "multiply_adds": 0, "weights_bytes": 4, "checkpoint_bytes": 9,
         "stages": [{**layer, "layers": [layer]}],
     }  # fmt: skip
-    content = Page(model_page.model_page(summary))
+    content = Page(describe_model.model_page(summary))
     assert not {"script", "i", "b"} & content.count.keys() and {"<i>", "<b>"} <= set(content.cells)
 
 

@@ -19,7 +19,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import HashRecord, format_record
 from scripts.lib.data.manifest import write_manifest
-from scripts.lib.pages import provenance_page
 from scripts.lib.runs import machine
 from scripts.report import record_provenance
 
@@ -231,5 +230,5 @@ def test_settings_that_are_no_json_are_one_line(run: TinyRun, tmp_path: Path) ->
 
 
 def test_nested_values_become_dotted_rows() -> None:
-    rows = provenance_page.flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
+    rows = record_provenance.flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
     assert rows == [("a.b[0].c", "1"), ("a.b[1].c", "-"), ("d", '[1, "x"]')]
