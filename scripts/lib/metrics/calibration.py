@@ -18,42 +18,25 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Reliability:
-    """Accuracy and confidence in equal-width bins of the confidence, each open below and closed above.
+    """Accuracy and confidence in equal-width bins of the confidence, each open below and closed above."""
 
-    Attributes
-    ----------
-    edges : shape (bins + 1,), from 0 to 1.
-    count : images of each bin, shape (bins,).
-    accuracy, confidence : share of right answers and mean confidence of each bin; nan where it has no image.
-    low, high : 95 % Wilson interval of the accuracy; nan where the bin has no image.
-    ece : expected calibration error, 0 to 1.
-    cross_entropy : mean cross-entropy, in nats.
-    """
-
-    edges: np.ndarray
-    count: np.ndarray
-    accuracy: np.ndarray
-    confidence: np.ndarray
-    low: np.ndarray
+    edges: np.ndarray  # shape (bins + 1,), from 0 to 1
+    count: np.ndarray  # images of each bin, shape (bins,)
+    accuracy: np.ndarray  # share of right answers; nan where a bin has no image, as in what follows
+    confidence: np.ndarray  # mean confidence
+    low: np.ndarray  # 95 % Wilson interval of the accuracy
     high: np.ndarray
-    ece: float
-    cross_entropy: float
+    ece: float  # expected calibration error, 0 to 1
+    cross_entropy: float  # mean, in nats
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model on its test images, as it is and with its logits divided by a temperature that was fitted elsewhere.
+    """A model on its test images, as it is and with its logits divided by a temperature that was fitted elsewhere."""
 
-    Attributes
-    ----------
-    before : as the model is.
-    after : after temperature scaling; None without a temperature.
-    temperature : None where val was not given, or determines none.
-    """
-
-    before: Reliability
-    after: Reliability | None
-    temperature: float | None
+    before: Reliability  # as the model is
+    after: Reliability | None  # after temperature scaling; None without a temperature
+    temperature: float | None  # None where val was not given, or determines none
 
 
 def calibrate(

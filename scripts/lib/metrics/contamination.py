@@ -22,21 +22,12 @@ RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
 @dataclass(frozen=True)
 class Contamination:
-    """The contaminated test images, and what they change.
+    """The contaminated test images, and what they change."""
 
-    Attributes
-    ----------
-    test_images : how many there are, over all runs.
-    contaminated : those that have a copy, a near copy or one of their group in a lower split as given.
-    trained_on : those of them whose counterpart was not left out of training: images of a known group.
-    table : one row an experiment: ``experiment``, ``runs``, ``n_contaminated``, ``n_rest`` (texts), and ``with`` and
-        ``without``, each followed by ``_low`` and ``_high``, the ends of its 95 % interval.
-    """
-
-    test_images: int
-    contaminated: int
-    trained_on: int
-    table: pd.DataFrame
+    test_images: int  # how many there are, over all runs
+    contaminated: int  # those with a copy, a near copy or one of their group in a lower split as given
+    trained_on: int  # of them, those whose counterpart was not left out of training: images of a known group
+    table: pd.DataFrame  # one row an experiment: ``experiment``, and what :func:`compare_with_and_without` returns
 
 
 def find_contamination(runs: pd.DataFrame, audit: Path) -> Contamination | None:

@@ -15,33 +15,20 @@ GRID = np.linspace(0, 1, 1001)
 
 @dataclass(frozen=True)
 class Curve:
-    """A line with the area below it.
+    """A line with the area below it."""
 
-    Attributes
-    ----------
-    x, y : recall and precision, or false and true positive rate; shape (points,).
-    area : average precision, or area under the ROC curve; 0 to 1.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    area: float
+    x: np.ndarray  # recall, or false positive rate; shape (points,)
+    y: np.ndarray  # precision, or true positive rate; shape (points,)
+    area: float  # average precision, or area under the ROC curve; 0 to 1
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One kind of curve of every class against all others.
+    """One kind of curve of every class against all others."""
 
-    Attributes
-    ----------
-    of_class : one a class, in the order of the classes; None where the test images leave it undefined.
-    micro : of all pairs of an image and a class as one yes-or-no question; None where it is undefined.
-    macro : the mean over the classes that have a curve; None without any.
-    """
-
-    of_class: list[Curve | None]
-    micro: Curve | None
-    macro: Curve | None
+    of_class: list[Curve | None]  # in the order of the classes; None where the test images leave it undefined
+    micro: Curve | None  # of all pairs of an image and a class as one yes-or-no question; None where undefined
+    macro: Curve | None  # the mean over the classes that have a curve; None without any
 
 
 def precision_recall_curves(probabilities: np.ndarray, labels: np.ndarray) -> Curves:

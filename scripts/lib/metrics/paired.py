@@ -36,20 +36,12 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Correct:
-    """Which test images a run got right.
+    """Which test images a run got right."""
 
-    Attributes
-    ----------
-    files : n names, sorted.
-    labels : n class names, in the order of the files.
-    right : bool, shape (n,).
-    folds : of cross-validation, the fold in which each image was tested; empty where there are none.
-    """
-
-    files: tuple[str, ...]
-    labels: tuple[str, ...]
-    right: np.ndarray
-    folds: tuple[int, ...] = ()
+    files: tuple[str, ...]  # n names, sorted
+    labels: tuple[str, ...]  # n class names, in the order of the files
+    right: np.ndarray  # bool, shape (n,)
+    folds: tuple[int, ...] = ()  # of cross-validation, the fold in which each image was tested; else empty
 
     def same_images(self, other: Correct) -> bool:
         """Tell whether *other* is about the same images with the same labels, in the same folds."""

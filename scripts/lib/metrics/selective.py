@@ -14,22 +14,13 @@ TARGETS = (0.9, 0.95, 0.99)
 
 @dataclass(frozen=True)
 class Selective:
-    """Accuracy on the most confident images, one point for each confidence that occurs, the highest first.
+    """Accuracy on the most confident images, one point for each confidence that occurs, the highest first."""
 
-    Attributes
-    ----------
-    answered : images of at least this confidence, shape (points,); the last is the number of all images.
-    right : how many of them are right.
-    threshold : the confidence, shape (points,).
-    area : mean accuracy over all numbers of answered images; 1 minus the area under the risk-coverage curve.
-    best_area : the area of a confidence that knows every mistake of this model.
-    """
-
-    answered: np.ndarray
-    right: np.ndarray
-    threshold: np.ndarray
-    area: float
-    best_area: float
+    answered: np.ndarray  # images of at least this confidence, shape (points,); the last is the number of all images
+    right: np.ndarray  # how many of them are right
+    threshold: np.ndarray  # the confidence, shape (points,)
+    area: float  # mean accuracy over all numbers of answered images; 1 minus the area under the risk-coverage curve
+    best_area: float  # the area of a confidence that knows every mistake of this model
 
     @property
     def images(self) -> int:

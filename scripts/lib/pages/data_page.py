@@ -33,22 +33,13 @@ MEANINGS: dict[str, dict[str, str]] = yaml.safe_load((templates.FOLDER / "findin
 
 @dataclass(frozen=True)
 class Data:
-    """All that the page tells.
+    """All that the page tells."""
 
-    Attributes
-    ----------
-    findings : audit.csv.
-    summary : audit.json.
-    splits : the files of train, val and test.
-    classes : the names, in the order of their labels.
-    images : the folder of the files.
-    """
-
-    findings: Sequence[Finding]
-    summary: Mapping[str, Any]
-    splits: Splits
-    classes: Sequence[str]
-    images: Path
+    findings: Sequence[Finding]  # audit.csv
+    summary: Mapping[str, Any]  # audit.json
+    splits: Splits  # the files of train, val and test
+    classes: Sequence[str]  # the names, in the order of their labels
+    images: Path  # the folder of the files
 
     def label(self, file: str) -> str:
         return label_of(file, audit_summary.has_given_splits(self.summary))

@@ -42,20 +42,12 @@ THUMBNAIL_ROOM = 3_800_000
 
 @dataclass(frozen=True)
 class Map:
-    """Images on a map.
+    """Images on a map."""
 
-    Attributes
-    ----------
-    predictions : of the images that are on it.
-    positions : float64 of shape (images, 2), in pixels of the map.
-    colours : of each class the index of its colour.
-    trustworthiness : 0 to 1; None of too few images.
-    """
-
-    predictions: Predictions
-    positions: np.ndarray
-    colours: list[int]
-    trustworthiness: float | None
+    predictions: Predictions  # of the images that are on it
+    positions: np.ndarray  # float64 of shape (images, 2), in pixels of the map
+    colours: list[int]  # of each class the index of its colour
+    trustworthiness: float | None  # 0 to 1; None of too few images
 
 
 @dataclass(frozen=True)

@@ -47,20 +47,12 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanations:
-    """All images explained.
+    """All images explained."""
 
-    Attributes
-    ----------
-    images : by their rows in predictions.csv.
-    layer : name of the layer whose maps they are.
-    grid : rows and columns of the layer.
-    difference : the largest one between a probability of predictions.csv and of the model.
-    """
-
-    images: dict[int, Explained]
-    layer: str
-    grid: tuple[int, int]
-    difference: float
+    images: dict[int, Explained]  # by their rows in predictions.csv
+    layer: str  # name of the layer whose maps they are
+    grid: tuple[int, int]  # rows and columns of the layer
+    difference: float  # the largest one between a probability of predictions.csv and of the model
 
 
 def overlay(seen: Image.Image, strength: np.ndarray) -> Image.Image:

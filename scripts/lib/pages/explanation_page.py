@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
 
-from scripts.lib.metrics.confusion import most_confused
+from scripts.lib.metrics.errors import most_confident, most_confused
 from scripts.lib.pages import templates
 from scripts.lib.pages.explained_images import COLOURS, LENGTHS, Explained, Explanations
 from scripts.lib.pages.thumbnails import Picture, percent, shrink
@@ -40,26 +40,18 @@ class ClassExamples:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is shown.
+    """What is shown."""
 
-    Attributes
-    ----------
-    classes : those shown, the one with most misclassified images first.
-    hidden : how many classes with test images are not shown.
-    pair : the two classes that are confused most often, both ways counted; None without an error.
-    pair_counts : images of the first predicted as the second, and of the second predicted as the first.
-    pair_rows : misclassified images of the pair, the most confident first.
-    equal_pairs : how many other pairs are confused as often; of all these the pair has the most confident error.
-    like : for a misclassified image of the pair, the correct images of the predicted and of the true class whose
-        features are nearest; empty where the features are not known.
-    """
-
-    classes: list[ClassExamples]
-    hidden: int
+    classes: list[ClassExamples]  # those shown, the one with most misclassified images first
+    hidden: int  # how many classes with test images are not shown
+    #: the two classes that are confused most often, both ways counted; None without an error
     pair: tuple[int, int] | None = None
+    #: images of the first predicted as the second, and of the second predicted as the first
     pair_counts: tuple[int, int] = (0, 0)
-    pair_rows: list[int] = field(default_factory=list)
+    pair_rows: list[int] = field(default_factory=list)  # misclassified images of the pair, the most confident first
+    #: how many other pairs are confused as often; of all these the pair has the most confident error
     equal_pairs: int = 0
+    #: of these images, the nearest correct ones of the predicted and of the true class; empty without features
     like: dict[int, list[int]] = field(default_factory=dict)
 
     def shown(self) -> list[int]:
@@ -75,20 +67,14 @@ class Choice:
 def choose(predictions: Predictions, features: np.ndarray | None = None, most_classes: int = MOST_CLASSES) -> Choice:
     """Choose the images to explain; *features*: of the network, shape (images, dims)."""
     labels, predicted = predictions.labels, predictions.predictions
-    confidence = predictions.probabilities.max(axis=1)
-
-    def most_confident(of: np.ndarray, most: int) -> list[int]:
-        rows = np.flatnonzero(of).tolist()
-        return sorted(rows, key=lambda row: (-confidence[row], predictions.files[row]))[:most]
-
     wrong = predicted != labels
     classes = [
         ClassExamples(
             label,
             int((labels == label).sum()),
             int((wrong & (labels == label)).sum()),
-            most_confident(~wrong & (labels == label), EXAMPLES),
-            most_confident(wrong & (labels == label), EXAMPLES),
+            most_confident(predictions, ~wrong & (labels == label))[:EXAMPLES],
+            most_confident(predictions, wrong & (labels == label))[:EXAMPLES],
         )
         for label in np.unique(labels).tolist()
     ]
@@ -98,7 +84,8 @@ def choose(predictions: Predictions, features: np.ndarray | None = None, most_cl
     if confused is None:
         return Choice(shown, hidden)
     pair = (confused.first, confused.second)
-    of_pair = most_confident(wrong & np.isin(labels, pair) & np.isin(predicted, pair), PAIR_IMAGES)
+    both = wrong & np.isin(labels, pair) & np.isin(predicted, pair)
+    of_pair = most_confident(predictions, both)[:PAIR_IMAGES]
     like = {} if features is None else {row: most_alike(predictions, features, row) for row in of_pair}
     return Choice(shown, hidden, pair, (confused.there, confused.back), of_pair, confused.equal, like)
 

@@ -14,7 +14,7 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.files import read_lines, sha256_of
 from scripts.lib.data import audit_summary
 from scripts.lib.metrics.calibration import calibrate
-from scripts.lib.metrics.confusion import most_confused
+from scripts.lib.metrics.errors import most_confused
 from scripts.lib.model.fast_recipe import chosen_recipe
 from scripts.lib.pages import markdown, templates
 from scripts.lib.pages.markdown import percent
@@ -47,36 +47,21 @@ HASHED = ("config.py", "best.pth", "predictions.csv", "metrics.json", "checkpoin
 
 @dataclass(frozen=True)
 class CardInputs:
-    """What a model card is written from: the files of a run, read.
+    """What a model card is written from: the files of a run, read."""
 
-    Attributes
-    ----------
-    folder : its name as the user gave it.
-    provenance, metrics, model : of the JSON files of these names.
-    config : the values of config.py.
-    per_class : per_class.csv.
-    predictions : predictions.csv.
-    log : train_log.csv.
-    export : of export.json; None without an exported model.
-    val : predictions of the val images; None where they were not given.
-    costs : the row of this run in costs.csv, or what its own files say.
-    license : of the images; empty where it is not stated.
-    audit : of audit.json; None where it was not given.
-    """
-
-    folder: Path
-    provenance: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    model: Mapping[str, Any]
-    config: Mapping[str, Any]
-    per_class: pd.DataFrame
-    predictions: Predictions
-    log: pd.DataFrame
-    export: Mapping[str, Any] | None
-    val: Predictions | None
-    costs: pd.DataFrame
-    license: str
-    audit: Mapping[str, Any] | None = None
+    folder: Path  # as the user named it
+    provenance: Mapping[str, Any]  # provenance.json
+    metrics: Mapping[str, Any]  # metrics.json
+    model: Mapping[str, Any]  # model.json
+    config: Mapping[str, Any]  # the values of config.py
+    per_class: pd.DataFrame  # per_class.csv
+    predictions: Predictions  # predictions.csv
+    log: pd.DataFrame  # train_log.csv
+    export: Mapping[str, Any] | None  # export.json; None without an exported model
+    val: Predictions | None  # predictions of the val images; None where they were not given
+    costs: pd.DataFrame  # the row of this run in costs.csv, or what its own files say
+    license: str  # of the images; empty where it is not stated
+    audit: Mapping[str, Any] | None = None  # audit.json; None where it was not given
 
     @property
     def files(self) -> Mapping[str, Any]:

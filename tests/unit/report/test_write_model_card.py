@@ -24,7 +24,7 @@ from scripts.evaluate import describe_model, evaluate_model, predict_images
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY
-from scripts.lib.metrics.confusion import ConfusedPair, most_confused
+from scripts.lib.metrics.errors import ConfusedPair, most_confused
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.lib.pages import markdown
 from scripts.lib.pages.model_card import CardInputs, images_of, to_markdown

@@ -16,7 +16,7 @@ from simulated_predictions import predictions_of, simulate
 from tiny_run import photograph
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics.label_errors import confident_errors, label_suspects
+from scripts.lib.metrics.errors import confident_errors, label_suspects
 from scripts.lib.pages import errors_page
 from scripts.lib.pages.thumbnails import thumbnail
 from scripts.lib.runs.predictions import Predictions
