@@ -13,8 +13,7 @@ from scripts.lib.base.files import write_text
 from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.model.gradcam import NoFeatureLayer
 from scripts.lib.model.inference import build_model, choose_device, load_config, read_checkpoint, trained_on_cpu
-from scripts.lib.pages.explained_images import explain
-from scripts.lib.pages.explanation_page import SAME_PROBABILITY, choose, explanation_page, skipped_page
+from scripts.lib.pages.explanation_page import SAME_PROBABILITY, choose, explain, explanation_page, skipped_page
 from scripts.lib.runs.predictions import read_features, read_predictions
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,98 @@ from typing import Any
 
 import yaml
 from markupsafe import Markup
+from PIL import Image
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import audit_summary, findings
 from scripts.lib.data.audit_summary import label_of
-from scripts.lib.data.findings import CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, TRAIN_COPY, Finding
+from scripts.lib.data.findings import CONFLICTING_LABELS, CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, TRAIN_COPY, Finding
 from scripts.lib.data.splits import SPLITS, Splits
-from scripts.lib.pages import data_examples, templates
+from scripts.lib.pages import templates
+from scripts.lib.pages.thumbnails import Picture, thumbnail
+
+#: Pixels of the longer side of a picture.
+LONGEST = 128
+#: Of each finding; and of the pictures of one group of copies.
+MOST_EXAMPLES, MOST_IN_GROUP = 12, 3
+#: Pixels beyond which an image is not opened for an example, unless its format can be decoded at a fraction (JPEG).
+MOST_PIXELS = 40_000_000
+#: Findings whose files are never opened: the decoder's answer is known, or it is a bomb.
+NEVER_OPENED = ("too_many_pixels", "unreadable", "truncated")
+#: Findings whose examples are groups of copies side by side.
+OF_GROUPS = (CONTAMINATED, CONFLICTING_LABELS, NEAR_DUPLICATE, DUPLICATE)
+
+
+def group_of(row: Finding) -> str:
+    """Return the group of a row; without one it is a group of its own."""
+    return row.group or f"file:{row.file}"
+
+
+def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Return the examples of a finding, each a list of rows: the members of a group, or one image.
+
+    Examples of more classes come first, as far as they go: a dozen of one class say little.
+    """
+    if name not in OF_GROUPS:
+        return [[row] for row in _spread(rows)[:MOST_EXAMPLES]]
+    first = {group_of(row): row for row in reversed(rows)}
+    wanted = [group_of(row) for row in _spread(list(first.values())[::-1])[:MOST_EXAMPLES]]
+    rank = {TRAIN_COPY: 0, CONTAMINATED: 1}  # the row that says most of a file
+    of_group: dict[str, dict[str, Finding]] = {group: {} for group in wanted}
+    of_these = [row for row in findings if group_of(row) in of_group]
+    for row in sorted(of_these, key=lambda row: (row.finding != name, rank.get(row.finding, 2), row.file)):
+        if row.group or row.finding == name:
+            of_group[group_of(row)].setdefault(row.file, row)
+    return [sorted(of_group[group].values(), key=_split_and_file) for group in wanted]
+
+
+def _split_and_file(row: Finding) -> tuple[int, str]:
+    """Sort train before val before test, where the images have given splits."""
+    split = row.file.split("/")[0]
+    return SPLITS.index(split) if split in SPLITS else 0, row.file
+
+
+def _spread(rows: Sequence[Finding]) -> list[Finding]:
+    """Return rows of as many folders as there are, one of each in turn."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, Finding]] = []
+    for row in rows:
+        folder = row.file.rpartition("/")[0]
+        turns.append((seen[folder], row))
+        seen[folder] += 1
+    return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
+
+
+def of_all_folders(rows: Sequence[Finding]) -> list[Finding]:
+    """Return MOST_IN_GROUP rows of as many folders as there are, in the order of *rows*."""
+    chosen = {row.file for row in _spread(rows)[:MOST_IN_GROUP]}
+    return [row for row in rows if row.file in chosen]
+
+
+def open_small(path: Path, closed: bool) -> tuple[Picture | None, str]:
+    """Return a small picture of an image, or None and why there is none; *closed*: it must not be opened."""
+    if closed:
+        return None, "not opened"
+    if is_too_large(path):
+        return None, "too large to show"
+    try:
+        return Picture.of(thumbnail(path, LONGEST)), ""
+    except UserError:
+        return None, "no picture"
+
+
+def is_too_large(path: Path) -> bool:
+    """Tell from its header alone whether an image is too large to be decoded for a small picture of it."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
+            return image.width * image.height > MOST_PIXELS
+    except Image.DecompressionBombError:
+        return True
+    except (OSError, SyntaxError, ValueError):
+        return False  # no image at all: thumbnail() says so
+
 
 TITLE = "The data"
 #: Characters of HTML that all examples together take at most.
@@ -148,8 +233,8 @@ def _examples(data: Data) -> list[dict[str, Any]]:
     names = order_of(by_finding)
     sections: dict[str, dict[str, Any]] = {}
     for name in names:
-        title, rows, grouped = _meaning(name, data)["title"], by_finding[name], name in data_examples.OF_GROUPS
-        total = len({data_examples.group_of(row) for row in rows} if grouped else rows)
+        title, rows, grouped = _meaning(name, data)["title"], by_finding[name], name in OF_GROUPS
+        total = len({group_of(row) for row in rows} if grouped else rows)
         sections[name] = {
             "title": f"{title[0].upper()}{title[1:]}",
             "count": plural(total, "group" if grouped else "image"),
@@ -157,8 +242,8 @@ def _examples(data: Data) -> list[dict[str, Any]]:
             "besides_copies": contaminated and name in (DUPLICATE, NEAR_DUPLICATE),
             "figures": [],
         }
-    examples = {name: data_examples.choose_examples(name, by_finding[name], data.findings) for name in names}
-    closed = {row.file for row in data.findings if row.finding in data_examples.NEVER_OPENED}
+    examples = {name: choose_examples(name, by_finding[name], data.findings) for name in names}
+    closed = {row.file for row in data.findings if row.finding in NEVER_OPENED}
     room = MOST_CHARACTERS
     # The first of each, then the second of each: so that no finding takes another's room.
     for turn in zip_longest(*(examples[name] for name in names)):
@@ -172,10 +257,7 @@ def _examples(data: Data) -> list[dict[str, Any]]:
 
 def _figure(name: str, rows: Sequence[Finding], data: Data, closed: Collection[str]) -> Markup:
     """Return the HTML of an example: of a group, its pictures side by side."""
-    shown = data_examples.of_all_folders(rows)
-    images = [
-        (row, data.label(row.file), *data_examples.open_small(data.images / row.file, row.file in closed))
-        for row in shown
-    ]
+    shown = of_all_folders(rows)
+    images = [(row, data.label(row.file), *open_small(data.images / row.file, row.file in closed)) for row in shown]
     contaminated = name in (TRAIN_COPY, CONTAMINATED)
     return templates.render("data_example.html", images=images, contaminated=contaminated, more=len(rows) - len(shown))

@@ -26,8 +26,7 @@ from scripts.lib.data import splits
 from scripts.lib.data.audit_summary import label_of, read_summary, verdict
 from scripts.lib.data.findings import TRAIN_COPY, Finding, read_findings
 from scripts.lib.data.splits import read_splits
-from scripts.lib.pages.data_examples import NEVER_OPENED
-from scripts.lib.pages.data_page import MEANINGS, Data, data_page
+from scripts.lib.pages.data_page import MEANINGS, NEVER_OPENED, Data, data_page
 
 HOSTILE = ["<script>alert(1)", '"><img src=x onerror=alert(1)>', "草莓 & 水果"]
 Row = tuple[str, str, str, str, str]

@@ -25,9 +25,18 @@ from scripts.evaluate import explain_model, predict_images
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.gradcam import Axis, FeatureLayer, NoFeatureLayer, class_logits, find_layer, grad_cam, token_grid
 from scripts.lib.model.inference import build_model
-from scripts.lib.pages import explained_images
-from scripts.lib.pages.explained_images import Explained, Explanations, Map, overlay
-from scripts.lib.pages.explanation_page import Choice, choose, explanation_page
+from scripts.lib.pages.explanation_page import (
+    BATCH,
+    Choice,
+    Explained,
+    Explanations,
+    Map,
+    as_seen,
+    choose,
+    explain,
+    explanation_page,
+    overlay,
+)
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
 N_CLASSES = 3
@@ -452,9 +461,9 @@ def test_an_input_is_shown_as_it_was_before_the_normalisation(to_rgb: bool) -> N
         {"p": [{"type": "Normalize", "mean": [100.0, 110, 120], "std": [50.0, 60, 70], "to_rgb": to_rgb}]}
     ).p
     normalised = Compose(pipeline)({"img": pixels[:, :, ::-1].astype(np.float32)})["img"]
-    assert np.array_equal(np.asarray(explained_images.as_seen(normalised.transpose(2, 0, 1), pipeline)), pixels)
+    assert np.array_equal(np.asarray(as_seen(normalised.transpose(2, 0, 1), pipeline)), pixels)
     as_loaded = pixels[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
-    assert np.array_equal(np.asarray(explained_images.as_seen(as_loaded, [{"type": "CenterCrop"}])), pixels)
+    assert np.array_equal(np.asarray(as_seen(as_loaded, [{"type": "CenterCrop"}])), pixels)
 
 
 def test_a_stronger_place_is_lighter_whatever_the_image() -> None:
@@ -519,8 +528,8 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
     weights = torch.load(run.folder / "best.pth", weights_only=True)["state_dict"]
     model = build_model(config, weights, "cpu")
     pipeline = config.data.test.pipeline
-    explanations = explained_images.explain(model, pipeline, predictions, rows, run.images, "cpu")
-    assert len(rows) > explained_images.BATCH and explanations.difference < 1e-5
+    explanations = explain(model, pipeline, predictions, rows, run.images, "cpu")
+    assert len(rows) > BATCH and explanations.difference < 1e-5
     mean, std = (np.array(pipeline[3][key], np.float32) for key in ("mean", "std"))
     layer = None
     for row in rows:
