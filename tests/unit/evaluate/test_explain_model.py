@@ -483,7 +483,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return run
 
 
-def explain(run: TinyRun, output: Path, **replaced: Path) -> str:
+def make_page(run: TinyRun, output: Path, **replaced: Path) -> str:
     files = {
         "config": run.folder / "config.py",
         "checkpoint": run.folder / "best.pth",
@@ -504,7 +504,7 @@ def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) ->
     predictions = read_predictions(run.folder / "predictions.csv")
     features = np.random.default_rng(0).normal(size=(len(predictions.files), 4)).astype(np.float32)
     np.save(tmp_path / "features.npy", features)
-    page = explain(run, tmp_path / "a.html", features=tmp_path / "features.npy")
+    page = make_page(run, tmp_path / "a.html", features=tmp_path / "features.npy")
     choice = choose(predictions, features)
     expected = [
         3 if predictions.labels[row] != predictions.predictions[row] else 2
@@ -516,7 +516,7 @@ def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) ->
     assert {picture.size for picture in pictures} == {(32, 32)}
     assert page.count('width="112" height="112"') == len(pictures), "names fit below a picture"
     assert "weights, make them again" not in page and "skipped" not in page
-    again = explain(run, tmp_path / "b.html", features=tmp_path / "features.npy")
+    again = make_page(run, tmp_path / "b.html", features=tmp_path / "features.npy")
     assert page == again, "the same input gives the same bytes"
 
 
@@ -548,7 +548,7 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
 
 
 def test_names_from_outside_stay_text(run: TinyRun, tmp_path: Path) -> None:
-    page = explain(run, tmp_path / "a.html")
+    page = make_page(run, tmp_path / "a.html")
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;%2Fscript&gt;" in page
     assert "苹果" in page and "it&#39;s &#34;quoted&#34;" in page
     assert not re.search(r'(?:src|href)="(?!data:image/jpeg|#class)', page), "nothing is requested"
@@ -562,10 +562,10 @@ def test_a_missing_and_a_broken_image_are_one_line(tmp_path: Path, run: TinyRun)
     broken = copy.images / name
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(UserError, match=f"{re.escape(name)}: .*repair it"):
-        explain(copy, tmp_path / "a.html", predictions=predictions)
+        make_page(copy, tmp_path / "a.html", predictions=predictions)
     broken.unlink()
     with pytest.raises(UserError, match=f"{re.escape(name)}: No such file or directory; repair it"):
-        explain(copy, tmp_path / "a.html", predictions=predictions)
+        make_page(copy, tmp_path / "a.html", predictions=predictions)
     assert not (tmp_path / "a.html").exists()
 
 
@@ -578,7 +578,7 @@ def test_predictions_of_other_weights_are_noticed(run: TinyRun, tmp_path: Path) 
         np.roll(predictions.probabilities, 1, axis=0),
         predictions.classes,
     )
-    page = explain(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", turned))
+    page = make_page(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", turned))
     assert "the predictions are not of these weights, make them again" in page
 
 
@@ -587,7 +587,7 @@ def test_a_model_of_other_classes_is_refused(run: TinyRun, tmp_path: Path) -> No
     fewer = predictions_of(np.eye(7, 8), np.arange(7))
     fewer = Predictions(predictions.files[:7], fewer.labels, fewer.predictions, fewer.probabilities, fewer.classes)
     with pytest.raises(UserError, match=r"the model knows 7 classes, predictions\.csv has 8"):
-        explain(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", fewer))
+        make_page(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", fewer))
 
 
 def test_a_model_that_cannot_be_explained_leaves_a_page_that_says_why(run: TinyRun, tmp_path: Path) -> None:
