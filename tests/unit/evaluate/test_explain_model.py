@@ -594,5 +594,5 @@ def test_a_model_that_cannot_be_explained_leaves_a_page_that_says_why(run: TinyR
     content = torch.load(run.folder / "best.pth", weights_only=True)
     content["state_dict"]["head.fc.weight"].zero_()
     torch.save(content, tmp_path / "best.pth")
-    page = explain(run, tmp_path / "a.html", checkpoint=tmp_path / "best.pth")
+    page = make_page(run, tmp_path / "a.html", checkpoint=tmp_path / "best.pth")
     assert "<p>skipped: the logit depends on no layer that has positions of the image</p>" in page
