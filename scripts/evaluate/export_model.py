@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,18 @@ logger = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.export_model", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the split refers to")
-    parser.add_argument("--split", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
-    parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
-    parser.add_argument(
-        "--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of the checkpoint"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model.onnx")
-    parser.add_argument(
-        "--report", type=Path, required=True, metavar="FILE", help="export.json: what was compared and timed"
-    )
-    parser.add_argument("--example", type=Path, metavar="FILE", help="onnx_example.py: a program that uses the model")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page, and how to use the model")
+    file = partial(parser.add_argument, type=Path, metavar="FILE")
+    folder = partial(parser.add_argument, type=Path, metavar="DIR")
+    file("--config", required=True, help="the run's config.py")
+    file("--checkpoint", required=True, help="its weights, best.pth")
+    folder("--images", required=True, help="the folder that the split refers to")
+    file("--split", required=True, help="annotation file: `path label` lines")
+    file("--classes", required=True, help="one class a line, in label order")
+    file("--predictions", required=True, help="predictions.csv of the checkpoint")
+    file("--output", required=True, help="model.onnx")
+    file("--report", required=True, help="export.json: what was compared and timed")
+    file("--example", help="onnx_example.py: a program that uses the model")
+    file("--html", help="the same as a page, and how to use the model")
     parser.add_argument(
         "--preprocessing", action="store_true", help="put the normalisation into the model: it then takes bytes"
     )

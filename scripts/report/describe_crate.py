@@ -113,46 +113,39 @@ def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[
         *files,
     ]
     if checkpoint := inputs["files"].get("checkpoint"):
-        identifier = f"#{Path(checkpoint['path']).name}"
-        used.append(identifier)
-        entities.append(
-            {
-                "@id": identifier,
-                "@type": "CreativeWork",
-                "name": Path(checkpoint["path"]).name,
-                "description": "pretrained weights; they lie outside this folder, in results/checkpoints/",
-                "sha256": checkpoint["sha256"],
-            }
-        )
+        name = Path(checkpoint["path"]).name
+        used.append(f"#{name}")
+        description = "pretrained weights; they lie outside this folder, in results/checkpoints/"
+        weights = {"@id": f"#{name}", "@type": "CreativeWork", "name": name, "description": description}
+        entities.append({**weights, "sha256": checkpoint["sha256"]})
+    software = describe_software(inputs)
     action: Entity = {
         "@id": f"#{quote(run)}",
         "@type": "CreateAction",
         "name": f"training and evaluation of {run}",
         "description": training["command"] or "",
-        "instrument": references(["#mimflow", *(entity["@id"] for entity in describe_software(inputs))]),
+        "instrument": references(["#mimflow", *(entity["@id"] for entity in software)]),
         "object": references(used),
         "result": references(entity["@id"] for entity in made),
         "actionStatus": reference("http://schema.org/CompletedActionStatus"),
     }
-    if training["started"]:
-        action["startTime"] = training["started"]
-    if training["ended"]:
-        action["endTime"] = training["ended"]
-    return [*entities, action, *describe_software(inputs)]
+    times = {"startTime": training["started"], "endTime": training["ended"]}
+    action |= {name: time for name, time in times.items() if time}
+    return [*entities, action, *software]
 
 
 def describe_software(inputs: Mapping[str, Any]) -> list[Entity]:
     """Return the packages that compute the numbers."""
     return [
         {
-            "@id": f"#{name}-{quote(inputs['versions'][name])}",
+            "@id": f"#{name}-{quote(version)}",
             "@type": "SoftwareApplication",
             "name": name,
-            "version": inputs["versions"][name],
-            "softwareVersion": inputs["versions"][name],
+            "version": version,
+            "softwareVersion": version,
         }
         for name in ("python", "torch", "mmcls", "mmcv")
-        if name in inputs["versions"]
+        if (version := inputs["versions"].get(name)) is not None
     ]
 
 
@@ -167,13 +160,11 @@ def describe_data(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[
     names = {key: Path(files[key]["path"]).name for key in files if DATA.fullmatch(key)}
     archives = [name for key, name in names.items() if ARCHIVE.fullmatch(key)]
     for key, name in names.items():
-        entry = files[key]
-        if not (folder / name).is_file():
-            continue
         description = "the labels of the images, as they were given"
-        if ARCHIVE.fullmatch(key):
-            description = f"the images as they were fetched ({entry['source'] or 'source not recorded'})"
-        entities.append(describe_file(folder, name, description, entry))
+        if name in archives:
+            description = f"the images as they were fetched ({files[key]['source'] or 'source not recorded'})"
+        if (folder / name).is_file():
+            entities.append(describe_file(folder, name, description, files[key]))
     if (folder / "images").is_dir():
         description = f"the images out of {', '.join(archives)}"
         entities.append({"@id": "images/", "@type": "Dataset", "name": "images", "description": description})
@@ -210,8 +201,8 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
         "@id": "./",
         "@type": "Dataset",
         "name": f"mimflow results: {provenances[0]['run']['dataset']}",
-        "description": f"Image classification, {classes} classes: {len(runs)} trained and evaluated runs"
-        " with their data, weights, predictions, metrics and provenance.",
+        "description": f"Image classification, {classes} classes: {len(runs)} trained and evaluated runs with their data,"
+        " weights, predictions, metrics and provenance.",
         "datePublished": max(provenance["circumstances"]["recorded"] for provenance in provenances),
         "license": reference("#license"),
         "hasPart": references(parts),

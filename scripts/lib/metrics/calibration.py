@@ -54,14 +54,11 @@ def calibrate(
     probabilities, labels : of the test images, shapes (n, classes) and (n,).
     val_probabilities, val_labels : of the val images, in the same order of classes; None: no scaling.
     """
-    before = reliability(probabilities, labels)
     temperature = None
     if val_probabilities is not None and val_labels is not None:
         temperature = fit_temperature(val_probabilities, val_labels)
-    if temperature is None:
-        return Calibration(before, None, None)
-    after = reliability(apply_temperature(probabilities, temperature), labels)
-    return Calibration(before, after, temperature)
+    after = None if temperature is None else reliability(apply_temperature(probabilities, temperature), labels)
+    return Calibration(reliability(probabilities, labels), after, temperature)
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> Reliability:
@@ -81,11 +78,13 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
     low, high = np.full(bins, np.nan), np.full(bins, np.nan)
     for i in np.flatnonzero(count):
         low[i], high[i] = wilson_interval(int(hits[i]), int(count[i]))
+    with np.errstate(invalid="ignore"):  # nan where a bin has no image
+        accuracy, mean_confidence = hits / count, sums / count
     return Reliability(
         edges=np.linspace(0, 1, bins + 1),
         count=count,
-        accuracy=_share(hits, count),
-        confidence=_share(sums, count),
+        accuracy=accuracy,
+        confidence=mean_confidence,
         low=low,
         high=high,
         ece=expected_calibration_error(probabilities, labels, bins),
@@ -139,8 +138,3 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()) + 0.0  # never written as -0
-
-
-def _share(sums: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Return *sums* / *count*, nan where nothing was counted."""
-    return np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0)

@@ -103,12 +103,8 @@ def add_columns(leaderboard: pd.DataFrame, contamination: Contamination | None) 
     if contamination is None:
         return leaderboard
     table = contamination.table.set_index("experiment")
-    return leaderboard.assign(
-        **{
-            WITHOUT: leaderboard["experiment"].map(table["without"]),
-            COUNT: leaderboard["experiment"].map(table["n_contaminated"]),
-        }
-    )
+    columns = {WITHOUT: "without", COUNT: "n_contaminated"}
+    return leaderboard.assign(**{name: leaderboard["experiment"].map(table[of]) for name, of in columns.items()})
 
 
 def cells(contamination: Contamination, ranking: Sequence[str]) -> tuple[list[str], list[list[str]]]:

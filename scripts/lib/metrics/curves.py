@@ -80,15 +80,11 @@ def best_and_worst(curves: Sequence[Curve | None], each: int = 5) -> tuple[list[
 
     Fewer than twice *each* curves are divided into halves. Of equal areas the earlier class counts as the better.
     """
-    defined = [label for label, curve in enumerate(curves) if curve is not None]
-    order = sorted(defined, key=lambda label: -_area(curves[label]))
+    areas = {label: curve.area for label, curve in enumerate(curves) if curve is not None}
+    order = sorted(areas, key=lambda label: -areas[label])
     worst = min(each, len(order) // 2)
     best = min(each, len(order) - worst)
     return order[:best], order[len(order) - worst :][::-1]
-
-
-def _area(curve: Curve | None) -> float:
-    return 0.0 if curve is None else curve.area
 
 
 def _curves(

@@ -293,14 +293,10 @@ def against_best(comparisons: pd.DataFrame, best: str) -> dict[str, str]:
     """Return what *comparisons* say of each experiment against *best*, in one word or two."""
     verdicts = {best: BEST}
     for _, row in comparisons[comparisons["experiment_a"] == best].iterrows():
-        verdict, other = str(row["verdict"]), str(row["experiment_b"])
-        if verdict == NOT_TOLD_APART:
-            verdicts[other] = NOT_TOLD_APART
-        elif pd.isna(row["p_value"]):
-            verdicts[other] = NOT_COMPARABLE
-        else:
-            # On the seeds that both have, the best by all its seeds may be the worse one.
-            verdicts[other] = WORSE if row["difference"] > 0 else BETTER
+        # On the seeds that both have, the best by all its seeds may be the worse one.
+        told = WORSE if row["difference"] > 0 else BETTER
+        verdict = NOT_COMPARABLE if pd.isna(row["p_value"]) else told
+        verdicts[str(row["experiment_b"])] = NOT_TOLD_APART if row["verdict"] == NOT_TOLD_APART else verdict
     return verdicts
 
 
