@@ -201,8 +201,8 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
         "@id": "./",
         "@type": "Dataset",
         "name": f"mimflow results: {provenances[0]['run']['dataset']}",
-        "description": f"Image classification, {classes} classes: {len(runs)} trained and evaluated runs with their data,"
-        " weights, predictions, metrics and provenance.",
+        "description": f"Image classification, {classes} classes: {len(runs)} trained and evaluated runs"
+        " with their data, weights, predictions, metrics and provenance.",
         "datePublished": max(provenance["circumstances"]["recorded"] for provenance in provenances),
         "license": reference("#license"),
         "hasPart": references(parts),

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from scripts.lib.metrics.metrics import ECE_BINS, confidence_bins, expected_calibration_error, wilson_interval
+from scripts.lib.metrics import metrics
+from scripts.lib.metrics.metrics import ECE_BINS, Labels, Probabilities
 
 #: Temperatures outside these are not looked for: at 100 every answer is nearly a draw, at 0.01 nearly certain.
 TEMPERATURES = (0.01, 100.0)
@@ -40,10 +41,10 @@ class Calibration:
 
 
 def calibrate(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    val_probabilities: np.ndarray | None = None,
-    val_labels: np.ndarray | None = None,
+    probabilities: Probabilities,
+    labels: Labels,
+    val_probabilities: Probabilities | None = None,
+    val_labels: Labels | None = None,
 ) -> Calibration:
     """Measure calibration on the test images, before and after scaling by the temperature that fits val.
 
@@ -51,7 +52,7 @@ def calibrate(
 
     Parameters
     ----------
-    probabilities, labels : of the test images, shapes (n, classes) and (n,).
+    probabilities, labels : of the test images.
     val_probabilities, val_labels : of the val images, in the same order of classes; None: no scaling.
     """
     temperature = None
@@ -61,23 +62,18 @@ def calibrate(
     return Calibration(reliability(probabilities, labels), after, temperature)
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> Reliability:
+def reliability(probabilities: Probabilities, labels: Labels, bins: int = ECE_BINS) -> Reliability:
     """Return accuracy and mean confidence by *bins* of the confidence, as the expected calibration error uses them.
 
     Guo et al. (2017), On Calibration of Modern Neural Networks, eq. 1-3; the reliability diagram is their figure 1.
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
     """
-    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
+    bin_of, right, confidence = metrics.confidence_bins(probabilities, labels, bins)
     count = np.bincount(bin_of, minlength=bins)
     hits = np.bincount(bin_of, weights=right, minlength=bins)
     sums = np.bincount(bin_of, weights=confidence, minlength=bins)
     low, high = np.full(bins, np.nan), np.full(bins, np.nan)
     for i in np.flatnonzero(count):
-        low[i], high[i] = wilson_interval(int(hits[i]), int(count[i]))
+        low[i], high[i] = metrics.wilson_interval(int(hits[i]), int(count[i]))
     with np.errstate(invalid="ignore"):  # nan where a bin has no image
         accuracy, mean_confidence = hits / count, sums / count
     return Reliability(
@@ -87,22 +83,17 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_B
         confidence=mean_confidence,
         low=low,
         high=high,
-        ece=expected_calibration_error(probabilities, labels, bins),
+        ece=metrics.expected_calibration_error(probabilities, labels, bins),
         cross_entropy=cross_entropy(probabilities, labels),
     )
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+def fit_temperature(probabilities: Probabilities, labels: Labels) -> float | None:
     """Return the temperature with the least cross-entropy on these images; None where they determine none.
 
     Guo et al. (2017), sec. 4.2. The cross-entropy is convex in 1/T, so that it has one minimum, and a search on one
     line finds it. Where every answer is right it falls on and on as T goes to 0, and where the label's logit is no
-    higher than the mean logit, as T goes to infinity: such images say nothing about other images' confidence.
-
-    Parameters
-    ----------
-    probabilities : of images that are not the test images, shape (n, classes).
-    labels : shape (n,).
+    higher than the mean logit, as T goes to infinity: such images say nothing about other images' confidence. They are never the test images.
     """
     logits = logits_of(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
@@ -118,7 +109,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | No
     return float(np.exp(least.x))
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> np.ndarray:
     """Return softmax(logits / *temperature*), shape (n, classes); which class is the most probable stays as it is.
 
     The logarithms of the probabilities are the model's logits up to a number for each image, which softmax cancels.
@@ -126,15 +117,15 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return np.asarray(softmax(logits_of(probabilities) / temperature, axis=1))
 
 
-def logits_of(probabilities: np.ndarray) -> np.ndarray:
+def logits_of(probabilities: Probabilities) -> np.ndarray:
     """Return logits that give *probabilities*: their logarithms, finite also where one was rounded to 0."""
     return np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
 
 
-def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
     """Return the mean of -log(probability of the label), in nats; *probabilities* has shape (n, classes)."""
     return _cross_entropy(logits_of(probabilities), labels)
 
 
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+def _cross_entropy(logits: np.ndarray, labels: Labels) -> float:
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()) + 0.0  # never written as -0

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scripts.lib.metrics.metrics import Labels, Probabilities
+
 #: Accuracies that people ask for.
 TARGETS = (0.9, 0.95, 0.99)
 
@@ -43,17 +45,12 @@ class Selective:
         return float(self.threshold[np.searchsorted(self.answered, wanted)])
 
 
-def selective_prediction(probabilities: np.ndarray, labels: np.ndarray) -> Selective:
+def selective_prediction(probabilities: Probabilities, labels: Labels) -> Selective:
     """Order the images by the probability of the predicted class, and count the right ones from the top.
 
     Geifman & El-Yaniv (2017), Selective Classification for Deep Neural Networks; the area is 1 minus their AURC. Images
     of equal confidence are answered together; the area is the mean over all orders among them, so that it does not
     depend on the order of the file.
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes), n at least 1.
-    labels : shape (n,).
     """
     confidence = probabilities.max(axis=1)
     is_right = probabilities.argmax(axis=1) == labels
