@@ -93,7 +93,8 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float | Non
 
     Guo et al. (2017), sec. 4.2. The cross-entropy is convex in 1/T, so that it has one minimum, and a search on one
     line finds it. Where every answer is right it falls on and on as T goes to 0, and where the label's logit is no
-    higher than the mean logit, as T goes to infinity: such images say nothing about other images' confidence. They are never the test images.
+    higher than the mean logit, as T goes to infinity: such images, never the test images, say nothing about other
+    images' confidence.
     """
     logits = logits_of(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
