@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json, write_text
 from scripts.lib.base.units import human
 from scripts.lib.model.summary import summarise
-from scripts.lib.pages.model_page import model_page
+from scripts.lib.pages import templates
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same as numbers, model.json")
     return parser
+
+
+def model_page(summary: Mapping[str, Any]) -> str:
+    """Return the page of what :func:`summarise` computed."""
+    title = "The model: layers, parameters, multiply-adds"
+    return templates.page("model.html", title, style="model.css", summary=summary)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Turn predictions.csv into metrics.json and per_class.csv: what the model is worth, and how sure one can be."""
+"""Turn predictions.csv into metrics.json and per_class.csv: what the model is worth, and with what confidence."""
 
 from __future__ import annotations
 

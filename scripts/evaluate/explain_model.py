@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from scripts.lib.base.console import one_line, run_cli
@@ -13,8 +14,7 @@ from scripts.lib.base.files import write_text
 from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.model.gradcam import NoFeatureLayer
 from scripts.lib.model.inference import build_model, choose_device, load_config, read_checkpoint, trained_on_cpu
-from scripts.lib.pages.explained_images import explain
-from scripts.lib.pages.explanation_page import SAME_PROBABILITY, choose, explanation_page, skipped_page
+from scripts.lib.pages.explanation_page import SAME_PROBABILITY, choose, explain, explanation_page, skipped_page
 from scripts.lib.runs.predictions import read_features, read_predictions
 
 logger = logging.getLogger(__name__)
@@ -25,17 +25,14 @@ UNEXPLAINABLE = (NoFeatureLayer, RuntimeError, TypeError, ValueError, AssertionE
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.explain_model", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of the predicted files")
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of the run")
-    parser.add_argument(
-        "--features",
-        type=Path,
-        metavar="FILE",
-        help="features.npy of the run: adds the images nearest to confused ones",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
+    file = partial(parser.add_argument, type=Path, metavar="FILE")
+    folder = partial(parser.add_argument, type=Path, metavar="DIR")
+    file("--config", required=True, help="the run's config.py")
+    file("--checkpoint", required=True, help="its weights, best.pth")
+    folder("--images", required=True, help="the folder of the predicted files")
+    file("--predictions", required=True, help="predictions.csv of the run")
+    file("--features", help="features.npy of the run: adds the images nearest to confused ones")
+    file("--output", required=True, help="the page, .html")
     parser.add_argument("--title", default="", metavar="TEXT", help="its heading")
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (auto: as in training)"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,10 @@ import torch
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import engine_speed
-from scripts.lib.model.engine_speed import measure
+from scripts.lib.model import engine_speed, onnx_parity
 from scripts.lib.model.inference import build_model, load_config, read_checkpoint
 from scripts.lib.model.onnx_export import OPSET, Classifier, describe_pipeline, export, finish, moved_inside
-from scripts.lib.model.onnx_parity import (
-    BATCH_SIZE,
-    Parity,
-    check_batches,
-    compare,
-    explain_difference,
-    predictions_of,
-    prepared,
-)
-from scripts.lib.pages.export_page import describe_tensor, export_page
+from scripts.lib.pages import templates
 from scripts.lib.runs.machine import describe_machine
 from scripts.lib.runs.onnx_example import example
 from scripts.lib.runs.onnx_model import OnnxModel
@@ -41,20 +33,18 @@ logger = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.export_model", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the split refers to")
-    parser.add_argument("--split", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
-    parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
-    parser.add_argument(
-        "--predictions", type=Path, required=True, metavar="FILE", help="predictions.csv of the checkpoint"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model.onnx")
-    parser.add_argument(
-        "--report", type=Path, required=True, metavar="FILE", help="export.json: what was compared and timed"
-    )
-    parser.add_argument("--example", type=Path, metavar="FILE", help="onnx_example.py: a program that uses the model")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page, and how to use the model")
+    file = partial(parser.add_argument, type=Path, metavar="FILE")
+    folder = partial(parser.add_argument, type=Path, metavar="DIR")
+    file("--config", required=True, help="the run's config.py")
+    file("--checkpoint", required=True, help="its weights, best.pth")
+    folder("--images", required=True, help="the folder that the split refers to")
+    file("--split", required=True, help="annotation file: `path label` lines")
+    file("--classes", required=True, help="one class a line, in label order")
+    file("--predictions", required=True, help="predictions.csv of the checkpoint")
+    file("--output", required=True, help="model.onnx")
+    file("--report", required=True, help="export.json: what was compared and timed")
+    file("--example", help="onnx_example.py: a program that uses the model")
+    file("--html", help="the same as a page, and how to use the model")
     parser.add_argument(
         "--preprocessing", action="store_true", help="put the normalisation into the model: it then takes bytes"
     )
@@ -72,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     weights, _ = read_checkpoint(args.checkpoint)
     classifier = Classifier(build_model(config, weights, "cpu", args.threads), described, args.preprocessing).eval()
     paths = [args.images / file for file in reference.files]
-    few = prepared(preprocessing, paths[:BATCH_SIZE])
+    few = onnx_parity.prepared(preprocessing, paths[: onnx_parity.BATCH_SIZE])
     height, width = few.shape[1:3] if args.preprocessing else few.shape[2:]
     metadata = {
         "class_names": json.dumps(classes, ensure_ascii=False),
@@ -88,14 +78,14 @@ def main(args: argparse.Namespace) -> None:
         export(classifier, np.resize(few, (2, *few.shape[1:])), temporary, name)
         finish(temporary, metadata, name)
         model = OnnxModel(temporary, args.threads)
-        check_batches(model, few, name)
-        probabilities = predictions_of(model, paths)
-        parity = compare(probabilities, reference)
+        onnx_parity.check_batches(model, few, name)
+        probabilities = onnx_parity.predictions_of(model, paths)
+        parity = onnx_parity.compare(probabilities, reference)
         if not parity.holds:
             worst = paths[parity.worst]
-            here = predict(prepared(preprocessing, [worst]))[0]
-            raise explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
-        speed = measure({"torch": predict, "onnxruntime": model.predict}, few)
+            here = predict(onnx_parity.prepared(preprocessing, [worst]))[0]
+            raise onnx_parity.explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
+        speed = engine_speed.measure({"torch": predict, "onnxruntime": model.predict}, few)
     report = describe_export(args.output, model, parity, speed)
     write_json(args.report, report)
     program = example(preprocessing)
@@ -119,8 +109,10 @@ def check_reference(reference: Predictions, file: Path, classes: Path, split: Pa
         raise UserError(f"{file}: its images are not those of {split}; make it again")
 
 
-def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what goes into export.json; *speed* as :func:`measure` returns it."""
+def describe_export(
+    path: Path, model: OnnxModel, parity: onnx_parity.Parity, speed: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what goes into export.json; *speed* as :func:`engine_speed.measure` returns it."""
     return {
         "model": {
             "file": path.name,
@@ -131,11 +123,7 @@ def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping
             "output": describe_tensor(model.session.get_outputs()[0]),
             "preprocessing": asdict(model.preprocessing),
         },
-        "parity": {
-            "images": parity.images,
-            "same_prediction": parity.same,
-            "largest_difference": parity.largest,
-        },
+        "parity": {"images": parity.images, "same_prediction": parity.same, "largest_difference": parity.largest},
         "speed": {
             "cpu": describe_machine()["cpu"],
             "threads": torch.get_num_threads(),
@@ -143,6 +131,29 @@ def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping
             "engines": {engine: {"version": version(engine), **speeds} for engine, speeds in speed.items()},
         },
     }
+
+
+def export_page(record: Mapping[str, Any], program: str) -> str:
+    """Return export.json as a page, and how to use the model; *program* is the text of onnx_example.py."""
+    preprocessing = record["model"]["preprocessing"]
+    steps = [
+        (step["step"], ", ".join(f"{key} {value}" for key, value in step.items() if key != "step"))
+        for step in preprocessing["steps"]
+    ]
+    normalisation = [
+        (key.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else value)
+        for key, value in preprocessing.items()
+        if key != "steps"
+    ]
+    return templates.page(
+        "export.html", "Exported model", **record, preprocessing=[*steps, *normalisation], program=program
+    )
+
+
+def describe_tensor(tensor: Any) -> str:
+    """Return onnxruntime's description of an input or output, as ``images: float of shape (batch, 3, 160, 160)``."""
+    kind = re.sub(r"tensor\((\w+)\)", r"\1", tensor.type)
+    return f"{tensor.name}: {kind} of shape ({', '.join(map(str, tensor.shape))})"
 
 
 if __name__ == "__main__":

@@ -10,17 +10,7 @@ from scripts.lib.base.files import write_text
 from scripts.lib.pages import errors_page
 from scripts.lib.pages.figures import classes, confusion_matrix, curves, reliability, selective
 from scripts.lib.pages.figures.style import save_figure
-from scripts.lib.runs.predictions import Predictions, read_predictions
-
-
-def write_all(test: Predictions, val: Predictions, images: Path, folder: Path, title: str) -> None:
-    """Write the figures and the page into *folder*; *images* is what the files of *test* are relative to."""
-    save_figure(confusion_matrix.draw(test, title), folder / "confusion_matrix.svg")
-    save_figure(classes.draw(test, title), folder / "classes.svg")
-    save_figure(curves.draw(test, title), folder / "curves.svg")
-    save_figure(reliability.draw(test, title, val), folder / "reliability.svg")
-    save_figure(selective.draw(test, title), folder / "selective.svg")
-    write_text(folder / "errors.html", errors_page.render(test, images, title))
+from scripts.lib.runs.predictions import read_predictions
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +28,12 @@ def main(args: argparse.Namespace) -> None:
     """Draw them all."""
     test = read_predictions(args.predictions)
     val = reliability.read_val_predictions(args.val_predictions, test, args.predictions)
-    write_all(test, val, args.images, args.output, args.title)
+    save_figure(confusion_matrix.draw(test, args.title), args.output / "confusion_matrix.svg")
+    save_figure(classes.draw(test, args.title), args.output / "classes.svg")
+    save_figure(curves.draw(test, args.title), args.output / "curves.svg")
+    save_figure(reliability.draw(test, args.title, val), args.output / "reliability.svg")
+    save_figure(selective.draw(test, args.title), args.output / "selective.svg")
+    write_text(args.output / "errors.html", errors_page.render(test, args.images, args.title))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +37,15 @@ logger = logging.getLogger(__name__)
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.evaluate.predict_images", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the split refers to")
-    parser.add_argument(
-        "--split", type=Path, nargs="+", required=True, metavar="FILE", help="annotation files: `path label` lines"
-    )
-    parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="one class a line, in label order")
-    parser.add_argument(
-        "--output", type=Path, nargs="+", required=True, metavar="FILE", help="predictions.csv of each of them"
-    )
-    parser.add_argument(
-        "--features", type=Path, metavar="FILE", help="what the last layer gets of each image of the first, .npy"
-    )
+    file = partial(parser.add_argument, type=Path, metavar="FILE")
+    folder = partial(parser.add_argument, type=Path, metavar="DIR")
+    file("--config", required=True, help="the run's config.py")
+    file("--checkpoint", required=True, help="its weights, best.pth")
+    folder("--images", required=True, help="the folder that the split refers to")
+    file("--split", nargs="+", required=True, help="annotation files: `path label` lines")
+    file("--classes", required=True, help="one class a line, in label order")
+    file("--output", nargs="+", required=True, help="predictions.csv of each of them")
+    file("--features", help="what the last layer gets of each image of the first, .npy")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (64)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read images (2)")
     parser.add_argument(
@@ -99,12 +96,12 @@ def predict(args: argparse.Namespace, images: Path) -> None:
     classes = read_lines(args.classes)
     weights, _ = read_checkpoint(args.checkpoint)
     model = build_model(config, weights, device, args.threads)
-    for place, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
+    for i, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
         dataset = test_dataset(config, images, split, classes)
         logger.info("predicting %d images of %s on %s", len(dataset), split, device)
         start = time.perf_counter()
         features: list[np.ndarray] = []
-        noted = bool(args.features) and place == 0
+        noted = bool(args.features) and i == 0
         with noted_features(model, len(classes), features) if noted else nullcontext():
             write_predictions(output, classes, rows(args, model, dataset, classes, device))
         if noted:

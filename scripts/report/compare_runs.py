@@ -13,17 +13,8 @@ import pandas as pd
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics import contamination, paired
-from scripts.lib.metrics.leaderboard import (
-    RUN,
-    collect,
-    collect_costs,
-    compare,
-    compare_pairs,
-    read_leaderboard,
-    render_text,
-)
-from scripts.lib.pages.leaderboard_page import leaderboard_page
+from scripts.lib.metrics import contamination, cost, leaderboard, paired
+from scripts.lib.pages import templates
 
 logger = logging.getLogger(__name__)
 
@@ -67,39 +58,63 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False, lineterminator="\n")
 
 
+def leaderboard_page(
+    board: pd.DataFrame,
+    title: str,
+    costs: pd.DataFrame | None = None,
+    comparisons: pd.DataFrame | None = None,
+    contaminated: contamination.Contamination | None = None,
+) -> str:
+    """Return the leaderboard, who is better than whom, and what each run cost, as a self-contained page."""
+    compared = comparisons if comparisons is not None and len(comparisons) else None
+    return templates.page(
+        "leaderboard.html",
+        title,
+        style="leaderboard.css" if contaminated else (),
+        contamination=contaminated,
+        contamination_cells=contamination.cells(contaminated, board["experiment"].tolist()) if contaminated else None,
+        runs=leaderboard.cells(board),
+        notes=leaderboard.remarks(board),
+        comparisons=None if compared is None else paired.cells(compared),
+        comparison_notes=[] if compared is None else paired.remarks(compared),
+        costs=None if costs is None else cost.cells(costs),
+        cost_notes=[] if costs is None else cost.remarks(costs),
+    )
+
+
 def main(args: argparse.Namespace) -> None:
     """Write the leaderboard, its figure, and what else is wanted; or print an existing one."""
     if args.show:
-        sys.stdout.write(render_text(read_leaderboard(args.show), colour=sys.stdout.isatty()))
+        sys.stdout.write(leaderboard.render_text(leaderboard.read_leaderboard(args.show), colour=sys.stdout.isatty()))
         return
     if not (args.runs and args.leaderboard and args.figure):
         raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")
     from scripts.lib.pages.figures import leaderboard as leaderboard_figure  # not for --show: matplotlib is slow
     from scripts.lib.pages.figures.style import save_figure
 
-    runs = collect(args.runs)
-    costs = collect_costs(runs, args.price, args.currency)
-    runs = runs.merge(costs, on=[name for name in RUN if name in runs], validate="one_to_one")
-    leaderboard = compare(runs)
+    runs = leaderboard.collect(args.runs)
+    costs = leaderboard.collect_costs(runs, args.price, args.currency)
+    runs = runs.merge(costs, on=[name for name in leaderboard.RUN if name in runs], validate="one_to_one")
+    board = leaderboard.compare(runs)
     comparisons = None
     if args.comparisons:
-        comparisons = compare_pairs(runs, leaderboard["experiment"].tolist())
-        verdicts = paired.against_best(comparisons, leaderboard["experiment"].iloc[0])
-        leaderboard["against_best"] = leaderboard["experiment"].map(verdicts)
+        comparisons = leaderboard.compare_pairs(runs, board["experiment"].tolist())
+        verdicts = paired.against_best(comparisons, board["experiment"].iloc[0])
+        board["against_best"] = board["experiment"].map(verdicts)
     contaminated = contamination.find_contamination(runs, args.audit) if args.audit else None
-    leaderboard = contamination.add_columns(leaderboard, contaminated)
+    board = contamination.add_columns(board, contaminated)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
-    save_figure(leaderboard_figure.draw(leaderboard, runs, title), args.figure)
+    save_figure(leaderboard_figure.draw(board, runs, title), args.figure)
     if args.html:
-        write_text(args.html, leaderboard_page(leaderboard, title, costs, comparisons, contaminated))
+        write_text(args.html, leaderboard_page(board, title, costs, comparisons, contaminated))
     if args.costs:
         write_table(args.costs, costs)
     if comparisons is not None:
         write_table(args.comparisons, comparisons)
-    write_table(args.leaderboard, leaderboard)
-    best = leaderboard.iloc[0]
+    write_table(args.leaderboard, board)
+    best = board.iloc[0]
     logger.info("%d runs, %d experiments; best: %s, %.1f %%",
-                len(runs), len(leaderboard), best["experiment"], 100 * best["accuracy_top1_mean"])  # fmt: skip
+                len(runs), len(board), best["experiment"], 100 * best["accuracy_top1_mean"])  # fmt: skip
 
 
 if __name__ == "__main__":

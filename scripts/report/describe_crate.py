@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import yaml
+
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, sha256_of, write_json
 from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
@@ -23,59 +25,14 @@ CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 PROFILE = "https://w3id.org/ro/crate/1.1"
 #: schema.org has this property, the context of RO-Crate 1.1 does not.
 OWN_TERMS = {"sha256": "https://schema.org/sha256"}
-MEDIA_TYPES = {
-    ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".md": "text/markdown",
-    ".npy": "application/octet-stream", ".onnx": "application/octet-stream", ".pth": "application/octet-stream",
-    ".py": "text/x-python", ".sha256": "text/plain", ".svg": "image/svg+xml", ".txt": "text/plain",
-    ".zip": "application/zip", ".tar": "application/x-tar", ".jsonl": "application/jsonl",
-}  # fmt: skip
-#: What each file of the data set is for. report.html and settings.yaml are made later, from this among others.
-DATASET_FILES = {
-    "archive.sha256": "sha256 of the archive, and where it came from",
-    "audit.csv": "what was found in the images, and which of them were set aside",
-    "audit.json": "the same in numbers",
-    "audit.html": "the same as a page",
-    "classes.txt": "class names in label order",
-    "splits/train.txt": "images that the networks were trained on, with their labels",
-    "splits/val.txt": "images that chose the best epoch",
-    "splits/test.txt": "images that the numbers are about",
-    "leaderboard.csv": "experiments compared over their seeds",
-    "leaderboard.html": "the same as a page",
-    "comparisons.csv": "experiments tested against each other on the same images",
-    "costs.csv": "times, GPU-seconds, energy and money that each run took",
-    "figures/leaderboard.svg": "the same as a figure",
+#: What each file is for (report.html and settings.yaml are made later, from these among others), and media types.
+TABLES = yaml.safe_load(Path(__file__).with_name("crate_files.yaml").read_text(encoding="utf-8"))
+DATASET_FILES: dict[str, str] = TABLES["dataset"]
+RUN_FILES: dict[Path, str] = {
+    getattr(RunFolder, name) / figure: text
+    for (name, _, figure), text in ((key.partition("/"), text) for key, text in TABLES["run"].items())
 }
 RUN_INPUTS = {RunFolder.config: "complete mmcls config of this run"}
-RUN_FILES = {
-    RunFolder.init: "pretrained weights with a head fitted to the training images",
-    RunFolder.best: "weights of the best epoch",
-    RunFolder.last: "weights of the last epoch",
-    RunFolder.train_log: "one row an epoch",
-    RunFolder.predictions: "each test image with its probabilities",
-    RunFolder.val_predictions: "each val image with its probabilities",
-    RunFolder.features: "what the last layer gets of each test image",
-    RunFolder.metrics: "metrics on the test images with 95 % intervals",
-    RunFolder.per_class: "the same for each class",
-    RunFolder.figures / "confusion_matrix.svg": "confusion matrix",
-    RunFolder.figures / "classes.svg": "recall and F1 of each class",
-    RunFolder.figures / "errors.html": "the most confident errors",
-    RunFolder.figures / "gradcam.html": "what the network looked at",
-    RunFolder.figures / "embedding.html": "map of the test images",
-    RunFolder.figures / "reliability.svg": "calibration",
-    RunFolder.figures / "selective.svg": "accuracy against confidence",
-    RunFolder.figures / "curves.svg": "precision-recall, ROC and top-k curves",
-    RunFolder.figures / "training_curves.svg": "loss and accuracy over the epochs",
-    RunFolder.model_page: "layers, parameters and FLOPs",
-    RunFolder.model: "the same as numbers",
-    RunFolder.onnx: "the model for other programs",
-    RunFolder.onnx_example: "a program that uses model.onnx",
-    RunFolder.export: "how far model.onnx is from best.pth, and how fast both are",
-    RunFolder.export_page: "the same as a page",
-    RunFolder.model_card: "the model in words",
-    RunFolder.model_card_page: "the same as a page",
-    RunFolder.provenance: "what determined this run, what came out, under which circumstances",
-    RunFolder.provenance_page: "the same as a page, with the config",
-}
 
 Entity = dict[str, Any]
 
@@ -118,7 +75,7 @@ def describe_file(folder: Path, path: str, description: str, known: Mapping[str,
         "@type": "File",
         "name": path,
         "description": description,
-        "encodingFormat": MEDIA_TYPES.get(file.suffix, "application/octet-stream"),
+        "encodingFormat": TABLES["media_types"].get(file.suffix, "application/octet-stream"),
         "contentSize": str(known["bytes"] if known else file.stat().st_size),
         "sha256": known["sha256"] if known else sha256_of(file),
     }
@@ -156,46 +113,39 @@ def describe_run(folder: Path, run: str, provenance: Mapping[str, Any]) -> list[
         *files,
     ]
     if checkpoint := inputs["files"].get("checkpoint"):
-        identifier = f"#{Path(checkpoint['path']).name}"
-        used.append(identifier)
-        entities.append(
-            {
-                "@id": identifier,
-                "@type": "CreativeWork",
-                "name": Path(checkpoint["path"]).name,
-                "description": "pretrained weights; they lie outside this folder, in results/checkpoints/",
-                "sha256": checkpoint["sha256"],
-            }
-        )
+        name = Path(checkpoint["path"]).name
+        used.append(f"#{name}")
+        description = "pretrained weights; they lie outside this folder, in results/checkpoints/"
+        weights = {"@id": f"#{name}", "@type": "CreativeWork", "name": name, "description": description}
+        entities.append({**weights, "sha256": checkpoint["sha256"]})
+    software = describe_software(inputs)
     action: Entity = {
         "@id": f"#{quote(run)}",
         "@type": "CreateAction",
         "name": f"training and evaluation of {run}",
         "description": training["command"] or "",
-        "instrument": references(["#mimflow", *(entity["@id"] for entity in describe_software(inputs))]),
+        "instrument": references(["#mimflow", *(entity["@id"] for entity in software)]),
         "object": references(used),
         "result": references(entity["@id"] for entity in made),
         "actionStatus": reference("http://schema.org/CompletedActionStatus"),
     }
-    if training["started"]:
-        action["startTime"] = training["started"]
-    if training["ended"]:
-        action["endTime"] = training["ended"]
-    return [*entities, action, *describe_software(inputs)]
+    times = {"startTime": training["started"], "endTime": training["ended"]}
+    action |= {name: time for name, time in times.items() if time}
+    return [*entities, action, *software]
 
 
 def describe_software(inputs: Mapping[str, Any]) -> list[Entity]:
     """Return the packages that compute the numbers."""
     return [
         {
-            "@id": f"#{name}-{quote(inputs['versions'][name])}",
+            "@id": f"#{name}-{quote(version)}",
             "@type": "SoftwareApplication",
             "name": name,
-            "version": inputs["versions"][name],
-            "softwareVersion": inputs["versions"][name],
+            "version": version,
+            "softwareVersion": version,
         }
         for name in ("python", "torch", "mmcls", "mmcv")
-        if name in inputs["versions"]
+        if (version := inputs["versions"].get(name)) is not None
     ]
 
 
@@ -210,13 +160,11 @@ def describe_data(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[
     names = {key: Path(files[key]["path"]).name for key in files if DATA.fullmatch(key)}
     archives = [name for key, name in names.items() if ARCHIVE.fullmatch(key)]
     for key, name in names.items():
-        entry = files[key]
-        if not (folder / name).is_file():
-            continue
         description = "the labels of the images, as they were given"
-        if ARCHIVE.fullmatch(key):
-            description = f"the images as they were fetched ({entry['source'] or 'source not recorded'})"
-        entities.append(describe_file(folder, name, description, entry))
+        if name in archives:
+            description = f"the images as they were fetched ({files[key]['source'] or 'source not recorded'})"
+        if (folder / name).is_file():
+            entities.append(describe_file(folder, name, description, files[key]))
     if (folder / "images").is_dir():
         description = f"the images out of {', '.join(archives)}"
         entities.append({"@id": "images/", "@type": "Dataset", "name": "images", "description": description})

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import read_record
 from scripts.lib.data.manifest import check_folder
-from scripts.lib.pages.provenance_page import provenance_page
+from scripts.lib.pages import templates
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.history import describe_history, describe_training, utc
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
@@ -46,25 +47,19 @@ PRODUCTS = tuple(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.report.record_provenance", description=__doc__)
-    parser.add_argument(
-        "--run", type=Path, required=True, metavar="DIR", help="its folder: results/.../seed<k>[/fold<j>]"
-    )
-    parser.add_argument(
-        "--archive", type=Path, required=True, nargs="+", metavar="FILE", help="the data set's archive, or archives"
-    )
-    parser.add_argument(
-        "--archive-record", type=Path, nargs="+", metavar="FILE", help="archive.sha256 of each; without it: computed"
-    )
-    parser.add_argument(
-        "--labels", type=Path, nargs="*", default=[], metavar="FILE", help="files of labels that are in no archive"
-    )
-    parser.add_argument("--splits", type=Path, required=True, metavar="DIR", help="folder of train, val and test.txt")
-    parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="the pretrained weights, where there are some")
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
+    file = partial(parser.add_argument, type=Path, metavar="FILE")
+    folder = partial(parser.add_argument, type=Path, metavar="DIR")
+    folder("--run", required=True, help="its folder: results/.../seed<k>[/fold<j>]")
+    file("--archive", required=True, nargs="+", help="the data set's archive, or archives")
+    file("--archive-record", nargs="+", help="archive.sha256 of each; without it: computed")
+    file("--labels", nargs="*", default=[], help="files of labels that are in no archive")
+    folder("--splits", required=True, help="folder of train, val and test.txt")
+    file("--classes", required=True, help="classes.txt")
+    file("--checkpoint", help="the pretrained weights, where there are some")
+    file("--config", required=True, help="the run's config.py")
     parser.add_argument("--settings", default="{}", metavar="JSON", help="this run's part of the settings")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="provenance.json")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report, if wanted")
+    file("--output", required=True, help="provenance.json")
+    file("--html", help="the same as a page for the report, if wanted")
     return parser
 
 
@@ -150,6 +145,33 @@ def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
                 section["url"] = shown(section["url"])
             section["mirrors"] = [shown(url) for url in section.get("mirrors", [])]
     return settings
+
+
+def provenance_page(provenance: Mapping[str, Any], config_text: str) -> str:
+    """Return the record as a self-contained page: tables of it all, and config.py's text."""
+    inputs, circumstances = provenance["inputs"], provenance["circumstances"]
+    facts = {"Run": provenance["run"] | inputs["training"]}
+    facts |= {title: inputs[title.lower()] for title in ("Settings", "Code", "Environment", "Versions")}
+    history = {title: circumstances[title.lower().replace("-", "")] for title in ("Training", "Machine", "Set-up")}
+    return templates.page(
+        "provenance.html",
+        f"Config and environment: {circumstances['training']['folder']}",
+        facts={title: flatten(content) for title, content in facts.items()},
+        files={"What went in": inputs["files"], "What came out": provenance["outputs"]},
+        history={title: flatten(content) for title, content in history.items()},
+        config=config_text,
+    )
+
+
+def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Return nested mappings and lists as (dotted name, text) rows."""
+    if isinstance(value, Mapping):
+        items = [(f"{name}.{key}" if name else str(key), entry) for key, entry in value.items()]
+    elif isinstance(value, list) and any(isinstance(entry, Mapping) for entry in value):
+        items = [(f"{name}[{index}]", entry) for index, entry in enumerate(value)]
+    else:
+        return [(name, "-" if value is None else value if isinstance(value, str) else json.dumps(value))]
+    return [row for key, entry in items for row in flatten(entry, key)]
 
 
 def main(args: argparse.Namespace) -> None:

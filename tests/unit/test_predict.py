@@ -20,7 +20,7 @@ from scripts import predict
 from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import photos
-from scripts.lib.pages.annotate import LARGEST, SMALLEST, annotate
+from scripts.lib.pages.photo_predictions import LARGEST, SMALLEST, annotate
 from scripts.lib.runs import onnx_model
 from scripts.lib.runs.predictions import read_predictions
 

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from scripts.lib.metrics.metrics import ECE_BINS, confidence_bins, expected_calibration_error, wilson_interval
+from scripts.lib.metrics import metrics
+from scripts.lib.metrics.metrics import ECE_BINS, Labels, Probabilities
 
 #: Temperatures outside these are not looked for: at 100 every answer is nearly a draw, at 0.01 nearly certain.
 TEMPERATURES = (0.01, 100.0)
@@ -18,49 +19,32 @@ SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True)
 class Reliability:
-    """Accuracy and confidence in equal-width bins of the confidence, each open below and closed above.
+    """Accuracy and confidence in equal-width bins of the confidence, each open below and closed above."""
 
-    Attributes
-    ----------
-    edges : shape (bins + 1,), from 0 to 1.
-    count : images of each bin, shape (bins,).
-    accuracy, confidence : share of right answers and mean confidence of each bin; nan where it has no image.
-    low, high : 95 % Wilson interval of the accuracy; nan where the bin has no image.
-    ece : expected calibration error, 0 to 1.
-    cross_entropy : mean cross-entropy, in nats.
-    """
-
-    edges: np.ndarray
-    count: np.ndarray
-    accuracy: np.ndarray
-    confidence: np.ndarray
-    low: np.ndarray
+    edges: np.ndarray  # shape (bins + 1,), from 0 to 1
+    count: np.ndarray  # images of each bin, shape (bins,)
+    accuracy: np.ndarray  # share of right answers; nan where a bin has no image, as in what follows
+    confidence: np.ndarray  # mean confidence
+    low: np.ndarray  # 95 % Wilson interval of the accuracy
     high: np.ndarray
-    ece: float
-    cross_entropy: float
+    ece: float  # expected calibration error, 0 to 1
+    cross_entropy: float  # mean, in nats
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model on its test images, as it is and with its logits divided by a temperature that was fitted elsewhere.
+    """A model on its test images, as it is and with its logits divided by a temperature that was fitted elsewhere."""
 
-    Attributes
-    ----------
-    before : as the model is.
-    after : after temperature scaling; None without a temperature.
-    temperature : None where val was not given, or determines none.
-    """
-
-    before: Reliability
-    after: Reliability | None
-    temperature: float | None
+    before: Reliability  # as the model is
+    after: Reliability | None  # after temperature scaling; None without a temperature
+    temperature: float | None  # None where val was not given, or determines none
 
 
 def calibrate(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    val_probabilities: np.ndarray | None = None,
-    val_labels: np.ndarray | None = None,
+    probabilities: Probabilities,
+    labels: Labels,
+    val_probabilities: Probabilities | None = None,
+    val_labels: Labels | None = None,
 ) -> Calibration:
     """Measure calibration on the test images, before and after scaling by the temperature that fits val.
 
@@ -68,59 +52,49 @@ def calibrate(
 
     Parameters
     ----------
-    probabilities, labels : of the test images, shapes (n, classes) and (n,).
+    probabilities, labels : of the test images.
     val_probabilities, val_labels : of the val images, in the same order of classes; None: no scaling.
     """
-    before = reliability(probabilities, labels)
     temperature = None
     if val_probabilities is not None and val_labels is not None:
         temperature = fit_temperature(val_probabilities, val_labels)
-    if temperature is None:
-        return Calibration(before, None, None)
-    after = reliability(apply_temperature(probabilities, temperature), labels)
-    return Calibration(before, after, temperature)
+    after = None if temperature is None else reliability(apply_temperature(probabilities, temperature), labels)
+    return Calibration(reliability(probabilities, labels), after, temperature)
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> Reliability:
+def reliability(probabilities: Probabilities, labels: Labels, bins: int = ECE_BINS) -> Reliability:
     """Return accuracy and mean confidence by *bins* of the confidence, as the expected calibration error uses them.
 
     Guo et al. (2017), On Calibration of Modern Neural Networks, eq. 1-3; the reliability diagram is their figure 1.
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
     """
-    bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
+    bin_of, right, confidence = metrics.confidence_bins(probabilities, labels, bins)
     count = np.bincount(bin_of, minlength=bins)
     hits = np.bincount(bin_of, weights=right, minlength=bins)
     sums = np.bincount(bin_of, weights=confidence, minlength=bins)
     low, high = np.full(bins, np.nan), np.full(bins, np.nan)
     for i in np.flatnonzero(count):
-        low[i], high[i] = wilson_interval(int(hits[i]), int(count[i]))
+        low[i], high[i] = metrics.wilson_interval(int(hits[i]), int(count[i]))
+    with np.errstate(invalid="ignore"):  # nan where a bin has no image
+        accuracy, mean_confidence = hits / count, sums / count
     return Reliability(
         edges=np.linspace(0, 1, bins + 1),
         count=count,
-        accuracy=_share(hits, count),
-        confidence=_share(sums, count),
+        accuracy=accuracy,
+        confidence=mean_confidence,
         low=low,
         high=high,
-        ece=expected_calibration_error(probabilities, labels, bins),
+        ece=metrics.expected_calibration_error(probabilities, labels, bins),
         cross_entropy=cross_entropy(probabilities, labels),
     )
 
 
-def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+def fit_temperature(probabilities: Probabilities, labels: Labels) -> float | None:
     """Return the temperature with the least cross-entropy on these images; None where they determine none.
 
     Guo et al. (2017), sec. 4.2. The cross-entropy is convex in 1/T, so that it has one minimum, and a search on one
     line finds it. Where every answer is right it falls on and on as T goes to 0, and where the label's logit is no
-    higher than the mean logit, as T goes to infinity: such images say nothing about other images' confidence.
-
-    Parameters
-    ----------
-    probabilities : of images that are not the test images, shape (n, classes).
-    labels : shape (n,).
+    higher than the mean logit, as T goes to infinity: such images, never the test images, say nothing about other
+    images' confidence.
     """
     logits = logits_of(probabilities)
     of_label = logits[np.arange(len(labels)), labels]
@@ -136,7 +110,7 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float | No
     return float(np.exp(least.x))
 
 
-def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> np.ndarray:
     """Return softmax(logits / *temperature*), shape (n, classes); which class is the most probable stays as it is.
 
     The logarithms of the probabilities are the model's logits up to a number for each image, which softmax cancels.
@@ -144,20 +118,15 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return np.asarray(softmax(logits_of(probabilities) / temperature, axis=1))
 
 
-def logits_of(probabilities: np.ndarray) -> np.ndarray:
+def logits_of(probabilities: Probabilities) -> np.ndarray:
     """Return logits that give *probabilities*: their logarithms, finite also where one was rounded to 0."""
     return np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
 
 
-def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
     """Return the mean of -log(probability of the label), in nats; *probabilities* has shape (n, classes)."""
     return _cross_entropy(logits_of(probabilities), labels)
 
 
-def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+def _cross_entropy(logits: np.ndarray, labels: Labels) -> float:
     return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()) + 0.0  # never written as -0
-
-
-def _share(sums: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Return *sums* / *count*, nan where nothing was counted."""
-    return np.divide(sums, count, out=np.full(len(count), np.nan), where=count > 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +22,13 @@ RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
 @dataclass(frozen=True)
 class Contamination:
-    """The contaminated test images, and what they change.
+    """The contaminated test images, and what they change."""
 
-    Attributes
-    ----------
-    test_images : how many there are, over all runs.
-    contaminated : those that have a copy, a near copy or one of their group in a lower split as given.
-    trained_on : those of them whose counterpart was not left out of training: images of a known group.
-    table : one row an experiment: ``experiment``, ``runs``, ``n_contaminated``, ``n_rest`` (texts), and ``with`` and
-        ``without``, each followed by ``_low`` and ``_high``, the ends of its 95 % interval.
-    """
-
-    test_images: int
-    contaminated: int
-    trained_on: int
+    test_images: int  # how many there are, over all runs
+    contaminated: int  # those with a copy, a near copy or one of their group in a lower split as given
+    trained_on: int  # of them, those whose counterpart was not left out of training: images of a known group
+    #: One row an experiment: ``experiment``, ``runs``, ``n_contaminated``, ``n_rest`` (texts), and the accuracies
+    #: ``with`` and ``without``, each followed by ``_low`` and ``_high``, the ends of its 95 % interval.
     table: pd.DataFrame
 
 
@@ -55,9 +48,23 @@ def find_contamination(runs: pd.DataFrame, audit: Path) -> Contamination | None:
     for experiment, of_experiment in runs.groupby("experiment", sort=False):
         correct = [read_correct(Path(folder)) for folder in of_experiment["folder"]]
         tested.update(*(run.files for run in correct))
+        masks = [np.isin(run.files, list(contaminated)) for run in correct]
+        accuracies = {
+            "with": accuracy([run.right for run in correct]),
+            "without": accuracy([run.right[~mask] for run, mask in zip(correct, masks, strict=True)]),
+        }
         rows.append(
-            {"experiment": experiment, "runs": len(correct)}
-            | compare_with_and_without([(run.right, np.isin(run.files, list(contaminated))) for run in correct])
+            {
+                "experiment": experiment,
+                "runs": len(correct),
+                "n_contaminated": _sizes(int(mask.sum()) for mask in masks),
+                "n_rest": _sizes(int((~mask).sum()) for mask in masks),
+                **{
+                    f"{name}{end}": value
+                    for name, values in accuracies.items()
+                    for end, value in zip(("", "_low", "_high"), values, strict=True)
+                },
+            }
         )
     if not tested & contaminated:
         return None  # given val images with copies in train, or test images of classes that are not used
@@ -65,29 +72,7 @@ def find_contamination(runs: pd.DataFrame, audit: Path) -> Contamination | None:
     return Contamination(len(tested), len(tested & contaminated), len(trained_on), pd.DataFrame(rows))
 
 
-def compare_with_and_without(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, object]:
-    """Return the accuracy of an experiment on all its test images, and on those that are not contaminated.
-
-    Parameters
-    ----------
-    runs : of each run, which test images are correct and which of them are contaminated, both bool of shape (images,).
-    """
-    accuracies = {
-        "with": accuracy([correct for correct, _ in runs]),
-        "without": accuracy([correct[~contaminated] for correct, contaminated in runs]),
-    }
-    return {
-        "n_contaminated": _sizes([int(contaminated.sum()) for _, contaminated in runs]),
-        "n_rest": _sizes([int((~contaminated).sum()) for _, contaminated in runs]),
-        **{
-            f"{name}{end}": value
-            for name, values in accuracies.items()
-            for end, value in zip(("", "_low", "_high"), values, strict=True)
-        },
-    }
-
-
-def _sizes(sizes: Sequence[int]) -> str:
+def _sizes(sizes: Iterable[int]) -> str:
     return "/".join(map(str, sorted(set(sizes))))
 
 
@@ -118,12 +103,8 @@ def add_columns(leaderboard: pd.DataFrame, contamination: Contamination | None) 
     if contamination is None:
         return leaderboard
     table = contamination.table.set_index("experiment")
-    return leaderboard.assign(
-        **{
-            WITHOUT: leaderboard["experiment"].map(table["without"]),
-            COUNT: leaderboard["experiment"].map(table["n_contaminated"]),
-        }
-    )
+    columns = {WITHOUT: "without", COUNT: "n_contaminated"}
+    return leaderboard.assign(**{name: leaderboard["experiment"].map(table[of]) for name, of in columns.items()})
 
 
 def cells(contamination: Contamination, ranking: Sequence[str]) -> tuple[list[str], list[list[str]]]:

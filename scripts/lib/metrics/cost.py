@@ -111,24 +111,22 @@ def gpus_of(config: Path) -> int | None:
 def _attempts(provenance: Path) -> list[Attempt]:
     try:
         record = json.loads(provenance.read_text(encoding="utf-8"))
-        return [_attempt(entry) for entry in record["circumstances"]["training"]["attempts"]]
+        return [
+            Attempt(
+                job=str(entry["slurm_job_id"]) if entry.get("slurm_job_id") else None,
+                start=datetime.fromisoformat(entry["start"]).timestamp(),
+                # Of an attempt that was killed, its last note is all that is known of its end.
+                end=datetime.fromisoformat(end).timestamp() if (end := entry["end"] or entry.get("seen")) else None,
+                gpus=entry.get("gpus"),
+                joules=entry.get("energy_joules"),
+            )
+            for entry in record["circumstances"]["training"]["attempts"]
+        ]
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as error:
         logger.warning("%s: its attempts are not to be read (%r): the cost comes from train_log.csv", provenance, error)
         return []
-
-
-def _attempt(entry: Mapping[str, Any]) -> Attempt:
-    # Of an attempt that was killed, its last note is all that is known of its end.
-    end = entry["end"] or entry.get("seen")
-    return Attempt(
-        job=str(entry["slurm_job_id"]) if entry.get("slurm_job_id") else None,
-        start=datetime.fromisoformat(entry["start"]).timestamp(),
-        end=datetime.fromisoformat(end).timestamp() if end else None,
-        gpus=entry.get("gpus"),
-        joules=entry.get("energy_joules"),
-    )
 
 
 def find_records(histories: Iterable[RunHistory]) -> dict[str, list[JobRecord]]:
@@ -205,8 +203,7 @@ def _cost_of(
             share = shares[job][history.key]
             waits = [record.queued for record in job_records if record.queued is not None]
             queued = np.nansum([queued, share * sum(waits)])
-            whole = share == 1
-            wall += sum(record.elapsed for record in job_records) if whole else sum(a.seconds for a in attempts)
+            wall += sum(record.elapsed for record in job_records) if share == 1 else sum(a.seconds for a in attempts)
             # A site that does not account for GPUs says 0 of every job.
             gpu_seconds += share * sum(record.elapsed * (record.gpus or history.gpus or 0) for record in job_records)
             node_joules += share * sum(record.joules or np.nan for record in job_records if record.elapsed)
@@ -225,13 +222,13 @@ def _cost_of(
         "seed": history.seed,
         "attempts": len(history.attempts),
         "jobs": len({attempt.job for attempt in history.attempts} - {None}),
-        "queue_seconds": _rounded(queued, 1),
-        "wall_seconds": _rounded(wall, 1),
+        "queue_seconds": round(float(queued), 1),
+        "wall_seconds": round(float(wall), 1),
         "gpus": _number(history.gpus),
-        "gpu_seconds": _rounded(gpu_seconds, 1),
-        "energy_kwh": _rounded(joules / JOULES_PER_KWH, 6),
+        "gpu_seconds": round(float(gpu_seconds), 1),
+        "energy_kwh": round(float(joules / JOULES_PER_KWH), 6),
         "energy_of": energy_of,
-        "cost": np.nan if price is None else _rounded(gpu_seconds / 3600 * price, 4),
+        "cost": np.nan if price is None else round(float(gpu_seconds / 3600 * price), 4),
         "currency": "" if price is None else currency,
         "source": ", ".join(sorted(sources)),
     }
@@ -262,10 +259,6 @@ def _number(count: int | None) -> float:
     return np.nan if count is None else count
 
 
-def _rounded(value: float, digits: int) -> float:
-    return round(float(value), digits)
-
-
 def sum_up(costs: pd.DataFrame) -> dict[str, Any]:
     """Return the sums over some runs; a sum of which a part is unknown is unknown.
 
@@ -283,32 +276,24 @@ def sum_up(costs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def number(value: Any, digits: int = 0) -> str:
+    """Return a number of a table as people read it."""
+    return "-" if pd.isna(value) else f"{value:,.{digits}f}"
+
+
 def cells(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the costs as people read them, a row of sums at the end; no column of nothing."""
-
-    def number(value: Any, digits: int = 0) -> str:
-        return "-" if pd.isna(value) else f"{value:,.{digits}f}"
-
-    total = sum_up(costs)
+    total = sum_up(costs) | {"attempts_sum": costs["attempts"].sum(), "jobs_sum": costs["jobs"].sum()}
     money = f"cost {total['currency']}".strip()
     run = ["experiment", "seed", *(["fold"] if "fold" in costs else [])]
     header = [*run, "attempts", "Slurm jobs", "queue s", "wall s", "GPU s", "energy kWh", money]
+    digits = dict.fromkeys(("attempts", "jobs", "queue_seconds", "wall_seconds", "gpu_seconds"), 0)
+    digits |= {"energy_kwh": 3, "cost": 2}
     rows = [
-        [
-            *(str(row[name]) for name in run),
-            number(row["attempts"]),
-            number(row["jobs"]),
-            number(row["queue_seconds"]),
-            number(row["wall_seconds"]),
-            number(row["gpu_seconds"]),
-            number(row["energy_kwh"], 3),
-            number(row["cost"], 2),
-        ]
+        [*(str(row[name]) for name in run), *(number(row[name], places) for name, places in digits.items())]
         for _, row in costs.iterrows()
     ]
-    sums = ["in sum", *[""] * (len(run) - 1), number(costs["attempts"].sum()), number(costs["jobs"].sum())]
-    digits = dict.fromkeys(SUMS, 0) | {"energy_kwh_sum": 3, "cost_sum": 2}
-    sums += [number(total[name], digits[name]) for name in SUMS]
+    sums = ["in sum", *[""] * (len(run) - 1), *(number(total[f"{name}_sum"], digits[name]) for name in digits)]
     nothing = {"-", "0", "0.00", "0.000"}
     kept = [i for i in range(len(header)) if i < len(run) or any(row[i] not in nothing for row in rows)]
     return [header[i] for i in kept], [[row[i] for i in kept] for row in [*rows, sums]]
@@ -316,14 +301,13 @@ def cells(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 def remarks(costs: pd.DataFrame) -> list[str]:
     """Return what a reader of the costs should know."""
-    remarks = []
-    if costs["source"].str.contains(ACCOUNTING).any():
-        remarks.append("Times by Slurm's accounting: whole jobs, with their idle parts.")
-    if (costs["energy_of"] == OF_GPUS).any():
-        remarks.append("Energy: of the GPUs alone, while they trained, as their driver counts it.")
-    if (costs["energy_of"] == OF_NODES).any():
-        remarks.append("Energy: of whole nodes, as Slurm counts it, with what else ran there.")
-    return remarks
+    accounted, energy_of = costs["source"].str.contains(ACCOUNTING).any(), set(costs["energy_of"])
+    remarks = {
+        "Times by Slurm's accounting: whole jobs, with their idle parts.": accounted,
+        "Energy: of the GPUs alone, while they trained, as their driver counts it.": OF_GPUS in energy_of,
+        "Energy: of whole nodes, as Slurm counts it, with what else ran there.": OF_NODES in energy_of,
+    }
+    return [remark for remark, holds in remarks.items() if holds]
 
 
 def in_sum(leaderboard: pd.DataFrame) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
+from scripts.lib.metrics.metrics import Labels, Probabilities
+
 TOP_K = 10
 #: Points of an averaged curve; its area does not depend on them.
 GRID = np.linspace(0, 1, 1001)
@@ -15,71 +17,42 @@ GRID = np.linspace(0, 1, 1001)
 
 @dataclass(frozen=True)
 class Curve:
-    """A line with the area below it.
+    """A line with the area below it."""
 
-    Attributes
-    ----------
-    x, y : recall and precision, or false and true positive rate; shape (points,).
-    area : average precision, or area under the ROC curve; 0 to 1.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    area: float
+    x: np.ndarray  # recall, or false positive rate; shape (points,)
+    y: np.ndarray  # precision, or true positive rate; shape (points,)
+    area: float  # average precision, or area under the ROC curve; 0 to 1
 
 
 @dataclass(frozen=True)
 class Curves:
-    """One kind of curve of every class against all others.
+    """One kind of curve of every class against all others."""
 
-    Attributes
-    ----------
-    of_class : one a class, in the order of the classes; None where the test images leave it undefined.
-    micro : of all pairs of an image and a class as one yes-or-no question; None where it is undefined.
-    macro : the mean over the classes that have a curve; None without any.
-    """
-
-    of_class: list[Curve | None]
-    micro: Curve | None
-    macro: Curve | None
+    of_class: list[Curve | None]  # in the order of the classes; None where the test images leave it undefined
+    micro: Curve | None  # of all pairs of an image and a class as one yes-or-no question; None where undefined
+    macro: Curve | None  # the mean over the classes that have a curve; None without any
 
 
-def precision_recall_curves(probabilities: np.ndarray, labels: np.ndarray) -> Curves:
+def precision_recall_curves(probabilities: Probabilities, labels: Labels) -> Curves:
     """Return the precision-recall curves with average precision, undefined for a class without images.
 
     Precision is that of the step: between two recalls that the model can have it is that of the higher one, which is
     how scikit-learn's average precision adds it up. A straight line between them would be too good
     (Davis & Goadrich 2006, The Relationship Between Precision-Recall and ROC Curves).
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
     """
     return _curves(probabilities, labels, _precision_recall, _step_on_grid)
 
 
-def roc_curves(probabilities: np.ndarray, labels: np.ndarray) -> Curves:
-    """Return the ROC curves with the area below them, undefined for a class of no image or of all images.
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
-    """
+def roc_curves(probabilities: Probabilities, labels: Labels) -> Curves:
+    """Return the ROC curves with the area below them, undefined for a class of no image or of all images."""
     return _curves(probabilities, labels, _roc, _line_on_grid)
 
 
-def top_k_hits(probabilities: np.ndarray, labels: np.ndarray, up_to: int = TOP_K) -> np.ndarray:
+def top_k_hits(probabilities: Probabilities, labels: Labels, up_to: int = TOP_K) -> np.ndarray:
     """Return how many images have their class among the k most probable ones, for k = 1 ... min(*up_to*, classes).
 
     Of equal probabilities the class with the lower index comes first, as in the model's answer (argmax), so that the
     first number is the number of right answers. (scikit-learn's top_k_accuracy_score puts the higher index first.)
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
     """
     classes = probabilities.shape[1]
     of_label = probabilities[np.arange(len(labels)), labels][:, None]
@@ -93,20 +66,16 @@ def best_and_worst(curves: Sequence[Curve | None], each: int = 5) -> tuple[list[
 
     Fewer than twice *each* curves are divided into halves. Of equal areas the earlier class counts as the better.
     """
-    defined = [label for label, curve in enumerate(curves) if curve is not None]
-    order = sorted(defined, key=lambda label: -_area(curves[label]))
+    areas = {label: curve.area for label, curve in enumerate(curves) if curve is not None}
+    order = sorted(areas, key=lambda label: -areas[label])
     worst = min(each, len(order) // 2)
     best = min(each, len(order) - worst)
     return order[:best], order[len(order) - worst :][::-1]
 
 
-def _area(curve: Curve | None) -> float:
-    return 0.0 if curve is None else curve.area
-
-
 def _curves(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
+    probabilities: Probabilities,
+    labels: Labels,
     draw: Callable[[np.ndarray, np.ndarray], Curve | None],
     on_grid: Callable[[Curve], np.ndarray],
 ) -> Curves:

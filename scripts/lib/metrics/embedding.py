@@ -9,18 +9,14 @@ import numpy as np
 
 #: More points than this hide each other, and take long to place.
 MOST_POINTS = 2000
-
-
 #: Neighbours that an image is to have on the map, roughly (van der Maaten & Hinton 2008 advise 5 to 50).
 PERPLEXITY = 30.0
-
-
 #: Neighbours that the trustworthiness counts.
 NEIGHBOURS = 12
 
 
 def choose(labels: np.ndarray, seed: int, most: int) -> np.ndarray:
-    """Return the places, ascending, of at most *most* images: all of small classes, equally many of large ones.
+    """Return the indices, ascending, of at most *most* images: all of small classes, equally many of large ones.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from scipy import stats
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import columns
 from scripts.lib.metrics import contamination, cost, paired
+from scripts.lib.metrics.cost import number
 from scripts.lib.runs.config_file import nodes, read_config
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
@@ -24,6 +25,14 @@ from scripts.lib.runs.train_log import kept_epoch, read_train_log
 OVER_SEEDS = "t over seeds"
 OVER_FOLDS = "corrected t over folds"
 OF_TEST_IMAGES = "Wilson over test images"
+#: What the reader of a leaderboard is told of them.
+INTERVALS = {
+    OVER_SEEDS: "95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.",
+    OVER_FOLDS: "95 % interval: of the mean over the folds (Student's t with Nadeau & Bengio's correction). The folds"
+    " share most of their training images, which no formula makes up for wholly: it is a little too narrow. Few folds"
+    " give a wide one.",
+    OF_TEST_IMAGES: "* one seed: what another sample of test images would give (Wilson); other seeds may differ more.",
+}
 #: What leaderboard.csv says in `remark`.
 CONTROL = "control (labels shuffled)"
 #: What tells a run from the others of a data set; `fold` only where there are some.
@@ -166,10 +175,7 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of the leaderboard as people read it: percent, rounded, no column of nothing."""
 
     def percent(value: float) -> str:
-        return "-" if pd.isna(value) else f"{100 * value:.1f}"
-
-    def number(value: float, digits: int = 0) -> str:
-        return "-" if pd.isna(value) else f"{value:,.{digits}f}"
+        return number(100 * value, 1)
 
     numbers = ["seeds", *(["folds", "runs"] if "folds" in leaderboard else [])]
     header = ["experiment", *numbers, "top-1 %", "95 % interval", "out-of-fold %", "balanced %", "top-5 %",
@@ -201,26 +207,12 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 def remarks(leaderboard: pd.DataFrame) -> list[str]:
     """Return what a reader of the leaderboard should know."""
-    remarks = []
-    if (leaderboard["interval"] == OVER_SEEDS).any():
-        remarks.append("95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.")
-    if (leaderboard["interval"] == OVER_FOLDS).any():
-        remarks.append(
-            "95 % interval: of the mean over the folds (Student's t with Nadeau & Bengio's correction). The folds share"
-            " most of their training images, which no formula makes up for wholly: it is a little too narrow. Few"
-            " folds give a wide one."
-        )
-    if (leaderboard["interval"] == OF_TEST_IMAGES).any():
-        remarks.append(
-            "* one seed: what another sample of test images would give (Wilson); other seeds may differ more."
-        )
-    remarks += [floor_text(leaderboard), _best_and_others(leaderboard)]
-    if spent := cost.in_sum(leaderboard):
-        remarks.append(spent)
+    remarks = [text for interval, text in INTERVALS.items() if (leaderboard["interval"] == interval).any()]
+    remarks += [_floor(leaderboard), _best_and_others(leaderboard), cost.in_sum(leaderboard)]
     return [remark for remark in remarks if remark]
 
 
-def floor_text(leaderboard: pd.DataFrame) -> str:
+def _floor(leaderboard: pd.DataFrame) -> str:
     """Return what always answering the most frequent class of the test images gives; empty where nobody knows."""
     if "accuracy_majority" not in leaderboard or leaderboard["accuracy_majority"].isna().all():
         return ""

@@ -19,6 +19,10 @@ RESAMPLES = 2000
 TOP5_MIN_CLASSES = 6
 
 Interval = tuple[float, float]
+#: Of n images, n at least 1: float, shape (n, classes).
+Probabilities = np.ndarray
+#: Of the same images, their true classes: int, shape (n,).
+Labels = np.ndarray
 
 
 def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
@@ -32,9 +36,8 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     """
     labels, predicted, probabilities = predictions.labels, predictions.predictions, predictions.probabilities
     n = len(labels)
-    present = np.unique(labels)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=present, average="macro", zero_division=0
+        labels, predicted, labels=np.unique(labels), average="macro", zero_division=0
     )
     values: dict[str, float | None] = {
         "accuracy_top1": float(accuracy_score(labels, predicted)),
@@ -56,10 +59,8 @@ def compute_metrics(predictions: Predictions, seed: int = 0) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in values.items():
         interval = intervals[name]
-        result[name] = value
-        result[f"{name}_ci95"] = None if interval is None else list(interval)
-    result["accuracy_majority"] = majority_accuracy(labels)
-    return result
+        result |= {name: value, f"{name}_ci95": None if interval is None else list(interval)}
+    return result | {"accuracy_majority": majority_accuracy(labels)}
 
 
 def per_class_table(predictions: Predictions, n_train: Sequence[int] | None = None) -> pd.DataFrame:
@@ -72,39 +73,29 @@ def per_class_table(predictions: Predictions, n_train: Sequence[int] | None = No
     ----------
     n_train : training images of each class, a column too, if known.
     """
-    places = np.arange(len(predictions.classes))
+    labels = np.arange(len(predictions.classes))
     precision, recall, f1, support = precision_recall_fscore_support(
-        predictions.labels, predictions.predictions, labels=places, average=None, zero_division=0
+        predictions.labels, predictions.predictions, labels=labels, average=None, zero_division=0
     )
-    counts = confusion_matrix(predictions.labels, predictions.predictions, labels=places)
-    right, predicted = counts.diagonal(), counts.sum(axis=0)
-    of_precision = [wilson_interval(int(k), int(n)) for k, n in zip(right, predicted, strict=True)]
-    of_recall = [wilson_interval(int(k), int(n)) for k, n in zip(right, support, strict=True)]
-    return pd.DataFrame(
-        {
-            "class": predictions.classes,
-            "n": support,
-            **({} if n_train is None else {"n_train": list(n_train)}),
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "precision_ci95_low": [low for low, _ in of_precision],
-            "precision_ci95_high": [high for _, high in of_precision],
-            "recall_ci95_low": [low for low, _ in of_recall],
-            "recall_ci95_high": [high for _, high in of_recall],
-        }
-    )
+    table = pd.DataFrame({"class": predictions.classes, "n": support})
+    if n_train is not None:
+        table["n_train"] = list(n_train)
+    table = table.assign(precision=precision, recall=recall, f1=f1)
+    counts = confusion_matrix(predictions.labels, predictions.predictions, labels=labels)
+    for name, trials in (("precision", counts.sum(axis=0)), ("recall", support)):
+        intervals = [wilson_interval(int(k), int(n)) for k, n in zip(counts.diagonal(), trials, strict=True)]
+        table[[f"{name}_ci95_low", f"{name}_ci95_high"]] = intervals
+    return table
 
 
-def top5_accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
+def top5_accuracy(labels: Labels, probabilities: Probabilities) -> float | None:
     """Return the share of images whose class is among the five most probable; None with fewer than six classes."""
-    classes = probabilities.shape[1]
-    if classes < TOP5_MIN_CLASSES:
+    if (classes := probabilities.shape[1]) < TOP5_MIN_CLASSES:
         return None
     return float(top_k_accuracy_score(labels, probabilities, k=5, labels=np.arange(classes)))
 
 
-def majority_accuracy(labels: np.ndarray) -> float:
+def majority_accuracy(labels: Labels) -> float:
     """Return the accuracy of always answering the most frequent class of *labels*, shape (n,).
 
     Labels of the test images alone: where train has another most frequent class, who always answers that one is right
@@ -125,16 +116,11 @@ def wilson_interval(successes: int, trials: int) -> Interval:
     return float(interval.low), float(interval.high)
 
 
-def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = ECE_BINS) -> float:
+def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = ECE_BINS) -> float:
     """Return the expected calibration error, 0 (confidence equals accuracy) to 1.
 
     Guo et al. (2017), On Calibration of Modern Neural Networks, eq. 3: the mean over *bins* equal-width bins of the
     confidence (open below, closed above), weighted by their images, of abs(accuracy - mean confidence).
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
     """
     bin_of, right, confidence = confidence_bins(probabilities, labels, bins)
     gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
@@ -175,7 +161,7 @@ def bootstrap_macro(counts: np.ndarray, seed: int, resamples: int = RESAMPLES) -
 
 
 def bootstrap_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, seed: int, bins: int = ECE_BINS, resamples: int = RESAMPLES
+    probabilities: Probabilities, labels: Labels, seed: int, bins: int = ECE_BINS, resamples: int = RESAMPLES
 ) -> Interval:
     """Return the 95 % interval of the expected calibration error by the stratified basic bootstrap.
 
@@ -208,14 +194,12 @@ def bootstrap_calibration_error(
 
 
 def confidence_bins(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int
+    probabilities: Probabilities, labels: Labels, bins: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for each image the bin of its confidence, 1 where it is right (else 0), and the confidence.
 
     Parameters
     ----------
-    probabilities : shape (n, classes).
-    labels : shape (n,).
     bins : number of equal-width bins from 0 to 1, each open below and closed above.
     """
     confidence = probabilities.max(axis=1)

@@ -32,24 +32,18 @@ NOT_COMPARABLE = "not comparable"
 BEST, WORSE, BETTER = "best", "worse", "better"
 
 Interval = tuple[float, float]
+#: Of each seed and image: 1 where only A is right, -1 where only B is, else 0; int, shape (seeds, images).
+Difference = np.ndarray
 
 
 @dataclass(frozen=True)
 class Correct:
-    """Which test images a run got right.
+    """Which test images a run got right."""
 
-    Attributes
-    ----------
-    files : n names, sorted.
-    labels : n class names, in the order of the files.
-    right : bool, shape (n,).
-    folds : of cross-validation, the fold in which each image was tested; empty where there are none.
-    """
-
-    files: tuple[str, ...]
-    labels: tuple[str, ...]
-    right: np.ndarray
-    folds: tuple[int, ...] = ()
+    files: tuple[str, ...]  # n names, sorted
+    labels: tuple[str, ...]  # n class names, in the order of the files
+    right: np.ndarray  # bool, shape (n,)
+    folds: tuple[int, ...] = ()  # of cross-validation, the fold in which each image was tested; else empty
 
     def same_images(self, other: Correct) -> bool:
         """Tell whether *other* is about the same images with the same labels, in the same folds."""
@@ -120,7 +114,7 @@ def pair(a: Mapping[int, Correct], b: Mapping[int, Correct]) -> tuple[np.ndarray
     return right_a, right_b
 
 
-def paired_p_value(difference: np.ndarray) -> float:
+def paired_p_value(difference: Difference) -> float:
     """Return the two-sided exact p-value of "neither is better", for these trained models and other test images.
 
     With one seed it is McNemar's test (1947, Psychometrika 12, 153-157) in its exact form: each image that only one of
@@ -131,10 +125,6 @@ def paired_p_value(difference: np.ndarray) -> float:
     With several seeds the tosses are the images, not the answers: an image that is hard for one seed is hard for the
     others, and adding up the seeds' tables would count it several times. The sign of an image's sum over the seeds is
     the coin; the distribution of the sum over all images is computed, not simulated.
-
-    Parameters
-    ----------
-    difference : int, shape (seeds, images): 1 where only A is right, -1 where only B is, else 0.
     """
     of_image = difference.sum(axis=0, dtype=np.int64)
     sizes, counts = np.unique(np.abs(of_image[of_image != 0]), return_counts=True)
@@ -148,7 +138,7 @@ def paired_p_value(difference: np.ndarray) -> float:
     return min(1.0, float(chances[as_far].sum()))
 
 
-def paired_interval(difference: np.ndarray, resamples: int = RESAMPLES) -> Interval:
+def paired_interval(difference: Difference, resamples: int = RESAMPLES) -> Interval:
     """Return the 95 % interval of the difference of the accuracies, by resampling: other test images, other seeds.
 
     The images are drawn with replacement (Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13), each
@@ -164,10 +154,6 @@ def paired_interval(difference: np.ndarray, resamples: int = RESAMPLES) -> Inter
 
     By simulation it covers 94-99 %, and 91 % for two seeds that differ more than the images do; with seeds drawn
     instead, 82 % for three such seeds and 79 % for two.
-
-    Parameters
-    ----------
-    difference : int, shape (seeds, images): 1 where only A is right, -1 where only B is, else 0.
     """
     rng = np.random.default_rng(0)
     seeds, images = difference.shape
@@ -182,14 +168,13 @@ def paired_interval(difference: np.ndarray, resamples: int = RESAMPLES) -> Inter
     return max(-1.0, min(estimate, float(low))), min(1.0, max(estimate, float(high)))
 
 
-def fold_interval(difference: np.ndarray, folds: Sequence[int]) -> Interval:
+def fold_interval(difference: Difference, folds: Sequence[int]) -> Interval:
     """Return the 95 % interval of the difference of the accuracies by cross-validation: other images to train on too.
 
     The corrected t interval of the folds' differences, each the mean over the seeds (``corrected_half_width``).
 
     Parameters
     ----------
-    difference : int, shape (seeds, images): 1 where only A is right, -1 where only B is, else 0.
     folds : of the images.
     """
     of_image = pd.Series(difference.mean(axis=0))
@@ -216,7 +201,7 @@ def corrected_half_width(of_fold: np.ndarray) -> float:
     return float(stats.t.ppf(0.975, k - 1) * np.std(of_fold, ddof=1) * np.sqrt(1 / k + 1 / (k - 1)))
 
 
-def seed_deviation(difference: np.ndarray) -> float:
+def seed_deviation(difference: Difference) -> float:
     """Return the standard deviation that the choice of seeds gives the mean *difference*; 0 where none is seen."""
     seeds, images = difference.shape
     of_seed = difference.mean(axis=1)
@@ -301,14 +286,10 @@ def against_best(comparisons: pd.DataFrame, best: str) -> dict[str, str]:
     """Return what *comparisons* say of each experiment against *best*, in one word or two."""
     verdicts = {best: BEST}
     for _, row in comparisons[comparisons["experiment_a"] == best].iterrows():
-        verdict, other = str(row["verdict"]), str(row["experiment_b"])
-        if verdict == NOT_TOLD_APART:
-            verdicts[other] = NOT_TOLD_APART
-        elif pd.isna(row["p_value"]):
-            verdicts[other] = NOT_COMPARABLE
-        else:
-            # On the seeds that both have, the best by all its seeds may be the worse one.
-            verdicts[other] = WORSE if row["difference"] > 0 else BETTER
+        # On the seeds that both have, the best by all its seeds may be the worse one.
+        told = WORSE if row["difference"] > 0 else BETTER
+        verdict = NOT_COMPARABLE if pd.isna(row["p_value"]) else told
+        verdicts[str(row["experiment_b"])] = NOT_TOLD_APART if row["verdict"] == NOT_TOLD_APART else verdict
     return verdicts
 
 

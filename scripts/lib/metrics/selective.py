@@ -8,28 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scripts.lib.metrics.metrics import Labels, Probabilities
+
 #: Accuracies that people ask for.
 TARGETS = (0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
 class Selective:
-    """Accuracy on the most confident images, one point for each confidence that occurs, the highest first.
+    """Accuracy on the most confident images, one point for each confidence that occurs, the highest first."""
 
-    Attributes
-    ----------
-    answered : images of at least this confidence, shape (points,); the last is the number of all images.
-    right : how many of them are right.
-    threshold : the confidence, shape (points,).
-    area : mean accuracy over all numbers of answered images; 1 minus the area under the risk-coverage curve.
-    best_area : the area of a confidence that knows every mistake of this model.
-    """
-
-    answered: np.ndarray
-    right: np.ndarray
-    threshold: np.ndarray
-    area: float
-    best_area: float
+    answered: np.ndarray  # images of at least this confidence, shape (points,); the last is the number of all images
+    right: np.ndarray  # how many of them are right
+    threshold: np.ndarray  # the confidence, shape (points,)
+    area: float  # mean accuracy over all numbers of answered images; 1 minus the area under the risk-coverage curve
+    best_area: float  # the area of a confidence that knows every mistake of this model
 
     @property
     def images(self) -> int:
@@ -52,17 +45,12 @@ class Selective:
         return float(self.threshold[np.searchsorted(self.answered, wanted)])
 
 
-def selective_prediction(probabilities: np.ndarray, labels: np.ndarray) -> Selective:
+def selective_prediction(probabilities: Probabilities, labels: Labels) -> Selective:
     """Order the images by the probability of the predicted class, and count the right ones from the top.
 
     Geifman & El-Yaniv (2017), Selective Classification for Deep Neural Networks; the area is 1 minus their AURC. Images
     of equal confidence are answered together; the area is the mean over all orders among them, so that it does not
     depend on the order of the file.
-
-    Parameters
-    ----------
-    probabilities : shape (n, classes), n at least 1.
-    labels : shape (n,).
     """
     confidence = probabilities.max(axis=1)
     is_right = probabilities.argmax(axis=1) == labels

@@ -4,38 +4,105 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import yaml
 from markupsafe import Markup
+from PIL import Image
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
-from scripts.lib.data import audit_summary
+from scripts.lib.data import audit_summary, findings
 from scripts.lib.data.audit_summary import label_of
-from scripts.lib.data.findings import (
-    CONTAMINATED,
-    DUPLICATE,
-    KEPT,
-    LEFT_OUT,
-    NEAR_DUPLICATE,
-    SET_ASIDE,
-    TRAIN_COPY,
-    Finding,
-)
+from scripts.lib.data.findings import CONFLICTING_LABELS, CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, TRAIN_COPY, Finding
 from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
-from scripts.lib.pages.data_examples import (
-    NEVER_OPENED,
-    OF_GROUPS,
-    choose_examples,
-    group_of,
-    of_all_folders,
-    open_small,
-)
-from scripts.lib.pages.thumbnails import Picture
+from scripts.lib.pages.thumbnails import Picture, thumbnail
+
+#: Pixels of the longer side of a picture.
+LONGEST = 128
+#: Of each finding; and of the pictures of one group of copies.
+MOST_EXAMPLES, MOST_IN_GROUP = 12, 3
+#: Pixels beyond which an image is not opened for an example, unless its format can be decoded at a fraction (JPEG).
+MOST_PIXELS = 40_000_000
+#: Findings whose files are never opened: the decoder's answer is known, or it is a bomb.
+NEVER_OPENED = ("too_many_pixels", "unreadable", "truncated")
+#: Findings whose examples are groups of copies side by side.
+OF_GROUPS = (CONTAMINATED, CONFLICTING_LABELS, NEAR_DUPLICATE, DUPLICATE)
+
+
+def group_of(row: Finding) -> str:
+    """Return the group of a row; without one it is a group of its own."""
+    return row.group or f"file:{row.file}"
+
+
+def choose_examples(name: str, rows: Sequence[Finding], findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Return the examples of a finding, each a list of rows: the members of a group, or one image.
+
+    Examples of more classes come first, as far as they go: a dozen of one class say little.
+    """
+    if name not in OF_GROUPS:
+        return [[row] for row in _spread(rows)[:MOST_EXAMPLES]]
+    first = {group_of(row): row for row in reversed(rows)}
+    wanted = [group_of(row) for row in _spread(list(first.values())[::-1])[:MOST_EXAMPLES]]
+    rank = {TRAIN_COPY: 0, CONTAMINATED: 1}  # the row that says most of a file
+    of_group: dict[str, dict[str, Finding]] = {group: {} for group in wanted}
+    of_these = [row for row in findings if group_of(row) in of_group]
+    for row in sorted(of_these, key=lambda row: (row.finding != name, rank.get(row.finding, 2), row.file)):
+        if row.group or row.finding == name:
+            of_group[group_of(row)].setdefault(row.file, row)
+    return [sorted(of_group[group].values(), key=_split_and_file) for group in wanted]
+
+
+def _split_and_file(row: Finding) -> tuple[int, str]:
+    """Sort train before val before test, where the images have given splits."""
+    split = row.file.split("/")[0]
+    return SPLITS.index(split) if split in SPLITS else 0, row.file
+
+
+def _spread(rows: Sequence[Finding]) -> list[Finding]:
+    """Return rows of as many folders as there are, one of each in turn."""
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, Finding]] = []
+    for row in rows:
+        folder = row.file.rpartition("/")[0]
+        turns.append((seen[folder], row))
+        seen[folder] += 1
+    return [row for _, row in sorted(turns, key=lambda turn: turn[0])]
+
+
+def of_all_folders(rows: Sequence[Finding]) -> list[Finding]:
+    """Return MOST_IN_GROUP rows of as many folders as there are, in the order of *rows*."""
+    chosen = {row.file for row in _spread(rows)[:MOST_IN_GROUP]}
+    return [row for row in rows if row.file in chosen]
+
+
+def open_small(path: Path, closed: bool) -> tuple[Picture | None, str]:
+    """Return a small picture of an image, or None and why there is none; *closed*: it must not be opened."""
+    if closed:
+        return None, "not opened"
+    if is_too_large(path):
+        return None, "too large to show"
+    try:
+        return Picture.of(thumbnail(path, LONGEST)), ""
+    except UserError:
+        return None, "no picture"
+
+
+def is_too_large(path: Path) -> bool:
+    """Tell from its header alone whether an image is too large to be decoded for a small picture of it."""
+    try:
+        with Image.open(path) as image:
+            image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
+            return image.width * image.height > MOST_PIXELS
+    except Image.DecompressionBombError:
+        return True
+    except (OSError, SyntaxError, ValueError):
+        return False  # no image at all: thumbnail() says so
+
 
 TITLE = "The data"
 #: Characters of HTML that all examples together take at most.
@@ -44,68 +111,23 @@ MOST_CHARACTERS = 1_000_000
 MOST_CLASSES = 400
 #: More classes than these stand in columns beside each other, where the window is wide enough.
 MOST_IN_ONE_COLUMN = 12
-DONE = {SET_ASIDE: "Set aside.", LEFT_OUT: "Left out of training.", KEPT: "Used."}
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a finding means, what mimflow did with the images, and what there is to do."""
-
-    title: str
-    meaning: str = ""
-    done: str = ""
-    advice: str = ""
-
-
-#: What matters most is first.
-MEANINGS = {
-    name: Meaning(**texts)
-    for name, texts in yaml.safe_load((templates.FOLDER / "findings.yaml").read_text(encoding="utf-8")).items()
-}
+DONE = {findings.SET_ASIDE: "Set aside.", findings.LEFT_OUT: "Left out of training.", findings.KEPT: "Used."}
+#: Of each finding: title, meaning, what was done and advice. What matters most is first.
+MEANINGS: dict[str, dict[str, str]] = yaml.safe_load((templates.FOLDER / "findings.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
 class Data:
-    """All that the page tells.
+    """All that the page tells."""
 
-    Attributes
-    ----------
-    findings : audit.csv.
-    summary : audit.json.
-    splits : the files of train, val and test.
-    classes : the names, in the order of their labels.
-    images : the folder of the files.
-    """
-
-    findings: Sequence[Finding]
-    summary: Mapping[str, Any]
-    splits: Splits
-    classes: Sequence[str]
-    images: Path
+    findings: Sequence[Finding]  # audit.csv
+    summary: Mapping[str, Any]  # audit.json
+    splits: Splits  # the files of train, val and test
+    classes: Sequence[str]  # the names, in the order of their labels
+    images: Path  # the folder of the files
 
     def label(self, file: str) -> str:
         return label_of(file, audit_summary.has_given_splits(self.summary))
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image of an example; *instead* says why there is no picture."""
-
-    row: Finding
-    label: str
-    picture: Picture | None
-    instead: str
-
-
-@dataclass(frozen=True)
-class Examples:
-    """The examples of a finding: pieces of HTML, of *total* images or groups (*count*: that in words)."""
-
-    title: str
-    count: str
-    total: int
-    besides_copies: bool
-    figures: list[Markup] = field(default_factory=list)
 
 
 def data_page(data: Data, title: str = "") -> str:
@@ -119,15 +141,11 @@ def data_page(data: Data, title: str = "") -> str:
         f"{TITLE}: {title}" if title else TITLE,
         style=("pictures.css", "data.css"),
         verdict=audit_summary.verdict(data.summary),
-        state="contaminated"
-        if data.summary["findings"].get(CONTAMINATED)
-        else "aside"
-        if data.summary["set_aside"]
-        else "",
+        state=_state(data.summary),
         contaminated=_contaminated(data),
         notes=data.summary.get("notes", []),
         findings=[(n_found[name], _meaning(name, data)) for name in order_of(n_found)],
-        absent=[meaning.title for name, meaning in MEANINGS.items() if not n_found[name]],
+        absent=[meaning["title"] for name, meaning in MEANINGS.items() if not n_found[name]],
         folds=data.splits.folds,
         classes=data.classes,
         splits=SPLITS,
@@ -168,24 +186,22 @@ def order_of(findings: Mapping[str, Any]) -> list[str]:
     return sorted(findings, key=lambda name: (positions.get(name, len(positions)), name))
 
 
-def _meaning(name: str, data: Data) -> Meaning:
+def _meaning(name: str, data: Data) -> dict[str, str]:
     """Return the texts of a finding; of one that is not known, what became of its images."""
     if name in MEANINGS:
         return MEANINGS[name]
     action = [row.action for row in data.findings if row.finding == name][-1]
-    return Meaning(name, done=DONE.get(action, ""))
+    return {"title": name, "meaning": "", "done": DONE.get(action, ""), "advice": ""}
 
 
 def _count_classes(data: Data) -> dict[str, Counter[str]]:
     """Count the images of each class: of each split, and ``unused``."""
-    given_splits = audit_summary.has_given_splits(data.summary)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for name, split in data.splits.by_name.items():
-        for label, n in Counter(label_of(file, given_splits) for file in split.images).items():
+        for label, n in Counter(map(data.label, split.images)).items():
             counts[label][name] += n
-    for label, parts in data.summary["classes"].items():
-        unused = sum(parts.values()) - counts[label].total()
-        if unused > 0:
+    for label, of_splits in data.summary["classes"].items():
+        if (unused := sum(of_splits.values()) - counts[label].total()) > 0:
             counts[label]["unused"] = unused
     return counts
 
@@ -195,15 +211,15 @@ def _imbalance(sizes: Mapping[str, int]) -> dict[str, Any] | None:
     if not sizes or min(sizes.values()) == 0:
         return None
     largest, smallest = max(sizes, key=sizes.__getitem__), min(sizes, key=sizes.__getitem__)
-    return {
-        "largest": (largest, sizes[largest]),
-        "smallest": (smallest, sizes[smallest]),
-        "ratio": sizes[largest] / sizes[smallest],
-    }
+    ratio = sizes[largest] / sizes[smallest]
+    return {"largest": (largest, sizes[largest]), "smallest": (smallest, sizes[smallest]), "ratio": ratio}
 
 
-def _examples(data: Data) -> list[Examples]:
-    """Return some examples of each finding; fewer of each where they would make the page too large."""
+def _examples(data: Data) -> list[dict[str, Any]]:
+    """Return some examples of each finding; fewer of each where they would make the page too large.
+
+    Of each: title, HTML of its figures, which are of *total* images or groups, and *count*, that number in words.
+    """
     by_finding: dict[str, list[Finding]] = defaultdict(list)
     for row in data.findings:
         by_finding[row.finding].append(row)
@@ -215,13 +231,17 @@ def _examples(data: Data) -> list[Examples]:
             rest = [row for row in by_finding.pop(name) if row.group not in groups]
             by_finding.update({name: rest} if rest else {})
     names = order_of(by_finding)
-    sections = {}
+    sections: dict[str, dict[str, Any]] = {}
     for name in names:
-        title = _meaning(name, data).title
-        total = len({group_of(row) for row in by_finding[name]} if name in OF_GROUPS else by_finding[name])
-        count = plural(total, "group" if name in OF_GROUPS else "image")
-        besides = contaminated and name in (DUPLICATE, NEAR_DUPLICATE)
-        sections[name] = Examples(f"{title[0].upper()}{title[1:]}", count, total, besides)
+        title, rows, grouped = _meaning(name, data)["title"], by_finding[name], name in OF_GROUPS
+        total = len({group_of(row) for row in rows} if grouped else rows)
+        sections[name] = {
+            "title": f"{title[0].upper()}{title[1:]}",
+            "count": plural(total, "group" if grouped else "image"),
+            "total": total,
+            "besides_copies": contaminated and name in (DUPLICATE, NEAR_DUPLICATE),
+            "figures": [],
+        }
     examples = {name: choose_examples(name, by_finding[name], data.findings) for name in names}
     closed = {row.file for row in data.findings if row.finding in NEVER_OPENED}
     room = MOST_CHARACTERS
@@ -229,17 +249,15 @@ def _examples(data: Data) -> list[Examples]:
     for turn in zip_longest(*(examples[name] for name in names)):
         for name, example in zip(names, turn, strict=True):
             if example and room > 0:
-                sections[name].figures.append(_figure(name, example, data, closed))
-                room -= len(sections[name].figures[-1])
+                figure = _figure(name, example, data, closed)
+                sections[name]["figures"].append(figure)
+                room -= len(figure)
     return list(sections.values())
 
 
 def _figure(name: str, rows: Sequence[Finding], data: Data, closed: Collection[str]) -> Markup:
     """Return the HTML of an example: of a group, its pictures side by side."""
     shown = of_all_folders(rows)
-    images = [
-        Image(row, data.label(row.file), *open_small(data.images / row.file, row.file in closed)) for row in shown
-    ]
-    return templates.render(
-        "data_example.html", images=images, contaminated=name in (TRAIN_COPY, CONTAMINATED), more=len(rows) - len(shown)
-    )
+    images = [(row, data.label(row.file), *open_small(data.images / row.file, row.file in closed)) for row in shown]
+    contaminated = name in (TRAIN_COPY, CONTAMINATED)
+    return templates.render("data_example.html", images=images, contaminated=contaminated, more=len(rows) - len(shown))

@@ -42,37 +42,12 @@ THUMBNAIL_ROOM = 3_800_000
 
 @dataclass(frozen=True)
 class Map:
-    """Images on a map.
+    """Images on a map."""
 
-    Attributes
-    ----------
-    predictions : of the images that are on it.
-    positions : float64 of shape (images, 2), in pixels of the map.
-    colours : of each class the index of its colour.
-    trustworthiness : 0 to 1; None of too few images.
-    """
-
-    predictions: Predictions
-    positions: np.ndarray
-    colours: list[int]
-    trustworthiness: float | None
-
-
-@dataclass(frozen=True)
-class Point:
-    """An image on the map: its number, its position in pixels, and what stands beside it."""
-
-    index: int
-    x: float
-    y: float
-    file: str
-    label: int
-    prediction: int
-    confidence: str
-
-    @property
-    def is_wrong(self) -> bool:
-        return self.label != self.prediction
+    predictions: Predictions  # of the images that are on it
+    positions: np.ndarray  # float64 of shape (images, 2), in pixels of the map
+    colours: list[int]  # of each class the index of its colour
+    trustworthiness: float | None  # 0 to 1; None of too few images
 
 
 @dataclass(frozen=True)
@@ -176,15 +151,6 @@ def confidence_of(probability: float) -> str:
     return f"{np.floor(probability * 1000) / 10:.1f} %"
 
 
-def points_of(image_map: Map) -> list[Point]:
-    """Return the images of a map in their order."""
-    shown, confidences = image_map.predictions, image_map.predictions.probabilities.max(axis=1)
-    return [
-        Point(i, float(x), float(y), shown.files[i], int(shown.labels[i]), int(shown.predictions[i]), confidence_of(p))
-        for i, ((x, y), p) in enumerate(zip(image_map.positions, confidences, strict=True))
-    ]
-
-
 def names_of(image_map: Map) -> list[ClassName]:
     """Return the names of the classes, each at the median of its points or as near as no other name is."""
     medians = medians_of(image_map.predictions.labels, image_map.positions)
@@ -220,11 +186,22 @@ def render(image_map: Map, pictures: Sequence[str], total: int, seed: int, title
     seed : that drew the images, where not all are shown.
     title : a line above it.
     """
-    shown, points = image_map.predictions, points_of(image_map)
+    shown = image_map.predictions
     wrong = shown.labels != shown.predictions
+    columns = {
+        "index": range(len(shown.files)),
+        "x": image_map.positions[:, 0].tolist(),
+        "y": image_map.positions[:, 1].tolist(),
+        "file": shown.files,
+        "label": shown.labels.tolist(),
+        "prediction": shown.predictions.tolist(),
+        "confidence": map(confidence_of, shown.probabilities.max(axis=1)),
+        "is_wrong": wrong.tolist(),
+    }
+    points = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     n, n_wrong = (np.bincount(shown.labels[of], minlength=len(shown.classes)).tolist() for of in (slice(None), wrong))
     rows = [
-        [point.file, point.label, point.prediction, point.confidence, picture]
+        [*(point[name] for name in ("file", "label", "prediction", "confidence")), picture]
         for point, picture in zip(points, pictures, strict=True)
     ]
     return page(

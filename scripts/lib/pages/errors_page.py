@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.lib.metrics.label_errors import confident_errors, label_suspects
+from scripts.lib.metrics.errors import confident_errors, label_suspects
 from scripts.lib.pages.templates import page
 from scripts.lib.pages.thumbnails import Picture, percent, thumbnail
 from scripts.lib.runs.predictions import Predictions

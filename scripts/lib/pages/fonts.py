@@ -76,12 +76,12 @@ def _embedded_face(characters: str, family: str) -> str:
     from fontTools import subset
     from fontTools.ttLib import TTFont
 
-    # The same characters give the same bytes: fontTools keeps the font's own dates.
     options = subset.Options(layout_features=[], hinting=False, name_IDs=[])
     options.drop_tables += SPARED
     subsetter = subset.Subsetter(options)
     subsetter.populate(text=characters)
-    with TTFont(cjk_font_path(), fontNumber=FACE_INDEX, lazy=True) as font:
+    # The same characters give the same bytes: the font keeps its own dates.
+    with TTFont(cjk_font_path(), fontNumber=FACE_INDEX, lazy=True, recalcTimestamp=False) as font:
         subsetter.subset(font)
         font.flavor = "woff"
         stream = io.BytesIO()

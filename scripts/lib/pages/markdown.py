@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from scripts.lib.base.console import one_line
-from scripts.lib.base.units import human
+from scripts.lib.base.units import human, percent
 from scripts.lib.pages.templates import ENVIRONMENT
 
 
@@ -31,15 +31,6 @@ def fenced(text: str, language: str = "sh") -> Markup:
     """Return *text* as a block of code, which no line of it can end."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return Markup(f"{fence}{language}\n{text}\n{fence}")
-
-
-def percent(share: float) -> str:
-    """Return a share as text.
-
-    >>> percent(0.9731)
-    '97.3 %'
-    """
-    return f"{100 * share:.1f} %"
 
 
 #: Every value of a template goes through escape, as it goes through HTML's escaping in a page.

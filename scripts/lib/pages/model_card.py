@@ -12,12 +12,13 @@ import pandas as pd
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import read_lines, sha256_of
+from scripts.lib.base.units import percent
 from scripts.lib.data import audit_summary
+from scripts.lib.data.splits import SPLITS
 from scripts.lib.metrics.calibration import calibrate
-from scripts.lib.metrics.confusion import most_confused
+from scripts.lib.metrics.errors import most_confused
 from scripts.lib.model.fast_recipe import chosen_recipe
 from scripts.lib.pages import markdown, templates
-from scripts.lib.pages.markdown import percent
 from scripts.lib.runs.onnx_example import PACKAGES, example
 from scripts.lib.runs.onnx_model import Preprocessing
 from scripts.lib.runs.predictions import Predictions
@@ -27,6 +28,8 @@ from scripts.lib.runs.train_log import kept_epoch
 
 #: Where a number is in no file.
 UNKNOWN = "not on record"
+#: How the source of images begins that mimflow rendered.
+RENDERED = "drawn by mimflow itself"
 #: A class with fewer test images than this has an interval of 20 points or more, unless (nearly) all are right.
 FEW_IMAGES = 30
 #: Shares in metrics.json, in the order of the model card.
@@ -47,36 +50,21 @@ HASHED = ("config.py", "best.pth", "predictions.csv", "metrics.json", "checkpoin
 
 @dataclass(frozen=True)
 class CardInputs:
-    """What a model card is written from: the files of a run, read.
+    """What a model card is written from: the files of a run, read."""
 
-    Attributes
-    ----------
-    folder : its name as the user gave it.
-    provenance, metrics, model : of the JSON files of these names.
-    config : the values of config.py.
-    per_class : per_class.csv.
-    predictions : predictions.csv.
-    log : train_log.csv.
-    export : of export.json; None without an exported model.
-    val : predictions of the val images; None where they were not given.
-    costs : the row of this run in costs.csv, or what its own files say.
-    license : of the images; empty where it is not stated.
-    audit : of audit.json; None where it was not given.
-    """
-
-    folder: Path
-    provenance: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    model: Mapping[str, Any]
-    config: Mapping[str, Any]
-    per_class: pd.DataFrame
-    predictions: Predictions
-    log: pd.DataFrame
-    export: Mapping[str, Any] | None
-    val: Predictions | None
-    costs: pd.DataFrame
-    license: str
-    audit: Mapping[str, Any] | None = None
+    folder: Path  # as the user named it
+    provenance: Mapping[str, Any]  # provenance.json
+    metrics: Mapping[str, Any]  # metrics.json
+    model: Mapping[str, Any]  # model.json
+    config: Mapping[str, Any]  # the values of config.py
+    per_class: pd.DataFrame  # per_class.csv
+    predictions: Predictions  # predictions.csv
+    log: pd.DataFrame  # train_log.csv
+    export: Mapping[str, Any] | None  # export.json; None without an exported model
+    val: Predictions | None  # predictions of the val images; None where they were not given
+    costs: pd.DataFrame  # the row of this run in costs.csv, or what its own files say
+    license: str  # of the images; empty where it is not stated
+    audit: Mapping[str, Any] | None = None  # audit.json; None where it was not given
 
     @property
     def files(self) -> Mapping[str, Any]:
@@ -176,13 +164,8 @@ def _errors(inputs: CardInputs) -> dict[str, Any]:
     if pair := most_confused(inputs.predictions):
         ways = [(pair.there, pair.first, pair.second), (pair.back, pair.second, pair.first)]
         there, first, second = max(ways, key=lambda way: way[0])
-        values["confused"] = {
-            "first": classes[first],
-            "second": classes[second],
-            "there": there,
-            "back": pair.there + pair.back - there,
-            "equal": pair.equal,
-        }
+        values["confused"] = {"first": classes[first], "second": classes[second], "there": there, "equal": pair.equal}
+        values["confused"]["back"] = pair.there + pair.back - there
     return values
 
 
@@ -224,34 +207,27 @@ def _uses(inputs: CardInputs) -> dict[str, Any]:
 def _data(inputs: CardInputs) -> dict[str, Any]:
     """Return what the model was trained and evaluated on."""
     archives = [entry for name, entry in inputs.files.items() if ARCHIVE.fullmatch(name)]
-    sources = [str(archive.get("source") or "") for archive in archives]
+    sources = [_source(str(archive.get("source") or UNKNOWN)) for archive in archives]
     split = inputs.provenance["inputs"]["settings"]["dataset"].get("split", {})
     return {
         "license": inputs.license,
-        "rendered_images": any(map(_is_sample, sources)),
-        "sources": list(dict.fromkeys(_source(source or UNKNOWN) for source in sources)),
+        "rendered_images": any(source.startswith(RENDERED) for source in sources),
+        "sources": list(dict.fromkeys(sources)),
         "archive_hashes": ", ".join(str(archive.get("sha256") or UNKNOWN) for archive in archives),
-        "images": {
-            name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in ("train", "val", "test")
-        },
+        "images": {name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in SPLITS},
         "group_by": split.get("group_by"),
         "audit": None if inputs.audit is None else audit_summary.verdict(inputs.audit),
     }
 
 
-def _is_sample(record: str) -> bool:
-    """Tell whether an archive's record says that mimflow rendered it: "sample", and the generator's options."""
-    return record.partition(" ")[0] == "sample"
-
-
 def _source(record: str) -> str:
-    """Return where an archive came from.
+    """Return where an archive came from; a record of "sample", and the generator's options: mimflow rendered it.
 
     >>> _source("sample {}"), _source('sample {"images_per_class": 20}')
     ('drawn by mimflow itself', 'drawn by mimflow itself {"images_per_class": 20}')
     """
-    options = record.partition(" ")[2]
-    return f"drawn by mimflow itself {options.replace('{}', '')}".strip() if _is_sample(record) else record
+    first, _, options = record.partition(" ")
+    return f"{RENDERED} {options.replace('{}', '')}".strip() if first == "sample" else record
 
 
 def images_of(entry: Mapping[str, Any] | None, inputs: CardInputs) -> str:

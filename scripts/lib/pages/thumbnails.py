@@ -57,13 +57,6 @@ def shrink(image: Image.Image, longest: int) -> Image.Image:
     return small
 
 
-def data_uri(image: Image.Image) -> str:
-    """Return an RGB image as the data URI of a JPEG."""
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
 @dataclass(frozen=True)
 class Picture:
     """A picture of a page: its data URI, and the pixels that it takes there."""
@@ -74,9 +67,11 @@ class Picture:
 
     @classmethod
     def of(cls, image: Image.Image) -> Picture:
-        """Encode an RGB image; a small one is shown enlarged."""
-        factor = max(1.0, SMALLEST / max(image.size))
-        return cls(data_uri(image), round(image.width * factor), round(image.height * factor))
+        """Encode an RGB image as a JPEG; a small one is shown enlarged."""
+        file, factor = io.BytesIO(), max(1.0, SMALLEST / max(image.size))
+        image.save(file, "JPEG", quality=QUALITY, optimize=True)
+        uri = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+        return cls(uri, round(image.width * factor), round(image.height * factor))
 
 
 def percent(probability: float) -> str:

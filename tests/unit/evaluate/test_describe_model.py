@@ -20,7 +20,6 @@ from scripts.lib.base.units import human
 from scripts.lib.model import summary
 from scripts.lib.model.model_zoo import config_path
 from scripts.lib.model.summary import Stage, describe
-from scripts.lib.pages import model_page
 
 #: Parameters and multiply-adds in millions at 224 pixels and 1,000 classes, as published: Sandler et al. 2018 (table 4,
 #: and 3,504,872 of torchvision's), He et al. 2016 (25,557,032 of torchvision's), Touvron et al. 2021, Liu et al. 2021,
@@ -63,14 +62,14 @@ def test_torch_counts_the_same(stages: dict[str, list[Stage]], name: str) -> Non
 
 
 def test_stages_are_what_people_call_them_in_the_order_of_an_image(stages: dict[str, list[Stage]]) -> None:
-    names = {name.split("_")[0]: [stage.name for stage in found] for name, found in stages.items()}
+    names = {name.split("_")[0]: [stage.name for stage in described] for name, described in stages.items()}
     assert names["resnet50"] == ["conv1, bn1, relu, maxpool", "layer1", "layer2", "layer3", "layer4", "neck", "head"]
     layers = [f"layer{number}" for number in range(1, 8)]
     assert names["mobilenet-v2"] == ["conv1", *layers, "conv2", "neck", "head"]
     assert names["swin-tiny"] == ["patch_embed", *(f"stages.{number}" for number in range(4)), "norm3", "neck", "head"]
     deit = ["backbone", "patch_embed", *(f"layers.{number}" for number in range(12)), "ln1", "head"]
     assert [name.replace("norm1", "ln1") for name in names["deit-small"]] == deit
-    parts = [f"{part}.{number}" for number in range(4) for part in ("downsample_layers", "stages")]
+    parts = [f"{kind}.{number}" for number in range(4) for kind in ("downsample_layers", "stages")]
     assert names["convnext-tiny"] == [*parts, "norm3", "head"]
     assert names["efficientnet-b0"] == [
         *(f"layers.{number}" for number in range(len(names["efficientnet-b0"]) - 2)),
@@ -89,9 +88,9 @@ def test_shapes_are_of_one_image(stages: dict[str, list[Stage]]) -> None:
 
 def test_what_attention_computes_by_itself_is_counted(stages: dict[str, list[Stage]]) -> None:
     [block] = [stage for stage in stages["deit-small_pt-4xb256_in1k"] if stage.name == "layers.0"]
-    own = {layer.kind: layer.multiply_adds for layer in block.layers}
-    assert own["MultiheadAttention"] == 2 * 197 * 197 * 384, "queries by keys, and weights by values"
-    assert sum(layer.multiply_adds for layer in block.layers) == 197 * 384 * 384 * 12 + own["MultiheadAttention"]
+    counts = {layer.kind: layer.multiply_adds for layer in block.layers}
+    assert counts["MultiheadAttention"] == 2 * 197 * 197 * 384, "queries by keys, and weights by values"
+    assert sum(layer.multiply_adds for layer in block.layers) == 197 * 384 * 384 * 12 + counts["MultiheadAttention"]
 
 
 class Odd(torch.nn.Module):
@@ -114,13 +113,13 @@ class Odd(torch.nn.Module):
 
 def test_each_kind_of_operation_has_its_count() -> None:
     model = Odd().eval()
-    found = {layer.name: layer for stage in describe(model, torch.zeros(1, 6, 5, 5)) for layer in stage.layers}
-    assert found["grouped"].multiply_adds == 12 * 5 * 5 * 2 * 3 * 3
-    assert found["up"].multiply_adds == 12 * 5 * 5 * 4 * 2 * 2
-    assert found["line"].multiply_adds == 10 * 10 * 7, "and its parameters once, though it has two names"
-    assert found[""].multiply_adds == 10 * 7 * 10 + 2 * 4 * 4 * 100
-    assert found["unused"].shape is None and found["unused"].multiply_adds == 0
-    assert sum(layer.parameters for layer in found.values()) == sum(one.numel() for one in model.parameters())
+    layers = {layer.name: layer for stage in describe(model, torch.zeros(1, 6, 5, 5)) for layer in stage.layers}
+    assert layers["grouped"].multiply_adds == 12 * 5 * 5 * 2 * 3 * 3
+    assert layers["up"].multiply_adds == 12 * 5 * 5 * 4 * 2 * 2
+    assert layers["line"].multiply_adds == 10 * 10 * 7, "and its parameters once, though it has two names"
+    assert layers[""].multiply_adds == 10 * 7 * 10 + 2 * 4 * 4 * 100
+    assert layers["unused"].shape is None and layers["unused"].multiply_adds == 0
+    assert sum(layer.parameters for layer in layers.values()) == sum(weight.numel() for weight in model.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -168,17 +167,17 @@ def test_page_and_numbers_of_a_run_agree_and_are_the_same_again(run: TinyRun, tm
     assert summary["flops"] == 2 * summary["multiply_adds"]
     assert summary["stages"][-1]["layers"][0]["multiply_adds"] == 1280 * len(CLASSES)
     assert summary["model"]["backbone"] == "MobileNetV2, widen_factor 0.1"
-    found = Page(page)
-    assert found.count["details"] == len(summary["stages"]) and "script" not in found.count
-    assert f"{summary['parameters']:,}" in found.cells and human(summary["flops"]) in found.cells
+    content = Page(page)
+    assert content.count["details"] == len(summary["stages"]) and "script" not in content.count
+    assert f"{summary['parameters']:,}" in content.cells and human(summary["flops"]) in content.cells
     assert make_page(run, tmp_path) == (page, summary)
 
 
 def test_frozen_stages_are_not_trainable(run: TinyRun) -> None:
     config = Config.fromfile(str(run.folder / "config.py"))
     config.model.backbone.frozen_stages = 3
-    found = summary.summarise(config, build_classifier(config.model), run.folder / "best.pth")
-    assert 0 < found["parameters_trainable"] < found["parameters"]
+    numbers = summary.summarise(config, build_classifier(config.model), run.folder / "best.pth")
+    assert 0 < numbers["parameters_trainable"] < numbers["parameters"]
 
 
 def test_names_from_outside_are_text() -> None:
@@ -188,8 +187,8 @@ def test_names_from_outside_are_text() -> None:
         "parameters_trainable": 1, "multiply_adds": 0, "weights_bytes": 4, "checkpoint_bytes": 9,
         "stages": [{**layer, "layers": [layer]}],
     }  # fmt: skip
-    found = Page(model_page.model_page(summary))
-    assert not {"script", "i", "b"} & found.count.keys() and {"<i>", "<b>"} <= set(found.cells)
+    content = Page(describe_model.model_page(summary))
+    assert not {"script", "i", "b"} & content.count.keys() and {"<i>", "<b>"} <= set(content.cells)
 
 
 def config_of(pipeline: list[dict[str, Any]]) -> Any:

@@ -22,9 +22,9 @@ def simulate(n: int, classes: int, seed: int = 0, strength: float = 2.0) -> Pred
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     labels[:classes] = np.arange(classes)
-    scores = rng.normal(size=(n, classes))
-    scores[np.arange(n), labels] += strength
-    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), labels] += strength
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     names = [f"class {number}" for number in range(classes)]
     return Predictions(["x"] * n, labels, probabilities.argmax(axis=1), probabilities, names)
 

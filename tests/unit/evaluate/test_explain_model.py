@@ -25,9 +25,18 @@ from scripts.evaluate import explain_model, predict_images
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.gradcam import Axis, FeatureLayer, NoFeatureLayer, class_logits, find_layer, grad_cam, token_grid
 from scripts.lib.model.inference import build_model
-from scripts.lib.pages import explained_images
-from scripts.lib.pages.explained_images import Explained, Explanations, Map, overlay
-from scripts.lib.pages.explanation_page import Choice, choose, explanation_page
+from scripts.lib.pages.explanation_page import (
+    BATCH,
+    Choice,
+    Explained,
+    Explanations,
+    Map,
+    as_seen,
+    choose,
+    explain,
+    explanation_page,
+    overlay,
+)
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
 N_CLASSES = 3
@@ -280,14 +289,14 @@ def test_places_lie_where_they_look(backbone: dict[str, Any], first: float) -> N
         if "LayerNorm" in type(module).__name__:
             module.forward = lambda data, **_: data  # it couples channels, and divides by a spread of 0
     cells = 17
-    side = 32 * cells
-    image = torch.full((1, 3, side, side), 1e-3, requires_grad=True)  # so small that no ReLU6 comes to its end
+    width = 32 * cells
+    image = torch.full((1, 3, width, width), 1e-3, requires_grad=True)  # so small that no ReLU6 comes to its end
     layer = find_layer(Scored(model), image)
     assert layer.grid == (cells, cells)
     assert [(axis.first, axis.step) for axis in layer.axes] == [(first, 32), (first, 32)]
     (gradient,) = torch.autograd.grad(model(image)[-1][0, :, 8, 7].sum(), image)
     weight = gradient[0].abs().sum(0)
-    centre = [float((weight.sum(1 - axis) * torch.arange(side)).sum() / weight.sum()) for axis in (0, 1)]
+    centre = [float((weight.sum(1 - axis) * torch.arange(width)).sum() / weight.sum()) for axis in (0, 1)]
     assert centre == pytest.approx([first + 32 * 8, first + 32 * 7], abs=1)
 
 
@@ -357,23 +366,23 @@ def test_tokens_get_the_shape_of_the_image(
     assert token_grid(tokens, size, extra) == grid
 
 
-def test_the_surest_images_are_chosen_and_the_worst_class_is_first() -> None:
-    said = [(0, 0, 0.6), (0, 0, 0.9), (0, 0, 0.8), (1, 2, 0.7), (1, 2, 0.9), (1, 0, 0.8), (2, 1, 0.6), (2, 2, 0.5)]
-    probabilities = np.full((len(said), 3), 0.0)
-    for row, (_, prediction, confidence) in enumerate(said):
+def test_the_most_confident_images_are_chosen_and_the_worst_class_is_first() -> None:
+    images = [(0, 0, 0.6), (0, 0, 0.9), (0, 0, 0.8), (1, 2, 0.7), (1, 2, 0.9), (1, 0, 0.8), (2, 1, 0.6), (2, 2, 0.5)]
+    probabilities = np.full((len(images), 3), 0.0)
+    for row, (_, prediction, confidence) in enumerate(images):
         probabilities[row] = (1 - confidence) / 2
         probabilities[row, prediction] = confidence
-    choice = choose(predictions_of(probabilities, np.array([label for label, _, _ in said])))
-    found = [(shown.label, shown.n, shown.n_wrong, shown.right, shown.wrong) for shown in choice.classes]
-    assert found == [(1, 3, 3, [], [4, 5]), (2, 2, 1, [7], [6]), (0, 3, 0, [1, 2], [])]
+    choice = choose(predictions_of(probabilities, np.array([label for label, _, _ in images])))
+    rows = [(shown.label, shown.n, shown.n_wrong, shown.right, shown.wrong) for shown in choice.classes]
+    assert rows == [(1, 3, 3, [], [4, 5]), (2, 2, 1, [7], [6]), (0, 3, 0, [1, 2], [])]
     assert (choice.pair, choice.pair_counts, choice.pair_rows) == ((1, 2), (2, 1), [4, 3, 6])
     assert choice.rows() == [1, 2, 3, 4, 5, 6, 7] and choice.hidden == 0
 
 
 def test_the_worst_pair_is_counted_both_ways() -> None:
-    """Class 0 was taken for 1 twice; 1 and 2 were taken for each other three times in all."""
-    labels, said = [0, 0, 2, 2, 1], [1, 1, 1, 1, 2]
-    choice = choose(predictions_of(np.eye(3)[said], np.array(labels)))
+    """Class 0 was predicted as 1 twice; 1 and 2 were confused three times in all."""
+    labels, predicted = [0, 0, 2, 2, 1], [1, 1, 1, 1, 2]
+    choice = choose(predictions_of(np.eye(3)[predicted], np.array(labels)))
     assert (choice.pair, choice.pair_counts, choice.pair_rows) == ((1, 2), (1, 2), [2, 3, 4])
     assert choice.equal_pairs == 0
 
@@ -391,10 +400,10 @@ def test_of_pairs_confused_equally_often_the_one_of_the_surest_error_is_shown() 
 
 
 def test_a_confused_image_stands_beside_the_right_ones_that_are_most_like_it() -> None:
-    """The lime at row 2 is taken for a lemon; nearest to it are the lemon at row 1 and the lime at row 4."""
-    labels, said = np.array([0, 0, 1, 1, 1, 0]), [0, 0, 0, 1, 1, 1]
+    """The lime at row 2 is confused with a lemon; nearest to it are the lemon at row 1 and the lime at row 4."""
+    labels, predicted = np.array([0, 0, 1, 1, 1, 0]), [0, 0, 0, 1, 1, 1]
     features = np.array([[9.0, 9], [1, 1], [0, 0], [5, 5], [2, 0], [0.1, 0]])
-    predictions = predictions_of(np.eye(2)[said], labels)
+    predictions = predictions_of(np.eye(2)[predicted], labels)
     choice = choose(predictions, features)
     assert choice.pair_rows == [2, 5]
     assert choice.like == {2: [1, 4], 5: [4, 1]}, "rows 2 and 5 are wrong: nothing is shown as like them"
@@ -428,7 +437,7 @@ def explained_by_noise(choice: Choice) -> Explanations:
         first, *maps = (
             Image.fromarray(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8)) for _ in range(2 + (row in wrong))
         )
-        images[row] = Explained(first, [Map(place, image, False) for place, image in enumerate(maps)])
+        images[row] = Explained(first, [Map(label, image, False) for label, image in enumerate(maps)])
     return Explanations(images, "backbone.conv2", (5, 5), 0.0)
 
 
@@ -452,9 +461,9 @@ def test_an_input_is_shown_as_it_was_before_the_normalisation(to_rgb: bool) -> N
         {"p": [{"type": "Normalize", "mean": [100.0, 110, 120], "std": [50.0, 60, 70], "to_rgb": to_rgb}]}
     ).p
     normalised = Compose(pipeline)({"img": pixels[:, :, ::-1].astype(np.float32)})["img"]
-    assert np.array_equal(np.asarray(explained_images.as_seen(normalised.transpose(2, 0, 1), pipeline)), pixels)
+    assert np.array_equal(np.asarray(as_seen(normalised.transpose(2, 0, 1), pipeline)), pixels)
     as_loaded = pixels[:, :, ::-1].transpose(2, 0, 1).astype(np.float32)
-    assert np.array_equal(np.asarray(explained_images.as_seen(as_loaded, [{"type": "CenterCrop"}])), pixels)
+    assert np.array_equal(np.asarray(as_seen(as_loaded, [{"type": "CenterCrop"}])), pixels)
 
 
 def test_a_stronger_place_is_lighter_whatever_the_image() -> None:
@@ -474,7 +483,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     return run
 
 
-def explain(run: TinyRun, output: Path, **replaced: Path) -> str:
+def make_page(run: TinyRun, output: Path, **replaced: Path) -> str:
     files = {
         "config": run.folder / "config.py",
         "checkpoint": run.folder / "best.pth",
@@ -487,15 +496,15 @@ def explain(run: TinyRun, output: Path, **replaced: Path) -> str:
 
 
 def shown_pictures(page: str) -> list[Image.Image]:
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
-    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    encoded = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
 def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) -> None:
     predictions = read_predictions(run.folder / "predictions.csv")
     features = np.random.default_rng(0).normal(size=(len(predictions.files), 4)).astype(np.float32)
     np.save(tmp_path / "features.npy", features)
-    page = explain(run, tmp_path / "a.html", features=tmp_path / "features.npy")
+    page = make_page(run, tmp_path / "a.html", features=tmp_path / "features.npy")
     choice = choose(predictions, features)
     expected = [
         3 if predictions.labels[row] != predictions.predictions[row] else 2
@@ -507,7 +516,7 @@ def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) ->
     assert {picture.size for picture in pictures} == {(32, 32)}
     assert page.count('width="112" height="112"') == len(pictures), "names fit below a picture"
     assert "weights, make them again" not in page and "skipped" not in page
-    again = explain(run, tmp_path / "b.html", features=tmp_path / "features.npy")
+    again = make_page(run, tmp_path / "b.html", features=tmp_path / "features.npy")
     assert page == again, "the same input gives the same bytes"
 
 
@@ -519,27 +528,27 @@ def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
     weights = torch.load(run.folder / "best.pth", weights_only=True)["state_dict"]
     model = build_model(config, weights, "cpu")
     pipeline = config.data.test.pipeline
-    explanations = explained_images.explain(model, pipeline, predictions, rows, run.images, "cpu")
-    assert len(rows) > explained_images.BATCH and explanations.difference < 1e-5
+    explanations = explain(model, pipeline, predictions, rows, run.images, "cpu")
+    assert len(rows) > BATCH and explanations.difference < 1e-5
     mean, std = (np.array(pipeline[3][key], np.float32) for key in ("mean", "std"))
     layer = None
     for row in rows:
-        found = explanations.images[row]
+        explained = explanations.images[row]
         whole = Image.open(run.images / predictions.files[row]).resize((50, 40), Image.Resampling.BILINEAR)
         seen = whole.crop((9, 4, 41, 36))
-        assert np.abs(np.asarray(found.seen, int) - np.asarray(seen, int)).max() <= 1
+        assert np.abs(np.asarray(explained.seen, int) - np.asarray(seen, int)).max() <= 1
         classes = dict.fromkeys([int(predictions.predictions[row]), int(predictions.labels[row])])
-        assert [shown.label for shown in found.maps] == list(classes)
-        image = torch.from_numpy(((np.asarray(found.seen, np.float32) - mean) / std).transpose(2, 0, 1))[None]
+        assert [shown.label for shown in explained.maps] == list(classes)
+        image = torch.from_numpy(((np.asarray(explained.seen, np.float32) - mean) / std).transpose(2, 0, 1))[None]
         layer = layer or find_layer(model, image)
-        for shown in found.maps:
+        for shown in explained.maps:
             large = layer.enlarge(grad_cam(model, layer, image, [shown.label])[0], (32, 32))[0].numpy()
-            assert np.abs(np.asarray(overlay(found.seen, large), int) - np.asarray(shown.image, int)).max() <= 2
+            assert np.abs(np.asarray(overlay(explained.seen, large), int) - np.asarray(shown.image, int)).max() <= 2
             assert shown.empty == (not large.any())
 
 
 def test_names_from_outside_stay_text(run: TinyRun, tmp_path: Path) -> None:
-    page = explain(run, tmp_path / "a.html")
+    page = make_page(run, tmp_path / "a.html")
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;%2Fscript&gt;" in page
     assert "苹果" in page and "it&#39;s &#34;quoted&#34;" in page
     assert not re.search(r'(?:src|href)="(?!data:image/jpeg|#class)', page), "nothing is requested"
@@ -553,10 +562,10 @@ def test_a_missing_and_a_broken_image_are_one_line(tmp_path: Path, run: TinyRun)
     broken = copy.images / name
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(UserError, match=f"{re.escape(name)}: .*repair it"):
-        explain(copy, tmp_path / "a.html", predictions=predictions)
+        make_page(copy, tmp_path / "a.html", predictions=predictions)
     broken.unlink()
     with pytest.raises(UserError, match=f"{re.escape(name)}: No such file or directory; repair it"):
-        explain(copy, tmp_path / "a.html", predictions=predictions)
+        make_page(copy, tmp_path / "a.html", predictions=predictions)
     assert not (tmp_path / "a.html").exists()
 
 
@@ -569,7 +578,7 @@ def test_predictions_of_other_weights_are_noticed(run: TinyRun, tmp_path: Path) 
         np.roll(predictions.probabilities, 1, axis=0),
         predictions.classes,
     )
-    page = explain(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", turned))
+    page = make_page(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", turned))
     assert "the predictions are not of these weights, make them again" in page
 
 
@@ -578,12 +587,12 @@ def test_a_model_of_other_classes_is_refused(run: TinyRun, tmp_path: Path) -> No
     fewer = predictions_of(np.eye(7, 8), np.arange(7))
     fewer = Predictions(predictions.files[:7], fewer.labels, fewer.predictions, fewer.probabilities, fewer.classes)
     with pytest.raises(UserError, match=r"the model knows 7 classes, predictions\.csv has 8"):
-        explain(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", fewer))
+        make_page(run, tmp_path / "a.html", predictions=write_csv(tmp_path / "p.csv", fewer))
 
 
 def test_a_model_that_cannot_be_explained_leaves_a_page_that_says_why(run: TinyRun, tmp_path: Path) -> None:
     content = torch.load(run.folder / "best.pth", weights_only=True)
     content["state_dict"]["head.fc.weight"].zero_()
     torch.save(content, tmp_path / "best.pth")
-    page = explain(run, tmp_path / "a.html", checkpoint=tmp_path / "best.pth")
+    page = make_page(run, tmp_path / "a.html", checkpoint=tmp_path / "best.pth")
     assert "<p>skipped: the logit depends on no layer that has positions of the image</p>" in page

@@ -51,8 +51,8 @@ class Exported:
             "example": "onnx_example.py",
         }
         named = [text for option, file in files.items() for text in (f"--{option}", str(self.folder / file))]
-        given = self.run.options(Path("unused"))
-        inputs = given[: given.index("--output")]
+        options = self.run.options(Path("unused"))
+        inputs = options[: options.index("--output")]
         return [*inputs, *named, "--threads", "1", *more]
 
     def export(self, *more: str) -> None:
@@ -106,9 +106,9 @@ def test_every_test_image_is_compared_from_its_file_on(exported: Exported) -> No
     assert model.classes == CLASSES
     paths = [exported.run.images / file for file in exported.predictions.files]
     for batch_size in (1, 4, 100):
-        answers = list(onnx_model.predict_files(model, paths, batch_size))
-        assert [index for answer in answers for index in answer.indices] == list(range(len(paths)))
-        rows = np.concatenate([answer.probabilities for answer in answers])
+        batches = list(onnx_model.predict_files(model, paths, batch_size))
+        assert [index for batch in batches for index in batch.indices] == list(range(len(paths)))
+        rows = np.concatenate([batch.probabilities for batch in batches])
         np.testing.assert_allclose(rows, exported.predictions.probabilities, atol=1e-4)
     assert np.ptp(rows, axis=0).max() > 0.1, "the network of this test must tell images apart"
 
@@ -124,8 +124,8 @@ def test_the_same_checkpoint_gives_the_same_bytes_without_a_path_in_them(exporte
 
 @pytest.mark.long
 def test_the_command_says_two_lines_and_its_log_has_no_warnings(run: TinyRun, tmp_path: Path) -> None:
-    given = predicted(run, tmp_path / "run")
-    command = [sys.executable, "-m", "scripts.evaluate.export_model", *given.options("--log", str(tmp_path / "log"))]
+    exported = predicted(run, tmp_path / "run")
+    command = [sys.executable, "-m", "scripts.evaluate.export_model", *exported.options("--log", str(tmp_path / "log"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
@@ -251,15 +251,15 @@ def test_only_a_clear_change_of_mind_or_of_probability_breaks_parity() -> None:
 
 
 def test_predictions_of_another_checkpoint_are_refused_and_no_model_is_left(run: TinyRun, tmp_path: Path) -> None:
-    given = predicted(run, tmp_path / "run")
-    table = (given.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    exported = predicted(run, tmp_path / "run")
+    table = (exported.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()
     row = table[5].split(",")
     row[-1] = f"{float(row[-1]) + 0.002:.9g}"
     table[5] = ",".join(row)
-    (given.folder / "predictions.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
+    (exported.folder / "predictions.csv").write_text("\n".join(table) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"--predictions: .* is 2\.0e-03 away .* of another checkpoint"):
-        given.export("--html", str(given.folder / "export.html"))
-    assert [path.name for path in given.folder.iterdir()] == ["predictions.csv"]
+        exported.export("--html", str(exported.folder / "export.html"))
+    assert [path.name for path in exported.folder.iterdir()] == ["predictions.csv"]
 
 
 def test_a_graph_that_differs_from_the_checkpoint_is_named() -> None:
@@ -287,8 +287,8 @@ IMAGES = np.zeros((2, 3, 8, 8), np.float32)
 
 
 def notes_of(size: int) -> dict[str, str]:
-    notes = {"class_names": json.dumps(list("abcde")), "image_size": json.dumps({"height": size, "width": size})}
-    return {**notes, **AS_IT_IS.notes()}
+    metadata = {"class_names": json.dumps(list("abcde")), "image_size": json.dumps({"height": size, "width": size})}
+    return {**metadata, **AS_IT_IS.notes()}
 
 
 #: Base configs of six families. Swin with fewer blocks of each kind, since every one takes the exporter a second.
@@ -434,15 +434,15 @@ def test_the_page_says_what_was_compared_and_how_to_use_it(exported: Exported) -
 @pytest.mark.parametrize("more", [[], ["--preprocessing"]])
 def test_the_example_says_what_the_checkpoint_said(exported: Exported, tmp_path: Path, more: list[str]) -> None:
     """Exactly, since the pipeline resizes by pillow, as the fast recipe's does."""
-    given = predicted(exported.run, tmp_path / "given") if more else exported
+    model = predicted(exported.run, tmp_path / "model") if more else exported
     if more:
-        given.export(*more)
-    predictions = given.predictions
-    for place in (0, 10):
-        image = given.run.images / predictions.files[place]
-        first, second, third = answers(given.folder / "onnx_example.py", given.folder / "model.onnx", image)
-        assert first[1] == CLASSES[predictions.predictions[place]]
-        expected = np.sort(predictions.probabilities[place])[::-1]
+        model.export(*more)
+    predictions = model.predictions
+    for row in (0, 10):
+        image = model.run.images / predictions.files[row]
+        first, second, third = run_example(model.folder / "onnx_example.py", model.folder / "model.onnx", image)
+        assert first[1] == CLASSES[predictions.predictions[row]]
+        expected = np.sort(predictions.probabilities[row])[::-1]
         assert [first[0], second[0], third[0]] == pytest.approx(expected[:3], abs=1e-4)
 
 
@@ -462,17 +462,17 @@ def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path
     classifier = onnx_export.Classifier(Pixels(), preprocessing)
     onnx_export.export(classifier, np.stack([image] * 2), tmp_path / "model.onnx", "Pixels")
     size = json.dumps({"height": image.shape[1], "width": image.shape[2]})
-    notes = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.notes()}
-    onnx_export.finish(tmp_path / "model.onnx", notes, "Pixels")
+    metadata = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.notes()}
+    onnx_export.finish(tmp_path / "model.onnx", metadata, "Pixels")
     expected = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1).predict(image[None])[0]
     program = tmp_path / "onnx_example.py"
     program.write_text(example(preprocessing))
-    got = {label: value for value, label in answers(program, tmp_path / "model.onnx", tmp_path / "noise.png")}
+    got = {label: value for value, label in run_example(program, tmp_path / "model.onnx", tmp_path / "noise.png")}
     exact = not any(step.get("library") == "opencv" for step in preprocessing.steps)
     assert [got[label] for label in "abc"] == pytest.approx(expected, abs=1e-4 if exact else 0.02)
 
 
-def answers(program: Path, model: Path, image: Path) -> list[tuple[float, str]]:
+def run_example(program: Path, model: Path, image: Path) -> list[tuple[float, str]]:
     """Run the example as a user would, and read what it prints."""
     assert 15 <= len([line for line in program.read_text().splitlines() if line]) <= 24
     done = subprocess.run(

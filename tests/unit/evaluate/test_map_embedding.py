@@ -127,10 +127,10 @@ def test_of_many_images_as_many_of_each_class_are_shown_and_the_page_says_so(
     assert not np.array_equal(chosen, embedding.choose(labels, 1, 110))
     assert np.array_equal(embedding.choose(labels, 0, 810), np.arange(810)), "all, where they are not too many"
     monkeypatch.setattr(embedding_page, "MOST_POINTS", 30)
-    found = Elements(make_page(tmp_path, *clusters(15, CLASSES), "--seed", "7"))
-    text = " ".join(" ".join(found.texts["p"]).split())
+    elements = Elements(make_page(tmp_path, *clusters(15, CLASSES), "--seed", "7"))
+    text = " ".join(" ".join(elements.texts["p"]).split())
     assert "30 of 45 images, at most 10 of each class, drawn with seed 7" in text
-    assert len([mark for mark in found.named("circle") + found.named("path") if "data-i" in mark]) == 30
+    assert len([mark for mark in elements.named("circle") + elements.named("path") if "data-i" in mark]) == 30
 
 
 def test_up_to_eight_classes_have_a_colour_each_and_of_more_no_neighbours_share_one() -> None:
@@ -146,35 +146,35 @@ def test_up_to_eight_classes_have_a_colour_each_and_of_more_no_neighbours_share_
 
 
 def test_each_image_is_a_point_whose_shape_says_whether_it_is_right(page: str) -> None:
-    found = Elements(page)
-    circles, diamonds = ([mark for mark in found.named(tag) if "data-i" in mark] for tag in ("circle", "path"))
+    elements = Elements(page)
+    circles, diamonds = ([mark for mark in elements.named(tag) if "data-i" in mark] for tag in ("circle", "path"))
     assert sorted(int(mark["data-i"] or "") for mark in diamonds) == [0, 15, 30]
     assert sorted(int(mark["data-i"] or "") for mark in circles + diamonds) == list(range(45))
     lines = f"44.jpg\ntrue class: {CLASSES[2]}\npredicted: {CLASSES[2]}\nconfidence: 80.0 %"
     wrong = f"0.jpg\ntrue class: {CLASSES[0]}\npredicted: {CLASSES[1]} (wrong)\nconfidence: 80.0 %"
-    assert lines in found.texts["title"] and wrong in found.texts["title"], "also where no script runs"
-    assert len(found.texts["title"]) == 46, "one of each image, one of the page"
+    assert lines in elements.texts["title"] and wrong in elements.texts["title"], "also where no script runs"
+    assert len(elements.texts["title"]) == 46, "one of each image, one of the page"
 
 
 def test_names_from_outside_are_text_and_nothing_is_fetched(page: str) -> None:
-    found = Elements(page)
-    scripts = found.named("script")
+    page_elements = Elements(page)
+    scripts = page_elements.named("script")
     assert scripts == [{"type": "application/json", "id": "data"}, {}]
-    data = json.loads(found.texts["script"][0])
+    data = json.loads(page_elements.texts["script"][0])
     assert data["classes"] == CLASSES and len(data["points"]) == 45
-    assert found.texts["script"][1].strip() == templates.source("embedding.js").strip()
-    assert found.texts["h1"] == ["Map of the images: <b>a run</b>"]
-    assert [text for text in found.texts["text"] if text.startswith("<script>")], "a name on the map"
-    for tag, attributes in found.elements:
+    assert page_elements.texts["script"][1].strip() == templates.source("embedding.js").strip()
+    assert page_elements.texts["h1"] == ["Map of the images: <b>a run</b>"]
+    assert [text for text in page_elements.texts["text"] if text.startswith("<script>")], "a name on the map"
+    for tag, attributes in page_elements.elements:
         assert tag not in ("link", "iframe", "object", "embed", "base", "b"), tag
         assert not [name for name in attributes if name.startswith("on") or name in ("src", "href")], attributes
     assert b"".join(base64.b64decode(point[4])[:4] for point in data["points"][:2]) == b"RIFFRIFF"
 
 
 def test_the_list_has_every_class_with_its_images(page: str) -> None:
-    found = Elements(page)
-    assert [button["data-c"] for button in found.named("button") if "data-c" in button] == ["0", "1", "2"]
-    assert found.texts["span"] == [text for name in CLASSES for text in (name, "15, 1 wrong")]
+    elements = Elements(page)
+    assert [button["data-c"] for button in elements.named("button") if "data-c" in button] == ["0", "1", "2"]
+    assert elements.texts["span"] == [text for name in CLASSES for text in (name, "15, 1 wrong")]
 
 
 def test_two_hundred_classes_have_names_that_do_not_overlap(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ def texts(figure: Figure) -> list[Any]:
         low, high = sorted(axis.get_view_interval())
         ticks = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
         beyond |= {id(label) for tick in ticks for label in (tick.label1, tick.label2)}
-    found = [text for text in figure.findobj(matplotlib.text.Text) if id(text) not in beyond]
-    return [text for text in found if text.get_text().strip() and text.get_visible()]
+    written = [text for text in figure.findobj(matplotlib.text.Text) if id(text) not in beyond]
+    return [text for text in written if text.get_text().strip() and text.get_visible()]
 
 
 def all_text(figure: Figure) -> str:
@@ -98,8 +98,8 @@ def test_names_beside_bars_do_not_overlap(n_classes: int) -> None:
     assert not any(upper > lower + 1 for (_, upper), (lower, _) in pairwise(spans))
 
 
-def certain(labels: list[int], answers: list[int], classes: int = 3) -> Predictions:
-    return predictions_of(np.eye(classes)[answers], np.array(labels))
+def certain(labels: list[int], predicted: list[int], classes: int = 3) -> Predictions:
+    return predictions_of(np.eye(classes)[predicted], np.array(labels))
 
 
 EDGES = {
@@ -116,10 +116,10 @@ EDGES = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("extreme", EDGES)
 @pytest.mark.parametrize("draw", FIGURES)
-def test_the_edges_of_what_a_model_can_do_are_drawn(draw: Callable[[Predictions], Figure], edge: str) -> None:
-    text = all_text(drawn(draw(EDGES[edge])))
+def test_the_edges_of_what_a_model_can_do_are_drawn(draw: Callable[[Predictions], Figure], extreme: str) -> None:
+    text = all_text(drawn(draw(EDGES[extreme])))
     assert "title" in text and "nan" not in text
 
 

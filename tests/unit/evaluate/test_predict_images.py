@@ -92,21 +92,21 @@ def features_and_outputs(backbone: dict[str, Any], head: dict[str, Any]) -> tupl
     torch.manual_seed(0)
     model = build_classifier(ConfigDict(type="ImageClassifier", backbone=backbone, head=head)).eval()
     images = torch.randn(4, 1 if backbone["type"] == "LeNet5" else 3, 32, 32)
-    notes: list[np.ndarray] = []
-    with torch.no_grad(), inference.noted_features(model, 7, notes):
+    batches: list[np.ndarray] = []
+    with torch.no_grad(), inference.noted_features(model, 7, batches):
         for batch in images.split(2):
             model(img=batch, return_loss=False)
     with torch.no_grad():
         model(img=images, return_loss=False)
-        assert [len(batch) for batch in notes] == [2, 2], "outside the block nothing is noted"
-        return np.concatenate(notes), model.backbone(images), model
+        assert [len(batch) for batch in batches] == [2, 2], "outside the block nothing is noted"
+        return np.concatenate(batches), model.backbone(images), model
 
 
 def test_a_layer_in_the_backbone_that_makes_the_scores_is_found() -> None:
     features, outputs, model = features_and_outputs({"type": "LeNet5", "num_classes": 7}, {"type": "ClsHead"})
     with torch.no_grad():
-        scores = model.backbone.classifier[-1](torch.from_numpy(features))
-    assert features.shape == (4, 84) and torch.allclose(scores, outputs[-1], atol=1e-6)
+        logits = model.backbone.classifier[-1](torch.from_numpy(features))
+    assert features.shape == (4, 84) and torch.allclose(logits, outputs[-1], atol=1e-6)
 
 
 def test_behind_a_hidden_layer_the_features_are_the_hidden_ones() -> None:

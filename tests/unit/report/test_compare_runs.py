@@ -14,7 +14,6 @@ from small_runs import Page, answer, make_run, run_cli_on
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import leaderboard, paired
-from scripts.lib.pages import leaderboard_page
 from scripts.lib.pages.figures import leaderboard as leaderboard_figure
 from scripts.report import compare_runs
 
@@ -131,7 +130,7 @@ def test_the_page_holds_the_table_and_runs_nothing(tmp_path: Path) -> None:
     board = run_cli_on([make_run(tmp_path, "a", 0, 0.9)], tmp_path, "--html", str(tmp_path / "l.html"))
     assert "90.0" in Page((tmp_path / "l.html").read_text()).cells
     board.loc[0, "experiment"] = "<script>alert(1)</script>"
-    page = Page(leaderboard_page.leaderboard_page(board, '"><script>x</script>'))
+    page = Page(compare_runs.leaderboard_page(board, '"><script>x</script>'))
     assert "script" not in page.tags and "<script>alert(1)</script>" in "".join(page.cells)
 
 

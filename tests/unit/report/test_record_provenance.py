@@ -19,7 +19,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.hash_records import HashRecord, format_record
 from scripts.lib.data.manifest import write_manifest
-from scripts.lib.pages import provenance_page
 from scripts.lib.runs import machine
 from scripts.report import record_provenance
 
@@ -72,7 +71,10 @@ def test_no_secret_of_several_sources_is_recorded_nor_is_anything_added_to_them(
     source = [{"url": "https://me:secret@h/a.zip?token=x", "label": "cat"}, {"path": "b.zip"}]
     experiments = {"m": {"base_config": "mobilenet-v2_8xb32_in1k"}}
     settings = record_provenance.complete({"dataset": {"name": "d", "source": source}, "experiments": experiments})
-    assert [one.get("path") or one["url"] for one in settings["dataset"]["source"]] == ["https://h/a.zip", "b.zip"]
+    assert [source.get("path") or source["url"] for source in settings["dataset"]["source"]] == [
+        "https://h/a.zip",
+        "b.zip",
+    ]
     assert settings["dataset"]["source"][0]["label"] == "cat"
 
 
@@ -154,9 +156,9 @@ def test_attempts_and_operations_without_a_deterministic_form_come_from_the_fold
         (folder / "output.log").write_text(
             f"x.py:1: UserWarning: {name}_cuda does not have a deterministic implementation"
         )
-    course = record(run, tmp_path)["circumstances"]["training"]
-    assert (course["started"], course["ended"], course["slurm_job_ids"]) == ("this start", "this end", ["7"])
-    assert course["nondeterministic_operations"] == ["this_cuda"]
+    history = record(run, tmp_path)["circumstances"]["training"]
+    assert (history["started"], history["ended"], history["slurm_job_ids"]) == ("this start", "this end", ["7"])
+    assert history["nondeterministic_operations"] == ["this_cuda"]
 
 
 def test_a_changed_file_makes_the_code_dirty_and_no_git_makes_it_unknown(tmp_path: Path) -> None:
@@ -228,5 +230,5 @@ def test_settings_that_are_no_json_are_one_line(run: TinyRun, tmp_path: Path) ->
 
 
 def test_nested_values_become_dotted_rows() -> None:
-    rows = provenance_page.flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
+    rows = record_provenance.flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
     assert rows == [("a.b[0].c", "1"), ("a.b[1].c", "-"), ("d", '[1, "x"]')]

@@ -23,7 +23,8 @@ from tiny_run import CLASSES, TinyRun, make_run
 from scripts.evaluate import describe_model, evaluate_model, predict_images
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics.confusion import ConfusedPair, most_confused
+from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY
+from scripts.lib.metrics.errors import ConfusedPair, most_confused
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.lib.pages import markdown
 from scripts.lib.pages.model_card import CardInputs, images_of, to_markdown
@@ -110,9 +111,11 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> Namespace:
 
 
 def read(args: Namespace, **changes: Any) -> CardInputs:
-    given = {"export": None, "val_predictions": None, "costs": None} | vars(args) | changes
-    more = {name: given[name] for name in ("export", "val_predictions", "costs", "license")}
-    return write_model_card.read_inputs(RunFolder(given["run"]), given["model"], audit=given["audit_summary"], **more)
+    options = {"export": None, "val_predictions": None, "costs": None} | vars(args) | changes
+    more = {name: options[name] for name in ("export", "val_predictions", "costs", "license")}
+    return write_model_card.read_inputs(
+        RunFolder(options["run"]), options["model"], audit=options["audit_summary"], **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +274,7 @@ def known_predictions() -> Any:
 def test_the_data_section_says_what_the_audit_found(args: Namespace, run: CardInputs, tmp_path: Path) -> None:
     assert "audited" not in text_of(to_markdown(run))
     summary = {"images": 1000, "set_aside": 2, "left_out": 7, "classes": {"a": {"train": 1}}}
-    (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {"leaked": 5, "leak": 7}}))
+    (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {CONTAMINATED: 5, TRAIN_COPY: 7}}))
     audited = read(args, audit_summary=tmp_path / "audit.json")
     text = text_of(to_markdown(audited))
     assert "Contaminated: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
@@ -350,11 +353,12 @@ def test_a_temperature_comes_from_the_images_of_val(run: CardInputs, tmp_path: P
     test = simulate(500, 5, strength=1.0)
     sharp = test.probabilities**3 / (test.probabilities**3).sum(axis=1, keepdims=True)
     half = slice(0, 250)
-    parts = [predictions_of(sharp[part], test.labels[part]) for part in (half, slice(250, 500))]
+    parts = [predictions_of(sharp[rows], test.labels[rows]) for rows in (half, slice(250, 500))]
     changed = replace(with_predictions(run, parts[0], tmp_path), val=parts[1])
     text = text_of(to_markdown(changed))
-    found = re.search(r"\(ECE\) is ([\d.]+);.* divided by ([\d.]+), .* it is ([\d.]+)\.", text)
-    assert found and 1.5 < float(found[2]) < 6 and float(found[3]) < float(found[1]) == round(changed.metrics["ece"], 3)
+    numbers = re.search(r"\(ECE\) is ([\d.]+);.* divided by ([\d.]+), .* it is ([\d.]+)\.", text)
+    assert numbers and 1.5 < float(numbers[2]) < 6
+    assert float(numbers[3]) < float(numbers[1]) == round(changed.metrics["ece"], 3)
     assert "is overconfident" in text
     assert "divided by" not in text_of(to_markdown(replace(changed, val=None)))
 

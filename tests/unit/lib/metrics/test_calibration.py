@@ -72,12 +72,12 @@ def test_intervals_of_the_bins_are_wilsons_closed_form() -> None:
     data = simulate(400, 4)
     result = calibration.reliability(data.probabilities, data.labels)
     z = 1.959963984540054
-    for place in np.flatnonzero(result.count):
-        n, share = result.count[place], result.accuracy[place]
+    for i in np.flatnonzero(result.count):
+        n, share = result.count[i], result.accuracy[i]
         centre = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        assert result.low[place] == pytest.approx(max(0, centre - half), abs=1e-9)
-        assert result.high[place] == pytest.approx(min(1, centre + half), abs=1e-9)
+        assert result.low[i] == pytest.approx(max(0, centre - half), abs=1e-9)
+        assert result.high[i] == pytest.approx(min(1, centre + half), abs=1e-9)
 
 
 @pytest.mark.parametrize("classes", [2, 12])
@@ -102,12 +102,12 @@ def test_the_temperature_that_was_put_in_is_found(truth: float) -> None:
 
 def test_the_temperature_has_the_least_cross_entropy_of_a_fine_grid() -> None:
     data = simulate(150, 4, seed=3, strength=1.0)
-    found = calibration.fit_temperature(data.probabilities, data.labels)
-    assert found is not None
+    temperature = calibration.fit_temperature(data.probabilities, data.labels)
+    assert temperature is not None
     logs = np.log(data.probabilities)
     grid = np.geomspace(0.05, 20, 4001)
     losses = [-log_softmax(logs / t, axis=1)[np.arange(150), data.labels].mean() for t in grid]
-    assert found == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
+    assert temperature == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
 
 
 def test_at_the_temperature_the_labels_score_what_the_model_expects() -> None:

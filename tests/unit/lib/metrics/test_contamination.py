@@ -17,6 +17,7 @@ import pytest
 from small_runs import answer, make_run
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY
 from scripts.lib.metrics import contamination, leaderboard
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.report import compare_runs
@@ -35,8 +36,8 @@ def write_audit(path: Path, *rows: tuple[str, str, str, str]) -> Path:
 
 def pairs(numbers: range) -> list[tuple[str, str, str, str]]:
     """Test images of which train has a copy, with that copy."""
-    rows = [(f"{number}.jpg", "leaked", "kept", f"g{number}") for number in numbers]
-    return rows + [(f"train/{number}.jpg", "leak", "left_out", f"g{number}") for number in numbers]
+    rows = [(f"{number}.jpg", CONTAMINATED, "kept", f"g{number}") for number in numbers]
+    return rows + [(f"train/{number}.jpg", TRAIN_COPY, "left_out", f"g{number}") for number in numbers]
 
 
 def evaluated(root: Path, experiment: str, seed: int, wrong: range) -> Path:
@@ -105,7 +106,7 @@ def test_with_all_test_images_it_is_what_the_leaderboard_says(tmp_path: Path) ->
 
 def test_images_of_a_known_group_that_were_trained_on_are_said_to_be(tmp_path: Path) -> None:
     folders = [evaluated(tmp_path, "a", 0, range(12))]
-    known = [(f"{number}.jpg", "leaked", "kept", "") for number in range(30, 35)]
+    known = [(f"{number}.jpg", CONTAMINATED, "kept", "") for number in range(30, 35)]
     audit = write_audit(tmp_path / "audit.csv", *pairs(range(2)), *known)
     compare(tmp_path, folders, "--audit", str(audit))
     box = (tmp_path / "l.html").read_text(encoding="utf-8").split('<div class="contaminated">')[1]
@@ -119,7 +120,7 @@ def test_images_of_a_known_group_that_were_trained_on_are_said_to_be(tmp_path: P
 CLEAN: list[list[tuple[str, str, str, str]]] = [
     [],
     [("3.jpg", "blank", "kept", ""), ("train/1.jpg", "duplicate", "kept", "g")],
-    [("val/3.jpg", "leaked", "kept", "g"), ("train/3.jpg", "leak", "left_out", "g")],  # given val, not test
+    [("val/3.jpg", CONTAMINATED, "kept", "g"), ("train/3.jpg", TRAIN_COPY, "left_out", "g")],  # given val, not test
 ]
 
 

@@ -107,7 +107,7 @@ def test_one_image(right: bool) -> None:
 def test_all_right_and_certain_has_the_whole_area() -> None:
     labels = np.arange(6) % 3
     for result in (curves.precision_recall_curves, curves.roc_curves):
-        for curve in [*(found := result(np.eye(3)[labels], labels)).of_class, found.micro, found.macro]:
+        for curve in [*(drawn := result(np.eye(3)[labels], labels)).of_class, drawn.micro, drawn.macro]:
             assert curve is not None and curve.area == 1
 
 

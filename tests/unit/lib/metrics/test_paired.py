@@ -66,8 +66,8 @@ def simulate(rng: np.random.Generator, seeds: int, images: int, seed_sd: float, 
     """Differences of two experiments: some images are hard, some harder for one of the two, some seeds are better."""
     hard = rng.normal(1.2, 1.2, images)
     of_experiment = hard + rng.normal(0, 1.0, (2, images))
-    scores = of_experiment[:, None] + rng.normal(0, seed_sd, (2, seeds, 1)) + [[[gain]], [[0.0]]]
-    right = rng.normal(0, 0.7, (2, seeds, images)) < scores
+    ability = of_experiment[:, None] + rng.normal(0, seed_sd, (2, seeds, 1)) + [[[gain]], [[0.0]]]
+    right = rng.normal(0, 0.7, (2, seeds, images)) < ability
     return right[0].astype(int) - right[1]
 
 
@@ -82,8 +82,8 @@ def test_two_equal_experiments_are_told_apart_by_one_test_in_twenty_at_most(seed
 
 def test_a_better_experiment_is_found() -> None:
     rng = np.random.default_rng(0)
-    found = [paired.paired_p_value(simulate(rng, 1, 400, 0.0, gain=0.6)) < 0.05 for _ in range(100)]
-    assert np.mean(found) > 0.9
+    significant = [paired.paired_p_value(simulate(rng, 1, 400, 0.0, gain=0.6)) < 0.05 for _ in range(100)]
+    assert np.mean(significant) > 0.9
 
 
 # --- intervals --------------------------------------------------------------------------------------------------------
@@ -194,16 +194,16 @@ def test_other_images_other_labels_or_no_common_seed_cannot_be_compared() -> Non
 
 
 def test_answers_do_not_depend_on_the_order_of_images_or_classes(tmp_path: Path) -> None:
-    labels, said = [0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 6, 6]
+    labels, predicted = [0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4, 6, 6]
     names = ["b,\"'.jpg", "a.jpg", "苹果.jpg", "NA", "01", "$(x).jpg", "<b>.jpg"]
     for folder, order, classes in (("x", range(7), CLASSES), ("y", range(6, -1, -1), CLASSES[::-1])):
         (tmp_path / folder).mkdir()
-        place = {name: number for number, name in enumerate(classes)}
+        index = {name: number for number, name in enumerate(classes)}
         rows = []
         for number in order:
             probabilities = np.zeros(len(classes), np.float32)
-            probabilities[place[CLASSES[said[number]]]] = 1
-            rows.append((names[number], place[CLASSES[labels[number]]], probabilities))
+            probabilities[index[CLASSES[predicted[number]]]] = 1
+            rows.append((names[number], index[CLASSES[labels[number]]], probabilities))
         write_predictions(tmp_path / folder / "predictions.csv", classes, rows)
     x, y = (paired.read_correct(tmp_path / folder) for folder in "xy")
     assert x.same_images(y) and x.right.tolist() == y.right.tolist()

@@ -50,10 +50,10 @@ def test_the_last_point_is_the_accuracy_of_all_images() -> None:
     result = selective_prediction(data.probabilities, data.labels)
     assert result.images == 300 and result.coverage[-1] == 1
     assert result.accuracy[-1] == (data.predictions == data.labels).mean()
-    for place in range(0, len(result.answered), 17):  # a second implementation, from the definition
-        inside = data.probabilities.max(axis=1) >= result.threshold[place]
-        assert result.answered[place] == inside.sum()
-        assert result.right[place] == (data.predictions == data.labels)[inside].sum()
+    for i in range(0, len(result.answered), 17):  # a second implementation, from the definition
+        inside = data.probabilities.max(axis=1) >= result.threshold[i]
+        assert result.answered[i] == inside.sum()
+        assert result.right[i] == (data.predictions == data.labels)[inside].sum()
 
 
 def test_a_confidence_that_knows_something_lies_between_chance_and_the_best() -> None:

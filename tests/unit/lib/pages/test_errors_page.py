@@ -16,7 +16,7 @@ from simulated_predictions import predictions_of, simulate
 from tiny_run import photograph
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics.label_errors import confident_errors, label_suspects
+from scripts.lib.metrics.errors import confident_errors, label_suspects
 from scripts.lib.pages import errors_page
 from scripts.lib.pages.thumbnails import thumbnail
 from scripts.lib.runs.predictions import Predictions
@@ -26,8 +26,8 @@ HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "è‹¹æž
 
 def save_images(predictions: Predictions, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    for place, file in enumerate(predictions.files):
-        photograph(place).save(folder / file)
+    for i, file in enumerate(predictions.files):
+        photograph(i).save(folder / file)
     return folder
 
 
@@ -39,8 +39,8 @@ def hostile(tmp_path: Path) -> tuple[Predictions, Path]:
 
 
 def pictures(page: str) -> list[Image.Image]:
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
-    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    encoded = re.findall(r'src="data:image/jpeg;base64,([^"]*)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
 def test_the_most_confident_error_is_first_and_right_images_are_left_out(hostile: tuple[Predictions, Path]) -> None:

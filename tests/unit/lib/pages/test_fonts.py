@@ -31,8 +31,8 @@ def test_matplotlib_draws_chinese_with_it() -> None:
 
     with matplotlib.rc_context():
         fonts.use_cjk_font()
-        found = font_manager.findfont(matplotlib.rcParams["font.family"][0], fallback_to_default=False)
-    assert Path(found).name == fonts.FONT_FILE
+        font = font_manager.findfont(matplotlib.rcParams["font.family"][0], fallback_to_default=False)
+    assert Path(font).name == fonts.FONT_FILE
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,8 @@ def test_a_page_brings_along_the_chinese_characters_that_it_shows_and_no_others(
 
     face = fonts.embedded_face("<p>apple 草莓, 樱桃 莓</p>", "own")
     data = base64.b64decode(face.split("base64,")[1].split(")")[0])
-    with TTFont(io.BytesIO(data)) as font:
+    with TTFont(io.BytesIO(data)) as font, TTFont(fonts.cjk_font_path(), fontNumber=fonts.FACE_INDEX) as whole:
+        assert font["head"].modified == whole["head"].modified, "the same page gives the same bytes, whenever"
         assert set(font.getBestCmap()) == {ord(char) for char in "草莓樱桃"}
     assert face == fonts.embedded_face("樱桃 草莓", "own") and len(face) < 6000
     assert fonts.embedded_face("plain é and – only", "own") == ""

@@ -1,0 +1,83 @@
+"""Which images and which classes a model gets wrong: confident errors, label suspects, the most confused pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.lib.runs.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An image whose label may be wrong: its row in predictions.csv, and the class that it may be of."""
+
+    row: int
+    suggested: int
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes, and the images of one that were predicted as the other."""
+
+    first: int  # the classes' labels, in their order
+    second: int
+    there: int  # images of the first predicted as the second
+    back: int  # images of the second predicted as the first
+    equal: int  # other pairs that are confused as often
+
+
+def most_confident(predictions: Predictions, chosen: np.ndarray) -> list[int]:
+    """Return the rows of the *chosen* images (bool), the most confident first, equal ones by file name."""
+    confidence = predictions.probabilities.max(axis=1)
+    return sorted(np.flatnonzero(chosen).tolist(), key=lambda row: (-confidence[row], predictions.files[row]))
+
+
+def confident_errors(predictions: Predictions) -> list[int]:
+    """Return the rows of the wrong predictions, the most confident first, equal ones by file name."""
+    return most_confident(predictions, predictions.predictions != predictions.labels)
+
+
+def label_suspects(predictions: Predictions) -> list[Suspect]:
+    """Return the images whose label may be wrong, the most striking first.
+
+    Northcutt, Jiang & Chuang (2021), Confident Learning: Estimating Uncertainty in Dataset Labels, J. Artif. Intell.
+    Res. 70: the images off the diagonal of the confident joint, by the normalised margin. The threshold of a class is
+    the mean probability that its own images have; an image belongs to the most probable class whose threshold it
+    reaches. The model must not have been trained on these images.
+    """
+    probabilities, labels = predictions.probabilities, predictions.labels
+    each = np.arange(len(labels))
+    classes = probabilities.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, weights=probabilities[each, labels], minlength=classes)
+    # Of a class without images nothing is known.
+    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    reached = np.where(probabilities >= thresholds, probabilities, -1.0)
+    suggested = reached.argmax(axis=1)
+    others = probabilities.copy()
+    others[each, labels] = -1.0
+    margin = probabilities[each, labels] - others.max(axis=1)
+    rows = np.flatnonzero((reached.max(axis=1) >= 0) & (suggested != labels)).tolist()
+    rows.sort(key=lambda row: (margin[row], predictions.files[row]))
+    return [Suspect(row, int(suggested[row])) for row in rows]
+
+
+def most_confused(predictions: Predictions) -> ConfusedPair | None:
+    """Return the most confused pair, of equal ones that of the most confident error; None without any error.
+
+    One answer for the model card and the page of Grad-CAM: two would look like a contradiction.
+    """
+    labels, predicted = predictions.labels, predictions.predictions
+    counts = np.zeros((len(predictions.classes), len(predictions.classes)), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    both = np.triu(counts + counts.T, 1)
+    most = int(both.max())
+    if not most:
+        return None
+    low, high = np.minimum(labels, predicted), np.maximum(labels, predicted)
+    row = most_confident(predictions, (low != high) & (both[low, high] == most))[0]
+    first, second = int(low[row]), int(high[row])
+    equal = int((both == most).sum()) - 1
+    return ConfusedPair(first, second, int(counts[first, second]), int(counts[second, first]), equal)
