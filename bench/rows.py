@@ -298,7 +298,7 @@ def run_fast_longer(bench: Bench, folder: Path, seed: int) -> Row:
 def peer_job(bench: Bench, row: str, folder: Path, seed: int, task: str, **more: Any) -> Noted:
     """Let a peer do a task; return the process, and what the peer wrote."""
     output = folder / f"{task}.json"
-    job = {"task": task, "seed": seed, "seconds": bench.seconds, "threads": THREADS, "workers": bench.workers}
+    job = {"task": task, "seed": seed, "threads": THREADS, "workers": bench.workers}
     job |= {"architecture": bench.architecture, "timm_name": bench.model.of_timm, "device": bench.device}
     job |= {"folder": str(bench.folder / "peers"), "classes": len(read_lines(bench.classes)), "output": str(output)}
     job |= {"reference": str(bench.reference), "weights_folder": str(folder)}

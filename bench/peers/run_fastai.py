@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 common.import_torchvision()
-from fastai.callback.core import Callback, CancelFitException  # noqa: E402
+from fastai.callback.core import Callback  # noqa: E402
 from fastai.callback.fp16 import to_fp16  # noqa: E402, F401  (a method of Learner from here on)
 from fastai.callback.schedule import fine_tune  # noqa: E402, F401  (a method of Learner from here on)
 from fastai.data.transforms import get_image_files  # noqa: E402
@@ -57,15 +57,12 @@ def learner(job: SimpleNamespace) -> Learner:
 
 
 class Clock(Callback):
-    """Note each epoch and its accuracy on val; end when the budget of time is spent."""
+    """Note each epoch and its accuracy on val."""
 
     order = 60  # after Recorder, which has the accuracy
 
     def __init__(self, record: common.Record) -> None:
         self.record = record
-
-    def before_fit(self) -> None:
-        self.stop_if_over()
 
     def before_train(self) -> None:
         self.started, self.count = time.time(), 0
@@ -80,11 +77,6 @@ class Clock(Callback):
     def after_epoch(self) -> None:
         number = len(self.record.checkpoints) + 1
         self.record.add(f"epoch {number}", float(self.learn.recorder.values[-1][-1]), self.learn.model.state_dict())
-        self.stop_if_over()
-
-    def stop_if_over(self) -> None:
-        if self.record.over():
-            raise CancelFitException
 
 
 def train(job: SimpleNamespace) -> dict[str, Any]:

@@ -115,8 +115,6 @@ def train(job: SimpleNamespace) -> dict[str, Any]:
     for epoch, rate in steps(job, model, loader, job.epochs):
         record.rates.append(rate)
         record.add(f"epoch {epoch + 1}", accuracy(model, val), model.state_dict())
-        if record.over():
-            break
     return record.result()
 
 
