@@ -145,19 +145,15 @@ def download(dataset: Dataset, folder: Path) -> Path:
     return path
 
 
-def make(name: str, folder: Path) -> Path:
-    """Write the data set *name* of :data:`DATASETS` as ``folder/<class>/<file>`` and return *folder*.
+def make(dataset: Dataset, folder: Path) -> None:
+    """Write a data set as ``folder/<class>/<file>``.
 
     Raises
     ------
-    UserError : for an unknown name, a *folder* that is there already, or a package that cannot be had.
+    UserError : the *folder* is there already, or the package cannot be had.
     """
-    if name not in DATASETS:
-        raise UserError(f"{name}: no such data set: choose one of {', '.join(DATASETS)}")
-    folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder}: is there already: remove it or name another folder")
-    dataset = DATASETS[name]
     with tempfile.TemporaryDirectory(prefix="mimflow-bench-") as scratch, atomic_path(folder) as temporary:
         classes: Counter[str] = Counter()
         for class_name, file_name, content in dataset.read(download(dataset, Path(scratch))):
@@ -167,4 +163,3 @@ def make(name: str, folder: Path) -> Path:
         assert (classes.total(), len(classes)) == (dataset.images, dataset.classes), classes
     logger.info("%s: %s", folder, ", ".join(f"{count} {class_name}" for class_name, count in sorted(classes.items())))
     logger.info("%s %s, license: %s", dataset.package, dataset.version, dataset.license)
-    return folder

@@ -170,7 +170,7 @@ def balanced_subset(files: Mapping[str, Sequence[str]], limit: int, seed: int = 
 def keep_subset(images: Path, limit: int) -> None:
     """Remove all files of our own copy of a data set but a class-balanced subset."""
     files: dict[str, list[str]] = defaultdict(list)
-    for path in sorted(path for path in images.rglob("*") if path.is_file()):
+    for path in sorted(path for path in images.rglob("*/*") if path.is_file()):
         files[str(path.parent.relative_to(images))].append(path.name)
     for name, kept in balanced_subset(files, limit).items():
         for path in set(files[name]) - set(kept):
@@ -190,7 +190,7 @@ def prepare_data(bench: Bench, source: str, limit: int | None) -> None:
     bench.folder.mkdir(parents=True)
     log = bench.folder / "prepare.log"
     if source in datasets.DATASETS:
-        datasets.make(source, bench.images)
+        datasets.make(datasets.DATASETS[source], bench.images)
     else:
         sample = {"images_per_class": bench.scale.sample_images, "size": bench.scale.sample_size, "seed": 0}
         wanted = json.dumps({"sample": sample} if source == "sample" else {"path": source})
@@ -233,6 +233,41 @@ def bare_model(model: Model = MODELS[MOBILENET]) -> Any:
     return classifier
 
 
+def write_reference(bench: Bench) -> None:
+    """Write the pretrained weights layer by layer, with what mmcls makes of them.
+
+    Raises
+    ------
+    UserError : they are of another model.
+    """
+    import torch
+    from torch import nn
+
+    from scripts.lib.model.inference import read_checkpoint
+
+    model = bare_model(bench.model)
+    weights, _ = read_checkpoint(bench.checkpoint)
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    fitting = {key: tensor for key, tensor in weights.items() if shapes.get(key) == tensor.shape}
+    missing = model.load_state_dict(fitting, strict=False).missing_keys
+    if any(key.startswith("backbone.") for key in missing):
+        raise UserError(f"{bench.checkpoint}: holds no {missing[0]}: it is not {bench.model.base_config}'s")
+    model.eval()
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    images = torch.randn(2, 3, bench.scale.size, bench.scale.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model.extract_feat(images)
+    content = {
+        "convolutions": [layer.weight.data for layer in model.modules() if isinstance(layer, nn.Conv2d)],
+        "norms": [(n.weight.data, n.bias.data, n.running_mean, n.running_var) for n in norms],
+        "eps": norms[0].eps,
+        "images": images,
+        "features": features[-1] if isinstance(features, tuple) else features,
+    }
+    with atomic_path(bench.reference) as temporary:
+        torch.save(content, temporary)
+
+
 def prepare_peers(bench: Bench) -> None:
     """Write the weights layer by layer, with what mmcls makes of them, and the splits as folders of links.
 
@@ -242,32 +277,7 @@ def prepare_peers(bench: Bench) -> None:
     """
     install_peers()
     if not bench.reference.exists():
-        import torch
-        from torch import nn
-
-        from scripts.lib.model.inference import read_checkpoint
-
-        model = bare_model(bench.model)
-        weights, _ = read_checkpoint(bench.checkpoint)
-        shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
-        fitting = {key: tensor for key, tensor in weights.items() if shapes.get(key) == tensor.shape}
-        missing = model.load_state_dict(fitting, strict=False).missing_keys
-        if any(key.startswith("backbone.") for key in missing):
-            raise UserError(f"{bench.checkpoint}: holds no {missing[0]}: it is not {bench.model.base_config}'s")
-        model.eval()
-        norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-        images = torch.randn(2, 3, bench.scale.size, bench.scale.size, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            features = model.extract_feat(images)
-        content = {
-            "convolutions": [layer.weight.data for layer in model.modules() if isinstance(layer, nn.Conv2d)],
-            "norms": [(n.weight.data, n.bias.data, n.running_mean, n.running_var) for n in norms],
-            "eps": norms[0].eps,
-            "images": images,
-            "features": features[-1] if isinstance(features, tuple) else features,
-        }
-        with atomic_path(bench.reference) as temporary:
-            torch.save(content, temporary)
+        write_reference(bench)
     folder = bench.folder / "peers"
     if folder.exists():
         return

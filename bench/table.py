@@ -17,6 +17,7 @@ from scipy import stats
 
 from bench.processes import THREADS, Row
 from scripts.lib.base.files import atomic_path, read_json
+from scripts.lib.base.units import in_percent
 from scripts.lib.cluster.gpus import gpus_of_machine
 
 PEER_ROWS = ("timm", "fastai")
@@ -75,27 +76,22 @@ def target_accuracy(rows: Sequence[Row]) -> float | None:
     return statistics.fmean(finals) if finals else None
 
 
-def time_to_target(row: Row, target: float | None) -> float | None:
-    """Return the seconds to the stopping point; of plain mim, which sets the target by its last weights, all of its."""
+def checkpoint_there(row: Row, target: float | None) -> int | None:
+    """Return the position of the checkpoint with (a)'s accuracy on val: of plain mim, which sets it, the last."""
     if target is None or "checkpoints" not in row:
         return None
-    if row["row"] == "plain":
-        return row["seconds"]
-    position = stopping_point(row["checkpoints"], target)
-    return None if position is None else row["checkpoints"][position]["seconds"]
-
-
-def checkpoint_there(row: Row, target: float) -> int | None:
-    """Return the position of the checkpoint at (a)'s accuracy: of plain mim, which sets it, its own result."""
     return row["chosen"] if row["row"] == "plain" else stopping_point(row["checkpoints"], target)
+
+
+def time_to_target(row: Row, target: float | None) -> float | None:
+    """Return the seconds to the checkpoint with (a)'s accuracy on val; of plain mim, all of its."""
+    position = checkpoint_there(row, target)
+    return None if position is None else row["checkpoints"][position]["seconds"]
 
 
 def checkpoints_to_read(row: Row, target: float | None) -> list[int]:
     """Return the positions of the checkpoints whose accuracy on test the table shows."""
-    if "checkpoints" not in row:
-        return []
-    there = None if target is None else checkpoint_there(row, target)
-    return sorted({row["chosen"]} | ({there} if there is not None else set()))
+    return sorted({row.get("chosen"), checkpoint_there(row, target)} - {None})
 
 
 def speed_up(rows: Sequence[Row]) -> float | None:
@@ -157,12 +153,9 @@ def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, f
     common = (f"{rate:.1f} ({size} px)", share, f"{max(row['peak_mb'] for row in rows):.0f}")
     if "checkpoints" not in rows[0]:
         return (NAMES[name], "-", "-", "-", "-", "-", *common)
-    times, there = [], []
-    for row in rows:
-        seconds = time_to_target(row, target)
-        if seconds is not None and target is not None:
-            times.append(seconds)
-            there.append(row["test"][str(checkpoint_there(row, target))])
+    reached = [(row, there) for row in rows if (there := checkpoint_there(row, target)) is not None]
+    times = [row["checkpoints"][there]["seconds"] for row, there in reached]
+    accuracies = [row["test"][str(there)] for row, there in reached]
     of_all = "" if len(times) == len(rows) else f" ({len(times)} of {len(rows)} seeds)"
     to_target = f"{statistics.fmean(times):.1f}{of_all}" if times else "not reached" if target is not None else "-"
     mean, half = interval([100 * row["test"][str(row["chosen"])] for row in rows])
@@ -170,7 +163,7 @@ def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, f
     return (
         NAMES[name],
         to_target,
-        f"{100 * statistics.fmean(there):.1f}" if there else "-",
+        in_percent(statistics.fmean(accuracies)) if accuracies else "-",
         final,
         f"{statistics.fmean(row['seconds'] for row in rows):.1f}",
         f"{statistics.fmean(row['startup_seconds'] for row in rows):.1f}",

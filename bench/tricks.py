@@ -288,24 +288,16 @@ def text(measured: Row) -> str:
     lines += [*markdown(head, ((name, f"{rate:.1f}", f"{rate / whole:.2f}") for name, rate in steps.items())), ""]
     head = ["a training image, loaded and augmented, one process", "ms"]
     lines += [*markdown(head, ((name, f"{value:.2f}") for name, value in images.items())), ""]
-    head = [
-        "features at",
-        "images/s",
-        "folded",
-        "folded, bfloat16",
-        "fit, s",
-        "val accuracy of head, %",
-        "of bfloat16's",
-    ]
+    head = ["features at", "images/s", "folded", "folded, bfloat16", "fit, s"]
+    head += ["val accuracy of head, %", "of bfloat16's"]
     rates = ([f"{row[name]:.0f}" for name in ("plain", "folded", "bfloat16")] for row in features)
     fits = ([f"{row['fit']:.1f}", percent(row["fit val"]), percent(row["bfloat16 fit val"])] for row in features)
     lines += markdown(head, ([row["name"], *rate, *fit] for row, rate, fit in zip(features, rates, fits, strict=True)))
     head = [f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, accuracy, %", "start, val", "last epoch, val"]
     means = ([percent(row[key]) for key in ("start", "last", "test")] for row in trainings)
-    rows = (
-        [f"{row['data']}, {row['name']}", *three, str(row["seeds"])]
-        for row, three in zip(trainings, means, strict=True)
-    )
+    names = (f"{row['data']}, {row['name']}" for row in trainings)
+    counts = (str(row["seeds"]) for row in trainings)
+    rows = ([name, *three, count] for name, three, count in zip(names, means, counts, strict=True))
     return "\n".join([*lines, "", *markdown([*head, "what is kept, test", "seeds"], rows)]) + "\n"
 
 
