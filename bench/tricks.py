@@ -279,9 +279,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.tricks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", default="elpv", help="as of bench.compare (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("results/bench"), metavar="FOLDER", help="of bench.compare")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="of the short trainings (0 1 2)"
-    )
+    seeds = "of the short trainings (0 1 2)"
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help=seeds)
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure; the rest is kept (default: all)")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     return parser
@@ -293,7 +292,7 @@ def main(args: argparse.Namespace) -> None:
         print(step_rate(**json.loads(args.step)))
         return
     names = args.parts.split(",")
-    if set(names) - set(PARTS) or len(names) > len(set(names)):
+    if set(names) - set(PARTS):
         raise UserError(f"--parts: choose of {', '.join(PARTS)}")
     bench = Bench(args.output.resolve(), data_name(args.data), Scale())
     prepare_data(bench, args.data, None)
