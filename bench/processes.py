@@ -119,9 +119,10 @@ def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None
         process.wait()
     except BaseException:
         # mim dies of a signal at once and leaves its child behind.
-        for member in [*watch.process.children(recursive=True), watch.process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for member in [*watch.process.children(recursive=True), watch.process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.terminate()
         process.wait()
         raise
     finally:

@@ -286,12 +286,11 @@ def run_fast_longer(bench: Bench, folder: Path, seed: int) -> Row:
     ------
     UserError : the rows plain and fast of this seed are not there.
     """
-    needed = {name: bench.result_file(name, seed) for name in ("plain", "fast")}
-    for name, path in needed.items():
-        if not path.exists():
+    for name in ("plain", "fast"):
+        if not bench.result_file(name, seed).exists():
             raise UserError(f"fast+ needs the row {name} of seed {seed} first: add it to --rows")
-    within = read_json(needed["plain"])["seconds"]
-    epochs = epochs_within(within, read_json(needed["fast"]))
+    within = read_json(bench.result_file("plain", seed))["seconds"]
+    epochs = epochs_within(within, read_json(bench.result_file("fast", seed)))
     return run_fast(bench, folder, seed, epochs) | {"epochs": epochs, "within": within}
 
 

@@ -56,11 +56,9 @@ def take_weights(model: nn.Module, reference: dict[str, Any]) -> None:
     """
     convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    expected = (len(reference["convolutions"]), len(reference["norms"]))
-    if (len(convolutions), len(norms)) != expected:
-        raise PeerError(
-            f"the model has {len(convolutions)} convolutions and {len(norms)} norms, the weights {expected}"
-        )
+    needed = (len(reference["convolutions"]), len(reference["norms"]))
+    if (len(convolutions), len(norms)) != needed:
+        raise PeerError(f"the model has {len(convolutions)} convolutions and {len(norms)} norms, the weights {needed}")
     with torch.no_grad():
         for convolution, weight in zip(convolutions, reference["convolutions"], strict=True):
             if convolution.weight.shape != weight.shape or convolution.bias is not None:
@@ -114,8 +112,8 @@ class Record:
     def result(self) -> dict[str, Any]:
         """Return what the bench reads."""
         gpu_peak = torch.cuda.max_memory_allocated() if self.job.device == "cuda" else 0
-        noted = {"checkpoints": self.checkpoints, "images_per_second": self.rates, "gpu_peak": gpu_peak}
-        return {"begun": self.begun, **noted}
+        rates = {"images_per_second": self.rates, "gpu_peak": gpu_peak}
+        return {"begun": self.begun, "checkpoints": self.checkpoints, **rates}
 
 
 def run(tasks: dict[str, Callable[[SimpleNamespace], dict[str, Any]]]) -> None:

@@ -31,16 +31,10 @@ TUTORIAL_RESIZE = 460 / 224
 def learner(job: SimpleNamespace) -> Learner:
     """Return a learner of torchvision's model of the job, with the bench's pretrained weights."""
     # 0 workers would be fastai's own choice in notebooks; the bench gives every row the same.
-    data = ImageDataLoaders.from_folder(
-        Path(job.folder),
-        train="train",
-        valid="val",
-        item_tfms=Resize(round(job.size * TUTORIAL_RESIZE)),
-        batch_tfms=[*aug_transforms(size=job.size), Normalize.from_stats(*imagenet_stats)],
-        bs=job.batch_size,
-        num_workers=job.workers,
-        device=torch.device(job.device),
-    )
+    options = {"bs": job.batch_size, "num_workers": job.workers, "device": torch.device(job.device)}
+    options["item_tfms"] = Resize(round(job.size * TUTORIAL_RESIZE))
+    options["batch_tfms"] = [*aug_transforms(size=job.size), Normalize.from_stats(*imagenet_stats)]
+    data = ImageDataLoaders.from_folder(Path(job.folder), train="train", valid="val", **options)
 
     def architecture(pretrained: bool) -> nn.Module:
         model = getattr(models, job.architecture)()
