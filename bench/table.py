@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -10,19 +9,19 @@ import shlex
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 from scipy import stats
 
 from bench.processes import THREADS, Row
-from scripts.lib.base.files import atomic_path
+from scripts.lib.base.files import atomic_path, read_json
+from scripts.lib.base.units import in_percent
 from scripts.lib.cluster.gpus import gpus_of_machine
 
-#: Every row, in the order in which they are run: fast+ needs the times of plain and fast.
-ROWS = ("plain", "tutorial", "fast", "fast+", "timm", "fastai", "limit")
 PEER_ROWS = ("timm", "fastai")
+#: Every row, in the order in which they are run (fast+ needs the times of plain and fast), and its name in the table.
 NAMES = {
     "plain": "(a) plain mim, tutorial's config",
     "tutorial": "(b) mimflow, recipe tutorial",
@@ -32,6 +31,7 @@ NAMES = {
     "fastai": "(d) fastai's fine_tune",
     "limit": "(e) limit: bare loop in memory",
 }
+ROWS = tuple(NAMES)
 HEAD = (
     "row", "seconds to (a)'s accuracy", "test accuracy there, %", "final test accuracy, %", "seconds in all",
     "start-up seconds", "images/s", "share of the limit", "peak memory, MB",
@@ -53,12 +53,12 @@ def interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def stopping_point(checkpoints: Sequence[Row], target: float) -> int | None:
-    """Return the place of the first checkpoint whose accuracy on val reaches *target*, None when none does."""
+    """Return the position of the first checkpoint whose accuracy on val reaches *target*, None when none does."""
     return next((i for i, point in enumerate(checkpoints) if point["val_accuracy"] >= target - ROUNDING), None)
 
 
 def chosen_checkpoint(row: str, checkpoints: Sequence[Row], within: float = math.inf) -> int:
-    """Return the place of the row's own result: plain mim's last, else the first that is the best on val.
+    """Return the position of the row's own result: plain mim's last, else the first that is the best on val.
 
     Parameters
     ----------
@@ -76,25 +76,22 @@ def target_accuracy(rows: Sequence[Row]) -> float | None:
     return statistics.fmean(finals) if finals else None
 
 
-def time_to_target(row: Row, target: float | None) -> float | None:
-    """Return the seconds to the stopping point; of plain mim, which sets the target by its last weights, all of its."""
+def checkpoint_there(row: Row, target: float | None) -> int | None:
+    """Return the position of the checkpoint with (a)'s accuracy on val: of plain mim, which sets it, the last."""
     if target is None or "checkpoints" not in row:
         return None
-    if row["row"] == "plain":
-        return row["seconds"]
-    place = stopping_point(row["checkpoints"], target)
-    return None if place is None else row["checkpoints"][place]["seconds"]
+    return row["chosen"] if row["row"] == "plain" else stopping_point(row["checkpoints"], target)
 
 
-def places_to_read(row: Row, target: float | None) -> list[int]:
-    """Return the checkpoints whose accuracy on test the table shows."""
-    if "checkpoints" not in row:
-        return []
-    places = {row["chosen"]}
-    if target is not None:
-        place = row["chosen"] if row["row"] == "plain" else stopping_point(row["checkpoints"], target)
-        places |= {place} if place is not None else set()
-    return sorted(places)
+def time_to_target(row: Row, target: float | None) -> float | None:
+    """Return the seconds to the checkpoint with (a)'s accuracy on val; of plain mim, all of its."""
+    position = checkpoint_there(row, target)
+    return None if position is None else row["checkpoints"][position]["seconds"]
+
+
+def checkpoints_to_read(row: Row, target: float | None) -> list[int]:
+    """Return the positions of the checkpoints whose accuracy on test the table shows."""
+    return sorted({row.get("chosen"), checkpoint_there(row, target)} - {None})
 
 
 def speed_up(rows: Sequence[Row]) -> float | None:
@@ -124,12 +121,12 @@ def epochs_within(seconds: float, row: Row) -> int:
 
 def limits_by_size(rows: Sequence[Row]) -> dict[int, float]:
     """Return the limit's images/s by pixels a side, the median over its seeds."""
-    found = defaultdict(list)
+    rates = defaultdict(list)
     for row in rows:
         if row["row"] == "limit":
             for size, rate in row["images_per_second_by_size"].items():
-                found[int(size)].append(rate)
-    return {size: statistics.median(rates) for size, rates in found.items()}
+                rates[int(size)].append(rate)
+    return {size: statistics.median(values) for size, values in rates.items()}
 
 
 def shares_in_turns(rows: Sequence[Row], loop: str) -> list[float]:
@@ -156,13 +153,9 @@ def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, f
     common = (f"{rate:.1f} ({size} px)", share, f"{max(row['peak_mb'] for row in rows):.0f}")
     if "checkpoints" not in rows[0]:
         return (NAMES[name], "-", "-", "-", "-", "-", *common)
-    times, there = [], []
-    for row in rows:
-        seconds = time_to_target(row, target)
-        if seconds is not None and target is not None:
-            place = row["chosen"] if name == "plain" else stopping_point(row["checkpoints"], target)
-            times.append(seconds)
-            there.append(row["test"][str(place)])
+    reached = [(row, there) for row in rows if (there := checkpoint_there(row, target)) is not None]
+    times = [row["checkpoints"][there]["seconds"] for row, there in reached]
+    accuracies = [row["test"][str(there)] for row, there in reached]
     of_all = "" if len(times) == len(rows) else f" ({len(times)} of {len(rows)} seeds)"
     to_target = f"{statistics.fmean(times):.1f}{of_all}" if times else "not reached" if target is not None else "-"
     mean, half = interval([100 * row["test"][str(row["chosen"])] for row in rows])
@@ -170,7 +163,7 @@ def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, f
     return (
         NAMES[name],
         to_target,
-        f"{100 * statistics.fmean(there):.1f}" if there else "-",
+        in_percent(statistics.fmean(accuracies)) if accuracies else "-",
         final,
         f"{statistics.fmean(row['seconds'] for row in rows):.1f}",
         f"{statistics.fmean(row['startup_seconds'] for row in rows):.1f}",
@@ -178,55 +171,51 @@ def table_line(rows: Sequence[Row], target: float | None, limits: Mapping[int, f
     )
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown: names in its first column, numbers in the others."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return [f"| {' | '.join(head)} |", f"|{'|'.join(rule)}|", *(f"| {' | '.join(cells)} |" for cells in rows)]
+
+
 def section(data: str, rows: Sequence[Row]) -> str:
     """Return the table of one data set, in Markdown."""
     target, limits = target_accuracy(rows), limits_by_size(rows)
     by_row = {name: [row for row in rows if row["row"] == name] for name in ROWS}
     lines = [f"## {data}", "", rows[0]["data_line"], ""]
-    lines += ["| " + " | ".join(HEAD) + " |", "|---" + "|---:" * (len(HEAD) - 1) + "|"]
-    lines += ["| " + " | ".join(table_line(found, target, limits)) + " |" for found in by_row.values() if found]
-    lines.append("")
+    lines += [*markdown(HEAD, [table_line(seeds, target, limits) for seeds in by_row.values() if seeds]), ""]
     if target is not None:
         lines += [f"(a)'s accuracy on val, which stops the clocks: {100 * target:.2f} % (mean over its seeds).", ""]
     at_fast = [row["rate_at_fast_size"] for row in by_row["timm"] if row.get("rate_at_fast_size")]
     if by_row["fast"] and at_fast:
         fast, size = statistics.fmean(row["images_per_second"] for row in by_row["fast"]), by_row["fast"][0]["size"]
         timm = statistics.fmean(at_fast)
-        share = f"{fast / timm:.2f}"
-        lines += [f"At fast's size, {size} px: timm {timm:.1f}, fast {fast:.1f} images/s: {share} of it.", ""]
+        lines += [f"At fast's size, {size} px: timm {timm:.1f}, fast {fast:.1f} images/s: {fast / timm:.2f} of it.", ""]
     if shares := shares_in_turns(rows, "plain"):
-        least, most = min(shares), max(shares)
         absorbed = statistics.median(shares_in_turns(rows, "absorbed"))
         lines += [
             f"In turns with the loop in memory, epoch by epoch in one process, fast has {statistics.median(shares):.2f}"
-            f" of it (median of {len(shares)}, from {least:.2f} to {most:.2f}), and {absorbed:.2f} where that loop"
-            " absorbs normalisation into the convolutions, too, as fast does.",
+            f" of it (median of {len(shares)}, from {min(shares):.2f} to {max(shares):.2f}), and {absorbed:.2f} where"
+            " that loop absorbs normalisation into the convolutions, too, as fast does.",
             "",
         ]
     return "\n".join([*lines, last_line(rows), ""])
 
 
-def table(found: Mapping[str, Sequence[Row]], machine: str, gpu: str) -> str:
-    """Return table.md: a section for each data set whose rows are *found*."""
-    parts = [
-        "# Bench",
-        "",
-        machine,
-        "",
-        gpu,
-        "",
+def table(results: Mapping[str, Sequence[Row]], machine: str, gpu: str) -> str:
+    """Return table.md: a section for each data set, of its rows."""
+    head = (
+        f"# Bench\n\n{machine}\n\n{gpu}\n\n"
         f"{THREADS} threads, batch 32, the same ImageNet weights (of MobileNetV2, where no other model is named) and"
         " as many data-loader workers in every row (on a GPU, all but (a), whose config says 2). Seconds run from the"
         " first image opened, packing included, to the checkpoint; imports are the start-up. The stopping point is"
         " chosen on val, accuracy is read on test; ± is half the 95 % interval of the mean over n seeds (Student's t)."
         " Images/s: median epoch, waiting for data included; share: of the limit at the same size. Memory: proportional"
-        " set size of all processes of a row together, the most of its seeds.",
-        "",
-    ]
-    return "\n".join(parts + [section(data, rows) for data, rows in sorted(found.items()) if rows])
+        " set size of all processes of a row together, the most of its seeds.\n"
+    )
+    return "\n".join([head, *(section(data, rows) for data, rows in sorted(results.items()) if rows)])
 
 
-def draw(found: Mapping[str, Sequence[Row]], path: Path) -> None:
+def draw(results: Mapping[str, Sequence[Row]], path: Path) -> None:
     """Write the figure: accuracy on val against seconds, one panel a data set, one line a row and seed."""
     import matplotlib
 
@@ -234,7 +223,7 @@ def draw(found: Mapping[str, Sequence[Row]], path: Path) -> None:
     from matplotlib import pyplot as plt
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    panels = {data: [row for row in rows if "checkpoints" in row] for data, rows in sorted(found.items())}
+    panels = {data: [row for row in rows if "checkpoints" in row] for data, rows in sorted(results.items())}
     panels = {data: rows for data, rows in panels.items() if rows}
     if not panels:
         return
@@ -264,15 +253,15 @@ def draw(found: Mapping[str, Sequence[Row]], path: Path) -> None:
 def machine_line() -> str:
     """Return the processor, the cores, the date and the command."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", info, flags=re.MULTILINE)
+    model = re.search(r"^model name\s*:\s*(.+)$", info, flags=re.MULTILINE)
     command = shlex.join(["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    return f"{found[1] if found else 'unknown processor'}, {os.cpu_count()} cores, {date.today()}: `{command}`"
+    return f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} cores, {date.today()}: `{command}`"
 
 
-def gpu_line(found: Mapping[str, Sequence[Row]]) -> str:
+def gpu_line(results: Iterable[str]) -> str:
     """Say which sections are of a GPU, or why there is none."""
-    if of_gpu := sorted(name for name in found if name.endswith("-cuda")):
-        return f"GPU: {', '.join(of_gpu)}. Memory there is the card's, of tensors."
+    if of_gpu := sorted(name for name in results if name.endswith("-cuda")):
+        return f"GPU: {', '.join(of_gpu)}. Memory there is the GPU's, of tensors."
     if gpus_of_machine():
         return "GPU: there is one, but nothing was measured on it."
     return "GPU: none here, not measured."
@@ -280,12 +269,12 @@ def gpu_line(found: Mapping[str, Sequence[Row]]) -> str:
 
 def load_rows(output: Path) -> dict[str, list[Row]]:
     """Return the finished rows of all data sets in an output folder."""
-    found: dict[str, list[Row]] = defaultdict(list)
+    rows: dict[str, list[Row]] = defaultdict(list)
     for path in sorted((output / "rows").glob("*/*.json")):
-        found[path.parent.name].append(json.loads(path.read_text(encoding="utf-8")))
-    return dict(found)
+        rows[path.parent.name].append(read_json(path))
+    return rows
 
 
 def is_read(rows: Sequence[Row], row: Row) -> bool:
     """Tell whether the accuracies on test of a row that the table shows have been read."""
-    return all(str(place) in row["test"] for place in places_to_read(row, target_accuracy(rows)))
+    return all(str(position) in row["test"] for position in checkpoints_to_read(row, target_accuracy(rows)))

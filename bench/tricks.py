@@ -14,7 +14,6 @@ import logging
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,67 +21,41 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from bench.prepare import MOBILENET, MODELS, Bench, Scale, data_name, prepare_data, prepare_weights
-from bench.processes import ROOT, Row, command, environment, execute, read_json
-from bench.rows import accuracy_of
-from bench.table import gpu_line, machine_line
+import yaml
+
+from bench.prepare import Bench, Scale, bare_model, data_name, prepare_data, prepare_weights
+from bench.processes import THREADS, Row, command, environment
+from bench.rows import accuracy_of, make_config, train_by_mimflow
+from bench.table import gpu_line, machine_line, markdown
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import read_lines, write_json, write_text
+from scripts.lib.base.environment import ROOT
+from scripts.lib.base.files import read_json, read_lines, write_json, write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import in_percent
 from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
 from scripts.lib.data.splits import listed_images
 from scripts.lib.model.fast_recipe import packed_edge
-from scripts.lib.runs.config_file import read_config, write_config
 from scripts.train.train_model import training_environment
 
 logger = logging.getLogger(__name__)
 
 SIZE, BATCH_SIZE = 160, 32
-BASE_CONFIG = MODELS[MOBILENET].base_config
+#: Turns of the training steps, and steps of each.
+TURNS, TURN_STEPS = 3, 6
 #: Of the short trainings.
 SHORT = {"image_size": 128, "epochs": 4}
-#: A training step with everything, and with one thing left out or put in.
-STEPS: dict[str, Row] = {
-    "all of it": {},
-    "glibc gives freed memory back": {"keep_memory": False},
-    "channels first": {"channels_last": False},
-    "frozen normalisation not folded": {"folded": False},
-    "AdamW weight by weight": {"fused": False},
-    "multiplications in bfloat16": {"half": True},
-    "224 pixels a side": {"size": 224},
-}
-#: Overrides of a short training, by what they leave out.
-SCHEDULES: dict[str, Row] = {
-    "as the recipe has it": {},
-    "live statistics of batch normalisation": {"model.backbone.norm_eval": False},
-    "SGD, 0.005, as in the tutorial": {
-        "optimizer": {"type": "SGD", "lr": 0.005, "momentum": 0.9, "weight_decay": 4e-5}
-    },
-    "crops from 8 % of an image on": {"data.train.pipeline.2.scale": [0.08, 1.0]},
-    "labels not smoothed": {"model.head.loss": {"type": "CrossEntropyLoss", "loss_weight": 1.0}},
-    "cosine without warm-up": {"lr_config": {"policy": "CosineAnnealing", "min_lr": 0, "by_epoch": False}},
-    "one learning rate": {"lr_config": {"policy": "fixed"}},
-    "weights not averaged": {"custom_hooks": []},
-}
-#: Starts of a short training, by what they leave out.
-STARTS = {
-    "head not fitted": "not fitted",
-    "frozen normalisation not absorbed": "not absorbed",
-    "images packed as JPEG": "JPEG",
-}
-#: Pixels that the backbone sees, of the shorter side of the packed image.
-FEATURES = ((224, 224), (160, 160), (160, 183), (128, 128), (96, 96))
+#: Variants, each named by what it leaves out; tricks.yaml says more.
+VARIANTS: Row = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 PARTS = ("steps", "images", "features", "trainings")
 
 
-def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: int, half: bool = False) -> float:
-    """Return images/s of training steps of MobileNetV2 in this process: the median of *steps* after two more."""
+def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, half: bool = False) -> float:
+    """Return images/s of training steps of MobileNetV2 in this process: the median of some after two more."""
     import torch
 
-    from bench.prepare import bare_model
     from scripts.train import fit_head
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     model = bare_model()
     model.backbone.norm_eval = True
     images = torch.randn(BATCH_SIZE, 3, size, size)
@@ -94,7 +67,7 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=fused)
     labels = torch.arange(BATCH_SIZE)
     seconds = []
-    for _ in range(steps + 2):
+    for _ in range(TURN_STEPS + 2):
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = model.train_step({"img": images, "gt_label": labels}, None)["loss"]
@@ -105,17 +78,17 @@ def step_rate(channels_last: bool, folded: bool, fused: bool, size: int, steps: 
     return BATCH_SIZE / statistics.median(seconds[2:])
 
 
-def measure_steps(turns: int, steps: int) -> dict[str, float]:
-    """Return images/s of each of STEPS: a process of its own a turn, since the allocator's settings are a process's."""
-    rates: dict[str, list[float]] = {name: [] for name in STEPS}
-    for _ in range(turns):
-        for name, change in STEPS.items():
+def measure_steps() -> dict[str, float]:
+    """Return images/s of each step: a process of its own a turn, since the allocator's settings are a process's."""
+    rates: dict[str, list[float]] = {name: [] for name in VARIANTS["steps"]}
+    for _ in range(TURNS):
+        for name, change in VARIANTS["steps"].items():
             options = {"channels_last": True, "folded": True, "fused": True, "size": SIZE, "keep_memory": True} | change
             variables = environment()
             if options.pop("keep_memory"):
-                variables = training_environment({"runner": {"threads": 2, "device": "cpu"}}, variables)
-            asked = [sys.executable, "-m", "bench.tricks", "--step", json.dumps(options | {"steps": steps})]
-            result = subprocess.run(asked, cwd=ROOT, env=variables, capture_output=True, text=True)
+                variables = training_environment({"runner": {"threads": THREADS, "device": "cpu"}}, variables)
+            words = command("bench.tricks", step=json.dumps(options))
+            result = subprocess.run(words, cwd=ROOT, env=variables, capture_output=True, text=True)
             if result.returncode != 0:
                 raise UserError(f"a training step failed: {result.stderr.strip().splitlines()[-1]}")
             rates[name].append(float(result.stdout.split()[-1]))
@@ -123,52 +96,45 @@ def measure_steps(turns: int, steps: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
-def fast_config(
-    bench: Bench, folder: Path, packed: Path, settings: Mapping[str, Any], recipe: str = "fast", seed: int = 0
-) -> Path:
-    """Write the config.py of an experiment into *folder* and return its path."""
-    own = {"base_config": BASE_CONFIG, "recipe": recipe, "device": "cpu", "threads": 2, **settings}
-    words: list[object] = ["--experiment", json.dumps(own), "--seed", seed, "--classes", bench.classes]
-    words += ["--splits", bench.folder / "splits", "--images", bench.images, "--checkpoint", bench.checkpoint]
-    words += ["--pixel-cache", packed] if recipe == "fast" else []
-    execute(command("scripts.train.patch_config", *words, "--output", folder / "config.py"), folder / "output.log")
-    return folder / "config.py"
-
-
-def pack(bench: Bench, edge: int, folder: Path, raw_limit: int | None = None) -> Path:
-    """Pack train and val with the shorter side at *edge*, unless that is done; return the folder."""
-    target = folder / f"packed-{edge}-{raw_limit}"
+def make_pixel_cache(bench: Bench, short_side: int, folder: Path, raw_limit: int = RAW_LIMIT_BYTES) -> Path:
+    """Return the pixel cache of train and val with the short side at so many pixels; make it, unless it is there."""
+    target = folder / f"pixel-cache-{short_side}-{raw_limit}"
     if not target.exists():
         names = listed_images(bench.split(split) for split in ("train", "val"))
-        limit = RAW_LIMIT_BYTES if raw_limit is None else raw_limit
-        write_pixel_cache(bench.images, names, edge, target, raw_limit=limit, threads=2)
+        write_pixel_cache(bench.images, names, short_side, target, raw_limit=raw_limit, threads=THREADS)
     return target
 
 
+def new_folder(folder: Path, name: str) -> Path:
+    """Return an empty folder below another."""
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / name).mkdir()
+    return folder / name
+
+
 def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
-    """Return milliseconds to load and augment a training image, in one process: from files, and from packs."""
+    """Return milliseconds to load and augment a training image, in one process: from files, and from pixel caches."""
     from mmcls.datasets import build_dataset
 
     import scripts.mmcls_plugins  # noqa: F401  (registers ours)
 
-    found = {}
+    milliseconds = {}
     kinds = {"from files, tutorial's pipeline": None, "from raw pixels": 1 << 40, "from small JPEGs": 0}
     for name, limit in kinds.items():
-        place = folder / f"images-{limit}"
-        place.mkdir()
-        packed = pack(bench, packed_edge(SIZE), folder, limit) if limit is not None else folder
-        config = read_config(fast_config(bench, place, packed, {}, "tutorial" if limit is None else "fast"))
+        cache = None if limit is None else make_pixel_cache(bench, packed_edge(SIZE), folder, limit)
+        recipe = "tutorial" if limit is None else "fast"
+        config = make_config(bench, new_folder(folder, f"images-{limit}"), recipe, {}, 0, cache)
         dataset = build_dataset(copy.deepcopy(config["data"]["train"]))
         count = min(len(dataset), 500)
         began = time.perf_counter()
         for index in range(count):
             dataset[index]
-        found[name] = 1e3 * (time.perf_counter() - began) / count
-    return found
+        milliseconds[name] = 1e3 * (time.perf_counter() - began) / count
+    return milliseconds
 
 
-def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]]) -> list[Row]:
-    """Return, by size and packed edge, images/s and the accuracy on val of the head that is fitted.
+def measure_features(bench: Bench, folder: Path) -> list[Row]:
+    """Return, by size and short side of the images, images/s and the accuracy on val of the head that is fitted.
 
     Images/s: as built, folded, and folded with multiplications in bfloat16; accuracies: folded, and in bfloat16.
     """
@@ -181,19 +147,20 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
     from scripts.train import fit_head
 
     keep_freed_memory()
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     classes = read_lines(bench.classes)
     rows = []
-    for size, edge in kinds:
-        place = folder / f"features-{size}-{edge}"
-        place.mkdir()
-        config = Config.fromfile(str(fast_config(bench, place, pack(bench, edge, folder), {"image_size": size})))
+    for size, short_side in VARIANTS["features"]:
+        cache = make_pixel_cache(bench, short_side, folder)
+        run = new_folder(folder, f"features-{size}-{short_side}")
+        make_config(bench, run, "fast", {"image_size": size}, 0, cache)
+        config = Config.fromfile(str(run / "config.py"))
         weights, _ = read_checkpoint(bench.checkpoint)
         splits = [fit_head.build_split(config, bench.split(name), classes) for name in ("train", "val")]
         model = fit_head.build_pretrained(config, weights, "cpu")
         normalizer = Normalizer(**config.runner.normalize)
-        some = torch.utils.data.Subset(splits[0], range(64))
-        batches = list(fit_head.image_tensors(some, normalizer, 0, "cpu"))
+        first = torch.utils.data.Subset(splits[0], range(64))
+        batches = list(fit_head.image_tensors(first, normalizer, 0, "cpu"))
         quick = fit_head.absorbed(copy.deepcopy(model), batches[0])
         ways: dict[str, tuple[torch.nn.Module, Callable[[], Any]]] = {
             "plain": (model, contextlib.nullcontext),
@@ -202,24 +169,26 @@ def measure_features(bench: Bench, folder: Path, kinds: Sequence[tuple[int, int]
         }
         rates: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(5):
-            for name, (one, way) in ways.items():
-                with torch.no_grad(), way():
+            for name, (network, precision) in ways.items():
+                with torch.no_grad(), precision():
                     began = time.perf_counter()
                     for batch in batches:
-                        one(img=batch, return_loss=False, post_process=False)
+                        network(img=batch, return_loss=False, post_process=False)
                     rates[name].append(64 / (time.perf_counter() - began))
         layer = classifier_layer(quick, len(classes), trained=weights)
         assert layer is not None
-        labels = [torch.as_tensor(one.get_gt_labels(), dtype=torch.int64) for one in splits]
-        found = {name: statistics.median(values) for name, values in rates.items()}
+        labels = [torch.as_tensor(split.get_gt_labels(), dtype=torch.int64) for split in splits]
+        row: Row = {"name": f"{size} of {short_side} px"}
+        row |= {name: statistics.median(values) for name, values in rates.items()}
         for name, half in (("fit", False), ("bfloat16 fit", True)):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                features = [extract(quick, layer, fit_head.image_tensors(one, normalizer, 2, "cpu")) for one in splits]
+                tensors = (fit_head.image_tensors(split, normalizer, 2, "cpu") for split in splits)
+                features = [extract(quick, layer, images) for images in tensors]
             began = time.perf_counter()
             probe = fit_probes(features[0], labels[0], features[1], labels[1], len(classes))[-1]
-            found |= {name: time.perf_counter() - began, f"{name} val": probe.accuracy}
-        rows.append({"name": f"{size} of {edge} px", **found})
-        logger.info("features: %s", rows[-1])
+            row |= {name: time.perf_counter() - began, f"{name} val": probe.accuracy}
+        rows.append(row)
+        logger.info("features: %s", row)
     return rows
 
 
@@ -234,19 +203,17 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
     -------
     dict : ``start``, ``last`` and ``test``, 0 to 1; None where training ended with an error, which is logged.
     """
-    import pandas as pd
     from mmcv import Config
 
     from scripts.lib.model.checkpoint_file import write_checkpoint
     from scripts.lib.model.inference import read_checkpoint
     from scripts.train import fit_head
 
-    place = folder / "training"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir()
-    packed = pack(bench, packed_edge(SHORT["image_size"]), folder, 0 if start == "JPEG" else None)
-    file = fast_config(bench, place, packed, {**SHORT, **settings}, seed=seed)
-    config, classes = Config.fromfile(str(file)), read_lines(bench.classes)
+    raw_limit = 0 if start == "JPEG" else RAW_LIMIT_BYTES
+    cache = make_pixel_cache(bench, packed_edge(SHORT["image_size"]), folder, raw_limit)
+    run = new_folder(folder, "training")
+    values = make_config(bench, run, "fast", {**SHORT, **settings}, seed, cache)
+    config, classes = Config.fromfile(str(run / "config.py")), read_lines(bench.classes)
     weights, _ = read_checkpoint(bench.checkpoint)
     splits = [fit_head.build_split(config, bench.split(split), classes) for split in ("train", "val")]
     without: Any = contextlib.nullcontext()
@@ -256,64 +223,55 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
         without = mock.patch.object(fit_head, "absorbed", side_effect=lambda model, _images: model)
     with without:
         state = fit_head.fit_head(config, weights, splits, "cpu", 2)
-    write_checkpoint(state, place / "init.pth")
-    values = read_config(file)
+    write_checkpoint(state, run / "init.pth")
     values["runner"]["patience"] = 0
-    write_config(file, values, "made by bench.tricks", BASE_CONFIG)
-    log = place / "train_log.csv"
-    products = ("--best", place / "best.pth", "--last", place / "last.pth", "--train-log", log)
-    words = ("--config", file, "--seed", seed, "--work-dir", place / "work", "--workers", 2, *products)
     try:
-        execute(command("scripts.train.train_model", *words), place / "output.log")
+        _, log = train_by_mimflow(bench, run, values, seed)
     except UserError as error:
         logger.info("%s", error)
         return None
-    accuracy = pd.read_csv(log)["val_accuracy"]
-    test = accuracy_of(bench, place, place / "best.pth", "test")
-    return {"start": accuracy[0], "last": accuracy.iloc[-1], "test": test}
+    test = accuracy_of(bench, run, run / "best.pth", "test")
+    return {"start": log[0]["val_accuracy"], "last": log[-1]["val_accuracy"], "test": test}
 
 
 def measure_trainings(bench: Bench, folder: Path, seeds: Sequence[int]) -> list[Row]:
     """Return the accuracies of short trainings by the recipe, and of those that leave one thing out: over the seeds."""
-    variants = [(name, {"overrides": overrides}, "fitted") for name, overrides in SCHEDULES.items()]
-    variants += [(name, {}, start) for name, start in STARTS.items()]
+    variants = [(name, {"overrides": overrides}, "fitted") for name, overrides in VARIANTS["schedules"].items()]
+    variants += [(name, {}, start) for name, start in VARIANTS["starts"].items()]
     rows: list[Row] = []
     for name, settings, start in variants:
-        found = [short_training(bench, folder, settings, start, seed) for seed in seeds]
-        done = [one for one in found if one is not None]
-        means = {key: statistics.fmean(one[key] for one in done) if done else None for key in ("start", "last", "test")}
+        runs = [short_training(bench, folder, settings, start, seed) for seed in seeds]
+        done = [run for run in runs if run is not None]
+        means = {key: statistics.fmean(run[key] for run in done) if done else None for key in ("start", "last", "test")}
         rows.append({"name": name, "data": bench.data, "seeds": len(done), **means})
         logger.info("%s", rows[-1])
     return rows
 
 
-def percent(value: float | None) -> str:
-    """Return an accuracy for the table; None: training ended with an error."""
-    return "failed" if value is None else f"{100 * value:.1f}"
+def text(measured: Row) -> str:
+    """Return the tables of what was measured, by part, in Markdown; an accuracy of None is a failed training."""
 
+    def percent(value: float | None) -> str:
+        return "failed" if value is None else in_percent(value)
 
-def text(found: Row) -> str:
-    """Return the tables, in Markdown; *found* has what was measured, by part."""
-    steps, images = found.get("steps", {}), found.get("images", {})
-    features, trainings = found.get("features", []), found.get("trainings", [])
+    steps, images, features, trainings = (measured.get(name, {}) for name in PARTS)
     whole = next(iter(steps.values()), 1.0)
-    lines = [machine_line(), "", gpu_line({}), ""]
-    lines += [f"| a training step, MobileNetV2, {SIZE} px, batch {BATCH_SIZE} | images/s | of all of it |"]
-    lines += ["|---|---:|---:|", *(f"| {name} | {rate:.1f} | {rate / whole:.2f} |" for name, rate in steps.items()), ""]
-    lines += ["| a training image, loaded and augmented, one process | ms |", "|---|---:|"]
-    lines += [*(f"| {name} | {value:.2f} |" for name, value in images.items()), ""]
-    head = "images/s | folded | folded, bfloat16 | fit, s | val accuracy of head, % | of bfloat16's"
-    lines += [f"| features at | {head} |", "|---" + "|---:" * 6 + "|"]
-    for row in features:
-        numbers = [f"{row[name]:.0f}" for name in ("plain", "folded", "bfloat16")]
-        numbers += [f"{row['fit']:.1f}", percent(row["fit val"]), percent(row["bfloat16 fit val"])]
-        lines.append(f"| {' | '.join([row['name'], *numbers])} |")
-    head = f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, accuracy, %"
-    lines += ["", f"| {head} | start, val | last epoch, val | what is kept, test | seeds |", "|---" + "|---:" * 4 + "|"]
-    for row in trainings:
-        numbers = " | ".join(percent(row[key]) for key in ("start", "last", "test"))
-        lines.append(f"| {row['data']}, {row['name']} | {numbers} | {row['seeds']} |")
-    return "\n".join(lines) + "\n"
+    lines = [machine_line(), "", gpu_line(()), ""]
+    head = [f"a training step, MobileNetV2, {SIZE} px, batch {BATCH_SIZE}", "images/s", "of all of it"]
+    lines += [*markdown(head, ((name, f"{rate:.1f}", f"{rate / whole:.2f}") for name, rate in steps.items())), ""]
+    head = ["a training image, loaded and augmented, one process", "ms"]
+    lines += [*markdown(head, ((name, f"{value:.2f}") for name, value in images.items())), ""]
+    head = ["features at", "images/s", "folded", "folded, bfloat16", "fit, s"]
+    head += ["val accuracy of head, %", "of bfloat16's"]
+    rates = ([f"{row[name]:.0f}" for name in ("plain", "folded", "bfloat16")] for row in features)
+    fits = ([f"{row['fit']:.1f}", percent(row["fit val"]), percent(row["bfloat16 fit val"])] for row in features)
+    lines += markdown(head, ([row["name"], *rate, *fit] for row, rate, fit in zip(features, rates, fits, strict=True)))
+    head = [f"{SHORT['epochs']} epochs at {SHORT['image_size']} px, accuracy, %", "start, val", "last epoch, val"]
+    means = ([percent(row[key]) for key in ("start", "last", "test")] for row in trainings)
+    names = (f"{row['data']}, {row['name']}" for row in trainings)
+    counts = (str(row["seeds"]) for row in trainings)
+    rows = ([name, *three, count] for name, three, count in zip(names, means, counts, strict=True))
+    return "\n".join([*lines, "", *markdown([*head, "what is kept, test", "seeds"], rows)]) + "\n"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -321,10 +279,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.tricks", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", default="elpv", help="as of bench.compare (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("results/bench"), metavar="FOLDER", help="of bench.compare")
-    parser.add_argument("--turns", type=int, default=3, help="turns of the training steps (default: %(default)s)")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="of the short trainings (0 1 2)"
-    )
+    seeds = "of the short trainings (0 1 2)"
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help=seeds)
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure; the rest is kept (default: all)")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     return parser
@@ -335,30 +291,28 @@ def main(args: argparse.Namespace) -> None:
     if args.step:
         print(step_rate(**json.loads(args.step)))
         return
-    parts = [part for part in PARTS if part in args.parts.split(",")]
-    if len(parts) != len(set(args.parts.split(","))):
+    names = args.parts.split(",")
+    if set(names) - set(PARTS):
         raise UserError(f"--parts: choose of {', '.join(PARTS)}")
     bench = Bench(args.output.resolve(), data_name(args.data), Scale())
     prepare_data(bench, args.data, None)
     prepare_weights(bench)
-    folder = bench.output / "tricks"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = new_folder(bench.output, "tricks")
     kept = bench.output / "tricks.json"
-    found: Row = read_json(kept) if kept.exists() else {}
+    measured: Row = read_json(kept) if kept.exists() else {}
     measures: dict[str, Callable[[], Any]] = {
-        "steps": lambda: measure_steps(args.turns, 6),
+        "steps": measure_steps,
         "images": lambda: measure_images(bench, folder),
-        "features": lambda: measure_features(bench, folder, FEATURES),
+        "features": lambda: measure_features(bench, folder),
         "trainings": lambda: measure_trainings(bench, folder, args.seeds),
     }
-    for part in parts:
-        measured = measures[part]()
-        if part == "trainings":  # of several data sets, one after the other
-            measured = [row for row in found.get(part, []) if row["data"] != bench.data] + measured
-        found[part] = measured
-        write_json(kept, found)
-    written = text(found)
+    for name in (name for name in PARTS if name in names):
+        result = measures[name]()
+        if name == "trainings":  # of several data sets, one after the other
+            result = [row for row in measured.get(name, []) if row["data"] != bench.data] + result
+        measured[name] = result
+        write_json(kept, measured)
+    written = text(measured)
     write_text(bench.output / "tricks.md", written)
     shutil.rmtree(folder)
     print(written)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.table import machine_line
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 
@@ -30,6 +29,8 @@ from cluster import Cluster, running_folder  # noqa: E402
 from dag import QUICK, archive_bytes, settings  # noqa: E402
 
 EXPERIMENTS, SEEDS = 10, 30
+#: Runs through Slurm.
+ROUNDS = 3
 #: Appended to the copy's Snakefile: what each rule would run is replaced by writing its outputs, so that a whole grid
 #: is there in a minute, with Snakemake's own records of it. The DAG, the settings and the records are the real ones.
 STAND_IN = """
@@ -62,7 +63,7 @@ class Cost(NamedTuple):
 
 
 def measured(checkout: Checkout, *command: str) -> Cost:
-    """Run *command* in *checkout*; return its seconds, its process's peak memory and what it said.
+    """Run *command* in *checkout*; return its seconds, its process's peak memory and its output.
 
     Raises
     ------
@@ -78,21 +79,21 @@ def measured(checkout: Checkout, *command: str) -> Cost:
         seconds = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
-        said = output.read()
+        text = output.read()
     if process.returncode != 0:
-        raise UserError(f"{' '.join(command)} failed in {checkout.folder}: {said.strip()[-300:]}")
-    return Cost(seconds, usage.ru_maxrss / 1024, said)
+        raise UserError(f"{' '.join(command)} failed in {checkout.folder}: {text.strip()[-300:]}")
+    return Cost(seconds, usage.ru_maxrss / 1024, text)
 
 
 def grid(folder: Path) -> dict[str, Any]:
     """Return what a dry run of 300 runs costs, and a rerun of them with nothing to do."""
-    archive = folder / "data.zip"
-    archive.write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
     experiments = {
         f"lr{number}": {**QUICK, "overrides": {"optimizer.lr": 0.001 * (number + 1)}} for number in range(EXPERIMENTS)
     }
     checkout = Checkout(folder / "grid")
-    config = checkout.write_settings("grid.yaml", settings({"path": str(archive)}, range(SEEDS), **experiments))
+    config = checkout.write_settings(
+        "grid.yaml", settings({"path": str(folder / "data.zip")}, range(SEEDS), **experiments)
+    )
     with (checkout.folder / "Snakefile").open("a", encoding="utf-8") as snakefile:
         snakefile.write(STAND_IN)
     command = ["snakemake", "--profile", "profiles/local", "--configfile", config]
@@ -111,16 +112,14 @@ def grid(folder: Path) -> dict[str, Any]:
     }
 
 
-def slurm_overhead(folder: Path, repeats: int) -> dict[str, Any]:
+def slurm_overhead(folder: Path) -> dict[str, Any]:
     """Return the seconds of one run through Slurm that its jobs did not run, per job in the chain, of each repeat."""
-    archive = folder / "data.zip"
-    archive.write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
-    found = running_folder()
-    cluster = Cluster(found or Path(tempfile.mkdtemp(prefix="mimflow-slurm-")))
+    running = running_folder()
+    cluster = Cluster(running or Path(tempfile.mkdtemp(prefix="mimflow-slurm-")))
     rounds = []
     try:
         cluster.up()
-        for number in range(repeats):
+        for number in range(ROUNDS):
             checkout = Checkout(folder / f"slurm{number}")
             checkout.edit(
                 "profiles/slurm/profile.yaml",
@@ -128,45 +127,36 @@ def slurm_overhead(folder: Path, repeats: int) -> dict[str, Any]:
                 ("# slurm_account: my_lab", "slurm_account: lab"),
             )
             checkout.edit("profiles/slurm/site.yaml", ("device: cuda", "device: cuda\ncpu_jobs: false"))
-            config = checkout.write_settings("small.yaml", settings({"path": str(archive)}))
+            config = checkout.write_settings("small.yaml", settings({"path": str(folder / "data.zip")}))
             cost = measured(checkout, "snakemake", "--profile", "slurm", "--configfile", config)
             jobs = [job for job in cluster.jobs() if job["WorkDir"] == str(checkout.folder)]
             ran = sum(float(job["ElapsedRaw"]) for job in jobs)
-            rounds.append(
-                {
-                    "wall_seconds": round(cost.seconds, 1),
-                    "jobs": len(jobs),
-                    "jobs_ran_seconds": ran,
-                    "overhead_per_job_seconds": round((cost.seconds - ran) / len(jobs), 1),
-                }
-            )
+            costs = {"wall_seconds": round(cost.seconds, 1), "jobs": len(jobs), "jobs_ran_seconds": ran}
+            rounds.append(costs | {"overhead_per_job_seconds": round((cost.seconds - ran) / len(jobs), 1)})
             print(json.dumps(rounds[-1]), file=sys.stderr, flush=True)
     finally:
-        if not found:
+        if not running:
             cluster.down()
             shutil.rmtree(cluster.folder)
-    return {
-        "rounds": rounds,
-        "median_overhead_per_job_seconds": statistics.median(row["overhead_per_job_seconds"] for row in rounds),
-    }
+    median = statistics.median(costs["overhead_per_job_seconds"] for costs in rounds)
+    return {"rounds": rounds, "median_overhead_per_job_seconds": median}
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m bench.workflow_cost", description=__doc__)
     parser.add_argument("--only", choices=["slurm", "grid"], help="measure this part alone")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds through Slurm (default 3)")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Measure, and print one JSON object."""
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    result: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine}
+    result: dict[str, Any] = {"machine": machine_line()}
     with tempfile.TemporaryDirectory(prefix="mimflow-bench-") as name:
         folder = Path(name)
+        (folder / "data.zip").write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
         if args.only != "grid":
-            result["slurm"] = slurm_overhead(folder, args.repeats)
+            result["slurm"] = slurm_overhead(folder)
         if args.only != "slurm":
             result["grid"] = grid(folder)
     print(json.dumps(result, indent=2))

@@ -56,9 +56,9 @@ def take_weights(model: nn.Module, reference: dict[str, Any]) -> None:
     """
     convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    given = (len(reference["convolutions"]), len(reference["norms"]))
-    if (len(convolutions), len(norms)) != given:
-        raise PeerError(f"the model has {len(convolutions)} convolutions and {len(norms)} norms, the weights {given}")
+    needed = (len(reference["convolutions"]), len(reference["norms"]))
+    if (len(convolutions), len(norms)) != needed:
+        raise PeerError(f"the model has {len(convolutions)} convolutions and {len(norms)} norms, the weights {needed}")
     with torch.no_grad():
         for convolution, weight in zip(convolutions, reference["convolutions"], strict=True):
             if convolution.weight.shape != weight.shape or convolution.bias is not None:
@@ -67,9 +67,8 @@ def take_weights(model: nn.Module, reference: dict[str, Any]) -> None:
                 )
             convolution.weight.copy_(weight)
         for norm, tensors in zip(norms, reference["norms"], strict=True):
-            for target, tensor in zip(
-                (norm.weight, norm.bias, norm.running_mean, norm.running_var), tensors, strict=True
-            ):
+            targets = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+            for target, tensor in zip(targets, tensors, strict=True):
                 target.copy_(tensor)
             norm.eps = reference["eps"]
 
@@ -82,8 +81,8 @@ def check_features(features: Callable[[torch.Tensor], torch.Tensor], reference: 
     PeerError : they differ by more than rounding.
     """
     with torch.no_grad():
-        own = features(reference["images"])
-    difference = (own - reference["features"]).abs().max().item()
+        computed = features(reference["images"])
+    difference = (computed - reference["features"]).abs().max().item()
     scale = reference["features"].abs().max().item()
     print(f"features against mmcls's: greatest difference {difference:.2e}, greatest value {scale:.2e}", flush=True)
     if not difference <= TOLERANCE * scale:
@@ -110,15 +109,11 @@ class Record:
         self.checkpoints.append({"name": name, "at": time.time(), "val_accuracy": accuracy, "weights": str(path)})
         print(f"{name}: {time.time() - self.begun:.1f} s, val accuracy {100 * accuracy:.2f} %", flush=True)
 
-    def over(self) -> bool:
-        """Tell whether the budget of time, if there is one, is spent."""
-        return self.job.seconds is not None and time.time() - self.begun >= self.job.seconds
-
     def result(self) -> dict[str, Any]:
         """Return what the bench reads."""
-        card_peak = torch.cuda.max_memory_allocated() if self.job.device == "cuda" else 0
-        noted = {"checkpoints": self.checkpoints, "images_per_second": self.rates, "card_peak": card_peak}
-        return {"begun": self.begun, **noted}
+        gpu_peak = torch.cuda.max_memory_allocated() if self.job.device == "cuda" else 0
+        rates = {"images_per_second": self.rates, "gpu_peak": gpu_peak}
+        return {"begun": self.begun, "checkpoints": self.checkpoints, **rates}
 
 
 def run(tasks: dict[str, Callable[[SimpleNamespace], dict[str, Any]]]) -> None:

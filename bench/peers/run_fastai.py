@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 common.import_torchvision()
-from fastai.callback.core import Callback, CancelFitException  # noqa: E402
+from fastai.callback.core import Callback  # noqa: E402
 from fastai.callback.fp16 import to_fp16  # noqa: E402, F401  (a method of Learner from here on)
 from fastai.callback.schedule import fine_tune  # noqa: E402, F401  (a method of Learner from here on)
 from fastai.data.transforms import get_image_files  # noqa: E402
@@ -31,16 +31,10 @@ TUTORIAL_RESIZE = 460 / 224
 def learner(job: SimpleNamespace) -> Learner:
     """Return a learner of torchvision's model of the job, with the bench's pretrained weights."""
     # 0 workers would be fastai's own choice in notebooks; the bench gives every row the same.
-    data = ImageDataLoaders.from_folder(
-        Path(job.folder),
-        train="train",
-        valid="val",
-        item_tfms=Resize(round(job.size * TUTORIAL_RESIZE)),
-        batch_tfms=[*aug_transforms(size=job.size), Normalize.from_stats(*imagenet_stats)],
-        bs=job.batch_size,
-        num_workers=job.workers,
-        device=torch.device(job.device),
-    )
+    options = {"bs": job.batch_size, "num_workers": job.workers, "device": torch.device(job.device)}
+    options["item_tfms"] = Resize(round(job.size * TUTORIAL_RESIZE))
+    options["batch_tfms"] = [*aug_transforms(size=job.size), Normalize.from_stats(*imagenet_stats)]
+    data = ImageDataLoaders.from_folder(Path(job.folder), train="train", valid="val", **options)
 
     def architecture(pretrained: bool) -> nn.Module:
         model = getattr(models, job.architecture)()
@@ -57,15 +51,12 @@ def learner(job: SimpleNamespace) -> Learner:
 
 
 class Clock(Callback):
-    """Note each epoch and its accuracy on val; end when the budget of time is spent."""
+    """Note each epoch and its accuracy on val."""
 
     order = 60  # after Recorder, which has the accuracy
 
     def __init__(self, record: common.Record) -> None:
         self.record = record
-
-    def before_fit(self) -> None:
-        self.stop_if_over()
 
     def before_train(self) -> None:
         self.started, self.count = time.time(), 0
@@ -80,11 +71,6 @@ class Clock(Callback):
     def after_epoch(self) -> None:
         number = len(self.record.checkpoints) + 1
         self.record.add(f"epoch {number}", float(self.learn.recorder.values[-1][-1]), self.learn.model.state_dict())
-        self.stop_if_over()
-
-    def stop_if_over(self) -> None:
-        if self.record.over():
-            raise CancelFitException
 
 
 def train(job: SimpleNamespace) -> dict[str, Any]:

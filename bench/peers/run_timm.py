@@ -44,21 +44,12 @@ def make_loader(job: SimpleNamespace, model: nn.Module, split: str) -> Any:
     """Return timm's loader of a split; batches are normalised float32 (batch, 3, size, size)."""
     config = resolve_data_config({"input_size": (3, job.size, job.size)}, model=model)
     training = split == "train"
-    dataset = create_dataset(
-        "", root=job.folder, split=split, is_training=training, class_map=str(Path(job.folder) / "classes.txt")
-    )
-    return create_loader(
-        dataset,
-        input_size=config["input_size"],
-        batch_size=job.batch_size,
-        is_training=training,
-        interpolation="random" if training else config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
-        crop_pct=config["crop_pct"],
-        num_workers=job.workers,
-        device=torch.device(job.device),
-    )
+    classes = str(Path(job.folder) / "classes.txt")
+    dataset = create_dataset("", root=job.folder, split=split, is_training=training, class_map=classes)
+    options = {name: config[name] for name in ("input_size", "mean", "std", "crop_pct")}
+    options |= {"batch_size": job.batch_size, "num_workers": job.workers, "device": torch.device(job.device)}
+    interpolation = "random" if training else config["interpolation"]
+    return create_loader(dataset, is_training=training, interpolation=interpolation, **options)
 
 
 def accuracy(model: nn.Module, loader: Any) -> float:
@@ -76,14 +67,8 @@ def steps(job: SimpleNamespace, model: nn.Module, loader: Any, epochs: int) -> I
     """Train; yield (epoch, images/s of it) after each."""
     rate = LEARNING_RATE * job.batch_size / OF_BATCH
     optimizer = create_optimizer_v2(model, lr=rate, **OPTIMIZER)
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched="cosine",
-        num_epochs=epochs,
-        warmup_epochs=min(WARMUP_EPOCHS, epochs - 1),
-        step_on_epochs=False,
-        updates_per_epoch=len(loader),
-    )
+    length = {"num_epochs": epochs, "updates_per_epoch": len(loader), "warmup_epochs": min(WARMUP_EPOCHS, epochs - 1)}
+    scheduler, _ = create_scheduler_v2(optimizer, sched="cosine", step_on_epochs=False, **length)
     loss_function = LabelSmoothingCrossEntropy(SMOOTHING)
     # --amp of train.py: on a GPU nobody would go without it, and recipe fast does not.
     amp = job.device == "cuda"
@@ -115,8 +100,6 @@ def train(job: SimpleNamespace) -> dict[str, Any]:
     for epoch, rate in steps(job, model, loader, job.epochs):
         record.rates.append(rate)
         record.add(f"epoch {epoch + 1}", accuracy(model, val), model.state_dict())
-        if record.over():
-            break
     return record.result()
 
 

@@ -83,7 +83,7 @@ def test_each_process_goes_on_with_its_own_statistics(tmp_path: Path, reference:
     for _ in range(2):  # the margin is 60 s: it is over when training begins
         status, output = training.finish(end_time=time.time() + 60)
         assert status != 0 and "the same command goes on from it" in output
-    expected, found = (
+    expected, saved = (
         torch.load(next(run.work_dir.glob("*/states/state_000000002.pth")), weights_only=True)
         for run in (undisturbed, training)
     )
@@ -91,7 +91,7 @@ def test_each_process_goes_on_with_its_own_statistics(tmp_path: Path, reference:
     statistics = expected["replicas"][0]
     assert any(name.endswith("running_mean") for name in statistics)
     assert all(not torch.equal(statistics[name], expected["model"][name]) for name in statistics)
-    assert tensors_sha256(statistics) == tensors_sha256(found["replicas"][0])
+    assert tensors_sha256(statistics) == tensors_sha256(saved["replicas"][0])
     assert training.finish()[0] == 0
     assert training.hashes() == reference
 
@@ -153,12 +153,12 @@ def test_no_process_outlives_torch_distributed_run(tmp_path: Path) -> None:
     training = Training(tmp_path, {**PAIR, "epochs": 40})
     process = training.start()
     assert training.wait_for_state(process, 1) > 1
-    found = ranks_of(training.work_dir)
-    for rank in found:
+    ranks = ranks_of(training.work_dir)
+    for rank in ranks:
         os.kill(rank, signal.SIGSTOP)
     training.kill_group(process)
     deadline = time.monotonic() + 5
-    while (left := set(found) & set(processes_of(training.work_dir))) and time.monotonic() < deadline:
+    while (left := set(ranks) & set(processes_of(training.work_dir))) and time.monotonic() < deadline:
         time.sleep(0.05)
     for rank in left:
         os.kill(rank, signal.SIGKILL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Counting:
-    """A card with a counter: the next value at each reading."""
+    """A GPU with a counter: the next value at each reading."""
 
     def __init__(self, *counter: float | None) -> None:
         self.values = list(counter)

@@ -52,13 +52,13 @@ class Zipped:
     mode: int = stat.S_IFREG | 0o644
     extra: bytes = b""
     zip64: bool = False
-    packed: bytes | None = None
+    compressed: bytes | None = None
     local: dict[str, int | bytes] = field(default_factory=dict)
 
     def data(self) -> bytes:
         """Return the content as it stands in the archive."""
-        if self.packed is not None:
-            return self.packed
+        if self.compressed is not None:
+            return self.compressed
         if self.method == DEFLATED:
             return zlib.compress(self.content, 9)[2:-4]
         if self.method == BZ2:
@@ -92,23 +92,23 @@ def zip_of(
         if entry.zip64:
             extra = struct.pack("<HHQQQ", 1, 24, size, packed_size, offset) + extra
         narrow = (WHOLE, WHOLE, WHOLE) if entry.zip64 else (size, packed_size, offset)
-        said = {"name": entry.name, "flags": entry.flags, "method": entry.method, "crc": crc, "extra": b""}
-        said |= {"size": size & WHOLE, "packed_size": packed_size & WHOLE} | entry.local  # type: ignore[operator]
+        header = {"name": entry.name, "flags": entry.flags, "method": entry.method, "crc": crc, "extra": b""}
+        header |= {"size": size & WHOLE, "packed_size": packed_size & WHOLE} | entry.local  # type: ignore[operator]
         out += struct.pack(
             "<4sHHHHHLLLHH",
             b"PK\x03\x04",
             version,
-            said["flags"],
-            said["method"],
+            header["flags"],
+            header["method"],
             0,
             0x21,
-            said["crc"],
-            said["packed_size"],
-            said["size"],
-            len(said["name"]),  # type: ignore[arg-type]
-            len(said["extra"]),  # type: ignore[arg-type]
+            header["crc"],
+            header["packed_size"],
+            header["size"],
+            len(header["name"]),  # type: ignore[arg-type]
+            len(header["extra"]),  # type: ignore[arg-type]
         )
-        out += said["name"] + said["extra"] + data  # type: ignore[operator]
+        out += header["name"] + header["extra"] + data  # type: ignore[operator]
         central += struct.pack(
             "<4sHHHHHHLLLHHHHHLL",
             b"PK\x01\x02",
@@ -134,12 +134,12 @@ def zip_of(
     fields = {"count": len(entries), "size": len(central), "offset": start}
     out += central
     if zip64_end is not None:
-        place = len(out)
+        end_offset = len(out)
         wide = fields | zip64_end
         out += struct.pack(
             "<4sQHHLLQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, wide["count"], wide["count"], wide["size"], wide["offset"]
         )
-        out += struct.pack("<4sLQL", b"PK\x06\x07", 0, place, 1)
+        out += struct.pack("<4sLQL", b"PK\x06\x07", 0, end_offset, 1)
     fields |= end or {}
     out += end_of_zip(**fields, comment=comment)
     return bytes(out + after)
@@ -225,21 +225,21 @@ def tar_of(*members: bytes) -> bytes:
 
 def wide_xz(data: bytes) -> bytes:
     """Return *data* as xz whose header asks for a window of 4 GiB."""
-    packed = bytearray(lzma.compress(data))
-    size = (packed[12] + 1) * 4
-    assert packed[14:16] == b"\x21\x01"  # LZMA2, one byte of settings
-    packed[16] = 40
-    packed[12 + size - 4 : 12 + size] = struct.pack("<L", zlib.crc32(packed[12 : 12 + size - 4]))
-    return bytes(packed)
+    compressed = bytearray(lzma.compress(data))
+    size = (compressed[12] + 1) * 4
+    assert compressed[14:16] == b"\x21\x01"  # LZMA2, one byte of settings
+    compressed[16] = 40
+    compressed[12 + size - 4 : 12 + size] = struct.pack("<L", zlib.crc32(compressed[12 : 12 + size - 4]))
+    return bytes(compressed)
 
 
 def wide_zst(data: bytes) -> bytes:
     """Return *data* as zstd whose header asks for a window of 2 GiB."""
     compressor = zstandard.ZstdCompressor().compressobj()
-    packed = bytearray(compressor.compress(data) + compressor.flush())
-    assert not packed[4] & 0x20  # a window is written
-    packed[5] = 21 << 3
-    return bytes(packed)
+    compressed = bytearray(compressor.compress(data) + compressor.flush())
+    assert not compressed[4] & 0x20  # a window is written
+    compressed[5] = 21 << 3
+    return bytes(compressed)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
@@ -253,11 +253,11 @@ from scripts.lib.data.unpacking import unpack
 began = time.process_time()
 try:
     unpack(Path(sys.argv[1]), Path(sys.argv[2]), Limits(int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))
-    said = "unpacked"
+    message = "unpacked"
 except UserError as error:
-    said = str(error)
+    message = str(error)
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(int(peak) / 1024, time.process_time() - began, said)
+print(int(peak) / 1024, time.process_time() - began, message)
 """
 
 
@@ -270,8 +270,8 @@ def measured(archive: Path, output: Path, limits: Limits | None = None) -> tuple
     command = [sys.executable, "-c", _PROBE, archive, output, limits.images, limits.bytes, limits.ratio]
     done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    peak, seconds, said = done.stdout.split(" ", 2)
-    return float(peak), float(seconds), said.strip()
+    peak, seconds, message = done.stdout.split(" ", 2)
+    return float(peak), float(seconds), message.strip()
 
 
 def zeros(kind: str, count: int) -> bytes:

@@ -36,6 +36,6 @@ def pad_like_keras(backbone: torch.nn.Module) -> None:
             module.register_forward_pre_hook(pad(grey if module.in_channels == 3 else None))
 
 
-def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+def largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
     """Return the largest difference as a fraction of the largest value."""
-    return float((one - other).abs().max() / other.abs().max())
+    return float((first - second).abs().max() / second.abs().max())

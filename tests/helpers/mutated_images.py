@@ -83,19 +83,19 @@ def png(width: int, height: int, data: bytes = bytes(1000), chunk: bytes = b"") 
     return b"\x89PNG\r\n\x1a\n" + header + chunk + piece(b"IDAT", zlib.compress(data)) + piece(b"IEND", b"")
 
 
-def _jpeg_of_scans(side: int, count: int) -> bytes:
+def _jpeg_of_scans(size: int, count: int) -> bytes:
     """Return a progressive JPEG whose last scan is repeated."""
     file = io.BytesIO()
     Image.new("RGB", (16, 16)).save(file, "JPEG", progressive=True, subsampling=0)
     data = bytearray(file.getvalue())
     frame, end, last = data.index(b"\xff\xc2"), data.rindex(b"\xff\xd9"), data.rindex(b"\xff\xda")
-    data[frame + 5 : frame + 9] = struct.pack(">HH", side, side)
+    data[frame + 5 : frame + 9] = struct.pack(">HH", size, size)
     return bytes(data[:end] + data[last:end] * count + b"\xff\xd9")
 
 
-def _tiff_of_tiles(side: int) -> bytes:
-    """Return a TIFF of 40 x 30 pixels, LZW, in one tile of *side* x *side*."""
-    values = {256: 40, 257: 30, 258: 8, 259: 5, 262: 1, 277: 1, 322: side, 323: side - 16, 324: 300, 325: 5000}
+def _tiff_of_tiles(size: int) -> bytes:
+    """Return a TIFF of 40 x 30 pixels, LZW, in one tile of *size* x *size*."""
+    values = {256: 40, 257: 30, 258: 8, 259: 5, 262: 1, 277: 1, 322: size, 323: size - 16, 324: 300, 325: 5000}
     tags = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in values.items())
     return b"II*\0" + struct.pack("<LH", 8, len(values)) + tags + bytes(4) + b"\x07" * 5000
 
@@ -105,23 +105,23 @@ def mutate(data: bytes, choose: random.Random) -> bytes:
     changed = bytearray(data)
     header = max(64, len(changed) // 8)
     for _ in range(choose.randint(1, 4)):
-        place = choose.randrange(min(header, len(changed)) if choose.random() < 0.8 else len(changed))
+        offset = choose.randrange(min(header, len(changed)) if choose.random() < 0.8 else len(changed))
         order = choose.choice("<>")
         match choose.randrange(7):
             case 0:
-                changed[place] = choose.randrange(256)
+                changed[offset] = choose.randrange(256)
             case 1:
-                changed[place : place + 2] = struct.pack(order + "H", choose.choice(NUMBERS) & 0xFFFF)
+                changed[offset : offset + 2] = struct.pack(order + "H", choose.choice(NUMBERS) & 0xFFFF)
             case 2:
-                changed[place : place + 4] = struct.pack(order + "L", choose.choice(NUMBERS))
+                changed[offset : offset + 4] = struct.pack(order + "L", choose.choice(NUMBERS))
             case 3:
-                del changed[place : place + choose.randint(1, 12)]
+                del changed[offset : offset + choose.randint(1, 12)]
             case 4:
-                changed[place:place] = changed[place : place + choose.randint(1, 64)]
+                changed[offset:offset] = changed[offset : offset + choose.randint(1, 64)]
             case 5:
-                del changed[max(place, 16) :]
+                del changed[max(offset, 16) :]
             case 6:
-                changed[place] ^= 1 << choose.randrange(8)
+                changed[offset] ^= 1 << choose.randrange(8)
         if not changed:
             return b"\0"
     return with_sums(bytes(changed)) if data[:4] == b"\x89PNG" and choose.random() < 0.8 else bytes(changed)
@@ -129,13 +129,13 @@ def mutate(data: bytes, choose: random.Random) -> bytes:
 
 def with_sums(png: bytes) -> bytes:
     """Return a PNG with the check sums of its chunks as they should be."""
-    fixed, place = bytearray(png), 8
-    while place + 12 <= len(fixed):
-        end = place + 8 + int.from_bytes(fixed[place : place + 4], "big")
+    fixed, offset = bytearray(png), 8
+    while offset + 12 <= len(fixed):
+        end = offset + 8 + int.from_bytes(fixed[offset : offset + 4], "big")
         if end + 4 > len(fixed):
             break
-        fixed[end : end + 4] = struct.pack(">L", zlib.crc32(fixed[place + 4 : end]))
-        place = end + 4
+        fixed[end : end + 4] = struct.pack(">L", zlib.crc32(fixed[offset + 4 : end]))
+        offset = end + 4
     return bytes(fixed)
 
 

@@ -27,7 +27,7 @@ PAIR: dict[str, Any] = {
 
 def processes_of(work_dir: Path) -> dict[int, int]:
     """Return the processes that train in *work_dir*, data-loader workers included: id to parent's id."""
-    found = {}
+    parents = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
@@ -40,16 +40,16 @@ def processes_of(work_dir: Path) -> dict[int, int]:
             str(work_dir) in word for word in command
         )
         if trains and status[0] != "Z":
-            found[int(entry.name)] = int(status[1])
-    return found
+            parents[int(entry.name)] = int(status[1])
+    return parents
 
 
 def ranks_of(work_dir: Path) -> list[int]:
     """Return the ids of the processes, by rank, without their data-loader workers."""
-    found = processes_of(work_dir)
+    parents = processes_of(work_dir)
     ranks = {}
-    for process, parent in found.items():
-        if parent not in found:
+    for process, parent in parents.items():
+        if parent not in parents:
             variables = (Path("/proc") / str(process) / "environ").read_bytes().split(b"\0")
             ranks[next(int(word[5:]) for word in variables if word.startswith(b"RANK="))] = process
     return [ranks[rank] for rank in sorted(ranks)]

@@ -44,10 +44,10 @@ def served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-def check_quiet(page: Page, own: str = "") -> None:
+def check_quiet(page: Page, allowed: str = "") -> None:
     """Nothing was complained of, and nothing asked for that a reader without a network would miss."""
     assert [text for text in page.complaints if OF_SNAKEMAKE not in text and "favicon" not in text] == []
-    assert [address for address in page.requests_that_leave() if not own or not address.startswith(own)] == []
+    assert [address for address in page.requests_that_leave() if not allowed or not address.startswith(allowed)] == []
 
 
 def rows(page: Page) -> list[str]:
@@ -55,11 +55,11 @@ def rows(page: Page) -> list[str]:
     return page.evaluate("[...document.querySelectorAll('nav tbody tr')].map(r => r.innerText.trim())")
 
 
-def open_category(page: Page, name: str, part: str = "") -> list[str]:
-    """Open a category of the report, or a *part* of it, and return its rows."""
+def open_category(page: Page, name: str, subcategory: str = "") -> list[str]:
+    """Open a category of the report, or a *subcategory* of it, and return its rows."""
     assert page.wait_for(CLICK.format(name))
-    if part:
-        assert page.wait_for(CLICK.format(part))
+    if subcategory:
+        assert page.wait_for(CLICK.format(subcategory))
     page.wait_for("document.querySelectorAll('nav tbody tr').length > 0")
     return rows(page)
 
@@ -81,18 +81,18 @@ def look_at_everything(
 
     Parameters
     ----------
-    places : categories, and the part of each where it has parts.
+    places : categories, and the subcategory of each where it has parts.
     pictures : an empty folder for what the window shows of each.
     """
     seen: list[list[str]] = []
-    for place, (category, part) in enumerate(places):
+    for index, (category, subcategory) in enumerate(places):
         page.open(report)
         seen.append([])
-        for number, words in enumerate(open_category(page, category, part)):
+        for number, words in enumerate(open_category(page, category, subcategory)):
             if look_at(page, number):
                 seen[-1].append(words)
                 if pictures:
-                    page.screenshot(pictures / f"{place}-{number:03}.png")
+                    page.screenshot(pictures / f"{index}-{number:03}.png")
     return seen
 
 
@@ -103,13 +103,13 @@ def ask_the_map(page: Page) -> None:
     corner = page.evaluate(
         "(({left, top}) => [left, top])(document.querySelector('#app iframe').getBoundingClientRect())"
     )
-    place = page.evaluate(
+    point = page.evaluate(
         """(() => { const box = document.querySelector('#map [data-i]').getBoundingClientRect();
             return [box.left + box.width / 2, box.top + box.height / 2]; })()""",
         frame,
     )
     assert page.evaluate("document.getElementById('tooltip').hidden", frame)
-    page.move_to(corner[0] + place[0], corner[1] + place[1])
+    page.move_to(corner[0] + point[0], corner[1] + point[1])
     page.wait_for("!document.getElementById('tooltip').hidden", context=frame)
     assert "true class:" in page.evaluate("document.getElementById('tooltip').innerText", frame)
     assert page.wait_for("document.querySelector('#tooltip img').naturalWidth", context=frame) > 8

@@ -22,10 +22,10 @@ def simulate(n: int, classes: int, seed: int = 0, strength: float = 2.0) -> Pred
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, n)
     labels[:classes] = np.arange(classes)[:n]
-    scores = rng.normal(size=(n, classes))
-    scores[np.arange(n), labels] += strength
+    logits = rng.normal(size=(n, classes))
+    logits[np.arange(n), labels] += strength
     # As predictions.csv has them: float32 values.
-    return predictions_of(softmax(scores, axis=1).astype(np.float32).astype(np.float64), labels)
+    return predictions_of(softmax(logits, axis=1).astype(np.float32).astype(np.float64), labels)
 
 
 def write_csv(path: Path, predictions: Predictions) -> Path:

@@ -37,8 +37,8 @@ def run_cli_on(folders: list[Path], out: Path, *more: str) -> pd.DataFrame:
 def answer(folder: Path, wrong: range, names: str = "{}.jpg") -> Path:
     """Write the predictions of 120 images of four classes, of which those numbered *wrong* are wrong."""
     labels = [number % 4 for number in range(120)]
-    said = [(label + (number in wrong)) % 4 for number, label in enumerate(labels)]
-    rows = [(names.format(n), label, np.eye(4, dtype=np.float32)[said[n]]) for n, label in enumerate(labels)]
+    predicted = [(label + (number in wrong)) % 4 for number, label in enumerate(labels)]
+    rows = [(names.format(n), label, np.eye(4, dtype=np.float32)[predicted[n]]) for n, label in enumerate(labels)]
     write_predictions(folder / "predictions.csv", ["苹果", "NA", "<b>", 'a,"b'], rows)
     return folder
 

@@ -38,11 +38,11 @@ def make_data(folder: Path, order: int = 1) -> None:
         path = folder / "images" / f"class {label}" / f"{index}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(photograph(label, index))
-    parts = {"train": range(14), "val": range(14, 17), "test": range(17, 20)}
+    splits = {"train": range(14), "val": range(14, 17), "test": range(17, 20)}
     (folder / "splits").mkdir(parents=True, exist_ok=True)
-    for part, indices in parts.items():
+    for split, indices in splits.items():
         lines = [f"class {label}/{index}.jpg {label}\n" for label in range(3) for index in indices]
-        (folder / "splits" / f"{part}.txt").write_text("".join(lines))
+        (folder / "splits" / f"{split}.txt").write_text("".join(lines))
     (folder / "classes.txt").write_text("".join(f"class {label}\n" for label in range(3)))
 
 
@@ -149,10 +149,18 @@ class Training:
         if self.experiment.get("recipe") != "fast":
             self._run("train.patch_config", *words)
             return
-        edge = Experiment.model_validate(self.experiment).packed_edge()
+        short_side = Experiment.model_validate(self.experiment).packed_edge()
         splits = ["splits/train.txt", "splits/val.txt"]
         self._run(
-            "data.pack_images", "--images", "images", "--splits", *splits, "--short-side", str(edge), "--output", "pack"
+            "data.pack_images",
+            "--images",
+            "images",
+            "--splits",
+            *splits,
+            "--short-side",
+            str(short_side),
+            "--output",
+            "pack",
         )
         weights = self.experiment["checkpoint"]["path"]
         self._run("train.patch_config", *words, "--checkpoint", weights, "--pixel-cache", "pack")

@@ -14,6 +14,7 @@ import pytest
 from dag import QUICK, photograph, settings, snakemake
 from PIL import Image
 
+from scripts.lib.data.findings import CONTAMINATED
 from scripts.lib.data.splits import listed_images
 from scripts.lib.runs.predictions import read_predictions
 
@@ -57,7 +58,7 @@ def contaminated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_copies_in_train_are_found_and_not_trained_on(contaminated: tuple[Path, str]) -> None:
     with open(contaminated[0] / "audit.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["file"] for row in rows if row["finding"] == "leaked"} == EXPECTED
+    assert {row["file"] for row in rows if row["finding"] == CONTAMINATED} == EXPECTED
     of_train = {row["file"] for row in rows if row["action"] == "left_out"}
     assert of_train == {file.replace("test/", "train/") for file in EXPECTED}
     splits = contaminated[0] / "splits"

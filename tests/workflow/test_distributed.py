@@ -75,8 +75,9 @@ def test_validation_in_two_processes_is_that_of_the_saved_model(
     model.load_state_dict(torch.load("last.pth", weights_only=True)["state_dict"])
     model.eval()
     with torch.no_grad():
-        scores = model(torch.stack([dataset[i]["img"] for i in range(len(dataset))]), return_loss=False, img_metas=None)
-    likelihood = np.stack(scores)[np.arange(len(dataset)), dataset.get_gt_labels()]
+        images = torch.stack([dataset[i]["img"] for i in range(len(dataset))])
+        probabilities = model(images, return_loss=False, img_metas=None)
+    likelihood = np.stack(probabilities)[np.arange(len(dataset)), dataset.get_gt_labels()]
     with open("train_log.csv") as file:
         last = list(csv.DictReader(file))[-1]
     assert float(last["val_loss"]) == pytest.approx(-np.log(likelihood).mean(), rel=1e-5)
@@ -97,8 +98,8 @@ def test_the_first_line_of_the_config_trains_it_by_hand_in_the_specified_order(p
         sampler = EpochSampler(names, seed=0)
         sampler.set_position(epoch)
         order = [names[index] for index in sampler.global_order()]
-        part = slice(epoch * used, (epoch + 1) * used)
-        together = [name for both in zip(read[0][part], read[1][part], strict=True) for name in both]
+        of_epoch = slice(epoch * used, (epoch + 1) * used)
+        together = [name for both in zip(read[0][of_epoch], read[1][of_epoch], strict=True) for name in both]
         assert together == order[: 2 * used]
 
 

@@ -397,9 +397,10 @@ def test_long_functions_markup_and_old_words_are_noticed():
 
 def test_hashes_are_read_by_package():
     check = load(ROOT / ".ci" / "check_manylinux2014.py")
-    one, two = "a" * 64, "b" * 64
+    first, second = "a" * 64, "b" * 64
     lock = (
-        f"# made by\nx==1.0 \\\n    --hash=sha256:{one} \\\n    --hash=sha256:{two}\ny==2.0 ; python_version < '4' \\\n"
+        f"# made by\nx==1.0 \\\n    --hash=sha256:{first} \\\n    --hash=sha256:{second}\n"
+        "y==2.0 ; python_version < '4' \\\n"
     )
 
-    assert check.read_hashes(lock) == {"x==1.0": {one, two}, "y==2.0": set()}
+    assert check.read_hashes(lock) == {"x==1.0": {first, second}, "y==2.0": set()}

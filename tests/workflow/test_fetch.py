@@ -99,8 +99,8 @@ def test_from_a_breaking_server_to_a_split_with_hostile_names(server: HttpServer
     assert (tmp_path / "classes.txt").read_text(encoding="utf-8").split("\n")[:-1] == sorted(HOSTILE_CLASSES)
     lines = [
         line
-        for side in ("train", "val", "test")
-        for line in (tmp_path / "splits" / f"{side}.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        for name in ("train", "val", "test")
+        for line in (tmp_path / "splits" / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1]
     ]
     assert len(lines) == 36 and all((tmp_path / "images" / line.rpartition(" ")[0]).is_file() for line in lines)
     assert names(tmp_path) == ["archive.sha256", "archive.zip", "classes.txt", "fetch.log", "images", "splits"]
@@ -118,8 +118,8 @@ def test_a_killed_fetch_goes_on_where_it_stopped(server: HttpServer, tmp_path: P
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "archive.zip").exists()
-    (part,) = tmp_path.glob(".*.part")
-    have = part.stat().st_size
+    (partial,) = tmp_path.glob(".*.part")
+    have = partial.stat().st_size
     assert have > 200_000
     resource.bytes_per_second = None
     assert fetch(source, tmp_path).returncode == 0
@@ -132,9 +132,9 @@ def test_mirrors_are_tried_in_order(server: HttpServer, tmp_path: Path) -> None:
     content = photos(["a", "b"])
     server.serve("wrong.zip", photos(["x", "y"]))
     server.serve("right.zip", content)
-    given = hashlib.sha256(content).hexdigest()
+    expected = hashlib.sha256(content).hexdigest()
     mirrors = f'["{server.url("wrong.zip")}", "{server.url("right.zip")}"]'
-    result = fetch(f'{{"url": "{server.url("gone.zip")}", "mirrors": {mirrors}, "sha256": "{given}"}}', tmp_path)
+    result = fetch(f'{{"url": "{server.url("gone.zip")}", "mirrors": {mirrors}, "sha256": "{expected}"}}', tmp_path)
     assert result.returncode == 0
     gone, wrong, *_ = result.stderr.splitlines()
     assert "gone.zip: the server answered 404" in gone and "wrong.zip: wrong sha256" in wrong
@@ -208,10 +208,10 @@ def test_a_full_disk_stops_a_fetch_in_one_line(
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_full_disk_stops_a_copy_in_one_line(small_disk: Path, tmp_path: Path, kind: str) -> None:
-    given = tmp_path / "given"
-    given.mkdir()
-    (given / "a.zip").write_bytes(photos(["a", "b"], each=10, size=100_000))
-    result = fetch(f'{{"path": "{given / "a.zip" if kind == "file" else given}"}}', small_disk)
+    source = tmp_path / "given"
+    source.mkdir()
+    (source / "a.zip").write_bytes(photos(["a", "b"], each=10, size=100_000))
+    result = fetch(f'{{"path": "{source / "a.zip" if kind == "file" else source}"}}', small_disk)
     is_one_error(result, "no space left", "free some")
     assert names(small_disk) == ["fetch.log", "fetch.outcome.json"]
 

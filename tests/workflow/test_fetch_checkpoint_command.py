@@ -165,9 +165,9 @@ def texture(kind: int, random: np.random.Generator, size: int = 96) -> np.ndarra
         random.random((size, size)) < 0.5,
         np.clip(along / np.ptp(along), 0, 1),
     )[kind].astype(np.float64)
-    one, other = random.uniform(0, 255, (2, 3))
+    light, dark = random.uniform(0, 255, (2, 3))
     return np.clip(
-        pattern[..., None] * one + (1 - pattern[..., None]) * other + random.normal(0, 8, (size, size, 3)), 0, 255
+        pattern[..., None] * light + (1 - pattern[..., None]) * dark + random.normal(0, 8, (size, size, 3)), 0, 255
     )
 
 

@@ -54,13 +54,13 @@ def test_every_image_is_tested_once_by_a_model_that_never_saw_it(crossed: tuple[
     tested: list[str] = []
     for fold in FOLDS:
         run, splits = crossed[0] / RUN.format(fold), dataset / f"splits/fold{fold}"
-        train, val, test = (names(splits / f"{side}.txt") for side in ("train", "val", "test"))
+        train, val, test = (names(splits / f"{split}.txt") for split in ("train", "val", "test"))
         assert train | val | test == images and len(train) + len(val) + len(test) == len(images)
         files = pd.read_csv(run / "predictions.csv")["file"].tolist()
         assert set(files) == test and set(pd.read_csv(run / "val_predictions.csv")["file"]) == val
         tested += files
         data = read_config(run / "config.py")["data"]
-        assert {Path(data[side]["ann_file"]).parent.name for side in ("train", "val", "test")} == {f"fold{fold}"}
+        assert {Path(data[split]["ann_file"]).parent.name for split in ("train", "val", "test")} == {f"fold{fold}"}
     assert sorted(tested) == sorted(images)
     assert {path.name for path in (crossed[0] / RUN.format(0)).parent.iterdir()} == {"fold0", "fold1"}
     assert {path.name for path in (dataset / "splits").iterdir()} == {"fold0", "fold1"}
@@ -101,8 +101,8 @@ def test_a_fold_is_bundled_with_its_own_splits(
     run = crossed[0] / RUN.format(1)
     bundle.main(bundle.build_parser().parse_args(["--run", str(run)]))
     archive = crossed[0] / "results/small/small-quick-seed0-fold1.tar"
-    found = bundles.find_run(archive, tmp_path, bundles.unpack(archive, tmp_path))
-    assert found.name == "small/quick/seed0/fold1" and changed_since(found, without=("archive",)) is None
+    unpacked = bundles.find_run(archive, tmp_path, bundles.unpack(archive, tmp_path))
+    assert unpacked.name == "small/quick/seed0/fold1" and changed_since(unpacked, without=("archive",)) is None
     assert [path.name for path in (tmp_path / "results/small/splits").iterdir()] == ["fold1"]
     assert "and of the other folds" in (tmp_path / "settings.yaml").read_text()
 

@@ -31,8 +31,8 @@ def page(browser: Page) -> Page:
 def test_the_report_shows_every_figure_from_a_file_and_over_http(page: Page, finished: Finished) -> None:
     dataset = finished[0] / "results/small"
     with served(dataset) as address:
-        for place in (dataset.as_uri(), address):
-            assert [bool(seen) for seen in look_at_everything(page, f"{place}/report.html")] == [True, True, True]
+        for base in (dataset.as_uri(), address):
+            assert [bool(seen) for seen in look_at_everything(page, f"{base}/report.html")] == [True, True, True]
             check_quiet(page, address)
 
 
@@ -56,8 +56,8 @@ def test_chinese_names_are_drawn_where_no_font_for_them_is_installed(page: Page,
 @pytest.mark.long
 def test_what_a_run_shows_stands_in_the_order_of_reading(page: Page, finished: Finished) -> None:
     page.open((finished[0] / "results/small/report.html").as_uri())
-    found = [words.split("\t")[1].strip() for words in open_category(page, "Runs")]
-    assert found == [f"{number:02} {words}" for number, words in enumerate(ORDER, 1)]
+    titles = [words.split("\t")[1].strip() for words in open_category(page, "Runs")]
+    assert titles == [f"{number:02} {words}" for number, words in enumerate(ORDER, 1)]
 
 
 @pytest.mark.long

@@ -31,14 +31,14 @@ def split(folder: Path, source: Any) -> str:
 
 
 def listed(folder: Path) -> dict[str, set[str]]:
-    """Return the images of each side as its file names them; all of them can be read."""
-    sides = {}
+    """Return the images of each split as its file names them; all of them can be read."""
+    splits = {}
     for path in sorted((folder / "results/small/splits").glob("*.txt")):
-        sides[path.stem] = {line.rpartition(" ")[0] for line in path.read_text(encoding="utf-8").split("\n")[:-1]}
+        splits[path.stem] = {line.rpartition(" ")[0] for line in path.read_text(encoding="utf-8").split("\n")[:-1]}
         assert all(
-            (folder / "results/small/images" / name).read_bytes()[:2] == b"\xff\xd8" for name in sides[path.stem]
+            (folder / "results/small/images" / name).read_bytes()[:2] == b"\xff\xd8" for name in splits[path.stem]
         )
-    return sides
+    return splits
 
 
 def write_photos(folder: Path, names: dict[str, int]) -> None:
@@ -75,8 +75,8 @@ def test_annotation_files_in_a_folder_that_is_read_in_place(tmp_path: Path) -> N
     labels = {"train": "train.txt", "test": "test.txt", "classes": "classes.txt"}
     source = {"path": "photos", "in_place": True, "labels": labels}
     split(tmp_path, source)
-    sides = listed(tmp_path)
-    assert sides["test"] == {f"test/{('cat', 'dog')[n % 2]}/{n:02d}.jpg" for n in range(18, 24)}
+    splits = listed(tmp_path)
+    assert splits["test"] == {f"test/{('cat', 'dog')[n % 2]}/{n:02d}.jpg" for n in range(18, 24)}
     link = tmp_path / "results/small/images/test/cat/18.jpg"
     assert link.is_symlink() and Path(os.readlink(link)) == folder / "img/18.jpg"
     assert jobs_run(split(tmp_path, source)) == []
@@ -102,8 +102,8 @@ def test_an_archive_a_class_and_one_with_its_own_classes(tmp_path: Path) -> None
     assert jobs_run(output) == sorted(["fetch_archive"] * 2 + DATA_RULES)
     folder = tmp_path / "results/small"
     assert (folder / "classes.txt").read_text(encoding="utf-8").split() == ["b", "c", "d", "草莓"]
-    for place in range(3):
-        assert (folder / f"archive_{place}.sha256").read_text().split()[1] == f"archive_{place}.zip"
+    for number in range(3):
+        assert (folder / f"archive_{number}.sha256").read_text().split()[1] == f"archive_{number}.zip"
     # Another second archive: the others are not fetched again.
     (tmp_path / "two.zip").unlink()  # archive_1.zip may be a link to it
     write("two.zip", 4, 11)
@@ -165,7 +165,7 @@ def test_the_provenance_names_every_archive_and_the_labels(finished: Path) -> No
     ]
     for entry in files.values():
         assert entry["sha256"] == sha256_of(finished / entry["path"])
-    assert [files[f"archive_{place}"]["source"] for place in (0, 1)] == ["photos, in place", "third.zip"]
+    assert [files[f"archive_{number}"]["source"] for number in (0, 1)] == ["photos, in place", "third.zip"]
     assert [source["path"] for source in inputs["settings"]["dataset"]["source"]] == ["photos", "third.zip"]
 
 
@@ -200,8 +200,8 @@ def test_a_bundle_holds_the_folder_as_a_tar_and_comes_out_identical(
     status, output = outcome(repeat, capsys, "--archive", without, "--images", finished / "photos")
     assert status == 1 and output.startswith("differs: archive (archive_1)\nlikely cause: nothing in ")
     run = bundles.find_run(without, tmp_path / "unpacked", bundles.unpack(without, tmp_path / "unpacked"))
-    found = bundles.find_images(run, finished)
-    assert found == {"archive_0": finished / "photos", "archive_1": finished / "third.zip"}
+    images = bundles.find_images(run, finished)
+    assert images == {"archive_0": finished / "photos", "archive_1": finished / "third.zip"}
     assert outcome(repeat, capsys, "--archive", whole) == (0, "identical\n")
 
 

@@ -129,9 +129,9 @@ def test_what_fast_reaches_after_the_time_that_it_was_given_does_not_count():
 
 def test_only_what_the_table_shows_is_read_on_test():
     fast = make_row("fast", times=[1, 2, 3], val=[0.7, 0.8, 0.9])
-    assert table.places_to_read(fast, 0.75) == [1, 2]
-    assert table.places_to_read(fast, None) == [2]
-    assert table.places_to_read(limit_row(90), 0.75) == []
+    assert table.checkpoints_to_read(fast, 0.75) == [1, 2]
+    assert table.checkpoints_to_read(fast, None) == [2]
+    assert table.checkpoints_to_read(limit_row(90), 0.75) == []
 
 
 def test_table_has_times_accuracies_and_shares():
@@ -182,9 +182,9 @@ def test_a_table_without_plain_mim_has_no_times_to_its_accuracy():
 
 
 def test_figure_is_the_same_file_for_the_same_rows(tmp_path):
-    found = {"d": [make_row("plain", times=[50, 100], val=[0.5, 0.8]), limit_row(9)], "only-limit": [limit_row(9)]}
+    results = {"d": [make_row("plain", times=[50, 100], val=[0.5, 0.8]), limit_row(9)], "only-limit": [limit_row(9)]}
     for name in ("one.svg", "two.svg"):
-        table.draw(found, tmp_path / name)
+        table.draw(results, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
@@ -243,23 +243,23 @@ def test_a_gpu_trains_on_thousands_of_images_at_224_pixels():
 
 
 def test_two_models_have_weights_and_rows_of_their_own(tmp_path):
-    one, other = compare.benches(asked("--models", "mobilenet_v2", "resnet50", "--output", str(tmp_path)), False)
-    assert one.images == other.images
-    for place in ("checkpoint", "reference"):
-        assert getattr(one, place) != getattr(other, place)
-    assert one.result_file("plain", 0) != other.result_file("plain", 0)
+    mobilenet, resnet = compare.benches(asked("--models", "mobilenet_v2", "resnet50", "--output", str(tmp_path)), False)
+    assert mobilenet.images == resnet.images
+    for name in ("checkpoint", "reference"):
+        assert getattr(mobilenet, name) != getattr(resnet, name)
+    assert mobilenet.result_file("plain", 0) != resnet.result_file("plain", 0)
 
 
-def test_memory_is_the_cards_where_there_is_one():
+def test_memory_is_the_gpus_where_there_is_one():
     ran = processes.Ran(0.0, 1.0, int(3e6))
     of_cpu, of_gpu = compare.benches(asked("--models", "resnet50"), True)
-    assert rows.peak_mb(of_cpu, [(ran, {"card_peak": 0})]) == 3
-    assert rows.peak_mb(of_gpu, [(ran, {"card_peak": int(7e6)}), (ran, {"card_peak": 0})]) == 7
+    assert rows.peak_mb(of_cpu, [(ran, {"gpu_peak": 0})]) == 3
+    assert rows.peak_mb(of_gpu, [(ran, {"gpu_peak": int(7e6)}), (ran, {"gpu_peak": 0})]) == 7
 
 
 def test_the_table_says_what_was_measured_on_a_gpu():
-    found = {"d-cuda": [limit_row(9)], "d": [limit_row(9)]}
-    assert table.gpu_line(found).startswith("GPU: d-cuda.")
+    results = {"d-cuda": [limit_row(9)], "d": [limit_row(9)]}
+    assert table.gpu_line(results).startswith("GPU: d-cuda.")
     assert "nothing was measured" in table.gpu_line({"d": []}) or "none here" in table.gpu_line({"d": []})
 
 
@@ -276,8 +276,8 @@ def test_memory_of_all_processes_of_a_row_is_counted(tmp_path):
 
 def test_plain_mim_gets_no_memory_settings_of_mimflow(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
-    own = processes.environment()
-    assert own["OMP_NUM_THREADS"] == "2" and not any(name.startswith("MALLOC_") for name in own)
+    variables = processes.environment()
+    assert variables["OMP_NUM_THREADS"] == "2" and not any(name.startswith("MALLOC_") for name in variables)
 
 
 def test_what_a_command_started_ends_with_the_bench(tmp_path, monkeypatch):
@@ -310,10 +310,10 @@ def test_the_clock_leaves_imports_out(tmp_path):
         "def main(args):\n    time.sleep(args.seconds)\n"
     )
     words = ["--output", str(output), "--module", "slow_module", "--", "--seconds", "0.2"]
-    own = os.environ | {"PYTHONPATH": str(tmp_path)}
-    subprocess.run([sys.executable, "-m", "bench.clock", *words], cwd=ROOT, env=own, check=True)
+    variables = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-m", "bench.clock", *words], cwd=ROOT, env=variables, check=True)
     times = json.loads(output.read_text())
-    assert 0.2 <= times["ended"] - times["ready"] < 1.5
+    assert 0.2 <= times["ended"] - times["begun"] < 1.5
 
 
 @pytest.mark.long
@@ -353,7 +353,7 @@ def test_peers_say_in_one_line_that_weights_do_not_fit(name, tmp_path):
     job = {
         "task": "train", "architecture": "mobilenet_v2", "timm_name": "mobilenetv2_100", "device": "cpu",
         "folder": str(tmp_path), "classes": 2, "reference": str(tmp_path / "reference.pth"),
-        "weights_folder": str(tmp_path), "size": 32, "batch_size": 2, "epochs": 1, "seed": 0, "seconds": None,
+        "weights_folder": str(tmp_path), "size": 32, "batch_size": 2, "epochs": 1, "seed": 0,
         "threads": 1, "workers": 0, "output": str(tmp_path / "out.json"),
     }  # fmt: skip
     words = [str(prepare.PEERS_PYTHON), str(prepare.PEERS / f"run_{name}.py"), json.dumps(job)]

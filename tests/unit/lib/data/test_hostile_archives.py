@@ -287,7 +287,7 @@ def quoted(count: int) -> bytes:
     content, packed = b"k" * 4000, zlib.compress(b"k" * 4000, 9)[2:-4]
     out = b""
     for number in reversed(range(count)):
-        entry = Zipped(b"cat/%d.jpg" % number, content, DEFLATED, packed=packed)
+        entry = Zipped(b"cat/%d.jpg" % number, content, DEFLATED, compressed=packed)
         header = zip_of(entry)[: 30 + len(entry.name)]
         entries.insert(0, entry)
         out = header + packed
@@ -605,12 +605,12 @@ LOCAL_LIES: dict[str, tuple[bytes, Outcome]] = {
     "wrong check sum": (zip_of(Zipped(crc=1), DOG_ZIPPED), "damaged or truncated"),
     "wrong check sum, bz2": (zip_of(Zipped(crc=1, method=BZ2), DOG_ZIPPED), "damaged or truncated"),
     "wrong check sum, lzma": (zip_of(Zipped(crc=1, method=LZMA), DOG_ZIPPED), "damaged or truncated"),
-    "says deflated, is stored": (zip_of(Zipped(method=DEFLATED, packed=b"cat one"), DOG_ZIPPED), "damaged or"),
-    "says bz2, is stored": (zip_of(Zipped(method=BZ2, packed=b"cat one"), DOG_ZIPPED), "damaged or truncated"),
-    "says lzma, is stored": (zip_of(Zipped(method=LZMA, packed=b"cat one"), DOG_ZIPPED), "damaged or truncated"),
-    "lzma, no settings": (zip_of(Zipped(method=LZMA, packed=b"cat"), DOG_ZIPPED), "damaged or truncated"),
+    "says deflated, is stored": (zip_of(Zipped(method=DEFLATED, compressed=b"cat one"), DOG_ZIPPED), "damaged or"),
+    "says bz2, is stored": (zip_of(Zipped(method=BZ2, compressed=b"cat one"), DOG_ZIPPED), "damaged or truncated"),
+    "says lzma, is stored": (zip_of(Zipped(method=LZMA, compressed=b"cat one"), DOG_ZIPPED), "damaged or truncated"),
+    "lzma, no settings": (zip_of(Zipped(method=LZMA, compressed=b"cat"), DOG_ZIPPED), "damaged or truncated"),
     "lzma, wrong settings": (
-        zip_of(Zipped(method=LZMA, packed=b"\x09\x04\x05\x00\xff\0\0\1\0" + bytes(9)), DOG_ZIPPED),
+        zip_of(Zipped(method=LZMA, compressed=b"\x09\x04\x05\x00\xff\0\0\1\0" + bytes(9)), DOG_ZIPPED),
         "damaged or truncated",
     ),
     "no local header": (zip_of(Zipped(offset=2), DOG_ZIPPED), "damaged or truncated"),
@@ -760,7 +760,7 @@ def test_a_window_of_gigabytes_is_refused(tmp_path: Path, widen, kind: str) -> N
 
 def test_a_window_of_gigabytes_in_a_zip_is_refused(tmp_path: Path) -> None:
     entry = Zipped(method=LZMA)
-    entry.packed = entry.data()[:5] + struct.pack("<L", WHOLE) + entry.data()[9:]
+    entry.compressed = entry.data()[:5] + struct.pack("<L", WHOLE) + entry.data()[9:]
     becomes(tmp_path, zip_of(entry, DOG_ZIPPED), "takes more than 134.2 MB of memory")
 
 
@@ -775,7 +775,7 @@ def test_an_entry_that_declares_a_byte_and_holds_gigabytes_takes_no_memory(
     if method == LZMA:
         packed = struct.pack("<BBHBL", 9, 4, 5, (2 * 5 + 0) * 9 + 3, 1 << 16) + packed
     archive = tmp_path / "a.zip"
-    archive.write_bytes(zip_of(Zipped(content=b"1", method=method, packed=packed), DOG_ZIPPED))
+    archive.write_bytes(zip_of(Zipped(content=b"1", method=method, compressed=packed), DOG_ZIPPED))
     peak, _, said = measured(archive, tmp_path / "images")
     assert peak < MEMORY
     assert "damaged or truncated" in said
