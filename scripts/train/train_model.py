@@ -273,7 +273,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.config.is_file():
         # mim would silently search mmcls for a config of that name and train it.
         raise UserError(f"{args.config}: there is no such config: run patch_config first")
-    machine = Machine(args.cards, args.workers, args.end_time)
+    machine = Machine(args.gpus, args.workers, args.end_time)
     work = WorkFolder(choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on])))
     lease = Lease(work.path)
     lease.acquire()
