@@ -19,7 +19,7 @@ from bench.processes import ROOT, THREADS, Ran, Row, command, environment, execu
 from bench.table import PEER_ROWS, ROWS, chosen_checkpoint, epochs_within, places_to_read, target_accuracy
 from scripts.lib.base.files import read_lines, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.fast_recipe import packed_edge
+from scripts.lib.model.fast_recipe import cached_short_side
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.predictions import read_predictions
 from scripts.train.train_model import training_environment
@@ -220,7 +220,7 @@ def start_fast(bench: Bench, folder: Path, config: Row) -> list[tuple[Ran, Row]]
         "--splits",
         *splits,
         "--short-side",
-        packed_edge(size_of(config)),
+        cached_short_side(size_of(config)),
     )
     packing = clocked(bench, folder, "scripts.data.pack_images", *words, "--output", packed, "--threads", bench.workers)
     words = ("--config", folder / "config.py", "--checkpoint", bench.checkpoint, "--pixel-cache", packed)

@@ -31,7 +31,7 @@ from scripts.lib.base.files import read_lines, write_json, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
 from scripts.lib.data.splits import listed_images
-from scripts.lib.model.fast_recipe import packed_edge
+from scripts.lib.model.fast_recipe import cached_short_side
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.train.train_model import training_environment
 
@@ -156,7 +156,7 @@ def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
     for name, limit in kinds.items():
         place = folder / f"images-{limit}"
         place.mkdir()
-        packed = pack(bench, packed_edge(SIZE), folder, limit) if limit is not None else folder
+        packed = pack(bench, cached_short_side(SIZE), folder, limit) if limit is not None else folder
         config = read_config(fast_config(bench, place, packed, {}, "tutorial" if limit is None else "fast"))
         dataset = build_dataset(copy.deepcopy(config["data"]["train"]))
         count = min(len(dataset), 500)
@@ -244,7 +244,7 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
     place = folder / "training"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    packed = pack(bench, packed_edge(SHORT["image_size"]), folder, 0 if start == "JPEG" else None)
+    packed = pack(bench, cached_short_side(SHORT["image_size"]), folder, 0 if start == "JPEG" else None)
     file = fast_config(bench, place, packed, {**SHORT, **settings}, seed=seed)
     config, classes = Config.fromfile(str(file)), read_lines(bench.classes)
     weights, _ = read_checkpoint(bench.checkpoint)

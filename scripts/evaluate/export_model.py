@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
         "class_names": json.dumps(classes, ensure_ascii=False),
         "image_size": json.dumps({"height": height, "width": width}),
         "checkpoint_sha256": sha256_of(args.checkpoint),
-        **preprocessing.notes(),
+        **preprocessing.metadata(),
     }
 
     def predict(images: np.ndarray) -> np.ndarray:

@@ -46,8 +46,8 @@ class SeededCustomDataset(CustomDataset):
         if self.shuffle_labels:
             labels = [info["gt_label"] for info in infos]
             order = permutation(len(infos), derive_seed(self.seed, "shuffle_labels"))
-            for info, place in zip(infos, order, strict=True):
-                info["gt_label"] = labels[place]
+            for info, position in zip(infos, order, strict=True):
+                info["gt_label"] = labels[position]
         return infos
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:

@@ -112,10 +112,10 @@ def collect_buffers(model: nn.Module, processes: Processes) -> list[dict[str, to
 def restore_buffers(model: nn.Module, collected: list[dict[str, torch.Tensor]], processes: Processes) -> None:
     """Give this process its own buffers again, after the first one's were loaded."""
     if processes.rank:
-        own = collected[processes.rank - 1]
+        differing = collected[processes.rank - 1]
         for name, tensor in model.named_buffers():
-            if name in own:
-                tensor.copy_(own[name])
+            if name in differing:
+                tensor.copy_(differing[name])
 
 
 def share_batches(loader: DataLoader, processes: Processes) -> DataLoader:

@@ -62,16 +62,16 @@ class EpochSampler(Sampler):
         drawn = self._draw_classes() if self.balanced else list(range(self.length))
         if not self.shuffle:
             return drawn
-        return [drawn[place] for place in permutation(self.length, derive_seed(self.seed, "order", self.epoch))]
+        return [drawn[position] for position in permutation(self.length, derive_seed(self.seed, "order", self.epoch))]
 
     def _draw_classes(self) -> list[int]:
         """Return the images of a balanced epoch, sorted."""
         drawn: list[int] = []
         labels, epoch = list(self._images_of), self.epoch
         share, rest = divmod(self.length, len(labels))
-        for place, which in enumerate(permutation(len(labels), derive_seed(self.seed, "balance"))):
+        for turn, which in enumerate(permutation(len(labels), derive_seed(self.seed, "balance"))):
             # The classes take turns, over the epochs, with the samples by which an epoch does not divide evenly.
-            first, last = (at * share + _dealt_to(place, at * rest, len(labels)) for at in (epoch, epoch + 1))
+            first, last = (at * share + _dealt_to(turn, at * rest, len(labels)) for at in (epoch, epoch + 1))
             drawn += self._stretch(labels[which], first, last)
         return sorted(drawn)
 
@@ -99,8 +99,8 @@ class EpochSampler(Sampler):
         keys = [SampleKey(self.epoch, index) for index in order]
         if self.balanced:
             seen: Counter[int] = Counter()
-            for place, index in enumerate(order):
-                keys[place] = SampleKey(self.epoch, index, seen[index])
+            for position, index in enumerate(order):
+                keys[position] = SampleKey(self.epoch, index, seen[index])
                 seen[index] += 1
         return iter(keys[self.rank :: self.num_replicas][self.start :])
 
@@ -108,6 +108,6 @@ class EpochSampler(Sampler):
         return -(-self.length // self.num_replicas)
 
 
-def _dealt_to(place: int, count: int, places: int) -> int:
-    """Return how many of *count* things the player at *place* has when they are dealt out in turn."""
-    return -(-(count - place) // places)
+def _dealt_to(turn: int, count: int, turns: int) -> int:
+    """Return how many of *count* things the player of *turn* has when they are dealt out in turn."""
+    return -(-(count - turn) // turns)

@@ -51,7 +51,7 @@ BATCH_SIZE = 32
 
 
 def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels: bool = False) -> Any:
-    """Return the images of an annotation file as the val split of *config* shows them: packed, in bytes.
+    """Return the images of an annotation file as the val split of *config* shows them: of the pixel cache, in bytes.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels
 def image_tensors(dataset: Any, normalizer: Normalizer, workers: int, device: str) -> Iterator[torch.Tensor]:
     """Yield the images of *dataset* in its order: float32, (BATCH_SIZE or less, 3, height, width), on *device*."""
     for _, images, failures in image_batches(dataset, BATCH_SIZE, workers, device):
-        assert images is not None and not failures, "a pack holds whole images only"
+        assert images is not None and not failures, "a pixel cache holds whole images only"
         yield normalizer(images.to(device, non_blocking=True))
 
 
@@ -90,9 +90,9 @@ def build_pretrained(config: Any, weights: dict[str, torch.Tensor], device: str)
     model.init_weights()
     for name, tensor in model.state_dict().items():
         if name.startswith("backbone.") and name in weights and weights[name].shape != tensor.shape:
-            given, wanted = ("x".join(map(str, shape)) for shape in (weights[name].shape, tensor.shape))
+            actual, wanted = ("x".join(map(str, shape)) for shape in (weights[name].shape, tensor.shape))
             raise UserError(
-                f"the weights do not fit the model: {name} is {given}, not {wanted}; set image_size to that of the"
+                f"the weights do not fit the model: {name} is {actual}, not {wanted}; set image_size to that of the"
                 " weights, mostly 224, or choose other weights"
             )
     load_state_dict(model, weights, strict=False, logger=quiet)
@@ -206,7 +206,7 @@ def main(args: argparse.Namespace) -> None:
         ]
         weights, _ = read_checkpoint(args.checkpoint)
         device = choose_device(runner.device)
-        # On a CPU reading from the pack takes less time than processes for it take from the model.
+        # On a CPU reading from the pixel cache takes less time than processes for it take from the model.
         workers = 0 if device == "cpu" else args.workers
         write_checkpoint(fit_head(config, weights, datasets, device, workers), args.output)
 

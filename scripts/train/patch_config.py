@@ -43,7 +43,7 @@ class Inputs:
     checkpoint : weights that training starts from (fast: those with a fitted head), or None to train from scratch.
     seed : the run's seed.
     device : ``cpu`` or ``cuda``, resolved.
-    packed : folder of the pixel cache, for the fast recipe.
+    pixel_cache : folder of the pixel cache, for the fast recipe.
     train_counts : training images of each class, for ``balance``.
     """
 
@@ -55,7 +55,7 @@ class Inputs:
     checkpoint: str | None
     seed: int
     device: str
-    packed: str | None = None
+    pixel_cache: str | None = None
     train_counts: Sequence[int] = ()
 
     @property
@@ -144,8 +144,8 @@ def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config
     config |= _training(inputs, base.get("fp16"))
     if inputs.is_fast:
         size = experiment.size_seen()
-        assert size is not None and inputs.packed is not None
-        fast_recipe.make_fast(config, size, inputs.packed, schedule.iterations_of_epoch)
+        assert size is not None and inputs.pixel_cache is not None
+        fast_recipe.make_fast(config, size, inputs.pixel_cache, schedule.iterations_of_epoch)
     if experiment.balance != "none":
         patches.balance_classes(config, experiment.balance, inputs.train_counts)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
@@ -330,7 +330,7 @@ def main(args: argparse.Namespace) -> None:
             checkpoint=str(start) if start else None,
             seed=args.seed,
             device=resolve_device(experiment.device),
-            packed=str(args.pixel_cache) if args.pixel_cache else None,
+            pixel_cache=str(args.pixel_cache) if args.pixel_cache else None,
             train_counts=[images_of[label] for label in range(len(classes))],
         )
         write(args.output, inputs)

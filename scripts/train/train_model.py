@@ -84,8 +84,8 @@ def default_workers(device: str, cores: int) -> int:
     return 2 if device == "cpu" else max(2, min(8, cores - 1))
 
 
-def packed_folder(config: Mapping[str, Any]) -> Path | None:
-    """Return the folder of packed images that the train split of *config* is read from, or None."""
+def pixel_cache_folder(config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the pixel cache that the train split of *config* is read from, or None."""
     steps = [step for step in config["data"]["train"]["pipeline"] if step["type"] == "LoadPackedImage"]
     return Path(steps[0]["folder"]) if steps else None
 
@@ -238,7 +238,7 @@ def run_once(config_file: Path, seed: int, machine: Machine, work_dir: Path, lea
 
 def staged_images(config: Mapping[str, Any], held: ExitStack) -> dict[str, str]:
     """Copy the images that *config* reads to a faster disk, if there is one; return the variable that says where."""
-    pixel_cache, site = packed_folder(config), current_site()
+    pixel_cache, site = pixel_cache_folder(config), current_site()
     if pixel_cache is not None:
         copy = held.enter_context(staged_pixel_cache(pixel_cache, site.scratch, site.scratch_gb))
         return {Variable.PIXEL_CACHE: str(copy)} if copy != pixel_cache else {}

@@ -142,11 +142,14 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
     ------
     UserError : there is no Slurm, or it does not answer.
     """
-    own = os.path.realpath(folder)
+    submit_folder = os.path.realpath(folder)
     jobs = [
         job
         for job in parse_squeue(ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all"))
-        if job.name.startswith(prefix) and not job.has_ended and job.folder and os.path.realpath(job.folder) == own
+        if job.name.startswith(prefix)
+        and not job.has_ended
+        and job.folder
+        and os.path.realpath(job.folder) == submit_folder
     ]
     return sorted(jobs, key=lambda job: (job.submitted or 0.0, len(job.id), job.id))
 
@@ -164,7 +167,7 @@ def job(job_id: str) -> Job | None:
         if "Invalid job id" in str(error):
             return None
         raise
-    return next((found for found in parse_squeue(text) if found.id == job_id), None)
+    return next((candidate for candidate in parse_squeue(text) if candidate.id == job_id), None)
 
 
 def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.environ) -> float | None:
@@ -173,18 +176,18 @@ def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.
     Without *job_id*: of the job that this process runs in. Slurm is asked first, since an administrator may have
     changed the limit; where a node must not ask it, SLURM_JOB_END_TIME says what held at the job's start. Never raises.
     """
-    own = environment.get("SLURM_JOB_ID")
-    job_id = job_id or own
+    current_id = environment.get("SLURM_JOB_ID")
+    job_id = job_id or current_id
     if not job_id:
         return None
     try:
-        found = job(job_id)
+        slurm_job = job(job_id)
     except UserError as error:
         logger.debug("Slurm does not say when job %s ends: %s", job_id, error)
-        found = None
-    if found and found.ends is not None:
-        return found.ends
-    return parse_time(environment.get("SLURM_JOB_END_TIME", "")) if job_id == own else None
+        slurm_job = None
+    if slurm_job and slurm_job.ends is not None:
+        return slurm_job.ends
+    return parse_time(environment.get("SLURM_JOB_END_TIME", "")) if job_id == current_id else None
 
 
 def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, list[JobRecord]]:
@@ -209,8 +212,8 @@ def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, 
     for record in parse_sacct(ask("sacct", *options, f"--jobs={','.join(wanted)}")):
         if record.id in wanted:
             records.setdefault(record.id, []).append(record)
-    for found in records.values():
-        found.sort(key=lambda record: record.submitted or 0.0)
+    for stays in records.values():
+        stays.sort(key=lambda record: record.submitted or 0.0)
     return records
 
 
@@ -255,7 +258,9 @@ def wait_gone(job_ids: Collection[str], seconds: float) -> set[str]:
     while True:
         try:
             text = ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all")
-            left = {found.id for found in parse_squeue(text) if found.id in job_ids and not found.has_ended}
+            left = {
+                candidate.id for candidate in parse_squeue(text) if candidate.id in job_ids and not candidate.has_ended
+            }
             if not left or time.monotonic() > deadline:
                 return left
         except SlurmSilent:
@@ -337,10 +342,10 @@ def count_gpus(resources: str) -> int:
     plain = typed = 0
     for entry in resources.split(","):
         # An index may follow in brackets: gpu:rtx3090:2(IDX:0-1).
-        found = re.fullmatch(r"(?:gres[:/])?gpu(?::([A-Za-z_][^:=(]*))?(?:[:=](\d+))?(?:\(.*)?", entry.strip())
-        if found:
-            count = int(found[2] or 1)
-            plain, typed = (plain, typed + count) if found[1] else (plain + count, typed)
+        match = re.fullmatch(r"(?:gres[:/])?gpu(?::([A-Za-z_][^:=(]*))?(?:[:=](\d+))?(?:\(.*)?", entry.strip())
+        if match:
+            count = int(match[2] or 1)
+            plain, typed = (plain, typed + count) if match[1] else (plain + count, typed)
     return plain or typed
 
 
@@ -357,17 +362,17 @@ def parse_time(text: str) -> float | None:
 
 def parse_duration(text: str) -> float | None:
     """Return the seconds of ``days-hours:minutes:seconds``, of which the front may be missing; None for UNLIMITED."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", text.strip())
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", text.strip())
+    if not match:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
     return 86400.0 * days + 3600 * hours + 60 * minutes + seconds
 
 
 def parse_setting(text: str, name: str) -> str | None:
     """Return one setting out of what ``scontrol show config`` printed."""
-    found = re.search(rf"^{re.escape(name)}\s*=\s*(.*?)\s*$", text, re.MULTILINE | re.IGNORECASE)
-    return found[1] if found else None
+    match = re.search(rf"^{re.escape(name)}\s*=\s*(.*?)\s*$", text, re.MULTILINE | re.IGNORECASE)
+    return match[1] if match else None
 
 
 def _known(text: str) -> str:
@@ -411,7 +416,7 @@ def ask(program: str, *options: str) -> str:
         raise SlurmSilent(f"{program}: Slurm did not answer within {TIMEOUT:.0f} s", TRY_AGAIN) from None
     if result.returncode == 0:
         return result.stdout
-    said = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
-    if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", said, re.IGNORECASE):
-        raise SlurmSilent(f"{program}: Slurm does not answer ({said})", TRY_AGAIN)
-    raise UserError(f"{program}: {said}")
+    reason = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
+    if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", reason, re.IGNORECASE):
+        raise SlurmSilent(f"{program}: Slurm does not answer ({reason})", TRY_AGAIN)
+    raise UserError(f"{program}: {reason}")

@@ -37,7 +37,7 @@ def image_size(base_config: str) -> int:
         return 32
     if not base_config.startswith(ONE_SIZE):
         return FAST.image_size
-    sizes = [int(found) for found in _SIZE_IN_NAME.findall(base_config) if int(found) % 16 == 0]
+    sizes = [int(digits) for digits in _SIZE_IN_NAME.findall(base_config) if int(digits) % 16 == 0]
     return sizes[-1] if sizes else 224
 
 
@@ -46,12 +46,12 @@ def learning_rate(base_config: str) -> float:
     return FAST.gentle_learning_rate if base_config.startswith(GENTLE) else FAST.learning_rate
 
 
-def packed_edge(size: int) -> int:
-    """Return the pixels of the shorter side of a packed image for a network that sees *size* pixels a side."""
+def cached_short_side(size: int) -> int:
+    """Return the pixels of the short side of an image in the pixel cache of a network that sees *size* pixels."""
     return round(size / FAST.kept)
 
 
-def make_fast(config: config_file.Config, size: int, packed: str, iterations_of_epoch: int) -> None:
+def make_fast(config: config_file.Config, size: int, pixel_cache: str, iterations_of_epoch: int) -> None:
     """Change a config, in place, into the fast recipe's: gentle fine-tuning from pretrained weights with a fitted head.
 
     Images come from a pixel cache as bytes and are normalised in the model's own memory. Statistics of batch
@@ -65,7 +65,7 @@ def make_fast(config: config_file.Config, size: int, packed: str, iterations_of_
     Parameters
     ----------
     size : pixels a side that the network sees.
-    packed : folder that pack_images made of the train and val splits.
+    pixel_cache : folder that pack_images made of the train and val splits.
     iterations_of_epoch : training steps.
 
     Raises
@@ -78,7 +78,7 @@ def make_fast(config: config_file.Config, size: int, packed: str, iterations_of_
         model["backbone"]["norm_eval"] = True
     model.pop("train_cfg", None)
     _smooth_labels(model)
-    for split, pipeline in _pipelines(size, packed, normalization).items():
+    for split, pipeline in _pipelines(size, pixel_cache, normalization).items():
         data[split]["pipeline"] = pipeline
     config["optimizer"] = _optimizer(config["optimizer"], config["runner"]["device"])
     config["lr_config"] = {
@@ -112,9 +112,9 @@ def _smooth_labels(model: config_file.Config) -> None:
         model["head"]["loss"] = {**smooth, "mode": "original", "loss_weight": loss.get("loss_weight", 1.0)}
 
 
-def _pipelines(size: int, packed: str, normalization: dict[str, Any]) -> dict[str, list[config_file.Config]]:
-    """Return the pipeline of each split: train and val read the pixel cache in *packed*, test reads the files."""
-    load = {"type": "LoadPackedImage", "folder": packed}
+def _pipelines(size: int, pixel_cache: str, normalization: dict[str, Any]) -> dict[str, list[config_file.Config]]:
+    """Return the pipeline of each split: train and val read the *pixel_cache*, test reads the files."""
+    load = {"type": "LoadPackedImage", "folder": pixel_cache}
     image = {"type": "ImageToTensor", "keys": ["img"]}
     crop = {"type": "CenterCrop", "crop_size": size}
     collect = {"type": "Collect", "keys": ["img"]}
@@ -131,7 +131,7 @@ def _pipelines(size: int, packed: str, normalization: dict[str, Any]) -> dict[st
         "val": [dict(load), dict(crop), dict(image), dict(collect)],
         "test": [
             {"type": "LoadImageFromFile"},
-            {"type": "Resize", "size": (packed_edge(size), -1), "backend": "pillow"},
+            {"type": "Resize", "size": (cached_short_side(size), -1), "backend": "pillow"},
             crop,
             {"type": "Normalize", **normalization},
             image,

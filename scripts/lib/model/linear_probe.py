@@ -53,8 +53,8 @@ def extract(model: nn.Module, layer: nn.Linear, batches: Iterable[torch.Tensor])
     features: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
 
-    def note(_layer: nn.Module, given: tuple[torch.Tensor], result: torch.Tensor) -> None:
-        features.append(given[0].detach().cpu().double())
+    def note(_layer: nn.Module, inputs: tuple[torch.Tensor], result: torch.Tensor) -> None:
+        features.append(inputs[0].detach().cpu().double())
         logits.append(result)
 
     with torch.no_grad(), forward_hooks([(layer, note)]):

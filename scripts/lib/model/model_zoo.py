@@ -69,9 +69,9 @@ class BadBaseConfig(UserError):
 
 def config_path(name: str) -> Path:
     """Return the file of the base config *name*; raise UserError with the closest names when there is none."""
-    found = _configs().get(name)
-    if found:
-        return found
+    path = _configs().get(name)
+    if path:
+        return path
     if name in BROKEN_CONFIGS:
         raise BadBaseConfig(f"{name}: mmcls 0.25.0 ships it without its base file, so it cannot be used")
     raise BadBaseConfig(
@@ -104,16 +104,16 @@ def find_weights(base_config: str, model: str | None = None) -> Weights:
     ------
     UserError : unknown base config or model; no weights, or several, for *base_config*.
     """
-    own = weights_of(base_config)
+    offered = weights_of(base_config)
     if model is not None:
-        return _weights_by_model(model, own)
-    if len(own) == 1:
-        return own[0]
-    if own:
-        choices = ", ".join(weights.model for weights in own)
+        return _weights_by_model(model, offered)
+    if len(offered) == 1:
+        return offered[0]
+    if offered:
+        choices = ", ".join(weights.model for weights in offered)
         raise BadBaseConfig(
             f"{base_config} has several weights in the zoo: {choices}; "
-            f"choose one with checkpoint: {{zoo: {own[0].model}}}"
+            f"choose one with checkpoint: {{zoo: {offered[0].model}}}"
         )
     raise BadBaseConfig(
         f"{base_config} has no weights in mmcls's model zoo; "
@@ -209,16 +209,16 @@ def _all_entries() -> Iterator[dict[str, Any]]:
         yield from _entries(metafile.parent)
 
 
-def _weights_by_model(model: str, own: list[Weights]) -> Weights:
+def _weights_by_model(model: str, offered: list[Weights]) -> Weights:
     """Return the weights of the entry *model*: among those of the base config first, then in the whole zoo."""
-    for weights in own:
+    for weights in offered:
         if weights.model == model:
             return weights
     zoo = {entry["Name"]: entry for entry in _all_entries() if entry.get("Weights")}
     if model in zoo:
         return _weights(zoo[model])
-    if own:
-        hint = "the base config's own: " + ", ".join(weights.model for weights in own)
+    if offered:
+        hint = "the base config's own: " + ", ".join(weights.model for weights in offered)
     else:
         hint = _closest(model, sorted(zoo), "name")
     raise UserError(f"checkpoint.zoo: {model!r} is no model with weights in mmcls's model zoo; {hint}")

@@ -141,8 +141,8 @@ def metered(
 
     def work() -> None:
         try:
-            found = counters if counters is not None else find_gpus(attempt.extra["gpus"], environment)
-            _measure(attempt, Meter(found), stop)
+            measured = counters if counters is not None else find_gpus(attempt.extra["gpus"], environment)
+            _measure(attempt, Meter(measured), stop)
         except Exception as error:  # whatever a driver does, it is the training that counts
             logger.debug("energy is not measured: %r", error)
             attempt.extra["energy_joules"] = None  # not the part of it that was measured before
@@ -169,8 +169,8 @@ def find_gpus(count: int, environment: Mapping[str, str]) -> list[Gpu]:
     except (OSError, AttributeError) as error:
         logger.debug("energy is not measured: %s", error)
         return []
-    found = [gpu for gpu in (library.gpu(name.strip()) for name in names) if gpu is not None]
-    return list(found) if len(found) == count else []
+    gpus = [gpu for gpu in (library.gpu(name.strip()) for name in names) if gpu is not None]
+    return list(gpus) if len(gpus) == count else []
 
 
 def _measure(attempt: Attempt, meter: Meter, stop: threading.Event) -> None:

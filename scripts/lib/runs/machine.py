@@ -101,7 +101,7 @@ def describe_machine() -> dict[str, Any]:
     import torch
 
     driver = Path("/proc/driver/nvidia/version")
-    found = re.search(r"(\d+\.\d+(?:\.\d+)?)", driver.read_text()) if driver.is_file() else None
+    match = re.search(r"(\d+\.\d+(?:\.\d+)?)", driver.read_text()) if driver.is_file() else None
     gpus = [
         torch.cuda.get_device_properties(number)
         for number in range(torch.cuda.device_count() * torch.cuda.is_available())
@@ -116,7 +116,7 @@ def describe_machine() -> dict[str, Any]:
             {"name": gpu.name, "memory_bytes": gpu.total_memory, "architecture": f"sm_{gpu.major}{gpu.minor}"}
             for gpu in gpus
         ],
-        "driver": found.group(1) if found else None,
+        "driver": match.group(1) if match else None,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if gpus else None,
         "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
@@ -127,20 +127,20 @@ def describe_machine() -> dict[str, Any]:
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
 def _instruction_sets() -> list[str]:
     info = Path("/proc/cpuinfo")
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return sorted(flag for flag in (found.group(1).split() if found else []) if INSTRUCTION_SETS.fullmatch(flag))
+    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
+    return sorted(flag for flag in (match.group(1).split() if match else []) if INSTRUCTION_SETS.fullmatch(flag))
 
 
 def _kernels(build: str) -> str | None:
     """Return which CPU kernels torch chose, e.g. AVX2, out of its description of itself."""
-    found = re.search(r"CPU capability usage: (\S+)", build)
-    return found.group(1) if found else None
+    match = re.search(r"CPU capability usage: (\S+)", build)
+    return match.group(1) if match else None
 
 
 def _output_of(command: list[str]) -> str | None:

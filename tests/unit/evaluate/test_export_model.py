@@ -195,7 +195,7 @@ NORMALIZATIONS = {"grey": {"type": "Normalize", "mean": [33.46], "std": [78.87],
 def test_images_are_prepared_as_mmcls_does(name: str, tmp_path: Path) -> None:
     pipeline = [*PIPELINES[name], NORMALIZATIONS.get(name, NORMALIZE), *PACKING]
     described = onnx_export.describe_pipeline(pipeline)
-    read_back = onnx_model.Preprocessing.of_notes(described.notes())
+    read_back = onnx_model.Preprocessing.of_metadata(described.metadata())
     assert read_back == described
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -288,7 +288,7 @@ IMAGES = np.zeros((2, 3, 8, 8), np.float32)
 
 def notes_of(size: int) -> dict[str, str]:
     notes = {"class_names": json.dumps(list("abcde")), "image_size": json.dumps({"height": size, "width": size})}
-    return {**notes, **AS_IT_IS.notes()}
+    return {**notes, **AS_IT_IS.metadata()}
 
 
 #: Base configs of six families. Swin with fewer blocks of each kind, since every one takes the exporter a second.
@@ -462,7 +462,7 @@ def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path
     classifier = onnx_export.Classifier(Pixels(), preprocessing)
     onnx_export.export(classifier, np.stack([image] * 2), tmp_path / "model.onnx", "Pixels")
     size = json.dumps({"height": image.shape[1], "width": image.shape[2]})
-    notes = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.notes()}
+    notes = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.metadata()}
     onnx_export.finish(tmp_path / "model.onnx", notes, "Pixels")
     expected = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1).predict(image[None])[0]
     program = tmp_path / "onnx_example.py"

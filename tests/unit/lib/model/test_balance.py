@@ -201,7 +201,7 @@ def test_a_mixed_image_has_the_weights_of_its_classes_in_proportion() -> None:
 
 def config_of(name: str = MOBILENET, counts: tuple[int, ...] = (60, 30, 10), **settings: Any) -> dict[str, Any]:
     base = Config.fromfile(str(model_zoo.config_path(name)))._cfg_dict.to_dict()
-    files = {"images": "i", "splits": "s", "checkpoint": "run/init.pth", "packed": "packed"}
+    files = {"images": "i", "splits": "s", "checkpoint": "run/init.pth", "pixel_cache": "packed"}
     experiment = Experiment.model_validate({"base_config": name, **settings})
     classes = [f"class {number}" for number in range(len(counts))]
     given = {"classes": classes, "n_train": sum(counts), "train_counts": counts, "seed": 0, "device": "cpu", **files}
