@@ -22,7 +22,6 @@ from scripts.lib.runs.run_folder import WorkFolder
 from scripts.mmcls_plugins.distributed_process import Options, add_options
 
 logger = logging.getLogger(__name__)
-
 #: Seconds that the processes get to save after a signal; train_model grants 60. torch before 2.8 knows 30 only.
 GRACE_SECONDS = 55
 #: What a process says when another one died: its own error is then a consequence, not the cause.

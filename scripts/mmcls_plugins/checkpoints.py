@@ -15,9 +15,7 @@ from scripts.lib.base.files import atomic_path, sha256_of, write_text
 from scripts.lib.base.weights import tensors_sha256
 
 __all__ = ["StateStore", "load", "save", "tensors_sha256"]
-
 logger = logging.getLogger(__name__)
-
 _STATE_NAME = re.compile(r"state_(\d{9})\.pth")
 
 

@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from scripts.lib.base.weights import tensors_sha256
 
 T = TypeVar("T")
-
 #: Longest wait for another process that lives. One that died is noticed at once: its connections break.
 PATIENCE = timedelta(hours=1)
 

@@ -36,7 +36,6 @@ from scripts.lib.settings.load import parse_section
 from scripts.lib.settings.schema import Checkpoint
 
 logger = logging.getLogger(__name__)
-
 #: A requirement that names one version of one package, and nothing else (no option, no address).
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*==\s*[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 #: With fewer of the base config's backbone tensors than this in the file, the user is warned.

@@ -45,7 +45,6 @@ from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
 
 logger = logging.getLogger(__name__)
-
 #: Images at a time through the backbone.
 BATCH_SIZE = 32
 

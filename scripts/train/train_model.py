@@ -36,7 +36,6 @@ from scripts.lib.runs.run_folder import WorkFolder
 from scripts.lib.settings.site import current_site
 
 logger = logging.getLogger(__name__)
-
 #: Seconds that a trainer gets to save its state after a signal, before its group is killed.
 GRACE_SECONDS = 60.0
 #: With less than this free, a trainer that ended without a word ended for want of space.

@@ -29,7 +29,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 
 logger = logging.getLogger(__name__)
-
 #: How often one address may fail in a row before the next mirror is tried.
 ATTEMPTS = 4
 #: Seconds before the second attempt; doubled for each one after it.

@@ -20,7 +20,6 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
-
 #: Every Slurm job of mimflow's has a name that begins so: the profiles say it, and so does run.sbatch.
 JOB_NAME_PREFIX = "mimflow"
 #: Name of the job in which the whole workflow runs inside one allocation (run.sbatch).

@@ -37,7 +37,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import printable, write_checkpoint
 
 logger = logging.getLogger(__name__)
-
 #: Mean and standard deviation a channel (RGB) by which mmcls's ImageNet configs normalize pixels of 0-255.
 MMCLS_MEAN = np.array([123.675, 116.28, 103.53])
 MMCLS_STD = np.array([58.395, 57.12, 57.375])

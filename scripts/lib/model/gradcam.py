@@ -18,8 +18,6 @@ from scripts.mmcls_plugins.hooks import forward_hooks
 DEPENDENT_POSITIONS = 0.5
 #: The most class tokens before the patches that a backbone of mmcls has (DeiT: class and distillation).
 MOST_EXTRA_TOKENS = 2
-
-
 #: The modules by which backbones of mmcls make their grids coarser.
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
 

@@ -32,7 +32,6 @@ with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 
     from mmcv.runner import load_state_dict
 
 logger = logging.getLogger(__name__)
-
 #: What mmcls's pipelines raise for a file that is no image (cv2 answers None, which then has no shape).
 PIPELINE_ERRORS = (OSError, AttributeError, TypeError, ValueError, cv2.error)
 

@@ -23,14 +23,11 @@ from scripts.lib.base.problems import UserError
 
 #: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
 KEPT_NAMES = Path("inputs") / "checkpoints"
-
 #: Configs that mmcls 0.25.0 ships without a base file of theirs: no tool can load them.
 BROKEN_CONFIGS = frozenset({"mobilenet-v3-small_8xb16_cifar10", "mobilenet_v3_small_cifar"})
-
 #: Configs whose name does not tell their batch. Both set 128 images a GPU on 8 GPUs (as their first comment and their
 #: metafile's "Batch Size: 1024" say), and their learning rate of 0.064 belongs to that.
 MISNAMED_BATCH = {"mobilenet-v3-large_8xb32_in1k": 1024, "mobilenet-v3-small_8xb32_in1k": 1024}
-
 #: ``8xb32`` (GPUs x batch a GPU) and the older ``b32x8`` (batch a GPU x GPUs), alone or after ``pt-`` and ``ft-``:
 #: a config that pretrains or fine-tunes names its own batch there, never two.
 BATCH_IN_NAME = re.compile(r"(?<![A-Za-z0-9])(?:(\d+)xb(\d+)|b(\d+)x(\d+))(?![A-Za-z0-9])")

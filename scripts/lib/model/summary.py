@@ -15,16 +15,10 @@ from scripts.mmcls_plugins.hooks import forward_hooks
 
 #: Pixels a side of the image that is sent through the test pipeline to see what size the model gets.
 LARGE = 2048
-
-
 #: Pixels a side where the pipeline leaves an image as large as it is.
 USUAL = 224
-
-
 #: What a multiply-add counts as, where FLOPs are counted.
 FLOPS = 2
-
-
 #: Layers that do nothing when a model predicts.
 IDLE = ("Identity", "Dropout", "Dropout2d", "DropPath")
 

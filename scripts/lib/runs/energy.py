@@ -14,7 +14,6 @@ from typing import Protocol
 from scripts.lib.runs.attempts import Attempt
 
 logger = logging.getLogger(__name__)
-
 LIBRARY = "libnvidia-ml.so.1"
 #: Seconds between two readings; the power of a GPU without a counter is taken as constant between them.
 SAMPLE_SECONDS = 2.0

@@ -20,27 +20,19 @@ from scripts.lib.base.files import sha256_of
 
 #: What the set-up leaves in .venv (envs/install.py).
 STAMP = Path(sys.prefix) / "mimflow-environment.json"
-
-
 #: Files of scripts/ that its results and pages depend on.
 CODE = (".py", ".html", ".css", ".js", ".md", ".yaml")
-
-
 #: Packages that have a say in the result; the lock's hash stands for all of them.
 PACKAGES = (
     "torch", "torchvision", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
     "scipy", "pandas", "matplotlib", "snakemake", "snakemake-executor-plugin-slurm", "pydantic",
 )  # fmt: skip
-
-
 #: Environment variables that say where a run ran, or that change how its numbers are rounded.
 VARIABLES = (
     "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "CUDA_VISIBLE_DEVICES",
     "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
     "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG",
 )  # fmt: skip
-
-
 #: The instruction sets by which the mathematical libraries choose their kernels, as Linux names them.
 INSTRUCTION_SETS = re.compile(r"sse4_2|avx|avx2|fma|avx512\w*|avx_vnni|amx\w*|asimd\w*|sve\w*")
 

@@ -24,7 +24,6 @@ INPUT, OUTPUT = "images", "probabilities"
 RGB, BGR, GREY = "RGB", "BGR", "L"
 #: Where the normalisation is done: by whoever calls the model, or by the model, which then takes bytes.
 OUTSIDE, INSIDE = "outside", "inside"
-
 #: Resampling filters by the library that resizes and by mmcls's names of them.
 _PILLOW = {
     name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
