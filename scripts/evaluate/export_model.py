@@ -17,19 +17,9 @@ import torch
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import engine_speed
-from scripts.lib.model.engine_speed import measure
+from scripts.lib.model import onnx_parity
 from scripts.lib.model.inference import build_model, load_config, read_checkpoint
 from scripts.lib.model.onnx_export import OPSET, Classifier, describe_pipeline, export, finish, moved_inside
-from scripts.lib.model.onnx_parity import (
-    BATCH_SIZE,
-    Parity,
-    check_batches,
-    compare,
-    explain_difference,
-    predictions_of,
-    prepared,
-)
 from scripts.lib.pages.export_page import describe_tensor, export_page
 from scripts.lib.runs.machine import describe_machine
 from scripts.lib.runs.onnx_example import example
@@ -72,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     weights, _ = read_checkpoint(args.checkpoint)
     classifier = Classifier(build_model(config, weights, "cpu", args.threads), described, args.preprocessing).eval()
     paths = [args.images / file for file in reference.files]
-    few = prepared(preprocessing, paths[:BATCH_SIZE])
+    few = onnx_parity.prepared(preprocessing, paths[: onnx_parity.BATCH_SIZE])
     height, width = few.shape[1:3] if args.preprocessing else few.shape[2:]
     metadata = {
         "class_names": json.dumps(classes, ensure_ascii=False),
@@ -88,14 +78,14 @@ def main(args: argparse.Namespace) -> None:
         export(classifier, np.resize(few, (2, *few.shape[1:])), temporary, name)
         finish(temporary, metadata, name)
         model = OnnxModel(temporary, args.threads)
-        check_batches(model, few, name)
-        probabilities = predictions_of(model, paths)
-        parity = compare(probabilities, reference)
+        onnx_parity.check_batches(model, few, name)
+        probabilities = onnx_parity.predictions_of(model, paths)
+        parity = onnx_parity.compare(probabilities, reference)
         if not parity.holds:
             worst = paths[parity.worst]
-            here = predict(prepared(preprocessing, [worst]))[0]
-            raise explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
-        speed = measure({"torch": predict, "onnxruntime": model.predict}, few)
+            here = predict(onnx_parity.prepared(preprocessing, [worst]))[0]
+            raise onnx_parity.explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
+        speed = onnx_parity.measure({"torch": predict, "onnxruntime": model.predict}, few)
     report = describe_export(args.output, model, parity, speed)
     write_json(args.report, report)
     program = example(preprocessing)
@@ -119,7 +109,9 @@ def check_reference(reference: Predictions, file: Path, classes: Path, split: Pa
         raise UserError(f"{file}: its images are not those of {split}; make it again")
 
 
-def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping[str, Any]) -> dict[str, Any]:
+def describe_export(
+    path: Path, model: OnnxModel, parity: onnx_parity.Parity, speed: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what goes into export.json; *speed* as :func:`measure` returns it."""
     return {
         "model": {
@@ -139,7 +131,7 @@ def describe_export(path: Path, model: OnnxModel, parity: Parity, speed: Mapping
         "speed": {
             "cpu": describe_machine()["cpu"],
             "threads": torch.get_num_threads(),
-            "batch_size": engine_speed.BATCH_SIZE,
+            "batch_size": onnx_parity.BATCH_SIZE,
             "engines": {engine: {"version": version(engine), **speeds} for engine, speeds in speed.items()},
         },
     }

@@ -19,12 +19,12 @@ from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
-from scripts.mmcls_plugins import folding, processes, validation
+from scripts.mmcls_plugins import folding, processes, training_log
+from scripts.mmcls_plugins.checkpoints import ResumableRunner
+from scripts.mmcls_plugins.dataset import EpochSampler
 from scripts.mmcls_plugins.images import Normalizer
+from scripts.mmcls_plugins.processes import StopRequests, signals_held_back
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
-from scripts.mmcls_plugins.sampler import EpochSampler
-from scripts.mmcls_plugins.saved_states import ResumableRunner
-from scripts.mmcls_plugins.stopping import StopRequests, signals_held_back
 
 
 @RUNNERS.register_module()
@@ -296,7 +296,7 @@ class ReproducibleRunner(ResumableRunner):
 
     def _has_lost_patience(self) -> bool:
         log = self.training_log
-        return log.best is not None and validation.has_lost_patience(
+        return log.best is not None and training_log.has_lost_patience(
             log.records, log.best["epoch"], self._epoch, self.patience
         )
 
@@ -307,7 +307,7 @@ class ReproducibleRunner(ResumableRunner):
         is_last = epoch == self._max_epochs
         if self.evaluator is not None and (is_last or epoch % self.evaluator.interval == 0):
             record |= self._evaluate(self.evaluator)
-            record["is_best"] = validation.is_better(record, self.training_log.records)
+            record["is_best"] = training_log.is_better(record, self.training_log.records)
         if record["is_best"] or (self.evaluator is None and is_last):
             self._keep_best(record)
         if self.keep_weights_every and epoch % self.keep_weights_every == 0 and not is_last:
@@ -365,7 +365,7 @@ class ReproducibleRunner(ResumableRunner):
         dataset = hook.dataloader.dataset
         metrics = dataset.evaluate(results, logger=self.logger, **hook.eval_kwargs)
         self.logger.info("Validation: %s", {name: round(float(value), 4) for name, value in metrics.items()})
-        return validation.measure(np.stack(results), dataset.get_gt_labels(), self.balanced_validation)
+        return training_log.measure(np.stack(results), dataset.get_gt_labels(), self.balanced_validation)
 
     # -- stopping -------------------------------------------------------------------------------------------------
 

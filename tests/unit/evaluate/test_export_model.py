@@ -26,7 +26,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import config_patches, engine_speed, onnx_export, onnx_parity
+from scripts.lib.model import config_patches, onnx_export, onnx_parity
 from scripts.lib.model.model_zoo import config_path
 from scripts.lib.runs import config_file, onnx_model
 from scripts.lib.runs.onnx_example import example
@@ -394,11 +394,11 @@ def test_engines_are_timed_by_turns_and_for_a_bounded_time() -> None:
         order.append("fast")
         time.sleep(0.001)
 
-    medians = engine_speed.interleaved({"slow": slow, "fast": fast}, seconds=60, turn=2, enough=4)
+    medians = onnx_parity.interleaved({"slow": slow, "fast": fast}, seconds=60, turn=2, enough=4)
     assert order == ["slow"] * 3 + ["fast"] * 3 + ["slow"] * 3 + ["fast"] * 3
     assert 0.02 <= medians["slow"] < 0.2 and 0.001 <= medians["fast"] < 0.02
     order.clear()
-    engine_speed.interleaved({"slow": slow, "fast": fast}, seconds=0, turn=5, enough=40)
+    onnx_parity.interleaved({"slow": slow, "fast": fast}, seconds=0, turn=5, enough=40)
     assert order == ["slow", "slow", "fast", "fast"], "each once at least, the first call not counted"
 
 
@@ -409,13 +409,13 @@ def test_a_slow_model_is_timed_with_single_images_only(monkeypatch: pytest.Monke
         sizes.append(len(images))
         time.sleep(0.005 * len(images))
 
-    monkeypatch.setattr(engine_speed, "SECONDS", 0.05)
-    monkeypatch.setattr(engine_speed, "LONGEST_BATCH", 0.01)
-    speed = engine_speed.measure({"engine": engine}, np.zeros((3, 1)))
+    monkeypatch.setattr(onnx_parity, "SECONDS", 0.05)
+    monkeypatch.setattr(onnx_parity, "LONGEST_BATCH", 0.01)
+    speed = onnx_parity.measure({"engine": engine}, np.zeros((3, 1)))
     assert speed["engine"]["images_per_second"] is None and set(sizes) == {1}
-    monkeypatch.setattr(engine_speed, "LONGEST_BATCH", 10.0)
-    speed = engine_speed.measure({"engine": engine}, np.zeros((3, 1)))
-    assert set(sizes) == {1, engine_speed.BATCH_SIZE}
+    monkeypatch.setattr(onnx_parity, "LONGEST_BATCH", 10.0)
+    speed = onnx_parity.measure({"engine": engine}, np.zeros((3, 1)))
+    assert set(sizes) == {1, onnx_parity.BATCH_SIZE}
     assert 5 <= speed["engine"]["milliseconds_single"] < 50, "sleep takes longer on a busy machine, never less"
     assert speed["engine"]["images_per_second"] == pytest.approx(200, rel=0.4)
 

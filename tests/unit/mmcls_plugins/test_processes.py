@@ -22,8 +22,8 @@ from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.model import model_zoo
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Experiment
+from scripts.mmcls_plugins.dataset import EpochSampler
 from scripts.mmcls_plugins.processes import Processes, merge_batches, share_batches
-from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.train.patch_config import Inputs, build_config, training_command
 from scripts.train.train_model import mim_command
 from scripts.train_distributed import check_gpus, describe_failure, have_stopped, launch_command
