@@ -132,15 +132,9 @@ def share_batches(loader: DataLoader, processes: Processes) -> DataLoader:
     size = loader.batch_size or 1
     indices = range(len(loader.dataset))  # type: ignore[arg-type]
     batches = [list(indices[start : start + size]) for start in indices[::size]]
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=batches[processes.rank :: processes.count],
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        worker_init_fn=loader.worker_init_fn,
-        persistent_workers=loader.persistent_workers,
-    )
+    kept = ("num_workers", "collate_fn", "pin_memory", "worker_init_fn", "persistent_workers")
+    options: dict[str, Any] = {name: getattr(loader, name) for name in kept}
+    return DataLoader(loader.dataset, batch_sampler=batches[processes.rank :: processes.count], **options)
 
 
 def merge_batches(shares: list[list[T]]) -> list[T]:

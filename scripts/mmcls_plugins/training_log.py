@@ -18,17 +18,9 @@ from scripts.mmcls_plugins.processes import Processes
 
 #: Columns of train_log.csv, one row an epoch; balanced validation adds BALANCED_COLUMNS.
 LOG_COLUMNS = (
-    "epoch",
-    "iteration",
-    "learning_rate",
-    "train_loss",
-    "val_accuracy",
-    "val_loss",
-    "images_per_second",
-    "train_seconds",
-    "val_seconds",
-    "is_best",
-)
+    "epoch", "iteration", "learning_rate", "train_loss", "val_accuracy", "val_loss", "images_per_second",
+    "train_seconds", "val_seconds", "is_best",
+)  # fmt: skip
 
 
 class TrainingLog:
@@ -60,13 +52,8 @@ class TrainingLog:
 
     def start_record(self) -> dict[str, Any]:
         """Return the record of the epoch before training: nothing is measured yet."""
-        return dict.fromkeys(self.columns) | {
-            "epoch": 0,
-            "iteration": 0,
-            "train_seconds": 0.0,
-            "val_seconds": 0.0,
-            "is_best": True,
-        }
+        start = {"epoch": 0, "iteration": 0, "train_seconds": 0.0, "val_seconds": 0.0, "is_best": True}
+        return dict.fromkeys(self.columns) | start
 
     def epoch_record(self, epoch: int, iteration: int, learning_rate: float) -> dict[str, Any]:
         """Return the record of the current epoch, not evaluated yet."""

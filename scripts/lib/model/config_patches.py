@@ -54,11 +54,8 @@ def patch_model(model: Config, num_classes: int) -> None:
 
 
 def _is_pretrained(init_cfg: Any) -> bool:
-    return any(isinstance(item, Mapping) and item.get("type") == "Pretrained" for item in _as_list(init_cfg))
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+    items = init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg]
+    return any(isinstance(item, Mapping) and item.get("type") == "Pretrained" for item in items)
 
 
 def pipelines(data: Config) -> tuple[list[Config], list[Config]]:
@@ -280,33 +277,14 @@ def _choices(name: str, node: Config) -> str:
 def registered_class(type_name: str) -> type | None:
     """Return the class that mmcls, mmcv or torch would build for a config's ``type``, or None."""
     from mmcls.datasets import DATASETS, PIPELINES, SAMPLERS
-    from mmcls.models import BACKBONES, CLASSIFIERS, HEADS, LOSSES, NECKS
+    from mmcls.models.builder import MODELS
     from mmcv.runner import HOOKS, RUNNERS
     from mmcv.runner.optimizer.builder import OPTIMIZERS
 
     import scripts.mmcls_plugins  # noqa: F401  (registers ours)
 
-    registries = (
-        BACKBONES,
-        NECKS,
-        HEADS,
-        LOSSES,
-        CLASSIFIERS,
-        DATASETS,
-        PIPELINES,
-        SAMPLERS,
-        HOOKS,
-        RUNNERS,
-        OPTIMIZERS,
-    )
+    registries = (MODELS, DATASETS, PIPELINES, SAMPLERS, HOOKS, RUNNERS, OPTIMIZERS)
     return next((registered for registry in registries if (registered := registry.get(type_name))), None)
-
-
-def _schedule_hook(policy: Any) -> str | None:
-    """Return the class of a learning-rate policy, named as mmcv's BaseRunner.register_lr_hook does."""
-    if not isinstance(policy, str):
-        return None
-    return f"{policy.title() if policy == policy.lower() else policy}LrUpdaterHook"
 
 
 def class_accepts(node: Config, argument: str) -> bool:
@@ -318,13 +296,14 @@ def class_accepts(node: Config, argument: str) -> bool:
     from mmcv.runner import Hook
     from torch.optim import Optimizer
 
-    name = node.get("type") or _schedule_hook(node.get("policy"))
+    name, policy = node.get("type"), node.get("policy")
+    if not name and isinstance(policy, str):  # named as mmcv's BaseRunner.register_lr_hook does
+        name = f"{policy.title() if policy == policy.lower() else policy}LrUpdaterHook"
     registered = registered_class(name) if isinstance(name, str) else None
     if registered is None:
         return False
-    if issubclass(registered, Optimizer) and argument in ("paramwise_cfg", "constructor"):
-        return True
-    if issubclass(registered, Hook) and argument == "priority":
+    taken_off = ((Optimizer, ("paramwise_cfg", "constructor")), (Hook, ("priority",)))
+    if any(issubclass(registered, kind) and argument in names for kind, names in taken_off):
         return True
     return any(
         argument in inspect.signature(vars(base)["__init__"]).parameters

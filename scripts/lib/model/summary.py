@@ -189,8 +189,6 @@ def _tops(model: nn.Module) -> Iterator[str]:
 
 
 def _flat_children(module: nn.Module, prefix: str) -> Iterator[str]:
-    from torch import nn
-
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             yield from _flat_children(child, f"{prefix}.{name}")
@@ -208,9 +206,8 @@ def _layer(name: str, module: nn.Module, traced: Trace) -> Layer | None:
     parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
     count = traced.multiply_adds.get(name, 0)
     is_active_leaf = name in traced.shapes and next(module.children(), None) is None and kind not in IDLE
-    return (
-        Layer(name, kind, traced.shapes.get(name), parameters, count) if parameters or count or is_active_leaf else None
-    )
+    is_told = parameters or count or is_active_leaf
+    return Layer(name, kind, traced.shapes.get(name), parameters, count) if is_told else None
 
 
 def sample_image(config: Any) -> Tensor:
@@ -247,10 +244,9 @@ def summarise(config: Any, model: nn.Module, checkpoint: Path) -> dict[str, Any]
     stages = describe(model, image)
     tensors = [*model.parameters(), *model.buffers()]
     total = sum(stage.multiply_adds for stage in stages)
+    sections = [name for name in ("backbone", "neck", "head") if config.model.get(name)]
     return {
-        "model": {
-            name: described(config.model[name]) for name in ("backbone", "neck", "head") if config.model.get(name)
-        },
+        "model": {name: described(config.model[name]) for name in sections},
         "input": list(image.shape[1:]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "parameters_trainable": trainable,
@@ -258,27 +254,13 @@ def summarise(config: Any, model: nn.Module, checkpoint: Path) -> dict[str, Any]
         "flops": FLOPS * total,
         "weights_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         "checkpoint_bytes": checkpoint.stat().st_size,
-        "stages": [
-            {
-                "name": stage.name,
-                "type": stage.kind,
-                "output": stage.shape,
-                "parameters": stage.parameters,
-                "multiply_adds": stage.multiply_adds,
-                "layers": [
-                    {
-                        "name": layer.name,
-                        "type": layer.kind,
-                        "output": layer.shape,
-                        "parameters": layer.parameters,
-                        "multiply_adds": layer.multiply_adds,
-                    }
-                    for layer in stage.layers
-                ],
-            }
-            for stage in stages
-        ],
+        "stages": [_record(stage) | {"layers": [_record(layer) for layer in stage.layers]} for stage in stages],
     }
+
+
+def _record(entry: Stage | Layer) -> dict[str, Any]:
+    counts = {"parameters": entry.parameters, "multiply_adds": entry.multiply_adds}
+    return {"name": entry.name, "type": entry.kind, "output": entry.shape, **counts}
 
 
 def described(section: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from scripts.lib.runs.attempts import Attempt
@@ -63,24 +64,24 @@ class Nvml:
         return NvmlGpu(self._library, handle) if status == 0 else None
 
 
+@dataclass(frozen=True)
 class NvmlGpu:
     """One GPU of the management library."""
 
-    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
-        self._library = library
-        self._handle = handle
+    library: ctypes.CDLL
+    handle: ctypes.c_void_p
 
     def joules(self) -> float | None:
         """Return the energy since the driver was loaded; GPUs before Volta do not count it."""
-        millijoules = ctypes.c_ulonglong()
-        status = self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle, ctypes.byref(millijoules))
-        return None if status else millijoules.value / 1000
+        return self._thousandths("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong())
 
     def watts(self) -> float | None:
         """Return the power now."""
-        milliwatts = ctypes.c_uint()
-        status = self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts))
-        return None if status else milliwatts.value / 1000
+        return self._thousandths("nvmlDeviceGetPowerUsage", ctypes.c_uint())
+
+    def _thousandths(self, function: str, number: ctypes.c_ulonglong | ctypes.c_uint) -> float | None:
+        status = getattr(self.library, function)(self.handle, ctypes.byref(number))
+        return None if status else number.value / 1000
 
 
 class Meter:

@@ -92,47 +92,34 @@ def describe_machine() -> dict[str, Any]:
     """Return host, processor, cores and GPUs of the machine that this runs on (in the DAG: the one that trained)."""
     import torch
 
-    driver = Path("/proc/driver/nvidia/version")
-    match = re.search(r"(\d+\.\d+(?:\.\d+)?)", driver.read_text()) if driver.is_file() else None
-    gpus = [
-        torch.cuda.get_device_properties(number)
-        for number in range(torch.cuda.device_count() * torch.cuda.is_available())
-    ]
+    info = Path("/proc/cpuinfo")
+    flags = (_group(r"^(?:flags|Features)\s*:\s*(.+)$", info) or "").split()
+    gpus = range(torch.cuda.device_count() * torch.cuda.is_available())
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),
-        "cpu": _cpu_model(),
-        "instruction_sets": _instruction_sets(),
+        "cpu": _group(r"^model name\s*:\s*(.+)$", info) or platform.processor() or platform.machine(),
+        "instruction_sets": sorted(filter(INSTRUCTION_SETS.fullmatch, flags)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": [
             {"name": gpu.name, "memory_bytes": gpu.total_memory, "architecture": f"sm_{gpu.major}{gpu.minor}"}
-            for gpu in gpus
+            for gpu in map(torch.cuda.get_device_properties, gpus)
         ],
-        "driver": match.group(1) if match else None,
+        "driver": _group(r"(\d+\.\d+(?:\.\d+)?)", Path("/proc/driver/nvidia/version")),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if gpus else None,
         "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
-        "kernels": _kernels(torch.__config__.show()),
+        "kernels": _group(r"CPU capability usage: (\S+)", torch.__config__.show()),  # e.g. AVX2
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
 
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    match = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
-
-
-def _instruction_sets() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return sorted(flag for flag in (match.group(1).split() if match else []) if INSTRUCTION_SETS.fullmatch(flag))
-
-
-def _kernels(build: str) -> str | None:
-    """Return which CPU kernels torch chose, e.g. AVX2, out of its description of itself."""
-    match = re.search(r"CPU capability usage: (\S+)", build)
-    return match.group(1) if match else None
+def _group(pattern: str, text: str | Path) -> str | None:
+    """Return the first group of the first match in a text or file; None where there is none, or no such file."""
+    if isinstance(text, Path):
+        text = text.read_text() if text.is_file() else ""
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1].strip() if match else None
 
 
 def _output_of(command: list[str]) -> str | None:
