@@ -11,6 +11,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -173,7 +174,7 @@ class StopRequests:
 
     def agree(self, due: bool = False) -> bool:
         """Tell whether any process is asked to stop, or finds that saving is *due*: one answer for all of them."""
-        if self._parent and not _is_alive(self._parent):
+        if self._parent and not psutil.pid_exists(self._parent):
             self._reason = self._reason or STOP_REASONS.index("the end of train_model")
         if time.time() > self._end_time - END_MARGIN_SECONDS:
             self._reason = self._reason or STOP_REASONS.index("the end of its time")
@@ -199,13 +200,3 @@ def signals_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -105,8 +105,6 @@ class ReproducibleRunner(ResumableRunner):
         self.stop = StopRequests(self.processes)
         self._train_step: nn.Module | None = None
 
-    # -- what mmcls's train_model registers ---------------------------------------------------------------------
-
     def register_checkpoint_hook(self, checkpoint_config: Any) -> None:
         """Take ``checkpoint_config.interval`` as the epochs whose weights stay as epoch_<n>.pth; write them here."""
         self.keep_weights_every = int((checkpoint_config or {}).get("interval", 0))
@@ -120,8 +118,6 @@ class ReproducibleRunner(ResumableRunner):
                 self.val_loader = processes.share_batches(hook.dataloader, self.processes)
         else:
             super().register_hook(hook, priority)
-
-    # -- the loop ---------------------------------------------------------------------------------------------
 
     def run(self, data_loaders: list[DataLoader], workflow: list, max_epochs: int | None = None, **_: Any) -> None:
         """Train to max_epochs, from the newest good state in work_dir if there is one.
@@ -283,8 +279,6 @@ class ReproducibleRunner(ResumableRunner):
             return False
         return True
 
-    # -- the end of an epoch ------------------------------------------------------------------------------------
-
     def _evaluate_start(self) -> None:
         """Record the weights that training starts from as epoch 0, the first to be the best."""
         if self.evaluator is None:
@@ -366,8 +360,6 @@ class ReproducibleRunner(ResumableRunner):
         metrics = dataset.evaluate(results, logger=self.logger, **hook.eval_kwargs)
         self.logger.info("Validation: %s", {name: round(float(value), 4) for name, value in metrics.items()})
         return training_log.measure(np.stack(results), dataset.get_gt_labels(), self.balanced_validation)
-
-    # -- stopping -------------------------------------------------------------------------------------------------
 
     def _stop_if_asked(self) -> None:
         """Stop, if the last round of ``self.stop.agree`` said so; the state is saved then."""

@@ -130,7 +130,8 @@ def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config
     ------
     UserError : a batch larger than the data, an override of a key that does not exist, a base that cannot be used.
     """
-    _refuse_foreign_bases(base)
+    if "ipu_model_cfg" in base or base["runner"]["type"] != "EpochBasedRunner":
+        raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
     _refuse_too_large_batch(inputs)
     experiment, schedule = inputs.experiment, Schedule.of(base, inputs)
     config = {key: config_file.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
@@ -214,11 +215,6 @@ def _training(inputs: Inputs, base_fp16: Any) -> config_file.Config:
 
 #: Read by attribute in mmcls's train.py or mmcv, so they must be there even where they are None.
 _KEPT_EMPTY = ("load_from", "resume_from", "optimizer_config")
-
-
-def _refuse_foreign_bases(base: config_file.Config) -> None:
-    if "ipu_model_cfg" in base or base["runner"]["type"] != "EpochBasedRunner":
-        raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
 
 
 def _refuse_too_large_batch(inputs: Inputs) -> None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -144,7 +144,7 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
     submit_folder = os.path.realpath(folder)
     jobs = [
         job
-        for job in parse_squeue(ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all"))
+        for job in _squeue(f"--user={os.getuid()}")
         if job.name.startswith(prefix)
         and not job.has_ended
         and job.folder
@@ -161,12 +161,12 @@ def job(job_id: str) -> Job | None:
     UserError : there is no Slurm, or it does not answer.
     """
     try:
-        text = ask("squeue", *_squeue_options(), f"--jobs={job_id}", "--states=all")
+        jobs = _squeue(f"--jobs={job_id}")
     except UserError as error:
         if "Invalid job id" in str(error):
             return None
         raise
-    return next((candidate for candidate in parse_squeue(text) if candidate.id == job_id), None)
+    return next((candidate for candidate in jobs if candidate.id == job_id), None)
 
 
 def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.environ) -> float | None:
@@ -256,10 +256,7 @@ def wait_gone(job_ids: Collection[str], seconds: float) -> set[str]:
     pause = 0.5
     while True:
         try:
-            text = ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all")
-            left = {
-                candidate.id for candidate in parse_squeue(text) if candidate.id in job_ids and not candidate.has_ended
-            }
+            left = {job.id for job in _squeue(f"--user={os.getuid()}") if job.id in job_ids and not job.has_ended}
             if not left or time.monotonic() > deadline:
                 return left
         except SlurmSilent:
@@ -269,22 +266,23 @@ def wait_gone(job_ids: Collection[str], seconds: float) -> set[str]:
         pause = min(1.5 * pause, 10.0)  # a controller has better things to do than to answer every second for hours
 
 
-# --- what the programs print ------------------------------------------------------------------------------------------
-
-
-def _squeue_options() -> list[str]:
+def _squeue(whose: str) -> list[Job]:
     fields = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in SQUEUE_FIELDS.items())
-    return ["--noheader", f"--Format={fields}"]
+    return parse_squeue(ask("squeue", "--noheader", f"--Format={fields}", whose, "--states=all"))
+
+
+def _rows(text: str, fields: Collection[str], cells_a_line: int) -> Iterator[dict[str, str]]:
+    """Yield the lines with so many cells, as dicts by *fields*; other lines are passed over."""
+    for line in text.split("\n"):
+        cells = [cell.strip() for cell in line.split(SEPARATOR)]
+        if len(cells) == cells_a_line:
+            yield dict(zip(fields, cells, strict=False))
 
 
 def parse_squeue(text: str) -> list[Job]:
     """Return the jobs that squeue printed with the fields SQUEUE_FIELDS; other lines are passed over."""
     jobs = []
-    for line in text.split("\n"):
-        cells = [cell.strip() for cell in line.split(SEPARATOR)]
-        if len(cells) != len(SQUEUE_FIELDS) + 1:  # the separator ends each field
-            continue
-        row = dict(zip(SQUEUE_FIELDS, cells, strict=False))
+    for row in _rows(text, SQUEUE_FIELDS, len(SQUEUE_FIELDS) + 1):  # the separator ends each field
         nodes = int(row["NumNodes"]) if row["NumNodes"].isdecimal() else 1
         gpus = [count_gpus(row["tres-alloc"]), count_gpus(row["tres-per-job"]), count_gpus(row["tres-per-node"])]
         jobs.append(
@@ -311,26 +309,20 @@ def parse_squeue(text: str) -> list[Job]:
 
 def parse_sacct(text: str) -> list[JobRecord]:
     """Return the records that sacct printed with the fields SACCT_FIELDS; other lines are passed over."""
-    records = []
-    for line in text.split("\n"):
-        cells = [cell.strip() for cell in line.split(SEPARATOR)]
-        if len(cells) != len(SACCT_FIELDS):
-            continue
-        row = dict(zip(SACCT_FIELDS, cells, strict=True))
-        records.append(
-            JobRecord(
-                id=row["JobIDRaw"],
-                name=row["JobName"],
-                state=row["State"].split(" ")[0],  # CANCELLED by 1000
-                submitted=parse_time(row["Submit"]),
-                started=parse_time(row["Start"]),
-                ended=parse_time(row["End"]),
-                elapsed=float(row["ElapsedRaw"] or 0),
-                gpus=count_gpus(row["AllocTRES"]),
-                joules=_joules(row["ConsumedEnergyRaw"]),
-            )
+    return [
+        JobRecord(
+            id=row["JobIDRaw"],
+            name=row["JobName"],
+            state=row["State"].split(" ")[0],  # CANCELLED by 1000
+            submitted=parse_time(row["Submit"]),
+            started=parse_time(row["Start"]),
+            ended=parse_time(row["End"]),
+            elapsed=float(row["ElapsedRaw"] or 0),
+            gpus=count_gpus(row["AllocTRES"]),
+            joules=_joules(row["ConsumedEnergyRaw"]),
         )
-    return records
+        for row in _rows(text, SACCT_FIELDS, len(SACCT_FIELDS))
+    ]
 
 
 def count_gpus(resources: str) -> int:

@@ -58,13 +58,8 @@ class Preprocessing:
 
     def metadata(self) -> dict[str, str]:
         """Return it as the texts that go into a model."""
-        return {
-            "steps": json.dumps(self.steps),
-            "mean": json.dumps(self.mean),
-            "std": json.dumps(self.std),
-            "channel_order": self.channel_order,
-            "normalisation": self.normalisation,
-        }
+        numbers = {name: json.dumps(getattr(self, name)) for name in ("steps", "mean", "std")}
+        return {**numbers, "channel_order": self.channel_order, "normalisation": self.normalisation}
 
     @staticmethod
     def of_metadata(metadata: Mapping[str, str]) -> Preprocessing:
