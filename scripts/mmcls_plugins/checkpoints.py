@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import re
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +26,8 @@ from scripts.mmcls_plugins.training_log import TrainingLog
 
 __all__ = ["ResumableRunner", "StateStore", "load", "save", "tensors_sha256"]
 logger = logging.getLogger(__name__)
-_STATE_NAME = re.compile(r"state_(\d{9})\.pth")
+#: Of a state: ``state_`` and the iteration, as a pattern of names.
+STATE_PATTERN = "state_" + 9 * "[0-9]" + ".pth"
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class StateStore:
 
     def paths(self) -> list[Path]:
         """Return the states, oldest first."""
-        return sorted(path for path in self.folder.glob("state_*.pth") if _STATE_NAME.fullmatch(path.name))
+        return sorted(self.folder.glob(STATE_PATTERN))
 
 
 def _hash_file(path: Path) -> Path:

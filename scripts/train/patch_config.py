@@ -21,7 +21,7 @@ from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo
-from scripts.lib.model.recipes import FAST, TUTORIAL
+from scripts.lib.model.fast_recipe import FAST, TUTORIAL
 from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
 from scripts.lib.runs.run_folder import RunFolder

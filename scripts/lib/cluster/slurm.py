@@ -141,14 +141,11 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
     ------
     UserError : there is no Slurm, or it does not answer.
     """
-    submit_folder = os.path.realpath(folder)
+    here = os.path.realpath(folder)
     jobs = [
         job
         for job in _squeue(f"--user={os.getuid()}")
-        if job.name.startswith(prefix)
-        and not job.has_ended
-        and job.folder
-        and os.path.realpath(job.folder) == submit_folder
+        if job.name.startswith(prefix) and not job.has_ended and job.folder and os.path.realpath(job.folder) == here
     ]
     return sorted(jobs, key=lambda job: (job.submitted or 0.0, len(job.id), job.id))
 

@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from scripts.lib.model.config_patches import class_weights
-from scripts.lib.model.recipes import FAST
+from scripts.lib.model.fast_recipe import FAST
 from scripts.mmcls_plugins.hooks import forward_hooks
 
 logger = logging.getLogger(__name__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,26 +111,18 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
             recorded.multiply_adds[inside[-1]] = recorded.multiply_adds.get(inside[-1], 0) + count
             return result
 
-    def enter(name: str) -> Any:
-        def hook(_module: Any, _inputs: Any) -> None:
-            recorded.shapes.setdefault(name, None)
-            inside.append(name)
+    def enter(name: str, _module: Any, _inputs: Any) -> None:
+        recorded.shapes.setdefault(name, None)
+        inside.append(name)
 
-        return hook
-
-    def leave(name: str) -> Any:
-        def hook(_module: Any, _inputs: Any, result: Any) -> None:
-            recorded.shapes[name] = shape_of(result)
-            inside.pop()
-
-        return hook
+    def leave(name: str, _module: Any, _inputs: Any, result: Any) -> None:
+        recorded.shapes[name] = shape_of(result)
+        inside.pop()
 
     modules = list(model.named_modules())
-    hooks = forward_hooks(
-        [(module, leave(name)) for name, module in modules], [(module, enter(name)) for name, module in modules]
-    )
+    entering, leaving = ([(module, partial(hook, name)) for name, module in modules] for hook in (enter, leave))
     # With gradients, since without them torch computes whole transformer layers as one operation of its own.
-    with hooks, Counter():
+    with forward_hooks(leaving, entering), Counter():
         model(img=image, return_loss=False)
     return recorded
 
@@ -158,7 +151,7 @@ def describe(model: nn.Module, image: Tensor) -> list[Stage]:
     layers: dict[str, list[Layer]] = {name: [] for name in _tops(model)}
     first_calls: dict[str, int] = {}
     for name in sorted(modules, key=lambda name: called.get(name, len(modules))):
-        top = max((top for top in layers if _is_within(name, top)), key=len)
+        top = max((top for top in layers if not top or f"{name}.".startswith(f"{top}.")), key=len)
         first_calls.setdefault(top, called.get(name, len(modules)))
         if layer := _layer(name, modules[name], traced):
             layers[top].append(layer)
@@ -194,10 +187,6 @@ def _flat_children(module: nn.Module, prefix: str) -> Iterator[str]:
             yield from _flat_children(child, f"{prefix}.{name}")
         else:
             yield f"{prefix}.{name}"
-
-
-def _is_within(name: str, top: str) -> bool:
-    return not top or name == top or name.startswith(f"{top}.")
 
 
 def _layer(name: str, module: nn.Module, traced: Trace) -> Layer | None:

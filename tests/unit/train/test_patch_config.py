@@ -11,7 +11,7 @@ from mmcv import Config
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
-from scripts.lib.model.recipes import FAST
+from scripts.lib.model.fast_recipe import FAST
 from scripts.lib.runs.config_file import read_config, render, write_config
 from scripts.lib.settings.schema import Experiment
 from scripts.train.patch_config import Inputs, build_config, training_command
