@@ -21,6 +21,7 @@ from bench.table import PEER_ROWS, ROWS, checkpoints_to_read, chosen_checkpoint,
 from scripts.lib.base.files import read_json, read_lines, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe
+from scripts.lib.model.fast_recipe import cached_short_side
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.predictions import read_predictions
 from scripts.train.train_model import training_environment
@@ -253,7 +254,7 @@ def start_fast(bench: Bench, folder: Path, seed: int, epochs: int | None = None)
     if epochs:
         config["runner"]["patience"] = 0
     options = {"images": bench.images, "splits": tuple(splits.values()), "output": cache, "threads": bench.workers}
-    short_side = fast_recipe.packed_edge(size_of(config))
+    short_side = cached_short_side(size_of(config))
     packing = clocked(bench, folder, "scripts.data.pack_images", short_side=short_side, **options)
     options = {"config": folder / "config.py", "checkpoint": bench.checkpoint, "pixel_cache": cache, **splits}
     options |= {"classes": bench.classes, "output": folder / "init.pth", "workers": bench.workers}

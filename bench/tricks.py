@@ -34,7 +34,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import in_percent
 from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
 from scripts.lib.data.splits import listed_images
-from scripts.lib.model.fast_recipe import packed_edge
+from scripts.lib.model.fast_recipe import cached_short_side
 from scripts.train.train_model import training_environment
 
 logger = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def measure_images(bench: Bench, folder: Path) -> dict[str, float]:
     milliseconds = {}
     kinds = {"from files, tutorial's pipeline": None, "from raw pixels": 1 << 40, "from small JPEGs": 0}
     for name, limit in kinds.items():
-        cache = None if limit is None else make_pixel_cache(bench, packed_edge(SIZE), folder, limit)
+        cache = None if limit is None else make_pixel_cache(bench, cached_short_side(SIZE), folder, limit)
         recipe = "tutorial" if limit is None else "fast"
         config = make_config(bench, new_folder(folder, f"images-{limit}"), recipe, {}, 0, cache)
         dataset = build_dataset(copy.deepcopy(config["data"]["train"]))
@@ -210,7 +210,7 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
     from scripts.train import fit_head
 
     raw_limit = 0 if start == "JPEG" else RAW_LIMIT_BYTES
-    cache = make_pixel_cache(bench, packed_edge(SHORT["image_size"]), folder, raw_limit)
+    cache = make_pixel_cache(bench, cached_short_side(SHORT["image_size"]), folder, raw_limit)
     run = new_folder(folder, "training")
     values = make_config(bench, run, "fast", {**SHORT, **settings}, seed, cache)
     config, classes = Config.fromfile(str(run / "config.py")), read_lines(bench.classes)

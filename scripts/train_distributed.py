@@ -19,10 +19,9 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.run_folder import WorkFolder
-from scripts.mmcls_plugins.distributed_process import Options, add_options
+from scripts.mmcls_plugins.distributed_process import add_options, command_line
 
 logger = logging.getLogger(__name__)
-
 #: Seconds that the processes get to save after a signal; train_model grants 60. torch before 2.8 knows 30 only.
 GRACE_SECONDS = 55
 #: What a process says when another one died: its own error is then a consequence, not the cause.
@@ -81,8 +80,8 @@ def have_stopped(statuses: Iterable[int]) -> bool:
     They stop together. torch.distributed.run takes the first that has ended for a failed one and sends the others
     SIGTERM, which ends one whose Python is on its way out, its handlers gone.
     """
-    found = set(statuses)
-    return EXIT_STOPPED in found and found <= {EXIT_STOPPED, -signal.SIGTERM}
+    distinct = set(statuses)
+    return EXIT_STOPPED in distinct and distinct <= {EXIT_STOPPED, -signal.SIGTERM}
 
 
 def describe_failure(failures: Iterable[tuple[int, int, Any]], count: int) -> str:
@@ -127,8 +126,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Train; what went wrong also stands in work_dir/outcome.json, where train_model looks."""
-    options, folder = Options.of(args), WorkFolder(args.work_dir)
-    runner = read_config(options.config)["runner"]
+    folder = WorkFolder(args.work_dir)
+    runner = read_config(args.config)["runner"]
     count = runner.get("gpus", 1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # As the config says, before torch.distributed.run makes it 1.
@@ -136,7 +135,7 @@ def main(args: argparse.Namespace) -> None:
     folder.outcome.unlink(missing_ok=True)
     try:
         check_gpus(runner["device"], count)
-        launch(count, options.words, folder.processes)
+        launch(count, command_line(args), folder.processes)
     except UserError as error:
         outcome = Outcome.read(folder.outcome)
         if outcome and outcome.ending == Ending.FAILED:  # a process said why by itself

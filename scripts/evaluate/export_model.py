@@ -19,7 +19,7 @@ import torch
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import engine_speed, onnx_parity
+from scripts.lib.model import onnx_parity
 from scripts.lib.model.inference import build_model, load_config, read_checkpoint
 from scripts.lib.model.onnx_export import OPSET, Classifier, describe_pipeline, export, finish, moved_inside
 from scripts.lib.pages import templates
@@ -68,7 +68,7 @@ def main(args: argparse.Namespace) -> None:
         "class_names": json.dumps(classes, ensure_ascii=False),
         "image_size": json.dumps({"height": height, "width": width}),
         "checkpoint_sha256": sha256_of(args.checkpoint),
-        **preprocessing.notes(),
+        **preprocessing.metadata(),
     }
 
     def predict(images: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> None:
             worst = paths[parity.worst]
             here = predict(onnx_parity.prepared(preprocessing, [worst]))[0]
             raise onnx_parity.explain_difference(parity, str(worst), probabilities[parity.worst], here, name)
-        speed = engine_speed.measure({"torch": predict, "onnxruntime": model.predict}, few)
+        speed = onnx_parity.measure({"torch": predict, "onnxruntime": model.predict}, few)
     report = describe_export(args.output, model, parity, speed)
     write_json(args.report, report)
     program = example(preprocessing)
@@ -112,7 +112,7 @@ def check_reference(reference: Predictions, file: Path, classes: Path, split: Pa
 def describe_export(
     path: Path, model: OnnxModel, parity: onnx_parity.Parity, speed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what goes into export.json; *speed* as :func:`engine_speed.measure` returns it."""
+    """Return what goes into export.json; *speed* as :func:`onnx_parity.measure` returns it."""
     return {
         "model": {
             "file": path.name,
@@ -127,7 +127,7 @@ def describe_export(
         "speed": {
             "cpu": describe_machine()["cpu"],
             "threads": torch.get_num_threads(),
-            "batch_size": engine_speed.BATCH_SIZE,
+            "batch_size": onnx_parity.BATCH_SIZE,
             "engines": {engine: {"version": version(engine), **speeds} for engine, speeds in speed.items()},
         },
     }

@@ -5,10 +5,9 @@ import os
 # cuBLAS reads this once, when CUDA starts: without it torch refuses to promise deterministic matrix products.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-from scripts.mmcls_plugins.dataset import SeededCustomDataset
+from scripts.mmcls_plugins.dataset import EpochSampler, SeededCustomDataset
 from scripts.mmcls_plugins.images import LoadPackedImage
 from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
 from scripts.mmcls_plugins.runner import ReproducibleRunner
-from scripts.mmcls_plugins.sampler import EpochSampler
 
 __all__ = ["EpochSampler", "LoadPackedImage", "ReproducibleRunner", "SeededCustomDataset", "WeightedLabelSmoothLoss"]

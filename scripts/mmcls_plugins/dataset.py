@@ -1,13 +1,16 @@
-"""mmcls's CustomDataset with augmentations that are a function of (seed, epoch, sample), whichever worker runs them."""
+"""The training samples: their order and augmentations are a function of (seed, epoch, sample), whatever runs them."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from mmcls.datasets import DATASETS, CustomDataset
-from torch.utils.data import get_worker_info
+import numpy as np
+from mmcls.datasets import DATASETS, SAMPLERS, CustomDataset
+from torch.utils.data import Sampler, get_worker_info
 
 from scripts.lib.base.environment import Variable
 from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
@@ -46,8 +49,8 @@ class SeededCustomDataset(CustomDataset):
         if self.shuffle_labels:
             labels = [info["gt_label"] for info in infos]
             order = permutation(len(infos), derive_seed(self.seed, "shuffle_labels"))
-            for info, place in zip(infos, order, strict=True):
-                info["gt_label"] = labels[place]
+            for info, position in zip(infos, order, strict=True):
+                info["gt_label"] = labels[position]
         return infos
 
     def __getitem__(self, key: SampleKey | int) -> dict[str, Any]:
@@ -69,3 +72,102 @@ class SeededCustomDataset(CustomDataset):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._shielded = True
+
+
+@SAMPLERS.register_module()
+class EpochSampler(Sampler):
+    """Yield (epoch, index) keys, so that a worker knows what an augmentation is to be a function of.
+
+    Balanced, an epoch is as long as ever, and each class has equally many of its samples, up to one. The images of a
+    class come in turns: none again before all others of its class have come, over the ends of epochs too. An image
+    that comes again in the same epoch has another key, and with it another augmentation.
+
+    Parameters
+    ----------
+    dataset : the data set; only its length is used, and balanced its labels.
+    num_replicas, rank : processes that share an epoch, and which one this is. Each takes every num_replicas-th
+        sample of the one global order, which is repeated from its start until it divides evenly.
+    seed : the run's seed.
+    shuffle : False keeps the order of the annotation file.
+    balanced : draw the classes equally often.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int | None = 0,
+        shuffle: bool = True,
+        balanced: bool = False,
+    ) -> None:
+        self.length = len(dataset)
+        self.num_replicas = num_replicas
+        self.rank = rank
+        self.seed = seed or 0
+        self.shuffle = shuffle
+        self.balanced = balanced
+        self.epoch = 0
+        self.start = 0
+        labels = np.asarray(dataset.get_gt_labels()) if balanced else np.array([], dtype=np.int64)
+        self._images_of = {int(label): np.flatnonzero(labels == label).tolist() for label in np.unique(labels)}
+
+    def set_position(self, epoch: int, start: int = 0) -> None:
+        """Make the next iteration yield *epoch*, from this replica's sample number *start* on."""
+        self.epoch = epoch
+        self.start = start
+
+    def global_order(self) -> list[int]:
+        """Return the indices of the whole epoch, over all replicas."""
+        drawn = self._draw_classes() if self.balanced else list(range(self.length))
+        if not self.shuffle:
+            return drawn
+        return [drawn[position] for position in permutation(self.length, derive_seed(self.seed, "order", self.epoch))]
+
+    def _draw_classes(self) -> list[int]:
+        """Return the images of a balanced epoch, sorted."""
+        drawn: list[int] = []
+        labels, epoch = list(self._images_of), self.epoch
+        share, rest = divmod(self.length, len(labels))
+        for turn, which in enumerate(permutation(len(labels), derive_seed(self.seed, "balance"))):
+            # The classes take turns, over the epochs, with the samples by which an epoch does not divide evenly.
+            first, last = (at * share + _dealt_to(turn, at * rest, len(labels)) for at in (epoch, epoch + 1))
+            drawn += self._stretch(labels[which], first, last)
+        return sorted(drawn)
+
+    def _stretch(self, label: int, first: int, last: int) -> list[int]:
+        """Return the draws *first* to *last* of a class, counted from the start of training.
+
+        Its images come in an endless row of rounds, each in an order of its own; of whole rounds the order is no
+        matter, since an epoch is shuffled.
+        """
+        images = self._images_of[label]
+        (round_of_first, begin), (round_of_last, end) = divmod(first, len(images)), divmod(last, len(images))
+
+        def of_round(number: int) -> list[int]:
+            return [images[i] for i in permutation(len(images), derive_seed(self.seed, "balance", label, number))]
+
+        if round_of_first == round_of_last:
+            return of_round(round_of_first)[begin:end]
+        whole = images * (round_of_last - round_of_first - 1)
+        return of_round(round_of_first)[begin:] + whole + of_round(round_of_last)[:end]
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        order = self.global_order()
+        total = len(self) * self.num_replicas
+        order = (order * -(-total // len(order)))[:total]
+        keys = [SampleKey(self.epoch, index) for index in order]
+        if self.balanced:
+            seen: Counter[int] = Counter()
+            for position, index in enumerate(order):
+                keys[position] = SampleKey(self.epoch, index, seen[index])
+                seen[index] += 1
+        return iter(keys[self.rank :: self.num_replicas][self.start :])
+
+    def __len__(self) -> int:
+        return -(-self.length // self.num_replicas)
+
+
+def _dealt_to(turn: int, count: int, turns: int) -> int:
+    """Return how many of *count* things the player of *turn* has when they are dealt out in turn."""
+    return -(-(count - turn) // turns)

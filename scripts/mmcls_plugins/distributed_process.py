@@ -13,8 +13,6 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -46,36 +44,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="as mmcls's train.py has it")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What of train.py's command line a training in several processes takes: see :func:`add_options`."""
-
-    config: Path
-    work_dir: Path
-    seed: int
-    deterministic: bool
-    cfg_options: Sequence[str]
-
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> Options:
-        """Return the options of a command line."""
-        return cls(args.config, args.work_dir, args.seed, args.deterministic, args.cfg_options)
-
-    @property
-    def words(self) -> list[str]:
-        """The command line of these options, the config first."""
-        words = [str(self.config), "--work-dir", str(self.work_dir), "--seed", str(self.seed)]
-        words += ["--deterministic"] if self.deterministic else []
-        return words + (["--cfg-options", *self.cfg_options] if self.cfg_options else [])
+def command_line(args: argparse.Namespace) -> list[str]:
+    """Return the words of the options of :func:`add_options`, the config first."""
+    words = [str(args.config), "--work-dir", str(args.work_dir), "--seed", str(args.seed)]
+    words += ["--deterministic"] if args.deterministic else []
+    return words + (["--cfg-options", *args.cfg_options] if args.cfg_options else [])
 
 
-def train(options: Options) -> None:
+def train(args: argparse.Namespace) -> None:
     """Join the other processes and run mmcls's train.py."""
     import mmcls
     import torch
     import torch.distributed as dist
 
-    if read_config(options.config)["runner"]["device"] == "cpu":
+    if read_config(args.config)["runner"]["device"] == "cpu":
         dist.init_process_group("gloo", timeout=PATIENCE)
         device = ["--device", "cpu"]
     else:
@@ -84,7 +66,7 @@ def train(options: Options) -> None:
         dist.init_process_group("nccl", timeout=PATIENCE)
         device = ["--gpu-id", str(gpu)]
     script = Path(mmcls.__file__).parent / ".mim" / "tools" / "train.py"
-    config, *words = options.words
+    config, *words = command_line(args)
     sys.argv = [str(script), config, *device, *words]
     runpy.run_path(str(script), run_name="__main__")
     dist.destroy_process_group()
@@ -102,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     try:
-        record(train)(Options.of(args))
+        record(train)(args)
     except Exception:
         # Not the usual way out: threads of NCCL that wait for the other processes can hold it up for ever, and only
         # when this process ends does torch.distributed.run end the others.

@@ -39,14 +39,14 @@ def normalised_convolutions(model: nn.Module, images: torch.Tensor) -> list[Pair
     made: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}
     pairs: list[Pair] = []
 
-    def note_output(layer: nn.Module, _given: Any, result: torch.Tensor) -> None:
+    def note_output(layer: nn.Module, _inputs: Any, result: torch.Tensor) -> None:
         assert isinstance(layer, nn.Conv2d)
         made[id(result)] = layer, result  # the tensor is kept, so that no other gets its id
 
-    def note_input(layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    def note_input(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         assert isinstance(layer, _BatchNorm)
-        if id(given[0]) in made and layer.track_running_stats and layer.affine:
-            pairs.append((made[id(given[0])][0], layer))
+        if id(inputs[0]) in made and layer.track_running_stats and layer.affine:
+            pairs.append((made[id(inputs[0])][0], layer))
 
     convolutions = [module for module in model.modules() if type(module) in PLAIN]
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]

@@ -1,10 +1,17 @@
-"""The processes that train one model together (DDP): what they tell each other, and the steps they take as one."""
+"""The processes that train one model together (DDP): what they tell each other, and how all of them stop as one."""
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -12,10 +19,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.weights import tensors_sha256
 
 T = TypeVar("T")
-
 #: Longest wait for another process that lives. One that died is noticed at once: its connections break.
 PATIENCE = timedelta(hours=1)
 
@@ -112,10 +119,10 @@ def collect_buffers(model: nn.Module, processes: Processes) -> list[dict[str, to
 def restore_buffers(model: nn.Module, collected: list[dict[str, torch.Tensor]], processes: Processes) -> None:
     """Give this process its own buffers again, after the first one's were loaded."""
     if processes.rank:
-        own = collected[processes.rank - 1]
+        differing = collected[processes.rank - 1]
         for name, tensor in model.named_buffers():
-            if name in own:
-                tensor.copy_(own[name])
+            if name in differing:
+                tensor.copy_(differing[name])
 
 
 def share_batches(loader: DataLoader, processes: Processes) -> DataLoader:
@@ -126,17 +133,70 @@ def share_batches(loader: DataLoader, processes: Processes) -> DataLoader:
     size = loader.batch_size or 1
     indices = range(len(loader.dataset))  # type: ignore[arg-type]
     batches = [list(indices[start : start + size]) for start in indices[::size]]
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=batches[processes.rank :: processes.count],
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        pin_memory=loader.pin_memory,
-        worker_init_fn=loader.worker_init_fn,
-        persistent_workers=loader.persistent_workers,
-    )
+    kept = ("num_workers", "collate_fn", "pin_memory", "worker_init_fn", "persistent_workers")
+    options: dict[str, Any] = {name: getattr(loader, name) for name in kept}
+    return DataLoader(loader.dataset, batch_sampler=batches[processes.rank :: processes.count], **options)
 
 
 def merge_batches(shares: list[list[T]]) -> list[T]:
     """Return the batches of :func:`share_batches`' loaders in the order of the whole; *shares* are by rank."""
     return [shares[number % len(shares)][number // len(shares)] for number in range(sum(map(len, shares)))]
+
+
+#: Seconds before its end (Variable.END_TIME) at which training stops: enough to save a large model on a slow disk.
+END_MARGIN_SECONDS = 60.0
+#: Why training stops before its end; processes that train together tell each other the number. The last one wins.
+STOP_REASONS = ("", "the end of train_model", "the end of its time", "SIGINT", "SIGTERM")
+
+
+class StopRequests:
+    """Requests to stop: a signal, the end of the job's time, or of train_model, which passes signals on."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._reason = self._agreed = 0  # indices of STOP_REASONS: of this process, and of all
+        self._parent = int(os.environ.get(Variable.PARENT, "0"))
+        self._end_time = float(os.environ.get(Variable.END_TIME, "inf"))
+
+    @contextmanager
+    def signals_noticed(self) -> Iterator[None]:
+        """Turn SIGTERM and SIGINT into a request that is met at the end of the iteration."""
+
+        def notice(number: int, _frame: FrameType | None) -> None:
+            self._reason = STOP_REASONS.index(signal.Signals(number).name)
+
+        previous = {number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def agree(self, due: bool = False) -> bool:
+        """Tell whether any process is asked to stop, or finds that saving is *due*: one answer for all of them."""
+        if self._parent and not psutil.pid_exists(self._parent):
+            self._reason = self._reason or STOP_REASONS.index("the end of train_model")
+        if time.time() > self._end_time - END_MARGIN_SECONDS:
+            self._reason = self._reason or STOP_REASONS.index("the end of its time")
+        # A signal that comes after this line waits for the next round: all processes know the same.
+        self._agreed, saving = self._processes.highest(self._reason, due)
+        return bool(self._agreed or saving)
+
+    @property
+    def agreed(self) -> str:
+        """Why all processes stop, by the last round of :meth:`agree`; "" where they go on."""
+        return STOP_REASONS[self._agreed]
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Keep SIGTERM and SIGINT from this process during the block, and from those that start in it for ever.
+
+    A data-loader worker would die of the signal that asks its trainer to save and stop, before it has read anything
+    (``SeededCustomDataset`` shields it from then on), and with it the trainer.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

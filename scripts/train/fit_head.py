@@ -27,17 +27,8 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.pixel_cache import PixelCache
 from scripts.lib.data.scratch import staged_pixel_cache
+from scripts.lib.model import inference
 from scripts.lib.model.checkpoint_file import write_checkpoint
-from scripts.lib.model.inference import (
-    build_classifier,
-    choose_device,
-    classifier_layer,
-    image_batches,
-    keep_freed_memory,
-    load_config,
-    load_state_dict,
-    read_checkpoint,
-)
 from scripts.lib.model.linear_probe import LogitsElsewhereError, extract, fit_probes
 from scripts.lib.settings.site import current_site
 from scripts.mmcls_plugins import folding
@@ -45,13 +36,12 @@ from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
 
 logger = logging.getLogger(__name__)
-
 #: Images at a time through the backbone.
 BATCH_SIZE = 32
 
 
 def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels: bool = False) -> Any:
-    """Return the images of an annotation file as the val split of *config* shows them: packed, in bytes.
+    """Return the images of an annotation file as the val split of *config* shows them: of the pixel cache, in bytes.
 
     Parameters
     ----------
@@ -69,8 +59,8 @@ def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels
 
 def image_tensors(dataset: Any, normalizer: Normalizer, workers: int, device: str) -> Iterator[torch.Tensor]:
     """Yield the images of *dataset* in its order: float32, (BATCH_SIZE or less, 3, height, width), on *device*."""
-    for _, images, failures in image_batches(dataset, BATCH_SIZE, workers, device):
-        assert images is not None and not failures, "a pack holds whole images only"
+    for _, images, failures in inference.image_batches(dataset, BATCH_SIZE, workers, device):
+        assert images is not None and not failures, "a pixel cache holds whole images only"
         yield normalizer(images.to(device, non_blocking=True))
 
 
@@ -86,16 +76,16 @@ def build_pretrained(config: Any, weights: dict[str, torch.Tensor], device: str)
     quiet.setLevel(logging.ERROR)
     # The name of the stream stays, whatever the rule is called: it determines the weights that are drawn.
     seed_generators(derive_seed(config.seed, "warm_start"))
-    model = build_classifier(copy.deepcopy(config.model))
+    model = inference.build_classifier(copy.deepcopy(config.model))
     model.init_weights()
     for name, tensor in model.state_dict().items():
         if name.startswith("backbone.") and name in weights and weights[name].shape != tensor.shape:
-            given, wanted = ("x".join(map(str, shape)) for shape in (weights[name].shape, tensor.shape))
+            actual, wanted = ("x".join(map(str, shape)) for shape in (weights[name].shape, tensor.shape))
             raise UserError(
-                f"the weights do not fit the model: {name} is {given}, not {wanted}; set image_size to that of the"
+                f"the weights do not fit the model: {name} is {actual}, not {wanted}; set image_size to that of the"
                 " weights, mostly 224, or choose other weights"
             )
-    load_state_dict(model, weights, strict=False, logger=quiet)
+    inference.load_state_dict(model, weights, strict=False, logger=quiet)
     return model.to(device, memory_format=torch.channels_last).eval()
 
 
@@ -135,7 +125,7 @@ def fit_head(
     if config.model.backbone.get("norm_eval"):
         few = torch.utils.data.Subset(datasets[0], range(min(8, len(datasets[0]))))
         model = absorbed(model, next(image_tensors(few, normalizer, 0, device)))
-    layer = classifier_layer(model, num_classes, trained=weights)
+    layer = inference.classifier_layer(model, num_classes, trained=weights)
     began = time.monotonic()
     try:
         if layer is None:
@@ -192,10 +182,10 @@ def main(args: argparse.Namespace) -> None:
         # In this process first: what a data-loader's worker finds would come as a page of traceback.
         PixelCache(pixel_cache)
         os.environ[Variable.PIXEL_CACHE] = str(pixel_cache)
-        config = load_config(args.config)
+        config = inference.load_config(args.config)
         runner = config.runner
         if runner.device == "cpu":
-            keep_freed_memory()
+            inference.keep_freed_memory()
         torch.set_num_threads(runner.threads)
         if runner.deterministic:
             use_deterministic_kernels()
@@ -204,9 +194,9 @@ def main(args: argparse.Namespace) -> None:
             build_split(config, split, classes, options.get("shuffle_labels", False))
             for split, options in ((args.train, config.data.train), (args.val, config.data.val))
         ]
-        weights, _ = read_checkpoint(args.checkpoint)
-        device = choose_device(runner.device)
-        # On a CPU reading from the pack takes less time than processes for it take from the model.
+        weights, _ = inference.read_checkpoint(args.checkpoint)
+        device = inference.choose_device(runner.device)
+        # On a CPU reading from the pixel cache takes less time than processes for it take from the model.
         workers = 0 if device == "cpu" else args.workers
         write_checkpoint(fit_head(config, weights, datasets, device, workers), args.output)
 

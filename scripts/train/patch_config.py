@@ -21,7 +21,7 @@ from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo
-from scripts.lib.model.recipes import FAST, TUTORIAL
+from scripts.lib.model.fast_recipe import FAST, TUTORIAL
 from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
 from scripts.lib.runs.run_folder import RunFolder
@@ -43,7 +43,7 @@ class Inputs:
     checkpoint : weights that training starts from (fast: those with a fitted head), or None to train from scratch.
     seed : the run's seed.
     device : ``cpu`` or ``cuda``, resolved.
-    packed : folder of the pixel cache, for the fast recipe.
+    pixel_cache : folder of the pixel cache, for the fast recipe.
     train_counts : training images of each class, for ``balance``.
     """
 
@@ -55,7 +55,7 @@ class Inputs:
     checkpoint: str | None
     seed: int
     device: str
-    packed: str | None = None
+    pixel_cache: str | None = None
     train_counts: Sequence[int] = ()
 
     @property
@@ -130,7 +130,8 @@ def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config
     ------
     UserError : a batch larger than the data, an override of a key that does not exist, a base that cannot be used.
     """
-    _refuse_foreign_bases(base)
+    if "ipu_model_cfg" in base or base["runner"]["type"] != "EpochBasedRunner":
+        raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
     _refuse_too_large_batch(inputs)
     experiment, schedule = inputs.experiment, Schedule.of(base, inputs)
     config = {key: config_file.plain(base[key]) for key in patches.TOP_LEVEL_KEYS if key in base}
@@ -144,8 +145,8 @@ def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config
     config |= _training(inputs, base.get("fp16"))
     if inputs.is_fast:
         size = experiment.size_seen()
-        assert size is not None and inputs.packed is not None
-        fast_recipe.make_fast(config, size, inputs.packed, schedule.iterations_of_epoch)
+        assert size is not None and inputs.pixel_cache is not None
+        fast_recipe.make_fast(config, size, inputs.pixel_cache, schedule.iterations_of_epoch)
     if experiment.balance != "none":
         patches.balance_classes(config, experiment.balance, inputs.train_counts)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
@@ -214,11 +215,6 @@ def _training(inputs: Inputs, base_fp16: Any) -> config_file.Config:
 
 #: Read by attribute in mmcls's train.py or mmcv, so they must be there even where they are None.
 _KEPT_EMPTY = ("load_from", "resume_from", "optimizer_config")
-
-
-def _refuse_foreign_bases(base: config_file.Config) -> None:
-    if "ipu_model_cfg" in base or base["runner"]["type"] != "EpochBasedRunner":
-        raise UserError("base_config: it was made for Graphcore IPUs and counts iterations: choose another base")
 
 
 def _refuse_too_large_batch(inputs: Inputs) -> None:
@@ -330,7 +326,7 @@ def main(args: argparse.Namespace) -> None:
             checkpoint=str(start) if start else None,
             seed=args.seed,
             device=resolve_device(experiment.device),
-            packed=str(args.pixel_cache) if args.pixel_cache else None,
+            pixel_cache=str(args.pixel_cache) if args.pixel_cache else None,
             train_counts=[images_of[label] for label in range(len(classes))],
         )
         write(args.output, inputs)

@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ from scripts.lib.runs.run_folder import WorkFolder
 from scripts.lib.settings.site import current_site
 
 logger = logging.getLogger(__name__)
-
 #: Seconds that a trainer gets to save its state after a signal, before its group is killed.
 GRACE_SECONDS = 60.0
 #: With less than this free, a trainer that ended without a word ended for want of space.
@@ -84,8 +82,8 @@ def default_workers(device: str, cores: int) -> int:
     return 2 if device == "cpu" else max(2, min(8, cores - 1))
 
 
-def packed_folder(config: Mapping[str, Any]) -> Path | None:
-    """Return the folder of packed images that the train split of *config* is read from, or None."""
+def pixel_cache_folder(config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the pixel cache that the train split of *config* is read from, or None."""
     steps = [step for step in config["data"]["train"]["pipeline"] if step["type"] == "LoadPackedImage"]
     return Path(steps[0]["folder"]) if steps else None
 
@@ -192,53 +190,38 @@ def publish(targets: Mapping[Path, Path]) -> None:
                 shutil.copyfile(product, temporary)
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What an attempt gets of the machine and its job; none of it changes the result.
-
-    Attributes
-    ----------
-    gpus : how many GPUs this run holds; 0: the first one that it sees.
-    workers : data-loader workers; None: from the cores that were given.
-    end_time : seconds since 1970 shortly before which training saves and stops; None: as Slurm says.
-    """
-
-    gpus: int
-    workers: int | None
-    end_time: float | None
-
-
-def run_once(config_file: Path, seed: int, machine: Machine, work_dir: Path, lease: Lease, held: ExitStack) -> None:
+def run_once(args: argparse.Namespace, work_dir: Path, lease: Lease, held: ExitStack) -> None:
     """Train to the end in this attempt.
 
     Parameters
     ----------
+    args : the command's; of these ``gpus``, ``workers`` and ``end_time`` do not change the result.
     held : closes what the attempt holds: its GPUs, and its copy of the images.
     """
-    config = read_config(config_file)
+    config = read_config(args.config)
     device, processes = config["runner"]["device"], config["runner"].get("gpus", 1)
     environment = training_environment(config, os.environ)
-    gpus = held.enter_context(claimed_gpus(machine.gpus, os.environ))
+    gpus = held.enter_context(claimed_gpus(args.gpus, os.environ))
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     environment |= staged_images(config, held)
-    end = machine.end_time if machine.end_time is not None else slurm.job_end_time()
+    end = args.end_time if args.end_time is not None else slurm.job_end_time()
     if end is not None:
         environment[Variable.END_TIME] = str(end)
-    workers = machine.workers
+    workers = args.workers
     if workers is None:
         cores = cores_of_this_job(os.environ)
         if gpus:  # its share of them
             cores = cores * len(gpus) // max(len(Gpus.of(os.environ).names), 1)
         workers = default_workers(device, cores // processes)
-    command = mim_command(config_file, config, work_dir, seed, workers)
+    command = mim_command(args.config, config, work_dir, args.seed, workers)
     with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, processes, environment):
         train(command, environment, work_dir, lease)
 
 
 def staged_images(config: Mapping[str, Any], held: ExitStack) -> dict[str, str]:
     """Copy the images that *config* reads to a faster disk, if there is one; return the variable that says where."""
-    pixel_cache, site = packed_folder(config), current_site()
+    pixel_cache, site = pixel_cache_folder(config), current_site()
     if pixel_cache is not None:
         copy = held.enter_context(staged_pixel_cache(pixel_cache, site.scratch, site.scratch_gb))
         return {Variable.PIXEL_CACHE: str(copy)} if copy != pixel_cache else {}
@@ -273,14 +256,13 @@ def main(args: argparse.Namespace) -> None:
     if not args.config.is_file():
         # mim would silently search mmcls for a config of that name and train it.
         raise UserError(f"{args.config}: there is no such config: run patch_config first")
-    machine = Machine(args.gpus, args.workers, args.end_time)
     work = WorkFolder(choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on])))
     lease = Lease(work.path)
     lease.acquire()
     try:
         if not work.last.exists():  # written last, and whole: with it, nothing is left to train
             with ExitStack() as held:
-                run_once(args.config, args.seed, machine, work.path, lease, held)
+                run_once(args, work.path, lease, held)
         publish({work.best: args.best, work.last: args.last, work.train_log: args.train_log})
         shutil.rmtree(work.states, ignore_errors=True)
     finally:

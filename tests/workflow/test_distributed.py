@@ -23,7 +23,7 @@ from training import Training, assert_a_kill_changes_nothing
 
 from scripts.lib.base.weights import hash_weights
 from scripts.lib.runs.config_file import read_config
-from scripts.mmcls_plugins.sampler import EpochSampler
+from scripts.mmcls_plugins.dataset import EpochSampler
 
 pytestmark = pytest.mark.long
 

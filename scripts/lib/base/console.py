@@ -15,7 +15,6 @@ from scripts.lib.base.outcome import Ending, Outcome, outcome_path
 from scripts.lib.base.problems import Stopped, UserError
 
 logger = logging.getLogger(__name__)
-
 #: Exit status of a run that its user interrupted with Ctrl-C, as shells report it (128 + SIGINT).
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 

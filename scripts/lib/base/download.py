@@ -29,7 +29,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 
 logger = logging.getLogger(__name__)
-
 #: How often one address may fail in a row before the next mirror is tried.
 ATTEMPTS = 4
 #: Seconds before the second attempt; doubled for each one after it.
@@ -123,17 +122,17 @@ def download(
     failures = []
     for url in urls:
         try:
-            part = _fetch(url, destination, size)
-            digest = _verify(part, sha256, size, mismatch)
-            _examine(part, check)
+            partial = _fetch(url, destination, size)
+            digest = _verify(partial, sha256, size, mismatch)
+            _examine(partial, check)
         except SourceFailed as failure:
             failures.append(f"{shown(url)}: {one_line(failure)}")
             if len(urls) > 1:
                 logger.warning("%s", failures[-1])
             continue
-        result = Download(url, digest, part.stat().st_size)
-        sync_file(part)
-        os.replace(part, destination)
+        result = Download(url, digest, partial.stat().st_size)
+        sync_file(partial)
+        os.replace(partial, destination)
         sync_folder(destination.parent)
         for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
             leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
@@ -168,26 +167,26 @@ def _check_arguments(urls: Sequence[str], sha256: str | None) -> None:
             raise UserError(f"sha256 {sha256!r}: expected 64 hexadecimal digits")
 
 
-def _examine(part: Path, check: Callable[[Path], None] | None) -> None:
+def _examine(partial: Path, check: Callable[[Path], None] | None) -> None:
     """Let *check* look at the file; delete it and raise SourceFailed when it complains."""
     if check is None:
         return
     try:
-        check(part)
+        check(partial)
     except UserError as error:
-        _discard(part)
+        _discard(partial)
         raise SourceFailed(f"{error}; the file was deleted") from error
 
 
-def _verify(part: Path, sha256: str | None, size: int | None, mismatch: str) -> str:
-    """Return the sha256 of *part*; delete it and raise SourceFailed when it is not what was expected."""
-    got_size = part.stat().st_size
+def _verify(partial: Path, sha256: str | None, size: int | None, mismatch: str) -> str:
+    """Return the sha256 of *partial*; delete it and raise SourceFailed when it is not what was expected."""
+    got_size = partial.stat().st_size
     if size is not None and got_size != size:
-        _discard(part)
+        _discard(partial)
         raise SourceFailed(f"wrong size: expected {size} bytes, got {got_size}; the file was deleted")
-    digest = sha256_of(part)
+    digest = sha256_of(partial)
     if sha256 is not None and not digest.startswith(sha256.lower()):
-        _discard(part)
+        _discard(partial)
         raise SourceFailed(
             f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes);"
             f" the file was deleted: {mismatch}"
@@ -197,16 +196,16 @@ def _verify(part: Path, sha256: str | None, size: int | None, mismatch: str) -> 
 
 def _fetch(url: str, destination: Path, size: int | None) -> Path:
     """Return the whole partial file of *url*, after as many attempts as it may take."""
-    part = part_path(destination, url)
+    partial = part_path(destination, url)
     failed_in_a_row = 0
-    reached = part.stat().st_size if part.exists() else 0
+    reached = partial.stat().st_size if partial.exists() else 0
     with requests.Session() as session:
         while True:
             try:
-                _attempt(session, url, part, destination.name, size)
-                return part
+                _attempt(session, url, partial, destination.name, size)
+                return partial
             except AttemptFailed as failure:
-                now = part.stat().st_size if part.exists() else 0
+                now = partial.stat().st_size if partial.exists() else 0
                 failed_in_a_row = 0 if now >= reached + PROGRESS_BYTES else failed_in_a_row + 1
                 reached = max(reached, now)
                 if failed_in_a_row >= ATTEMPTS:
@@ -217,10 +216,10 @@ def _fetch(url: str, destination: Path, size: int | None) -> Path:
                 time.sleep(wait)
 
 
-def _attempt(session: requests.Session, url: str, part: Path, name: str, expected_size: int | None) -> None:
-    """Make *part* whole by one request: its missing end, or all of it where the server cannot resume."""
-    known = _read_identity(part)
-    have = part.stat().st_size if known and part.exists() else 0
+def _attempt(session: requests.Session, url: str, partial: Path, name: str, expected_size: int | None) -> None:
+    """Make *partial* whole by one request: its missing end, or all of it where the server cannot resume."""
+    known = _read_identity(partial)
+    have = partial.stat().st_size if known and partial.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # the bytes as they lie on the server, so that sizes and ranges agree
     if known and have:
         headers["Range"] = f"bytes={have}-"
@@ -232,29 +231,29 @@ def _attempt(session: requests.Session, url: str, part: Path, name: str, expecte
         if response.status_code in (206, 416) and not (
             response.status_code == 206 and known and _continues(response, known, have)
         ):
-            _discard(part)
+            _discard(partial)
             raise AttemptFailed("the file on the server changed, or its answer does not fit; starting again from 0")
         _check_status(response)
         if response.status_code == 200:  # a fresh start, or a server that ignores Range
             if have:
                 logger.info("%s: the server cannot resume this file; starting again from 0", shown(url))
             have, known = 0, _identity_of(response)
-            _discard(part)
-            write_json(_identity_path(part), asdict(known))
+            _discard(partial)
+            write_json(_identity_path(partial), asdict(known))
         assert known is not None
         total = known.size
         if expected_size is not None and total is not None and total != expected_size:
-            _discard(part)
+            _discard(partial)
             raise SourceFailed(f"wrong size: expected {expected_size} bytes, the server has {total}")
-        _check_space(part, None if total is None else total - have)
+        _check_space(partial, None if total is None else total - have)
         if have:
             logger.info("%s: going on at %s", shown(url), megabytes(have))
-        _receive(response, part, have, total, name)
-    got = part.stat().st_size
+        _receive(response, partial, have, total, name)
+    got = partial.stat().st_size
     if total is not None and got < total:  # urllib3 1 ends a short body in silence
         raise AttemptFailed(f"the connection broke after {got} of {total} bytes")
     if total is not None and got > total:
-        _discard(part)
+        _discard(partial)
         raise SourceFailed(f"wrong size: the server declared {total} bytes and sent {got}; the file was deleted")
 
 
@@ -325,35 +324,35 @@ def _identity_of(response: requests.Response) -> Identity:
     return Identity(response.headers.get("ETag"), response.headers.get("Last-Modified"), size)
 
 
-def _identity_path(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
+def _identity_path(partial: Path) -> Path:
+    return partial.with_name(partial.name + ".json")
 
 
-def _read_identity(part: Path) -> Identity | None:
+def _read_identity(partial: Path) -> Identity | None:
     """Return what is known of the partial file, None when there is nothing to go on from."""
     try:
-        return Identity(**json.loads(_identity_path(part).read_text(encoding="utf-8")))
+        return Identity(**json.loads(_identity_path(partial).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def _discard(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _identity_path(part).unlink(missing_ok=True)
+def _discard(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _identity_path(partial).unlink(missing_ok=True)
 
 
-def _check_space(part: Path, missing: int | None) -> None:
-    free = shutil.disk_usage(part.parent).free
+def _check_space(partial: Path, missing: int | None) -> None:
+    free = shutil.disk_usage(partial.parent).free
     if missing is not None and missing > free:
         raise UserError(
-            f"no space left for {part.parent}: {megabytes(missing)} are to be fetched, {megabytes(free)} are free:"
+            f"no space left for {partial.parent}: {megabytes(missing)} are to be fetched, {megabytes(free)} are free:"
             " free some and run the same command again"
         )
 
 
-def _receive(response: requests.Response, part: Path, have: int, total: int | None, name: str) -> None:
-    """Append the body of *response* to *part* (of *have* bytes)."""
-    with open(part, "ab") as file, Progress(name, have, total) as progress:
+def _receive(response: requests.Response, partial: Path, have: int, total: int | None, name: str) -> None:
+    """Append the body of *response* to *partial* (of *have* bytes)."""
+    with open(partial, "ab") as file, Progress(name, have, total) as progress:
         while chunk := response.raw.read(CHUNK, decode_content=False):
             file.write(chunk)
             progress.advance(len(chunk))

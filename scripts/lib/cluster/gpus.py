@@ -15,7 +15,6 @@ from pathlib import Path
 from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
-
 #: Longest wait for a GPU: Snakemake starts no more runs than there are GPUs, but one may take a while to end.
 PATIENCE_SECONDS = 300.0
 #: By which a process is given GPUs; a value of NO_GPU takes all of them away.

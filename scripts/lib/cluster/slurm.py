@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,6 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
-
 #: Every Slurm job of mimflow's has a name that begins so: the profiles say it, and so does run.sbatch.
 JOB_NAME_PREFIX = "mimflow"
 #: Name of the job in which the whole workflow runs inside one allocation (run.sbatch).
@@ -142,11 +141,11 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
     ------
     UserError : there is no Slurm, or it does not answer.
     """
-    own = os.path.realpath(folder)
+    here = os.path.realpath(folder)
     jobs = [
         job
-        for job in parse_squeue(ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all"))
-        if job.name.startswith(prefix) and not job.has_ended and job.folder and os.path.realpath(job.folder) == own
+        for job in _squeue(f"--user={os.getuid()}")
+        if job.name.startswith(prefix) and not job.has_ended and job.folder and os.path.realpath(job.folder) == here
     ]
     return sorted(jobs, key=lambda job: (job.submitted or 0.0, len(job.id), job.id))
 
@@ -159,12 +158,12 @@ def job(job_id: str) -> Job | None:
     UserError : there is no Slurm, or it does not answer.
     """
     try:
-        text = ask("squeue", *_squeue_options(), f"--jobs={job_id}", "--states=all")
+        jobs = _squeue(f"--jobs={job_id}")
     except UserError as error:
         if "Invalid job id" in str(error):
             return None
         raise
-    return next((found for found in parse_squeue(text) if found.id == job_id), None)
+    return next((candidate for candidate in jobs if candidate.id == job_id), None)
 
 
 def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.environ) -> float | None:
@@ -173,18 +172,18 @@ def job_end_time(job_id: str | None = None, environment: Mapping[str, str] = os.
     Without *job_id*: of the job that this process runs in. Slurm is asked first, since an administrator may have
     changed the limit; where a node must not ask it, SLURM_JOB_END_TIME says what held at the job's start. Never raises.
     """
-    own = environment.get("SLURM_JOB_ID")
-    job_id = job_id or own
+    current_id = environment.get("SLURM_JOB_ID")
+    job_id = job_id or current_id
     if not job_id:
         return None
     try:
-        found = job(job_id)
+        slurm_job = job(job_id)
     except UserError as error:
         logger.debug("Slurm does not say when job %s ends: %s", job_id, error)
-        found = None
-    if found and found.ends is not None:
-        return found.ends
-    return parse_time(environment.get("SLURM_JOB_END_TIME", "")) if job_id == own else None
+        slurm_job = None
+    if slurm_job and slurm_job.ends is not None:
+        return slurm_job.ends
+    return parse_time(environment.get("SLURM_JOB_END_TIME", "")) if job_id == current_id else None
 
 
 def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, list[JobRecord]]:
@@ -209,8 +208,8 @@ def accounting(job_ids: Iterable[str], since: float | None = None) -> dict[str, 
     for record in parse_sacct(ask("sacct", *options, f"--jobs={','.join(wanted)}")):
         if record.id in wanted:
             records.setdefault(record.id, []).append(record)
-    for found in records.values():
-        found.sort(key=lambda record: record.submitted or 0.0)
+    for stays in records.values():
+        stays.sort(key=lambda record: record.submitted or 0.0)
     return records
 
 
@@ -254,8 +253,7 @@ def wait_gone(job_ids: Collection[str], seconds: float) -> set[str]:
     pause = 0.5
     while True:
         try:
-            text = ask("squeue", *_squeue_options(), f"--user={os.getuid()}", "--states=all")
-            left = {found.id for found in parse_squeue(text) if found.id in job_ids and not found.has_ended}
+            left = {job.id for job in _squeue(f"--user={os.getuid()}") if job.id in job_ids and not job.has_ended}
             if not left or time.monotonic() > deadline:
                 return left
         except SlurmSilent:
@@ -265,22 +263,23 @@ def wait_gone(job_ids: Collection[str], seconds: float) -> set[str]:
         pause = min(1.5 * pause, 10.0)  # a controller has better things to do than to answer every second for hours
 
 
-# --- what the programs print ------------------------------------------------------------------------------------------
-
-
-def _squeue_options() -> list[str]:
+def _squeue(whose: str) -> list[Job]:
     fields = ",".join(f"{name}:{width}{SEPARATOR}" for name, width in SQUEUE_FIELDS.items())
-    return ["--noheader", f"--Format={fields}"]
+    return parse_squeue(ask("squeue", "--noheader", f"--Format={fields}", whose, "--states=all"))
+
+
+def _rows(text: str, fields: Collection[str], cells_a_line: int) -> Iterator[dict[str, str]]:
+    """Yield the lines with so many cells, as dicts by *fields*; other lines are passed over."""
+    for line in text.split("\n"):
+        cells = [cell.strip() for cell in line.split(SEPARATOR)]
+        if len(cells) == cells_a_line:
+            yield dict(zip(fields, cells, strict=False))
 
 
 def parse_squeue(text: str) -> list[Job]:
     """Return the jobs that squeue printed with the fields SQUEUE_FIELDS; other lines are passed over."""
     jobs = []
-    for line in text.split("\n"):
-        cells = [cell.strip() for cell in line.split(SEPARATOR)]
-        if len(cells) != len(SQUEUE_FIELDS) + 1:  # the separator ends each field
-            continue
-        row = dict(zip(SQUEUE_FIELDS, cells, strict=False))
+    for row in _rows(text, SQUEUE_FIELDS, len(SQUEUE_FIELDS) + 1):  # the separator ends each field
         nodes = int(row["NumNodes"]) if row["NumNodes"].isdecimal() else 1
         gpus = [count_gpus(row["tres-alloc"]), count_gpus(row["tres-per-job"]), count_gpus(row["tres-per-node"])]
         jobs.append(
@@ -307,26 +306,20 @@ def parse_squeue(text: str) -> list[Job]:
 
 def parse_sacct(text: str) -> list[JobRecord]:
     """Return the records that sacct printed with the fields SACCT_FIELDS; other lines are passed over."""
-    records = []
-    for line in text.split("\n"):
-        cells = [cell.strip() for cell in line.split(SEPARATOR)]
-        if len(cells) != len(SACCT_FIELDS):
-            continue
-        row = dict(zip(SACCT_FIELDS, cells, strict=True))
-        records.append(
-            JobRecord(
-                id=row["JobIDRaw"],
-                name=row["JobName"],
-                state=row["State"].split(" ")[0],  # CANCELLED by 1000
-                submitted=parse_time(row["Submit"]),
-                started=parse_time(row["Start"]),
-                ended=parse_time(row["End"]),
-                elapsed=float(row["ElapsedRaw"] or 0),
-                gpus=count_gpus(row["AllocTRES"]),
-                joules=_joules(row["ConsumedEnergyRaw"]),
-            )
+    return [
+        JobRecord(
+            id=row["JobIDRaw"],
+            name=row["JobName"],
+            state=row["State"].split(" ")[0],  # CANCELLED by 1000
+            submitted=parse_time(row["Submit"]),
+            started=parse_time(row["Start"]),
+            ended=parse_time(row["End"]),
+            elapsed=float(row["ElapsedRaw"] or 0),
+            gpus=count_gpus(row["AllocTRES"]),
+            joules=_joules(row["ConsumedEnergyRaw"]),
         )
-    return records
+        for row in _rows(text, SACCT_FIELDS, len(SACCT_FIELDS))
+    ]
 
 
 def count_gpus(resources: str) -> int:
@@ -337,10 +330,10 @@ def count_gpus(resources: str) -> int:
     plain = typed = 0
     for entry in resources.split(","):
         # An index may follow in brackets: gpu:rtx3090:2(IDX:0-1).
-        found = re.fullmatch(r"(?:gres[:/])?gpu(?::([A-Za-z_][^:=(]*))?(?:[:=](\d+))?(?:\(.*)?", entry.strip())
-        if found:
-            count = int(found[2] or 1)
-            plain, typed = (plain, typed + count) if found[1] else (plain + count, typed)
+        match = re.fullmatch(r"(?:gres[:/])?gpu(?::([A-Za-z_][^:=(]*))?(?:[:=](\d+))?(?:\(.*)?", entry.strip())
+        if match:
+            count = int(match[2] or 1)
+            plain, typed = (plain, typed + count) if match[1] else (plain + count, typed)
     return plain or typed
 
 
@@ -357,17 +350,17 @@ def parse_time(text: str) -> float | None:
 
 def parse_duration(text: str) -> float | None:
     """Return the seconds of ``days-hours:minutes:seconds``, of which the front may be missing; None for UNLIMITED."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", text.strip())
-    if not found:
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)(?:\.\d+)?", text.strip())
+    if not match:
         return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
     return 86400.0 * days + 3600 * hours + 60 * minutes + seconds
 
 
 def parse_setting(text: str, name: str) -> str | None:
     """Return one setting out of what ``scontrol show config`` printed."""
-    found = re.search(rf"^{re.escape(name)}\s*=\s*(.*?)\s*$", text, re.MULTILINE | re.IGNORECASE)
-    return found[1] if found else None
+    match = re.search(rf"^{re.escape(name)}\s*=\s*(.*?)\s*$", text, re.MULTILINE | re.IGNORECASE)
+    return match[1] if match else None
 
 
 def _known(text: str) -> str:
@@ -411,7 +404,7 @@ def ask(program: str, *options: str) -> str:
         raise SlurmSilent(f"{program}: Slurm did not answer within {TIMEOUT:.0f} s", TRY_AGAIN) from None
     if result.returncode == 0:
         return result.stdout
-    said = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
-    if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", said, re.IGNORECASE):
-        raise SlurmSilent(f"{program}: Slurm does not answer ({said})", TRY_AGAIN)
-    raise UserError(f"{program}: {said}")
+    reason = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
+    if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", reason, re.IGNORECASE):
+        raise SlurmSilent(f"{program}: Slurm does not answer ({reason})", TRY_AGAIN)
+    raise UserError(f"{program}: {reason}")

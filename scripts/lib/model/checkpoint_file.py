@@ -20,24 +20,13 @@ from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
-
 #: Where training codes keep the weights in a checkpoint, in the order tried; else the checkpoint is the weights itself.
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "params")
-
 #: What torch.load raises on bytes that are not what they claim to be.
 UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    OverflowError,
-    struct.error,
-)
-
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    OverflowError, struct.error,
+)  # fmt: skip
 #: How torch.save's older format (before torch 1.6) begins: its magic number as a pickle.
 LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 

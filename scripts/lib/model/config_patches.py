@@ -40,10 +40,10 @@ def patch_model(model: Config, num_classes: int) -> None:
     ------
     UserError : no part of the model knows a number of classes.
     """
-    found = [node for node in nodes(model) if "num_classes" in node]
-    if not found:
+    counting = [node for node in nodes(model) if "num_classes" in node]
+    if not counting:
         raise UserError(f"base_config: no part of its model ({model.get('type')}) takes num_classes: choose another")
-    for node in found:
+    for node in counting:
         node["num_classes"] = num_classes
     for node in nodes(model):
         if _is_pretrained(node.get("init_cfg")):
@@ -54,11 +54,8 @@ def patch_model(model: Config, num_classes: int) -> None:
 
 
 def _is_pretrained(init_cfg: Any) -> bool:
-    return any(isinstance(item, Mapping) and item.get("type") == "Pretrained" for item in _as_list(init_cfg))
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else [value]
+    items = init_cfg if isinstance(init_cfg, list | tuple) else [init_cfg]
+    return any(isinstance(item, Mapping) and item.get("type") == "Pretrained" for item in items)
 
 
 def pipelines(data: Config) -> tuple[list[Config], list[Config]]:
@@ -247,8 +244,8 @@ def apply_override(config: Config, key: str, value: Any, accepts: Callable[[Conf
     """
     node: Any = config
     *parents, last = key.split(".")
-    for depth, part in enumerate(parents):
-        node = _child(node, part, ".".join(parents[: depth + 1]), key)
+    for depth, name in enumerate(parents):
+        node = _child(node, name, ".".join(parents[: depth + 1]), key)
     if isinstance(node, list):
         _child(node, last, key, key)
         node[int(last)] = value
@@ -261,14 +258,14 @@ def apply_override(config: Config, key: str, value: Any, accepts: Callable[[Conf
     node[last] = value
 
 
-def _child(node: Any, part: str, path: str, key: str) -> Any:
+def _child(node: Any, name: str, path: str, key: str) -> Any:
     if isinstance(node, list | tuple):
-        if re.fullmatch(r"\d+", part) and int(part) < len(node):
-            return node[int(part)]
+        if re.fullmatch(r"\d+", name) and int(name) < len(node):
+            return node[int(name)]
         raise UserError(f"overrides.{key}: {path} must be a number from 0 to {len(node) - 1}")
-    if isinstance(node, dict) and part in node:
-        return node[part]
-    choices = _choices(part, node) if isinstance(node, dict) else "its parent is no section"
+    if isinstance(node, dict) and name in node:
+        return node[name]
+    choices = _choices(name, node) if isinstance(node, dict) else "its parent is no section"
     raise UserError(f"overrides.{key}: there is no {path}; {choices}")
 
 
@@ -280,33 +277,14 @@ def _choices(name: str, node: Config) -> str:
 def registered_class(type_name: str) -> type | None:
     """Return the class that mmcls, mmcv or torch would build for a config's ``type``, or None."""
     from mmcls.datasets import DATASETS, PIPELINES, SAMPLERS
-    from mmcls.models import BACKBONES, CLASSIFIERS, HEADS, LOSSES, NECKS
+    from mmcls.models.builder import MODELS
     from mmcv.runner import HOOKS, RUNNERS
     from mmcv.runner.optimizer.builder import OPTIMIZERS
 
     import scripts.mmcls_plugins  # noqa: F401  (registers ours)
 
-    registries = (
-        BACKBONES,
-        NECKS,
-        HEADS,
-        LOSSES,
-        CLASSIFIERS,
-        DATASETS,
-        PIPELINES,
-        SAMPLERS,
-        HOOKS,
-        RUNNERS,
-        OPTIMIZERS,
-    )
-    return next((found for registry in registries if (found := registry.get(type_name))), None)
-
-
-def _schedule_hook(policy: Any) -> str | None:
-    """Return the class of a learning-rate policy, named as mmcv's BaseRunner.register_lr_hook does."""
-    if not isinstance(policy, str):
-        return None
-    return f"{policy.title() if policy == policy.lower() else policy}LrUpdaterHook"
+    registries = (MODELS, DATASETS, PIPELINES, SAMPLERS, HOOKS, RUNNERS, OPTIMIZERS)
+    return next((registered for registry in registries if (registered := registry.get(type_name))), None)
 
 
 def class_accepts(node: Config, argument: str) -> bool:
@@ -318,16 +296,17 @@ def class_accepts(node: Config, argument: str) -> bool:
     from mmcv.runner import Hook
     from torch.optim import Optimizer
 
-    name = node.get("type") or _schedule_hook(node.get("policy"))
-    found = registered_class(name) if isinstance(name, str) else None
-    if found is None:
+    name, policy = node.get("type"), node.get("policy")
+    if not name and isinstance(policy, str):  # named as mmcv's BaseRunner.register_lr_hook does
+        name = f"{policy.title() if policy == policy.lower() else policy}LrUpdaterHook"
+    registered = registered_class(name) if isinstance(name, str) else None
+    if registered is None:
         return False
-    if issubclass(found, Optimizer) and argument in ("paramwise_cfg", "constructor"):
-        return True
-    if issubclass(found, Hook) and argument == "priority":
+    taken_off = ((Optimizer, ("paramwise_cfg", "constructor")), (Hook, ("priority",)))
+    if any(issubclass(registered, kind) and argument in names for kind, names in taken_off):
         return True
     return any(
         argument in inspect.signature(vars(base)["__init__"]).parameters
-        for base in found.__mro__
+        for base in registered.__mro__
         if "__init__" in vars(base) and base is not object
     )

@@ -37,7 +37,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.model.checkpoint_file import printable, write_checkpoint
 
 logger = logging.getLogger(__name__)
-
 #: Mean and standard deviation a channel (RGB) by which mmcls's ImageNet configs normalize pixels of 0-255.
 MMCLS_MEAN = np.array([123.675, 116.28, 103.53])
 MMCLS_STD = np.array([58.395, 57.12, 57.375])
@@ -79,8 +78,8 @@ def layers() -> Iterator[Layer]:
             parts = [("depthwise", (3, 3, hidden, 1)), ("project", (1, 1, hidden, out))]
             if expansion > 1:
                 parts.insert(0, ("expand", (1, 1, channels, hidden)))
-            for position, (part, shape) in enumerate(parts):
-                name = f"{keras}_{part}"
+            for position, (role, shape) in enumerate(parts):
+                name = f"{keras}_{role}"
                 yield Layer(f"layer{stage}.{index}.conv.{position}", name, f"{name}_BN", shape)
             channels, block = out, block + 1
     yield Layer("conv2", "Conv_1", "Conv_1_bn", (1, 1, channels, LAST_CHANNELS))
@@ -148,13 +147,13 @@ def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
 
     Only arrays of the expected names and shapes are read, so a hostile file cannot make this run out of memory.
     """
-    found: dict[str, h5py.Dataset] = {}
+    datasets: dict[str, h5py.Dataset] = {}
 
     def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
             layer, weight = path.split("/")[-2:] if "/" in path else ("", path)
             weight = weight.removesuffix(":0").replace("depthwise_kernel", "kernel")  # Keras 2's names
-            found.setdefault(f"{layer}/{weight}", item)
+            datasets.setdefault(f"{layer}/{weight}", item)
 
     # A whole model keeps them in model_weights, beside the optimizer's; visititems follows no link out of the file.
     file.get("model_weights", file).visititems(visit)
@@ -163,7 +162,7 @@ def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
         expected[f"{layer.conv}/kernel"] = layer.shape
         expected.update({f"{layer.batch_norm}/{weight}": (layer.channels,) for weight in BATCH_NORM})
     for key, shape in expected.items():
-        dataset = found.get(key)
+        dataset = datasets.get(key)
         if dataset is None:
             raise UserError(f"{name} is no Keras MobileNetV2: it has no {key}")
         if dataset.shape != shape:
@@ -173,7 +172,7 @@ def read_arrays(file: h5py.File, name: str) -> dict[str, np.ndarray]:
             )
         if dataset.external or dataset.is_virtual or dataset.dtype.kind != "f":
             raise UserError(f"{name}: {key} is no array of floating-point numbers in the file itself")
-    return {key: found[key][()] for key in expected}
+    return {key: datasets[key][()] for key in expected}
 
 
 def batch_norm_epsilon(file: h5py.File) -> float:
@@ -187,7 +186,7 @@ def batch_norm_epsilon(file: h5py.File) -> float:
 
 def _find_epsilon(node: Any) -> float | None:
     if isinstance(node, list):
-        return next((found for item in node if (found := _find_epsilon(item))), None)
+        return next((epsilon for item in node if (epsilon := _find_epsilon(item))), None)
     if not isinstance(node, dict):
         return None
     config = node.get("config")

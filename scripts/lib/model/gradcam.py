@@ -18,8 +18,6 @@ from scripts.mmcls_plugins.hooks import forward_hooks
 DEPENDENT_POSITIONS = 0.5
 #: The most class tokens before the patches that a backbone of mmcls has (DeiT: class and distillation).
 MOST_EXTRA_TOKENS = 2
-
-
 #: The modules by which backbones of mmcls make their grids coarser.
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
 
@@ -125,14 +123,13 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     outputs: dict[str, torch.Tensor] = {}
     calls: Counter[str] = Counter()
     size = (int(images.shape[2]), int(images.shape[3]))
-    trail = Trail(size)
-    axes: dict[str, tuple[Axis, Axis]] = {}
+    axes = {"": (Axis(size[0], 0.0, 1.0), Axis(size[1], 0.0, 1.0))}  # "": of the image, then of the last grid
 
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         calls[name] += 1
         if isinstance(module, STRIDED):
-            trail.follow(module, inputs[0].shape[2:], output.shape[2:])
-        axes[name] = trail.axes
+            axes[""] = axes_after(module, axes[""], inputs[0].shape[2:], output.shape[2:])
+        axes[name] = axes[""]
         if isinstance(output, torch.Tensor) and output.requires_grad and len(output) == len(images):
             outputs[name] = output  # in the order in which the layers finish
 
@@ -171,43 +168,37 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     )
 
 
-class Trail:
-    """Follows the grid of a network from the image on: where its positions lie after the strided modules so far.
+def axes_after(
+    module: nn.Module, axes: tuple[Axis, Axis], before: Sequence[int], after: Sequence[int]
+) -> tuple[Axis, Axis]:
+    """Return where the positions of the grid lie behind *module*, if it makes it coarser, else *axes*.
 
     A padded convolution of stride 2 centres its positions on every second pixel, not between two: after five of them,
     positions of 32 pixels lie 16 pixels further up and to the left than the middles of their shares of the image.
+
+    Parameters
+    ----------
+    module : one of ``STRIDED``.
+    axes : of the last grid; branches start from others.
+    before, after : rows and columns of its input and of its output; an Unfold's output tells nothing.
     """
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.axes = (Axis(size[0], 0.0, 1.0), Axis(size[1], 0.0, 1.0))
-
-    def follow(self, module: nn.Module, before: Sequence[int], after: Sequence[int]) -> None:
-        """Go on behind *module* if it made the grid coarser; side branches start from other grids than the last.
-
-        Parameters
-        ----------
-        module : one of ``STRIDED``.
-        before, after : rows and columns of its input and of its output; an Unfold's output tells nothing.
-        """
-        if list(before) != [axis.cells for axis in self.axes]:
-            return
-        strides, kernels = _pair(module.stride), _pair(module.kernel_size)
-        dilations, paddings = _pair(getattr(module, "dilation", 1)), _pair(module.padding)
-        if strides == (1, 1):
-            return
-        axes = []
-        for dimension, axis in enumerate(self.axes):
-            stride, padding = strides[dimension], paddings[dimension]
-            reach = dilations[dimension] * (kernels[dimension] - 1)
-            cells = (axis.cells + 2 * padding - reach - 1) // stride + 1
-            if isinstance(module, nn.Conv2d) and after[dimension] != cells:
-                # As TensorFlow does (EfficientNet): padded to the wanted size in forward, the odd pixel at the end.
-                cells = int(after[dimension])
-                padding = max(0, (cells - 1) * stride + reach + 1 - axis.cells) // 2
-            elif not isinstance(module, nn.Unfold):
-                cells = int(after[dimension])  # ceil_mode adds one at the end
-            axes.append(Axis(cells, axis.first + axis.step * (reach / 2 - padding), axis.step * stride))
-        self.axes = (axes[0], axes[1])
+    strides, kernels = _pair(module.stride), _pair(module.kernel_size)
+    dilations, paddings = _pair(getattr(module, "dilation", 1)), _pair(module.padding)
+    if list(before) != [axis.cells for axis in axes] or strides == (1, 1):
+        return axes
+    coarser = []
+    for dimension, axis in enumerate(axes):
+        stride, padding = strides[dimension], paddings[dimension]
+        reach = dilations[dimension] * (kernels[dimension] - 1)
+        cells = (axis.cells + 2 * padding - reach - 1) // stride + 1
+        if isinstance(module, nn.Conv2d) and after[dimension] != cells:
+            # As TensorFlow does (EfficientNet): padded to the wanted size in forward, the odd pixel at the end.
+            cells = int(after[dimension])
+            padding = max(0, (cells - 1) * stride + reach + 1 - axis.cells) // 2
+        elif not isinstance(module, nn.Unfold):
+            cells = int(after[dimension])  # ceil_mode adds one at the end
+        coarser.append(Axis(cells, axis.first + axis.step * (reach / 2 - padding), axis.step * stride))
+    return coarser[0], coarser[1]
 
 
 def _pair(value: Any) -> tuple[int, int]:

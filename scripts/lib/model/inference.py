@@ -32,7 +32,6 @@ with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 
     from mmcv.runner import load_state_dict
 
 logger = logging.getLogger(__name__)
-
 #: What mmcls's pipelines raise for a file that is no image (cv2 answers None, which then has no shape).
 PIPELINE_ERRORS = (OSError, AttributeError, TypeError, ValueError, cv2.error)
 
@@ -188,17 +187,17 @@ def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int,
 
 
 @contextmanager
-def noted_features(model: torch.nn.Module, num_classes: int, notes: list[np.ndarray]) -> Iterator[None]:
-    """Have every batch that *model* sees inside the block add its features to *notes*: float32, (images, dims).
+def noted_features(model: torch.nn.Module, num_classes: int, features: list[np.ndarray]) -> Iterator[None]:
+    """Have every batch that *model* sees inside the block add to *features*: float32, (images, dims).
 
     They are the inputs of the linear layer that makes the logits, and where there is not exactly one such layer, the
     pooled output of the backbone. Hooks take note of them; what the model computes stays the same.
     """
     layer, backbone = classifier_layer(model, num_classes), cast(torch.nn.Module, model.backbone)
     if layer is not None:
-        hooks = forward_hooks(before=[(layer, lambda _layer, inputs: notes.append(pooled(inputs[0])))])
+        hooks = forward_hooks(before=[(layer, lambda _layer, inputs: features.append(pooled(inputs[0])))])
     else:
-        hooks = forward_hooks(after=[(backbone, lambda _layer, _inputs, output: notes.append(pooled(output)))])
+        hooks = forward_hooks(after=[(backbone, lambda _layer, _inputs, output: features.append(pooled(output)))])
     with hooks:
         yield
 
@@ -215,11 +214,11 @@ def classifier_layer(
     trained : weights of training before, where the layer is to be fitted to what it gets. Then it must be in the head,
         and these must bring all other layers of the head: there is nothing to fit to what layers without training make.
     """
-    parts = [getattr(model, "head", None), model if trained is None else None]
-    for part in parts:
-        if part is None:
+    modules = [getattr(model, "head", None), model if trained is None else None]
+    for module in modules:
+        if module is None:
             continue
-        layers = [layer for layer in part.modules() if isinstance(layer, torch.nn.Linear)]
+        layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
         layers = [layer for layer in layers if layer.out_features == num_classes]
         if layers:
             return layers[0] if len(layers) == 1 and _is_built_on(model, layers[0], trained) else None
@@ -230,10 +229,10 @@ def _is_built_on(model: torch.nn.Module, layer: torch.nn.Linear, trained: Mappin
     """Tell whether *trained* has all tensors of the head of *model* but those of *layer*."""
     if trained is None:
         return True
-    own = next(name for name, module in model.named_modules() if module is layer)
+    layer_name = next(name for name, module in model.named_modules() if module is layer)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items() if name.startswith("head.")}
     return all(
-        name.startswith(f"{own}.") or (name in trained and trained[name].shape == shape)
+        name.startswith(f"{layer_name}.") or (name in trained and trained[name].shape == shape)
         for name, shape in shapes.items()
     )
 
@@ -247,12 +246,12 @@ def pooled(output: Any) -> np.ndarray:
     last = output[-1] if isinstance(output, list | tuple) else output
     parts = last if isinstance(last, list | tuple) else [last]
     vectors = []
-    for part in parts:
-        if part is None:  # a class token that a transformer does without
+    for output_part in parts:
+        if output_part is None:  # a class token that a transformer does without
             continue
         # (n, dims), (n, tokens, dims) or (n, dims, height, width)
-        positions = (1,) if part.dim() == 3 else tuple(range(2, part.dim()))
-        vectors.append(part.float().mean(positions) if positions else part.float())
+        positions = (1,) if output_part.dim() == 3 else tuple(range(2, output_part.dim()))
+        vectors.append(output_part.float().mean(positions) if positions else output_part.float())
     return torch.cat(vectors, dim=1).detach().cpu().numpy()
 
 

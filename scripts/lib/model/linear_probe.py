@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from scripts.lib.model.config_patches import class_weights
-from scripts.lib.model.recipes import FAST
+from scripts.lib.model.fast_recipe import FAST
 from scripts.mmcls_plugins.hooks import forward_hooks
 
 logger = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ def extract(model: nn.Module, layer: nn.Linear, batches: Iterable[torch.Tensor])
     features: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
 
-    def note(_layer: nn.Module, given: tuple[torch.Tensor], result: torch.Tensor) -> None:
-        features.append(given[0].detach().cpu().double())
+    def note(_layer: nn.Module, inputs: tuple[torch.Tensor], result: torch.Tensor) -> None:
+        features.append(inputs[0].detach().cpu().double())
         logits.append(result)
 
     with torch.no_grad(), forward_hooks([(layer, note)]):

@@ -23,14 +23,11 @@ from scripts.lib.base.problems import UserError
 
 #: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
 KEPT_NAMES = Path("inputs") / "checkpoints"
-
 #: Configs that mmcls 0.25.0 ships without a base file of theirs: no tool can load them.
 BROKEN_CONFIGS = frozenset({"mobilenet-v3-small_8xb16_cifar10", "mobilenet_v3_small_cifar"})
-
 #: Configs whose name does not tell their batch. Both set 128 images a GPU on 8 GPUs (as their first comment and their
 #: metafile's "Batch Size: 1024" say), and their learning rate of 0.064 belongs to that.
 MISNAMED_BATCH = {"mobilenet-v3-large_8xb32_in1k": 1024, "mobilenet-v3-small_8xb32_in1k": 1024}
-
 #: ``8xb32`` (GPUs x batch a GPU) and the older ``b32x8`` (batch a GPU x GPUs), alone or after ``pt-`` and ``ft-``:
 #: a config that pretrains or fine-tunes names its own batch there, never two.
 BATCH_IN_NAME = re.compile(r"(?<![A-Za-z0-9])(?:(\d+)xb(\d+)|b(\d+)x(\d+))(?![A-Za-z0-9])")
@@ -69,9 +66,9 @@ class BadBaseConfig(UserError):
 
 def config_path(name: str) -> Path:
     """Return the file of the base config *name*; raise UserError with the closest names when there is none."""
-    found = _configs().get(name)
-    if found:
-        return found
+    path = _configs().get(name)
+    if path:
+        return path
     if name in BROKEN_CONFIGS:
         raise BadBaseConfig(f"{name}: mmcls 0.25.0 ships it without its base file, so it cannot be used")
     raise BadBaseConfig(
@@ -104,16 +101,16 @@ def find_weights(base_config: str, model: str | None = None) -> Weights:
     ------
     UserError : unknown base config or model; no weights, or several, for *base_config*.
     """
-    own = weights_of(base_config)
+    offered = weights_of(base_config)
     if model is not None:
-        return _weights_by_model(model, own)
-    if len(own) == 1:
-        return own[0]
-    if own:
-        choices = ", ".join(weights.model for weights in own)
+        return _weights_by_model(model, offered)
+    if len(offered) == 1:
+        return offered[0]
+    if offered:
+        choices = ", ".join(weights.model for weights in offered)
         raise BadBaseConfig(
             f"{base_config} has several weights in the zoo: {choices}; "
-            f"choose one with checkpoint: {{zoo: {own[0].model}}}"
+            f"choose one with checkpoint: {{zoo: {offered[0].model}}}"
         )
     raise BadBaseConfig(
         f"{base_config} has no weights in mmcls's model zoo; "
@@ -209,16 +206,16 @@ def _all_entries() -> Iterator[dict[str, Any]]:
         yield from _entries(metafile.parent)
 
 
-def _weights_by_model(model: str, own: list[Weights]) -> Weights:
+def _weights_by_model(model: str, offered: list[Weights]) -> Weights:
     """Return the weights of the entry *model*: among those of the base config first, then in the whole zoo."""
-    for weights in own:
+    for weights in offered:
         if weights.model == model:
             return weights
     zoo = {entry["Name"]: entry for entry in _all_entries() if entry.get("Weights")}
     if model in zoo:
         return _weights(zoo[model])
-    if own:
-        hint = "the base config's own: " + ", ".join(weights.model for weights in own)
+    if offered:
+        hint = "the base config's own: " + ", ".join(weights.model for weights in offered)
     else:
         hint = _closest(model, sorted(zoo), "name")
     raise UserError(f"checkpoint.zoo: {model!r} is no model with weights in mmcls's model zoo; {hint}")

@@ -24,12 +24,8 @@ from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, INSIDE, OUTPUT, OUTSID
 
 #: What torch 2.0 writes and onnxruntime 1.16 reads, and all later ones too.
 OPSET = 17
-
-
 #: What to do about a model that ONNX cannot express.
 REMEDY = "`export: false` in the experiment goes on without it"
-
-
 #: Steps of a pipeline that only change how the image is held.
 _PACKING = ("ImageToTensor", "Collect", "ToTensor")
 

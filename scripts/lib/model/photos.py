@@ -79,24 +79,24 @@ def find_images(sources: Iterable[str], skip: Path) -> list[Photo]:
     UserError : a source does not exist, or there is no image in all of them.
     """
     sources = list(sources)
-    found: list[tuple[Path, Path]] = []
+    named_files: list[tuple[Path, Path]] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            found += [(file, file.relative_to(path)) for file in _walk(path, skip)]
+            named_files += [(file, file.relative_to(path)) for file in _walk(path, skip)]
         elif path.exists():
-            found.append((path, Path(path.name)))
+            named_files.append((path, Path(path.name)))
         elif glob.has_magic(source):
             base = Path(*_fixed_parts(path))
             for match in sorted(glob.glob(source, recursive=True)):
                 files = _walk(Path(match), skip) if os.path.isdir(match) else [Path(match)]
-                found += [(file, file.relative_to(base)) for file in files]
+                named_files += [(file, file.relative_to(base)) for file in files]
         else:
             raise UserError(f"--images: {source}: no such file or folder; check the path")
-    if not found:
+    if not named_files:
         raise UserError(f"--images: no image in {', '.join(sources)}; known are {' '.join(sorted(IMAGE_SUFFIXES))}")
     unique: dict[str, tuple[Path, Path]] = {}
-    for path, name in found:  # an image that is given twice is predicted once
+    for path, name in named_files:  # an image that is given twice is predicted once
         unique.setdefault(os.path.realpath(path), (path, name))
     names = distinct(str(name) for _, name in unique.values())
     return [Photo(path, name) for (path, _), name in zip(unique.values(), names, strict=True)]
@@ -120,10 +120,10 @@ def _walk(folder: Path, skip: Path) -> Iterator[Path]:
 def _fixed_parts(pattern: Path) -> list[str]:
     """Return the leading parts of *pattern* that hold no wildcard."""
     parts: list[str] = []
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
+    for name in pattern.parts[:-1]:
+        if glob.has_magic(name):
             break
-        parts.append(part)
+        parts.append(name)
     return parts
 
 

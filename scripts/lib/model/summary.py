@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,10 @@ from scripts.mmcls_plugins.hooks import forward_hooks
 
 #: Pixels a side of the image that is sent through the test pipeline to see what size the model gets.
 LARGE = 2048
-
-
 #: Pixels a side where the pipeline leaves an image as large as it is.
 USUAL = 224
-
-
 #: What a multiply-add counts as, where FLOPs are counted.
 FLOPS = 2
-
-
 #: Layers that do nothing when a model predicts.
 IDLE = ("Identity", "Dropout", "Dropout2d", "DropPath")
 
@@ -116,26 +111,18 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
             recorded.multiply_adds[inside[-1]] = recorded.multiply_adds.get(inside[-1], 0) + count
             return result
 
-    def enter(name: str) -> Any:
-        def hook(_module: Any, _inputs: Any) -> None:
-            recorded.shapes.setdefault(name, None)
-            inside.append(name)
+    def enter(name: str, _module: Any, _inputs: Any) -> None:
+        recorded.shapes.setdefault(name, None)
+        inside.append(name)
 
-        return hook
-
-    def leave(name: str) -> Any:
-        def hook(_module: Any, _inputs: Any, result: Any) -> None:
-            recorded.shapes[name] = shape_of(result)
-            inside.pop()
-
-        return hook
+    def leave(name: str, _module: Any, _inputs: Any, result: Any) -> None:
+        recorded.shapes[name] = shape_of(result)
+        inside.pop()
 
     modules = list(model.named_modules())
-    hooks = forward_hooks(
-        [(module, leave(name)) for name, module in modules], [(module, enter(name)) for name, module in modules]
-    )
+    entering, leaving = ([(module, partial(hook, name)) for name, module in modules] for hook in (enter, leave))
     # With gradients, since without them torch computes whole transformer layers as one operation of its own.
-    with hooks, Counter():
+    with forward_hooks(leaving, entering), Counter():
         model(img=image, return_loss=False)
     return recorded
 
@@ -164,7 +151,7 @@ def describe(model: nn.Module, image: Tensor) -> list[Stage]:
     layers: dict[str, list[Layer]] = {name: [] for name in _tops(model)}
     first_calls: dict[str, int] = {}
     for name in sorted(modules, key=lambda name: called.get(name, len(modules))):
-        top = max((top for top in layers if _is_within(name, top)), key=len)
+        top = max((top for top in layers if not top or f"{name}.".startswith(f"{top}.")), key=len)
         first_calls.setdefault(top, called.get(name, len(modules)))
         if layer := _layer(name, modules[name], traced):
             layers[top].append(layer)
@@ -195,17 +182,11 @@ def _tops(model: nn.Module) -> Iterator[str]:
 
 
 def _flat_children(module: nn.Module, prefix: str) -> Iterator[str]:
-    from torch import nn
-
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             yield from _flat_children(child, f"{prefix}.{name}")
         else:
             yield f"{prefix}.{name}"
-
-
-def _is_within(name: str, top: str) -> bool:
-    return not top or name == top or name.startswith(f"{top}.")
 
 
 def _layer(name: str, module: nn.Module, traced: Trace) -> Layer | None:
@@ -214,9 +195,8 @@ def _layer(name: str, module: nn.Module, traced: Trace) -> Layer | None:
     parameters = sum(parameter.numel() for parameter in module.parameters(recurse=False))
     count = traced.multiply_adds.get(name, 0)
     is_active_leaf = name in traced.shapes and next(module.children(), None) is None and kind not in IDLE
-    return (
-        Layer(name, kind, traced.shapes.get(name), parameters, count) if parameters or count or is_active_leaf else None
-    )
+    is_told = parameters or count or is_active_leaf
+    return Layer(name, kind, traced.shapes.get(name), parameters, count) if is_told else None
 
 
 def sample_image(config: Any) -> Tensor:
@@ -253,10 +233,9 @@ def summarise(config: Any, model: nn.Module, checkpoint: Path) -> dict[str, Any]
     stages = describe(model, image)
     tensors = [*model.parameters(), *model.buffers()]
     total = sum(stage.multiply_adds for stage in stages)
+    sections = [name for name in ("backbone", "neck", "head") if config.model.get(name)]
     return {
-        "model": {
-            name: described(config.model[name]) for name in ("backbone", "neck", "head") if config.model.get(name)
-        },
+        "model": {name: described(config.model[name]) for name in sections},
         "input": list(image.shape[1:]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "parameters_trainable": trainable,
@@ -264,27 +243,13 @@ def summarise(config: Any, model: nn.Module, checkpoint: Path) -> dict[str, Any]
         "flops": FLOPS * total,
         "weights_bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         "checkpoint_bytes": checkpoint.stat().st_size,
-        "stages": [
-            {
-                "name": stage.name,
-                "type": stage.kind,
-                "output": stage.shape,
-                "parameters": stage.parameters,
-                "multiply_adds": stage.multiply_adds,
-                "layers": [
-                    {
-                        "name": layer.name,
-                        "type": layer.kind,
-                        "output": layer.shape,
-                        "parameters": layer.parameters,
-                        "multiply_adds": layer.multiply_adds,
-                    }
-                    for layer in stage.layers
-                ],
-            }
-            for stage in stages
-        ],
+        "stages": [_record(stage) | {"layers": [_record(layer) for layer in stage.layers]} for stage in stages],
     }
+
+
+def _record(entry: Stage | Layer) -> dict[str, Any]:
+    counts = {"parameters": entry.parameters, "multiply_adds": entry.multiply_adds}
+    return {"name": entry.name, "type": entry.kind, "output": entry.shape, **counts}
 
 
 def described(section: Mapping[str, Any]) -> str:

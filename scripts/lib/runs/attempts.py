@@ -19,7 +19,6 @@ from scripts.lib.base.problems import Stopped, UserError
 from scripts.lib.runs.run_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
-
 NAME = WorkFolder.attempts.name
 #: Reason of an attempt that wrote no second line: nobody can write one for a process that was killed.
 NO_END = "killed, or the machine went down: its end is not on record"

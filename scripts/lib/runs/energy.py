@@ -9,12 +9,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from scripts.lib.runs.attempts import Attempt
 
 logger = logging.getLogger(__name__)
-
 LIBRARY = "libnvidia-ml.so.1"
 #: Seconds between two readings; the power of a GPU without a counter is taken as constant between them.
 SAMPLE_SECONDS = 2.0
@@ -64,24 +64,24 @@ class Nvml:
         return NvmlGpu(self._library, handle) if status == 0 else None
 
 
+@dataclass(frozen=True)
 class NvmlGpu:
     """One GPU of the management library."""
 
-    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p) -> None:
-        self._library = library
-        self._handle = handle
+    library: ctypes.CDLL
+    handle: ctypes.c_void_p
 
     def joules(self) -> float | None:
         """Return the energy since the driver was loaded; GPUs before Volta do not count it."""
-        millijoules = ctypes.c_ulonglong()
-        status = self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle, ctypes.byref(millijoules))
-        return None if status else millijoules.value / 1000
+        return self._thousandths("nvmlDeviceGetTotalEnergyConsumption", ctypes.c_ulonglong())
 
     def watts(self) -> float | None:
         """Return the power now."""
-        milliwatts = ctypes.c_uint()
-        status = self._library.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(milliwatts))
-        return None if status else milliwatts.value / 1000
+        return self._thousandths("nvmlDeviceGetPowerUsage", ctypes.c_uint())
+
+    def _thousandths(self, function: str, number: ctypes.c_ulonglong | ctypes.c_uint) -> float | None:
+        status = getattr(self.library, function)(self.handle, ctypes.byref(number))
+        return None if status else number.value / 1000
 
 
 class Meter:
@@ -141,8 +141,8 @@ def metered(
 
     def work() -> None:
         try:
-            found = counters if counters is not None else find_gpus(attempt.extra["gpus"], environment)
-            _measure(attempt, Meter(found), stop)
+            measured = counters if counters is not None else find_gpus(attempt.extra["gpus"], environment)
+            _measure(attempt, Meter(measured), stop)
         except Exception as error:  # whatever a driver does, it is the training that counts
             logger.debug("energy is not measured: %r", error)
             attempt.extra["energy_joules"] = None  # not the part of it that was measured before
@@ -169,8 +169,8 @@ def find_gpus(count: int, environment: Mapping[str, str]) -> list[Gpu]:
     except (OSError, AttributeError) as error:
         logger.debug("energy is not measured: %s", error)
         return []
-    found = [gpu for gpu in (library.gpu(name.strip()) for name in names) if gpu is not None]
-    return list(found) if len(found) == count else []
+    gpus = [gpu for gpu in (library.gpu(name.strip()) for name in names) if gpu is not None]
+    return list(gpus) if len(gpus) == count else []
 
 
 def _measure(attempt: Attempt, meter: Meter, stop: threading.Event) -> None:

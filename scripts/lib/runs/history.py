@@ -61,10 +61,9 @@ def find_work_folder(run: RunFolder, config_sha256: str) -> WorkFolder | None:
 
 def _nondeterministic_operations(work: WorkFolder | None) -> list[str]:
     """Return the operations of which torch said, while it trained, that they have no deterministic form."""
-    output = work.path / "output.log" if work else None
-    if output is None or not output.is_file():
+    if work is None or not work.output.is_file():
         return []
-    text = output.read_text(encoding="utf-8", errors="replace")
+    text = work.output.read_text(encoding="utf-8", errors="replace")
     return sorted(set(re.findall(r"(\S+) does not have a deterministic implementation", text)))
 
 

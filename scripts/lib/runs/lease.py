@@ -132,16 +132,16 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def _take(self) -> bool:
-        own = self.path.with_name(f".lease.{self.me.token}")
-        own.write_text(json.dumps(asdict(self.me)), encoding="utf-8")
+        claim = self.path.with_name(f".lease.{self.me.token}")
+        claim.write_text(json.dumps(asdict(self.me)), encoding="utf-8")
         try:
-            os.link(own, self.path)
+            os.link(claim, self.path)
             self._beaten_at = time.monotonic()
             return True
         except FileExistsError:
             return False
         finally:
-            own.unlink(missing_ok=True)
+            claim.unlink(missing_ok=True)
 
     def _read(self) -> Holder | None:
         try:

@@ -20,27 +20,19 @@ from scripts.lib.base.files import sha256_of
 
 #: What the set-up leaves in .venv (envs/install.py).
 STAMP = Path(sys.prefix) / "mimflow-environment.json"
-
-
 #: Files of scripts/ that its results and pages depend on.
 CODE = (".py", ".html", ".css", ".js", ".md", ".yaml")
-
-
 #: Packages that have a say in the result; the lock's hash stands for all of them.
 PACKAGES = (
     "torch", "torchvision", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
     "scipy", "pandas", "matplotlib", "snakemake", "snakemake-executor-plugin-slurm", "pydantic",
 )  # fmt: skip
-
-
 #: Environment variables that say where a run ran, or that change how its numbers are rounded.
 VARIABLES = (
     "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "CUDA_VISIBLE_DEVICES",
     "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
     "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG",
 )  # fmt: skip
-
-
 #: The instruction sets by which the mathematical libraries choose their kernels, as Linux names them.
 INSTRUCTION_SETS = re.compile(r"sse4_2|avx|avx2|fma|avx512\w*|avx_vnni|amx\w*|asimd\w*|sve\w*")
 
@@ -100,47 +92,34 @@ def describe_machine() -> dict[str, Any]:
     """Return host, processor, cores and GPUs of the machine that this runs on (in the DAG: the one that trained)."""
     import torch
 
-    driver = Path("/proc/driver/nvidia/version")
-    found = re.search(r"(\d+\.\d+(?:\.\d+)?)", driver.read_text()) if driver.is_file() else None
-    gpus = [
-        torch.cuda.get_device_properties(number)
-        for number in range(torch.cuda.device_count() * torch.cuda.is_available())
-    ]
+    info = Path("/proc/cpuinfo")
+    flags = (_group(r"^(?:flags|Features)\s*:\s*(.+)$", info) or "").split()
+    gpus = range(torch.cuda.device_count() * torch.cuda.is_available())
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),
-        "cpu": _cpu_model(),
-        "instruction_sets": _instruction_sets(),
+        "cpu": _group(r"^model name\s*:\s*(.+)$", info) or platform.processor() or platform.machine(),
+        "instruction_sets": sorted(filter(INSTRUCTION_SETS.fullmatch, flags)),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "gpus": [
             {"name": gpu.name, "memory_bytes": gpu.total_memory, "architecture": f"sm_{gpu.major}{gpu.minor}"}
-            for gpu in gpus
+            for gpu in map(torch.cuda.get_device_properties, gpus)
         ],
-        "driver": found.group(1) if found else None,
+        "driver": _group(r"(\d+\.\d+(?:\.\d+)?)", Path("/proc/driver/nvidia/version")),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if gpus else None,
         "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "cudnn": torch.backends.cudnn.allow_tf32},
-        "kernels": _kernels(torch.__config__.show()),
+        "kernels": _group(r"CPU capability usage: (\S+)", torch.__config__.show()),  # e.g. AVX2
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
 
 
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
-
-
-def _instruction_sets() -> list[str]:
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return sorted(flag for flag in (found.group(1).split() if found else []) if INSTRUCTION_SETS.fullmatch(flag))
-
-
-def _kernels(build: str) -> str | None:
-    """Return which CPU kernels torch chose, e.g. AVX2, out of its description of itself."""
-    found = re.search(r"CPU capability usage: (\S+)", build)
-    return found.group(1) if found else None
+def _group(pattern: str, text: str | Path) -> str | None:
+    """Return the first group of the first match in a text or file; None where there is none, or no such file."""
+    if isinstance(text, Path):
+        text = text.read_text() if text.is_file() else ""
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1].strip() if match else None
 
 
 def _output_of(command: list[str]) -> str | None:

@@ -18,8 +18,9 @@ def example(preprocessing: Preprocessing) -> str:
     image becomes: an affine transform comes close to it.
     """
     mode = "L" if preprocessing.channel_order == GREY else "RGB"
+    needed = f"{', '.join(PACKAGES[:-1])} and {PACKAGES[-1]}"
     lines = [
-        f'"""Say what is on a photograph: python onnx_example.py model.onnx photo.jpg (needs {_and(PACKAGES)})."""',
+        f'"""Say what is on a photograph: python onnx_example.py model.onnx photo.jpg (needs {needed})."""',
         "import json",
         "import sys",
         "",
@@ -67,12 +68,3 @@ def _crop(step: Mapping[str, Any]) -> Iterator[str]:
         yield f"w, h = min({step['width']}, image.width), min({step['height']}, image.height)"
     yield "x, y = round((image.width - w) / 2), round((image.height - h) / 2)"
     yield "image = image.crop((x, y, x + int(w), y + int(h)))"
-
-
-def _and(names: tuple[str, ...]) -> str:
-    """Return names as a text.
-
-    >>> _and(("a", "b", "c"))
-    'a, b and c'
-    """
-    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,4 +1,4 @@
-"""A model.onnx at work, without torch and mmcls: the notes in it, images prepared as these say, probabilities."""
+"""A model.onnx at work, without torch and mmcls: its metadata, images prepared as these say, probabilities."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ INPUT, OUTPUT = "images", "probabilities"
 RGB, BGR, GREY = "RGB", "BGR", "L"
 #: Where the normalisation is done: by whoever calls the model, or by the model, which then takes bytes.
 OUTSIDE, INSIDE = "outside", "inside"
-
 #: Resampling filters by the library that resizes and by mmcls's names of them.
 _PILLOW = {
     name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
@@ -40,7 +39,7 @@ _OPENCV = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What becomes of an image before the model gets it. The notes of a model.onnx hold it.
+    """What becomes of an image before the model gets it. The metadata of a model.onnx hold it.
 
     Attributes
     ----------
@@ -57,23 +56,18 @@ class Preprocessing:
     channel_order: str
     normalisation: str
 
-    def notes(self) -> dict[str, str]:
+    def metadata(self) -> dict[str, str]:
         """Return it as the texts that go into a model."""
-        return {
-            "steps": json.dumps(self.steps),
-            "mean": json.dumps(self.mean),
-            "std": json.dumps(self.std),
-            "channel_order": self.channel_order,
-            "normalisation": self.normalisation,
-        }
+        numbers = {name: json.dumps(getattr(self, name)) for name in ("steps", "mean", "std")}
+        return {**numbers, "channel_order": self.channel_order, "normalisation": self.normalisation}
 
     @staticmethod
-    def of_notes(notes: Mapping[str, str]) -> Preprocessing:
-        """Read what :meth:`notes` wrote; KeyError or ValueError where it is not there, or is something else."""
-        order, normalisation = notes["channel_order"], notes["normalisation"]
+    def of_metadata(metadata: Mapping[str, str]) -> Preprocessing:
+        """Read what :meth:`metadata` returned; KeyError or ValueError where it is not there, or is something else."""
+        order, normalisation = metadata["channel_order"], metadata["normalisation"]
         if order not in (RGB, BGR, GREY) or normalisation not in (OUTSIDE, INSIDE):
             raise ValueError(f"channel_order {order!r}, normalisation {normalisation!r}")
-        steps, mean, std = (json.loads(notes[key]) for key in ("steps", "mean", "std"))
+        steps, mean, std = (json.loads(metadata[key]) for key in ("steps", "mean", "std"))
         return Preprocessing(steps, mean, std, order, normalisation)
 
     def prepare(self, content: bytes) -> np.ndarray:
@@ -173,15 +167,15 @@ class OnnxModel:
 
         Raises
         ------
-        UserError : there is no such file, it is no ONNX model, or it has not our notes.
+        UserError : there is no such file, it is no ONNX model, or it has not our metadata.
         """
         if not path.is_file():
             raise UserError(f"{path}: no such file; give the model.onnx of a finished run")
         self.session = open_session(path, threads)
-        notes = self.session.get_modelmeta().custom_metadata_map
+        metadata = self.session.get_modelmeta().custom_metadata_map
         try:
-            self.classes: list[str] = json.loads(notes["class_names"])
-            self.preprocessing = Preprocessing.of_notes(notes)
+            self.classes: list[str] = json.loads(metadata["class_names"])
+            self.preprocessing = Preprocessing.of_metadata(metadata)
             self.input_shape: list[int] = self.session.get_inputs()[0].shape[1:]
         except (KeyError, ValueError, IndexError) as error:
             raise UserError(
@@ -257,8 +251,8 @@ def predict_files(
     waiting: deque[list[tuple[int, Future[np.ndarray]]]] = deque()
     with ThreadPoolExecutor(max(1, readers)) as pool:
         for start in range(0, len(paths), batch_size):
-            places = range(start, min(start + batch_size, len(paths)))
-            waiting.append([(place, pool.submit(read, paths[place])) for place in places])
+            indices = range(start, min(start + batch_size, len(paths)))
+            waiting.append([(index, pool.submit(read, paths[index])) for index in indices])
             if len(waiting) > 1:  # one is read while the one before is predicted: never more in memory
                 yield finish(waiting.popleft())
         while waiting:

@@ -80,8 +80,8 @@ def read_predictions(path: Path) -> Predictions:
         probabilities = table.iloc[:, len(HEAD) :].to_numpy(dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{path}: a probability is not a number; make the file again") from error
-    index = {name: place for place, name in enumerate(classes)}
-    labels, predictions = (table[column].map(index) for column in ("label", "prediction"))
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels, predictions = (table[column].map(label_of) for column in ("label", "prediction"))
     if labels.isna().any() or predictions.isna().any() or not np.isfinite(probabilities).all():
         raise UserError(f"{path}: a class without its prob: column, or a probability that is no number; make it again")
     return Predictions(

@@ -88,11 +88,6 @@ class RunFolder(_Folder):
         """The folder of its data set."""
         return dataset_folder(self.path)
 
-    def work_folders(self) -> list[WorkFolder]:
-        """Return the folders of all trainings that were begun here, the one written last first."""
-        folders = [WorkFolder(path) for path in self.work.glob("*") if path.is_dir()]
-        return sorted(folders, key=lambda folder: folder.path.stat().st_mtime, reverse=True)
-
 
 def run_name(folder: Path) -> dict[str, str]:
     """Return the last parts of a run's folder by what they are: ``seed0``, and ``fold1`` where it is a fold's run."""

@@ -207,10 +207,10 @@ class Experiment(Section):
             return self.image_size
         return fast_recipe.image_size(self.base_config) if self.chosen_recipe() == "fast" else None
 
-    def packed_edge(self) -> int | None:
-        """Return the pixels of the shorter side of the packed images; None where training reads the files."""
+    def cached_short_side(self) -> int | None:
+        """Return the short side, in pixels, of the images in the pixel cache; None where training reads the files."""
         size = self.size_seen()
-        return fast_recipe.packed_edge(size) if self.chosen_recipe() == "fast" and size else None
+        return fast_recipe.cached_short_side(size) if self.chosen_recipe() == "fast" and size else None
 
     def checkpoint_request(self) -> dict[str, Any] | None:
         """Return what fetch_checkpoint takes, or None to train from scratch."""

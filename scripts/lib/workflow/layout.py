@@ -182,7 +182,7 @@ class Layout:
 
     def pixel_cache_of(self, wildcards: Any) -> list[str]:
         """Return the pixel cache that a run trains on; none where it reads the files."""
-        short_side = self._experiment(wildcards).packed_edge()
+        short_side = self._experiment(wildcards).cached_short_side()
         return [self.pixel_cache.format(short_side=short_side)] if short_side else []
 
     def start_of(self, wildcards: Any) -> list[str]:

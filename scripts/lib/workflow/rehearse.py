@@ -153,7 +153,7 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
         f"{layout.dataset}/{name}"
         for name in ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
     ]
-    short_sides = {experiment.packed_edge() for experiment in settings.experiments.values()}
+    short_sides = {experiment.cached_short_side() for experiment in settings.experiments.values()}
     made += [f"{layout.pixel_cache.format(short_side=side)}/" for side in short_sides if side]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:
         groups = {name: run_group.format(experiment=name, seed=layout.seeds[0]) for name in layout.experiments}

@@ -26,7 +26,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import config_patches, engine_speed, onnx_export, onnx_parity
+from scripts.lib.model import config_patches, onnx_export, onnx_parity
 from scripts.lib.model.model_zoo import config_path
 from scripts.lib.runs import config_file, onnx_model
 from scripts.lib.runs.onnx_example import example
@@ -195,7 +195,7 @@ NORMALIZATIONS = {"grey": {"type": "Normalize", "mean": [33.46], "std": [78.87],
 def test_images_are_prepared_as_mmcls_does(name: str, tmp_path: Path) -> None:
     pipeline = [*PIPELINES[name], NORMALIZATIONS.get(name, NORMALIZE), *PACKING]
     described = onnx_export.describe_pipeline(pipeline)
-    read_back = onnx_model.Preprocessing.of_notes(described.notes())
+    read_back = onnx_model.Preprocessing.of_metadata(described.metadata())
     assert read_back == described
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -288,7 +288,7 @@ IMAGES = np.zeros((2, 3, 8, 8), np.float32)
 
 def notes_of(size: int) -> dict[str, str]:
     metadata = {"class_names": json.dumps(list("abcde")), "image_size": json.dumps({"height": size, "width": size})}
-    return {**metadata, **AS_IT_IS.notes()}
+    return {**metadata, **AS_IT_IS.metadata()}
 
 
 #: Base configs of six families. Swin with fewer blocks of each kind, since every one takes the exporter a second.
@@ -394,11 +394,11 @@ def test_engines_are_timed_by_turns_and_for_a_bounded_time() -> None:
         order.append("fast")
         time.sleep(0.001)
 
-    medians = engine_speed.interleaved({"slow": slow, "fast": fast}, seconds=60, turn=2, enough=4)
+    medians = onnx_parity.interleaved({"slow": slow, "fast": fast}, seconds=60, turn=2, enough=4)
     assert order == ["slow"] * 3 + ["fast"] * 3 + ["slow"] * 3 + ["fast"] * 3
     assert 0.02 <= medians["slow"] < 0.2 and 0.001 <= medians["fast"] < 0.02
     order.clear()
-    engine_speed.interleaved({"slow": slow, "fast": fast}, seconds=0, turn=5, enough=40)
+    onnx_parity.interleaved({"slow": slow, "fast": fast}, seconds=0, turn=5, enough=40)
     assert order == ["slow", "slow", "fast", "fast"], "each once at least, the first call not counted"
 
 
@@ -409,13 +409,13 @@ def test_a_slow_model_is_timed_with_single_images_only(monkeypatch: pytest.Monke
         sizes.append(len(images))
         time.sleep(0.005 * len(images))
 
-    monkeypatch.setattr(engine_speed, "SECONDS", 0.05)
-    monkeypatch.setattr(engine_speed, "LONGEST_BATCH", 0.01)
-    speed = engine_speed.measure({"engine": engine}, np.zeros((3, 1)))
+    monkeypatch.setattr(onnx_parity, "SECONDS", 0.05)
+    monkeypatch.setattr(onnx_parity, "LONGEST_BATCH", 0.01)
+    speed = onnx_parity.measure({"engine": engine}, np.zeros((3, 1)))
     assert speed["engine"]["images_per_second"] is None and set(sizes) == {1}
-    monkeypatch.setattr(engine_speed, "LONGEST_BATCH", 10.0)
-    speed = engine_speed.measure({"engine": engine}, np.zeros((3, 1)))
-    assert set(sizes) == {1, engine_speed.BATCH_SIZE}
+    monkeypatch.setattr(onnx_parity, "LONGEST_BATCH", 10.0)
+    speed = onnx_parity.measure({"engine": engine}, np.zeros((3, 1)))
+    assert set(sizes) == {1, onnx_parity.BATCH_SIZE}
     assert 5 <= speed["engine"]["milliseconds_single"] < 50, "sleep takes longer on a busy machine, never less"
     assert speed["engine"]["images_per_second"] == pytest.approx(200, rel=0.4)
 
@@ -462,7 +462,7 @@ def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path
     classifier = onnx_export.Classifier(Pixels(), preprocessing)
     onnx_export.export(classifier, np.stack([image] * 2), tmp_path / "model.onnx", "Pixels")
     size = json.dumps({"height": image.shape[1], "width": image.shape[2]})
-    metadata = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.notes()}
+    metadata = {"class_names": json.dumps(list("abc")), "image_size": size, **preprocessing.metadata()}
     onnx_export.finish(tmp_path / "model.onnx", metadata, "Pixels")
     expected = onnx_model.OnnxModel(tmp_path / "model.onnx", threads=1).predict(image[None])[0]
     program = tmp_path / "onnx_example.py"

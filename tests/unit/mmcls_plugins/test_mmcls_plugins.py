@@ -13,9 +13,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from scripts.mmcls_plugins.checkpoints import StateStore, save, tensors_sha256
-from scripts.mmcls_plugins.dataset import SampleKey, SeededCustomDataset
+from scripts.mmcls_plugins.dataset import EpochSampler, SampleKey, SeededCustomDataset
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
-from scripts.mmcls_plugins.sampler import EpochSampler
 
 
 @PIPELINES.register_module()

@@ -22,8 +22,8 @@ from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.model import model_zoo
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Experiment
+from scripts.mmcls_plugins.dataset import EpochSampler
 from scripts.mmcls_plugins.processes import Processes, merge_batches, share_batches
-from scripts.mmcls_plugins.sampler import EpochSampler
 from scripts.train.patch_config import Inputs, build_config, training_command
 from scripts.train.train_model import mim_command
 from scripts.train_distributed import check_gpus, describe_failure, have_stopped, launch_command
@@ -43,7 +43,7 @@ def config_of(name: str = "mobilenet-v2_8xb32_in1k", n_train: int = 4000, **sett
 # -- the config -----------------------------------------------------------------------------------------------------
 
 
-def test_the_learning_rate_follows_the_effective_batch_and_the_batch_is_that_of_a_card() -> None:
+def test_the_learning_rate_follows_the_effective_batch_and_the_batch_is_that_of_a_gpu() -> None:
     one, four = config_of(), config_of(gpus=4)
     assert four["optimizer"]["lr"] == pytest.approx(4 * one["optimizer"]["lr"]) == pytest.approx(0.02)
     assert four["data"]["samples_per_gpu"] == one["data"]["samples_per_gpu"] == 32
@@ -77,11 +77,11 @@ def test_more_images_a_step_than_there_are_stop_with_both_keys() -> None:
 
 
 @pytest.mark.parametrize("gpus", [0, 17, 1.5, "2", True])
-def test_impossible_numbers_of_cards_are_refused(gpus: Any, tmp_path: Path) -> None:
+def test_impossible_numbers_of_gpus_are_refused(gpus: Any, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     experiment = {"base_config": "mobilenet-v2_8xb32_in1k", "gpus": gpus}
     dataset = {"name": "d", "source": {"path": str(tmp_path / "images")}}
-    with pytest.raises(UserError, match=r"experiments\.e\.gpus: .*Cards of one node"):
+    with pytest.raises(UserError, match=r"experiments\.e\.gpus: .*GPUs of one node"):
         load_settings({"dataset": dataset, "experiments": {"e": experiment}})
 
 

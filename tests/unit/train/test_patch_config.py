@@ -11,7 +11,7 @@ from mmcv import Config
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import model_zoo
-from scripts.lib.model.recipes import FAST
+from scripts.lib.model.fast_recipe import FAST
 from scripts.lib.runs.config_file import read_config, render, write_config
 from scripts.lib.settings.schema import Experiment
 from scripts.train.patch_config import Inputs, build_config, training_command
@@ -39,7 +39,7 @@ def tutorial_config() -> dict[str, Any]:
 def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/160", **files}
+    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "pixel_cache": "packed/160", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="fast")
     config = build_config(base, Inputs(experiment, **given))
     assert config["load_from"] == "run/init.pth"
@@ -67,7 +67,7 @@ def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
 def test_the_fast_recipe_smooths_labels_where_the_backbone_has_the_number_of_classes() -> None:
     base = Config.fromfile(str(model_zoo.config_path("vgg11_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "packed": "packed/224", **files}
+    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "pixel_cache": "packed/224", **files}
     config = build_config(base, Inputs(Experiment(base_config="vgg11_8xb32_in1k", recipe="fast"), **given))
     assert config["model"]["head"]["loss"]["num_classes"] == config["model"]["backbone"]["num_classes"] == 30
 
@@ -76,7 +76,7 @@ def test_the_fast_recipe_averages_weights_once() -> None:
     base = Config.fromfile(str(model_zoo.config_path("convnext-tiny_32xb128_in1k")))._cfg_dict.to_dict()
     assert [hook["type"] for hook in base["custom_hooks"]] == ["EMAHook"]
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 3200, "seed": 3, "device": "cpu", "packed": "packed/160", **files}
+    given = {"classes": FRUIT30, "n_train": 3200, "seed": 3, "device": "cpu", "pixel_cache": "packed/160", **files}
     weights = {"zoo": "convnext-tiny_3rdparty_32xb128_in1k"}
     experiment = Experiment(base_config="convnext-tiny_32xb128_in1k", recipe="fast", checkpoint=weights)
     config = build_config(base, Inputs(experiment, **given))
@@ -140,7 +140,7 @@ def test_the_data_sets_are_mmcls_custom_data_sets_with_annotation_files_and_one_
 @pytest.mark.parametrize("recipe", ["tutorial", "fast"])
 def test_a_control_shuffles_the_labels_of_train_and_val_and_changes_nothing_else(recipe: str) -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
-    files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth", "packed": "packed/160"}
+    files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth", "pixel_cache": "packed/160"}
     given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe=recipe)
     plain = build_config(base, Inputs(experiment, **given))

@@ -28,10 +28,9 @@ from scripts.lib.model.linear_probe import fit_probes
 from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.train_log import kept_epoch
 from scripts.lib.settings.schema import Experiment
-from scripts.mmcls_plugins.dataset import SampleKey, SeededCustomDataset
+from scripts.mmcls_plugins.dataset import EpochSampler, SampleKey, SeededCustomDataset
 from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
-from scripts.mmcls_plugins.sampler import EpochSampler
-from scripts.mmcls_plugins.validation import has_lost_patience, is_better, measure
+from scripts.mmcls_plugins.training_log import has_lost_patience, is_better, measure
 from scripts.train.patch_config import Inputs, build_config
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
@@ -201,7 +200,7 @@ def test_a_mixed_image_has_the_weights_of_its_classes_in_proportion() -> None:
 
 def config_of(name: str = MOBILENET, counts: tuple[int, ...] = (60, 30, 10), **settings: Any) -> dict[str, Any]:
     base = Config.fromfile(str(model_zoo.config_path(name)))._cfg_dict.to_dict()
-    files = {"images": "i", "splits": "s", "checkpoint": "run/init.pth", "packed": "packed"}
+    files = {"images": "i", "splits": "s", "checkpoint": "run/init.pth", "pixel_cache": "packed"}
     experiment = Experiment.model_validate({"base_config": name, **settings})
     classes = [f"class {number}" for number in range(len(counts))]
     given = {"classes": classes, "n_train": sum(counts), "train_counts": counts, "seed": 0, "device": "cpu", **files}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scripts.lib.model.fast_recipe import FAST
 from scripts.lib.model.linear_probe import fit_probes
-from scripts.lib.model.recipes import FAST
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 

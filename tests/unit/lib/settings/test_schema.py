@@ -45,7 +45,7 @@ def test_the_least_configuration_is_enough_and_gets_the_documented_defaults() ->
     assert (experiment.recipe, experiment.checkpoint, experiment.threads) == ("auto", "zoo", 2)
     assert experiment.chosen_recipe() == "fast"
     assert experiment.model_copy(update={"checkpoint": "none"}).chosen_recipe() == "tutorial"
-    assert (experiment.size_seen(), experiment.packed_edge()) == (160, 160)
+    assert (experiment.size_seen(), experiment.cached_short_side()) == (160, 160)
 
 
 def test_the_license_has_its_former_key_as_an_alias() -> None:

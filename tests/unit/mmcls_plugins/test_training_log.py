@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scripts.mmcls_plugins.validation import has_lost_patience, is_better
+from scripts.mmcls_plugins.training_log import has_lost_patience, is_better
 
 #: Accuracy and loss on val, epoch 0 first: of the demo, where a lucky epoch 1 once ended the training.
 DEMO = [(0.92, 0.220), (0.97, 0.291), (0.92, 0.371), (0.91, 0.358), (0.97, 0.215), (0.96, 0.257), (0.96, 0.24)]
