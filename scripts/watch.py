@@ -21,8 +21,7 @@ from rich.text import Text
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.workflow.progress import Watcher
-from scripts.lib.workflow.run_states import Overview
+from scripts.lib.workflow.progress import Overview, Watcher
 from scripts.lib.workflow.run_table import as_json, render
 
 FOOTER = "Ctrl-C ends this view; the runs go on"

@@ -31,8 +31,7 @@ from scripts.lib.runs import attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Lease
 from scripts.lib.workflow import run_table
 from scripts.lib.workflow.controller import Controller
-from scripts.lib.workflow.progress import Watcher
-from scripts.lib.workflow.run_states import Overview, RunProgress, State
+from scripts.lib.workflow.progress import Overview, RunProgress, State, Watcher
 
 PROGRESS = {
     "epochs_done": 3, "max_epochs": 8, "iteration": 30, "max_iterations": 80, "loss": 0.4123, "val_accuracy": 0.9,

@@ -377,8 +377,8 @@ def judge(
     with_profile : a profile is checked as well, which knows how it asks Slurm.
     """
     # A folder below home may be a file system of its own (~/run), with a quota of its own.
-    in_home = home is not None and home != Path("/") and ROOT.is_relative_to(home)
-    in_home = in_home and ROOT.stat().st_dev == home.stat().st_dev
+    device = ROOT.stat().st_dev
+    in_home = home is not None and home != Path("/") and ROOT.is_relative_to(home) and home.stat().st_dev == device
     room = os.statvfs(ROOT)
     problems: list[Problem | None] = [
         python_problem(sys.version_info[:2]),

@@ -87,8 +87,7 @@ class Submission:
     @property
     def gpu_model(self) -> str | None:
         """Return the kind of GPU that it asks for, None for any."""
-        found = re.match(r"gpu:([A-Za-z_][^:]*)", self.gpu_request)
-        return found[1] if found else None
+        return gpu_kind(self.gpu_request)
 
     @property
     def cores(self) -> int:
@@ -125,6 +124,12 @@ class Submission:
     def _number(self, name: str) -> int:
         text = self.option(name) or ""
         return int(text) if text.isdecimal() else 0
+
+
+def gpu_kind(request: str) -> str | None:
+    """Return the kind of GPU in ``gpu:rtx3090:1``; None where there is none."""
+    match = re.match(r"gpu:([A-Za-z_][^:]*)", request)
+    return match[1] if match else None
 
 
 def rehearse(profile: Path, settings: Settings) -> list[Submission]:

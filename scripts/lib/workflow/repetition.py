@@ -144,10 +144,10 @@ def first_difference(expected: Mapping[str, str], got: Mapping[str, str]) -> tup
 def changed_since(run: FinishedRun, without: Sequence[str] = ()) -> Difference | None:
     """Return the first stage whose files are not those that the provenance describes: then nothing can be verified."""
     hashes = {name: hashed for name, hashed in run.hashes().items() if name not in without}
-    found = first_difference(hashes, {name: _hash_now(run.file(name)) for name in hashes})
-    if found is None:
+    difference = first_difference(hashes, {name: _hash_now(run.file(name)) for name in hashes})
+    if difference is None:
         return None
-    stage, files = found
+    stage, files = difference
     gone = [name for name in files if not run.file(name).is_file()]
     what = f"{', '.join(gone)} is gone" if gone else f"{', '.join(files)} was changed after the run"
     return Difference(stage, files, [f"{what}: provenance.json describes another one"])
@@ -187,16 +187,11 @@ def likely_causes(stage: str, before: Mapping[str, Any], after: Mapping[str, Any
 
 
 def _software_causes(stage: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    causes = []
-    relevant = PACKAGES_OF.get(stage) or tuple({**before["versions"], **after["versions"]})
-    ranked = sorted(relevant, key=lambda name: name != "torch")
-    versions = [
-        f"{name} {before['versions'].get(name, 'none')} then, {after['versions'].get(name, 'none')} now"
-        for name in ranked
-        if before["versions"].get(name) != after["versions"].get(name)
-    ]
-    if versions:
-        causes.append("other versions: " + "; ".join(versions))
+    then, now = before["versions"], after["versions"]
+    ranked = sorted(PACKAGES_OF.get(stage) or {**then, **now}, key=lambda name: name != "torch")
+    changed = [name for name in ranked if then.get(name) != now.get(name)]
+    versions = [f"{name} {then.get(name, 'none')} then, {now.get(name, 'none')} now" for name in changed]
+    causes = ["other versions: " + "; ".join(versions)] if versions else []
     then, now = before["code"], after["code"]
     if then["sha256"] != now["sha256"]:
         causes.append(f"other code: {_commit(then)} then, {_commit(now)} now (`git diff` shows what changed)")
@@ -213,29 +208,30 @@ def _commit(code: Mapping[str, Any]) -> str:
 def _machine_causes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     then, now = before["circumstances"]["machine"], after["circumstances"]["machine"]
     causes = []
+
+    def differs(key: str, what: str) -> None:
+        if then[key] != now[key]:
+            causes.append(f"{what}: {then[key]} then, {now[key]} now")
+
     if before["inputs"]["training"]["device"] == "cuda":
         gpus = [", ".join(gpu["name"] for gpu in machine["gpus"]) or "none" for machine in (then, now)]
         if gpus[0] != gpus[1]:
             causes.append(f"another GPU: {gpus[0]} then, {gpus[1]} now")
         if then["tf32"] != now["tf32"]:
             causes.append(f"TF32: {json.dumps(then['tf32'])} then, {json.dumps(now['tf32'])} now")
-        for key, what in (("cuda", "CUDA"), ("cudnn", "cuDNN"), ("driver", "GPU driver")):
-            if then[key] != now[key]:
-                causes.append(f"another {what}: {then[key]} then, {now[key]} now")
-    if then["kernels"] != now["kernels"]:
-        causes.append(f"other CPU kernels: {then['kernels']} then, {now['kernels']} now")
+        differs("cuda", "another CUDA")
+        differs("cudnn", "another cuDNN")
+        differs("driver", "another GPU driver")
+    differs("kernels", "other CPU kernels")
     if then["instruction_sets"] != now["instruction_sets"]:
         changed = sorted(set(then["instruction_sets"]) ^ set(now["instruction_sets"]))
         causes.append(f"another instruction set: {', '.join(changed)} on one of the two processors only")
-    if then["cpu"] != now["cpu"]:
-        causes.append(f"another processor: {then['cpu']} then, {now['cpu']} now")
-    names = sorted({*then["variables"], *now["variables"]})
-    others = [
-        f"{name}={then['variables'].get(name, '')} then, {now['variables'].get(name, '')} now"
-        for name in names
-        if not name.startswith(("SLURM_", "CUDA_VISIBLE")) and then["variables"].get(name) != now["variables"].get(name)
-    ]
-    if others:
+    differs("cpu", "another processor")
+    before, after = then["variables"], now["variables"]
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    names = [name for name in names if not name.startswith(("SLURM_", "CUDA_VISIBLE"))]
+    if names:
+        others = [f"{name}={before.get(name, '')} then, {after.get(name, '')} now" for name in names]
         causes.append("other environment variables: " + "; ".join(others))
     return causes
 
@@ -244,10 +240,8 @@ def _missing_promises(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     causes = []
     if before["inputs"]["training"]["deterministic"] is False:
         causes.append("deterministic kernels were not asked for (deterministic: false)")
-    operations = sorted(
-        {name for run in (before, after) for name in run["circumstances"]["training"]["nondeterministic_operations"]}
-    )
-    if operations:
+    trainings = [run["circumstances"]["training"] for run in (before, after)]
+    if operations := sorted({name for training in trainings for name in training["nondeterministic_operations"]}):
         causes.append(f"operations without a deterministic form: {', '.join(operations)}")
     return causes
 
@@ -257,11 +251,9 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     keys: list[str] = []
     for key in dict.fromkeys([*before, *after]):
         then, now = before.get(key), after.get(key)
-        if then == now:
-            continue
         if isinstance(then, dict) and isinstance(now, dict):
             keys += [f"{key}.{rest}" for rest in changed_keys(then, now)]
-        else:
+        elif then != now:
             keys.append(str(key))
     return keys
 
@@ -328,8 +320,8 @@ def _lay_out_labels(run: FinishedRun, scratch: Path, sources: Sequence[dict[str,
     kept = {Path(name).stem: name for name in run.label_files}
     for index, source in enumerate(sources):
         stem = f"labels_{index}" if len(run.archives) > 1 else "labels"
-        for part, named in _label_files(source).items():
-            name = kept.get(f"{stem}_{part}" if part else stem)
+        for split, named in _label_files(source).items():
+            name = kept.get(f"{stem}_{split}" if split else stem)
             if name and named not in copies:
                 copies[named] = f"inputs/{run.file(name).name}"
                 _copy(run.file(name), scratch / copies[named])
@@ -341,12 +333,12 @@ def _lay_out_labels(run: FinishedRun, scratch: Path, sources: Sequence[dict[str,
         if isinstance(source.get("labels"), str):
             source["labels"] = copies.get(source["labels"], source["labels"])
         elif source.get("labels"):
-            source["labels"] = {part: copies.get(named, named) for part, named in source["labels"].items()}
+            source["labels"] = {split: copies.get(named, named) for split, named in source["labels"].items()}
 
 
 def _label_files(source: Mapping[str, Any]) -> dict[str, str]:
     labels = source.get("labels") or {}
-    return {"": labels} if isinstance(labels, str) else {part: name for part, name in labels.items() if name}
+    return {"": labels} if isinstance(labels, str) else {split: name for split, name in labels.items() if name}
 
 
 def find_archives(run: FinishedRun) -> dict[str, Path]:
@@ -356,15 +348,15 @@ def find_archives(run: FinishedRun) -> dict[str, Path]:
     ------
     UserError : the folder is gone.
     """
-    found = {}
+    archives = {}
     for name, source in zip(run.archives, run.sources(), strict=True):
-        found[name] = run.file(name)
+        archives[name] = path = run.file(name)
         if source.get("in_place"):
             # Relative to the folder that the workflow ran in.
-            found[name] = run.dataset.parents[1] / Path(source["path"]).expanduser()
-            if not found[name].is_dir():
-                raise UserError(f"{found[name]}: the images were read there, but the folder is gone: bring it back")
-    return found
+            archives[name] = path = run.dataset.parents[1] / Path(source["path"]).expanduser()
+            if not path.is_dir():
+                raise UserError(f"{path}: the images were read there, but the folder is gone: bring it back")
+    return archives
 
 
 def is_flattened(run: FinishedRun, name: str, path: Path) -> bool:
@@ -434,20 +426,18 @@ def repeat(
     begun = FinishedRun(folder, run.provenance)
     hashes = {name: hashed for name, hashed in run.hashes().items() if name not in flattened}
     inputs = {name: hashed for name, hashed in hashes.items() if name in run.provenance["inputs"]["files"]}
-    found = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
-    if found:
-        now = {"inputs": {"code": describe_code(), **describe_software()}}
-    else:
+    difference = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
+    now: Mapping[str, Any] = {"inputs": {"code": describe_code(), **describe_software()}}
+    if difference is None:
         run_workflow(scratch, settings, f"results/{run.name}/provenance.json", profile)
         again = FinishedRun.read(folder)
-        now = dict(again.provenance)
-        found = first_difference(
-            hashes, {name: hashed for name, hashed in again.hashes().items() if name not in flattened}
-        )
-    if found is None:
+        now = again.provenance
+        hashes_now = {name: hashed for name, hashed in again.hashes().items() if name not in flattened}
+        difference = first_difference(hashes, hashes_now)
+    if difference is None:
         return None
     (scratch / ".keep").touch()
-    stage, files = found
+    stage, files = difference
     causes = likely_causes(stage, run.provenance, now)
     if stage == "config":
         keys = changed_keys(read_config(run.file("config.py")), read_config(begun.file("config.py")))

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from scripts.lib.base.text import columns, shorten_all
 from scripts.lib.base.units import duration, plural
-from scripts.lib.workflow.run_states import TROUBLED, WAITING, Overview, RunProgress, State
+from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State
 
 HEADER = ("run", "seed", "state", "progress", "val %", "loss", "img/s", "elapsed", "left", "silent")
 NUMBERS = frozenset({"seed", "val %", "loss", "img/s", "elapsed", "left", "silent"})

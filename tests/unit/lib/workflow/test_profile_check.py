@@ -10,12 +10,12 @@ import pytest
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.schema import Site
-from scripts.lib.workflow.profile_check import check_profile, snakemake_options
-from scripts.lib.workflow.profile_problems import (
+from scripts.lib.workflow.profile_check import (
     Node,
     Partition,
     account_problem,
     caches_problem,
+    check_profile,
     gpu_model_problem,
     key_problems,
     name_problem,
@@ -26,6 +26,7 @@ from scripts.lib.workflow.profile_problems import (
     preemption_problem,
     refusal_problem,
     requeue_problem,
+    snakemake_options,
     status_problem,
     time_problem,
 )
@@ -89,8 +90,8 @@ def test_nodes_are_read_with_their_cards_by_kind() -> None:
 )
 def test_a_submission_is_read_as_sbatch_reads_it(words, gpus, model, cores, memory, minutes) -> None:
     submission = training(*words)
-    found = (submission.gpus, submission.gpu_model, submission.memory_mb, submission.minutes)
-    assert found == (gpus, model, memory, minutes)
+    asked = (submission.gpus, submission.gpu_model, submission.memory_mb, submission.minutes)
+    assert asked == (gpus, model, memory, minutes)
     assert submission.cores == cores
 
 
@@ -101,7 +102,7 @@ def test_people_see_what_a_job_asks_for_and_not_what_every_job_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("output", "reason"),
     [
         (
             "Using profile x\nWorkflowError:\nThe given account a is invalid. Available\naccounts:\nb\n\nmore",
@@ -112,9 +113,9 @@ def test_people_see_what_a_job_asks_for_and_not_what_every_job_has() -> None:
         ("", "said nothing"),
     ],
 )
-def test_the_reason_is_found_in_what_snakemake_printed(said: str, reason: str) -> None:
-    assert reason in refusal_of(said)
-    assert "\n" not in refusal_of(said)
+def test_the_reason_is_found_in_what_snakemake_printed(output: str, reason: str) -> None:
+    assert reason in refusal_of(output)
+    assert "\n" not in refusal_of(output)
 
 
 # --- judgements -------------------------------------------------------------------------------------------------------
@@ -231,7 +232,7 @@ def test_memory_is_judged_by_the_partition_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "remedy"),
+    ("answer", "remedy"),
     [
         ("sbatch: sbatch: error: n30: --mem is not allowed allocation failure: Unspecified error", "mem_mb: 0"),
         ("sbatch: n30: --cpus-per-task is not allowed", "cpus_per_task: 0 - 1"),
@@ -241,8 +242,8 @@ def test_memory_is_judged_by_the_partition_too() -> None:
         ("sbatch: something new", "support"),
     ],
 )  # fmt: skip
-def test_a_refusal_comes_with_what_to_do(said: str, remedy: str) -> None:
-    problem = refusal_problem(training("--gpus=1"), said)
+def test_a_refusal_comes_with_what_to_do(answer: str, remedy: str) -> None:
+    problem = refusal_problem(training("--gpus=1"), answer)
     assert problem.fatal and remedy in problem.remedy
     assert "sbatch:" not in problem.what and "Unspecified" not in problem.what
 
