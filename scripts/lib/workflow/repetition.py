@@ -288,7 +288,9 @@ def lay_out(run: FinishedRun, scratch: Path, archives: Mapping[str, Path] | None
     """
     sources = []
     for name, original in zip(run.archives, run.sources(), strict=True):
-        known = {key: original[key] for key in ("labels", "label", "part") if original.get(key) is not None}
+        # ``part``: what ``split`` was called in the settings of earlier runs.
+        keys = ("labels", "label", "split", "part")
+        known = {key: original[key] for key in keys if original.get(key) is not None}
         if archives is None:
             if original.get("path"):
                 raise UserError("the images came from a local file: give the archive with IMAGES=FILE")
