@@ -15,30 +15,13 @@ from pydantic_core import PydanticUndefined
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.pages.templates import render
 from scripts.lib.settings.schema import Settings, Site
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = Path("configs/schema.json")
 REFERENCE = Path("docs/settings.md")
-
-HEADER = """# All keys
-
-What a file in `configs/` may hold. This page is made from `scripts/lib/settings/` by `make docs`; a test fails when
-they differ. Editors that know JSON schemas complete and check the keys with the line
-`# yaml-language-server: $schema=schema.json` at the top of a file in `configs/`.
-
-An unknown key, a wrong type, a missing file or an impossible value stops before anything runs, in one line that names
-the file, the key and what is allowed. To check a file without running it:
-`python -m scripts.check_settings configs/mine.yaml`.
-"""
-
-SITE_HEADER = """# Keys of a site
-
-What `profiles/<site>/site.yaml` may hold, beside the `profile.yaml` with Snakemake's own options. Nothing in it
-determines a result but `device`, which stands in config.py. In folders, `~` and `$VARIABLES` are replaced on the node
-where they are used.
-"""
 
 
 def schema_text() -> str:
@@ -48,21 +31,18 @@ def schema_text() -> str:
 
 def reference_text() -> str:
     """Return the reference of all keys as Markdown."""
-    parts = [HEADER]
+    described = []
     for prefix, section in sections(Settings, ""):
-        title = f"`{prefix}`" if prefix else "Top level"
-        parts.append(f"## {title}\n\n{(section.__doc__ or '').strip()}\n")
-        parts += _table(section)
-    parts += [SITE_HEADER, *_table(Site)]
-    return "\n".join(parts)
+        described.append((f"`{prefix}`" if prefix else "Top level", (section.__doc__ or "").strip(), _rows(section)))
+    return render("settings.md", sections=described, site=_rows(Site))
 
 
-def _table(section: type[BaseModel]) -> list[str]:
-    rows = ["| key | type | default | meaning |\n|---|---|---|---|"]
+def _rows(section: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type, default and meaning of each field."""
     for name, field in section.model_fields.items():
         default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
-        rows.append(f"| `{name}` | {type_text(field.annotation)} | {default} | {_cell(field.description or '')} |")
-    return [*rows, ""]
+        meaning = (field.description or "").replace("|", "\\|").replace("\n", " ")
+        yield name, type_text(field.annotation), default, meaning
 
 
 def sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -81,8 +61,8 @@ def _nested(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
         for model, suffix in _nested(get_args(annotation)[1]):
             yield model, ".<name>" + suffix
     else:
-        for part in get_args(annotation):
-            yield from _nested(part)
+        for alternative in get_args(annotation):
+            yield from _nested(alternative)
 
 
 def type_text(annotation: Any) -> str:
@@ -100,11 +80,11 @@ def type_text(annotation: Any) -> str:
         return "names to sections" if list(_nested(annotation)) else "keys to values"
     if origin is None:
         return "any value"
-    if all(isinstance(part, str) for part in parts):
-        return " or ".join(f"`{part}`" for part in parts)
+    if all(isinstance(value, str) for value in parts):
+        return " or ".join(f"`{value}`" for value in parts)
     if hasattr(annotation, "__metadata__"):
         return type_text(parts[0])
-    return " or ".join(dict.fromkeys(text for part in parts if (text := type_text(part))))
+    return " or ".join(dict.fromkeys(filter(None, map(type_text, parts))))
 
 
 def _yaml(value: Any) -> str:
@@ -113,10 +93,6 @@ def _yaml(value: Any) -> str:
     if isinstance(value, BaseModel):
         value = value.model_dump()
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -81,8 +81,8 @@ def have_stopped(statuses: Iterable[int]) -> bool:
     They stop together. torch.distributed.run takes the first that has ended for a failed one and sends the others
     SIGTERM, which ends one whose Python is on its way out, its handlers gone.
     """
-    found = set(statuses)
-    return EXIT_STOPPED in found and found <= {EXIT_STOPPED, -signal.SIGTERM}
+    distinct = set(statuses)
+    return EXIT_STOPPED in distinct and distinct <= {EXIT_STOPPED, -signal.SIGTERM}
 
 
 def describe_failure(failures: Iterable[tuple[int, int, Any]], count: int) -> str:

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -45,13 +45,10 @@ def parse_seconds(text: str) -> float:
     ------
     ArgumentTypeError : it is no number, or not above 0.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, for example 2")
-    return value
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, for example 2")
 
 
 def first_look(watcher: Watcher, dataset: str | None) -> Overview:
@@ -107,16 +104,14 @@ def _ended_by_signals() -> Iterator[None]:
 def follow(overview: Overview, look: Callable[[], Overview], interval: float) -> Overview:
     """Show the runs on the terminal until all are done or Ctrl-C comes; return the last look."""
     console = Console(highlight=False)
-    try:
-        with _ended_by_signals(), Live(console=console, screen=True, auto_refresh=False) as live:
-            while not overview.complete:
-                width, height = console.size
-                lines = [*render(overview, width, height - 1), Text(FOOTER, "dim")]
-                live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(lines), refresh=True)
-                time.sleep(interval)
-                overview = look()
-    except KeyboardInterrupt:
-        pass
+    live = Live(console=console, screen=True, auto_refresh=False)
+    with suppress(KeyboardInterrupt), _ended_by_signals(), live:
+        while not overview.complete:
+            width, height = console.size
+            lines = [*render(overview, width, height - 1), Text(FOOTER, "dim")]
+            live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(lines), refresh=True)
+            time.sleep(interval)
+            overview = look()
     return overview
 
 

@@ -56,18 +56,7 @@ RUN_FILES = (
 )  # fmt: skip
 #: Of the data set's folder, where they are there.
 DATASET_FILES = ("archive.sha256", "audit.csv", "audit.json", "classes.txt", "report.html")
-README = """\
-One run of mimflow, {run}: settings, data splits, weights, predictions and their provenance.
-
-To repeat it and compare every hash, in a clone of mimflow:
-
-    git checkout {commit}
-    make setup ENV={environment}
-    make repeat ARCHIVE=this-file.tar{images}
-
-Unpacked, `sha256sum -c {manifest}` checks the files. results/ is laid out as docs/results.md of mimflow says;
-results/{run}/provenance.json tells where it all comes from.
-"""
+README = Path(__file__).with_name("bundle_readme.txt")
 #: Every name that bundles have; neither a folder above nor a hidden file fits.
 NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/){0,6}[A-Za-z0-9_][A-Za-z0-9._-]*")
 RUN = re.compile(r"results/([^/]+/[^/]+/seed\d+(?:/fold\d+)?)/provenance\.json")
@@ -131,7 +120,7 @@ def own_texts(run: FinishedRun, images: bool) -> dict[str, bytes]:
     settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
     which = "this run and of the other folds" if "fold" in run_name(run.folder) else "this run"
     texts = {
-        "README.txt": README.format(**words).encode(),
+        "README.txt": README.read_text(encoding="utf-8").format(**words).encode(),
         "settings.yaml": f"# The settings of {which}: make run CONFIG= takes them.\n{settings}".encode(),
     }
     lock = find_lock(inputs)
@@ -291,8 +280,8 @@ def find_images(run: FinishedRun, images: Path | None) -> dict[str, Path] | None
     archives: dict[str, Path] = {}
     for name in run.archives:
         sha256, as_manifest = run.hashes()[name], run.file(name).suffix == MANIFEST_SUFFIX
-        path = next((path for path in paths if hash_of(path, as_manifest) == sha256), None)
-        archives |= {name: path.resolve()} if path else {}
+        archive = next((path for path in paths if hash_of(path, as_manifest) == sha256), None)
+        archives |= {name: archive.resolve()} if archive else {}
     missing = [name for name in run.archives if name not in archives]
     if missing:
         what = f"{images} is not" if images.is_file() else f"nothing in {images} is"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -114,11 +115,11 @@ def is_surely_dead(holder: Holder, environment: Mapping[str, str] = os.environ) 
     if holder.job == environment.get("SLURM_JOB_ID"):
         return holder.host != socket.gethostname()  # this job, before it was queued again
     try:
-        found = slurm.job(holder.job)
+        job = slurm.job(holder.job)
     except UserError as error:
         logger.debug("Slurm does not say whether job %s is over: %s", holder.job, error)
         return False
-    return found is None or found.has_ended
+    return job is None or job.has_ended
 
 
 def will_run(arguments: Sequence[str], dryrun: bool) -> bool:
@@ -138,10 +139,8 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
     controller = controller or Controller()
     record = controller.record()
     if record is not None and controller.is_alive():
-        raise UserError(
-            f"another snakemake runs this workflow in this folder ({record.holder}): wait for it, or stop it there with"
-            " Ctrl-C (kill -INT); `make jobs` shows its jobs"
-        )
+        remedy = "wait for it, or stop it there with Ctrl-C (kill -INT); `make jobs` shows its jobs"
+        raise UserError(f"another snakemake runs this workflow in this folder ({record.holder})", remedy)
     if record is not None and record.slurm:
         settle_orphans(environment, record.holder)
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
@@ -180,21 +179,16 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
         f" ({Variable.ORPHANS}=wait lets them finish)"
     )
     slurm.cancel(ids)
-    left = slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)
-    if left:
+    if left := slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS):
         names = ",".join(sorted(left))
-        raise UserError(
-            f"Slurm jobs {names} of an earlier run do not end: look at `squeue -j {names}`,"
-            " and start again when they are gone"
-        )
+        remedy = f"look at `squeue -j {names}`, and start again when they are gone"
+        raise UserError(f"Slurm jobs {names} of an earlier run do not end", remedy)
 
 
 def _configuration(arguments: Sequence[str]) -> str:
     """Return the --configfile part of a command line, without which `--unlock` would read another configuration."""
-    for option in ("--configfile", "--configfiles"):
-        if option in arguments[:-1]:
-            return f"--configfile {arguments[arguments.index(option) + 1]}"
-    return ""
+    words = itertools.pairwise(arguments)
+    return next((f"--configfile {file}" for name, file in words if name in ("--configfile", "--configfiles")), "")
 
 
 def _say(message: str) -> None:

@@ -85,12 +85,11 @@ class Quota:
 def parse_nvidia_smi(text: str) -> list[Gpu]:
     """Read ``nvidia-smi --query-gpu=name,memory.total,driver_version[,compute_cap] --format=csv,noheader,nounits``."""
     gpus = []
-    for row in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(row) < 3:
-            continue
-        memory = int(row[1]) if row[1].isdigit() else 0
-        match = re.fullmatch(r"(\d+)\.(\d+)", row[3]) if len(row) > 3 else None
-        gpus.append(Gpu(row[0], memory, row[2], (int(match[1]), int(match[2])) if match else None))
+    rows = csv.reader(text.splitlines(), skipinitialspace=True)
+    for name, memory, driver, *capability in (row for row in rows if len(row) > 2):
+        match = re.fullmatch(r"(\d+)\.(\d+)", "".join(capability[:1]))
+        version = (int(match[1]), int(match[2])) if match else None
+        gpus.append(Gpu(name, int(memory) if memory.isdigit() else 0, driver, version))
     return gpus
 
 
@@ -107,13 +106,10 @@ def parse_quota(text: str) -> list[Quota]:
 def device_of(path: Path, mounts: str) -> str:
     """Return the device that holds *path*, by the text of /proc/self/mounts (octal escapes for odd characters)."""
     best, device = "", ""
-    for line in mounts.splitlines():
-        fields = line.split()
-        if len(fields) < 2:
-            continue
-        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[1])
+    for source, escaped in (line.split()[:2] for line in mounts.splitlines() if " " in line.strip()):
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped)
         if path.is_relative_to(point) and len(point) >= len(best):
-            best, device = point, fields[0]
+            best, device = point, source
     return device
 
 
@@ -178,11 +174,13 @@ def describe(
     status: Mapping[str, Any], torch: TorchBuild, gpus: Sequence[Gpu], quotas: Sequence[Quota], home: Path | None
 ) -> list[tuple[str, str]]:
     """Return the facts as (name, value) pairs, in the order in which a helper would ask."""
-    facts = [("system", f"{platform.platform()}, {' '.join(platform.libc_ver())}".rstrip(", "))]
-    facts.append(("python", f"{platform.python_version()}  {sys.executable}"))
-    facts.append(("environment", f"{status.get('env') or 'none'}, {status.get('problem') or 'as its lock says'}"))
     built = f"CUDA {torch.cuda}, for {' '.join(torch.arch_list)}" if torch.cuda else "CPU build"
-    facts.append(("torch", torch.error or f"{torch.version}, {built}, can use {len(torch.capabilities)} GPU(s)"))
+    facts = [
+        ("system", f"{platform.platform()}, {' '.join(platform.libc_ver())}".rstrip(", ")),
+        ("python", f"{platform.python_version()}  {sys.executable}"),
+        ("environment", f"{status.get('env') or 'none'}, {status.get('problem') or 'as its lock says'}"),
+        ("torch", torch.error or f"{torch.version}, {built}, can use {len(torch.capabilities)} GPU(s)"),
+    ]
     if gpus:
         smi = re.search(r"CUDA Version:\s*([\d.]+)", output_of("nvidia-smi") or "")
         facts.append(("driver", gpus[0].driver + (f", CUDA up to {smi[1]}" if smi else "")))
@@ -194,9 +192,8 @@ def describe(
     facts.append(("given GPUs", Gpus.of(os.environ).variable or "no variable says so"))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts.append(("cpu", f"{os.cpu_count()} cores, {usable} of them for this process"))
-    facts.append(("project", f"{ROOT}: {free_space(ROOT)}"))
-    if home:
-        facts.append(("home", f"{home}: {free_space(home)}"))
+    folders = {"project": ROOT, "home": home}
+    facts += [(name, f"{folder}: {free_space(folder)}") for name, folder in folders.items() if folder]
     facts += [("quota", f"{q.file_system}: {q.used / GB:.1f} of {q.limit / GB:.1f} GB used") for q in quotas]
     if Path("/dev/shm").is_dir():
         facts.append(("/dev/shm", free_space(Path("/dev/shm"))))
@@ -206,10 +203,8 @@ def describe(
     facts.append(("wheelhouse", ", ".join(status.get("wheelhouses") or []) or "none"))
     slurm = (output_of("sinfo", "--version") or "").strip()
     facts.append(("slurm", slurm or ("sbatch is there, sinfo does not answer" if shutil.which("sbatch") else "none")))
-    if slurm:
-        partitions = output_of("sinfo", "--noheader", "--format=%P %a %D nodes %G") or ""
-        facts += [("partition", " ".join(line.split())) for line in partitions.splitlines()[:10]]
-    return facts
+    partitions = output_of("sinfo", "--noheader", "--format=%P %a %D nodes %G") if slurm else None
+    return facts + [("partition", " ".join(line.split())) for line in (partitions or "").splitlines()[:10]]
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------

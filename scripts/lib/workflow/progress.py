@@ -122,6 +122,11 @@ class RunProgress:
     fold: int | None = None
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what tells it from all others."""
+        return self.dataset, self.experiment, self.which
+
+    @property
     def which(self) -> str:
         """Return seed and fold as people read them: ``0``, ``0 fold 1``."""
         return str(self.seed) if self.fold is None else f"{self.seed} fold {self.fold}"

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
+from typing import NamedTuple
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import ROOT, Variable
@@ -103,9 +105,7 @@ class Submission:
     @property
     def minutes(self) -> float | None:
         """Return the time limit that it asks for; None where the cluster is to decide."""
-        text = self.option("-t", "--time")
-        if text is None:
-            return None
+        text = self.option("-t", "--time") or ""
         seconds = parse_duration(text)
         return float(text) if text.isdecimal() else None if seconds is None else seconds / 60
 
@@ -154,22 +154,21 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
     fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
     lists = [f"splits/{split}.txt" for split in ("train", "val", "test")]
-    made = [
-        f"{layout.dataset}/{name}"
-        for name in ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
-    ]
+    names_made = ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
+    made = [f"{layout.dataset}/{name}" for name in names_made]
     short_sides = {experiment.packed_edge() for experiment in settings.experiments.values()}
-    made += [f"{layout.pixel_cache.format(short_side=side)}/" for side in short_sides if side]
+    made += [f"{layout.pixel_cache.format(short_side=pixels)}/" for pixels in short_sides if pixels]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:
         groups = {name: run_group.format(experiment=name, seed=layout.seeds[0]) for name in layout.experiments}
         return [*data.submissions(groups), *training.submissions(groups)]
 
 
-class _Rehearsal:
-    """A Snakemake that runs in a copy of the folder."""
+class _Rehearsal(NamedTuple):
+    """A Snakemake that runs in a copy of the folder, and the folder of its calls of sbatch."""
 
-    def __init__(self, process: subprocess.Popen[str], calls: Path, copy: Path) -> None:
-        self.process, self.calls, self.copy = process, calls, copy
+    process: subprocess.Popen[str]
+    calls: Path
+    copy: Path
 
     def submissions(self, groups: Mapping[str, str]) -> list[Submission]:
         """Wait for its end and return the calls of sbatch, the oldest first.
@@ -181,9 +180,8 @@ class _Rehearsal:
         try:
             output, _ = self.process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise UserError(
-                f"snakemake did not submit within {TIMEOUT:.0f} s: Slurm answers slowly: try again later"
-            ) from None
+            what = f"snakemake did not submit within {TIMEOUT:.0f} s: Slurm answers slowly"
+            raise UserError(what, "try again later") from None
         submissions: list[Submission] = []
         for file in sorted(self.calls.iterdir(), key=lambda file: file.stat().st_mtime_ns):
             text = file.read_text(encoding="utf-8").replace(str(self.copy), str(ROOT))
@@ -208,8 +206,8 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
     with tempfile.TemporaryDirectory(prefix="mimflow-doctor-") as name:
         folder = Path(name).resolve()
         copy, programs, calls = (folder / name for name in ("copy", "programs", "calls"))
-        for part in (copy, programs, calls):
-            part.mkdir()
+        for subfolder in (copy, programs, calls):
+            subfolder.mkdir()
         for entry in ROOT.iterdir():
             if entry.name not in WRITTEN:
                 (copy / entry.name).symlink_to(entry)
@@ -229,14 +227,7 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
         command = [sys.executable, "-c", SNAKEMAKE, "--profile", str(profile.resolve()), "--configfile", str(config)]
         command += ["--rerun-triggers", "mtime", "--executor", "slurm"]
         process = subprocess.Popen(
-            command,
-            cwd=copy,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            command, cwd=copy, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, errors="replace"
         )
         try:
             yield _Rehearsal(process, calls, copy)
@@ -249,9 +240,8 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
 def refusal_of(output: str) -> str:
     """Return in one line why Snakemake ended, out of all that it printed."""
     # WorkflowError stands on a line of its own, its message below it.
-    found = re.search(r"^WorkflowError.*?:\n((?:.+\n?)+)", output, re.MULTILINE)
-    if found:
-        return one_line(found[1])
+    if match := re.search(r"^WorkflowError.*?:\n((?:.+\n?)+)", output, re.MULTILINE):
+        return one_line(match[1])
     lines = [line for line in output.splitlines() if line.strip()]
     errors = [line.partition("error: ")[2] for line in lines if re.match(r"(snakemake: )?error: ", line)]
     return one_line((errors or lines or ["snakemake submitted nothing and said nothing"])[-1])

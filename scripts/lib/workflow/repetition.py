@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,10 +110,10 @@ class FinishedRun:
         source = copy.deepcopy(self.provenance["inputs"]["settings"]["dataset"]["source"])
         return source if isinstance(source, list) else [source]
 
-    def hashes(self) -> dict[str, str]:
+    def hashes(self, without: Collection[str] = ()) -> dict[str, str]:
         """Return what is compared, as the provenance says: for weights the hash of the tensors, not of the file."""
-        entries = self.provenance["inputs"]["files"] | self.provenance["outputs"]
-        return {name: entry.get("weights_sha256", entry["sha256"]) for name, entry in entries.items()}
+        entries = (self.provenance["inputs"]["files"] | self.provenance["outputs"]).items()
+        return {name: entry.get("weights_sha256", entry["sha256"]) for name, entry in entries if name not in without}
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ def first_difference(expected: Mapping[str, str], got: Mapping[str, str]) -> tup
     return None
 
 
-def changed_since(run: FinishedRun, without: Sequence[str] = ()) -> Difference | None:
+def changed_since(run: FinishedRun, without: Collection[str] = ()) -> Difference | None:
     """Return the first stage whose files are not those that the provenance describes: then nothing can be verified."""
-    hashes = {name: hashed for name, hashed in run.hashes().items() if name not in without}
+    hashes = run.hashes(without)
     difference = first_difference(hashes, {name: _hash_now(run.file(name)) for name in hashes})
     if difference is None:
         return None
@@ -426,7 +426,7 @@ def repeat(
     flattened = {name for name, path in (archives or {}).items() if is_flattened(run, name, path)}
     run_workflow(scratch, settings, f"results/{run.name}/config.py", profile)
     begun = FinishedRun(folder, run.provenance)
-    hashes = {name: hashed for name, hashed in run.hashes().items() if name not in flattened}
+    hashes = run.hashes(flattened)
     inputs = {name: hashed for name, hashed in hashes.items() if name in run.provenance["inputs"]["files"]}
     difference = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
     now: Mapping[str, Any] = {"inputs": {"code": describe_code(), **describe_software()}}
@@ -434,8 +434,7 @@ def repeat(
         run_workflow(scratch, settings, f"results/{run.name}/provenance.json", profile)
         again = FinishedRun.read(folder)
         now = again.provenance
-        hashes_now = {name: hashed for name, hashed in again.hashes().items() if name not in flattened}
-        difference = first_difference(hashes, hashes_now)
+        difference = first_difference(hashes, again.hashes(flattened))
     if difference is None:
         return None
     (scratch / ".keep").touch()
