@@ -162,7 +162,9 @@ def disturb_node(cluster: Cluster, job: str) -> None:
     cluster.start_node("g1")
 
 
-@pytest.mark.parametrize("disturb", [disturb_cancel, disturb_restart, disturb_node], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "disturb", [disturb_cancel, disturb_restart, disturb_node], ids=lambda function: function.__name__
+)
 def test_a_job_that_is_disturbed_goes_on(
     cluster: Cluster, checkout: Checkout, undisturbed: str, disturb: Callable[[Cluster, str], None]
 ) -> None:

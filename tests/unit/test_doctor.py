@@ -47,7 +47,7 @@ GB = 1e9
         ((10, 3), ["sm_100f"]),
     ],
 )
-def test_a_card_runs_binaries_of_its_major_version_and_any_earlier_ptx(capability, arch_list):
+def test_a_gpu_runs_binaries_of_its_major_version_and_any_earlier_ptx(capability, arch_list):
     assert arch_problem(capability, arch_list) is None
 
 
@@ -62,7 +62,7 @@ def test_a_card_runs_binaries_of_its_major_version_and_any_earlier_ptx(capabilit
         ((8, 6), []),
     ],
 )
-def test_a_card_without_kernels_is_named_with_what_torch_was_built_for(capability, arch_list):
+def test_a_gpu_without_kernels_is_named_with_what_torch_was_built_for(capability, arch_list):
     problem = arch_problem(capability, arch_list)
 
     assert problem is not None
@@ -114,7 +114,7 @@ def test_drivers_are_held_against_the_oldest_of_each_cuda_major_version(driver, 
     assert (driver_problem(driver, cuda) is None) == fits
 
 
-def test_a_cpu_torch_beside_a_card_is_a_note_unless_the_process_was_given_the_card():
+def test_a_cpu_torch_beside_a_gpu_is_a_note_unless_the_process_was_given_the_gpu():
     torch = TorchBuild("2.13.0+cpu")
 
     (unasked,) = gpu_problems(torch, [RTX_3090], variable="")
@@ -124,7 +124,7 @@ def test_a_cpu_torch_beside_a_card_is_a_note_unless_the_process_was_given_the_ca
     assert asked.fatal
 
 
-def test_a_card_that_torch_cannot_see_makes_a_run_fail():
+def test_a_gpu_that_torch_cannot_see_makes_a_run_fail():
     hidden = TorchBuild(TORCH_CU117.version, TORCH_CU117.cuda, TORCH_CU117.arch_list, available=False)
 
     (problem,) = gpu_problems(hidden, [RTX_3090], variable="")
@@ -132,14 +132,14 @@ def test_a_card_that_torch_cannot_see_makes_a_run_fail():
     assert problem.fatal
 
 
-def test_a_variable_that_gives_cards_where_there_are_none_makes_a_run_fail():
+def test_a_variable_that_gives_gpus_where_there_are_none_makes_a_run_fail():
     (problem,) = gpu_problems(TorchBuild("2.13.0+cpu"), [], variable="CUDA_VISIBLE_DEVICES=0")
 
     assert problem.fatal
     assert "CUDA_VISIBLE_DEVICES=0" in problem.what
 
 
-def test_a_laptop_without_a_card_has_no_problem():
+def test_a_laptop_without_a_gpu_has_no_problem():
     assert gpu_problems(TorchBuild("2.13.0+cpu"), [], variable="") == []
 
 

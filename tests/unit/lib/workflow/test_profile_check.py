@@ -66,7 +66,7 @@ def test_partitions_are_read_with_their_limits() -> None:
     ]
 
 
-def test_nodes_are_read_with_their_cards_by_kind() -> None:
+def test_nodes_are_read_with_their_gpus_by_kind() -> None:
     assert parse_nodes(NODES) == [
         Node("g1", True, 24, 256000, {"rtx3090": 4, "a100": 2}, ("gpu", "low")),
         Node("g2", False, 64, 64000, {"": 8}, ("gpu",)),
@@ -171,7 +171,7 @@ def test_the_partition_must_exist_and_be_up() -> None:
     assert none and "no default" in none.what
 
 
-def test_the_kind_of_card_must_not_go_to_jobs_without_a_card() -> None:
+def test_the_kind_of_gpu_must_not_go_to_jobs_without_a_gpu() -> None:
     profile = {"default-resources": {"gpu_model": "rtx3090"}}
     problem = gpu_model_problem(profile, Site())
     assert problem and problem.fatal and "set-resources" in problem.remedy
