@@ -267,7 +267,7 @@ def test_images_are_read_one_batch_ahead_and_no_further(run: TinyRun, onnx: Path
     outputs = onnx_model.predict_files(onnx_model.OnnxModel(onnx, threads=1), paths, 4, 2, started.append)
     for number, output in enumerate(outputs, 1):
         time.sleep(0.02)
-        assert len(answer.indices) == 4 and len(started) <= 4 * (number + 1)
+        assert len(output.indices) == 4 and len(started) <= 4 * (number + 1)
     assert number == 10 and len(started) == 40
 
 
