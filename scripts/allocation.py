@@ -28,9 +28,7 @@ REQUEUES = 20
 
 def missing_downloads(layout: Layout) -> list[str]:
     """Return the files of the fetch_* rules that are not there."""
-    names = [experiment.checkpoint_name() for experiment in layout.settings.experiments.values()]
-    wanted = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
-    return [path for path in dict.fromkeys(wanted) if not Path(path).exists()]
+    return [path for path in dict.fromkeys(layout.downloads()) if not Path(path).exists()]
 
 
 def workflow_command(config: Path, gpus: int, cores: int, options: list[str]) -> list[str]:

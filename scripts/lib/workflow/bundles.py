@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -77,8 +78,7 @@ def contents(run: FinishedRun, images: bool) -> dict[str, Path]:
     files = {f"{below}/{file.relative_to(dataset).as_posix()}": file for file in wanted if file.is_file()}
     files |= {f"results/{run.name}/{name}": run.folder / name for name in RUN_FILES if (run.folder / name).is_file()}
     if "checkpoint" in run.provenance["inputs"]["files"]:
-        checkpoint = run.file("checkpoint")
-        files[f"results/checkpoints/{checkpoint.name}"] = checkpoint
+        files[f"results/checkpoints/{run.file('checkpoint').name}"] = run.file("checkpoint")
     names = [*run.label_files, *(run.archives if images else [])]
     files |= {f"{below}/{run.file(name).name}": run.file(name) for name in names}
     # Several archives have a record each.
@@ -98,11 +98,10 @@ def flattened_folders(run: FinishedRun, scratch: Path) -> dict[str, Path]:
     for name, path in find_archives(run).items():
         if path.is_dir():
             archive = run.file(name).with_suffix(".tar")
-            tar = scratch / archive.name
+            tars[f"results/{run.dataset.name}/{archive.name}"] = tar = scratch / archive.name
             pack_folder(path, tar, archive)
             if manifest_sha256(tar) != run.hashes()[name]:
                 raise UserError(f"{path}: not the files that the run was made with: run it again before you bundle it")
-            tars[f"results/{run.dataset.name}/{archive.name}"] = tar
     return tars
 
 
@@ -110,21 +109,20 @@ def own_texts(run: FinishedRun, images: bool) -> dict[str, bytes]:
     """Return the files that are made for the bundle: how to use it, the settings, the lock."""
     inputs = run.provenance["inputs"]
     local = not images and any("path" in source for source in run.sources())
-    words = {
-        "run": run.name,
-        "commit": inputs["code"]["commit"] or "(the commit is not on record)",
-        "environment": inputs["environment"]["name"] or "cpu",
-        "images": " IMAGES=the-archive-of-the-images" if local else "",
-        "manifest": MANIFEST,
-    }
+    readme = README.read_text(encoding="utf-8").format(
+        run=run.name,
+        commit=inputs["code"]["commit"] or "(the commit is not on record)",
+        environment=inputs["environment"]["name"] or "cpu",
+        images=" IMAGES=the-archive-of-the-images" if local else "",
+        manifest=MANIFEST,
+    )
     settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
     which = "this run and of the other folds" if "fold" in run_name(run.folder) else "this run"
     texts = {
-        "README.txt": README.read_text(encoding="utf-8").format(**words).encode(),
+        "README.txt": readme.encode(),
         "settings.yaml": f"# The settings of {which}: make run CONFIG= takes them.\n{settings}".encode(),
     }
-    lock = find_lock(inputs)
-    if lock is not None:
+    if (lock := find_lock(inputs)) is not None:
         texts[f"{inputs['environment']['name']}.lock"] = lock
     return texts
 
@@ -215,14 +213,11 @@ def read_manifest(bundle: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
     stream = tar.extractfile(member)
     assert stream is not None, "a regular file"
     with open(path, "xb") as file:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-            file.write(block)
-    return digest.hexdigest()
+        shutil.copyfileobj(stream, file, CHUNK)
+    return sha256_of(path)
 
 
 def risky_keys(settings: Mapping[str, Any]) -> list[str]:

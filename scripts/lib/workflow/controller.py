@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,10 +87,8 @@ class Controller:
     def _beat(self, process: int) -> None:
         # Once it is released, the record may be another's, and must go silent when that one dies.
         while not self._released.wait(HEARTBEAT_SECONDS) and os.getpid() == process and self.path.exists():
-            try:
+            with suppress(OSError):  # the folder is gone, or unreachable for the moment
                 os.utime(self.path)
-            except OSError:  # the folder is gone, or unreachable for the moment
-                continue
 
     def _age(self) -> float:
         # By the file server's clock, as Lease measures: the clocks of two login nodes may differ.
@@ -174,10 +173,8 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
         _say(f"{what} still there, and {who}: waiting for their end ({Variable.ORPHANS}=cancel ends them)")
         slurm.wait_gone(ids, float("inf"))
         return
-    _say(
-        f"{what} still there, and {who}: cancelling them; what they trained is saved and goes on"
-        f" ({Variable.ORPHANS}=wait lets them finish)"
-    )
+    goes_on = f"what they trained is saved and goes on ({Variable.ORPHANS}=wait lets them finish)"
+    _say(f"{what} still there, and {who}: cancelling them; {goes_on}")
     slurm.cancel(ids)
     if left := slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS):
         names = ",".join(sorted(left))

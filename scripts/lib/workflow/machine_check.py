@@ -184,11 +184,11 @@ def describe(
     if gpus:
         smi = re.search(r"CUDA Version:\s*([\d.]+)", output_of("nvidia-smi") or "")
         facts.append(("driver", gpus[0].driver + (f", CUDA up to {smi[1]}" if smi else "")))
+    else:
+        facts.append(("gpu", "none" if shutil.which("nvidia-smi") is None else "nvidia-smi lists none"))
     for index, gpu in enumerate(gpus):
         capability = f", sm_{gpu.capability[0]}{gpu.capability[1]}" if gpu.capability else ""
         facts.append((f"gpu {index}", f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GiB{capability}"))
-    if not gpus:
-        facts.append(("gpu", "none" if shutil.which("nvidia-smi") is None else "nvidia-smi lists none"))
     facts.append(("given GPUs", Gpus.of(os.environ).variable or "no variable says so"))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts.append(("cpu", f"{os.cpu_count()} cores, {usable} of them for this process"))
@@ -220,13 +220,8 @@ def arch_problem(capability: tuple[int, int], arch_list: Sequence[str]) -> str |
     for match in filter(None, (re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch) for arch in arch_list)):
         kind, suffix, built_for = match[1], match[4], (int(match[2]), int(match[3]))
         same_major = built_for[0] == capability[0] and built_for[1] <= capability[1]
-        if suffix == "a":
-            fits = built_for == capability
-        elif kind == "sm" or suffix == "f":
-            fits = same_major
-        else:
-            fits = built_for <= capability
-        if fits:
+        is_binary = kind == "sm" or suffix == "f"
+        if built_for == capability or (suffix != "a" and (same_major if is_binary else built_for <= capability)):
             return None
     built = " ".join(arch_list) or "no GPU at all"
     return f"torch has no kernels for sm_{capability[0]}{capability[1]} (it was built for {built})"

@@ -187,7 +187,7 @@ def _check_submissions(
     findings: Findings, submissions: Sequence[Submission], partitions: Sequence[Partition], nodes: Sequence[Node]
 ) -> None:
     used: dict[str, Partition] = {}
-    tested: dict[tuple[str, ...], Problem | None] = {}
+    tested: dict[str, Problem | None] = {}
     problems: list[Problem | None] = []
     faulty: set[str] = set()
     for submission in submissions:
@@ -195,20 +195,16 @@ def _check_submissions(
             continue  # its next attempt has the same fault, or asks for yet more
         # sbatch takes several names with commas between; Slurm then chooses one.
         names = (submission.option("-p", "--partition") or "").split(",")
-        chosen = {
-            partition.name: partition
-            for partition in partitions
-            if (partition.is_default if names == [""] else partition.name in names)
-        }
-        used |= chosen
-        known = {partition.name for partition in partitions}
+        known = {partition.name: partition for partition in partitions}
+        defaults = [partition.name for partition in partitions if partition.is_default]
+        chosen = [known[name] for name in known if name in (defaults if names == [""] else names)]
+        used |= {partition.name: partition for partition in chosen}
         wrong = [partition_problem(name, partitions) for name in names if name and name not in known]
         if len(chosen) == 1:
-            [(name, partition)] = chosen.items()
-            wrong += [partition_problem(name, partitions), node_problem(submission, partition, nodes)]
-            wrong.append(time_problem(submission, partition))
+            wrong += [partition_problem(chosen[0].name, partitions), node_problem(submission, chosen[0], nodes)]
+            wrong.append(time_problem(submission, chosen[0]))
         if not any(wrong):
-            shown = tuple(submission.shown().split())
+            shown = submission.shown()
             if shown not in tested:
                 tested[shown] = _test(submission)
             wrong = [tested[shown]]
@@ -217,9 +213,7 @@ def _check_submissions(
     problems += map(preemption_problem, used.values())
     findings.facts += [("partition", _describe(partition, nodes)) for partition in used.values()]
     findings.add(*{problem.what: problem for problem in problems if problem}.values())
-    for submission in submissions:
-        if submission.attempt > 1:
-            continue
+    for submission in (submission for submission in submissions if submission.attempt == 1):
         findings.facts.append((submission.experiment or "data job", submission.shown()))
         limits = [other.minutes for other in submissions if other.experiment == submission.experiment]
         if len(set(limits)) > 1:
@@ -273,10 +267,8 @@ def check_path(python: str) -> None:
     UserError : a shell would take the path apart.
     """
     if shlex.quote(python) != python:
-        raise UserError(
-            f"{python}: Slurm jobs cannot start from a path with spaces or signs of the shell (Snakemake does not quote"
-            " it): move the project to another folder, and run `make setup` there"
-        )
+        what = "Slurm jobs cannot start from a path with spaces or signs of the shell (Snakemake does not quote it)"
+        raise UserError(f"{python}: {what}", "move the project to another folder, and run `make setup` there")
 
 
 # --- judgements of what Slurm tells -----------------------------------------------------------------------------------

@@ -196,11 +196,8 @@ class Watcher:
             if waits_for[name] == State.WAITING:
                 waits_for[name] = waits_for[CHECKPOINTS]
         runs = tuple(self._run(key, plan, waits_for[key[0]]) for key in keys)
-        to_come = plan.is_live and any(
-            not is_made(stat_of(f"{self.results}/{name}/{output}"), plan.started)
-            for name in names
-            for output in plan.data.get(name, ())
-        )
+        outputs = [f"{self.results}/{name}/{output}" for name in names for output in plan.data.get(name, ())]
+        to_come = plan.is_live and not all(is_made(stat_of(path), plan.started) for path in outputs)
         complete = bool(runs) and all(run.state == State.DONE for run in runs) and not to_come
         return Overview(runs, tuple(problems), controller, complete, time.time())
 
@@ -252,9 +249,7 @@ class Watcher:
         since = plan.started if outputs else 0.0
         evidence = _Evidence(
             *(folder, files, logs, work, attempts, outputs, since),
-            outcome=lambda rule: self.reader.outcome(
-                f"{logs_folder}/{rule}{SUFFIX}", outcomes.get(f"{rule}{SUFFIX}"), since
-            ),
+            outcome=lambda name: self.reader.outcome(f"{logs_folder}/{name}", outcomes.get(name), since),
             silence=lambda log: self.reader.ages.of(f"{logs_folder}/{log}", logs[log].st_mtime),
         )
         state, reason = evidence.judge(bool(numbers))
@@ -288,7 +283,7 @@ class _Evidence:
     logs : of its rules, by name.
     outputs : what a living Snakemake is to make of it, relative to its folder.
     since : when that Snakemake began; 0 where none has it in hand.
-    outcome : of a rule that did not finish.
+    outcome : of a rule that did not finish, by the name of its file.
     silence : the seconds since somebody wrote to one of the logs.
     """
 
@@ -306,7 +301,7 @@ class _Evidence:
         """Return the state and, where it needs attention, the reason."""
         if self.work is not None and self.work.is_alive:
             return (State.TRAINING if has_trained else State.STARTING), ""
-        if outcome := next(filter(None, map(self.outcome, self._begun())), None):
+        if outcome := next(filter(None, (self.outcome(rule + SUFFIX) for rule in self._begun())), None):
             return STATE_AFTER[outcome.ending], str(outcome)
         return self._in_hand() if self.outputs else self._left_alone()
 

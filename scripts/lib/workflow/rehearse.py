@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -69,10 +70,10 @@ class Submission:
     def option(self, *names: str) -> str | None:
         """Return the value of an option, given as two words or as one; the last one wins, as for sbatch."""
         last = None
-        for index, word in enumerate(self.words):
+        for word, following in itertools.pairwise((*self.words, "")):
             name, equals, value = word.partition("=")
             if name in names:
-                last = value if equals else next(iter(self.words[index + 1 : index + 2]), "")
+                last = value if equals else following
         return last
 
     @property
@@ -115,7 +116,7 @@ class Submission:
         for word in self.words:
             name, equals, _ = word.partition("=")
             if skip or name in SILENT:
-                skip = not skip and name in SILENT - {"--parsable"} and not equals
+                skip = not skip and name != "--parsable" and not equals
                 continue
             # Snakemake's own id of the run follows the prefix.
             words.append(re.sub(r"_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "_...", word))
@@ -151,8 +152,7 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
     layout = Layout(settings)
     run_group = Resources(settings, load_site(profile), layout).run_group
-    names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
-    fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
+    fetched = layout.downloads()
     lists = [f"splits/{split}.txt" for split in ("train", "val", "test")]
     names_made = ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
     made = [f"{layout.dataset}/{name}" for name in names_made]

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,12 +175,10 @@ def likely_causes(stage: str, before: Mapping[str, Any], after: Mapping[str, Any
     if stage not in COMPUTED:
         last = {"archive": "the source of the images is not the same any more"}
         return software or [last.get(stage, "nothing on record differs: please report this as a defect of mimflow")]
-    machine = _machine_causes(before, after)
-    no_promise = _missing_promises(before, after)
+    machine = [*_machine_causes(before, after), *_missing_promises(before, after)]
     # Another torch rounds differently on the same machine; with the same one, the machine comes before the code.
     torch_changed = bool(software) and software[0].startswith("other versions: torch ")
-    causes = software[:1] + machine + no_promise + software[1:] if torch_changed else machine + no_promise + software
-    return causes or [
+    return [*software[:torch_changed], *machine, *software[torch_changed:]] or [
         "nothing on record differs: an operation that is not deterministic without torch saying so, or faulty memory;"
         " repeat it: if it differs anew each time, it is one of these"
     ]
@@ -195,9 +193,10 @@ def _software_causes(stage: str, before: Mapping[str, Any], after: Mapping[str, 
     then, now = before["code"], after["code"]
     if then["sha256"] != now["sha256"]:
         causes.append(f"other code: {_commit(then)} then, {_commit(now)} now (`git diff` shows what changed)")
-    if before["environment"]["lock_sha256"] != after["environment"]["lock_sha256"] and not versions:
-        names = (before["environment"]["name"] or "unknown", after["environment"]["name"] or "unknown")
-        causes.append(f"another lock: environment {names[0]} then, {names[1]} now, or envs/*.lock was made anew")
+    then, now = before["environment"], after["environment"]
+    if then["lock_sha256"] != now["lock_sha256"] and not versions:
+        names = f"environment {then['name'] or 'unknown'} then, {now['name'] or 'unknown'} now"
+        causes.append(f"another lock: {names}, or envs/*.lock was made anew")
     return causes
 
 
@@ -209,24 +208,21 @@ def _machine_causes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list
     then, now = before["circumstances"]["machine"], after["circumstances"]["machine"]
     causes = []
 
-    def differs(key: str, what: str) -> None:
-        if then[key] != now[key]:
-            causes.append(f"{what}: {then[key]} then, {now[key]} now")
+    def compare(what: str, key: str, show: Callable[[Any], str] = str) -> None:
+        texts = show(then[key]), show(now[key])
+        if then[key] != now[key] and texts[0] != texts[1]:
+            causes.append(f"{what}: {texts[0]} then, {texts[1]} now")
 
     if before["inputs"]["training"]["device"] == "cuda":
-        gpus = [", ".join(gpu["name"] for gpu in machine["gpus"]) or "none" for machine in (then, now)]
-        if gpus[0] != gpus[1]:
-            causes.append(f"another GPU: {gpus[0]} then, {gpus[1]} now")
-        if then["tf32"] != now["tf32"]:
-            causes.append(f"TF32: {json.dumps(then['tf32'])} then, {json.dumps(now['tf32'])} now")
-        differs("cuda", "another CUDA")
-        differs("cudnn", "another cuDNN")
-        differs("driver", "another GPU driver")
-    differs("kernels", "other CPU kernels")
-    if then["instruction_sets"] != now["instruction_sets"]:
-        changed = sorted(set(then["instruction_sets"]) ^ set(now["instruction_sets"]))
+        compare("another GPU", "gpus", lambda gpus: ", ".join(gpu["name"] for gpu in gpus) or "none")
+        compare("TF32", "tf32", json.dumps)
+        compare("another CUDA", "cuda")
+        compare("another cuDNN", "cudnn")
+        compare("another GPU driver", "driver")
+    compare("other CPU kernels", "kernels")
+    if changed := sorted({*then["instruction_sets"]} ^ {*now["instruction_sets"]}):
         causes.append(f"another instruction set: {', '.join(changed)} on one of the two processors only")
-    differs("cpu", "another processor")
+    compare("another processor", "cpu")
     before, after = then["variables"], now["variables"]
     names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     names = [name for name in names if not name.startswith(("SLURM_", "CUDA_VISIBLE"))]
@@ -429,12 +425,12 @@ def repeat(
     hashes = run.hashes(flattened)
     inputs = {name: hashed for name, hashed in hashes.items() if name in run.provenance["inputs"]["files"]}
     difference = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
-    now: Mapping[str, Any] = {"inputs": {"code": describe_code(), **describe_software()}}
-    if difference is None:
+    if difference:
+        now: Mapping[str, Any] = {"inputs": {"code": describe_code(), **describe_software()}}
+    else:
         run_workflow(scratch, settings, f"results/{run.name}/provenance.json", profile)
         again = FinishedRun.read(folder)
-        now = again.provenance
-        difference = first_difference(hashes, again.hashes(flattened))
+        now, difference = again.provenance, first_difference(hashes, again.hashes(flattened))
     if difference is None:
         return None
     (scratch / ".keep").touch()

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,12 +128,10 @@ class Reader:
     def newest_work(self, folder: str) -> Work | None:
         """Return where the run was trained last: a changed config is trained in a folder of its own."""
         works = []
-        for name in folders(folder):
-            path = f"{folder}/{name}"
+        for path in (f"{folder}/{name}" for name in folders(folder)):
             files = entries(path)
             times = [files[name].st_mtime for name in (LEASE, PROGRESS, ATTEMPTS, IDENTITY) if name in files]
-            if times:
-                works.append((max(times), path, files))
+            works += [(max(times), path, files)] if times else []
         if not works:
             return None
         _, path, files = max(works, key=lambda work: work[:2])
@@ -257,18 +255,15 @@ def _read_settings(path: str) -> list[tuple[str, int, int]]:
     return [(str(experiment), *run) for experiment in content["experiments"] for run in product(seeds, folds)]
 
 
-def elapsed(attempts: Iterable[Mapping[str, Any]], goes_on: bool) -> float | None:
+def elapsed(attempts: Sequence[Mapping[str, Any]], goes_on: bool) -> float | None:
     """Return the seconds of all attempts; of one that was killed, those until its last note."""
-    attempts = list(attempts)
     seconds = []
     for attempt in attempts:
-        try:
+        with suppress(KeyError, TypeError, ValueError):
             start = datetime.fromisoformat(attempt["start"]).timestamp()
             end = attempt.get("end") or attempt.get("seen", attempt["start"])
             is_now = goes_on and attempt is attempts[-1] and not attempt.get("end")
             seconds.append(max(0.0, (time.time() if is_now else datetime.fromisoformat(end).timestamp()) - start))
-        except (KeyError, TypeError, ValueError):
-            continue
     return sum(seconds) if seconds else None
 
 
@@ -277,10 +272,8 @@ def entries(folder: str) -> dict[str, os.stat_result]:
     stats = {}
     with suppress(OSError), os.scandir(folder) as scanned:
         for entry in scanned:
-            try:
+            with suppress(OSError):  # gone since, or a link to nowhere
                 stats[entry.name] = entry.stat()
-            except OSError:  # gone since, or a link to nowhere
-                continue
     return stats
 
 
