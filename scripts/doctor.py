@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -28,9 +29,8 @@ def look_at_profile(profile: str, config: str, home: Path | None) -> tuple[list[
         what = f"the profile {profile} cannot be checked yet ({error})"
         return [], [Problem(what, "make setup ENV=cuda11 (or another), then this command again")]
     folder = Path(profile) if Path(profile).is_dir() else Path("profiles") / profile
-    home_is_small = home is not None and any(
-        quota.limit < machine_check.HOME_QUOTA_LEAST for quota in machine_check.look_at_quotas([home])
-    )
+    limits = [quota.limit for quota in machine_check.look_at_quotas([home])] if home else []
+    home_is_small = min(limits, default=math.inf) < machine_check.HOME_QUOTA_LEAST
     findings = check_profile(folder if folder.is_dir() else Path(profile), Path(config), home_is_small)
     return findings.facts, findings.problems
 
@@ -56,15 +56,15 @@ def main(args: argparse.Namespace) -> None:
     homes = [folder.resolve() for folder in [Path(os.path.expanduser("~"))] if folder.is_dir()]
     home = next(iter(homes), None)
     quotas = machine_check.look_at_quotas([ROOT, *homes])
-    facts = machine_check.describe(status, torch, gpus, quotas, home)
     problems = machine_check.judge(status, torch, gpus, quotas, home, args.profile is not None)
-    for name, value in facts:
-        print(f"{name:<14} {value}")
+    line = "{:<14} {}".format
+    for fact in machine_check.describe(status, torch, gpus, quotas, home):
+        print(line(*fact))
     if args.profile:
         print(flush=True)
         facts, of_profile = look_at_profile(args.profile, args.config, home)
-        for name, value in facts:
-            print(f"{name:<14} {value}")
+        for fact in facts:
+            print(line(*fact))
         problems = sorted([*problems, *of_profile], key=lambda problem: not problem.fatal)
     print()
     for problem in problems:

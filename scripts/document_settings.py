@@ -88,11 +88,9 @@ def type_text(annotation: Any) -> str:
 
 
 def _yaml(value: Any) -> str:
-    if value is PydanticUndefined or value is None:
-        return "none"
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if value is PydanticUndefined or value is None or isinstance(value, str):
+        return value if isinstance(value, str) else "none"
+    return json.dumps(value.model_dump() if isinstance(value, BaseModel) else value, ensure_ascii=False)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -39,12 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_seconds(text: str) -> float:
-    """Read a time between two looks.
-
-    Raises
-    ------
-    ArgumentTypeError : it is no number, or not above 0.
-    """
+    """Read a time between two looks; raise ArgumentTypeError where it is no number, or not above 0."""
     with suppress(ValueError):
         if 0 < (value := float(text)) < math.inf:
             return value
@@ -65,10 +60,8 @@ def first_look(watcher: Watcher, dataset: str | None) -> Overview:
     if others:
         raise UserError(f"{watcher.results}: no runs of the data set {dataset}: there are {', '.join(others)}")
     problems = "".join(f" ({problem})" for problem in overview.problems[:1])
-    raise UserError(
-        f"{watcher.results}: there are no runs{problems}: start some with `make run CONFIG=configs/mine.yaml`,"
-        " or say by --results where they are"
-    )
+    remedy = "start some with `make run CONFIG=configs/mine.yaml`, or say by --results where they are"
+    raise UserError(f"{watcher.results}: there are no runs{problems}", remedy)
 
 
 def conclude(overview: Overview, results: Path) -> str:

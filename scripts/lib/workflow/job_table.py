@@ -109,8 +109,7 @@ def render(jobs: Sequence[Job], root: Path) -> str:
 def describe_controller(root: Path, jobs: Sequence[Job]) -> str:
     """Return a line on the Snakemake that submits this project's jobs; empty where there is nothing to say."""
     controller = Controller(root / RECORD)
-    record = controller.record()
-    if record is not None and controller.is_alive():
+    if (record := controller.record()) is not None and controller.is_alive():
         return f"controlled by {record.holder}"
     if any(not job.is_allocation for job in jobs):
         return "no snakemake waits for these jobs: the next start settles them first, and `make cancel` ends them"

@@ -335,8 +335,8 @@ def encoding_problem(encoding: str) -> Problem | None:
 def variable_problems(variables: Mapping[str, str]) -> list[Problem]:
     """Judge environment variables by which Python or downloads go wrong."""
     problems = []
-    if variables.get("PYTHONPATH"):
-        what = f"PYTHONPATH={variables['PYTHONPATH']} puts other packages before .venv's"
+    if path := variables.get("PYTHONPATH"):
+        what = f"PYTHONPATH={path} puts other packages before .venv's"
         problems.append(Problem(what, "unset PYTHONPATH (make does it by itself)", fatal=False))
     lower = {name.lower(): value for name, value in variables.items() if value}
     if lower.get("http_proxy") and not lower.get("https_proxy"):

@@ -147,8 +147,8 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     ------
     UserError : Snakemake, or its plugin for Slurm, does not accept the profile.
     """
-    one_split = settings.dataset.split.model_copy(update={"folds": None})
-    dataset = settings.dataset.model_copy(update={"split": one_split})
+    split = settings.dataset.split.model_copy(update={"folds": None})
+    dataset = settings.dataset.model_copy(update={"split": split})
     settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
     layout = Layout(settings)
     run_group = Resources(settings, load_site(profile), layout).run_group
@@ -171,12 +171,7 @@ class _Rehearsal(NamedTuple):
     copy: Path
 
     def submissions(self, groups: Mapping[str, str]) -> list[Submission]:
-        """Wait for its end and return the calls of sbatch, the oldest first.
-
-        Parameters
-        ----------
-        groups : of each experiment, the group of its jobs.
-        """
+        """Wait for its end and return the calls of sbatch, the oldest first; *groups*: of each experiment's jobs."""
         try:
             output, _ = self.process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -196,7 +191,7 @@ class _Rehearsal(NamedTuple):
 
 def _experiment_of(comment: str, groups: Mapping[str, str]) -> str:
     """Return the experiment of a job by its comment, `rule_<group>_<rules>...`; "" for the data's."""
-    candidates = [name for name, group in groups.items() if f"{comment}_".startswith(f"rule_{group}_")]
+    candidates = (name for name, group in groups.items() if f"{comment}_".startswith(f"rule_{group}_"))
     return max(candidates, key=len, default="")
 
 

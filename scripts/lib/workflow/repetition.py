@@ -177,8 +177,8 @@ def likely_causes(stage: str, before: Mapping[str, Any], after: Mapping[str, Any
         return software or [last.get(stage, "nothing on record differs: please report this as a defect of mimflow")]
     machine = [*_machine_causes(before, after), *_missing_promises(before, after)]
     # Another torch rounds differently on the same machine; with the same one, the machine comes before the code.
-    torch_changed = bool(software) and software[0].startswith("other versions: torch ")
-    return [*software[:torch_changed], *machine, *software[torch_changed:]] or [
+    leading = 1 if software and software[0].startswith("other versions: torch ") else 0
+    return [*software[:leading], *machine, *software[leading:]] or [
         "nothing on record differs: an operation that is not deterministic without torch saying so, or faulty memory;"
         " repeat it: if it differs anew each time, it is one of these"
     ]
