@@ -272,8 +272,10 @@ def entries(folder: str) -> dict[str, os.stat_result]:
     stats = {}
     with suppress(OSError), os.scandir(folder) as scanned:
         for entry in scanned:
-            with suppress(OSError):  # gone since, or a link to nowhere
+            try:
                 stats[entry.name] = entry.stat()
+            except OSError:  # gone since, or a link to nowhere
+                continue
     return stats
 
 
@@ -293,9 +295,10 @@ def folders(folder: str) -> list[str]:
 
 def stat_of(path: str) -> os.stat_result | None:
     """Return os.stat of a path; None where there is nothing."""
-    with suppress(OSError):
+    try:  # suppress() takes twice the time, and this is asked thousands of times a second
         return os.stat(path)
-    return None
+    except OSError:
+        return None
 
 
 def is_made(stat: os.stat_result | None, since: float) -> bool:
