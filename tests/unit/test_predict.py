@@ -40,7 +40,7 @@ def onnx(run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export(run: TinyRun, folder: Path) -> Path:
     predict_images.main(predict_images.build_parser().parse_args(run.options(folder / "predictions.csv")))
     of_run = run.options(Path("unused"))
-    files = {"predictions": "predictions.csv", "output": "model.onnx", "parity": "export.json"}
+    files = {"predictions": "predictions.csv", "output": "model.onnx", "report": "export.json"}
     options = [text for option, file in files.items() for text in (f"--{option}", str(folder / file))]
     export_model.main(export_model.build_parser().parse_args([*of_run[: of_run.index("--output")], *options]))
     return folder / "model.onnx"
