@@ -1,4 +1,4 @@
-"""Run the whole workflow inside one Slurm allocation, with all of its cards; run.sbatch starts it."""
+"""Run the whole workflow inside one Slurm allocation, with all of its GPUs; run.sbatch starts it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ REQUEUES = 20
 
 def missing_downloads(layout: Layout) -> list[str]:
     """Return the files of the fetch_* rules that are not there."""
-    names = [experiment.checkpoint_name() for experiment in layout.settings.experiments.values()]
-    wanted = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
-    return [path for path in dict.fromkeys(wanted) if not Path(path).exists()]
+    return [path for path in dict.fromkeys(layout.downloads()) if not Path(path).exists()]
 
 
-def workflow_command(config: Path, cards: int, cores: int, options: list[str]) -> list[str]:
-    """Return Snakemake's command line: as many runs at a time as there are cards, each on one of its own."""
+def workflow_command(config: Path, gpus: int, cores: int, options: list[str]) -> list[str]:
+    """Return Snakemake's command line: as many runs at a time as there are GPUs, each on one of its own."""
     command = [str(Path(sys.executable).with_name("snakemake")), "--profile", "profiles/local"]
-    command += ["--configfile", str(config), "--cores", str(cores), "--resources", f"gpu={max(cards, 1)}"]
+    command += ["--configfile", str(config), "--cores", str(cores), "--resources", f"gpu={max(gpus, 1)}"]
     return [*command, *options]
 
 
@@ -67,12 +65,9 @@ def main(args: argparse.Namespace) -> None:
     """Check that nothing is left to download, then run Snakemake until all is done or the time is up."""
     layout = Layout(load_settings(read_file(args.config), [args.config]))
     enter_site([], os.environ)
-    missing = missing_downloads(layout)
-    if missing:
-        raise UserError(
-            f"{', '.join(missing)}: not there yet, and a compute node has no internet:"
-            f" on the login node, run `make fetch CONFIG={args.config}` first, then sbatch again"
-        )
+    if missing := missing_downloads(layout):
+        remedy = f"on the login node, run `make fetch CONFIG={args.config}` first, then sbatch again"
+        raise UserError(f"{', '.join(missing)}: not there yet, and a compute node has no internet", remedy)
     gpus, cores = Gpus.of(os.environ).names, cores_of_this_job(os.environ)
     end = slurm.job_end_time()
     logger.info("%d GPUs, %d cores: up to %d runs at a time", len(gpus), cores, max(len(gpus), 1))

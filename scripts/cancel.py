@@ -33,9 +33,8 @@ def choose(jobs: Sequence[Job], wanted: Sequence[str]) -> list[Job]:
     """
     foreign = [job_id for job_id in wanted if job_id not in {job.id for job in jobs}]
     if foreign:
-        raise UserError(
-            f"{', '.join(foreign)}: no queued or running job of this project: `make jobs` lists those that are"
-        )
+        what = f"{', '.join(foreign)}: no queued or running job of this project"
+        raise UserError(what, "`make jobs` lists those that are")
     return [job for job in jobs if not wanted or job.id in wanted]
 
 
@@ -66,12 +65,9 @@ def main(args: argparse.Namespace) -> None:
         return
     print(f"cancelling {what}: {', '.join(ids)}", flush=True)
     slurm.cancel(ids)
-    left = slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)
-    if left:
-        raise UserError(
-            f"Slurm jobs {', '.join(sorted(left))} do not end: look at `squeue -j {','.join(sorted(left))}`;"
-            " if it lasts, ask the cluster's support"
-        )
+    if left := sorted(slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)):
+        remedy = f"look at `squeue -j {','.join(left)}`; if it lasts, ask the cluster's support"
+        raise UserError(f"Slurm jobs {', '.join(left)} do not end", remedy)
     print("they are gone; their last saved states are kept: the command that started them goes on from there")
 
 

@@ -15,30 +15,13 @@ from pydantic_core import PydanticUndefined
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.pages.templates import render
 from scripts.lib.settings.schema import Settings, Site
 
 logger = logging.getLogger(__name__)
 
 SCHEMA = Path("configs/schema.json")
 REFERENCE = Path("docs/settings.md")
-
-HEADER = """# All keys
-
-Every key of a file in `configs/`. This page is generated from `scripts/lib/settings/` by `make docs`; a test fails if
-they differ. Editors that support JSON schemas complete and check the keys if a file in `configs/` begins with the line
-`# yaml-language-server: $schema=schema.json`.
-
-An unknown key, a wrong type, a missing file or an impossible value stops the workflow before anything runs, with one
-line that names the file, the key and what is allowed. To check a file without running it:
-`python -m scripts.check_settings configs/mine.yaml`.
-"""
-
-SITE_HEADER = """# Keys of a site
-
-Every key of `profiles/<site>/site.yaml`; Snakemake's own options are in `profile.yaml` beside it. Only `device`
-influences a result, and it is recorded in config.py. In paths of folders, `~` and `$VARIABLES` are replaced on the node
-where they are used.
-"""
 
 
 def schema_text() -> str:
@@ -48,21 +31,18 @@ def schema_text() -> str:
 
 def reference_text() -> str:
     """Return the reference of all keys as Markdown."""
-    parts = [HEADER]
+    described = []
     for prefix, section in sections(Settings, ""):
-        title = f"`{prefix}`" if prefix else "Top level"
-        parts.append(f"## {title}\n\n{(section.__doc__ or '').strip()}\n")
-        parts += _table(section)
-    parts += [SITE_HEADER, *_table(Site)]
-    return "\n".join(parts)
+        described.append((f"`{prefix}`" if prefix else "Top level", (section.__doc__ or "").strip(), _rows(section)))
+    return render("settings.md", sections=described, site=_rows(Site))
 
 
-def _table(section: type[BaseModel]) -> list[str]:
-    rows = ["| key | type | default | meaning |\n|---|---|---|---|"]
+def _rows(section: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield key, type, default and meaning of each field."""
     for name, field in section.model_fields.items():
         default = "required" if field.is_required() else f"`{_yaml(field.get_default(call_default_factory=True))}`"
-        rows.append(f"| `{name}` | {type_text(field.annotation)} | {default} | {_cell(field.description or '')} |")
-    return [*rows, ""]
+        meaning = (field.description or "").replace("|", "\\|").replace("\n", " ")
+        yield name, type_text(field.annotation), default, meaning
 
 
 def sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -81,8 +61,8 @@ def _nested(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
         for model, suffix in _nested(get_args(annotation)[1]):
             yield model, ".<name>" + suffix
     else:
-        for part in get_args(annotation):
-            yield from _nested(part)
+        for alternative in get_args(annotation):
+            yield from _nested(alternative)
 
 
 def type_text(annotation: Any) -> str:
@@ -100,23 +80,17 @@ def type_text(annotation: Any) -> str:
         return "names to sections" if list(_nested(annotation)) else "keys to values"
     if origin is None:
         return "any value"
-    if all(isinstance(part, str) for part in parts):
-        return " or ".join(f"`{part}`" for part in parts)
+    if all(isinstance(value, str) for value in parts):
+        return " or ".join(f"`{value}`" for value in parts)
     if hasattr(annotation, "__metadata__"):
         return type_text(parts[0])
-    return " or ".join(dict.fromkeys(text for part in parts if (text := type_text(part))))
+    return " or ".join(dict.fromkeys(filter(None, map(type_text, parts))))
 
 
 def _yaml(value: Any) -> str:
-    if value is PydanticUndefined or value is None:
-        return "none"
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    if value is PydanticUndefined or value is None or isinstance(value, str):
+        return value if isinstance(value, str) else "none"
+    return json.dumps(value.model_dump() if isinstance(value, BaseModel) else value, ensure_ascii=False)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -61,11 +61,8 @@ def main(args: argparse.Namespace) -> None:
 def default_output(model: Path) -> Path:
     """Return the folder below predictions/ that is named after a run, or after a model file that lies elsewhere."""
     run = model if model.is_dir() else model.parent
-    return (
-        Path("predictions", *run_name(run.resolve()).values())
-        if RunFolder(run).config.is_file()
-        else Path("predictions", model.stem)
-    )
+    names = run_name(run.resolve()).values() if RunFolder(run).config.is_file() else [model.stem]
+    return Path("predictions", *names)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,8 @@ def main(args: argparse.Namespace) -> None:
         run = find_run(args.archive, folder, unpack(args.archive, folder))
         risky = risky_keys(run.provenance["inputs"]["settings"])
         if risky and not args.trust:
-            raise UserError(
-                f"{args.archive}: refused: its overrides make mmcls load more ({', '.join(risky[:3])}); if you trust"
-                " where it comes from, add ARGS=--trust"
-            )
+            what = f"refused: its overrides make mmcls load more ({', '.join(risky[:3])})"
+            raise UserError(f"{args.archive}: {what}; if you trust where it comes from, add ARGS=--trust")
         images = find_images(run, args.images)
         changed = changed_since(run, without=run.archives)
         if changed:

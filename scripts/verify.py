@@ -7,15 +7,8 @@ import logging
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.workflow.repetition import (
-    PROFILE,
-    FinishedRun,
-    changed_since,
-    conclude,
-    find_archives,
-    repeat,
-    scratch_folder,
-)
+from scripts.lib.workflow import repetition
+from scripts.lib.workflow.repetition import FinishedRun, conclude
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +18,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.verify", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run, results/.../seed0")
     parser.add_argument(
-        "--profile", type=Path, default=PROFILE, metavar="DIR", help="Snakemake profile to run with (profiles/local)"
+        "--profile",
+        type=Path,
+        default=repetition.PROFILE,
+        metavar="DIR",
+        help="Snakemake profile to run with (profiles/local)",
     )
     return parser
 
@@ -33,12 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Print `identical`, or the first stage that differs and the likely cause (exit status 1)."""
     run = FinishedRun.read(args.run)
-    changed = changed_since(run)
+    changed = repetition.changed_since(run)
     if changed:
         conclude(run, changed)
-    with scratch_folder(run.dataset.parent, "verify") as scratch:
+    with repetition.scratch_folder(run.dataset.parent, "verify") as scratch:
         logger.info("repeating %s in %s", run.name, scratch)
-        difference = repeat(run, scratch, find_archives(run), args.profile)
+        difference = repetition.repeat(run, scratch, repetition.find_archives(run), args.profile)
     conclude(run, difference, scratch)
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -21,8 +21,7 @@ from rich.text import Text
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.workflow.progress import Watcher
-from scripts.lib.workflow.run_states import Overview
+from scripts.lib.workflow.progress import Overview, Watcher
 from scripts.lib.workflow.run_table import as_json, render
 
 FOOTER = "Ctrl-C ends this view; the runs go on"
@@ -40,19 +39,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_seconds(text: str) -> float:
-    """Read a time between two looks.
-
-    Raises
-    ------
-    ArgumentTypeError : it is no number, or not above 0.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, for example 2")
-    return value
+    """Read a time between two looks; raise ArgumentTypeError where it is no number, or not above 0."""
+    with suppress(ValueError):
+        if 0 < (value := float(text)) < math.inf:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is no time: give seconds, for example 2")
 
 
 def first_look(watcher: Watcher, dataset: str | None) -> Overview:
@@ -69,10 +60,8 @@ def first_look(watcher: Watcher, dataset: str | None) -> Overview:
     if others:
         raise UserError(f"{watcher.results}: no runs of the data set {dataset}: there are {', '.join(others)}")
     problems = "".join(f" ({problem})" for problem in overview.problems[:1])
-    raise UserError(
-        f"{watcher.results}: there are no runs{problems}: start some with `make run CONFIG=configs/mine.yaml`,"
-        " or say by --results where they are"
-    )
+    remedy = "start some with `make run CONFIG=configs/mine.yaml`, or say by --results where they are"
+    raise UserError(f"{watcher.results}: there are no runs{problems}", remedy)
 
 
 def conclude(overview: Overview, results: Path) -> str:
@@ -108,16 +97,14 @@ def _ended_by_signals() -> Iterator[None]:
 def follow(overview: Overview, look: Callable[[], Overview], interval: float) -> Overview:
     """Show the runs on the terminal until all are done or Ctrl-C comes; return the last look."""
     console = Console(highlight=False)
-    try:
-        with _ended_by_signals(), Live(console=console, screen=True, auto_refresh=False) as live:
-            while not overview.complete:
-                width, height = console.size
-                lines = [*render(overview, width, height - 1), Text(FOOTER, "dim")]
-                live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(lines), refresh=True)
-                time.sleep(interval)
-                overview = look()
-    except KeyboardInterrupt:
-        pass
+    live = Live(console=console, screen=True, auto_refresh=False)
+    with suppress(KeyboardInterrupt), _ended_by_signals(), live:
+        while not overview.complete:
+            width, height = console.size
+            lines = [*render(overview, width, height - 1), Text(FOOTER, "dim")]
+            live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(lines), refresh=True)
+            time.sleep(interval)
+            overview = look()
     return overview
 
 

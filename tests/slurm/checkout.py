@@ -24,9 +24,9 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
-        self.cards_folder = self.folder / "cards"
+        self.gpus_folder = self.folder / "gpus"
         self._started: list[subprocess.Popen[str]] = []
-        self.cards_folder.mkdir(parents=True)
+        self.gpus_folder.mkdir(parents=True)
         (self.folder / "home").mkdir()
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -62,9 +62,9 @@ class Checkout:
             del environment[name]
         return environment | {
             "PATH": f"{self.folder}/.venv/bin:{environment['PATH']}",
-            # This copy of mimflow, not the one that .venv knows; and card_plugin, for processes that load the config.
+            # This copy of mimflow, not the one that .venv knows; and gpu_plugin, for processes that load the config.
             "PYTHONPATH": f"{self.folder}:{HERE}",
-            "MIMFLOW_TEST_CARDS": str(self.cards_folder),
+            "MIMFLOW_TEST_GPUS": str(self.gpus_folder),
             "HOME": str(self.folder / "home"),
         }
 
@@ -88,15 +88,15 @@ class Checkout:
         """Run a command to its end; return its exit status and what it said."""
         return finish(self.start(*words), seconds)
 
-    def cards(self) -> dict[str, tuple[str, str]]:
-        """Return the Slurm job and the card of each run's trainer, by `experiment/seedN`."""
-        found = {}
-        for file in self.cards_folder.glob("*.json"):
+    def gpus_of_runs(self) -> dict[str, tuple[str, str]]:
+        """Return the Slurm job and the GPU of each run's trainer, by `experiment/seedN`."""
+        gpus = {}
+        for file in self.gpus_folder.glob("*.json"):
             seen = json.loads(file.read_text())
             run = re.search(r"results/[^/]+/([^/]+/seed\d+)/work", " ".join(seen["command"]))
             if run:
-                found[run[1]] = (seen["job"], seen["card"])
-        return found
+                gpus[run[1]] = (seen["job"], seen["gpu"])
+        return gpus
 
     def weights(self, run: str, dataset: str = "small") -> str:
         """Return the hash of the tensors that a run ended with."""

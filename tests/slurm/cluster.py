@@ -1,7 +1,7 @@
 """A real Slurm on this one machine for tests: munge, MariaDB, slurmdbd, slurmctld, and the nodes n1 and g1.
 
 ``python tests/slurm/cluster.py up|down|status|install --folder DIR``; only on Debian, as root, without systemd.
-n1 has CPUs, g1 four fake RTX 3090 cards. Every daemon talks on loopback addresses and keeps its files in DIR; only
+n1 has CPUs, g1 four fake RTX 3090 GPUs. Every daemon talks on loopback addresses and keeps its files in DIR; only
 /etc/slurm lies outside, and what was there comes back when the cluster goes down. Not ``python -m tests....``: a
 package that mmcls's dependencies install is named ``tests`` too.
 """
@@ -280,8 +280,8 @@ class Cluster:
         # slurmd first, so that it reports nothing and starts nothing more.
         self.daemons.stop(f"slurmd-{name}", signal.SIGKILL)
         deadline = time.monotonic() + 20
-        while (found := self._processes_on(name)) and time.monotonic() < deadline:
-            for pid, began in found.items():
+        while (running := self._processes_on(name)) and time.monotonic() < deadline:
+            for pid, began in running.items():
                 if start_time(pid) == began:
                     try:
                         os.kill(pid, signal.SIGKILL)
@@ -333,7 +333,7 @@ class Cluster:
     def _processes_on(self, name: str) -> dict[int, int]:
         """Return the processes of a node's jobs with their start times: slurmstepd and all that it started."""
         jobs = {re.split("[_.]", path.name.removeprefix(f"{name}_"))[0] for path in self._step_sockets(name)}
-        found: set[int] = set()
+        pids: set[int] = set()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal():
                 continue
@@ -349,9 +349,9 @@ class Cluster:
                 and variables.get(b"SLURM_CLUSTER_NAME") == CLUSTER.encode()
             )
             if (step and step[1] in jobs) or here:
-                found |= {int(entry.name), *descendants(int(entry.name))}
-        found.discard(os.getpid())
-        times = {pid: start_time(pid) for pid in found}
+                pids |= {int(entry.name), *descendants(int(entry.name))}
+        pids.discard(os.getpid())
+        times = {pid: start_time(pid) for pid in pids}
         return {pid: began for pid, began in times.items() if began is not None}
 
     # --- questions ----------------------------------------------------------------------------------------------------
@@ -370,14 +370,14 @@ class Cluster:
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"{words[0]} did not answer within {seconds:.0f} s: see {self.folder}/log") from error
         if check and result.returncode:
-            said = (result.stderr or result.stdout).strip()
-            raise ClusterError(f"{' '.join(words)} ended with {result.returncode}: {said}")
+            message = (result.stderr or result.stdout).strip()
+            raise ClusterError(f"{' '.join(words)} ended with {result.returncode}: {message}")
         return result.stdout
 
     def node_state(self, name: str) -> str:
         """Return a node's state as scontrol writes it, e.g. IDLE, MIXED+DRAIN or DOWN+NOT_RESPONDING."""
-        found = re.search(r"State=(\S+)", self.command("scontrol", "-o", "show", "node", name, check=False))
-        return found[1] if found else "UNKNOWN"
+        state = re.search(r"State=(\S+)", self.command("scontrol", "-o", "show", "node", name, check=False))
+        return state[1] if state else "UNKNOWN"
 
     def queue(self) -> list[str]:
         """Return the ids of the jobs that are pending, running or ending."""

@@ -26,9 +26,9 @@ def cluster() -> Iterator[Cluster]:
     if reason:
         pytest.skip(reason)
     # One that was brought up by hand is used, and left as it is found.
-    found = running_folder()
-    if found:
-        cluster = Cluster(found)
+    folder = running_folder()
+    if folder:
+        cluster = Cluster(folder)
         cluster.wait_idle()
         cluster.up()
         yield cluster

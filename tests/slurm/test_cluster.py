@@ -20,15 +20,15 @@ def submit(cluster: Cluster, folder: Path, *options: str, command: str = "sleep 
 def finish(cluster: Cluster, *jobs: str, seconds: float = 60) -> list[dict[str, Any]]:
     """Wait for jobs to end; return what the accounts say of them."""
     assert wait_until(lambda: not set(jobs) & set(cluster.queue()), seconds, every=0.3)
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
 
     def recorded() -> bool:
         # The accounts are written a moment after the job has gone.
-        found[:] = [row for row in cluster.jobs() if row["JobIDRaw"] in jobs]
-        return len(found) == len(jobs) and all(row["End"] for row in found)
+        records[:] = [row for row in cluster.jobs() if row["JobIDRaw"] in jobs]
+        return len(records) == len(jobs) and all(row["End"] for row in records)
 
-    assert wait_until(recorded, 20), found
-    return found
+    assert wait_until(recorded, 20), records
+    return records
 
 
 def runs(pid: int) -> bool:
@@ -40,13 +40,13 @@ def runs(pid: int) -> bool:
 
 
 def test_four_jobs_have_a_card_each_at_the_same_time(cluster: Cluster, tmp_path: Path) -> None:
-    show = "echo $CUDA_VISIBLE_DEVICES > card.$SLURM_JOB_ID; sleep 4"
+    show = "echo $CUDA_VISIBLE_DEVICES > gpu.$SLURM_JOB_ID; sleep 4"
     jobs = [submit(cluster, tmp_path, "--gpus=1", command=show) for _ in range(4)]
     rows = finish(cluster, *jobs)
     assert [row["State"] for row in rows] == ["COMPLETED"] * 4
     assert max(row["Start"] for row in rows) < min(row["End"] for row in rows)
     assert all("gres/gpu=1" in row["AllocTRES"] for row in rows)
-    assert sorted((tmp_path / f"card.{job}").read_text().strip() for job in jobs) == ["0", "1", "2", "3"]
+    assert sorted((tmp_path / f"gpu.{job}").read_text().strip() for job in jobs) == ["0", "1", "2", "3"]
 
 
 @pytest.mark.parametrize(

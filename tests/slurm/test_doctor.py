@@ -128,18 +128,18 @@ def test_a_partition_that_refuses_jobs_without_a_card_is_told_from_the_data_job(
     assert "the data job" in problem.what and "cpu_jobs: false" in problem.remedy
 
 
-def test_the_cards_of_one_run_are_asked_for_on_one_node_with_cores_for_each(cluster: Cluster, tmp_path: Path) -> None:
+def test_the_gpus_of_one_run_are_asked_for_on_one_node_with_cores_for_each(cluster: Cluster, tmp_path: Path) -> None:
     folder = edited("slurm", tmp_path)
     config = read_file(DEMO)
     config["experiments"]["mobilenet-v2"] |= {"device": "cuda", "gpus": 2, "batch_size": 16}
-    run = next(one for one in rehearse(folder, load_settings(config, [DEMO])) if one.experiment)
+    run = next(submission for submission in rehearse(folder, load_settings(config, [DEMO])) if submission.experiment)
     assert {"--nodes=1", "--gpus=2", "--cpus-per-gpu=8"} <= set(run.words)
     assert (run.gpus, run.cores) == (2, 16)
 
 
-@pytest.mark.parametrize("cards", [1, 4])
-def test_slurm_takes_the_script_for_one_allocation(cluster: Cluster, cards: int) -> None:
-    words = ["--test-only", "--partition=gpu", "--account=lab", f"--gpus={cards}", "profiles/slurm/run.sbatch"]
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_slurm_takes_the_script_for_one_allocation(cluster: Cluster, gpus: int) -> None:
+    words = ["--test-only", "--partition=gpu", "--account=lab", f"--gpus={gpus}", "profiles/slurm/run.sbatch"]
     result = subprocess.run(["sbatch", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
 
@@ -154,7 +154,7 @@ def test_a_partition_for_the_data_job_alone(cluster: Cluster, tmp_path: Path) ->
         ("# slurm_partition: cpu", "slurm_partition: cpu"),
         ("# slurm_partition: cpu", "slurm_partition: cpu"),
     )
-    assert [str(one) for one in check_profile(folder, DEMO, home_is_small=False).problems] == []
+    assert [str(problem) for problem in check_profile(folder, DEMO, home_is_small=False).problems] == []
     submissions = rehearse(folder, load_settings(read_file(DEMO), [DEMO]))
-    asked = {(one.experiment, one.option("-p")) for one in submissions}
+    asked = {(submission.experiment, submission.option("-p")) for submission in submissions}
     assert asked == {("", "cpu"), ("mobilenet-v2", "gpu")}

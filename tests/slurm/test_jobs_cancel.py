@@ -71,13 +71,13 @@ def test_jobs_shows_what_runs_and_what_waits(cluster: Cluster, project: Path) ->
         work.mkdir(parents=True)
         (work / "progress.json").write_text(json.dumps(PROGRESS))
         (work / "lease.json").write_text(json.dumps({"job": running}))
-        status, said = call(JOBS, project)
-        lines = {line.split()[0]: line for line in said.splitlines() if line}
+        status, output = call(JOBS, project)
+        lines = {line.split()[0]: line for line in output.splitlines() if line}
         assert status == 0 and foreign not in lines and other not in lines
         assert " running " in lines[running] and "a_b, seed 0" in lines[running] and " g1 " in lines[running]
         assert "7:00     2  epoch 3/5  loss 0.412  val accuracy 91.2 %" in lines[running]
-        assert "pending (JobHeldUser)" in said and "data: demo" in said
-        assert f"{held} will not start by itself: it is held" in said
+        assert "pending (JobHeldUser)" in output and "data: demo" in output
+        assert f"{held} will not start by itself: it is held" in output
         ends = slurm.job_end_time(running)
         assert job.gpus == 2 and ends is not None and job.started is not None and ends == job.started + 7 * 60
         assert cluster.command("scontrol", "update", f"jobid={running}", "timelimit=9") is not None
@@ -98,13 +98,13 @@ def test_cancel_ends_this_projects_jobs_and_no_others(cluster: Cluster, project:
     try:
         for job_id in (*mine, other, named):
             until_running(job_id)
-        status, said = call(CANCEL, project, other)
-        assert status == 1 and f"error: {other}: no queued or running job of this project" in said
-        status, said = call(CANCEL, project, mine[0])
-        assert status == 0 and f"cancelling 1 job: {mine[0]}" in said
+        status, output = call(CANCEL, project, other)
+        assert status == 1 and f"error: {other}: no queued or running job of this project" in output
+        status, output = call(CANCEL, project, mine[0])
+        assert status == 0 and f"cancelling 1 job: {mine[0]}" in output
         assert {job.id for job in slurm.my_jobs(project)} == set(mine[1:])
-        status, said = call(CANCEL, project)
-        assert status == 0 and "they are gone; their last saved states are kept" in said
+        status, output = call(CANCEL, project)
+        assert status == 0 and "they are gone; their last saved states are kept" in output
         assert slurm.my_jobs(project) == []
         assert [until_running(job_id).state for job_id in (other, named)] == ["RUNNING"] * 2
     finally:
@@ -121,8 +121,8 @@ def test_at_a_terminal_a_person_is_asked(cluster: Cluster, project: Path) -> Non
                 command, cwd=ROOT, env=clean_environment(), stdin=theirs, stdout=subprocess.PIPE, text=True
             )
             os.write(ours, answer.encode())
-            said, _ = process.communicate(timeout=120)
-            assert "cancel this 1 job? [y/N]" in said and process.returncode == 0
+            output, _ = process.communicate(timeout=120)
+            assert "cancel this 1 job? [y/N]" in output and process.returncode == 0
             assert [job.id for job in slurm.my_jobs(project)] == left
     finally:
         os.close(ours)
@@ -159,7 +159,7 @@ def test_without_accounting_there_is_none(cluster: Cluster, project: Path) -> No
         job_id = submit(cluster, project, "--partition=gpu", "--gpus=1")
         try:
             job = until_running(job_id)
-            assert job.gpus == 1 and [found.id for found in slurm.my_jobs(project)] == [job_id]
+            assert job.gpus == 1 and [queued.id for queued in slurm.my_jobs(project)] == [job_id]
             attempt = Attempt(job_id, time.time(), time.time() + 10, 1, None)
             assert cost.find_records([RunHistory("a", 0, 1, 3.0, (attempt,))]) == {}
         finally:

@@ -15,8 +15,8 @@ from dag import QUICK, archive_bytes, settings
 #: The DAG of four seeds takes minutes on two cores, and counts as the set-up of the first test that looks at it.
 pytestmark = pytest.mark.timeout(1500)
 
-#: The config's own imports, and the one that writes down which card each process has.
-IMPORTS = {"custom_imports.imports": ["scripts.mmcls_plugins", "card_plugin"]}
+#: The config's own imports, and the one that writes down which GPU each process has.
+IMPORTS = {"custom_imports.imports": ["scripts.mmcls_plugins", "gpu_plugin"]}
 # Without model.onnx, whose making has nothing to do with Slurm.
 NARROW: dict[str, Any] = {**QUICK, "export": False, "overrides": {**QUICK["overrides"], **IMPORTS}}
 #: Differs in what decides the result: network, learning rate, batch, length.
@@ -50,14 +50,14 @@ def local(archive: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def jobs_in(cluster: Cluster, folder: Path) -> list[dict[str, Any]]:
     """Return the jobs that were submitted from a folder, as the accounts have them, once all have ended."""
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
 
     def ended() -> bool:
-        found[:] = [row for row in cluster.jobs() if row["WorkDir"] == str(folder)]
-        return bool(found) and all(row["End"] for row in found)
+        records[:] = [row for row in cluster.jobs() if row["WorkDir"] == str(folder)]
+        return bool(records) and all(row["End"] for row in records)
 
-    assert wait_until(ended, 30, every=0.5), found
-    return found
+    assert wait_until(ended, 30, every=0.5), records
+    return records
 
 
 def at_the_same_time(rows: list[dict[str, Any]]) -> bool:
@@ -81,7 +81,7 @@ def four_seeds(
         ("# slurm_account: my_lab", "slurm_account: lab"),
         ("# gpu_model: rtx3090", "gpu_model: rtx3090"),
     )
-    # The cards are not real: runs on the CPU take one all the same.
+    # The GPUs are not real: runs on the CPU take one all the same.
     checkout.edit("profiles/slurm/site.yaml", ("device: cuda", "device: cuda\ncpu_jobs: false"))
     config = checkout.write_settings("four.yaml", settings(archive, seeds=range(4), narrow=NARROW))
     status, output = checkout.run("snakemake", "--profile", "slurm", "--configfile", config)
@@ -102,10 +102,10 @@ def test_four_runs_at_the_same_time_each_on_its_own_card(cluster: Cluster, four_
     data, *runs = jobs_in(cluster, checkout.folder)
     assert data["End"] <= min(row["Start"] for row in runs)
     assert at_the_same_time(runs)
-    seen = checkout.cards()
+    seen = checkout.gpus_of_runs()
     assert set(seen) == {f"narrow/seed{seed}" for seed in range(4)}
     assert {job for job, _ in seen.values()} == {row["JobIDRaw"] for row in runs}
-    assert sorted(card for _, card in seen.values()) == ["0", "1", "2", "3"]
+    assert sorted(gpu for _, gpu in seen.values()) == ["0", "1", "2", "3"]
 
 
 def test_through_slurm_the_report_is_complete(four_seeds: tuple[Checkout, str]) -> None:
@@ -152,7 +152,7 @@ def test_the_strict_partition_takes_the_jobs_of_its_profile(
     assert status == 0, output
     rows = jobs_in(cluster, strict.folder)
     assert [(row["State"], row["Partition"]) for row in rows] == [("COMPLETED", "n30")] * 2
-    # Every job has a card, and with it what the partition gives: nothing else was asked for.
+    # Every job has a GPU, and with it what the partition gives: nothing else was asked for.
     assert all({"cpu=6", "gres/gpu=1", "mem=60000M"} <= set(row["AllocTRES"].split(",")) for row in rows)
     assert strict.weights("wide/seed0") == local.weights("wide/seed0")
 
@@ -191,7 +191,7 @@ def test_an_allocation_runs_the_whole_dag_with_a_card_for_each_run(
     assert row["State"] == "COMPLETED", output
     assert "gres/gpu=2" in row["AllocTRES"]
     assert (strict.folder / "results/allocated/report.html").exists(), output
-    seen = strict.cards()
+    seen = strict.gpus_of_runs()
     assert {seen["narrow/seed0"], seen["narrow/seed1"]} == {(row["JobIDRaw"], "0"), (row["JobIDRaw"], "1")}
     assert strict.weights("narrow/seed0", "allocated") == local.weights("narrow/seed0")
 

@@ -162,7 +162,10 @@ def disturb_node(cluster: Cluster, job: str) -> None:
     cluster.start_node("g1")
 
 
-@pytest.mark.parametrize("disturb", [disturb_cancel, disturb_restart, disturb_node], ids=lambda one: one.__name__)
+DISTURBANCES = [disturb_cancel, disturb_restart, disturb_node]
+
+
+@pytest.mark.parametrize("disturb", DISTURBANCES, ids=lambda disturb: disturb.__name__)
 def test_a_job_that_is_disturbed_goes_on(
     cluster: Cluster, checkout: Checkout, undisturbed: str, disturb: Callable[[Cluster, str], None]
 ) -> None:

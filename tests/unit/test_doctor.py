@@ -6,18 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.workflow.machine_facts import device_of, mask_credentials, parse_nvidia_smi, parse_quota
-from scripts.lib.workflow.machine_problems import (
+from scripts.lib.workflow.machine_check import (
     Gpu,
     Quota,
     TorchBuild,
     arch_problem,
+    device_of,
     disk_problem,
     driver_problem,
     encoding_problem,
     environment_problem,
     gpu_problems,
     inodes_problem,
+    mask_credentials,
+    parse_nvidia_smi,
+    parse_quota,
     python_problem,
     quota_problems,
     shm_problem,
@@ -44,7 +47,7 @@ GB = 1e9
         ((10, 3), ["sm_100f"]),
     ],
 )
-def test_a_card_runs_binaries_of_its_major_version_and_any_earlier_ptx(capability, arch_list):
+def test_a_gpu_runs_binaries_of_its_major_version_and_any_earlier_ptx(capability, arch_list):
     assert arch_problem(capability, arch_list) is None
 
 
@@ -59,7 +62,7 @@ def test_a_card_runs_binaries_of_its_major_version_and_any_earlier_ptx(capabilit
         ((8, 6), []),
     ],
 )
-def test_a_card_without_kernels_is_named_with_what_torch_was_built_for(capability, arch_list):
+def test_a_gpu_without_kernels_is_named_with_what_torch_was_built_for(capability, arch_list):
     problem = arch_problem(capability, arch_list)
 
     assert problem is not None
@@ -70,7 +73,7 @@ def test_a_card_without_kernels_is_named_with_what_torch_was_built_for(capabilit
 def test_an_rtx_3090_with_a_torch_that_lacks_its_kernels_makes_a_run_fail():
     torch = TorchBuild("1.4.0", "10.1", ("sm_37", "sm_50", "sm_60", "sm_70"), True, ((8, 6),))
 
-    (problem,) = gpu_problems(torch, [RTX_3090], given="")
+    (problem,) = gpu_problems(torch, [RTX_3090], variable="")
 
     assert problem.fatal
     assert "RTX 3090" in problem.what
@@ -79,13 +82,13 @@ def test_an_rtx_3090_with_a_torch_that_lacks_its_kernels_makes_a_run_fail():
 
 
 def test_an_rtx_3090_with_the_cuda11_environment_is_fine():
-    assert gpu_problems(TORCH_CU117, [RTX_3090], given="CUDA_VISIBLE_DEVICES=0") == []
+    assert gpu_problems(TORCH_CU117, [RTX_3090], variable="CUDA_VISIBLE_DEVICES=0") == []
 
 
 def test_the_driver_of_a_cuda11_node_is_too_old_for_cuda13_and_the_remedy_is_cuda11():
     torch = TorchBuild("2.13.0", "13.0", ("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"), False)
 
-    (problem,) = gpu_problems(torch, [RTX_3090], given="")
+    (problem,) = gpu_problems(torch, [RTX_3090], variable="")
 
     assert problem.fatal
     assert "470.82.01" in problem.what
@@ -111,37 +114,37 @@ def test_drivers_are_held_against_the_oldest_of_each_cuda_major_version(driver, 
     assert (driver_problem(driver, cuda) is None) == fits
 
 
-def test_a_cpu_torch_beside_a_card_is_a_note_unless_the_process_was_given_the_card():
+def test_a_cpu_torch_beside_a_gpu_is_a_note_unless_the_process_was_given_the_gpu():
     torch = TorchBuild("2.13.0+cpu")
 
-    (unasked,) = gpu_problems(torch, [RTX_3090], given="")
-    (given,) = gpu_problems(torch, [RTX_3090], given="SLURM_JOB_GPUS=0")
+    (unasked,) = gpu_problems(torch, [RTX_3090], variable="")
+    (asked,) = gpu_problems(torch, [RTX_3090], variable="SLURM_JOB_GPUS=0")
 
     assert not unasked.fatal
-    assert given.fatal
+    assert asked.fatal
 
 
-def test_a_card_that_torch_cannot_see_makes_a_run_fail():
+def test_a_gpu_that_torch_cannot_see_makes_a_run_fail():
     hidden = TorchBuild(TORCH_CU117.version, TORCH_CU117.cuda, TORCH_CU117.arch_list, available=False)
 
-    (problem,) = gpu_problems(hidden, [RTX_3090], given="")
+    (problem,) = gpu_problems(hidden, [RTX_3090], variable="")
 
     assert problem.fatal
 
 
-def test_a_variable_that_gives_cards_where_there_are_none_makes_a_run_fail():
-    (problem,) = gpu_problems(TorchBuild("2.13.0+cpu"), [], given="CUDA_VISIBLE_DEVICES=0")
+def test_a_variable_that_gives_gpus_where_there_are_none_makes_a_run_fail():
+    (problem,) = gpu_problems(TorchBuild("2.13.0+cpu"), [], variable="CUDA_VISIBLE_DEVICES=0")
 
     assert problem.fatal
     assert "CUDA_VISIBLE_DEVICES=0" in problem.what
 
 
-def test_a_laptop_without_a_card_has_no_problem():
-    assert gpu_problems(TorchBuild("2.13.0+cpu"), [], given="") == []
+def test_a_laptop_without_a_gpu_has_no_problem():
+    assert gpu_problems(TorchBuild("2.13.0+cpu"), [], variable="") == []
 
 
 def test_a_torch_that_cannot_be_imported_is_one_problem():
-    (problem,) = gpu_problems(TorchBuild(error="ImportError: libcudart.so.13"), [RTX_3090], given="")
+    (problem,) = gpu_problems(TorchBuild(error="ImportError: libcudart.so.13"), [RTX_3090], variable="")
 
     assert problem.fatal
     assert "libcudart.so.13" in problem.what

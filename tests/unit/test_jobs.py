@@ -32,8 +32,8 @@ def controller(tmp_path: Path) -> Iterator[Controller]:
 
 
 def job(**fields: str) -> Job:
-    (found,) = slurm.parse_squeue(squeue_line(**fields))
-    return found
+    (job,) = slurm.parse_squeue(squeue_line(**fields))
+    return job
 
 
 def work(root: Path, run: str, identity: str = "abc", holder: str | None = None, **progress: Any) -> Path:
@@ -65,8 +65,8 @@ def test_a_comment_names_the_run_with_underscores_too(comment: str, run: str | N
     (tmp_path / "results/my_data/exp_2/seed12/fold10").mkdir(parents=True)
     (tmp_path / "results/my/archive").mkdir(parents=True)
     (tmp_path / "results/demo").mkdir(parents=True)
-    found = job_table.run_of(comment, tmp_path)
-    assert (None if found is None else f"{found.dataset} {found.experiment} {found.seed} {found.fold}".strip()) == run
+    named = job_table.run_of(comment, tmp_path)
+    assert (None if named is None else f"{named.dataset} {named.experiment} {named.seed} {named.fold}".strip()) == run
 
 
 def test_jobs_are_called_by_what_they_are_for(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_progress_of_a_fold_is_its_own(tmp_path: Path) -> None:
 def test_an_allocation_shows_each_run_that_trains_in_it(tmp_path: Path) -> None:
     for seed, holder in [(0, "11"), (1, "11"), (2, "99")]:
         work(tmp_path, f"demo/a/seed{seed}", holder=holder)
-    found = job_table.progress(job(Name=slurm.ALLOCATION_NAME), tmp_path)
-    assert found == [f"a, seed0: {LINE}", f"a, seed1: {LINE}"]
+    lines = job_table.progress(job(Name=slurm.ALLOCATION_NAME), tmp_path)
+    assert lines == [f"a, seed0: {LINE}", f"a, seed1: {LINE}"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"epochs_done": 1, "max_epochs": 2, "loss": "x"}'])
@@ -173,8 +173,8 @@ def test_all_jobs_of_the_project_are_cancelled_and_no_other(
     cancelled = cluster(program, tmp_path)
     run_cancel(tmp_path)
     assert cancelled.read_text() == "11 12\n"
-    said = capsys.readouterr().out
-    assert "cancelling 2 jobs: 11, 12" in said and "states are kept" in said
+    output = capsys.readouterr().out
+    assert "cancelling 2 jobs: 11, 12" in output and "states are kept" in output
     run_cancel(tmp_path)
     assert "nothing to cancel" in capsys.readouterr().out
 

@@ -39,10 +39,10 @@ def onnx(run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def export(run: TinyRun, folder: Path) -> Path:
     predict_images.main(predict_images.build_parser().parse_args(run.options(folder / "predictions.csv")))
-    given = run.options(Path("unused"))
-    files = {"predictions": "predictions.csv", "output": "model.onnx", "parity": "export.json"}
+    of_run = run.options(Path("unused"))
+    files = {"predictions": "predictions.csv", "output": "model.onnx", "report": "export.json"}
     options = [text for option, file in files.items() for text in (f"--{option}", str(folder / file))]
-    export_model.main(export_model.build_parser().parse_args([*given[: given.index("--output")], *options]))
+    export_model.main(export_model.build_parser().parse_args([*of_run[: of_run.index("--output")], *options]))
     return folder / "model.onnx"
 
 
@@ -69,7 +69,7 @@ def test_predictions_are_those_of_predict_images(run: TinyRun, tmp_path: Path) -
         assert row["prediction"] == row["top1"] == expected.classes[label]
         assert float(row["confidence"]) == pytest.approx(probabilities.max(), abs=1e-5)
         order = np.argsort(-probabilities)[:3]
-        assert [row[f"top{rank}"] for rank in (1, 2, 3)] == [expected.classes[place] for place in order]
+        assert [row[f"top{rank}"] for rank in (1, 2, 3)] == [expected.classes[index] for index in order]
     assert list(rows[0]) == ["file", "prediction", "confidence", "top1", "probability1", "top2", "probability2", "top3",
                              "probability3", "drawing"]  # fmt: skip
     assert {row["drawing"] for row in rows} == {""}
@@ -130,8 +130,8 @@ def test_a_file_a_folder_and_a_pattern_are_sources(tmp_path: Path) -> None:
         (tmp_path / name).touch()
 
     def names(*sources: str) -> list[str]:
-        found = photos.find_images([str(tmp_path / source) for source in sources], tmp_path / "out")
-        return [photo.name for photo in found]
+        images = photos.find_images([str(tmp_path / source) for source in sources], tmp_path / "out")
+        return [photo.name for photo in images]
 
     assert names("a") == ["1.jpg", "b/2.png"]
     assert names("4.jpg") == ["4.jpg"] and names("[5].jpg") == ["[5].jpg"]
@@ -264,10 +264,10 @@ def test_broken_files_are_named_and_skipped_with_onnx_too(
 def test_images_are_read_one_batch_ahead_and_no_further(run: TinyRun, onnx: Path) -> None:
     started: list[Path] = []
     paths = [run.images / CLASSES[0] / "a 0.png"] * 40
-    answers = onnx_model.predict_files(onnx_model.OnnxModel(onnx, threads=1), paths, 4, 2, started.append)
-    for number, answer in enumerate(answers, 1):
+    outputs = onnx_model.predict_files(onnx_model.OnnxModel(onnx, threads=1), paths, 4, 2, started.append)
+    for number, output in enumerate(outputs, 1):
         time.sleep(0.02)
-        assert len(answer.indices) == 4 and len(started) <= 4 * (number + 1)
+        assert len(output.indices) == 4 and len(started) <= 4 * (number + 1)
     assert number == 10 and len(started) == 40
 
 

@@ -133,7 +133,7 @@ def test_every_example_of_settings_is_accepted(page: str, tmp_path: Path) -> Non
     file.touch()
     for example in examples:
         # A name without a suffix is a folder.
-        here = re.sub(r"/data/[\w-]+(\.[\w.-]+)?", lambda found: str(file if found[1] else tmp_path), example)
+        here = re.sub(r"/data/[\w-]+(\.[\w.-]+)?", lambda match: str(file if match[1] else tmp_path), example)
         config = yaml.safe_load(here)
         # An excerpt shows one section: the rest is what the least configuration has.
         config.setdefault("dataset", {"name": "mine", "source": {"path": str(file)}})
@@ -150,12 +150,12 @@ def explained(page: str) -> list[str]:
     """Return the lines of the table of errors, as a user sees them."""
     rows = [line for line in text_of(page).splitlines() if line.startswith("| `")]
     shown = [row.split("|")[1].strip().strip("`") for row in rows]
-    start = next(place for place, line in enumerate(shown) if line.startswith("unknown key"))
+    start = next(index for index, line in enumerate(shown) if line.startswith("unknown key"))
     return shown[start:]
 
 
 @cache
-def said() -> str:
+def texts_of_code() -> str:
     """Return every text that the code can say, parts of one f-string with a gap between them."""
     import snakemake.exceptions
 
@@ -166,15 +166,15 @@ def said() -> str:
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)
             elif isinstance(node, ast.JoinedStr):
-                parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]
+                parts = [value.value if isinstance(value, ast.Constant) else "\0" for value in node.values]
                 texts.append("".join(map(str, parts)))
     return "\n".join(texts)
 
 
 @pytest.mark.parametrize("line", explained("README.md"))
 def test_every_explained_error_is_one_that_the_code_says(line: str) -> None:
-    for part in re.split(r"\.\.\.|nan", line):
-        assert part.strip(" ,") in said()
+    for piece in re.split(r"\.\.\.|nan", line):
+        assert piece.strip(" ,") in texts_of_code()
 
 
 # --- the picture of the workflow --------------------------------------------------------------------------------------

@@ -15,8 +15,7 @@ from pathlib import Path
 import yaml
 
 from scripts.lib.runs.run_folder import RESERVED_NAMES
-from scripts.lib.workflow.progress import CHECKPOINTS
-from scripts.lib.workflow.run_states import DATA_STEPS, STEPS
+from scripts.lib.workflow.progress import CHECKPOINTS, DATA_STEPS, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = sorted(path.stem for path in (ROOT / "rules").glob("*.smk"))

@@ -31,8 +31,7 @@ from scripts.lib.runs import attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Lease
 from scripts.lib.workflow import run_table
 from scripts.lib.workflow.controller import Controller
-from scripts.lib.workflow.progress import Watcher
-from scripts.lib.workflow.run_states import Overview, RunProgress, State
+from scripts.lib.workflow.progress import Overview, RunProgress, State, Watcher
 
 PROGRESS = {
     "epochs_done": 3, "max_epochs": 8, "iteration": 30, "max_iterations": 80, "loss": 0.4123, "val_accuracy": 0.9,
@@ -265,8 +264,8 @@ OUTPUTS = ("config.py", "init.pth", "best.pth", "last.pth", "train_log.csv", "pr
 )
 def test_each_step_of_a_run_is_told_apart(made: int, begun: list[str], state: State, project: Project) -> None:
     project.snakemake(*(f"demo/a/seed0/{name}" for name in OUTPUTS))
-    for place, name in enumerate(OUTPUTS):
-        if place < made:
+    for index, name in enumerate(OUTPUTS):
+        if index < made:
             project.write(f"results/demo/a/seed0/{name}", "{}")
         else:  # an earlier Snakemake made it; this one is to make it again
             project.write(f"results/demo/a/seed0/{name}", "{}", age=60)
@@ -393,17 +392,17 @@ def test_a_file_that_is_being_replaced_keeps_its_last_meaning(project: Project) 
 
 def grid(project: Project, number: int) -> None:
     """*number* runs: one in three trains, one is done, one has failed."""
-    for place in range(number):
-        run = f"demo/experiment-{place // 10}/seed{place % 10}"
-        work = project.work(run, iteration=place % 80)
+    for index in range(number):
+        run = f"demo/experiment-{index // 10}/seed{index % 10}"
+        work = project.work(run, iteration=index % 80)
         (work / "attempts.jsonl").write_text('{"attempt": "1", "start": "2026-01-01T00:00:00+00:00"}')
         for rule in ("patch_config", "fit_head", "train_model", "predict_images", "plot_curves"):
             project.write(f"logs/{run}/{rule}.log", "a line\n" * 50, age=5)
         for name in ("config.py", "init.pth", "best.pth", "last.pth", "train_log.csv", "predictions.csv"):
             project.write(f"results/{run}/{name}", "x", age=4)
-        if place % 3 == 0:
-            project.lease(work, token=str(place))
-        elif place % 3 == 1:
+        if index % 3 == 0:
+            project.lease(work, token=str(index))
+        elif index % 3 == 1:
             project.write(f"results/{run}/metrics.json", "{}", age=-1)
         else:
             (project.results / run / "predictions.csv").unlink()
@@ -488,10 +487,10 @@ def test_each_fold_is_a_run_with_files_logs_and_plan_of_its_own(project: Project
     (project.results / "demo/a/seed0/fold2").mkdir()
     project.work("demo/a/seed1", epochs_done=8)  # of a time before there were folds
     project.write("results/demo/a/seed1/fold0/config.py")
-    found = {name: run.state for name, run in project.look().items()}
-    assert found == {
+    states = {name: run.state for name, run in project.look().items()}
+    assert states == {
         "demo/a/seed0/fold0": State.TRAINING, "demo/a/seed0/fold1": State.DONE, "demo/a/seed0/fold2": State.FAILED,
-        "demo/a/seed1": found["demo/a/seed1"], "demo/a/seed1/fold0": State.WAITING,
+        "demo/a/seed1": states["demo/a/seed1"], "demo/a/seed1/fold0": State.WAITING,
     }  # fmt: skip
 
 
@@ -503,12 +502,12 @@ def test_planned_folds_are_known_before_they_begin(project: Project) -> None:
     project.snakemake("demo/a/seed0/fold0/metrics.json", "demo/a/seed0/fold1/figures/x.svg")
     project.write("results/demo/a/seed0/fold0/metrics.json", "{}")
     project.write("results/demo/a/seed0/fold1/metrics.json", "{}")
-    found = {name: run.state for name, run in project.look().items()}
-    assert found == {
-        "demo/a/seed0/fold0": State.DONE, "demo/a/seed0/fold1": found["demo/a/seed0/fold1"],
+    states = {name: run.state for name, run in project.look().items()}
+    assert states == {
+        "demo/a/seed0/fold0": State.DONE, "demo/a/seed0/fold1": states["demo/a/seed0/fold1"],
         **{f"other/b/seed4/fold{fold}": State.WAITING for fold in range(3)},
     }  # fmt: skip
-    assert found["demo/a/seed0/fold1"] != State.DONE, "its figure is still to come"
+    assert states["demo/a/seed0/fold1"] != State.DONE, "its figure is still to come"
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -757,7 +756,7 @@ def test_a_real_training_is_watched_from_its_start_over_a_stop_to_its_end(projec
     follow(process)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    order = [run.state for place, run in enumerate(seen) if place == 0 or run.state != seen[place - 1].state]
+    order = [run.state for index, run in enumerate(seen) if index == 0 or run.state != seen[index - 1].state]
     order = [state for state in order if state != State.WAITING]
     assert order[:3] == [State.STARTING, State.TRAINING, State.STOPPED] and order[-1] == State.TRAINING
     fractions = [run.fraction for run in seen if run.fraction is not None]

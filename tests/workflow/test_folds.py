@@ -15,9 +15,8 @@ from scripts import bundle, verify
 from scripts.lib.base.files import read_lines
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.workflow import bundles
-from scripts.lib.workflow.progress import Watcher
+from scripts.lib.workflow.progress import State, Watcher
 from scripts.lib.workflow.repetition import changed_since
-from scripts.lib.workflow.run_states import State
 
 pytestmark = pytest.mark.long
 

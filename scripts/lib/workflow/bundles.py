@@ -7,15 +7,17 @@ load more are refused.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import logging
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +33,7 @@ from scripts.lib.data.manifest import manifest_sha256, write_manifest
 from scripts.lib.data.packing import pack_folder
 from scripts.lib.data.tar_archives import open_tar
 from scripts.lib.runs.run_folder import run_name
+from scripts.lib.workflow.layout import record_path
 from scripts.lib.workflow.repetition import (
     MANIFEST_SUFFIX,
     Difference,
@@ -54,18 +57,7 @@ RUN_FILES = (
 )  # fmt: skip
 #: Of the data set's folder, where they are there.
 DATASET_FILES = ("archive.sha256", "audit.csv", "audit.json", "classes.txt", "report.html")
-README = """\
-One run of mimflow, {run}: settings, data splits, weights, predictions and their provenance.
-
-To repeat it and compare every hash, in a clone of mimflow:
-
-    git checkout {commit}
-    make setup ENV={environment}
-    make repeat ARCHIVE=this-file.tar{images}
-
-Unpacked, `sha256sum -c {manifest}` checks the files. results/ is laid out as docs/results.md of mimflow says;
-results/{run}/provenance.json tells where it all comes from.
-"""
+README = Path(__file__).with_name("bundle_readme.txt")
 #: Every name that bundles have; neither a folder above nor a hidden file fits.
 NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/){0,6}[A-Za-z0-9_][A-Za-z0-9._-]*")
 RUN = re.compile(r"results/([^/]+/[^/]+/seed\d+(?:/fold\d+)?)/provenance\.json")
@@ -86,15 +78,11 @@ def contents(run: FinishedRun, images: bool) -> dict[str, Path]:
     files = {f"{below}/{file.relative_to(dataset).as_posix()}": file for file in wanted if file.is_file()}
     files |= {f"results/{run.name}/{name}": run.folder / name for name in RUN_FILES if (run.folder / name).is_file()}
     if "checkpoint" in run.provenance["inputs"]["files"]:
-        checkpoint = run.file("checkpoint")
-        files[f"results/checkpoints/{checkpoint.name}"] = checkpoint
+        files[f"results/checkpoints/{run.file('checkpoint').name}"] = run.file("checkpoint")
     names = [*run.label_files, *(run.archives if images else [])]
     files |= {f"{below}/{run.file(name).name}": run.file(name) for name in names}
     # Several archives have a record each.
-    records = [
-        run.file(name).with_name(f"{run.file(name).name.partition('.')[0]}.sha256")
-        for name in [*run.archives, *run.label_files]
-    ]
+    records = [Path(record_path(str(run.file(name)))) for name in [*run.archives, *run.label_files]]
     files |= {f"{below}/{record.name}": record for record in records if record.is_file()}
     return files
 
@@ -110,11 +98,10 @@ def flattened_folders(run: FinishedRun, scratch: Path) -> dict[str, Path]:
     for name, path in find_archives(run).items():
         if path.is_dir():
             archive = run.file(name).with_suffix(".tar")
-            tar = scratch / archive.name
+            tars[f"results/{run.dataset.name}/{archive.name}"] = tar = scratch / archive.name
             pack_folder(path, tar, archive)
             if manifest_sha256(tar) != run.hashes()[name]:
                 raise UserError(f"{path}: not the files that the run was made with: run it again before you bundle it")
-            tars[f"results/{run.dataset.name}/{archive.name}"] = tar
     return tars
 
 
@@ -122,21 +109,20 @@ def own_texts(run: FinishedRun, images: bool) -> dict[str, bytes]:
     """Return the files that are made for the bundle: how to use it, the settings, the lock."""
     inputs = run.provenance["inputs"]
     local = not images and any("path" in source for source in run.sources())
-    words = {
-        "run": run.name,
-        "commit": inputs["code"]["commit"] or "(the commit is not on record)",
-        "environment": inputs["environment"]["name"] or "cpu",
-        "images": " IMAGES=the-archive-of-the-images" if local else "",
-        "manifest": MANIFEST,
-    }
+    readme = README.read_text(encoding="utf-8").format(
+        run=run.name,
+        commit=inputs["code"]["commit"] or "(the commit is not on record)",
+        environment=inputs["environment"]["name"] or "cpu",
+        images=" IMAGES=the-archive-of-the-images" if local else "",
+        manifest=MANIFEST,
+    )
     settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
     which = "this run and of the other folds" if "fold" in run_name(run.folder) else "this run"
     texts = {
-        "README.txt": README.format(**words).encode(),
+        "README.txt": readme.encode(),
         "settings.yaml": f"# The settings of {which}: make run CONFIG= takes them.\n{settings}".encode(),
     }
-    lock = find_lock(inputs)
-    if lock is not None:
+    if (lock := find_lock(inputs)) is not None:
         texts[f"{inputs['environment']['name']}.lock"] = lock
     return texts
 
@@ -152,21 +138,16 @@ def find_lock(inputs: Mapping[str, dict], root: Path = ROOT) -> bytes | None:
         return path.read_bytes()
     show = ["git", "-C", str(root), "show", f"{inputs['code']['commit']}:envs/{name}.lock"]
     result = subprocess.run(show, capture_output=True, check=False)
-    if result.returncode == 0 and _sha256(result.stdout) == expected:
+    if result.returncode == 0 and hashlib.sha256(result.stdout).hexdigest() == expected:
         return result.stdout
     logger.warning("envs/%s.lock has changed since the run: the bundle has no lock", name)
     return None
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def write_bundle(path: Path, files: Mapping[str, Path], texts: Mapping[str, bytes]) -> None:
     """Write the tar: the manifest first, then everything by name; the same content gives the same bytes."""
-    hashes = {name: sha256_of(file) for name, file in files.items()} | {
-        name: _sha256(text) for name, text in texts.items()
-    }
+    hashes = {name: sha256_of(file) for name, file in files.items()}
+    hashes |= {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
     manifest = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
     with atomic_path(path) as temporary, tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar:
         for name, text in [(MANIFEST, manifest), *sorted(texts.items())]:
@@ -232,28 +213,24 @@ def read_manifest(bundle: Path, tar: tarfile.TarFile, member: tarfile.TarInfo) -
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
     stream = tar.extractfile(member)
     assert stream is not None, "a regular file"
     with open(path, "xb") as file:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-            file.write(block)
-    return digest.hexdigest()
+        shutil.copyfileobj(stream, file, CHUNK)
+    return sha256_of(path)
 
 
 def risky_keys(settings: Mapping[str, Any]) -> list[str]:
     """Return the overrides that make mmcls load weights or code: out of a bundle they could run anything."""
 
     def walk(value: Any, key: str) -> list[str]:
-        found = []
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                here = f"{key}.{name}".lstrip(".")
-                found += [here] if RISKY & set(str(name).split(".")) else walk(inner, here)
-        elif isinstance(value, list):
-            found += [risk for index, inner in enumerate(value) for risk in walk(inner, f"{key}.{index}")]
-        return found
+        if not isinstance(value, Mapping | list):
+            return []
+        risky = []
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            here = f"{key}.{name}".lstrip(".")
+            risky += [here] if RISKY & set(str(name).split(".")) else walk(inner, here)
+        return risky
 
     experiments = settings.get("experiments", {})
     return [key for experiment in experiments.values() for key in walk(experiment.get("overrides", {}), "")]
@@ -261,7 +238,7 @@ def risky_keys(settings: Mapping[str, Any]) -> list[str]:
 
 def find_run(bundle: Path, folder: Path, names: list[str]) -> FinishedRun:
     """Return the run in an unpacked bundle."""
-    runs = [found.group(1) for found in map(RUN.fullmatch, names) if found]
+    runs = [match[1] for match in map(RUN.fullmatch, names) if match]
     if len(runs) != 1:
         raise UserError(f"{bundle}: not a bundle: it holds {len(runs)} runs")
     run = FinishedRun.read(folder / "results" / runs[0])
@@ -288,27 +265,23 @@ def find_images(run: FinishedRun, images: Path | None) -> dict[str, Path] | None
             return None
         for name, path in inside.items():
             if is_flattened(run, name, path) and manifest_sha256(path) != run.hashes()[name]:
-                conclude(
-                    run, Difference("archive", [name], [f"{path.name} holds other files than the run was made with"])
-                )
+                cause = f"{path.name} holds other files than the run was made with"
+                conclude(run, Difference("archive", [name], [cause]))
         return inside
     if not images.exists():
         raise UserError(f"IMAGES: there is no file {images}")
-    hashed = _Hashes([images] if images.is_file() else [images, *sorted(images.iterdir())])
-    found = {
-        name: hashed.find(sha256, _is_manifest(run, name))
-        for name, sha256 in run.hashes().items()
-        if name in run.archives
-    }
-    missing = [name for name, path in found.items() if path is None]
+    paths = [images] if images.is_file() else [images, *sorted(images.iterdir())]
+    hash_of = functools.cache(_hash)  # each is taken once, and only when it is asked for
+    archives: dict[str, Path] = {}
+    for name in run.archives:
+        sha256, as_manifest = run.hashes()[name], run.file(name).suffix == MANIFEST_SUFFIX
+        archive = next((path for path in paths if hash_of(path, as_manifest) == sha256), None)
+        archives |= {name: archive.resolve()} if archive else {}
+    missing = [name for name in run.archives if name not in archives]
     if missing:
         what = f"{images} is not" if images.is_file() else f"nothing in {images} is"
         conclude(run, Difference("archive", missing, [f"{what} the archive that the run was made with"]))
-    return {name: path.resolve() for name, path in found.items() if path is not None}
-
-
-def _is_manifest(run: FinishedRun, name: str) -> bool:
-    return run.file(name).suffix == MANIFEST_SUFFIX
+    return archives
 
 
 def _in_bundle(path: Path) -> Path:
@@ -316,32 +289,15 @@ def _in_bundle(path: Path) -> Path:
     return path.with_suffix(".tar") if path.suffix == MANIFEST_SUFFIX else path
 
 
-class _Hashes:
-    """The hashes of files and folders, each taken once, and only when it is asked for."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self.known: dict[tuple[Path, bool], str] = {}
-
-    def find(self, sha256: str, as_manifest: bool) -> Path | None:
-        """Return the file, or the folder with the manifest, that has this hash."""
-        return next((path for path in self.paths if self._hash(path, as_manifest) == sha256), None)
-
-    def _hash(self, path: Path, as_manifest: bool) -> str:
-        key = (path, as_manifest)
-        if key not in self.known:
-            self.known[key] = self._compute(path, as_manifest)
-        return self.known[key]
-
-    @staticmethod
-    def _compute(path: Path, as_manifest: bool) -> str:
-        if path.is_file():
-            if not as_manifest:
-                return sha256_of(path)
-            return manifest_sha256(path) if path.suffix == ".tar" else ""
-        if not as_manifest or not path.is_dir():
-            return ""
-        with tempfile.TemporaryDirectory() as folder:
-            manifest = Path(folder) / "manifest"
-            write_manifest(path, walk_files(path, Counter()), manifest)
-            return sha256_of(manifest)
+def _hash(path: Path, as_manifest: bool) -> str:
+    """Return the sha256 of a file, or of the manifest of a folder or of a tar; "" for what cannot be asked for."""
+    if path.is_file() and not as_manifest:
+        return sha256_of(path)
+    if path.is_file():
+        return manifest_sha256(path) if path.suffix == ".tar" else ""
+    if not as_manifest or not path.is_dir():
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder) / "manifest"
+        write_manifest(path, walk_files(path, Counter()), manifest)
+        return sha256_of(manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,10 +87,8 @@ class Controller:
     def _beat(self, process: int) -> None:
         # Once it is released, the record may be another's, and must go silent when that one dies.
         while not self._released.wait(HEARTBEAT_SECONDS) and os.getpid() == process and self.path.exists():
-            try:
+            with suppress(OSError):  # the folder is gone, or unreachable for the moment
                 os.utime(self.path)
-            except OSError:  # the folder is gone, or unreachable for the moment
-                continue
 
     def _age(self) -> float:
         # By the file server's clock, as Lease measures: the clocks of two login nodes may differ.
@@ -114,11 +114,11 @@ def is_surely_dead(holder: Holder, environment: Mapping[str, str] = os.environ) 
     if holder.job == environment.get("SLURM_JOB_ID"):
         return holder.host != socket.gethostname()  # this job, before it was queued again
     try:
-        found = slurm.job(holder.job)
+        job = slurm.job(holder.job)
     except UserError as error:
         logger.debug("Slurm does not say whether job %s is over: %s", holder.job, error)
         return False
-    return found is None or found.has_ended
+    return job is None or job.has_ended
 
 
 def will_run(arguments: Sequence[str], dryrun: bool) -> bool:
@@ -138,10 +138,8 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
     controller = controller or Controller()
     record = controller.record()
     if record is not None and controller.is_alive():
-        raise UserError(
-            f"another snakemake runs this workflow in this folder ({record.holder}): wait for it, or stop it there with"
-            " Ctrl-C (kill -INT); `make jobs` shows its jobs"
-        )
+        remedy = "wait for it, or stop it there with Ctrl-C (kill -INT); `make jobs` shows its jobs"
+        raise UserError(f"another snakemake runs this workflow in this folder ({record.holder})", remedy)
     if record is not None and record.slurm:
         settle_orphans(environment, record.holder)
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
@@ -175,26 +173,19 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
         _say(f"{what} still there, and {who}: waiting for their end ({Variable.ORPHANS}=cancel ends them)")
         slurm.wait_gone(ids, float("inf"))
         return
-    _say(
-        f"{what} still there, and {who}: cancelling them; what they trained is saved and goes on"
-        f" ({Variable.ORPHANS}=wait lets them finish)"
-    )
+    goes_on = f"what they trained is saved and goes on ({Variable.ORPHANS}=wait lets them finish)"
+    _say(f"{what} still there, and {who}: cancelling them; {goes_on}")
     slurm.cancel(ids)
-    left = slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)
-    if left:
+    if left := slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS):
         names = ",".join(sorted(left))
-        raise UserError(
-            f"Slurm jobs {names} of an earlier run do not end: look at `squeue -j {names}`,"
-            " and start again when they are gone"
-        )
+        remedy = f"look at `squeue -j {names}`, and start again when they are gone"
+        raise UserError(f"Slurm jobs {names} of an earlier run do not end", remedy)
 
 
 def _configuration(arguments: Sequence[str]) -> str:
     """Return the --configfile part of a command line, without which `--unlock` would read another configuration."""
-    for option in ("--configfile", "--configfiles"):
-        if option in arguments[:-1]:
-            return f"--configfile {arguments[arguments.index(option) + 1]}"
-    return ""
+    words = itertools.pairwise(arguments)
+    return next((f"--configfile {file}" for name, file in words if name in ("--configfile", "--configfiles")), "")
 
 
 def _say(message: str) -> None:

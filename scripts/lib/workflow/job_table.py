@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,10 +44,10 @@ def run_of(comment: str, root: Path) -> JobRun | None:
     ``run_<dataset>_<experiment>_<seed>``, with ``_fold<fold>`` where there are folds. Names may hold underscores
     themselves: of the ways to read them, one whose folder is there is taken.
     """
-    found = re.match(r"rule_run_(.+)_(\d+)(?:_fold(\d+))?_[a-z_.]+$", comment)
-    if not found:
+    match = re.match(r"rule_run_(.+)_(\d+)(?:_fold(\d+))?_[a-z_.]+$", comment)
+    if not match:
         return None
-    words, seed, fold = found[1].split("_"), found[2], found[3] or ""
+    words, seed, fold = match[1].split("_"), match[2], match[3] or ""
     readings = [JobRun("_".join(words[:cut]), "_".join(words[cut:]), seed, fold) for cut in range(1, len(words))]
     there = [run for run in readings if run.folder(root).is_dir()]
     there += [run for run in readings if (root / "results" / run.dataset).is_dir()]
@@ -57,11 +58,10 @@ def label(job: Job, root: Path) -> str:
     """Return what a job is for, in words."""
     if job.is_allocation:
         return "the whole workflow"
-    run = run_of(job.comment, root)
-    if run:
+    if run := run_of(job.comment, root):
         return str(run)
-    found = re.match(r"rule_data_(.+?)(?:_(?:split|unpack|audit|pack)_.*)?$", job.comment)
-    return f"data: {found[1]}" if found else job.comment.removeprefix("rule_") or job.name
+    data = re.match(r"rule_data_(.+?)(?:_(?:split|unpack|audit|pack)_.*)?$", job.comment)
+    return f"data: {data[1]}" if data else job.comment.removeprefix("rule_") or job.name
 
 
 def progress(job: Job, root: Path) -> list[str]:
@@ -70,21 +70,15 @@ def progress(job: Job, root: Path) -> list[str]:
     Who trains in a folder says so in its lease, with the number of its job; a run that waits has at most what an
     earlier job of it left.
     """
-    by_lease = [file.parent for file in _work(root, "lease.json") if find_json(file).get("job") == job.id]
+    leases = sorted(file for run in ("", "/fold*") for file in root.glob(f"results/*/*/seed*{run}/work/*/lease.json"))
+    by_lease = [file.parent for file in leases if find_json(file).get("job") == job.id]
     if job.is_allocation:
-        return [f"{_name(folder)}: {_line(folder)}" for folder in by_lease if _line(folder)]
+        names = {folder: ", ".join([*run_name(folder.parents[1]).values()][1:]) for folder in by_lease}
+        return [f"{name}: {line}" for folder, name in names.items() if (line := _line(folder))]
     run = run_of(job.comment, root)
     folders = by_lease or (_newest(run.folder(root)) if run else [])
     lines = [line for line in map(_line, folders) if line]
     return [f"so far: {line}" for line in lines] if lines and job.state == "PENDING" else lines
-
-
-def _work(root: Path, name: str) -> list[Path]:
-    return sorted(file for run in ("seed*", "seed*/fold*") for file in root.glob(f"results/*/*/{run}/work/*/{name}"))
-
-
-def _name(work_dir: Path) -> str:
-    return ", ".join(list(run_name(work_dir.parents[1]).values())[1:])
 
 
 def _newest(run: Path) -> list[Path]:
@@ -94,11 +88,9 @@ def _newest(run: Path) -> list[Path]:
 
 
 def _line(work_dir: Path) -> str:
-    state = find_json(work_dir / "progress.json")
-    try:
-        return progress_line(state)
-    except (KeyError, TypeError, ValueError):
-        return ""
+    with suppress(KeyError, TypeError, ValueError):
+        return progress_line(find_json(work_dir / "progress.json"))
+    return ""
 
 
 def render(jobs: Sequence[Job], root: Path) -> str:
@@ -117,8 +109,7 @@ def render(jobs: Sequence[Job], root: Path) -> str:
 def describe_controller(root: Path, jobs: Sequence[Job]) -> str:
     """Return a line on the Snakemake that submits this project's jobs; empty where there is nothing to say."""
     controller = Controller(root / RECORD)
-    record = controller.record()
-    if record is not None and controller.is_alive():
+    if (record := controller.record()) is not None and controller.is_alive():
         return f"controlled by {record.holder}"
     if any(not job.is_allocation for job in jobs):
         return "no snakemake waits for these jobs: the next start settles them first, and `make cancel` ends them"

@@ -81,14 +81,8 @@ class Layout:
 
     def run_results(self) -> list[str]:
         """Return those files of the runs that people look at and that no rule reads."""
-        figures = self.run.figures
-        patterns = (
-            figures / "confusion_matrix.svg",
-            figures / "training_curves.svg",
-            figures / "embedding.html",
-            figures / "gradcam.html",
-            self.run.model_card,
-        )
+        figures = ("confusion_matrix.svg", "training_curves.svg", "embedding.html", "gradcam.html")
+        patterns = [*(self.run.figures / name for name in figures), self.run.model_card]
         return [path for pattern in patterns for path in self.runs(pattern)]
 
     # -- what is fetched ----------------------------------------------------------------------------------------------
@@ -98,8 +92,7 @@ class Layout:
 
     def _find_label_files(self) -> dict[str, str]:
         files: dict[str, str] = {}
-        for index, source in enumerate(self.sources):
-            labels = source.labels
+        for index, labels in enumerate(source.labels for source in self.sources):
             by_split = labels.model_dump(exclude_none=True) if isinstance(labels, LabelFiles) else {"": labels}
             for split, name in by_split.items():
                 if name and Path(name).expanduser().is_file():
@@ -121,6 +114,11 @@ class Layout:
     def all_fetched(self) -> list[str]:
         """Return the files that the data set is made of: the archives, and labels that are in none of them."""
         return [*self.archives, *self.label_files.values()]
+
+    def downloads(self) -> list[str]:
+        """Return the files of all fetch_* rules: those of the data set and the weights that runs start from."""
+        names = dict.fromkeys(experiment.checkpoint_name() for experiment in self.settings.experiments.values())
+        return [*self.all_fetched(), *(self.checkpoint.format(checkpoint=name) for name in names if name)]
 
     def fetched_names(self) -> list[str]:
         """Return the names of the same files."""

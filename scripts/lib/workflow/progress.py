@@ -3,38 +3,157 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS
 from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.workflow import run_reader
 from scripts.lib.workflow.controller import LOCKS, RECORD
-from scripts.lib.workflow.run_reader import (
-    ATTEMPTS,
-    LEASE,
-    NO_FOLD,
-    Entries,
-    Key,
-    Reader,
-    Work,
-    elapsed,
-    entries,
-    folders,
-    folds_in,
-    is_made,
-    logs_in,
-    read_lock,
-    seed_of,
-    stat_of,
-)
-from scripts.lib.workflow.run_states import DATA_STEPS, STATE_AFTER, STEPS, Overview, RunProgress, State
+from scripts.lib.workflow.run_reader import ATTEMPTS, LEASE, NO_FOLD, Entries, Key, Work, is_made, stat_of
 
 #: What the weights that runs start from are filed under, below results/ and logs/.
 CHECKPOINTS = "checkpoints"
+
+
+class State(StrEnum):
+    """What a run does, or what became of it."""
+
+    WAITING = "waiting"
+    FETCHING = "fetching"
+    UNPACKING = "unpacking"
+    AUDITING = "looking for bad data"
+    SPLITTING = "splitting"
+    PACKING = "packing"
+    STARTING = "starting"
+    FITTING_HEAD = "fitting the head"
+    TRAINING = "training"
+    PREDICTING = "predicting"
+    EVALUATING = "evaluating"
+    REPORTING = "reporting"
+    STALE = "stale"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DONE = "done"
+
+
+#: States in which a run needs somebody's attention.
+TROUBLED = frozenset({State.FAILED, State.STOPPED, State.STALE})
+#: States of a run of which nothing has begun; its data set may be on its way.
+WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING})
+#: What a run is after one of its commands, or an attempt to train, did not finish.
+STATE_AFTER = {
+    Ending.FAILED: State.FAILED,
+    Ending.STOPPED: State.STOPPED,
+    Ending.INTERRUPTED: State.STOPPED,
+    Ending.KILLED: State.STALE,
+}
+#: The rules of a run in their order: a file that each makes, and what the run does meanwhile. The others only report.
+#: The log of a rule is called after it.
+STEPS = {
+    "patch_config": (RunFolder.config.name, State.STARTING),
+    "fit_head": (RunFolder.init.name, State.FITTING_HEAD),
+    "train_model": (RunFolder.last.name, State.STARTING),
+    "predict_images": (RunFolder.predictions.name, State.PREDICTING),
+    "evaluate_model": (RunFolder.metrics.name, State.EVALUATING),
+    "record_provenance": (RunFolder.provenance.name, State.REPORTING),
+}
+
+
+class DataStep(NamedTuple):
+    """A rule of a data set: how the names of its outputs begin, its log, and what the runs wait for meanwhile."""
+
+    rule: str
+    output: re.Pattern[str]
+    log: str
+    state: State
+
+
+DATA_STEPS = (
+    DataStep("fetch_archive", re.compile(r"archive\.\w"), "fetch_archive.log", State.FETCHING),
+    DataStep("fetch_archive", re.compile(r"((?:archive|labels)\w*\..+)"), r"fetch_\1.log", State.FETCHING),
+    DataStep("unpack_archive", re.compile(r"images$"), "unpack_archive.log", State.UNPACKING),
+    DataStep("audit_images", re.compile(r"audit\.csv$"), "audit_images.log", State.AUDITING),
+    DataStep("split_dataset", re.compile(r"splits/"), "split_dataset.log", State.SPLITTING),
+    DataStep("pack_images", re.compile(r"packed/(\d+)$"), r"pack_images_\1.log", State.PACKING),
+    DataStep("fetch_checkpoint", re.compile(r"([^/]+)\.pth$"), r"\1.log", State.FETCHING),
+)
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """How far one run is. None: not known.
+
+    Attributes
+    ----------
+    fraction : of the training steps that are done, 0 to 1.
+    best_val_accuracy : 0 to 1, so far.
+    loss : mean training loss of the epoch so far.
+    elapsed_seconds : of all attempts to train together.
+    seconds_left : of training, at this run's own rate.
+    silent_seconds : since it last wrote anything; heartbeats do not count.
+    holder : the process that trains it, its machine and Slurm job.
+    reason : why it failed, stopped or is stale.
+    fold : of cross-validation, None where there is none.
+    """
+
+    dataset: str
+    experiment: str
+    seed: int
+    state: State
+    epochs_done: int | None = None
+    max_epochs: int | None = None
+    fraction: float | None = None
+    best_val_accuracy: float | None = None
+    loss: float | None = None
+    images_per_second: float | None = None
+    elapsed_seconds: float | None = None
+    seconds_left: float | None = None
+    silent_seconds: float | None = None
+    holder: str = ""
+    reason: str = ""
+    fold: int | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what tells it from all others."""
+        return self.dataset, self.experiment, self.which
+
+    @property
+    def which(self) -> str:
+        """Return seed and fold as people read them: ``0``, ``0 fold 1``."""
+        return str(self.seed) if self.fold is None else f"{self.seed} fold {self.fold}"
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether one of its own steps runs."""
+        return self.state not in TROUBLED | WAITING and self.state != State.DONE
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All runs at one moment.
+
+    Attributes
+    ----------
+    problems : what went wrong with a data set, a line each.
+    controller : the Snakemake that runs this workflow, empty where none does.
+    complete : all runs are done, and so is what is made of all of them.
+    time : seconds since 1970.
+    """
+
+    runs: tuple[RunProgress, ...]
+    problems: tuple[str, ...]
+    controller: str
+    complete: bool
+    time: float
 
 
 @dataclass(frozen=True)
@@ -60,14 +179,14 @@ class Watcher:
         # Not resolved: results may be a link to a larger disk; what Snakemake and the logs say lies beside the link.
         self.results = Path(os.path.abspath(results))
         self.project = self.results.parent
-        self.reader = Reader()
+        self.reader = run_reader.Reader()
 
     def look(self, dataset: str | None = None) -> Overview:
         """Return how far the runs are, those of *dataset* only where it is given."""
         controller = self.reader.controller(self.project / RECORD)
         plan = self._plan(bool(controller))
-        found = self._find(plan)
-        keys = sorted(key for key in found if dataset in (None, key[0]))
+        runs_there = self.reader.find_runs(str(self.results), set(plan.runs))
+        keys = sorted(key for key in runs_there if dataset in (None, key[0]))
         names = list(dict.fromkeys(key[0] for key in keys))
         waits_for, problems = {}, []
         for name in [CHECKPOINTS, *names]:
@@ -77,65 +196,40 @@ class Watcher:
             if waits_for[name] == State.WAITING:
                 waits_for[name] = waits_for[CHECKPOINTS]
         runs = tuple(self._run(key, plan, waits_for[key[0]]) for key in keys)
-        to_come = plan.is_live and any(
-            not is_made(stat_of(f"{self.results}/{name}/{output}"), plan.started)
-            for name in names
-            for output in plan.data.get(name, ())
-        )
+        outputs = [f"{self.results}/{name}/{output}" for name in names for output in plan.data.get(name, ())]
+        to_come = plan.is_live and not all(is_made(stat_of(path), plan.started) for path in outputs)
         complete = bool(runs) and all(run.state == State.DONE for run in runs) and not to_come
         return Overview(runs, tuple(problems), controller, complete, time.time())
 
     # -- what there is, and what is planned -----------------------------------------------------------------------
 
     def _plan(self, is_live: bool) -> Plan:
-        locks = entries(str(self.project / LOCKS))
+        locks = run_reader.entries(str(self.project / LOCKS))
         names = [name for name in locks if name.endswith(".output.lock")]
         if not names:
             return Plan()
         newest = max(names, key=lambda name: locks[name].st_mtime)
         path = str(self.project / LOCKS / newest)
-        runs, data = self.reader.cached(path, locks[newest], lambda: read_lock(path, self.results.name), ({}, {}))
+        load = partial(run_reader.read_lock, path, self.results.name)
+        runs, data = self.reader.cached(path, locks[newest], load, ({}, {}))
         return Plan(runs, data, locks[newest].st_mtime, is_live)
-
-    def _find(self, plan: Plan) -> set[Key]:
-        """Return the runs that have a folder, and those that are planned: by Snakemake's lock or, of a data set that
-        is not in it, by the settings of its last whole run.
-        """
-        found = set(plan.runs)
-        planned = {key[0] for key in found}
-        for dataset in folders(str(self.results)):
-            folder = f"{self.results}/{dataset}"
-            for experiment in folders(folder):
-                for name in folders(f"{folder}/{experiment}"):
-                    seed = seed_of(name)
-                    if seed is not None:
-                        folds = folds_in(f"{folder}/{experiment}/{name}")
-                        found |= {(dataset, experiment, seed, fold) for fold in folds}
-            if dataset not in planned:
-                found |= {(dataset, *run) for run in self.reader.planned_runs(f"{folder}/settings.yaml")}
-        return found
 
     # -- a data set ---------------------------------------------------------------------------------------------------
 
     def _data(self, dataset: str, plan: Plan) -> tuple[State, list[str]]:
         """Return what the runs of a data set wait for, and what went wrong with it."""
         folder = f"{self.project}/logs/{dataset}"
-        logs, outcomes = logs_in(folder)
+        logs, outcomes = run_reader.logs_in(folder)
         since = plan.started if plan.is_live and dataset in plan.data else 0.0
         problems = []
         for name in sorted(outcomes):
-            outcome = self.reader.outcome(f"{folder}/{name}", outcomes[name], since)
-            if outcome:
+            if outcome := self.reader.outcome(f"{folder}/{name}", outcomes[name], since):
                 problems.append(f"{dataset}: {name.removesuffix(SUFFIX)}: {outcome}")
         for step in DATA_STEPS if since else ():
             for output in plan.data[dataset]:
                 match = step.output.match(output)
-                begun = logs.get(match.expand(step.log)) if match else None
-                if (
-                    begun
-                    and begun.st_mtime >= since
-                    and not is_made(stat_of(f"{self.results}/{dataset}/{output}"), since)
-                ):
+                has_begun = match is not None and is_made(logs.get(match.expand(step.log)), since)
+                if has_begun and not is_made(stat_of(f"{self.results}/{dataset}/{output}"), since):
                     return step.state, problems
         return State.WAITING, problems
 
@@ -146,24 +240,16 @@ class Watcher:
         name = f"{dataset}/{experiment}/seed{seed}" + ("" if fold == NO_FOLD else f"/fold{fold}")
         folder = f"{self.results}/{name}"
         logs_folder = f"{self.project}/logs/{name}"
-        files = entries(folder)
-        logs, outcomes = logs_in(logs_folder)
+        files = run_reader.entries(folder)
+        logs, outcomes = run_reader.logs_in(logs_folder)
         work = self.reader.newest_work(f"{folder}/{RunFolder.work}") if RunFolder.work.name in files else None
         attempts = self.reader.attempts(work)
         numbers = self.reader.numbers(folder, files, work)
         outputs = plan.runs.get(key, ()) if plan.is_live else ()
         since = plan.started if outputs else 0.0
         evidence = _Evidence(
-            folder,
-            files,
-            logs,
-            work,
-            attempts,
-            outputs,
-            since=since,
-            outcome=lambda rule: self.reader.outcome(
-                f"{logs_folder}/{rule}{SUFFIX}", outcomes.get(f"{rule}{SUFFIX}"), since
-            ),
+            *(folder, files, logs, work, attempts, outputs, since),
+            outcome=lambda name: self.reader.outcome(f"{logs_folder}/{name}", outcomes.get(name), since),
             silence=lambda log: self.reader.ages.of(f"{logs_folder}/{log}", logs[log].st_mtime),
         )
         state, reason = evidence.judge(bool(numbers))
@@ -177,12 +263,9 @@ class Watcher:
         written += [stat for name, stat in work.files.items() if name != LEASE] if work else []
         newest = max((stat.st_mtime for stat in written), default=None)
         return RunProgress(
-            dataset,
-            experiment,
-            seed,
-            state,
+            *(dataset, experiment, seed, state),
             **numbers,
-            elapsed_seconds=elapsed(attempts, bool(work and work.is_alive)),
+            elapsed_seconds=run_reader.elapsed(attempts, bool(work and work.is_alive)),
             silent_seconds=None if newest is None else self.reader.ages.of(folder, newest),
             holder=str(work.holder) if work and work.holder and work.is_alive else "",
             reason=reason,
@@ -200,7 +283,7 @@ class _Evidence:
     logs : of its rules, by name.
     outputs : what a living Snakemake is to make of it, relative to its folder.
     since : when that Snakemake began; 0 where none has it in hand.
-    outcome : of a rule that did not finish.
+    outcome : of a rule that did not finish, by the name of its file.
     silence : the seconds since somebody wrote to one of the logs.
     """
 
@@ -218,8 +301,7 @@ class _Evidence:
         """Return the state and, where it needs attention, the reason."""
         if self.work is not None and self.work.is_alive:
             return (State.TRAINING if has_trained else State.STARTING), ""
-        outcome = next(filter(None, map(self.outcome, self._begun())), None)
-        if outcome:
+        if outcome := next(filter(None, (self.outcome(rule + SUFFIX) for rule in self._begun())), None):
             return STATE_AFTER[outcome.ending], str(outcome)
         return self._in_hand() if self.outputs else self._left_alone()
 
@@ -251,8 +333,7 @@ class _Evidence:
         if (dead := self._dead_lease(self.since)) and not self._has(RunFolder.last.name):
             return State.STALE, dead
         begun = self._begun()
-        steps = [rule for rule in begun if rule in STEPS]
-        if steps:
+        if steps := [rule for rule in begun if rule in STEPS]:
             return STEPS[steps[-1]][1], ""
         return (State.REPORTING if begun and self._has(RunFolder.metrics.name) else State.WAITING), ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
+from typing import NamedTuple
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import ROOT, Variable
@@ -67,10 +70,10 @@ class Submission:
     def option(self, *names: str) -> str | None:
         """Return the value of an option, given as two words or as one; the last one wins, as for sbatch."""
         last = None
-        for index, word in enumerate(self.words):
+        for word, following in itertools.pairwise((*self.words, "")):
             name, equals, value = word.partition("=")
             if name in names:
-                last = value if equals else next(iter(self.words[index + 1 : index + 2]), "")
+                last = value if equals else following
         return last
 
     @property
@@ -87,8 +90,7 @@ class Submission:
     @property
     def gpu_model(self) -> str | None:
         """Return the kind of GPU that it asks for, None for any."""
-        found = re.match(r"gpu:([A-Za-z_][^:]*)", self.gpu_request)
-        return found[1] if found else None
+        return gpu_kind(self.gpu_request)
 
     @property
     def cores(self) -> int:
@@ -104,9 +106,7 @@ class Submission:
     @property
     def minutes(self) -> float | None:
         """Return the time limit that it asks for; None where the cluster is to decide."""
-        text = self.option("-t", "--time")
-        if text is None:
-            return None
+        text = self.option("-t", "--time") or ""
         seconds = parse_duration(text)
         return float(text) if text.isdecimal() else None if seconds is None else seconds / 60
 
@@ -116,7 +116,7 @@ class Submission:
         for word in self.words:
             name, equals, _ = word.partition("=")
             if skip or name in SILENT:
-                skip = not skip and name in SILENT - {"--parsable"} and not equals
+                skip = not skip and name != "--parsable" and not equals
                 continue
             # Snakemake's own id of the run follows the prefix.
             words.append(re.sub(r"_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", "_...", word))
@@ -125,6 +125,12 @@ class Submission:
     def _number(self, name: str) -> int:
         text = self.option(name) or ""
         return int(text) if text.isdecimal() else 0
+
+
+def gpu_kind(request: str) -> str | None:
+    """Return the kind of GPU in ``gpu:rtx3090:1``; None where there is none."""
+    match = re.match(r"gpu:([A-Za-z_][^:]*)", request)
+    return match[1] if match else None
 
 
 def rehearse(profile: Path, settings: Settings) -> list[Submission]:
@@ -141,44 +147,36 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     ------
     UserError : Snakemake, or its plugin for Slurm, does not accept the profile.
     """
-    one_split = settings.dataset.split.model_copy(update={"folds": None})
-    dataset = settings.dataset.model_copy(update={"split": one_split})
+    split = settings.dataset.split.model_copy(update={"folds": None})
+    dataset = settings.dataset.model_copy(update={"split": split})
     settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
     layout = Layout(settings)
     run_group = Resources(settings, load_site(profile), layout).run_group
-    names = {experiment.checkpoint_name() for experiment in settings.experiments.values()}
-    fetched = [*layout.all_fetched(), *(layout.checkpoint.format(checkpoint=name) for name in names if name)]
+    fetched = layout.downloads()
     lists = [f"splits/{split}.txt" for split in ("train", "val", "test")]
-    made = [
-        f"{layout.dataset}/{name}"
-        for name in ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
-    ]
+    names_made = ("images/", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
+    made = [f"{layout.dataset}/{name}" for name in names_made]
     short_sides = {experiment.cached_short_side() for experiment in settings.experiments.values()}
-    made += [f"{layout.pixel_cache.format(short_side=side)}/" for side in short_sides if side]
+    made += [f"{layout.pixel_cache.format(short_side=pixels)}/" for pixels in short_sides if pixels]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:
         groups = {name: run_group.format(experiment=name, seed=layout.seeds[0]) for name in layout.experiments}
         return [*data.submissions(groups), *training.submissions(groups)]
 
 
-class _Rehearsal:
-    """A Snakemake that runs in a copy of the folder."""
+class _Rehearsal(NamedTuple):
+    """A Snakemake that runs in a copy of the folder, and the folder of its calls of sbatch."""
 
-    def __init__(self, process: subprocess.Popen[str], calls: Path, copy: Path) -> None:
-        self.process, self.calls, self.copy = process, calls, copy
+    process: subprocess.Popen[str]
+    calls: Path
+    copy: Path
 
     def submissions(self, groups: Mapping[str, str]) -> list[Submission]:
-        """Wait for its end and return the calls of sbatch, the oldest first.
-
-        Parameters
-        ----------
-        groups : of each experiment, the group of its jobs.
-        """
+        """Wait for its end and return the calls of sbatch, the oldest first; *groups*: of each experiment's jobs."""
         try:
             output, _ = self.process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
-            raise UserError(
-                f"snakemake did not submit within {TIMEOUT:.0f} s: Slurm answers slowly: try again later"
-            ) from None
+            what = f"snakemake did not submit within {TIMEOUT:.0f} s: Slurm answers slowly"
+            raise UserError(what, "try again later") from None
         submissions: list[Submission] = []
         for file in sorted(self.calls.iterdir(), key=lambda file: file.stat().st_mtime_ns):
             text = file.read_text(encoding="utf-8").replace(str(self.copy), str(ROOT))
@@ -193,7 +191,7 @@ class _Rehearsal:
 
 def _experiment_of(comment: str, groups: Mapping[str, str]) -> str:
     """Return the experiment of a job by its comment, `rule_<group>_<rules>...`; "" for the data's."""
-    candidates = [name for name, group in groups.items() if f"{comment}_".startswith(f"rule_{group}_")]
+    candidates = (name for name, group in groups.items() if f"{comment}_".startswith(f"rule_{group}_"))
     return max(candidates, key=len, default="")
 
 
@@ -203,8 +201,8 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
     with tempfile.TemporaryDirectory(prefix="mimflow-doctor-") as name:
         folder = Path(name).resolve()
         copy, programs, calls = (folder / name for name in ("copy", "programs", "calls"))
-        for part in (copy, programs, calls):
-            part.mkdir()
+        for subfolder in (copy, programs, calls):
+            subfolder.mkdir()
         for entry in ROOT.iterdir():
             if entry.name not in WRITTEN:
                 (copy / entry.name).symlink_to(entry)
@@ -224,14 +222,7 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
         command = [sys.executable, "-c", SNAKEMAKE, "--profile", str(profile.resolve()), "--configfile", str(config)]
         command += ["--rerun-triggers", "mtime", "--executor", "slurm"]
         process = subprocess.Popen(
-            command,
-            cwd=copy,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            command, cwd=copy, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, errors="replace"
         )
         try:
             yield _Rehearsal(process, calls, copy)
@@ -244,9 +235,8 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
 def refusal_of(output: str) -> str:
     """Return in one line why Snakemake ended, out of all that it printed."""
     # WorkflowError stands on a line of its own, its message below it.
-    found = re.search(r"^WorkflowError.*?:\n((?:.+\n?)+)", output, re.MULTILINE)
-    if found:
-        return one_line(found[1])
+    if match := re.search(r"^WorkflowError.*?:\n((?:.+\n?)+)", output, re.MULTILINE):
+        return one_line(match[1])
     lines = [line for line in output.splitlines() if line.strip()]
     errors = [line.partition("error: ")[2] for line in lines if re.match(r"(snakemake: )?error: ", line)]
     return one_line((errors or lines or ["snakemake submitted nothing and said nothing"])[-1])

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,10 +110,10 @@ class FinishedRun:
         source = copy.deepcopy(self.provenance["inputs"]["settings"]["dataset"]["source"])
         return source if isinstance(source, list) else [source]
 
-    def hashes(self) -> dict[str, str]:
+    def hashes(self, without: Collection[str] = ()) -> dict[str, str]:
         """Return what is compared, as the provenance says: for weights the hash of the tensors, not of the file."""
-        entries = self.provenance["inputs"]["files"] | self.provenance["outputs"]
-        return {name: entry.get("weights_sha256", entry["sha256"]) for name, entry in entries.items()}
+        entries = (self.provenance["inputs"]["files"] | self.provenance["outputs"]).items()
+        return {name: entry.get("weights_sha256", entry["sha256"]) for name, entry in entries if name not in without}
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,13 @@ def first_difference(expected: Mapping[str, str], got: Mapping[str, str]) -> tup
     return None
 
 
-def changed_since(run: FinishedRun, without: Sequence[str] = ()) -> Difference | None:
+def changed_since(run: FinishedRun, without: Collection[str] = ()) -> Difference | None:
     """Return the first stage whose files are not those that the provenance describes: then nothing can be verified."""
-    hashes = {name: hashed for name, hashed in run.hashes().items() if name not in without}
-    found = first_difference(hashes, {name: _hash_now(run.file(name)) for name in hashes})
-    if found is None:
+    hashes = run.hashes(without)
+    difference = first_difference(hashes, {name: _hash_now(run.file(name)) for name in hashes})
+    if difference is None:
         return None
-    stage, files = found
+    stage, files = difference
     gone = [name for name in files if not run.file(name).is_file()]
     what = f"{', '.join(gone)} is gone" if gone else f"{', '.join(files)} was changed after the run"
     return Difference(stage, files, [f"{what}: provenance.json describes another one"])
@@ -175,34 +175,28 @@ def likely_causes(stage: str, before: Mapping[str, Any], after: Mapping[str, Any
     if stage not in COMPUTED:
         last = {"archive": "the source of the images is not the same any more"}
         return software or [last.get(stage, "nothing on record differs: please report this as a defect of mimflow")]
-    machine = _machine_causes(before, after)
-    no_promise = _missing_promises(before, after)
+    machine = [*_machine_causes(before, after), *_missing_promises(before, after)]
     # Another torch rounds differently on the same machine; with the same one, the machine comes before the code.
-    torch_changed = bool(software) and software[0].startswith("other versions: torch ")
-    causes = software[:1] + machine + no_promise + software[1:] if torch_changed else machine + no_promise + software
-    return causes or [
+    leading = 1 if software and software[0].startswith("other versions: torch ") else 0
+    return [*software[:leading], *machine, *software[leading:]] or [
         "nothing on record differs: an operation that is not deterministic without torch saying so, or faulty memory;"
         " repeat it: if it differs anew each time, it is one of these"
     ]
 
 
 def _software_causes(stage: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    causes = []
-    relevant = PACKAGES_OF.get(stage) or tuple({**before["versions"], **after["versions"]})
-    ranked = sorted(relevant, key=lambda name: name != "torch")
-    versions = [
-        f"{name} {before['versions'].get(name, 'none')} then, {after['versions'].get(name, 'none')} now"
-        for name in ranked
-        if before["versions"].get(name) != after["versions"].get(name)
-    ]
-    if versions:
-        causes.append("other versions: " + "; ".join(versions))
+    then, now = before["versions"], after["versions"]
+    ranked = sorted(PACKAGES_OF.get(stage) or {**then, **now}, key=lambda name: name != "torch")
+    changed = [name for name in ranked if then.get(name) != now.get(name)]
+    versions = [f"{name} {then.get(name, 'none')} then, {now.get(name, 'none')} now" for name in changed]
+    causes = ["other versions: " + "; ".join(versions)] if versions else []
     then, now = before["code"], after["code"]
     if then["sha256"] != now["sha256"]:
         causes.append(f"other code: {_commit(then)} then, {_commit(now)} now (`git diff` shows what changed)")
-    if before["environment"]["lock_sha256"] != after["environment"]["lock_sha256"] and not versions:
-        names = (before["environment"]["name"] or "unknown", after["environment"]["name"] or "unknown")
-        causes.append(f"another lock: environment {names[0]} then, {names[1]} now, or envs/*.lock was made anew")
+    then, now = before["environment"], after["environment"]
+    if then["lock_sha256"] != now["lock_sha256"] and not versions:
+        names = f"environment {then['name'] or 'unknown'} then, {now['name'] or 'unknown'} now"
+        causes.append(f"another lock: {names}, or envs/*.lock was made anew")
     return causes
 
 
@@ -213,29 +207,27 @@ def _commit(code: Mapping[str, Any]) -> str:
 def _machine_causes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     then, now = before["circumstances"]["machine"], after["circumstances"]["machine"]
     causes = []
+
+    def compare(what: str, key: str, show: Callable[[Any], str] = str) -> None:
+        texts = show(then[key]), show(now[key])
+        if then[key] != now[key] and texts[0] != texts[1]:
+            causes.append(f"{what}: {texts[0]} then, {texts[1]} now")
+
     if before["inputs"]["training"]["device"] == "cuda":
-        gpus = [", ".join(gpu["name"] for gpu in machine["gpus"]) or "none" for machine in (then, now)]
-        if gpus[0] != gpus[1]:
-            causes.append(f"another GPU: {gpus[0]} then, {gpus[1]} now")
-        if then["tf32"] != now["tf32"]:
-            causes.append(f"TF32: {json.dumps(then['tf32'])} then, {json.dumps(now['tf32'])} now")
-        for key, what in (("cuda", "CUDA"), ("cudnn", "cuDNN"), ("driver", "GPU driver")):
-            if then[key] != now[key]:
-                causes.append(f"another {what}: {then[key]} then, {now[key]} now")
-    if then["kernels"] != now["kernels"]:
-        causes.append(f"other CPU kernels: {then['kernels']} then, {now['kernels']} now")
-    if then["instruction_sets"] != now["instruction_sets"]:
-        changed = sorted(set(then["instruction_sets"]) ^ set(now["instruction_sets"]))
+        compare("another GPU", "gpus", lambda gpus: ", ".join(gpu["name"] for gpu in gpus) or "none")
+        compare("TF32", "tf32", json.dumps)
+        compare("another CUDA", "cuda")
+        compare("another cuDNN", "cudnn")
+        compare("another GPU driver", "driver")
+    compare("other CPU kernels", "kernels")
+    if changed := sorted({*then["instruction_sets"]} ^ {*now["instruction_sets"]}):
         causes.append(f"another instruction set: {', '.join(changed)} on one of the two processors only")
-    if then["cpu"] != now["cpu"]:
-        causes.append(f"another processor: {then['cpu']} then, {now['cpu']} now")
-    names = sorted({*then["variables"], *now["variables"]})
-    others = [
-        f"{name}={then['variables'].get(name, '')} then, {now['variables'].get(name, '')} now"
-        for name in names
-        if not name.startswith(("SLURM_", "CUDA_VISIBLE")) and then["variables"].get(name) != now["variables"].get(name)
-    ]
-    if others:
+    compare("another processor", "cpu")
+    before, after = then["variables"], now["variables"]
+    names = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+    names = [name for name in names if not name.startswith(("SLURM_", "CUDA_VISIBLE"))]
+    if names:
+        others = [f"{name}={before.get(name, '')} then, {after.get(name, '')} now" for name in names]
         causes.append("other environment variables: " + "; ".join(others))
     return causes
 
@@ -244,10 +236,8 @@ def _missing_promises(before: Mapping[str, Any], after: Mapping[str, Any]) -> li
     causes = []
     if before["inputs"]["training"]["deterministic"] is False:
         causes.append("deterministic kernels were not asked for (deterministic: false)")
-    operations = sorted(
-        {name for run in (before, after) for name in run["circumstances"]["training"]["nondeterministic_operations"]}
-    )
-    if operations:
+    trainings = [run["circumstances"]["training"] for run in (before, after)]
+    if operations := sorted({name for training in trainings for name in training["nondeterministic_operations"]}):
         causes.append(f"operations without a deterministic form: {', '.join(operations)}")
     return causes
 
@@ -257,11 +247,9 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     keys: list[str] = []
     for key in dict.fromkeys([*before, *after]):
         then, now = before.get(key), after.get(key)
-        if then == now:
-            continue
         if isinstance(then, dict) and isinstance(now, dict):
             keys += [f"{key}.{rest}" for rest in changed_keys(then, now)]
-        else:
+        elif then != now:
             keys.append(str(key))
     return keys
 
@@ -296,7 +284,9 @@ def lay_out(run: FinishedRun, scratch: Path, archives: Mapping[str, Path] | None
     """
     sources = []
     for name, original in zip(run.archives, run.sources(), strict=True):
-        known = {key: original[key] for key in ("labels", "label", "part") if original.get(key) is not None}
+        # ``part``: what ``split`` was called in the settings of earlier runs.
+        keys = ("labels", "label", "split", "part")
+        known = {key: original[key] for key in keys if original.get(key) is not None}
         if archives is None:
             if original.get("path"):
                 raise UserError("the images came from a local file: give the archive with IMAGES=FILE")
@@ -328,8 +318,8 @@ def _lay_out_labels(run: FinishedRun, scratch: Path, sources: Sequence[dict[str,
     kept = {Path(name).stem: name for name in run.label_files}
     for index, source in enumerate(sources):
         stem = f"labels_{index}" if len(run.archives) > 1 else "labels"
-        for part, named in _label_files(source).items():
-            name = kept.get(f"{stem}_{part}" if part else stem)
+        for split, named in _label_files(source).items():
+            name = kept.get(f"{stem}_{split}" if split else stem)
             if name and named not in copies:
                 copies[named] = f"inputs/{run.file(name).name}"
                 _copy(run.file(name), scratch / copies[named])
@@ -341,12 +331,12 @@ def _lay_out_labels(run: FinishedRun, scratch: Path, sources: Sequence[dict[str,
         if isinstance(source.get("labels"), str):
             source["labels"] = copies.get(source["labels"], source["labels"])
         elif source.get("labels"):
-            source["labels"] = {part: copies.get(named, named) for part, named in source["labels"].items()}
+            source["labels"] = {split: copies.get(named, named) for split, named in source["labels"].items()}
 
 
 def _label_files(source: Mapping[str, Any]) -> dict[str, str]:
     labels = source.get("labels") or {}
-    return {"": labels} if isinstance(labels, str) else {part: name for part, name in labels.items() if name}
+    return {"": labels} if isinstance(labels, str) else {split: name for split, name in labels.items() if name}
 
 
 def find_archives(run: FinishedRun) -> dict[str, Path]:
@@ -356,15 +346,15 @@ def find_archives(run: FinishedRun) -> dict[str, Path]:
     ------
     UserError : the folder is gone.
     """
-    found = {}
+    archives = {}
     for name, source in zip(run.archives, run.sources(), strict=True):
-        found[name] = run.file(name)
+        archives[name] = path = run.file(name)
         if source.get("in_place"):
             # Relative to the folder that the workflow ran in.
-            found[name] = run.dataset.parents[1] / Path(source["path"]).expanduser()
-            if not found[name].is_dir():
-                raise UserError(f"{found[name]}: the images were read there, but the folder is gone: bring it back")
-    return found
+            archives[name] = path = run.dataset.parents[1] / Path(source["path"]).expanduser()
+            if not path.is_dir():
+                raise UserError(f"{path}: the images were read there, but the folder is gone: bring it back")
+    return archives
 
 
 def is_flattened(run: FinishedRun, name: str, path: Path) -> bool:
@@ -432,22 +422,19 @@ def repeat(
     flattened = {name for name, path in (archives or {}).items() if is_flattened(run, name, path)}
     run_workflow(scratch, settings, f"results/{run.name}/config.py", profile)
     begun = FinishedRun(folder, run.provenance)
-    hashes = {name: hashed for name, hashed in run.hashes().items() if name not in flattened}
+    hashes = run.hashes(flattened)
     inputs = {name: hashed for name, hashed in hashes.items() if name in run.provenance["inputs"]["files"]}
-    found = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
-    if found:
-        now = {"inputs": {"code": describe_code(), **describe_software()}}
+    difference = first_difference(inputs, {name: _hash_now(begun.file(name)) for name in inputs})
+    if difference:
+        now: Mapping[str, Any] = {"inputs": {"code": describe_code(), **describe_software()}}
     else:
         run_workflow(scratch, settings, f"results/{run.name}/provenance.json", profile)
         again = FinishedRun.read(folder)
-        now = dict(again.provenance)
-        found = first_difference(
-            hashes, {name: hashed for name, hashed in again.hashes().items() if name not in flattened}
-        )
-    if found is None:
+        now, difference = again.provenance, first_difference(hashes, again.hashes(flattened))
+    if difference is None:
         return None
     (scratch / ".keep").touch()
-    stage, files = found
+    stage, files = difference
     causes = likely_causes(stage, run.provenance, now)
     if stage == "config":
         keys = changed_keys(read_config(run.file("config.py")), read_config(begun.file("config.py")))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from scripts.lib.base.environment import ROOT
 from scripts.lib.settings.schema import Settings
@@ -10,51 +13,10 @@ from scripts.lib.settings.schema import Settings
 #: The texts of the report, a folder for each language.
 CAPTIONS = ROOT / "scripts" / "report" / "captions"
 
-CHINESE = {
-    "Data": "数据",
-    "Leaderboard": "排行榜",
-    "Runs": "各次运行",
-    "seed": "种子",
-    "fold": "折",
-    "what": "内容",
-    "table": "表格",
-    "figure": "图",
-    "comparisons": "两两比较",
-    "audit of the images": "图像检查",
-    "metrics of each class": "每个类别的指标",
-    "confusion matrix": "混淆矩阵",
-    "classes, the worst first": "各类别，最差的在前",
-    "precision-recall, ROC and top-k curves": "精确率-召回率、ROC 与 top-k 曲线",
-    "calibration": "校准",
-    "accuracy against confidence": "准确率与置信度",
-    "the most confident errors": "最自信的错误",
-    "map of the test images": "测试图像的分布图",
-    "what the model looks at (Grad-CAM)": "模型在看哪里（Grad-CAM）",
-    "the model as ONNX": "ONNX 模型",
-    "layers, parameters, FLOPs": "网络层、参数量与 FLOPs",
-    "model card": "模型卡",
-    "training curves": "训练曲线",
-    "config and environment": "配置与环境",
-}
-
-
-#: What the report shows of a run, in the order in which one reads it; Snakemake sorts by the words themselves.
-ORDER = (
-    "model card",
-    "confusion matrix",
-    "classes, the worst first",
-    "the most confident errors",
-    "what the model looks at (Grad-CAM)",
-    "map of the test images",
-    "calibration",
-    "accuracy against confidence",
-    "precision-recall, ROC and top-k curves",
-    "training curves",
-    "layers, parameters, FLOPs",
-    "the model as ONNX",
-    "metrics of each class",
-    "config and environment",
-)
+WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+CHINESE: dict[str, str] = WORDS["menu"] | WORDS["run"]
+#: What the report shows of a run; Snakemake sorts by the words themselves.
+ORDER = tuple(WORDS["run"])
 
 
 def label(words: str, language: str) -> str:

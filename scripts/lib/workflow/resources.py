@@ -82,15 +82,16 @@ def fingerprint(folder: Path, follows_links: bool) -> str:
     follows_links : what links lead to is read at each run, so that it counts, not the links.
     """
     digest = hashlib.sha256()
+
+    def add(name: object, status: os.stat_result) -> None:
+        digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+
     if follows_links:
         for file in walk_files(folder, Counter()):
-            status = file.stat()
-            digest.update(os.fsencode(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n"))
+            add(file, file.stat())
         return digest.hexdigest()
     for path, folders, files in os.walk(folder):
         folders.sort()
         for name in sorted(files):
-            status = os.lstat(os.path.join(path, name))
-            entry = f"{os.path.relpath(path, folder)}/{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
-            digest.update(os.fsencode(entry))
+            add(f"{os.path.relpath(path, folder)}/{name}", os.lstat(os.path.join(path, name)))
     return digest.hexdigest()

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -78,11 +78,14 @@ class Reader:
         self._contents: dict[str, tuple[tuple[int, int, int], Any]] = {}
         self._dead: set[str] = set()
 
-    def cached(self, path: str, stat: os.stat_result, load: Callable[[], Any], default: Any) -> Any:
-        """Return what *load* makes of a file, anew when it has changed; *default* where it never was what it should be.
+    def cached(self, path: str, stat: os.stat_result | None, load: Callable[[], Any], default: Any) -> Any:
+        """Return what *load* makes of a file, anew when it has changed; *default* where it never was what it should be,
+        or where *stat* is None.
 
         A file that is being replaced may be gone, or cut short on a network file system: the next look sees it whole.
         """
+        if stat is None:
+            return default
         state = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         known = self._contents.get(path)
         if known is None or known[0] != state:
@@ -96,7 +99,7 @@ class Reader:
     def controller(self, path: Path) -> str:
         """Return who controls the folder; Controller.is_alive itself would write a file and ask Slurm."""
         stat = stat_of(str(path))
-        record = self.cached(str(path), stat, Controller(path).record, None) if stat else None
+        record = self.cached(str(path), stat, Controller(path).record, None)
         if record is None or stat is None:
             return ""
         holder = record.holder if _is_sound(record.holder) else None
@@ -104,27 +107,37 @@ class Reader:
 
     def planned_runs(self, path: str) -> list[tuple[str, int, int]]:
         """Return experiment, seed and fold of the runs of a settings.yaml; none where there is no such file."""
-        stat = stat_of(path)
-        return self.cached(path, stat, partial(_read_settings, path), []) if stat else []
+        return self.cached(path, stat_of(path), partial(_read_settings, path), [])
+
+    def find_runs(self, results: str, planned: set[Key]) -> set[Key]:
+        """Return the runs that have a folder, and those that are planned: by Snakemake's lock or, of a data set that
+        is not in it, by the settings of its last whole run.
+        """
+        keys = set(planned)
+        for dataset in folders(results):
+            folder = f"{results}/{dataset}"
+            for experiment in folders(folder):
+                for name in folders(f"{folder}/{experiment}"):
+                    if (seed := seed_of(name)) is not None:
+                        folds = folds_in(f"{folder}/{experiment}/{name}")
+                        keys |= {(dataset, experiment, seed, fold) for fold in folds}
+            if not any(key[0] == dataset for key in planned):
+                keys |= {(dataset, *run) for run in self.planned_runs(f"{folder}/settings.yaml")}
+        return keys
 
     def newest_work(self, folder: str) -> Work | None:
         """Return where the run was trained last: a changed config is trained in a folder of its own."""
         works = []
-        for name in folders(folder):
-            path = f"{folder}/{name}"
+        for path in (f"{folder}/{name}" for name in folders(folder)):
             files = entries(path)
             times = [files[name].st_mtime for name in (LEASE, PROGRESS, ATTEMPTS, IDENTITY) if name in files]
-            if times:
-                works.append((max(times), path, files))
+            works += [(max(times), path, files)] if times else []
         if not works:
             return None
         _, path, files = max(works, key=lambda work: work[:2])
-        lease = files.get(LEASE)
-        if lease is None:
-            return Work(path, files, None, False)
-        file = f"{path}/{LEASE}"
-        holder = self.cached(file, lease, lambda: _read_holder(file), None)
-        return Work(path, files, holder, self.is_alive(holder, file, lease))
+        lease, file = files.get(LEASE), f"{path}/{LEASE}"
+        holder = self.cached(file, lease, partial(_read_holder, file), None)
+        return Work(path, files, holder, lease is not None and self.is_alive(holder, file, lease))
 
     def is_alive(self, holder: Holder | None, path: str, stat: os.stat_result) -> bool:
         """Tell whether a holder lives: here by its process, elsewhere by its heartbeat, the file's time."""
@@ -140,26 +153,25 @@ class Reader:
 
     def attempts(self, work: Work | None) -> list[dict[str, Any]]:
         """Return the attempts to train, the oldest first."""
-        if work is None or ATTEMPTS not in work.files:
+        if work is None:
             return []
-        return self.cached(f"{work.path}/{ATTEMPTS}", work.files[ATTEMPTS], lambda: read_attempts(Path(work.path)), [])
+        load = partial(read_attempts, Path(work.path))
+        return self.cached(f"{work.path}/{ATTEMPTS}", work.files.get(ATTEMPTS), load, [])
 
     def numbers(self, folder: str, files: Entries, work: Work | None) -> dict[str, Any]:
         """Return how far training is, as fields of RunProgress; empty where nothing tells."""
         numbers: dict[str, Any] = {}
-        if work is not None and PROGRESS in work.files:
+        if work is not None:
             path = f"{work.path}/{PROGRESS}"
-            numbers = self.cached(path, work.files[PROGRESS], partial(_read_progress, path), {})
-        if not numbers and TRAIN_LOG in files:
+            numbers = self.cached(path, work.files.get(PROGRESS), partial(_read_progress, path), {})
+        if not numbers:
             path = f"{folder}/{TRAIN_LOG}"
-            numbers = self.cached(path, files[TRAIN_LOG], partial(_read_train_log, path), {})
+            numbers = self.cached(path, files.get(TRAIN_LOG), partial(_read_train_log, path), {})
         return dict(numbers)
 
     def outcome(self, path: str, stat: os.stat_result | None, since: float) -> Outcome | None:
         """Return how a command ended that did not finish; None where there is no such file, or one from before."""
-        return (
-            self.cached(path, stat, lambda: Outcome.read(Path(path)), None) if stat and is_made(stat, since) else None
-        )
+        return self.cached(path, stat if is_made(stat, since) else None, partial(Outcome.read, Path(path)), None)
 
 
 # -- one file ----------------------------------------------------------------------------------------------------------
@@ -189,12 +201,7 @@ def read_lock(path: str, results: str) -> tuple[dict[Key, tuple[str, ...]], dict
 
 
 def _read_holder(path: str) -> Holder:
-    """Return who holds a lease.
-
-    Raises
-    ------
-    TypeError, ValueError : the file does not say so.
-    """
+    """Return who holds a lease; raise TypeError or ValueError where the file does not say so."""
     holder = Holder(**json.loads(_read(path)))
     if not _is_sound(holder):
         raise ValueError(path)
@@ -207,12 +214,7 @@ def _is_sound(holder: Holder) -> bool:
 
 
 def _read_progress(path: str) -> dict[str, Any]:
-    """Return progress.json as fields of RunProgress.
-
-    Raises
-    ------
-    ValueError, AttributeError : it is cut short, or no such file.
-    """
+    """Return progress.json as fields of RunProgress; raise ValueError or AttributeError where it is cut short."""
     content = json.loads(_read(path))
     iteration, most = _number(content.get("iteration")), _number(content.get("max_iterations"))
     return {
@@ -253,26 +255,23 @@ def _read_settings(path: str) -> list[tuple[str, int, int]]:
     return [(str(experiment), *run) for experiment in content["experiments"] for run in product(seeds, folds)]
 
 
-def elapsed(attempts: Iterable[Mapping[str, Any]], goes_on: bool) -> float | None:
+def elapsed(attempts: Sequence[Mapping[str, Any]], goes_on: bool) -> float | None:
     """Return the seconds of all attempts; of one that was killed, those until its last note."""
-    attempts = list(attempts)
     seconds = []
     for attempt in attempts:
-        try:
+        with suppress(KeyError, TypeError, ValueError):
             start = datetime.fromisoformat(attempt["start"]).timestamp()
             end = attempt.get("end") or attempt.get("seen", attempt["start"])
             is_now = goes_on and attempt is attempts[-1] and not attempt.get("end")
             seconds.append(max(0.0, (time.time() if is_now else datetime.fromisoformat(end).timestamp()) - start))
-        except (KeyError, TypeError, ValueError):
-            continue
     return sum(seconds) if seconds else None
 
 
 def entries(folder: str) -> dict[str, os.stat_result]:
     """Return the entries of a folder; empty where there is none."""
     stats = {}
-    with suppress(OSError), os.scandir(folder) as found:
-        for entry in found:
+    with suppress(OSError), os.scandir(folder) as scanned:
+        for entry in scanned:
             try:
                 stats[entry.name] = entry.stat()
             except OSError:  # gone since, or a link to nowhere
@@ -289,16 +288,14 @@ def logs_in(folder: str) -> tuple[Entries, Entries]:
 
 def folders(folder: str) -> list[str]:
     """Return the folders in a folder that may be of experiments and runs, sorted."""
-    try:
-        with os.scandir(folder) as found:
-            return sorted(entry.name for entry in found if entry.name not in RESERVED_NAMES and entry.is_dir())
-    except OSError:
-        return []
+    with suppress(OSError), os.scandir(folder) as scanned:
+        return sorted(entry.name for entry in scanned if entry.name not in RESERVED_NAMES and entry.is_dir())
+    return []
 
 
 def stat_of(path: str) -> os.stat_result | None:
     """Return os.stat of a path; None where there is nothing."""
-    try:
+    try:  # suppress() takes twice the time, and this is asked thousands of times a second
         return os.stat(path)
     except OSError:
         return None
@@ -311,14 +308,14 @@ def is_made(stat: os.stat_result | None, since: float) -> bool:
 
 def seed_of(name: str) -> int | None:
     """Return the seed that a folder is named after; None where it is no seed's."""
-    found = re.fullmatch(r"seed(\d{1,10})", name, re.ASCII)
-    return int(found[1]) if found else None
+    match = re.fullmatch(r"seed(\d{1,10})", name, re.ASCII)
+    return int(match[1]) if match else None
 
 
 def fold_of(name: str) -> int | None:
     """Return the fold that a folder is named after; None where it is no fold's."""
-    found = FOLD.fullmatch(name)
-    return int(found[1]) if found else None
+    match = FOLD.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def folds_in(folder: str) -> list[int]:

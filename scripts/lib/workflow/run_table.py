@@ -15,7 +15,7 @@ from rich.text import Text
 
 from scripts.lib.base.text import columns, shorten_all
 from scripts.lib.base.units import duration, plural
-from scripts.lib.workflow.run_states import TROUBLED, WAITING, Overview, RunProgress, State
+from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State
 
 HEADER = ("run", "seed", "state", "progress", "val %", "loss", "img/s", "elapsed", "left", "silent")
 NUMBERS = frozenset({"seed", "val %", "loss", "img/s", "elapsed", "left", "silent"})
@@ -37,10 +37,8 @@ def interest(run: RunProgress) -> int:
 
 def choose(runs: Sequence[RunProgress], lines: int | None) -> list[RunProgress]:
     """Return the most interesting runs for so many *lines*, in the order of *runs*; all for None."""
-    if lines is None or len(runs) <= lines:
-        return list(runs)
-    indices = sorted(range(len(runs)), key=lambda index: (interest(runs[index]), index))
-    return [runs[index] for index in sorted(indices[: max(0, lines)])]
+    indices = sorted(range(len(runs)), key=lambda index: interest(runs[index]))
+    return [runs[index] for index in sorted(indices if lines is None else indices[: max(0, lines)])]
 
 
 def count(runs: Sequence[RunProgress]) -> str:
@@ -51,20 +49,16 @@ def count(runs: Sequence[RunProgress]) -> str:
 
 def bar(fraction: float | None, width: int) -> str:
     """Return a bar of *width* signs, empty for None: of ASCII, since terminals differ on how wide a block is."""
-    if fraction is None:
-        return ""
-    full = int(fraction * width)
-    return "#" * full + "." * (width - full)
+    return "" if fraction is None else ("#" * int(fraction * width)).ljust(width, ".")
 
 
 def silence(seconds: float | None) -> str:
     """Return e.g. ``4 s``, ``12 min``, ``3 h``; ``-`` for None."""
     if seconds is None:
         return "-"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds / size)} {unit}"
-    return f"{int(seconds)} s"
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    size, unit = next((entry for entry in units if seconds >= entry[0]), units[-1])
+    return f"{int(seconds / size)} {unit}"
 
 
 def cells(run: RunProgress, bar_width: int) -> list[str]:
@@ -135,9 +129,8 @@ def explain(overview: Overview, width: int | None) -> list[str]:
         if run.reason:
             seeds.setdefault((run.dataset, run.experiment, run.state, run.reason), []).append(run.which)
     paragraphs = [*overview.problems]
-    for (dataset, experiment, state, reason), runs in sorted(
-        seeds.items(), key=lambda item: item[0][2] != State.FAILED
-    ):
+    failed_first = sorted(seeds.items(), key=lambda item: item[0][2] != State.FAILED)
+    for (dataset, experiment, state, reason), runs in failed_first:
         which = (", " if any(" " in name for name in runs) else " ").join(runs)  # 0 1 2, or 0 fold 0, 0 fold 1
         paragraphs.append(f"{dataset}, {experiment}, seed {which} {state}: {reason}")
     if width is None:
@@ -165,14 +158,13 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
         room = height - len(head) - 1 - len(names) - len(reasons) - 1  # 1 the header, 1 what is hidden
     chosen = choose(overview.runs, room)
     header, lines = table(chosen, width)
-    shown_lines = dict(zip(map(_key, chosen), lines, strict=True))
+    line_of = dict(zip((run.key for run in chosen), lines, strict=True))
     body = [Text(header, "bold")] if chosen else []
     for name in names:
         runs = [run for run in overview.runs if run.dataset == name]
         body.append(Text(f"{name}: {count(runs)}", "bold"))
-        body += [Text(shown_lines[_key(run)], style(run)) for run in runs if _key(run) in shown_lines]
-    hidden = [run for run in overview.runs if _key(run) not in shown_lines]
-    if hidden:
+        body += [Text(line_of[run.key], style(run)) for run in runs if run.key in line_of]
+    if hidden := [run for run in overview.runs if run.key not in line_of]:
         body.append(Text(f"not shown: {count(hidden)}", "dim"))
     body += [Text(reason, "red") for reason in reasons]
     texts = [*head, *body][:height]
@@ -180,10 +172,6 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
         for text in texts:
             text.truncate(width, overflow="ellipsis")
     return texts
-
-
-def _key(run: RunProgress) -> tuple[str, str, str]:
-    return run.dataset, run.experiment, run.which
 
 
 def as_json(overview: Overview) -> str:

@@ -1,4 +1,4 @@
--- Partition n30 as zone N30 of the cloud: cards are all that a job may ask for, and a job without a card is refused.
+-- Partition n30 as zone N30 of the cloud: GPUs are all that a job may ask for, and a job without a GPU is refused.
 local function asks_for_a_card(job)
   for _, wanted in pairs({job.tres_per_job, job.tres_per_node, job.tres_per_socket, job.tres_per_task}) do
     if string.find(wanted, "gpu", 1, true) then return true end

@@ -10,12 +10,12 @@ import pytest
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.schema import Site
-from scripts.lib.workflow.profile_check import check_profile, snakemake_options
-from scripts.lib.workflow.profile_problems import (
+from scripts.lib.workflow.profile_check import (
     Node,
     Partition,
     account_problem,
     caches_problem,
+    check_profile,
     gpu_model_problem,
     key_problems,
     name_problem,
@@ -26,6 +26,7 @@ from scripts.lib.workflow.profile_problems import (
     preemption_problem,
     refusal_problem,
     requeue_problem,
+    snakemake_options,
     status_problem,
     time_problem,
 )
@@ -65,7 +66,7 @@ def test_partitions_are_read_with_their_limits() -> None:
     ]
 
 
-def test_nodes_are_read_with_their_cards_by_kind() -> None:
+def test_nodes_are_read_with_their_gpus_by_kind() -> None:
     assert parse_nodes(NODES) == [
         Node("g1", True, 24, 256000, {"rtx3090": 4, "a100": 2}, ("gpu", "low")),
         Node("g2", False, 64, 64000, {"": 8}, ("gpu",)),
@@ -89,8 +90,8 @@ def test_nodes_are_read_with_their_cards_by_kind() -> None:
 )
 def test_a_submission_is_read_as_sbatch_reads_it(words, gpus, model, cores, memory, minutes) -> None:
     submission = training(*words)
-    found = (submission.gpus, submission.gpu_model, submission.memory_mb, submission.minutes)
-    assert found == (gpus, model, memory, minutes)
+    asked = (submission.gpus, submission.gpu_model, submission.memory_mb, submission.minutes)
+    assert asked == (gpus, model, memory, minutes)
     assert submission.cores == cores
 
 
@@ -101,7 +102,7 @@ def test_people_see_what_a_job_asks_for_and_not_what_every_job_has() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("output", "reason"),
     [
         (
             "Using profile x\nWorkflowError:\nThe given account a is invalid. Available\naccounts:\nb\n\nmore",
@@ -112,9 +113,9 @@ def test_people_see_what_a_job_asks_for_and_not_what_every_job_has() -> None:
         ("", "said nothing"),
     ],
 )
-def test_the_reason_is_found_in_what_snakemake_printed(said: str, reason: str) -> None:
-    assert reason in refusal_of(said)
-    assert "\n" not in refusal_of(said)
+def test_the_reason_is_found_in_what_snakemake_printed(output: str, reason: str) -> None:
+    assert reason in refusal_of(output)
+    assert "\n" not in refusal_of(output)
 
 
 # --- judgements -------------------------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def test_the_partition_must_exist_and_be_up() -> None:
     assert none and "no default" in none.what
 
 
-def test_the_kind_of_card_must_not_go_to_jobs_without_a_card() -> None:
+def test_the_kind_of_gpu_must_not_go_to_jobs_without_a_gpu() -> None:
     profile = {"default-resources": {"gpu_model": "rtx3090"}}
     problem = gpu_model_problem(profile, Site())
     assert problem and problem.fatal and "set-resources" in problem.remedy
@@ -231,7 +232,7 @@ def test_memory_is_judged_by_the_partition_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "remedy"),
+    ("answer", "remedy"),
     [
         ("sbatch: sbatch: error: n30: --mem is not allowed allocation failure: Unspecified error", "mem_mb: 0"),
         ("sbatch: n30: --cpus-per-task is not allowed", "cpus_per_task: 0 - 1"),
@@ -241,8 +242,8 @@ def test_memory_is_judged_by_the_partition_too() -> None:
         ("sbatch: something new", "support"),
     ],
 )  # fmt: skip
-def test_a_refusal_comes_with_what_to_do(said: str, remedy: str) -> None:
-    problem = refusal_problem(training("--gpus=1"), said)
+def test_a_refusal_comes_with_what_to_do(answer: str, remedy: str) -> None:
+    problem = refusal_problem(training("--gpus=1"), answer)
     assert problem.fatal and remedy in problem.remedy
     assert "sbatch:" not in problem.what and "Unspecified" not in problem.what
 

@@ -67,12 +67,12 @@ def test_the_files_of_a_fold_are_found_where_they_lie(tmp_path: Path) -> None:
         assert run.file("checkpoint") == tmp_path / "checkpoints/x-1.pth"
 
 
-def changed(*places: tuple[str, Any]) -> dict[str, Any]:
-    """Return the provenance with other values at dotted places."""
+def changed(*values: tuple[str, Any]) -> dict[str, Any]:
+    """Return the provenance with other values at dotted keys."""
     result = copy.deepcopy(provenance())
-    for place, value in places:
+    for dotted, value in values:
         inner = result
-        *above, last = place.split(".")
+        *above, last = dotted.split(".")
         for key in above:
             inner = inner[key]
         inner[last] = value
@@ -88,7 +88,7 @@ def test_the_first_stage_that_differs_is_the_earliest_one_made() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "words"),
+    ("key", "value", "words"),
     [
         ("inputs.versions", {"numpy": "2.0", "torch": "2.0.1", "pillow": "13"}, "torch 2.13.0 then, 2.0.1 now"),
         ("circumstances.machine.gpus", [{"name": "H200"}], "another GPU: RTX 3090 then, H200 now"),
@@ -104,8 +104,8 @@ def test_the_first_stage_that_differs_is_the_earliest_one_made() -> None:
         ("inputs.environment", {"name": "cuda11", "lock_sha256": "2"}, "another lock: environment cpu then, cuda11"),
     ],
 )
-def test_what_changed_is_named_as_the_cause(place: str, value: Any, words: str) -> None:
-    (cause,) = likely_causes("weights", provenance(), changed((place, value)))
+def test_what_changed_is_named_as_the_cause(key: str, value: Any, words: str) -> None:
+    (cause,) = likely_causes("weights", provenance(), changed((key, value)))
     assert words in cause
 
 
@@ -145,9 +145,9 @@ def test_the_outcome_is_one_line_a_cause() -> None:
 
 
 def test_keys_of_configs_that_differ_are_named_as_deep_as_they_go() -> None:
-    one = {"a": {"b": {"c": 1}, "d": [1]}, "e": 1}
-    assert changed_keys(one, {"a": {"b": {"c": 2}, "d": [2]}, "e": 1, "f": None}) == ["a.b.c", "a.d"]
-    assert changed_keys(one, one) == []
+    config = {"a": {"b": {"c": 1}, "d": [1]}, "e": 1}
+    assert changed_keys(config, {"a": {"b": {"c": 2}, "d": [2]}, "e": 1, "f": None}) == ["a.b.c", "a.d"]
+    assert changed_keys(config, config) == []
 
 
 def test_files_are_found_where_the_results_lie_now() -> None:
@@ -188,7 +188,7 @@ def several(tmp_path: Path) -> FinishedRun:
     names = {"archive_0": "archive_0.jsonl", "archive_1": "archive_1.bin", "labels_0.csv": "labels_0.csv"}
     record["inputs"]["files"] = {name: {"path": f"r/d/{path}", "sha256": name} for name, path in names.items()} | files
     record["inputs"]["settings"]["dataset"]["source"] = [
-        {"path": "photos", "in_place": True, "labels": "/home/me/my labels.csv", "part": "train"},
+        {"path": "photos", "in_place": True, "labels": "/home/me/my labels.csv", "split": "train"},
         {"url": "https://x.org/a", "labels": {"test": "t.txt"}, "mirrors": []},
     ]
     (tmp_path / "d").mkdir()
@@ -209,7 +209,7 @@ def test_several_archives_and_labels_are_laid_out_under_the_names_that_they_had(
     assert (run.archives, run.label_files) == (["archive_0", "archive_1"], ["labels_0.csv"])
     archives = {"archive_0": tmp_path / "photos", "archive_1": folder / "archive_1.bin"}
     second = {"path": "inputs/archive_1.bin", "labels": {"test": "t.txt"}}
-    labels = {"labels": "inputs/labels_0.csv", "part": "train"}
+    labels = {"labels": "inputs/labels_0.csv", "split": "train"}
     assert laid_out(run, scratch, archives) == [
         {"path": str(tmp_path / "photos"), "in_place": True, **labels}, second,
     ]  # fmt: skip
@@ -217,6 +217,15 @@ def test_several_archives_and_labels_are_laid_out_under_the_names_that_they_had(
     # The folder as a tar, and an archive that its owner calls otherwise.
     archives = {"archive_0": folder / "photos.tar", "archive_1": folder / "photos.tar"}
     assert laid_out(run, scratch, archives) == [{"path": "inputs/archive_0.tar", **labels}, second]
+
+
+@pytest.mark.parametrize("key", ["split", "part"])
+def test_a_source_stays_what_it_is_for_under_its_name_of_today_and_of_earlier_runs(tmp_path: Path, key: str) -> None:
+    run = several(tmp_path)
+    sources = run.provenance["inputs"]["settings"]["dataset"]["source"]
+    sources[1][key] = "test"
+    archives = {name: run.file(name) for name in run.archives}
+    assert laid_out(run, tmp_path / "s", archives)[1][key] == "test"
 
 
 def test_labels_of_a_foreign_run_are_never_read_from_elsewhere(tmp_path: Path) -> None:
