@@ -37,9 +37,9 @@ def parse_source(text: str) -> Source | Path:
     UserError : no JSON, an unknown key, not exactly one of url, path and sample, or no sha256.
     """
     with contextlib.suppress(ValueError, AttributeError, KeyError):
-        given = json.loads(text)
-        if given.keys() == {"file"}:
-            return Path(given["file"])
+        section = json.loads(text)
+        if section.keys() == {"file"}:
+            return Path(section["file"])
     return parse_section(Source, text, "--source", "dataset.source")
 
 

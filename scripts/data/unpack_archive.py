@@ -30,16 +30,20 @@ def parse_origins(archives: Sequence[Path], text: str) -> list[Origin]:
     UserError : no such JSON.
     """
     try:
-        given = json.loads(text)
+        sources = json.loads(text)
     except ValueError as error:
         raise UserError(f"--sources is no JSON ({error})") from error
-    if not isinstance(given, list) or len(given) != len(archives) or not all(isinstance(item, dict) for item in given):
+    if (
+        not isinstance(sources, list)
+        or len(sources) != len(archives)
+        or not all(isinstance(item, dict) for item in sources)
+    ):
         raise UserError(f"--sources: expected a JSON list of {len(archives)} objects, one an archive")
     keys = [field.name for field in fields(Origin) if field.name != "archive"]
-    if unknown := sorted({key for item in given for key in item} - set(keys)):
+    if unknown := sorted({key for item in sources for key in item} - set(keys)):
         raise UserError(f"--sources: unknown key {unknown[0]!r}; allowed: {', '.join(keys)}")
     try:
-        pairs = zip(archives, given, strict=True)
+        pairs = zip(archives, sources, strict=True)
         return [ORIGIN.validate_python({**item, "archive": archive}) for archive, item in pairs]
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]

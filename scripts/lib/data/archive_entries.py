@@ -153,16 +153,16 @@ def damage(archive: Path) -> Iterator[None]:
         raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
 
 
-def check_size(archive: Path, unpacked: int, packed: int, limits: Limits) -> None:
-    """Refuse contents of *unpacked* bytes out of *packed* ones where the limits say so."""
+def check_size(archive: Path, unpacked: int, compressed: int, limits: Limits) -> None:
+    """Refuse contents of *unpacked* bytes out of *compressed* ones where the limits say so."""
     if unpacked > limits.bytes:
         raise UserError(
             f"{archive}: refused: its content is larger than {megabytes(limits.bytes)}"
             " (--max-bytes); nothing was written"
         )
-    if unpacked > RATIO_FLOOR and unpacked > limits.ratio * max(packed, 1):
+    if unpacked > RATIO_FLOOR and unpacked > limits.ratio * max(compressed, 1):
         raise UserError(
-            f"{archive}: refused as a decompression bomb: {megabytes(packed)} unpack to more than"
+            f"{archive}: refused as a decompression bomb: {megabytes(compressed)} unpack to more than"
             f" {limits.ratio:g} times as much (--max-ratio); nothing was written"
         )
 

@@ -71,20 +71,20 @@ def describe(image: Image, checked: Checked) -> list[Finding]:
     """Return what is to be said of one image by itself."""
     if checked.status is not Status.READABLE:
         return [Finding(image.path, checked.status.name.lower(), SET_ASIDE, "", checked.detail)]
-    notes = []
+    remarks = []
     if checked.oddities:
-        notes += [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
+        remarks += [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
     suffix = os.path.splitext(image.path)[1].lower()
     if suffix not in SUFFIXES.get(checked.format, ()):
-        notes.append(("wrong_extension", f"its content is {checked.format}"))
+        remarks.append(("wrong_extension", f"its content is {checked.format}"))
     if checked.orientation != 1:
-        notes.append(("rotated", f"turned by its EXIF data ({TURNS[checked.orientation]}), which training follows"))
+        remarks.append(("rotated", f"turned by its EXIF data ({TURNS[checked.orientation]}), which training follows"))
     size = f"{checked.width} x {checked.height} pixels"
     if min(checked.width, checked.height) < TINY_EDGE:
-        notes.append(("tiny", size))
+        remarks.append(("tiny", size))
     if checked.width * checked.height > HUGE_PIXELS:
-        notes.append(("huge", size))
-    return [Finding(image.path, name, KEPT, "", detail) for name, detail in notes]
+        remarks.append(("huge", size))
+    return [Finding(image.path, name, KEPT, "", detail) for name, detail in remarks]
 
 
 #: Indices of images that are copies of each other, ascending.

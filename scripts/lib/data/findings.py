@@ -13,7 +13,7 @@ from scripts.lib.base.problems import UserError
 #: What became of an image: never used; not used for training; used.
 SET_ASIDE, LEFT_OUT, KEPT = "set_aside", "left_out", "kept"
 #: An image that is not used, since a higher given split has a copy; and one of whose kind a lower split has another.
-TRAIN_COPY, CONTAMINATED = "leak", "leaked"
+TRAIN_COPY, CONTAMINATED = "leak", "leaked"  # aliases of long standing in audit.csv
 DUPLICATE, NEAR_DUPLICATE, CONFLICTING_LABELS = "duplicate", "near_duplicate", "conflicting_labels"
 #: How the detail of a near copy begins, and how it ends where its like has another class.
 LOOKS_LIKE, OF_ANOTHER_CLASS = "looks like ", ", of another class"

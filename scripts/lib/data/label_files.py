@@ -60,10 +60,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Placed:
-    """``targets[i]``: where image i goes, ([split,] class, ..., file), or why it does not; ``notes``: what to tell."""
+    """``targets[i]``: where image i goes, ([split,] class, ..., file), or why not; ``remarks``: what to tell."""
 
     targets: list[Components | str]
-    notes: list[str]
+    remarks: list[str]
 
 
 def spec_files(spec: Spec) -> list[str]:
@@ -268,31 +268,31 @@ def place_images(rows: Sequence[Row], paths: Sequence[Components], name: str) ->
             f"{KEY}: none of the {len(rows)} rows of {name} names one of the {len(paths)} images"
             f" (its first names {rows[0].file!r}; the first image: {image}): check its column of files"
         )
-    notes = []
+    remarks = []
     if unknown:
         first = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        notes.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
+        remarks.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
     if twice:
-        notes.append(f"{twice} rows of {name} say again what another one says")
-    return Placed(_targets(row_of, paths, name), notes)
+        remarks.append(f"{twice} rows of {name} say again what another one says")
+    return Placed(_targets(row_of, paths, name), remarks)
 
 
 def _targets(row_of: Sequence[Row | None], paths: Sequence[Components], name: str) -> list[Components | str]:
     labelled = [path for path, row in zip(paths, row_of, strict=True) if row and row.label]
     depth = len(shared_folders(labelled))
-    given = any(row and row.split for row in row_of)
+    has_splits = any(row and row.split for row in row_of)
     tops = {path[depth].lower() for path in labelled if len(path) > depth + 1}
     loose = any(len(path) == depth + 1 for path in labelled)
     are_splits = tops <= SPLIT_NAMES.keys() and "train" in {SPLIT_NAMES.get(top) for top in tops}
-    from_folders = are_splits and not given and not loose
+    from_folders = are_splits and not has_splits and not loose
     targets: list[Components | str] = []
     for path, row in zip(paths, row_of, strict=True):
         if row is None:
             targets.append(f"no row in {name}")
         elif not row.label:
             targets.append(f"no class in {name}")
-        elif given and not row.split:
+        elif has_splits and not row.split:
             targets.append(f"neither train, val nor test in {name}")
         else:
             rest = path[depth:]

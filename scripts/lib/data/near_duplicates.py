@@ -282,14 +282,14 @@ def _hashes(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 def _codes(signs: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yield for each table the hashes with their bits in another order, uint64, and the bits that name a bucket."""
     bits = max(8, len(signs).bit_length())
-    packed = [np.ascontiguousarray(np.packbits(values, axis=1).T) for values in (signs, mirrored)]
+    hash_bytes = [np.ascontiguousarray(np.packbits(values, axis=1).T) for values in (signs, mirrored)]
     byte = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.uint64)
     for table in range(TABLES):
         order = np.random.Generator(np.random.Philox(key=table)).permutation(signs.shape[1])
-        value = np.zeros(8 * len(packed[0]), np.uint64)  # of each bit where it comes to stand, the first bit highest
+        value = np.zeros(8 * len(hash_bytes[0]), np.uint64)  # of each bit where it goes, the first bit highest
         value[order] = np.uint64(1) << np.arange(63, 63 - len(order), -1, dtype=np.uint64)
         moved = byte @ value.reshape(-1, 8).T  # (256, bytes): looking bytes up is ten times as fast as moving bits
-        straight, flipped = (functools.reduce(np.bitwise_or, map(np.take, moved.T, octets)) for octets in packed)
+        straight, flipped = (functools.reduce(np.bitwise_or, map(np.take, moved.T, octets)) for octets in hash_bytes)
         yield straight, flipped, bits
 
 
@@ -316,7 +316,7 @@ def _bucket_pairs(
     else:
         start = np.searchsorted(code[order], wanted)
         steps = range(-WINDOW // 2, WINDOW // 2)
-    packed = [np.zeros(0, np.uint64)]
+    pairs = [np.zeros(0, np.uint64)]
     for step in steps:
         at = np.clip(start + step, 0, len(code) - 1)
         same = np.flatnonzero((buckets[at] == wanted >> shift) & (order[at] != indices))
@@ -324,5 +324,5 @@ def _bucket_pairs(
         gap = lowest_wanted[same] - lowest[other]
         near = (gap * gap).sum(1) <= NEAR**2
         pair = np.sort([same[near], other[near]], axis=0).astype(np.uint64)
-        packed.append(pair[0] << np.uint64(32) | pair[1])
-    return np.concatenate(packed)
+        pairs.append(pair[0] << np.uint64(32) | pair[1])
+    return np.concatenate(pairs)

@@ -116,7 +116,7 @@ class _Metered:
 
     def __init__(self, stream: IO[bytes], archive: Path, limits: Limits) -> None:
         self.stream, self.archive, self.limits = stream, archive, limits
-        self.packed = archive.stat().st_size
+        self.compressed = archive.stat().st_size
         self.count = self.after_end = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -126,7 +126,7 @@ class _Metered:
             if self.after_end > 1000:  # tarfile would go on to the end of a declared size, petabytes away
                 raise EOFError("it ends in the middle of an entry")
         self.count += len(data)
-        check_size(self.archive, self.count, self.packed, self.limits)
+        check_size(self.archive, self.count, self.compressed, self.limits)
         return data
 
 
@@ -178,13 +178,13 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
     """Return the entries of a tar, in order."""
     entries = Entries(archive, limits)
-    total, packed = 0, archive.stat().st_size
+    total, compressed = 0, archive.stat().st_size
     with open_tar(archive, kind, limits) as tar:
         for member in tar_members(tar):
             if member.size < 0:  # by a pax header; the next entry would be this one again
                 raise _BadHeader(f"a size of {member.size} bytes")
             total += member.size
-            check_size(archive, total, packed, limits)
+            check_size(archive, total, compressed, limits)
             entries.append(Entry(_tar_name(member), member.size, _tar_kind(member), _tar_target(member)))
         if kind != "tar":
             while tar.fileobj.read(CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream

@@ -223,7 +223,7 @@ def _layout(
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
         placed = place_images(rows, paths, " and ".join(spec_files(origin.labels)))
-        for note in placed.notes:
+        for note in placed.remarks:
             logger.warning("%s", note)
         return placed.targets
     if origin.label is not None:

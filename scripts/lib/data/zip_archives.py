@@ -35,7 +35,7 @@ from scripts.lib.data.archive_entries import (
 def list_zip(archive: Path, limits: Limits) -> Entries:
     """Return the entries of a zip, in the order of its central directory."""
     entries = Entries(archive, limits)
-    total, packed = 0, archive.stat().st_size
+    total, compressed = 0, archive.stat().st_size
     with open_zip(archive, limits) as zipped:
         _check_overlap(archive, zipped)
         for info in zipped.infolist():
@@ -49,7 +49,7 @@ def list_zip(archive: Path, limits: Limits) -> Entries:
                     " (Deflate64 or the like), which cannot be read: repack it with plain Deflate"
                 )
             total += info.file_size
-            check_size(archive, total, packed, limits)
+            check_size(archive, total, compressed, limits)
             kind = _zip_kind(info)
             target = ""
             if kind == "link":
@@ -120,10 +120,10 @@ def open_zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[A
         with zipped.open(info) as content:
             yield content
         return
-    packed = copy.copy(info)  # its bytes as they are in the archive
-    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
-    del packed.CRC
-    with zipped.open(packed) as source:
+    raw = copy.copy(info)  # its bytes as they are in the archive
+    raw.compress_type, raw.file_size = zipfile.ZIP_STORED, info.compress_size
+    del raw.CRC
+    with zipped.open(raw) as source:
         lzma_or_bz2 = _lzma_of_zip(source) if info.compress_type == zipfile.ZIP_LZMA else bz2.BZ2Decompressor()
         yield _Checked(Inflated(source, lambda: lzma_or_bz2), info)
 

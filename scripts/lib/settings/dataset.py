@@ -89,9 +89,9 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
-        given = [name for name in ("url", "path", "sample") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of url, path and sample (given: {', '.join(given) or 'none'})")
+        origins = [name for name in ("url", "path", "sample") if getattr(self, name) is not None]
+        if len(origins) != 1:
+            raise ValueError(f"give exactly one of url, path and sample (given: {', '.join(origins) or 'none'})")
         if self.mirrors and self.url is None:
             raise ValueError("mirrors go with url")
         if self.path is not None and not Path(self.path).expanduser().exists():
@@ -171,7 +171,7 @@ class Splitting(Section):
 class Dataset(Section):
     """The labelled images."""
 
-    OLD_KEYS: ClassVar = {"licence": "license"}
+    OLD_KEYS: ClassVar = {"licence": "license"}  # alias
 
     name: Name = Field(description="Names results/<name>/: letters, digits, `.`, `_` and `-`.")
     source: Sources = Field(description="Where the images come from; a list where they are in several archives.")

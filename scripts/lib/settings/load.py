@@ -60,13 +60,13 @@ def parse_section(model: type[S], text: str, option: str, name: str) -> S:
     UserError : no JSON object, or one line that names the first wrong key and what is allowed.
     """
     try:
-        given = json.loads(text)
+        values = json.loads(text)
     except ValueError as error:
         raise UserError(f"{option} is no JSON ({error}): give the section {name}") from error
-    if not isinstance(given, dict):
+    if not isinstance(values, dict):
         raise UserError(f"{option}: expected a JSON object, the section {name}")
     try:
-        return model.model_validate({key: value for key, value in given.items() if value is not None})
+        return model.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         raise UserError(describe(error, model, name)) from None
 

@@ -89,7 +89,7 @@ def _items(annotation: Any) -> Any:
     """Return what a list or mapping holds, also where it is one of several alternatives; None: it is neither."""
     if get_origin(annotation) in (dict, list):
         return get_args(annotation)[-1]
-    return next((items for part in get_args(annotation) if (items := _items(part)) is not None), None)
+    return next((items for choice in get_args(annotation) if (items := _items(choice)) is not None), None)
 
 
 def _is_item(annotation: Any, step: str | int) -> bool:
@@ -103,7 +103,7 @@ def _sections(annotation: Any) -> list[type[Section]]:
         return [annotation]
     if get_origin(annotation) in (dict, list):
         return []
-    return [section for part in get_args(annotation) for section in _sections(part)]
+    return [section for choice in get_args(annotation) for section in _sections(choice)]
 
 
 def _allowed_beside(location: tuple[str | int, ...], model: type[Section]) -> list[str]:

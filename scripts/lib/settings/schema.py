@@ -46,11 +46,11 @@ class Checkpoint(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Checkpoint:
-        given = [name for name in ("url", "path", "package") if getattr(self, name) is not None]
-        if len(given) > 1 or (given and self.zoo):
-            raise ValueError(f"give one of zoo, url, path and package (given: {', '.join(given)})")
+        origins = [name for name in ("url", "path", "package") if getattr(self, name) is not None]
+        if len(origins) > 1 or (origins and self.zoo):
+            raise ValueError(f"give one of zoo, url, path and package (given: {', '.join(origins)})")
         if self.mirrors and (self.path or self.package):
-            raise ValueError(f"mirrors cannot stand beside {given[0]}: they go with zoo and url")
+            raise ValueError(f"mirrors cannot stand beside {origins[0]}: they go with zoo and url")
         if (self.package is None) != (self.member is None):
             raise ValueError("package and member go together")
         if self.package and not self.sha256:
@@ -145,8 +145,9 @@ class Experiment(Section):
     shuffle_labels: StrictBool = Field(
         False,
         description="A control: the labels of the images in train, and of those in val, are dealt out among them anew, "
-        "by the seed, so that nothing true can be learnt from them; those of test stay true. What such a run reaches "
-        "on test above the accuracy of always the most frequent class has leaked. With few classes use several seeds.",
+        "by the seed, so that nothing true can be learnt from them; those of test stay true. Where such a run "
+        "is better on test than always the most frequent class, images or labels of test have reached training. With "
+        "few classes use several seeds.",
     )
     overrides: dict[str, Any] = Field(
         {}, description="Any key of the mmcls config, dotted, e.g. `optimizer.weight_decay: 1e-4`; applied last."

@@ -62,7 +62,9 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _rename_old_keys(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {cls.OLD_KEYS.get(key, key) if cls.OLD_KEYS.get(key) not in given else key: given[key] for key in given}
+    def _rename_old_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {
+            cls.OLD_KEYS.get(key, key) if cls.OLD_KEYS.get(key) not in values else key: values[key] for key in values
+        }

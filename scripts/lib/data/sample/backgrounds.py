@@ -59,8 +59,8 @@ def wood(grid: Grid, rng: Rng) -> np.ndarray:
     hue, saturation = rng.uniform(18, 38), rng.uniform(0.2, 0.65)
     value = rng.uniform(0.35, 0.85)
     out = _tinted(tone, hsv(hue - 3, saturation * 1.2, value * 0.55), hsv(hue + 4, saturation * 0.8, value))
-    edge = np.abs(v * F32(planks) - row - F32(0.5))
-    shade_rgb(out, 1 - F32(0.75) * smoothstep((edge - F32(0.485)) * 80))
+    seam = np.abs(v * F32(planks) - row - F32(0.5))
+    shade_rgb(out, 1 - F32(0.75) * smoothstep((seam - F32(0.485)) * 80))
     return out
 
 

@@ -46,10 +46,10 @@ def draw_polygon(
     slope = F32((last - first) / 2)
     ramp = (F32(first) + slope * _ramp(width))[None, :] + (slope * _ramp(height))[:, None]
     paint = cv2.merge([ramp * F32(channel) for channel in colour])
-    part = (slice(low[1], high[1]), slice(low[0], high[0]))
-    canvas[part] = mix_rgb(canvas[part], paint, amount)
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    canvas[window] = mix_rgb(canvas[window], paint, amount)
     if alpha is not None:
-        alpha[part] += (1 - alpha[part]) * amount
+        alpha[window] += (1 - alpha[window]) * amount
 
 
 def _ramp(n: int) -> np.ndarray:
@@ -77,15 +77,15 @@ def draw_leaf(
     half = (length * slim * np.sin(np.pi * t**0.8) * (1 - 0.25 * t))[:, None] * across
     bright, dark = rng.uniform(1.0, 1.35), rng.uniform(0.55, 0.9)
     slope = (rng.uniform(0.75, 1.0), rng.uniform(1.0, 1.3))
-    for side, factor in ((1, bright), (-1, dark)):
-        outline = np.concatenate([spine, (spine + side * half * rng.uniform(0.6, 1.05))[::-1]])
+    for sign, factor in ((1, bright), (-1, dark)):
+        outline = np.concatenate([spine, (spine + sign * half * rng.uniform(0.6, 1.05))[::-1]])
         draw_polygon(canvas, outline, colour * F32(factor), alpha, gradient=slope, soft=soft)
     if not veins:
         return
     draw_polygon(canvas, spine, colour * F32(1.6), None, line=max(0.8, length * 0.02), soft=soft)
     for i in range(3, 11, 2):
-        for side in (1, -1):
-            tip = spine[min(i + 2, 13)] + side * half[min(i + 1, 13)] * 0.8
+        for sign in (1, -1):
+            tip = spine[min(i + 2, 13)] + sign * half[min(i + 1, 13)] * 0.8
             draw_polygon(canvas, np.stack([spine[i], tip]), colour * F32(1.35), None, line=0.6, soft=soft)
 
 
@@ -136,16 +136,16 @@ def draw_sepals(
         turn = 2 * math.pi * (k + rng.uniform(-0.25, 0.25)) / look.sepals
         theta = np.linspace(0.02, reach * rng.uniform(0.8, 1.15), 6)
         wide = 0.34 * np.array([0.5, 0.9, 1.0, 0.75, 0.4, 0.0])
-        sides = []
-        for side in (1, -1):
-            phi = turn + side * wide * 0.35 / np.maximum(np.sin(theta), 0.15)
+        borders = []
+        for sign in (1, -1):
+            phi = turn + sign * wide * 0.35 / np.maximum(np.sin(theta), 0.15)
             unit = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)])
             points = surface_points(look, unit) * (1.03 + lift * theta**2)
-            sides.append(rotation @ points)
-        middle = (sides[0] + sides[1]) / 2
+            borders.append(rotation @ points)
+        middle = (borders[0] + borders[1]) / 2
         if middle[2, 3:].mean() < -0.25:  # behind the fruit
             continue
-        outline = np.concatenate([sides[0].T, sides[1].T[::-1]])[:, :2]
+        outline = np.concatenate([borders[0].T, borders[1].T[::-1]])[:, :2]
         pixels = np.stack([(outline[:, 0] + extent) * scale, (extent - outline[:, 1]) * scale], axis=1)
         shade = F32(rng.uniform(0.65, 1.25))
         draw_polygon(canvas, pixels, colour * lit * shade, alpha, gradient=(1.15, 0.8))

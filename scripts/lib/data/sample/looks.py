@@ -1,7 +1,7 @@
 """What one rendered fruit looks like: every class of the sample is a distribution over the same parameters.
 
-The distributions stand in looks.yaml, which also says how to read it. Those of similar kinds overlap on purpose (a yellow
-lime, a nectarine, a round pear): that, and no wrong label, is why a good classifier of the sample stays below 100 %.
+The distributions stand in looks.yaml, which also says how to read it. Those of similar kinds overlap on purpose (a
+yellow lime, a nectarine, a round pear): that, and no wrong label, is why a good classifier stays below 100 %.
 """
 
 from __future__ import annotations

@@ -155,13 +155,13 @@ def light_surface(
     half /= np.linalg.norm(half)
     aligned = np.maximum(nx * F32(half[0]) + ny * F32(half[1]) + nz * F32(half[2]), 0)
     shine = look.shine * (1 - 0.6 * light.softness)
-    edge = 1 - nz
-    fresnel = F32(0.25) + edge * edge
+    rim = 1 - nz
+    fresnel = F32(0.25) + rim * rim
     # exp(shine (c - 1)) is c ** shine where either is visible, and cheaper.
     highlight = F32(look.gloss * (1 - 0.5 * light.softness)) * np.exp((aligned - 1) * F32(shine))
     highlight += F32(0.12 * look.gloss) * fresnel * smoothstep(ny * F32(1.4) + F32(0.2))
     up = ny * F32(0.5) + F32(0.5)
-    fuzz = F32(0.32 * look.fuzz) * edge * edge * (F32(0.4) + diffuse)
+    fuzz = F32(0.32 * look.fuzz) * rim * rim * (F32(0.4) + diffuse)
     glow = F32(0.5 * look.translucent) * np.maximum(-facing, 0)
     result = np.empty_like(albedo)
     for channel in range(3):

@@ -25,8 +25,8 @@ NONE_KNOWN = np.zeros((0, 32), np.uint8)
 
 
 def outcomes(folder: Path, names: list[str], known: np.ndarray, processes: int) -> list[Outcome]:
-    found = [one for batch in check_files(folder, names, known, processes) for one in batch]
-    return sorted(found, key=lambda one: one.index)
+    results = [outcome for batch in check_files(folder, names, known, processes) for outcome in batch]
+    return sorted(results, key=lambda outcome: outcome.index)
 
 
 def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> None:
@@ -35,11 +35,11 @@ def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(encoded(photograph(number % 50, (40, 40))))
     digests = [hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in names]
     known = np.frombuffer(b"".join(digests[:20]), np.uint8).reshape(-1, 32)
-    found = outcomes(tmp_path, names, known, 2)
-    assert [one.index for one in found] == list(range(70))
-    assert [one.digest for one in found] == digests
-    assert [bool(one.record) for one in found] == [not (n < 20 or n >= 50) for n in range(70)]
-    assert all(len(one.record) == RECORD.itemsize for one in found if one.record)
+    results = outcomes(tmp_path, names, known, 2)
+    assert [outcome.index for outcome in results] == list(range(70))
+    assert [outcome.digest for outcome in results] == digests
+    assert [bool(outcome.record) for outcome in results] == [not (n < 20 or n >= 50) for n in range(70)]
+    assert all(len(outcome.record) == RECORD.itemsize for outcome in results if outcome.record)
 
 
 def plant_deadly_file(path: Path, how: signal.Signals) -> threading.Thread:
@@ -73,10 +73,10 @@ def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(encoded(photograph(1, (40, 40))))
     killer = plant_deadly_file(tmp_path / "deadly.jpg", how)
-    found = outcomes(tmp_path, names, NONE_KNOWN, 1)
+    results = outcomes(tmp_path, names, NONE_KNOWN, 1)
     killer.join(timeout=60)
-    assert [one.failure for one in found] == ["", failure, ""]
-    assert [bool(one.record) for one in found] == [True, False, True]
+    assert [outcome.failure for outcome in results] == ["", failure, ""]
+    assert [bool(outcome.record) for outcome in results] == [True, False, True]
 
 
 def test_a_process_killed_from_outside_is_no_fault_of_its_file(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path
         (tmp_path / name).write_bytes(encoded(photograph(number, (40, 40))))
     seen: list[int] = []
     for number, batch in enumerate(check_files(tmp_path, names, NONE_KNOWN, 1)):
-        seen += [one.index for one in batch if one.record]
+        seen += [outcome.index for outcome in batch if outcome.record]
         if not number:
             for process in multiprocessing.active_children():
                 process.kill()
@@ -117,5 +117,5 @@ def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path
 
 def test_a_file_that_cannot_be_opened_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (found,) = outcomes(tmp_path, ["gone.jpg"], NONE_KNOWN, 1)
-    assert found.failure == "No such file or directory"
+    (results,) = outcomes(tmp_path, ["gone.jpg"], NONE_KNOWN, 1)
+    assert results.failure == "No such file or directory"
