@@ -139,8 +139,7 @@ class Experiment(Section):
         "highest mean recall of the classes on val (docs/your-data.md).",
     )
     export: StrictBool = Field(
-        True,
-        description="Write model.onnx too. `false`: for a model that ONNX cannot express, whose run would fail.",
+        True, description="Write model.onnx too. `false`: for a model that ONNX cannot express, whose run would fail."
     )
     shuffle_labels: StrictBool = Field(
         False,

@@ -44,11 +44,7 @@ def look_up(texture: np.ndarray, u: np.ndarray, v: np.ndarray, scale: float, rng
     """Sample a noise texture at (u, v) * scale texels from a random origin."""
     x0, y0 = rng.uniform(0, NOISE_SIZE, 2)
     return cv2.remap(
-        texture,
-        u * F32(scale) + F32(x0),
-        v * F32(scale) + F32(y0),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_WRAP,
+        texture, u * F32(scale) + F32(x0), v * F32(scale) + F32(y0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
     )
 
 
