@@ -10,20 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data import findings as audit_csv
 from scripts.lib.data.auditing import Audited
 from scripts.lib.data.findings import (
-    CONFLICTING_LABELS,
     CONTAMINATED,
-    DUPLICATE,
     KEPT,
-    LEFT_OUT,
     LOOKS_LIKE,
     NEAR_DUPLICATE,
     OF_ANOTHER_CLASS,
     SET_ASIDE,
-    TRAIN_COPY,
     Finding,
-    write_findings,
 )
 from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.image_paths import group_of, group_pattern
@@ -110,7 +106,7 @@ def group_exact(
         for index in group:
             other = next(path for label, path in sorted(first_of.items()) if label != images[index].label)
             detail = f"exact copy under another class: {other}"
-            conflicts.append(Finding(images[index].path, CONFLICTING_LABELS, SET_ASIDE, name, detail))
+            conflicts.append(Finding(images[index].path, audit_csv.CONFLICTING_LABELS, SET_ASIDE, name, detail))
     return conflicts, copies
 
 
@@ -141,7 +137,7 @@ def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[byt
         image, digest = images[index], digests[index]
         if contents[digest] > 1:
             twin = next(other for other in group if other != index and digests[other] == digest)
-            findings.append(Finding(image.path, DUPLICATE, KEPT, name, f"exact copy of {images[twin].path}"))
+            findings.append(Finding(image.path, audit_csv.DUPLICATE, KEPT, name, f"exact copy of {images[twin].path}"))
         if len(contents) > 1:
             others = [images[other] for other in group if digests[other] != digest]
             foreign = next((other for other in others if other.label != image.label), None)
@@ -162,7 +158,7 @@ def find_copies_across_splits(images: Sequence[Image], groups: Iterable[Group]) 
         for index, rank in zip(group, ranks, strict=True):
             if rank < max(ranks):
                 detail = f"a higher part has a copy: {images[group[ranks.index(max(ranks))]].path}"
-                findings.append(Finding(images[index].path, TRAIN_COPY, LEFT_OUT, name, detail))
+                findings.append(Finding(images[index].path, audit_csv.TRAIN_COPY, audit_csv.LEFT_OUT, name, detail))
             if rank > min(ranks):
                 detail = f"a lower part has a copy: {images[group[ranks.index(min(ranks))]].path}"
                 findings.append(Finding(images[index].path, CONTAMINATED, KEPT, name, detail))
@@ -205,7 +201,7 @@ def refuse_bad(findings: Sequence[Finding], folder: Path, listing: Path) -> None
     bad = [row for row in findings if row.action == SET_ASIDE]
     if not bad:
         return
-    write_findings(listing, bad)
+    audit_csv.write_findings(listing, bad)
     first = "; ".join(f"{row.file} ({row.finding}: {row.detail})" for row in bad[:LISTED])
     more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
     raise UserError(

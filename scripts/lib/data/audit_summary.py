@@ -13,15 +13,13 @@ from urllib.parse import unquote
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
+from scripts.lib.data import findings as audit_csv
 from scripts.lib.data.findings import (
     CONTAMINATED,
-    DUPLICATE,
     LEFT_OUT,
     LOOKS_LIKE,
     NEAR_DUPLICATE,
     OF_ANOTHER_CLASS,
-    SET_ASIDE,
-    TRAIN_COPY,
     WHOLE,
     Finding,
 )
@@ -38,7 +36,7 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
     readable = [checked for checked in checks if checked.status is Status.READABLE]
     return {
         "images": len(images),
-        "set_aside": len({row.file for row in findings if row.action == SET_ASIDE}),
+        "set_aside": len({row.file for row in findings if row.action == audit_csv.SET_ASIDE}),
         "left_out": len({row.file for row in findings if row.action == LEFT_OUT}),
         "findings": dict(sorted(Counter(row.finding for row in findings).items())),
         "classes": {
@@ -121,7 +119,9 @@ def label_of(file: str, given_splits: bool) -> str:
 
 def still_trained_on(findings: Sequence[Finding]) -> list[str]:
     """Return the contaminated files whose like was not left out of the lower split: of a known group, not copies."""
-    mended = {row.group for row in findings if row.finding == TRAIN_COPY and row.action == LEFT_OUT and row.group}
+    mended = {
+        row.group for row in findings if row.finding == audit_csv.TRAIN_COPY and row.action == LEFT_OUT and row.group
+    }
     return sorted({row.file for row in findings if row.finding == CONTAMINATED and row.group not in mended})
 
 
@@ -140,10 +140,10 @@ def verdict(summary: Mapping[str, Any]) -> str:
             f"Contaminated: {plural(contaminated, 'given val or test image')} {are} in a lower split too, as a copy,"
             f" near copy or by its group{out}. {text}."
         )
-    words = {DUPLICATE: "copy", NEAR_DUPLICATE: "near copy"}
+    words = {audit_csv.DUPLICATE: "copy", NEAR_DUPLICATE: "near copy"}
     copies = [plural(counts[name], word) for name, word in words.items() if counts[name]]
     if copies:
-        stay = "stays" if counts[DUPLICATE] + counts[NEAR_DUPLICATE] == 1 else "stay"
+        stay = "stays" if counts[audit_csv.DUPLICATE] + counts[NEAR_DUPLICATE] == 1 else "stay"
         text += f", {' and '.join(copies)} {stay} in one split"
     if left_out:
         text += f", {left_out:,} {_was(left_out)} left out of training"

@@ -12,17 +12,9 @@ from pathlib import Path
 
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
+from scripts.lib.data import grouped_split
 from scripts.lib.data.findings import LEFT_OUT, SET_ASIDE, read_findings
-from scripts.lib.data.grouped_split import (
-    Unit,
-    carve,
-    count_images,
-    count_units,
-    deal,
-    make_units,
-    share_out,
-    units_a_fold,
-)
+from scripts.lib.data.grouped_split import Unit, carve, count_images, make_units, share_out
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS, SPLITS, Image, Split
 
@@ -241,8 +233,8 @@ def split_folds(
     check_folds(images, val, folds)
     images = of_classes(images, classes)
     units = make_units(((image.path, image.label) for image in images), sets)
-    check_enough(units, classes, folds * units_a_fold(folds), f"{folds} folds")
-    dealt, failed = deal(units, folds, seed)
+    check_enough(units, classes, folds * grouped_split.units_a_fold(folds), f"{folds} folds")
+    dealt, failed = grouped_split.deal(units, folds, seed)
     check_covered(failed, f"each of {folds} folds")
     targets = {"val": share_out(count_images(units), val)}
     result = {}
@@ -298,7 +290,7 @@ def check_folds(images: Iterable[Image], val: float, folds: int) -> None:
 
 def check_enough(units: Sequence[Unit], classes: Sequence[str], needed: int, names: str) -> None:
     """Refuse classes that cannot have an image in every split, by name."""
-    different, images = count_units(units), count_images(units)
+    different, images = grouped_split.count_units(units), count_images(units)
     few = [label for label in classes if different[label] < needed]
     if few:
         counts = ", ".join(

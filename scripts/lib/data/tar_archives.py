@@ -16,18 +16,8 @@ from typing import IO, Any
 import zstandard
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archive_entries import (
-    CHUNK,
-    WINDOW,
-    Damaged,
-    Entries,
-    Entry,
-    Inflated,
-    Kind,
-    Limits,
-    check_size,
-    damage,
-)
+from scripts.lib.data import archive_entries
+from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage
 from scripts.lib.data.image_paths import decodes
 
 #: Bytes of one extended header of a tar: a longer one would be read into memory whole.
@@ -156,16 +146,16 @@ def open_tar(archive: Path, kind: str, limits: Limits) -> Iterator[tarfile.TarFi
 def _decompressed(file: IO[bytes], kind: str) -> Iterator[Any]:
     """Open the decompressed stream of *file*."""
     if kind == "zst":
-        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=archive_entries.WINDOW)
         with decompressor.stream_reader(file, read_across_frames=True) as stream:
             yield stream
     elif kind == "gz":
         with gzip.open(file, "rb") as stream:
             yield stream
     elif kind == "bz2":
-        yield Inflated(file, bz2.BZ2Decompressor)
+        yield archive_entries.Inflated(file, bz2.BZ2Decompressor)
     else:
-        yield Inflated(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, WINDOW))
+        yield archive_entries.Inflated(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, archive_entries.WINDOW))
 
 
 def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -187,7 +177,7 @@ def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
             check_size(archive, total, compressed, limits)
             entries.append(Entry(_tar_name(member), member.size, _tar_kind(member), _tar_target(member)))
         if kind != "tar":
-            while tar.fileobj.read(CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
+            while tar.fileobj.read(archive_entries.CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
                 pass
     return entries
 

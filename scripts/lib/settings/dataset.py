@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictInt,
-    StringConstraints,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
 
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
-from scripts.lib.settings.sections import FileName, Fraction, Name, Section, Seed, Sha256, Url
+from scripts.lib.settings.sections import FileName, Fraction, Name, Section, Seed, Sha256, Text, Url
 
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
@@ -51,12 +42,9 @@ class LabelFiles(Section):
         return self
 
 
-def _labels_form(value: Any) -> str:
-    return "section" if isinstance(value, dict | LabelFiles) else "file"
-
-
 Labels = Annotated[
-    Annotated[FileName, Tag("file")] | Annotated[LabelFiles, Tag("section")], Discriminator(_labels_form)
+    Annotated[FileName, Tag("file")] | Annotated[LabelFiles, Tag("section")],
+    Discriminator(lambda value: "section" if isinstance(value, dict | LabelFiles) else "file"),
 ]
 
 
@@ -80,9 +68,7 @@ class Source(Section):
         description="Where folders are not classes: a CSV file with columns `file`, `label` and perhaps `split`, or a "
         "file of lines `path label`; a local file, else one in the archive.",
     )
-    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
-        None, description="All images are of this class: for one archive a class."
-    )
+    label: Text | None = Field(None, description="All images are of this class: for one archive a class.")
     split: Literal["train", "val", "test"] | None = Field(
         None, description="All images belong to this split: for one archive a split."
     )
@@ -121,13 +107,9 @@ class Source(Section):
         return stem + next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), ".bin")
 
 
-def _source_form(value: Any) -> str:
-    return "several" if isinstance(value, list | tuple) else "one"
-
-
 Sources = Annotated[
     Annotated[Source, Tag("one")] | Annotated[list[Source], Field(min_length=1), Tag("several")],
-    Discriminator(_source_form),
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
 
 

@@ -7,21 +7,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictInt,
-    StringConstraints,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.settings.dataset import Dataset
-from scripts.lib.settings.sections import Auto, Name, PositiveInt, Section, Seed, Sha256, Url
+from scripts.lib.settings.sections import Auto, ModuleName, Name, PositiveInt, Section, Seed, Sha256, Url
 
 
 class Checkpoint(Section):
@@ -69,14 +60,10 @@ class Checkpoint(Section):
         return values
 
 
-def _checkpoint_form(value: Any) -> str:
-    return "section" if isinstance(value, dict | Checkpoint) else "word"
-
-
 #: Only the alternative that the user chose is checked, so that its error is the one that is shown.
 CheckpointChoice = Annotated[
     Annotated[Literal["zoo", "none"], Tag("word")] | Annotated[Checkpoint, Tag("section")],
-    Discriminator(_checkpoint_form),
+    Discriminator(lambda value: "section" if isinstance(value, dict | Checkpoint) else "word"),
 ]
 
 
@@ -258,9 +245,7 @@ class Site(Section):
     cpu_jobs: StrictBool = Field(
         True, description="false: the cluster refuses jobs without a GPU; then every job takes one, the data job too."
     )
-    modules: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]] = Field(
-        [], description="Environment modules that are loaded before each job."
-    )
+    modules: list[ModuleName] = Field([], description="Environment modules that are loaded before each job.")
     scratch: list[str] = Field(
         [],
         description="Folders on a node's own memory or disk, best first; images are copied into the first with room.",

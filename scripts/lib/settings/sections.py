@@ -41,15 +41,12 @@ Sha256 = Annotated[
 ]
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
-
 FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]")]
-
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
 PositiveInt = Annotated[StrictInt, Field(ge=1)]
-
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
-
 Auto = Literal["auto"]
 
 

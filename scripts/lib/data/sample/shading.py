@@ -12,20 +12,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from scripts.lib.data.sample import surfaces
 from scripts.lib.data.sample.drawing import draw_leaf, draw_sepals, draw_stem, leaf_colour
 from scripts.lib.data.sample.looks import Look, Rng, hsv
 from scripts.lib.data.sample.noise import F32, blur_wide, look_up, mix, noise_texture, skin_texture, smoothstep
-from scripts.lib.data.sample.surfaces import (
-    Surface,
-    bunch,
-    enlarge,
-    rotation_from,
-    set_arc_coordinates,
-    star_radius,
-    surface_points,
-    trace,
-    tube,
-)
+from scripts.lib.data.sample.surfaces import Surface, rotation_from, surface_points
 
 SEED_COLOUR = hsv(48, 0.55, 0.8)
 RAY_RADIUS = 60  #: a fruit of a larger radius in pixels gets one ray for 3 x 3 pixels, a smaller one for 2 x 2
@@ -190,14 +181,15 @@ def render_fruit(look: Look, axis: np.ndarray, spin: float, radius: float, light
     scale = pixels / (2 * extent)
     rotation = rotation_from(axis, spin)
     if look.body == "bunch":
-        surface = bunch(look, rotation, extent, pixels, rng)
+        surface = surfaces.bunch(look, rotation, extent, pixels, rng)
     elif look.body == "banana":
-        implicit, along = tube(look, rng)
-        surface = trace(implicit, rotation, extent, pixels // step)
-        set_arc_coordinates(surface, along)
-        surface = enlarge(surface, step)
+        implicit, along = surfaces.tube(look, rng)
+        coarse = surfaces.trace(implicit, rotation, extent, pixels // step)
+        surfaces.set_arc_coordinates(coarse, along)
+        surface = surfaces.enlarge(coarse, step)
     else:
-        surface = enlarge(trace(star_radius(look, rng), rotation, extent, pixels // step), step)
+        coarse = surfaces.trace(surfaces.star_radius(look, rng), rotation, extent, pixels // step)
+        surface = surfaces.enlarge(coarse, step)
     albedo, height = paint_skin(look, surface, rng)
     if look.body == "banana":
         _dark_ends(surface, albedo, rng)
