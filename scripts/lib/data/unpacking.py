@@ -17,16 +17,15 @@ from functools import partial
 from pathlib import Path
 
 from scripts.lib.base.download import Progress
-from scripts.lib.base.files import atomic_path
+from scripts.lib.base.files import atomic_path, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data import image_paths, label_files
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entry, Limits, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format
+from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
 from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decode_name, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
-from scripts.lib.data.leftovers import remove_leftovers
-from scripts.lib.data.manifest import MANIFEST, link_files, manifest_entries, read_listed
 
 logger = logging.getLogger(__name__)
 

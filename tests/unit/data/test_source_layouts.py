@@ -16,10 +16,8 @@ from scripts.data.unpack_archive import parse_origins
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
-from scripts.lib.data.folders import walk_files
+from scripts.lib.data.folders import manifest_entries, manifest_sha256, pack_folder, walk_files, write_manifest
 from scripts.lib.data.image_paths import find_classes, find_splits_of_class
-from scripts.lib.data.manifest import manifest_entries, manifest_sha256, write_manifest
-from scripts.lib.data.packing import pack_folder
 from scripts.lib.data.unpacking import Origin, unpack_all
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Settings, Site

@@ -1,4 +1,4 @@
-"""Processes that check files: each file once, known ones not at all, and a crash costs one file."""
+"""Images are checked in processes, known ones not at all, and a crash costs one file; what was checked once is known."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import pytest
 from planted_images import encoded, photograph
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_cache import RECORD
-from scripts.lib.data.check_workers import Outcome, check_files
+from scripts.lib.data import auditing
+from scripts.lib.data.auditing import HEADER, RECORD, AuditCache, Outcome, check_files, decode, encode
+from scripts.lib.data.image_checks import Checked, Oddity, Status
 
 ROOT = Path(__file__).resolve().parents[4]
 NONE_KNOWN = np.zeros((0, 32), np.uint8)
@@ -96,7 +97,7 @@ def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -
 
 
 def test_a_process_that_computes_for_too_long_is_ended() -> None:
-    code = "from scripts.lib.data.check_workers import limit_time\nlimit_time(0)\nwhile True: pass"
+    code = "from scripts.lib.data.auditing import limit_time\nlimit_time(0)\nwhile True: pass"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=300, check=False)
     assert ended.returncode == -signal.SIGXCPU
 
@@ -119,3 +120,51 @@ def test_a_file_that_cannot_be_opened_is_a_failure_with_its_reason(tmp_path: Pat
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (results,) = outcomes(tmp_path, ["gone.jpg"], NONE_KNOWN, 1)
     assert results.failure == "No such file or directory"
+
+
+READ = Checked(
+    Status.READABLE, "JPEG", 320, 200, Oddity.CMYK | Oddity.BLANK, 6, "", bytes(range(256)), bytes(range(128))
+)
+BAD = Checked(Status.TRUNCATED, "PNG", detail="图像 " * 12)
+DIGESTS = [b"\0" * 31 + b"\1", b"\2" * 31 + b"\0"]
+
+
+def filled(path: Path) -> AuditCache:
+    cache = AuditCache(path)
+    cache.append([encode(DIGESTS[0], READ), encode(DIGESTS[1], BAD)])
+    return cache
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    filled(tmp_path / "cache")
+    records = AuditCache(tmp_path / "cache").records()
+    assert [record["sha256"].tobytes() for record in records] == DIGESTS
+    assert decode(records) == [Checked(**{**vars(READ), "grey": b"", "colour": b""}), BAD]
+    assert records[0]["grey"].tobytes() == READ.grey
+    assert records[0]["colour"].tobytes() == READ.colour
+
+
+def test_a_torn_record_is_dropped_and_the_next_stands_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    filled(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    cache = AuditCache(path)
+    assert len(cache.records()) == 1
+    cache.append([encode(DIGESTS[1], BAD)])
+    assert [record["sha256"].tobytes() for record in AuditCache(path).records()] == DIGESTS
+
+
+def test_a_record_of_zeros_after_a_power_cut_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    filled(path)
+    with open(path, "ab") as file:
+        file.write(bytes(RECORD.itemsize))
+    assert len(AuditCache(path).records()) == 2
+
+
+def test_another_version_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    filled(path)
+    path.write_bytes(HEADER.replace(b"audit 1", b"audit 0") + path.read_bytes()[len(HEADER) :])
+    assert len(AuditCache(path).records()) == 0
+    assert path.read_bytes() == auditing.HEADER
