@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import statistics
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -184,6 +188,63 @@ def find_groups_across_splits(
                 detail = f"a lower part has images of its group {name!r}: {images[lowest].path}"
                 findings.append(Finding(images[index].path, CONTAMINATED, KEPT, "", detail))
     return findings
+
+
+def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return what audit.json says."""
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    for image in images:
+        classes[image.label][image.split or audit_csv.WHOLE] += 1
+    sizes = [sum(counts.values()) for counts in classes.values()]
+    readable = [checked for checked in checks if checked.status is Status.READABLE]
+    return {
+        "images": len(images),
+        "set_aside": len({row.file for row in findings if row.action == SET_ASIDE}),
+        "left_out": len({row.file for row in findings if row.action == audit_csv.LEFT_OUT}),
+        "findings": dict(sorted(Counter(row.finding for row in findings).items())),
+        "classes": {
+            label: {split: counts[split] for split in (audit_csv.WHOLE, *SPLITS) if split in counts}
+            for label, counts in sorted(classes.items())
+        },
+        "formats": dict(sorted(Counter(checked.format for checked in readable).items())),
+        "widths": _spread([checked.width for checked in readable]),
+        "heights": _spread([checked.height for checked in readable]),
+        "imbalance": round(max(sizes) / min(sizes), 3),
+        "notes": [*notes_on_classes(sorted(classes)), *notes_on_copies(findings)],
+    }
+
+
+def _spread(values: Sequence[int]) -> dict[str, int]:
+    if not values:
+        return {}
+    return {"min": min(values), "median": statistics.median_low(values), "max": max(values)}
+
+
+def notes_on_classes(labels: Sequence[str]) -> list[str]:
+    """Return a sentence on each set of class names that are probably meant to be one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        # unpack_archive writes blanks at the ends as %20
+        alike[unicodedata.normalize("NFC", unquote(label)).strip().casefold()].append(label)
+    return [
+        f"classes {', '.join(map(repr, names))} differ only by case, by the form of their Unicode signs or by blanks:"
+        " if they are one class, give their folders one name"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def notes_on_copies(findings: Sequence[Finding]) -> list[str]:
+    """Return a sentence on the near copies whose labels contradict each other, if there are any."""
+    contradicting = [row for row in findings if row.finding == NEAR_DUPLICATE and row.detail.endswith(OF_ANOTHER_CLASS)]
+    if not contradicting:
+        return []
+    first = contradicting[0]
+    return [
+        f"{len(contradicting)} images look like one of another class, {first.file} like"
+        f" {first.detail.removeprefix(LOOKS_LIKE).removesuffix(OF_ANOTHER_CLASS)} for one: a label of each pair may be"
+        " wrong"
+    ]
 
 
 def refuse_bad(findings: Sequence[Finding], folder: Path, listing: Path) -> None:

@@ -169,7 +169,7 @@ def check_files(
                 if len(batch) > 1:
                     waiting += [[index] for index in reversed(batch)]
                     continue
-                if worker.was_killed():
+                if worker.process.exitcode == -signal.SIGKILL:  # which no decoder sends
                     raise UserError(
                         f"{folder / names[batch[0]]}: the process that decoded it was killed (SIGKILL), most likely for"
                         " want of memory: give it more, or take the file away; the same command goes on from here"
@@ -215,10 +215,6 @@ class _Worker:
                 " see the lines above, and try `make doctor`"
             ) from None
         self.started = True
-
-    def was_killed(self) -> bool:
-        """Tell whether it was ended by SIGKILL, which no decoder sends, but who is short of memory does."""
-        return self.process.exitcode == -signal.SIGKILL
 
     def take(self) -> tuple[list[int], list[Outcome] | None]:
         """Return the first batch and what came of it; None where the process ended."""

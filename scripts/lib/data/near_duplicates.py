@@ -41,7 +41,7 @@ FREQUENCIES = 8
 NEAR = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Thumbnails of pictures, as :class:`scripts.lib.data.image_checks.Checked` has them.
 
@@ -65,6 +65,17 @@ class Pictures:
         contrast = np.maximum(grey.std(1, keepdims=True), 1)
         parts = (grey / (contrast * GREY_EDGE), colour / (contrast * colour.shape[1] ** 0.5))
         return np.concatenate(parts, axis=1)
+
+    @functools.cached_property
+    def background(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the pictures that groups are held against: their indices, features, and the features' squares."""
+        count = len(self)
+        sample = np.arange(count)
+        if count > BACKGROUND:  # a function of the number only
+            seed = int.from_bytes(hashlib.blake2b(f"background\0{count}".encode(), digest_size=8).digest(), "little")
+            sample = np.sort(np.random.Generator(np.random.Philox(key=seed)).choice(count, BACKGROUND, replace=False))
+        vectors = self.features(sample)
+        return sample, vectors, (vectors * vectors).sum(1)
 
 
 def find_near_duplicates(grey: np.ndarray, colour: np.ndarray, threads: int = 1) -> list[list[int]]:
@@ -190,7 +201,7 @@ def _stands_out(pictures: Pictures, group: list[int], width: float) -> bool:
     members = np.array(group, np.intp)
     if _distances(pictures, group[0], members[1:]).max() > 2 * max(width, STRICT):
         return False
-    sample, vectors, squares = _background(pictures)
+    sample, vectors, squares = pictures.background
     outside = ~np.isin(sample, members)
     if not outside.any():
         return True
@@ -200,27 +211,6 @@ def _stands_out(pictures: Pictures, group: list[int], width: float) -> bool:
         if gaps[:, outside].min() < (MARGIN * width) ** 2:
             return False
     return True
-
-
-@functools.lru_cache(maxsize=1)
-def _sample(count: int) -> np.ndarray:
-    """Return the indices of BACKGROUND pictures of *count*, ascending: a function of the number only."""
-    if count <= BACKGROUND:
-        return np.arange(count)
-    seed = int.from_bytes(hashlib.blake2b(f"background\0{count}".encode(), digest_size=8).digest(), "little")
-    return np.sort(np.random.Generator(np.random.Philox(key=seed)).choice(count, BACKGROUND, replace=False))
-
-
-_kept: list[tuple[Pictures, np.ndarray, np.ndarray, np.ndarray]] = []
-
-
-def _background(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the pictures that groups are held against: their indices, features, and the features' squares."""
-    if not _kept or _kept[0][0] is not pictures:
-        sample = _sample(len(pictures))
-        vectors = pictures.features(sample)
-        _kept[:] = [(pictures, sample, vectors, (vectors * vectors).sum(1))]
-    return _kept[0][1:]
 
 
 def _neighbours(pictures: Pictures, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from scripts.lib.base.files import sync_file, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_bombs import find_bomb, png_declares_too_much
+from scripts.lib.data.image_checks import find_bomb, png_declares_too_much
 from scripts.lib.data.pixel_cache import COLUMNS, INDEX, METADATA, PIXELS
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists

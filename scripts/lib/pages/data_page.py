@@ -13,8 +13,6 @@ import yaml
 from markupsafe import Markup
 
 from scripts.lib.base.units import plural
-from scripts.lib.data import audit_summary
-from scripts.lib.data.audit_summary import label_of
 from scripts.lib.data.findings import (
     CONTAMINATED,
     DUPLICATE,
@@ -24,6 +22,10 @@ from scripts.lib.data.findings import (
     SET_ASIDE,
     TRAIN_COPY,
     Finding,
+    has_given_splits,
+    label_of,
+    still_trained_on,
+    verdict,
 )
 from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
@@ -84,7 +86,7 @@ class Data:
     images: Path
 
     def label(self, file: str) -> str:
-        return label_of(file, audit_summary.has_given_splits(self.summary))
+        return label_of(file, has_given_splits(self.summary))
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def data_page(data: Data, title: str = "") -> str:
         "data.html",
         f"{TITLE}: {title}" if title else TITLE,
         style=("pictures.css", "data.css"),
-        verdict=audit_summary.verdict(data.summary),
+        verdict=verdict(data.summary),
         state="contaminated"
         if data.summary["findings"].get(CONTAMINATED)
         else "aside"
@@ -158,7 +160,7 @@ def _contaminated(data: Data) -> dict[str, int]:
     return {
         "test": len(test),
         "images": len(images),
-        "trained_on": len(images.intersection(audit_summary.still_trained_on(data.findings))),
+        "trained_on": len(images.intersection(still_trained_on(data.findings))),
     }
 
 
@@ -178,7 +180,7 @@ def _meaning(name: str, data: Data) -> Meaning:
 
 def _count_classes(data: Data) -> dict[str, Counter[str]]:
     """Count the images of each class: of each split, and ``unused``."""
-    given_splits = audit_summary.has_given_splits(data.summary)
+    given_splits = has_given_splits(data.summary)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for name, split in data.splits.by_name.items():
         for label, n in Counter(label_of(file, given_splits) for file in split.images).items():

@@ -12,7 +12,7 @@ import pandas as pd
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import read_lines, sha256_of
-from scripts.lib.data import audit_summary
+from scripts.lib.data.findings import verdict
 from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.confusion import most_confused
 from scripts.lib.model.fast_recipe import chosen_recipe
@@ -235,7 +235,7 @@ def _data(inputs: CardInputs) -> dict[str, Any]:
             name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in ("train", "val", "test")
         },
         "group_by": split.get("group_by"),
-        "audit": None if inputs.audit is None else audit_summary.verdict(inputs.audit),
+        "audit": None if inputs.audit is None else verdict(inputs.audit),
     }
 
 

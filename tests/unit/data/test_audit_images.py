@@ -19,7 +19,7 @@ from planted_images import encoded, many_pixels, photograph, turned
 
 from scripts.data.audit_images import build_parser, main
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_summary import notes_on_classes
+from scripts.lib.data.audit_findings import notes_on_classes
 from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY
 from scripts.lib.data.sample.render import encode_jpeg, render_image
 

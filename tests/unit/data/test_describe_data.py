@@ -23,8 +23,7 @@ from tiny_run import photograph
 from scripts.data import describe_data
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import splits
-from scripts.lib.data.audit_summary import label_of, read_summary, verdict
-from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY, Finding, read_findings
+from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY, Finding, label_of, read_findings, read_summary, verdict
 from scripts.lib.data.splits import read_splits
 from scripts.lib.pages.data_examples import NEVER_OPENED
 from scripts.lib.pages.data_page import MEANINGS, Data, data_page

@@ -1,4 +1,4 @@
-"""Images are checked in processes, known ones not at all, and a crash costs one file; what was checked once is known."""
+"""Images are checked in processes, known ones not at all, and a crash costs one file; checks once made are known."""
 
 from __future__ import annotations
 
