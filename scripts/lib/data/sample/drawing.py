@@ -9,7 +9,7 @@ import numpy as np
 
 from scripts.lib.data.sample.looks import Look, Rng, hsv
 from scripts.lib.data.sample.noise import F32, blur_wide, mix_rgb
-from scripts.lib.data.sample.surfaces import surface_points
+from scripts.lib.data.sample.surfaces import Frame, surface_points
 
 
 def draw_polygon(
@@ -111,9 +111,8 @@ def draw_stem(
     points = root + t * run + t * t * curl
     width = max(1.0, look.stem_width * scale)
     draw_polygon(canvas, points, look.stem_colour * lit * F32(0.6), alpha, line=width)
-    draw_polygon(
-        canvas, points - [0.25 * width, 0.2 * width], look.stem_colour * lit * F32(1.3), alpha, line=width * 0.45
-    )
+    highlight = points - [0.25 * width, 0.2 * width]
+    draw_polygon(canvas, highlight, look.stem_colour * lit * F32(1.3), alpha, line=width * 0.45)
     return points[-1]
 
 
@@ -121,9 +120,7 @@ def draw_sepals(
     canvas: np.ndarray,
     alpha: np.ndarray,
     look: Look,
-    rotation: np.ndarray,
-    extent: float,
-    scale: float,
+    frame: Frame,
     lit: np.ndarray,
     rng: Rng,
 ) -> None:
@@ -141,13 +138,12 @@ def draw_sepals(
             phi = turn + sign * wide * 0.35 / np.maximum(np.sin(theta), 0.15)
             unit = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)])
             points = surface_points(look, unit) * (1.03 + lift * theta**2)
-            borders.append(rotation @ points)
+            borders.append(frame.rotation @ points)
         middle = (borders[0] + borders[1]) / 2
         if middle[2, 3:].mean() < -0.25:  # behind the fruit
             continue
-        outline = np.concatenate([borders[0].T, borders[1].T[::-1]])[:, :2]
-        pixels = np.stack([(outline[:, 0] + extent) * scale, (extent - outline[:, 1]) * scale], axis=1)
+        outline = frame.pixels_of(np.concatenate([borders[0], borders[1][:, ::-1]], axis=1))
         shade = F32(rng.uniform(0.65, 1.25))
-        draw_polygon(canvas, pixels, colour * lit * shade, alpha, gradient=(1.15, 0.8))
-        spine = np.stack([(middle[0] + extent) * scale, (extent - middle[1]) * scale], axis=1)
-        draw_polygon(canvas, spine, colour * lit * shade * F32(1.35), None, line=max(0.6, 0.012 * scale))
+        draw_polygon(canvas, outline, colour * lit * shade, alpha, gradient=(1.15, 0.8))
+        width = max(0.6, 0.012 * frame.scale)
+        draw_polygon(canvas, frame.pixels_of(middle), colour * lit * shade * F32(1.35), None, line=width)
