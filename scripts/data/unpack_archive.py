@@ -67,18 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="what is known of each archive, a list of objects with any of split, label, labels (as in dataset.source),"
         " kept (label files that are in no archive) and folder (the archive is this folder's manifest)",
     )
-    parser.add_argument(
-        "--max-images", type=int, default=DEFAULT_MAX_IMAGES, help="refuse more images than this (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-bytes", type=int, default=DEFAULT_MAX_BYTES, help="refuse a larger content (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-ratio",
-        type=float,
-        default=DEFAULT_MAX_RATIO,
-        help="refuse a content that is more times as large as the archive (default: %(default)s)",
-    )
+    for option, default, text in (
+        ("--max-images", DEFAULT_MAX_IMAGES, "refuse more images than this"),
+        ("--max-bytes", DEFAULT_MAX_BYTES, "refuse a larger content"),
+        ("--max-ratio", DEFAULT_MAX_RATIO, "refuse a content that is more times as large as the archive"),
+    ):
+        parser.add_argument(option, type=type(default), default=default, help=f"{text} (default: %(default)s)")
     return parser
 
 

@@ -347,29 +347,21 @@ def png_is_whole(content: bytes) -> bool:
     return False
 
 
-def webp_is_whole(content: bytes) -> bool:
-    """Tell whether a WebP is as long as its header says."""
-    return int.from_bytes(content[4:8], "little") + 8 <= len(content)
-
-
 def tiff_is_whole(content: bytes) -> bool:
     """Tell whether the directory of a TIFF, which often lies at its end, is there."""
     order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
     return int.from_bytes(content[4:8], order) + 2 < len(content)
 
 
-def gif_is_whole(content: bytes) -> bool:
-    """Tell whether a GIF ends in its trailer (zeros behind it do no harm)."""
-    return content.rstrip(b"\0").endswith(b"\x3b")
-
-
 #: Signatures of formats, and how to tell whether a file that cannot be read was cut short.
 WHOLE: dict[str, tuple[bytes, Callable[[bytes], bool]]] = {
     "JPEG": (rb"\xff\xd8\xff", jpeg_is_whole),
     "PNG": (rb"\x89PNG\r\n\x1a\n", png_is_whole),
-    "WEBP": (rb"RIFF....WEBP", webp_is_whole),
+    # As long as its header says.
+    "WEBP": (rb"RIFF....WEBP", lambda content: int.from_bytes(content[4:8], "little") + 8 <= len(content)),
     "TIFF": (rb"II\*\0|MM\0\*", tiff_is_whole),
-    "GIF": (rb"GIF8[79]a", gif_is_whole),
+    # Ends in its trailer; zeros behind it do no harm.
+    "GIF": (rb"GIF8[79]a", lambda content: content.rstrip(b"\0").endswith(b"\x3b")),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
 
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
@@ -113,6 +113,9 @@ Sources = Annotated[
 ]
 
 
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(lambda text: group_pattern(text).pattern)]
+
+
 class Splitting(Section):
     """How images are divided where the archive has no such split of its own."""
 
@@ -126,20 +129,12 @@ class Splitting(Section):
         description="Cross-validation in 2 to 20 folds: each image is in test in exactly one of them. Refused where the"
         " images have a val or test split of their own.",
     )
-    group_by: str | None = Field(
+    group_by: Pattern | None = Field(
         None,
-        min_length=1,
         description="A Python regular expression, searched in an image's path relative to `images/`. Images for which"
         " its capture group (or, without one, its whole match) is the same stay in one split: photos of one patient,"
         " frames of one video. An image that does not match is a group of its own.",
     )
-
-    @field_validator("group_by")
-    @classmethod
-    def _is_pattern(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            group_pattern(pattern)
-        return pattern
 
     @model_validator(mode="after")
     def _train_remains(self) -> Splitting:

@@ -95,16 +95,10 @@ def leaf_colour(rng: Rng) -> np.ndarray:
 
 
 def draw_stem(
-    canvas: np.ndarray,
-    alpha: np.ndarray,
-    root: np.ndarray,
-    axis: np.ndarray,
-    scale: float,
-    look: Look,
-    lit: np.ndarray,
-    rng: Rng,
+    canvas: np.ndarray, alpha: np.ndarray, root: np.ndarray, look: Look, frame: Frame, lit: np.ndarray, rng: Rng
 ) -> np.ndarray:
-    """Draw a stem from *root* (pixels) along *axis* (camera space); return where it ends."""
+    """Draw a stem from *root* (pixels) along the fruit's axis; return where it ends."""
+    axis, scale = frame.rotation[:, 1], frame.scale
     t = np.linspace(0, 1, 8)[:, None]
     run = np.array([axis[0], -axis[1]]) * look.stem * scale
     curl = np.array([rng.normal(0, 0.25), rng.normal(0, 0.25)]) * look.stem * scale
@@ -116,14 +110,7 @@ def draw_stem(
     return points[-1]
 
 
-def draw_sepals(
-    canvas: np.ndarray,
-    alpha: np.ndarray,
-    look: Look,
-    frame: Frame,
-    lit: np.ndarray,
-    rng: Rng,
-) -> None:
+def draw_sepals(canvas: np.ndarray, alpha: np.ndarray, look: Look, frame: Frame, lit: np.ndarray, rng: Rng) -> None:
     """Draw the green crown of a strawberry: pointed leaves that start at the pole and follow the shoulder."""
     colour = hsv(rng.uniform(75, 115), rng.uniform(0.5, 0.75), rng.uniform(0.4, 0.65))
     reach = rng.uniform(0.55, 0.95)

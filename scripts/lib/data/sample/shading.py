@@ -195,7 +195,7 @@ def render_fruit(look: Look, axis: np.ndarray, spin: float, radius: float, light
 
 def _dress(patch: Patch, look: Look, frame: Frame, light: Light, rng: Rng) -> None:
     """Add stem, leaf and sepals; what points away from the viewer goes behind the fruit."""
-    axis, scale = frame.rotation[:, 1], frame.scale
+    axis = frame.rotation[:, 1]
     if look.body == "bunch":
         pole = axis * 0.62 * look.height
     else:
@@ -204,10 +204,10 @@ def _dress(patch: Patch, look: Look, frame: Frame, light: Light, rng: Rng) -> No
     shade = (light.sky * F32(0.8) + light.colour * F32(0.55)).astype(F32)
     hidden = axis[2] < (-0.35 if look.top[0] < -0.02 else -0.15) or look.body == "bunch"
     canvas, alpha = (patch.rgb.copy(), patch.alpha.copy()) if hidden else (patch.rgb, patch.alpha)
-    tip = draw_stem(canvas, alpha, root, axis, scale, look, shade, rng) if look.stem > 0 else root
+    tip = draw_stem(canvas, alpha, root, look, frame, shade, rng) if look.stem > 0 else root
     if rng.random() < look.leaf:
         angle = math.atan2(-axis[1], axis[0]) + rng.normal(0, 0.9)
-        length = scale * rng.uniform(0.5, 1.0)
+        length = frame.scale * rng.uniform(0.5, 1.0)
         start = root + (tip - root) * rng.uniform(0.2, 0.9)
         draw_leaf(canvas, start, angle, length, leaf_colour(rng) * shade, rng, alpha, slim=rng.uniform(0.2, 0.36))
     if hidden:
