@@ -17,9 +17,8 @@ from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, remove_leftovers, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data.archives import NoArchive, sniff_format
+from scripts.lib.data.archives import HashRecord, NoArchive, format_record, read_record, sniff_format
 from scripts.lib.data.folders import list_folder, pack_folder
-from scripts.lib.data.hash_records import HashRecord, format_record, read_record
 from scripts.lib.settings.dataset import Source
 from scripts.lib.settings.load import parse_section
 

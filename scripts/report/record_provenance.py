@@ -21,8 +21,8 @@ from scripts.lib.base.download import shown
 from scripts.lib.base.files import sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
+from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder
-from scripts.lib.data.hash_records import read_record
 from scripts.lib.pages.provenance_page import provenance_page
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.history import describe_history, describe_training, utc

@@ -58,14 +58,6 @@ class Row:
         return f"{self.source[0]}, line {self.source[1]}"
 
 
-@dataclass(frozen=True)
-class Placed:
-    """``targets[i]``: where image i goes, ([split,] class, ..., file), or why not; ``remarks``: what to tell."""
-
-    targets: list[Components | str]
-    remarks: list[str]
-
-
 def spec_files(spec: Spec) -> list[str]:
     """Return the files that a setting names."""
     return [spec] if isinstance(spec, str) else list(spec.values())
@@ -227,8 +219,10 @@ def name_labels(rows: Sequence[Row], classes: Sequence[str], name: str) -> list[
 # --- which row is which image's -------------------------------------------------------------------------------------
 
 
-def place_images(rows: Sequence[Row], paths: Sequence[Components], name: str) -> Placed:
-    """Return where each image goes, as the rows say.
+def place_images(
+    rows: Sequence[Row], paths: Sequence[Components], name: str
+) -> tuple[list[Components | str], list[str]]:
+    """Return where each image goes, ([split,] class, ..., file), or why not, as the rows say; and what to tell.
 
     A row's path and an image's agree where one ends with the other, so that shared top folders may be missing
     in either. Where no name agrees, upper and lower case and the suffix may differ. Folders that all labelled images
@@ -275,7 +269,7 @@ def place_images(rows: Sequence[Row], paths: Sequence[Components], name: str) ->
         remarks.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
     if twice:
         remarks.append(f"{twice} rows of {name} say again what another one says")
-    return Placed(_targets(row_of, paths, name), remarks)
+    return _targets(row_of, paths, name), remarks
 
 
 def _targets(row_of: Sequence[Row | None], paths: Sequence[Components], name: str) -> list[Components | str]:

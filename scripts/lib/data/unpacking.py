@@ -202,10 +202,11 @@ def _layout(
         rows = label_files.read_labels(origin.labels, read)
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
-        placed = label_files.place_images(rows, paths, " and ".join(label_files.spec_files(origin.labels)))
-        for note in placed.remarks:
-            logger.warning("%s", note)
-        return placed.targets
+        table = " and ".join(label_files.spec_files(origin.labels))
+        targets, remarks = label_files.place_images(rows, paths, table)
+        for remark in remarks:
+            logger.warning("%s", remark)
+        return targets
     if origin.label is not None:
         return image_paths.find_splits_of_class(paths, label_files.class_folder(origin.label), origin.split)
     if origin.split:

@@ -17,7 +17,7 @@ from http_server import HttpServer
 from scripts.data.fetch_archive import fetch, name_of, parse_source
 from scripts.lib.base import download
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.hash_records import HashRecord, format_record, read_record
+from scripts.lib.data.archives import HashRecord, format_record, read_record
 from scripts.lib.settings.dataset import Sample, Source
 
 

@@ -34,7 +34,7 @@ def table(*lines: str) -> list[Row]:
 
 def placed(rows: list[Row], *paths: str) -> list[str]:
     """Return where the images go, as paths; reasons for nowhere in brackets."""
-    targets = place_images(rows, [tuple(path.split("/")) for path in paths], "t.csv").targets
+    targets, _ = place_images(rows, [tuple(path.split("/")) for path in paths], "t.csv")
     return [f"[{target}]" if isinstance(target, str) else "/".join(target) for target in targets]
 
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_decided_is_one_line(lines: list[str], paths: list[str], 
 
 def test_rows_without_an_image_are_counted_and_named() -> None:
     rows = labelled("1.jpg,cat", "1.jpg,cat", *(f"gone{n}.jpg,dog" for n in range(7)))
-    remarks = place_images(rows, [("1.jpg",)], "t.csv").remarks
+    _, remarks = place_images(rows, [("1.jpg",)], "t.csv")
     assert remarks[0].startswith("7 of 9 rows of t.csv name no image: 'gone0.jpg' (t.csv, line 4), ")
     assert remarks[0].endswith("(t.csv, line 8) and 2 more") and "again" in remarks[1]
 
