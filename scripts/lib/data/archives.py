@@ -14,15 +14,11 @@ from scripts.lib.data.archive_entries import Entries, Limits
 from scripts.lib.data.tar_archives import list_tar, open_tar, tar_members
 from scripts.lib.data.zip_archives import list_zip, open_zip, open_zip_entry
 
+#: How archives begin.
 MAGIC = {
-    b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",
-    b"\x1f\x8b": "gz",
-    b"BZh": "bz2",
-    b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zst",
-}
-
+}  # fmt: skip
 #: What people offer instead of an archive that we read.
 FOREIGN = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive", b"<": "a web page", b"{": "a JSON text"}
 

@@ -79,13 +79,12 @@ class AuditCache:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists() or self._header() != HEADER:
+        with open(path, "a+b") as file:
+            file.seek(0)
+            known = file.read(len(HEADER)) == HEADER
+        if not known:
             path.write_bytes(HEADER)
         os.truncate(path, len(HEADER) + self._sound() * RECORD.itemsize)
-
-    def _header(self) -> bytes:
-        with open(self.path, "rb") as file:
-            return file.read(len(HEADER))
 
     def _sound(self) -> int:
         """Return how many records stand before the first one that was not written whole."""

@@ -51,15 +51,9 @@ DETAIL_BYTES = 120
 WEBP_ZEROS = 0.25
 #: The suffixes of each format, by Pillow's names for them; MPO is a JPEG with further pictures behind it.
 SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm"),
-}
+    "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"), "GIF": (".gif",), "PPM": (".ppm", ".pgm"),
+}  # fmt: skip
 
 
 class Status(IntEnum):
@@ -404,14 +398,11 @@ def _look(header: Checked, picture: np.ndarray) -> Checked:
     low, high, _, _ = cv2.minMaxLoc(grey)
     oddities = header.oddities
     # Means vary less than what they are of, so that the whole picture is looked at for few files only.
-    if high - low < BLANK_RANGE + ROUNDING and _is_blank(picture):
-        oddities |= Oddity.BLANK
+    if high - low < BLANK_RANGE + ROUNDING:
+        _, deviation = cv2.meanStdDev(picture)
+        if deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE:
+            oddities |= Oddity.BLANK
     return Checked(
         header.status, header.format, header.width, header.height, oddities, header.orientation, header.detail,
         grey.tobytes(), colour.transpose(2, 0, 1).tobytes(),
     )  # fmt: skip
-
-
-def _is_blank(picture: np.ndarray) -> bool:
-    _, deviation = cv2.meanStdDev(picture)
-    return bool(deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE)

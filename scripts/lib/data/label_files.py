@@ -58,11 +58,6 @@ class Row:
         return f"{self.source[0]}, line {self.source[1]}"
 
 
-def spec_files(spec: Spec) -> list[str]:
-    """Return the files that a setting names."""
-    return [spec] if isinstance(spec, str) else list(spec.values())
-
-
 def read_labels(spec: Spec, read: Callable[[str], bytes]) -> list[Row]:
     """Return the rows of the files that *spec* names.
 
@@ -335,7 +330,8 @@ class _Finder:
         ------
         UserError : there are several.
         """
-        wanted = tuple(name for name in _slashes(row.file).split("/") if name not in ("", "."))
+        file = row.file if "/" in row.file else row.file.replace("\\", "/")
+        wanted = tuple(name for name in file.split("/") if name not in ("", "."))
         if not wanted:
             return None
         whole = self.whole.get(_composed("/".join(wanted)), -1)
@@ -386,10 +382,6 @@ class _Finder:
             first = " or ".join(repr("/".join(self.paths[index])) for index in candidates[:2])
             raise UserError(f"{KEY}: {row}: {row.file!r} may mean {first}: write the folders, too, or the suffix")
         return candidates[0]
-
-
-def _slashes(name: str) -> str:
-    return name if "/" in name else name.replace("\\", "/")
 
 
 def _composed(name: str) -> str:

@@ -202,7 +202,7 @@ def _layout(
         rows = label_files.read_labels(origin.labels, read)
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
-        table = " and ".join(label_files.spec_files(origin.labels))
+        table = origin.labels if isinstance(origin.labels, str) else " and ".join(origin.labels.values())
         targets, remarks = label_files.place_images(rows, paths, table)
         for remark in remarks:
             logger.warning("%s", remark)

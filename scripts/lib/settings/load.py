@@ -140,18 +140,15 @@ def describe(error: ValidationError, model: type[Section] = Settings, name: str 
         location, unknown = detail["loc"], ""
         if detail["type"] == "extra_forbidden":  # no key, or the alias of one that is given too
             location, unknown = location[:-1], f".{location[-1]}"
-        by_key.setdefault((_dotted(location, model) + unknown).lstrip("."), []).append(detail)
+        # As the user wrote it: pydantic's location has the branches of unions in it as well.
+        dotted = ".".join(str(step) for step, _, _ in _walk(location, model))
+        by_key.setdefault((dotted + unknown).lstrip("."), []).append(detail)
     (key, alternatives), *others = by_key.items()
     named = ", ".join(other or "the file" for other, _ in others[:WRONG_NAMED])
     rest = ", ..." if len(others) > WRONG_NAMED else ""
     more = f" (and {len(others)} more wrong: {named}{rest})" if others else ""
     full_key = f"{name}.{key}".strip(".") or "the file"
     return one_line(f"{full_key}: {_problem(alternatives, model)}{more}")
-
-
-def _dotted(location: tuple[str | int, ...], model: type[Section]) -> str:
-    """Return the key as the user wrote it: pydantic's location has the branches of unions in it as well."""
-    return ".".join(str(step) for step, _, _ in _walk(location, model))
 
 
 def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tuple[str | int, str, Any]]:
@@ -162,9 +159,12 @@ def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tup
         if field:
             annotation = field.annotation
             yield step, field.description or "", annotation
-        elif (items := _items(annotation)) is not None and step != "[key]" and _is_item(annotation, step):
-            annotation = items
-            yield step, "", annotation
+        # Among alternatives, pydantic's location has their tags, too; only a list's positions are whole numbers.
+        elif step != "[key]" and (get_origin(annotation) in (dict, list) or isinstance(step, int)):
+            items = _items(annotation)
+            if items is not None:
+                annotation = items
+                yield step, "", annotation
 
 
 def _field(section: type[Section], key: str | int) -> FieldInfo | None:
@@ -181,11 +181,6 @@ def _items(annotation: Any) -> Any:
     if get_origin(annotation) in (dict, list):
         return get_args(annotation)[-1]
     return next((items for choice in get_args(annotation) if (items := _items(choice)) is not None), None)
-
-
-def _is_item(annotation: Any, step: str | int) -> bool:
-    # Among alternatives, pydantic's location has their tags, too; only a list's positions are whole numbers.
-    return get_origin(annotation) in (dict, list) or isinstance(step, int)
 
 
 def _sections(annotation: Any) -> list[type[Section]]:

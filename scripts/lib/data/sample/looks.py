@@ -122,11 +122,10 @@ def draw_look(steps: list[dict[str, Any]], rng: Rng) -> Look:
     return Look(**{known.name: drawn[known.name] for known in fields(Look) if known.name in drawn})
 
 
-def _read_classes() -> dict[str, Callable[[Rng], Look]]:
-    classes = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return {name: functools.partial(draw_look, steps) for name, steps in classes.items() if name != "shared"}
-
-
 #: Class names, as the folders of the archive, and how a fruit of each is drawn. Two names are Chinese on purpose:
 #: every demo run then proves that such names pass from the archive to the figures.
-CLASSES = _read_classes()
+CLASSES: dict[str, Callable[[Rng], Look]] = {
+    name: functools.partial(draw_look, steps)
+    for name, steps in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+    if name != "shared"
+}
