@@ -1,4 +1,4 @@
-"""What is to be said of the images of a data set: of each by itself, of copies, and of copies in several splits."""
+"""Findings on the images of a data set: of each by itself, of copies, and of copies in several splits."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = N
 
 
 def describe(image: Image, checked: Checked) -> list[Finding]:
-    """Return what is to be said of one image by itself."""
+    """Return the findings on one image by itself."""
     if checked.status is not Status.READABLE:
         return [Finding(image.path, checked.status.name.lower(), SET_ASIDE, "", checked.detail)]
     remarks = []

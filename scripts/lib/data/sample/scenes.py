@@ -261,7 +261,7 @@ def photograph(draw: Callable[[Rng], Look], stream: Callable[..., Rng], size: in
     ----------
     draw : the class: draws the look of one fruit.
     stream : gives the random numbers for one purpose, by name (and number).
-    size : edge of the picture in pixels.
+    size : width and height of the picture in pixels.
     """
     rng = stream("scene")
     view, light = choose_view(rng), choose_light(rng)
