@@ -195,7 +195,7 @@ class Experiment(Section):
         return fast_recipe.image_size(self.base_config) if self.chosen_recipe() == "fast" else None
 
     def packed_edge(self) -> int | None:
-        """Return the pixels of the shorter side of the packed images; None where training reads the files."""
+        """Return the pixels of the short side of images in the pixel cache; None where training reads the files."""
         size = self.size_seen()
         return fast_recipe.packed_edge(size) if self.chosen_recipe() == "fast" and size else None
 

@@ -174,13 +174,13 @@ def test_the_command_packs_each_image_once(images: tuple[Path, list[str]], tmp_p
 def test_a_pack_that_is_not_whole_is_refused(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
     write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
-    with pytest.raises(UserError, match=r"other\.jpg was not packed"):
+    with pytest.raises(UserError, match=r"other\.jpg is not in the pixel cache"):
         PixelCache(tmp_path / "packed").image("other.jpg")
     with open(tmp_path / "packed" / PIXELS, "ab") as file:
         file.write(b"more")
     with pytest.raises(UserError, match=r"images\.bin has not the length"):
         PixelCache(tmp_path / "packed")
-    with pytest.raises(UserError, match="no packed images"):
+    with pytest.raises(UserError, match="no pixel cache"):
         PixelCache(tmp_path)
 
 
