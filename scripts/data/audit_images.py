@@ -12,10 +12,8 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_cache import AuditCache
-from scripts.lib.data.audit_findings import find_all, refuse_bad
-from scripts.lib.data.audit_summary import summarise
-from scripts.lib.data.auditing import check_all
+from scripts.lib.data.audit_findings import find_all, refuse_bad, summarise
+from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import find_images, settle_given_splits

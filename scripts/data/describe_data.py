@@ -8,8 +8,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.data import audit_summary
-from scripts.lib.data.findings import read_findings
+from scripts.lib.data.findings import read_findings, read_summary
 from scripts.lib.data.splits import read_splits
 from scripts.lib.pages.data_page import Data, data_page
 
@@ -33,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.classes}: no such file; make it with scripts.data.split_dataset")
     data = Data(
         read_findings(args.audit),
-        audit_summary.read_summary(args.summary),
+        read_summary(args.summary),
         read_splits(args.splits),
         read_lines(args.classes),
         args.images,

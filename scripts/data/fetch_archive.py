@@ -14,13 +14,11 @@ from urllib.parse import urlsplit
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import download, shown
-from scripts.lib.base.files import atomic_path, sha256_of, write_text
+from scripts.lib.base.files import atomic_path, remove_leftovers, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data.archives import NoArchive, sniff_format
-from scripts.lib.data.hash_records import HashRecord, format_record, read_record
-from scripts.lib.data.leftovers import remove_leftovers
-from scripts.lib.data.packing import list_folder, pack_folder
+from scripts.lib.data.archives import HashRecord, NoArchive, format_record, read_record, sniff_format
+from scripts.lib.data.folders import list_folder, pack_folder
 from scripts.lib.settings.dataset import Source
 from scripts.lib.settings.load import parse_section
 
@@ -37,9 +35,9 @@ def parse_source(text: str) -> Source | Path:
     UserError : no JSON, an unknown key, not exactly one of url, path and sample, or no sha256.
     """
     with contextlib.suppress(ValueError, AttributeError, KeyError):
-        given = json.loads(text)
-        if given.keys() == {"file"}:
-            return Path(given["file"])
+        section = json.loads(text)
+        if section.keys() == {"file"}:
+            return Path(section["file"])
     return parse_section(Source, text, "--source", "dataset.source")
 
 

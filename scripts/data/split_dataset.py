@@ -9,23 +9,8 @@ from pathlib import Path
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.data import splitting
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS, SPLITS, find_images, settle_given_splits
-from scripts.lib.data.splitting import (
-    Audit,
-    check_folds,
-    check_fractions,
-    check_same_classes,
-    choose_classes,
-    known_groups,
-    of_classes,
-    read_audit,
-    split_folds,
-    split_images,
-    tell_groups,
-    warn_of_shared_groups,
-    without_kept_out,
-    write_splits,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -80,32 +65,32 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Split one data set."""
     if args.folds is None:
-        check_fractions(args.val, args.test)  # before a million files are found
+        splitting.check_fractions(args.val, args.test)  # before a million files are found
     else:
-        check_folds([], args.val, args.folds)
+        splitting.check_folds([], args.val, args.folds)
     images = find_images(args.images)
-    classes = choose_classes(images, parse_classes(args.classes))
-    used = of_classes(images, classes)
+    classes = splitting.choose_classes(images, parse_classes(args.classes))
+    used = splitting.of_classes(images, classes)
     if len(used) < len(images):
         logger.info("left out %d images of classes that dataset.classes does not name", len(images) - len(used))
-    check_same_classes(used, classes)
-    audit = read_audit(args.audit, images) if args.audit else Audit()
+    splitting.check_same_classes(used, classes)
+    audit = splitting.read_audit(args.audit, images) if args.audit else splitting.Audit()
     if args.folds is not None:
-        check_folds(used, args.val, args.folds)
-    used = without_kept_out(settle_given_splits(used), audit)
-    groups = known_groups(used, args.group_by) if args.group_by is not None else {}
-    warn_of_shared_groups(used, groups)
+        splitting.check_folds(used, args.val, args.folds)
+    used = splitting.without_kept_out(settle_given_splits(used), audit)
+    groups = splitting.known_groups(used, args.group_by) if args.group_by is not None else {}
+    splitting.warn_of_shared_groups(used, groups)
     sets = [*groups.items(), *(("", paths) for paths in audit.copies.values())]
     if args.folds is None:
-        splits = {"": split_images(used, classes, args.val, args.test, args.seed, sets)}
+        splits = {"": splitting.split_images(used, classes, args.val, args.test, args.seed, sets)}
     else:
-        splits = split_folds(used, classes, args.val, args.folds, args.seed, sets)
-    write_splits(splits, classes, args.output, args.class_list)
+        splits = splitting.split_folds(used, classes, args.val, args.folds, args.seed, sets)
+    splitting.write_splits(splits, classes, args.output, args.class_list)
     for fold, by_name in splits.items():
         counts = ", ".join(f"{name} {len(by_name[name].images)}" for name in SPLITS)
         logger.info("%s%d classes: %s images", f"{fold}: " if fold else "", len(classes), counts)
         if groups:
-            tell_groups(by_name, groups, fold)
+            splitting.tell_groups(by_name, groups, fold)
 
 
 if __name__ == "__main__":

@@ -30,16 +30,20 @@ def parse_origins(archives: Sequence[Path], text: str) -> list[Origin]:
     UserError : no such JSON.
     """
     try:
-        given = json.loads(text)
+        sources = json.loads(text)
     except ValueError as error:
         raise UserError(f"--sources is no JSON ({error})") from error
-    if not isinstance(given, list) or len(given) != len(archives) or not all(isinstance(item, dict) for item in given):
+    if (
+        not isinstance(sources, list)
+        or len(sources) != len(archives)
+        or not all(isinstance(item, dict) for item in sources)
+    ):
         raise UserError(f"--sources: expected a JSON list of {len(archives)} objects, one an archive")
     keys = [field.name for field in fields(Origin) if field.name != "archive"]
-    if unknown := sorted({key for item in given for key in item} - set(keys)):
+    if unknown := sorted({key for item in sources for key in item} - set(keys)):
         raise UserError(f"--sources: unknown key {unknown[0]!r}; allowed: {', '.join(keys)}")
     try:
-        pairs = zip(archives, given, strict=True)
+        pairs = zip(archives, sources, strict=True)
         return [ORIGIN.validate_python({**item, "archive": archive}) for archive, item in pairs]
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
@@ -63,18 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="what is known of each archive, a list of objects with any of split, label, labels (as in dataset.source),"
         " kept (label files that are in no archive) and folder (the archive is this folder's manifest)",
     )
-    parser.add_argument(
-        "--max-images", type=int, default=DEFAULT_MAX_IMAGES, help="refuse more images than this (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-bytes", type=int, default=DEFAULT_MAX_BYTES, help="refuse a larger content (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-ratio",
-        type=float,
-        default=DEFAULT_MAX_RATIO,
-        help="refuse a content that is more times as large as the archive (default: %(default)s)",
-    )
+    for option, default, text in (
+        ("--max-images", DEFAULT_MAX_IMAGES, "refuse more images than this"),
+        ("--max-bytes", DEFAULT_MAX_BYTES, "refuse a larger content"),
+        ("--max-ratio", DEFAULT_MAX_RATIO, "refuse a content that is more times as large as the archive"),
+    ):
+        parser.add_argument(option, type=type(default), default=default, help=f"{text} (default: %(default)s)")
     return parser
 
 

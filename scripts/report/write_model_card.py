@@ -14,7 +14,7 @@ import pandas as pd
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_json, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.data import audit_summary
+from scripts.lib.data.findings import read_summary
 from scripts.lib.metrics import cost
 from scripts.lib.pages.model_card import CardInputs, fold_of, to_html, to_markdown
 from scripts.lib.runs.config_file import read_config
@@ -56,7 +56,7 @@ def read_inputs(
         val=read_predictions(val_predictions) if val_predictions else None,
         costs=read_costs(costs, run.path, provenance),
         license=license.strip(),
-        audit=audit_summary.read_summary(audit) if audit else None,
+        audit=read_summary(audit) if audit else None,
     )
 
 

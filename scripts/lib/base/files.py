@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.problems import UserError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -100,6 +104,16 @@ def sha256_of(path: Path | str) -> str:
 def read_lines(path: Path | str) -> list[str]:
     """Return the non-empty lines of a UTF-8 text file, split at newlines only (not at U+2028 and the like)."""
     return [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the temporary files and folders of earlier runs that were to become *output*.
+
+    Only for outputs that one process at a time writes, as Snakemake's lock sees to (names: see atomic_path).
+    """
+    for leftover in output.parent.glob(f".{glob.escape(output.stem)}.*.tmp{glob.escape(output.suffix)}"):
+        logger.info("removing %s, left by a run that was stopped", leftover)
+        _remove(leftover)
 
 
 def _remove(path: Path) -> None:

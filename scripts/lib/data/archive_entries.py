@@ -121,25 +121,21 @@ class Damaged(UserError):
     """The archive ends too early, or its bytes are not what its own check sums say."""
 
 
+#: What decoders raise on bad bytes: ValueError and OverflowError, where numbers and names in headers are none;
+#: RecursionError, since tarfile calls itself for each header that belongs to the next one; NotImplementedError, for a
+#: zip of a later version.
+DECODER_ERRORS = (
+    EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, tarfile.TarError, zipfile.BadZipFile, struct.error,
+    gzip.BadGzipFile, ValueError, OverflowError, RecursionError, NotImplementedError,
+)  # fmt: skip
+
+
 @contextmanager
 def damage(archive: Path) -> Iterator[None]:
     """Say what the decoders raise on bad bytes as Damaged; let the disk's errors through."""
     try:
         yield
-    except (
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        zstandard.ZstdError,
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        struct.error,
-        gzip.BadGzipFile,
-        ValueError,  # numbers and names in headers that are none
-        OverflowError,
-        RecursionError,  # tarfile calls itself for each header that belongs to the next one
-        NotImplementedError,  # a zip of a later version
-    ) as error:
+    except DECODER_ERRORS as error:
         if any(reason in str(error) for reason in ("Memory usage limit", "requires too much memory")):
             raise UserError(
                 f"{archive}: refused: unpacking it takes more than {megabytes(WINDOW)} of memory:"
@@ -153,16 +149,16 @@ def damage(archive: Path) -> Iterator[None]:
         raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
 
 
-def check_size(archive: Path, unpacked: int, packed: int, limits: Limits) -> None:
-    """Refuse contents of *unpacked* bytes out of *packed* ones where the limits say so."""
+def check_size(archive: Path, unpacked: int, compressed: int, limits: Limits) -> None:
+    """Refuse contents of *unpacked* bytes out of *compressed* ones where the limits say so."""
     if unpacked > limits.bytes:
         raise UserError(
             f"{archive}: refused: its content is larger than {megabytes(limits.bytes)}"
             " (--max-bytes); nothing was written"
         )
-    if unpacked > RATIO_FLOOR and unpacked > limits.ratio * max(packed, 1):
+    if unpacked > RATIO_FLOOR and unpacked > limits.ratio * max(compressed, 1):
         raise UserError(
-            f"{archive}: refused as a decompression bomb: {megabytes(packed)} unpack to more than"
+            f"{archive}: refused as a decompression bomb: {megabytes(compressed)} unpack to more than"
             f" {limits.ratio:g} times as much (--max-ratio); nothing was written"
         )
 

@@ -1,9 +1,11 @@
-"""Read zips and tars without trusting them: what kind, which entries, what is in them."""
+"""Archives: what kind, which entries, what is in them, none of it trusted; and the recorded sha256 of one."""
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -12,15 +14,11 @@ from scripts.lib.data.archive_entries import Entries, Limits
 from scripts.lib.data.tar_archives import list_tar, open_tar, tar_members
 from scripts.lib.data.zip_archives import list_zip, open_zip, open_zip_entry
 
+#: How archives begin.
 MAGIC = {
-    b"PK\x03\x04": "zip",
-    b"PK\x05\x06": "zip",
-    b"\x1f\x8b": "gz",
-    b"BZh": "bz2",
-    b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zst",
-}
-
+}  # fmt: skip
 #: What people offer instead of an archive that we read.
 FOREIGN = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive", b"<": "a web page", b"{": "a JSON text"}
 
@@ -85,3 +83,26 @@ def open_contents(
                 stream = tar.extractfile(member)
                 assert stream is not None  # plan() gives targets to regular files only
                 yield target, member.size, stream
+
+
+@dataclass(frozen=True)
+class HashRecord:
+    """A known hash and the source that it belongs to."""
+
+    sha256: str
+    source: str
+
+
+def read_record(path: Path) -> HashRecord | None:
+    """Return what an earlier fetch recorded, None when there is nothing, or nothing that can be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    match = re.match(r"([0-9a-f]{64})  [^\n]*\n(?:# source: ([^\n]*)\n)?", text)
+    return HashRecord(match[1], match[2] or "") if match else None
+
+
+def format_record(record: HashRecord, archive: str) -> str:
+    """Return the record as text that ``sha256sum -c`` reads; the source stands in a comment."""
+    return f"{record.sha256}  {archive}\n# source: {' '.join(record.source.split())}\n"

@@ -1,29 +1,29 @@
-"""What is to be said of the images of a data set: of each by itself, of copies, and of copies in several splits."""
+"""Findings on the images of a data set: of each by itself, of copies, and of copies in several splits."""
 
 from __future__ import annotations
 
 import os
+import statistics
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data import findings as audit_csv
 from scripts.lib.data.auditing import Audited
 from scripts.lib.data.findings import (
-    CONFLICTING_LABELS,
     CONTAMINATED,
-    DUPLICATE,
     KEPT,
-    LEFT_OUT,
     LOOKS_LIKE,
     NEAR_DUPLICATE,
     OF_ANOTHER_CLASS,
     SET_ASIDE,
-    TRAIN_COPY,
     Finding,
-    write_findings,
 )
 from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.image_paths import group_of, group_pattern
@@ -68,23 +68,23 @@ def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = N
 
 
 def describe(image: Image, checked: Checked) -> list[Finding]:
-    """Return what is to be said of one image by itself."""
+    """Return the findings on one image by itself."""
     if checked.status is not Status.READABLE:
         return [Finding(image.path, checked.status.name.lower(), SET_ASIDE, "", checked.detail)]
-    notes = []
+    remarks = []
     if checked.oddities:
-        notes += [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
+        remarks += [(name, detail) for oddity, (name, detail) in ODDITIES.items() if oddity in checked.oddities]
     suffix = os.path.splitext(image.path)[1].lower()
     if suffix not in SUFFIXES.get(checked.format, ()):
-        notes.append(("wrong_extension", f"its content is {checked.format}"))
+        remarks.append(("wrong_extension", f"its content is {checked.format}"))
     if checked.orientation != 1:
-        notes.append(("rotated", f"turned by its EXIF data ({TURNS[checked.orientation]}), which training follows"))
+        remarks.append(("rotated", f"turned by its EXIF data ({TURNS[checked.orientation]}), which training follows"))
     size = f"{checked.width} x {checked.height} pixels"
     if min(checked.width, checked.height) < TINY_EDGE:
-        notes.append(("tiny", size))
+        remarks.append(("tiny", size))
     if checked.width * checked.height > HUGE_PIXELS:
-        notes.append(("huge", size))
-    return [Finding(image.path, name, KEPT, "", detail) for name, detail in notes]
+        remarks.append(("huge", size))
+    return [Finding(image.path, name, KEPT, "", detail) for name, detail in remarks]
 
 
 #: Indices of images that are copies of each other, ascending.
@@ -110,7 +110,7 @@ def group_exact(
         for index in group:
             other = next(path for label, path in sorted(first_of.items()) if label != images[index].label)
             detail = f"exact copy under another class: {other}"
-            conflicts.append(Finding(images[index].path, CONFLICTING_LABELS, SET_ASIDE, name, detail))
+            conflicts.append(Finding(images[index].path, audit_csv.CONFLICTING_LABELS, SET_ASIDE, name, detail))
     return conflicts, copies
 
 
@@ -141,7 +141,7 @@ def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[byt
         image, digest = images[index], digests[index]
         if contents[digest] > 1:
             twin = next(other for other in group if other != index and digests[other] == digest)
-            findings.append(Finding(image.path, DUPLICATE, KEPT, name, f"exact copy of {images[twin].path}"))
+            findings.append(Finding(image.path, audit_csv.DUPLICATE, KEPT, name, f"exact copy of {images[twin].path}"))
         if len(contents) > 1:
             others = [images[other] for other in group if digests[other] != digest]
             foreign = next((other for other in others if other.label != image.label), None)
@@ -162,7 +162,7 @@ def find_copies_across_splits(images: Sequence[Image], groups: Iterable[Group]) 
         for index, rank in zip(group, ranks, strict=True):
             if rank < max(ranks):
                 detail = f"a higher part has a copy: {images[group[ranks.index(max(ranks))]].path}"
-                findings.append(Finding(images[index].path, TRAIN_COPY, LEFT_OUT, name, detail))
+                findings.append(Finding(images[index].path, audit_csv.TRAIN_COPY, audit_csv.LEFT_OUT, name, detail))
             if rank > min(ranks):
                 detail = f"a lower part has a copy: {images[group[ranks.index(min(ranks))]].path}"
                 findings.append(Finding(images[index].path, CONTAMINATED, KEPT, name, detail))
@@ -190,6 +190,63 @@ def find_groups_across_splits(
     return findings
 
 
+def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return what audit.json says."""
+    classes: dict[str, Counter[str]] = defaultdict(Counter)
+    for image in images:
+        classes[image.label][image.split or audit_csv.WHOLE] += 1
+    sizes = [sum(counts.values()) for counts in classes.values()]
+    readable = [checked for checked in checks if checked.status is Status.READABLE]
+    return {
+        "images": len(images),
+        "set_aside": len({row.file for row in findings if row.action == SET_ASIDE}),
+        "left_out": len({row.file for row in findings if row.action == audit_csv.LEFT_OUT}),
+        "findings": dict(sorted(Counter(row.finding for row in findings).items())),
+        "classes": {
+            label: {split: counts[split] for split in (audit_csv.WHOLE, *SPLITS) if split in counts}
+            for label, counts in sorted(classes.items())
+        },
+        "formats": dict(sorted(Counter(checked.format for checked in readable).items())),
+        "widths": _spread([checked.width for checked in readable]),
+        "heights": _spread([checked.height for checked in readable]),
+        "imbalance": round(max(sizes) / min(sizes), 3),
+        "notes": [*notes_on_classes(sorted(classes)), *notes_on_copies(findings)],
+    }
+
+
+def _spread(values: Sequence[int]) -> dict[str, int]:
+    if not values:
+        return {}
+    return {"min": min(values), "median": statistics.median_low(values), "max": max(values)}
+
+
+def notes_on_classes(labels: Sequence[str]) -> list[str]:
+    """Return a sentence on each set of class names that are probably meant to be one."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        # unpack_archive writes blanks at the ends as %20
+        alike[unicodedata.normalize("NFC", unquote(label)).strip().casefold()].append(label)
+    return [
+        f"classes {', '.join(map(repr, names))} differ only by case, by the form of their Unicode signs or by blanks:"
+        " if they are one class, give their folders one name"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+
+
+def notes_on_copies(findings: Sequence[Finding]) -> list[str]:
+    """Return a sentence on the near copies whose labels contradict each other, if there are any."""
+    contradicting = [row for row in findings if row.finding == NEAR_DUPLICATE and row.detail.endswith(OF_ANOTHER_CLASS)]
+    if not contradicting:
+        return []
+    first = contradicting[0]
+    return [
+        f"{len(contradicting)} images look like one of another class, {first.file} like"
+        f" {first.detail.removeprefix(LOOKS_LIKE).removesuffix(OF_ANOTHER_CLASS)} for one: a label of each pair may be"
+        " wrong"
+    ]
+
+
 def refuse_bad(findings: Sequence[Finding], folder: Path, listing: Path) -> None:
     """Stop where images are set aside.
 
@@ -205,7 +262,7 @@ def refuse_bad(findings: Sequence[Finding], folder: Path, listing: Path) -> None
     bad = [row for row in findings if row.action == SET_ASIDE]
     if not bad:
         return
-    write_findings(listing, bad)
+    audit_csv.write_findings(listing, bad)
     first = "; ".join(f"{row.file} ({row.finding}: {row.detail})" for row in bad[:LISTED])
     more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
     raise UserError(

@@ -70,11 +70,6 @@ def make_units(images: Iterable[tuple[str, str]], sets: Iterable[tuple[str, Sequ
     return units
 
 
-def drawn(units: Iterable[Unit], seed: int, purpose: str) -> list[Unit]:
-    """Return *units* in the order in which they are drawn for *purpose*."""
-    return sorted(units, key=lambda unit: (draw_key(unit.name, seed, purpose), unit.paths))
-
-
 def draw_key(name: str, seed: int, purpose: str) -> bytes:
     """Return the turn in the draw: a hash of the seed, the purpose and the name."""
     return hashlib.sha256(f"{seed}\0{purpose}\0{unicodedata.normalize('NFC', name)}".encode()).digest()
@@ -117,7 +112,7 @@ def carve(
     A split takes units in the order of the draw as long as they fit; then those that bring it closer to its targets
     although one of them is passed. Units of one image meet the targets exactly.
     """
-    remaining = drawn(units, seed, purpose)
+    remaining = sorted(units, key=lambda unit: (draw_key(unit.name, seed, purpose), unit.paths))
     left = count_units(remaining)
     splits: dict[str, list[Unit]] = {}
     for number, (split, target) in enumerate(targets.items()):

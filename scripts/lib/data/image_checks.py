@@ -22,8 +22,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from scripts.lib.data.image_bombs import TOO_MANY_PIXELS, find_bomb, png_declares_too_much, size_of_bomb
-
+#: More pixels than any photograph (100 MP cameras) are a decompression bomb: three bytes a pixel, in every worker.
+TOO_MANY_PIXELS = 100_000_000
+#: Training makes the shorter side some 256 pixels: a picture of 1 x 65,535 would take 13 GB.
+MOST_ELONGATED = 1000
+#: Scans of a progressive JPEG: ten are usual, and each takes as long as a whole picture.
+MOST_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
+TILE_WIDTH, TILE_HEIGHT = 322, 323
 #: Larger ones cost time and memory, and training shrinks them to some 50,000 pixels anyway.
 HUGE_PIXELS = 25_000_000
 #: Shorter sides below this hold less than the smallest images of well-known sets (CIFAR's are exactly 32 pixels).
@@ -45,15 +51,9 @@ DETAIL_BYTES = 120
 WEBP_ZEROS = 0.25
 #: The suffixes of each format, by Pillow's names for them; MPO is a JPEG with further pictures behind it.
 SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "BMP": (".bmp",),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm"),
-}
+    "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"), "GIF": (".gif",), "PPM": (".ppm", ".pgm"),
+}  # fmt: skip
 
 
 class Status(IntEnum):
@@ -97,6 +97,44 @@ class Checked:
     detail: str = ""
     grey: bytes = b""
     colour: bytes = b""
+
+
+def find_bomb(image: Image.Image, content: bytes) -> str:
+    """Return why an opened image must not be decoded, in a few words; "" where it may.
+
+    Parameters
+    ----------
+    image : of which only the header has been read.
+    content : the whole file.
+    """
+    if too_large := size_of_bomb(*image.size):
+        return too_large
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        if tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0) > TOO_MANY_PIXELS:
+            return f"tiles of more than {TOO_MANY_PIXELS:,} pixels"
+    if "progressive" in image.info and content.count(START_OF_SCAN) > MOST_SCANS:
+        return f"a JPEG of more than {MOST_SCANS} scans"
+    return ""
+
+
+def size_of_bomb(width: int, height: int) -> str:
+    """Return why a picture of this size must not be decoded; "" where it may."""
+    if width * height > TOO_MANY_PIXELS:
+        return f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
+    if max(width, height) > MOST_ELONGATED * min(width, height):
+        return f"{width} x {height} pixels: one side is more than {MOST_ELONGATED:,} times the other"
+    return ""
+
+
+def png_declares_too_much(content: bytes) -> bool:
+    """Tell whether a chunk of a PNG is said to be longer than the file: OpenCV 5 takes that much memory for it."""
+    position = 8
+    while position + 8 <= len(content):
+        if content[position + 4 : position + 8] == b"IEND":
+            return False
+        position += 12 + int.from_bytes(content[position : position + 4], "big")
+    return position > len(content)
 
 
 class DecoderMessages:
@@ -303,29 +341,21 @@ def png_is_whole(content: bytes) -> bool:
     return False
 
 
-def webp_is_whole(content: bytes) -> bool:
-    """Tell whether a WebP is as long as its header says."""
-    return int.from_bytes(content[4:8], "little") + 8 <= len(content)
-
-
 def tiff_is_whole(content: bytes) -> bool:
     """Tell whether the directory of a TIFF, which often lies at its end, is there."""
     order: Literal["little", "big"] = "little" if content[:2] == b"II" else "big"
     return int.from_bytes(content[4:8], order) + 2 < len(content)
 
 
-def gif_is_whole(content: bytes) -> bool:
-    """Tell whether a GIF ends in its trailer (zeros behind it do no harm)."""
-    return content.rstrip(b"\0").endswith(b"\x3b")
-
-
 #: Signatures of formats, and how to tell whether a file that cannot be read was cut short.
 WHOLE: dict[str, tuple[bytes, Callable[[bytes], bool]]] = {
     "JPEG": (rb"\xff\xd8\xff", jpeg_is_whole),
     "PNG": (rb"\x89PNG\r\n\x1a\n", png_is_whole),
-    "WEBP": (rb"RIFF....WEBP", webp_is_whole),
+    # As long as its header says.
+    "WEBP": (rb"RIFF....WEBP", lambda content: int.from_bytes(content[4:8], "little") + 8 <= len(content)),
     "TIFF": (rb"II\*\0|MM\0\*", tiff_is_whole),
-    "GIF": (rb"GIF8[79]a", gif_is_whole),
+    # Ends in its trailer; zeros behind it do no harm.
+    "GIF": (rb"GIF8[79]a", lambda content: content.rstrip(b"\0").endswith(b"\x3b")),
 }
 
 
@@ -368,14 +398,11 @@ def _look(header: Checked, picture: np.ndarray) -> Checked:
     low, high, _, _ = cv2.minMaxLoc(grey)
     oddities = header.oddities
     # Means vary less than what they are of, so that the whole picture is looked at for few files only.
-    if high - low < BLANK_RANGE + ROUNDING and _is_blank(picture):
-        oddities |= Oddity.BLANK
+    if high - low < BLANK_RANGE + ROUNDING:
+        _, deviation = cv2.meanStdDev(picture)
+        if deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE:
+            oddities |= Oddity.BLANK
     return Checked(
         header.status, header.format, header.width, header.height, oddities, header.orientation, header.detail,
         grey.tobytes(), colour.transpose(2, 0, 1).tobytes(),
     )  # fmt: skip
-
-
-def _is_blank(picture: np.ndarray) -> bool:
-    _, deviation = cv2.meanStdDev(picture)
-    return bool(deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE)

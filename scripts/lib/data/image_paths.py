@@ -12,13 +12,9 @@ from collections.abc import Iterable, Sequence
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 #: How people call the splits of a data set, to how we call them.
 SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 #: Folders and files that computers leave behind; everything hidden (a leading dot) is junk as well.
 JUNK = frozenset(
@@ -184,9 +180,8 @@ def find_splits_of_class(paths: Sequence[Components], label: str, split: str | N
     stripped = [path[depth:] for path in paths]
     if split:
         return [(split, label, *path) for path in stripped]
-    if all(len(path) > 1 and _split(path[0]) for path in stripped) and "train" in {
-        _split(path[0]) for path in stripped
-    }:
+    splits = {_split(path[0]) if len(path) > 1 else None for path in stripped}
+    if None not in splits and "train" in splits:
         return [(SPLIT_NAMES[path[0].lower()], label, *path[1:]) for path in stripped]
     return [(label, *path) for path in stripped]
 

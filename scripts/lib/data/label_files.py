@@ -58,19 +58,6 @@ class Row:
         return f"{self.source[0]}, line {self.source[1]}"
 
 
-@dataclass(frozen=True)
-class Placed:
-    """``targets[i]``: where image i goes, ([split,] class, ..., file), or why it does not; ``notes``: what to tell."""
-
-    targets: list[Components | str]
-    notes: list[str]
-
-
-def spec_files(spec: Spec) -> list[str]:
-    """Return the files that a setting names."""
-    return [spec] if isinstance(spec, str) else list(spec.values())
-
-
 def read_labels(spec: Spec, read: Callable[[str], bytes]) -> list[Row]:
     """Return the rows of the files that *spec* names.
 
@@ -227,8 +214,10 @@ def name_labels(rows: Sequence[Row], classes: Sequence[str], name: str) -> list[
 # --- which row is which image's -------------------------------------------------------------------------------------
 
 
-def place_images(rows: Sequence[Row], paths: Sequence[Components], name: str) -> Placed:
-    """Return where each image goes, as the rows say.
+def place_images(
+    rows: Sequence[Row], paths: Sequence[Components], name: str
+) -> tuple[list[Components | str], list[str]]:
+    """Return where each image goes, ([split,] class, ..., file), or why not, as the rows say; and what to tell.
 
     A row's path and an image's agree where one ends with the other, so that shared top folders may be missing
     in either. Where no name agrees, upper and lower case and the suffix may differ. Folders that all labelled images
@@ -268,31 +257,31 @@ def place_images(rows: Sequence[Row], paths: Sequence[Components], name: str) ->
             f"{KEY}: none of the {len(rows)} rows of {name} names one of the {len(paths)} images"
             f" (its first names {rows[0].file!r}; the first image: {image}): check its column of files"
         )
-    notes = []
+    remarks = []
     if unknown:
         first = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        notes.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
+        remarks.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
     if twice:
-        notes.append(f"{twice} rows of {name} say again what another one says")
-    return Placed(_targets(row_of, paths, name), notes)
+        remarks.append(f"{twice} rows of {name} say again what another one says")
+    return _targets(row_of, paths, name), remarks
 
 
 def _targets(row_of: Sequence[Row | None], paths: Sequence[Components], name: str) -> list[Components | str]:
     labelled = [path for path, row in zip(paths, row_of, strict=True) if row and row.label]
     depth = len(shared_folders(labelled))
-    given = any(row and row.split for row in row_of)
+    has_splits = any(row and row.split for row in row_of)
     tops = {path[depth].lower() for path in labelled if len(path) > depth + 1}
     loose = any(len(path) == depth + 1 for path in labelled)
     are_splits = tops <= SPLIT_NAMES.keys() and "train" in {SPLIT_NAMES.get(top) for top in tops}
-    from_folders = are_splits and not given and not loose
+    from_folders = are_splits and not has_splits and not loose
     targets: list[Components | str] = []
     for path, row in zip(paths, row_of, strict=True):
         if row is None:
             targets.append(f"no row in {name}")
         elif not row.label:
             targets.append(f"no class in {name}")
-        elif given and not row.split:
+        elif has_splits and not row.split:
             targets.append(f"neither train, val nor test in {name}")
         else:
             rest = path[depth:]
@@ -341,7 +330,8 @@ class _Finder:
         ------
         UserError : there are several.
         """
-        wanted = tuple(name for name in _slashes(row.file).split("/") if name not in ("", "."))
+        file = row.file if "/" in row.file else row.file.replace("\\", "/")
+        wanted = tuple(name for name in file.split("/") if name not in ("", "."))
         if not wanted:
             return None
         whole = self.whole.get(_composed("/".join(wanted)), -1)
@@ -392,10 +382,6 @@ class _Finder:
             first = " or ".join(repr("/".join(self.paths[index])) for index in candidates[:2])
             raise UserError(f"{KEY}: {row}: {row.file!r} may mean {first}: write the folders, too, or the suffix")
         return candidates[0]
-
-
-def _slashes(name: str) -> str:
-    return name if "/" in name else name.replace("\\", "/")
 
 
 def _composed(name: str) -> str:

@@ -41,7 +41,7 @@ FREQUENCIES = 8
 NEAR = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Thumbnails of pictures, as :class:`scripts.lib.data.image_checks.Checked` has them.
 
@@ -65,6 +65,17 @@ class Pictures:
         contrast = np.maximum(grey.std(1, keepdims=True), 1)
         parts = (grey / (contrast * GREY_EDGE), colour / (contrast * colour.shape[1] ** 0.5))
         return np.concatenate(parts, axis=1)
+
+    @functools.cached_property
+    def background(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the pictures that groups are held against: their indices, features, and the features' squares."""
+        count = len(self)
+        sample = np.arange(count)
+        if count > BACKGROUND:  # a function of the number only
+            seed = int.from_bytes(hashlib.blake2b(f"background\0{count}".encode(), digest_size=8).digest(), "little")
+            sample = np.sort(np.random.Generator(np.random.Philox(key=seed)).choice(count, BACKGROUND, replace=False))
+        vectors = self.features(sample)
+        return sample, vectors, (vectors * vectors).sum(1)
 
 
 def find_near_duplicates(grey: np.ndarray, colour: np.ndarray, threads: int = 1) -> list[list[int]]:
@@ -190,7 +201,7 @@ def _stands_out(pictures: Pictures, group: list[int], width: float) -> bool:
     members = np.array(group, np.intp)
     if _distances(pictures, group[0], members[1:]).max() > 2 * max(width, STRICT):
         return False
-    sample, vectors, squares = _background(pictures)
+    sample, vectors, squares = pictures.background
     outside = ~np.isin(sample, members)
     if not outside.any():
         return True
@@ -200,27 +211,6 @@ def _stands_out(pictures: Pictures, group: list[int], width: float) -> bool:
         if gaps[:, outside].min() < (MARGIN * width) ** 2:
             return False
     return True
-
-
-@functools.lru_cache(maxsize=1)
-def _sample(count: int) -> np.ndarray:
-    """Return the indices of BACKGROUND pictures of *count*, ascending: a function of the number only."""
-    if count <= BACKGROUND:
-        return np.arange(count)
-    seed = int.from_bytes(hashlib.blake2b(f"background\0{count}".encode(), digest_size=8).digest(), "little")
-    return np.sort(np.random.Generator(np.random.Philox(key=seed)).choice(count, BACKGROUND, replace=False))
-
-
-_kept: list[tuple[Pictures, np.ndarray, np.ndarray, np.ndarray]] = []
-
-
-def _background(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the pictures that groups are held against: their indices, features, and the features' squares."""
-    if not _kept or _kept[0][0] is not pictures:
-        sample = _sample(len(pictures))
-        vectors = pictures.features(sample)
-        _kept[:] = [(pictures, sample, vectors, (vectors * vectors).sum(1))]
-    return _kept[0][1:]
 
 
 def _neighbours(pictures: Pictures, threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -282,14 +272,14 @@ def _hashes(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 def _codes(signs: np.ndarray, mirrored: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yield for each table the hashes with their bits in another order, uint64, and the bits that name a bucket."""
     bits = max(8, len(signs).bit_length())
-    packed = [np.ascontiguousarray(np.packbits(values, axis=1).T) for values in (signs, mirrored)]
+    hash_bytes = [np.ascontiguousarray(np.packbits(values, axis=1).T) for values in (signs, mirrored)]
     byte = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(np.uint64)
     for table in range(TABLES):
         order = np.random.Generator(np.random.Philox(key=table)).permutation(signs.shape[1])
-        value = np.zeros(8 * len(packed[0]), np.uint64)  # of each bit where it comes to stand, the first bit highest
+        value = np.zeros(8 * len(hash_bytes[0]), np.uint64)  # of each bit where it goes, the first bit highest
         value[order] = np.uint64(1) << np.arange(63, 63 - len(order), -1, dtype=np.uint64)
         moved = byte @ value.reshape(-1, 8).T  # (256, bytes): looking bytes up is ten times as fast as moving bits
-        straight, flipped = (functools.reduce(np.bitwise_or, map(np.take, moved.T, octets)) for octets in packed)
+        straight, flipped = (functools.reduce(np.bitwise_or, map(np.take, moved.T, octets)) for octets in hash_bytes)
         yield straight, flipped, bits
 
 
@@ -316,7 +306,7 @@ def _bucket_pairs(
     else:
         start = np.searchsorted(code[order], wanted)
         steps = range(-WINDOW // 2, WINDOW // 2)
-    packed = [np.zeros(0, np.uint64)]
+    pairs = [np.zeros(0, np.uint64)]
     for step in steps:
         at = np.clip(start + step, 0, len(code) - 1)
         same = np.flatnonzero((buckets[at] == wanted >> shift) & (order[at] != indices))
@@ -324,5 +314,5 @@ def _bucket_pairs(
         gap = lowest_wanted[same] - lowest[other]
         near = (gap * gap).sum(1) <= NEAR**2
         pair = np.sort([same[near], other[near]], axis=0).astype(np.uint64)
-        packed.append(pair[0] << np.uint64(32) | pair[1])
-    return np.concatenate(packed)
+        pairs.append(pair[0] << np.uint64(32) | pair[1])
+    return np.concatenate(pairs)

@@ -53,7 +53,7 @@ class PixelCache:
             with open(self.folder / PIXELS, "rb") as file:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self.folder}: no packed images, or damaged ones: remove it and run again") from error
+            raise UserError(f"{self.folder}: no pixel cache, or a damaged one: remove it and run again") from error
         if len(self._bytes) != sum(stored.length for stored in self.images.values()):
             raise UserError(f"{self.folder}: {PIXELS} has not the length that {INDEX} says: remove it and run again")
 
@@ -66,7 +66,7 @@ class PixelCache:
         """
         stored = self.images.get(name)
         if stored is None:
-            raise UserError(f"{self.folder}: {name} was not packed: remove the folder and run again")
+            raise UserError(f"{self.folder}: {name} is not in the pixel cache: remove the folder and run again")
         content = np.frombuffer(self._bytes, np.uint8, stored.length, stored.offset)
         if self.metadata["format"] == "raw":
             return content.reshape(stored.height, stored.width, 3)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from scripts.lib.base.files import sync_file, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_bombs import find_bomb, png_declares_too_much
+from scripts.lib.data.image_checks import REDUCED, find_bomb, png_declares_too_much
 from scripts.lib.data.pixel_cache import COLUMNS, INDEX, METADATA, PIXELS
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
@@ -36,7 +36,6 @@ ELONGATED = 10
 JPEG_QUALITY = 95
 #: An image is decoded at a fraction of its size only where that leaves this many times the wanted one.
 REDUCED_MARGIN = 2
-REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 #: Of these, one channel of a grey image is decoded and shrunk, and comes three times: the same bytes, a third sooner.
 GREY_FORMATS = ("JPEG", "PNG")
 #: Images that are decoded while the ones before them are written.
@@ -45,11 +44,9 @@ AHEAD = 256
 
 def size_in_cache(width: int, height: int, short_side: int) -> tuple[int, int]:
     """Return width and height of a cached image, as mmcls's ``Resize(size=(short_side, -1))`` rounds them."""
-    return (
-        (short_side, int(short_side * height / width))
-        if width < height
-        else (int(short_side * width / height), short_side)
-    )
+    if width < height:
+        return short_side, int(short_side * height / width)
+    return int(short_side * width / height), short_side
 
 
 def reduction(width: int, height: int, short_side: int) -> int:
@@ -107,12 +104,12 @@ def write_pixel_cache(
         size = sum(3 * width * height for width, height in _sizes(images, names, short_side, threads))
     kind = "raw" if size <= raw_limit else "jpeg"
     folder.mkdir()
-    offset = 0
+    offset, quality = 0, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     with open(folder / PIXELS, "wb") as pixels, open(folder / INDEX, "w", encoding="utf-8", newline="") as index:
         writer = csv.writer(index, lineterminator="\n")
         writer.writerow(COLUMNS)
         for name, image in zip(names, _decoded(images, names, short_side, threads), strict=True):
-            content = image.tobytes() if kind == "raw" else _jpeg(image)
+            content = (image if kind == "raw" else cv2.imencode(".jpg", image, quality)[1]).tobytes()
             pixels.write(content)
             writer.writerow([name, offset, len(content), *image.shape[:2]])
             offset += len(content)
@@ -155,11 +152,6 @@ def _decoded(images: Path, names: Sequence[str], short_side: int, threads: int) 
             yield from (future.result() for future in waiting)
             waiting = ahead
         yield from (future.result() for future in waiting)
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    _, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return content.tobytes()
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

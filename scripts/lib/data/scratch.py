@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from scripts.lib.base.environment import expand
@@ -26,12 +26,12 @@ FRACTION_OF_FREE = 0.5
 COPIES_AT_A_TIME = 16
 #: Held while the copy's process lives.
 LOCK_NAME = ".lock"
+PREFIX = f"mimflow-{os.getuid()}-"
 
 
-@contextmanager
 def staged(
     images: Path, splits: Sequence[Path], scratch: Sequence[str], limit_gb: float | None = None
-) -> Iterator[Path]:
+) -> AbstractContextManager[Path]:
     """Yield the folder to read the images of *splits* from: a copy in a scratch folder, else *images* itself.
 
     The copy is removed at the end; one that a killed process left behind is removed by the next on that node.
@@ -44,15 +44,14 @@ def staged(
         is copied.
     limit_gb : the most that may be copied, in GB.
     """
-    with _staged_files(images, sorted(listed_images(splits)), scratch, limit_gb) as folder:
-        yield folder
+    return _staged_files(images, sorted(listed_images(splits)), scratch, limit_gb)
 
 
-@contextmanager
-def staged_pixel_cache(cache: Path, scratch: Sequence[str], limit_gb: float | None = None) -> Iterator[Path]:
+def staged_pixel_cache(
+    cache: Path, scratch: Sequence[str], limit_gb: float | None = None
+) -> AbstractContextManager[Path]:
     """Yield the folder to read a pixel cache from: a copy in a scratch folder, as of :func:`staged`, or *cache*."""
-    with _staged_files(cache, sorted(path.name for path in cache.iterdir()), scratch, limit_gb) as folder:
-        yield folder
+    return _staged_files(cache, sorted(path.name for path in cache.iterdir()), scratch, limit_gb)
 
 
 @contextmanager
@@ -69,7 +68,7 @@ class _Folder:
     """A folder in scratch that belongs to this process while it lives, by a lock: process ids mean little there."""
 
     def __init__(self, parent: Path) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix=_prefix(), dir=parent))
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         self._lock = os.open(self.path / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -126,13 +125,9 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _prefix() -> str:
-    return f"mimflow-{os.getuid()}-"
-
-
 def _sweep(parent: Path) -> None:
     """Remove copies whose process has ended: memory that nobody frees is lost to the whole node."""
-    for folder in parent.glob(f"{_prefix()}*"):
+    for folder in parent.glob(f"{PREFIX}*"):
         try:
             lock = os.open(folder / LOCK_NAME, os.O_RDWR)
         except OSError:  # being made or removed at this moment

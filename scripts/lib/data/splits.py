@@ -148,8 +148,8 @@ def settle_given_splits(images: Sequence[Image]) -> list[Image]:
 
     Where only train and val are given, the given val becomes test: a val that chose the epoch is no test.
     """
-    given = {image.split for image in images}
-    if "val" in given and "test" not in given:
+    given_splits = {image.split for image in images}
+    if "val" in given_splits and "test" not in given_splits:
         logger.info("the archive has train and val only: its val is the test set, a new val is taken from train")
         return [replace(image, split="test") if image.split == "val" else image for image in images]
     return list(images)

@@ -12,17 +12,9 @@ from pathlib import Path
 
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
+from scripts.lib.data import grouped_split
 from scripts.lib.data.findings import LEFT_OUT, SET_ASIDE, read_findings
-from scripts.lib.data.grouped_split import (
-    Unit,
-    carve,
-    count_images,
-    count_units,
-    deal,
-    make_units,
-    share_out,
-    units_a_fold,
-)
+from scripts.lib.data.grouped_split import Unit, carve, count_images, make_units, share_out
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS, SPLITS, Image, Split
 
@@ -210,18 +202,20 @@ def split_images(
     """
     check_fractions(val, test)
     images = of_classes(images, classes)
-    given = {name: [image for image in images if image.split == name] for name in ("val", "test")}
+    given_splits = {name: [image for image in images if image.split == name] for name in ("val", "test")}
     pool = [image for image in images if image.split in ("", "train")]
     sizes = Counter(image.label for image in images)
-    targets = {name: share_out(sizes, share) for name, share in (("test", test), ("val", val)) if not given[name]}
+    targets = {
+        name: share_out(sizes, share) for name, share in (("test", test), ("val", val)) if not given_splits[name]
+    }
     names = "train, val and test" if len(targets) == 2 else f"train and {next(iter(targets))}" if targets else "train"
     units = make_units(((image.path, image.label) for image in pool), sets)
     check_enough(units, classes, len(targets) + 1, names)
-    check_given(given, classes)
+    check_given(given_splits, classes)
     carved, failed = carve(units, targets, seed, "split")
     check_covered(failed, names)
     warn_of_shares(carved, targets)
-    return {name: Split.of(name, members, classes) for name, members in (given | _members(pool, carved)).items()}
+    return {name: Split.of(name, members, classes) for name, members in (given_splits | _members(pool, carved)).items()}
 
 
 def split_folds(
@@ -239,8 +233,8 @@ def split_folds(
     check_folds(images, val, folds)
     images = of_classes(images, classes)
     units = make_units(((image.path, image.label) for image in images), sets)
-    check_enough(units, classes, folds * units_a_fold(folds), f"{folds} folds")
-    dealt, failed = deal(units, folds, seed)
+    check_enough(units, classes, folds * grouped_split.units_a_fold(folds), f"{folds} folds")
+    dealt, failed = grouped_split.deal(units, folds, seed)
     check_covered(failed, f"each of {folds} folds")
     targets = {"val": share_out(count_images(units), val)}
     result = {}
@@ -286,17 +280,17 @@ def check_folds(images: Iterable[Image], val: float, folds: int) -> None:
             f"dataset.split: val {val:g} and one of {folds} folds as test leave nothing to train:"
             f" val must be above 0 and below {1 - 1 / folds:g}"
         )
-    given = sorted({image.split for image in images} & {"val", "test"})
-    if given:
+    given_splits = sorted({image.split for image in images} & {"val", "test"})
+    if given_splits:
         raise UserError(
-            f"dataset.split.folds: the images have a given {' and '.join(given)}, which folds would mix with train:"
-            " leave folds out, or give the images without such folders"
+            f"dataset.split.folds: the images have a given {' and '.join(given_splits)}, which folds would mix with"
+            " train: leave folds out, or give the images without such folders"
         )
 
 
 def check_enough(units: Sequence[Unit], classes: Sequence[str], needed: int, names: str) -> None:
     """Refuse classes that cannot have an image in every split, by name."""
-    different, images = count_units(units), count_images(units)
+    different, images = grouped_split.count_units(units), count_images(units)
     few = [label for label in classes if different[label] < needed]
     if few:
         counts = ", ".join(
@@ -312,9 +306,9 @@ def check_enough(units: Sequence[Unit], classes: Sequence[str], needed: int, nam
         )
 
 
-def check_given(given: Mapping[str, Sequence[Image]], classes: Sequence[str]) -> None:
+def check_given(given_splits: Mapping[str, Sequence[Image]], classes: Sequence[str]) -> None:
     """Refuse a given split without an image of some class."""
-    for name, images in given.items():
+    for name, images in given_splits.items():
         present = {image.label for image in images}
         if images and (absent := [label for label in classes if label not in present]):
             raise UserError(

@@ -16,18 +16,8 @@ from typing import IO, Any
 import zstandard
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archive_entries import (
-    CHUNK,
-    WINDOW,
-    Damaged,
-    Entries,
-    Entry,
-    Inflated,
-    Kind,
-    Limits,
-    check_size,
-    damage,
-)
+from scripts.lib.data import archive_entries
+from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage
 from scripts.lib.data.image_paths import decodes
 
 #: Bytes of one extended header of a tar: a longer one would be read into memory whole.
@@ -116,7 +106,7 @@ class _Metered:
 
     def __init__(self, stream: IO[bytes], archive: Path, limits: Limits) -> None:
         self.stream, self.archive, self.limits = stream, archive, limits
-        self.packed = archive.stat().st_size
+        self.compressed = archive.stat().st_size
         self.count = self.after_end = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -126,7 +116,7 @@ class _Metered:
             if self.after_end > 1000:  # tarfile would go on to the end of a declared size, petabytes away
                 raise EOFError("it ends in the middle of an entry")
         self.count += len(data)
-        check_size(self.archive, self.count, self.packed, self.limits)
+        check_size(self.archive, self.count, self.compressed, self.limits)
         return data
 
 
@@ -156,16 +146,16 @@ def open_tar(archive: Path, kind: str, limits: Limits) -> Iterator[tarfile.TarFi
 def _decompressed(file: IO[bytes], kind: str) -> Iterator[Any]:
     """Open the decompressed stream of *file*."""
     if kind == "zst":
-        decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=archive_entries.WINDOW)
         with decompressor.stream_reader(file, read_across_frames=True) as stream:
             yield stream
     elif kind == "gz":
         with gzip.open(file, "rb") as stream:
             yield stream
     elif kind == "bz2":
-        yield Inflated(file, bz2.BZ2Decompressor)
+        yield archive_entries.Inflated(file, bz2.BZ2Decompressor)
     else:
-        yield Inflated(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, WINDOW))
+        yield archive_entries.Inflated(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, archive_entries.WINDOW))
 
 
 def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -178,16 +168,16 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
     """Return the entries of a tar, in order."""
     entries = Entries(archive, limits)
-    total, packed = 0, archive.stat().st_size
+    total, compressed = 0, archive.stat().st_size
     with open_tar(archive, kind, limits) as tar:
         for member in tar_members(tar):
             if member.size < 0:  # by a pax header; the next entry would be this one again
                 raise _BadHeader(f"a size of {member.size} bytes")
             total += member.size
-            check_size(archive, total, packed, limits)
+            check_size(archive, total, compressed, limits)
             entries.append(Entry(_tar_name(member), member.size, _tar_kind(member), _tar_target(member)))
         if kind != "tar":
-            while tar.fileobj.read(CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
+            while tar.fileobj.read(archive_entries.CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
                 pass
     return entries
 

@@ -13,41 +13,19 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from scripts.lib.base.download import Progress
-from scripts.lib.base.files import atomic_path
+from scripts.lib.base.files import atomic_path, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
+from scripts.lib.data import image_paths, label_files
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entry, Limits, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format
-from scripts.lib.data.image_paths import (
-    SPLIT_NAMES,
-    Components,
-    Taken,
-    decode_name,
-    encoding_of,
-    find_classes,
-    find_layout,
-    find_splits_of_class,
-    is_image,
-    is_junk,
-    safe_component,
-)
-from scripts.lib.data.label_files import (
-    KEY,
-    LISTED,
-    LONGEST_FILE,
-    SUFFIXES,
-    Spec,
-    class_folder,
-    describe_alike,
-    place_images,
-    read_labels,
-    spec_files,
-)
-from scripts.lib.data.leftovers import remove_leftovers
-from scripts.lib.data.manifest import MANIFEST, link_files, manifest_entries, read_listed
+from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
+from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decode_name, is_image, is_junk, safe_component
+from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +108,8 @@ def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, lef
     ------
     UserError : an entry, or the archive as a whole, is refused.
     """
-    encoding = encoding_of(entry.name for entry in entries)  # names are decoded one by one: all would fill memory
+    # Names are decoded one by one: all of them as text would fill memory.
+    encoding = image_paths.encoding_of(entry.name for entry in entries)
     names = (decode_name(entry.name, encoding) for entry in entries)
     backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
     folders: dict[str, str] = {}  # each is held once
@@ -185,7 +164,7 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
         for index in group:
             layouts[index] = [next(layout_of_group) for _ in contents[index].paths]
     check_splits(origins, layouts)
-    taken = Taken()
+    taken = image_paths.Taken()
     planned: list[Targets] = []
     for content, layout in zip(contents, layouts, strict=True):
         targets: Targets = [None] * len(content.entries)
@@ -219,18 +198,21 @@ def _layout(
     if not paths:
         return []
     if origin.labels is not None:
-        rows = read_labels(origin.labels, lambda name: read_label_file(name, origins, contents, group, limits))
+        read = partial(read_label_file, origins=origins, contents=contents, group=group, limits=limits)
+        rows = label_files.read_labels(origin.labels, read)
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
-        placed = place_images(rows, paths, " and ".join(spec_files(origin.labels)))
-        for note in placed.notes:
-            logger.warning("%s", note)
-        return placed.targets
+        table = origin.labels if isinstance(origin.labels, str) else " and ".join(origin.labels.values())
+        targets, remarks = label_files.place_images(rows, paths, table)
+        for remark in remarks:
+            logger.warning("%s", remark)
+        return targets
     if origin.label is not None:
-        return find_splits_of_class(paths, class_folder(origin.label), origin.split)
+        return image_paths.find_splits_of_class(paths, label_files.class_folder(origin.label), origin.split)
     if origin.split:
-        return [target if isinstance(target, str) else (origin.split, *target) for target in find_classes(paths)]
-    return find_layout(paths)
+        targets = image_paths.find_classes(paths)
+        return [target if isinstance(target, str) else (origin.split, *target) for target in targets]
+    return image_paths.find_layout(paths)
 
 
 def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | None], folder: Path, total: int) -> None:
@@ -300,7 +282,7 @@ def read_label_file(
         entry_name
         for content in contents
         for entry, entry_name in zip(content.entries, content.names(), strict=True)
-        if entry.kind == "file" and entry_name.lower().endswith(SUFFIXES)
+        if entry.kind == "file" and entry_name.lower().endswith(label_files.SUFFIXES)
     ]
     archives = ", ".join(str(origin.archive) for origin in origins)
     there = f"there are {', '.join(map(repr, texts[:LISTED]))}" if texts else "there is no table or text"
@@ -398,7 +380,7 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
             f" (left out: {why or 'nothing, it is empty'}):"
             " an archive must hold one folder a class with its images in it"
         )
-    if warning := describe_alike(sorted(classes)):
+    if warning := label_files.describe_alike(sorted(classes)):
         logger.warning("%s", warning)
 
 

@@ -17,25 +17,14 @@ from typing import IO, Any
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data.archive_entries import (
-    ALL_NAMES,
-    ENTRIES_PER_IMAGE,
-    LONGEST_PATH_IN_ARCHIVE,
-    WINDOW,
-    Entries,
-    Entry,
-    Inflated,
-    Kind,
-    Limits,
-    check_size,
-    damage,
-)
+from scripts.lib.data import archive_entries
+from scripts.lib.data.archive_entries import Entries, Entry, Inflated, Kind, Limits, check_size, damage
 
 
 def list_zip(archive: Path, limits: Limits) -> Entries:
     """Return the entries of a zip, in the order of its central directory."""
-    entries = Entries(archive, limits)
-    total, packed = 0, archive.stat().st_size
+    entries, longest = Entries(archive, limits), archive_entries.LONGEST_PATH_IN_ARCHIVE
+    total, compressed = 0, archive.stat().st_size
     with open_zip(archive, limits) as zipped:
         _check_overlap(archive, zipped)
         for info in zipped.infolist():
@@ -49,13 +38,13 @@ def list_zip(archive: Path, limits: Limits) -> Entries:
                     " (Deflate64 or the like), which cannot be read: repack it with plain Deflate"
                 )
             total += info.file_size
-            check_size(archive, total, packed, limits)
+            check_size(archive, total, compressed, limits)
             kind = _zip_kind(info)
             target = ""
             if kind == "link":
                 with open_zip_entry(zipped, info) as content:
-                    link = content.read(LONGEST_PATH_IN_ARCHIVE).decode("utf-8", "replace")
-                target = posixpath.join(posixpath.dirname(info.filename), link)[:LONGEST_PATH_IN_ARCHIVE]
+                    link = content.read(longest).decode("utf-8", "replace")
+                target = posixpath.join(posixpath.dirname(info.filename), link)[:longest]
             entries.append(Entry(_zip_name(info), info.file_size, kind, target))
     return entries
 
@@ -80,12 +69,12 @@ def _check_directory(archive: Path, file: IO[bytes], limits: Limits) -> None:
     size, position = end[5], end[9] - end[5] - (76 if end[0] == b"PK\x06\x06" else 0)
     if position < 0:
         raise zipfile.BadZipFile("its central directory is larger than itself")
-    if size > ALL_NAMES:
+    if size > archive_entries.ALL_NAMES:
         raise UserError(
-            f"{archive}: refused: a central directory of more than {megabytes(ALL_NAMES)}: repack it;"
+            f"{archive}: refused: a central directory of more than {megabytes(archive_entries.ALL_NAMES)}: repack it;"
             " nothing was written"
         )
-    most = ENTRIES_PER_IMAGE * limits.images + 1000
+    most = archive_entries.ENTRIES_PER_IMAGE * limits.images + 1000
     count, last = 0, position + size
     while position + 46 <= last:
         file.seek(position)
@@ -120,10 +109,10 @@ def open_zip_entry(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[A
         with zipped.open(info) as content:
             yield content
         return
-    packed = copy.copy(info)  # its bytes as they are in the archive
-    packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
-    del packed.CRC
-    with zipped.open(packed) as source:
+    raw = copy.copy(info)  # its bytes as they are in the archive
+    raw.compress_type, raw.file_size = zipfile.ZIP_STORED, info.compress_size
+    del raw.CRC
+    with zipped.open(raw) as source:
         lzma_or_bz2 = _lzma_of_zip(source) if info.compress_type == zipfile.ZIP_LZMA else bz2.BZ2Decompressor()
         yield _Checked(Inflated(source, lambda: lzma_or_bz2), info)
 
@@ -133,7 +122,7 @@ def _lzma_of_zip(source: IO[bytes]) -> lzma.LZMADecompressor:
     _, size, settings, window = struct.unpack("<HHBL", source.read(9))
     if size != 5:
         raise lzma.LZMAError("settings that are none")
-    if window > WINDOW:
+    if window > archive_entries.WINDOW:
         raise lzma.LZMAError("Memory usage limit exceeded")
     rest, lc = divmod(settings, 9)
     pb, lp = divmod(rest, 5)

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from scripts.lib.data.audit_summary import still_trained_on
-from scripts.lib.data.findings import CONTAMINATED, read_findings
+from scripts.lib.data.findings import CONTAMINATED, read_findings, still_trained_on
 from scripts.lib.metrics.metrics import Interval, wilson_interval
 from scripts.lib.metrics.paired import read_correct
 

@@ -15,9 +15,19 @@ from PIL import Image
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
-from scripts.lib.data import audit_summary, findings
-from scripts.lib.data.audit_summary import label_of
-from scripts.lib.data.findings import CONFLICTING_LABELS, CONTAMINATED, DUPLICATE, NEAR_DUPLICATE, TRAIN_COPY, Finding
+from scripts.lib.data import findings
+from scripts.lib.data.findings import (
+    CONFLICTING_LABELS,
+    CONTAMINATED,
+    DUPLICATE,
+    NEAR_DUPLICATE,
+    TRAIN_COPY,
+    Finding,
+    has_given_splits,
+    label_of,
+    still_trained_on,
+    verdict,
+)
 from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
 from scripts.lib.pages.thumbnails import Picture, thumbnail
@@ -127,7 +137,7 @@ class Data:
     images: Path  # the folder of the files
 
     def label(self, file: str) -> str:
-        return label_of(file, audit_summary.has_given_splits(self.summary))
+        return label_of(file, has_given_splits(self.summary))
 
 
 def data_page(data: Data, title: str = "") -> str:
@@ -140,7 +150,7 @@ def data_page(data: Data, title: str = "") -> str:
         "data.html",
         f"{TITLE}: {title}" if title else TITLE,
         style=("pictures.css", "data.css"),
-        verdict=audit_summary.verdict(data.summary),
+        verdict=verdict(data.summary),
         state=_state(data.summary),
         contaminated=_contaminated(data),
         notes=data.summary.get("notes", []),
@@ -176,7 +186,7 @@ def _contaminated(data: Data) -> dict[str, int]:
     return {
         "test": len(test),
         "images": len(images),
-        "trained_on": len(images.intersection(audit_summary.still_trained_on(data.findings))),
+        "trained_on": len(images.intersection(still_trained_on(data.findings))),
     }
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import read_lines, sha256_of
 from scripts.lib.base.units import percent
-from scripts.lib.data import audit_summary
+from scripts.lib.data.findings import verdict
 from scripts.lib.data.splits import SPLITS
 from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.errors import most_confused
@@ -216,7 +216,7 @@ def _data(inputs: CardInputs) -> dict[str, Any]:
         "archive_hashes": ", ".join(str(archive.get("sha256") or UNKNOWN) for archive in archives),
         "images": {name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in SPLITS},
         "group_by": split.get("group_by"),
-        "audit": None if inputs.audit is None else audit_summary.verdict(inputs.audit),
+        "audit": None if inputs.audit is None else verdict(inputs.audit),
     }
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_bombs import find_bomb
+from scripts.lib.data.image_checks import find_bomb
 
 #: Of JPEG.
 QUALITY = 80

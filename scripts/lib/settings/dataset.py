@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictInt,
-    StringConstraints,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
 
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
-from scripts.lib.settings.sections import FileName, Fraction, Name, Section, Seed, Sha256, Url
+from scripts.lib.settings.sections import FileName, Fraction, Name, Section, Seed, Sha256, Text, Url
 
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
@@ -51,12 +42,9 @@ class LabelFiles(Section):
         return self
 
 
-def _labels_form(value: Any) -> str:
-    return "section" if isinstance(value, dict | LabelFiles) else "file"
-
-
 Labels = Annotated[
-    Annotated[FileName, Tag("file")] | Annotated[LabelFiles, Tag("section")], Discriminator(_labels_form)
+    Annotated[FileName, Tag("file")] | Annotated[LabelFiles, Tag("section")],
+    Discriminator(lambda value: "section" if isinstance(value, dict | LabelFiles) else "file"),
 ]
 
 
@@ -81,18 +69,16 @@ class Source(Section):
         description="If folders are not classes: a CSV file with columns `file`, `label` and optionally `split`, or a "
         "file with lines `path label`; a local file, else one in the archive.",
     )
-    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)] | None = Field(
-        None, description="All images have this class: for one archive per class."
-    )
+    label: Text | None = Field(None, description="All images have this class: for one archive per class.")
     split: Literal["train", "val", "test"] | None = Field(
         None, description="All images belong to this split: for one archive per split."
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> Source:
-        given = [name for name in ("url", "path", "sample") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of url, path and sample (given: {', '.join(given) or 'none'})")
+        origins = [name for name in ("url", "path", "sample") if getattr(self, name) is not None]
+        if len(origins) != 1:
+            raise ValueError(f"give exactly one of url, path and sample (given: {', '.join(origins) or 'none'})")
         if self.mirrors and self.url is None:
             raise ValueError("mirrors go with url")
         if self.path is not None and not Path(self.path).expanduser().exists():
@@ -122,14 +108,13 @@ class Source(Section):
         return stem + next((suffix for suffix in ARCHIVE_SUFFIXES if name.endswith(suffix)), ".bin")
 
 
-def _source_form(value: Any) -> str:
-    return "several" if isinstance(value, list | tuple) else "one"
-
-
 Sources = Annotated[
     Annotated[Source, Tag("one")] | Annotated[list[Source], Field(min_length=1), Tag("several")],
-    Discriminator(_source_form),
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(lambda text: group_pattern(text).pattern)]
 
 
 class Splitting(Section):
@@ -145,20 +130,12 @@ class Splitting(Section):
         description="Cross-validation in 2 to 20 folds: each image is in test in exactly one of them. Refused where the"
         " images have a val or test split of their own.",
     )
-    group_by: str | None = Field(
+    group_by: Pattern | None = Field(
         None,
-        min_length=1,
         description="A Python regular expression, searched in an image's path relative to `images/`. Images for which"
         " its capture group (or, without one, its whole match) is the same stay in one split: photos of one patient,"
         " frames of one video. An image that does not match is a group of its own.",
     )
-
-    @field_validator("group_by")
-    @classmethod
-    def _is_pattern(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            group_pattern(pattern)
-        return pattern
 
     @model_validator(mode="after")
     def _train_remains(self) -> Splitting:

@@ -1,18 +1,20 @@
-"""Read configuration files and the site's into checked settings."""
+"""Read configuration files and the site's into checked settings; what is wrong with one is said in one line a key."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import AliasChoices, ValidationError
+from pydantic.fields import FieldInfo
 
+from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.settings.messages import describe
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.settings.sections import Section
 
@@ -60,13 +62,13 @@ def parse_section(model: type[S], text: str, option: str, name: str) -> S:
     UserError : no JSON object, or one line that names the first wrong key and what is allowed.
     """
     try:
-        given = json.loads(text)
+        values = json.loads(text)
     except ValueError as error:
         raise UserError(f"{option} is no JSON ({error}): give the section {name}") from error
-    if not isinstance(given, dict):
+    if not isinstance(values, dict):
         raise UserError(f"{option}: expected a JSON object, the section {name}")
     try:
-        return model.model_validate({key: value for key, value in given.items() if value is not None})
+        return model.model_validate({key: value for key, value in values.items() if value is not None})
     except ValidationError as error:
         raise UserError(describe(error, model, name)) from None
 
@@ -100,3 +102,146 @@ def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]
     if not isinstance(content, dict):
         raise UserError(f"{path}: it has no keys; it needs at least dataset and experiments (see configs/demo.yaml)")
     return content
+
+
+#: How many wrong keys a message names beside the one that it explains.
+WRONG_NAMED = 5
+
+
+#: Words that other tools have for our keys.
+SYNONYMS = {
+    **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
+    **dict.fromkeys(("bs", "batch", "samples_per_gpu"), "batch_size"),
+    **dict.fromkeys(("max_epochs", "num_epochs", "n_epochs"), "epochs"),
+    **dict.fromkeys(("size", "img_size", "input_size", "resolution"), "image_size"),
+    **dict.fromkeys(("model", "arch", "architecture", "base", "_base_"), "base_config"),
+    **dict.fromkeys(("weights", "pretrained", "load_from", "init"), "checkpoint"),
+    **dict.fromkeys(("fp16", "mixed_precision"), "amp"),
+    **dict.fromkeys(("k", "k_folds", "n_splits", "cross_validation"), "folds"),
+    **dict.fromkeys(("groups", "group", "patient"), "group_by"),
+    **dict.fromkeys(("class_names", "names"), "classes"),
+    **dict.fromkeys(("seed", "random_state", "random_seed"), "seeds"),
+}
+
+
+def describe(error: ValidationError, model: type[Section] = Settings, name: str = "") -> str:
+    """Say in one line what is wrong with the first wrong key, and which more there are.
+
+    Parameters
+    ----------
+    model : the section that was checked.
+    name : its own dotted key; "" for a whole file.
+    """
+    details = error.errors(include_url=False)
+    # An unknown key often explains a missing one: say the typo first.
+    details.sort(key=lambda detail: detail["type"] != "extra_forbidden")
+    by_key: dict[str, list[Any]] = {}
+    for detail in details:
+        location, unknown = detail["loc"], ""
+        if detail["type"] == "extra_forbidden":  # no key, or the alias of one that is given too
+            location, unknown = location[:-1], f".{location[-1]}"
+        # As the user wrote it: pydantic's location has the branches of unions in it as well.
+        dotted = ".".join(str(step) for step, _, _ in _walk(location, model))
+        by_key.setdefault((dotted + unknown).lstrip("."), []).append(detail)
+    (key, alternatives), *others = by_key.items()
+    named = ", ".join(other or "the file" for other, _ in others[:WRONG_NAMED])
+    rest = ", ..." if len(others) > WRONG_NAMED else ""
+    more = f" (and {len(others)} more wrong: {named}{rest})" if others else ""
+    full_key = f"{name}.{key}".strip(".") or "the file"
+    return one_line(f"{full_key}: {_problem(alternatives, model)}{more}")
+
+
+def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tuple[str | int, str, Any]]:
+    """Yield the steps of *location* that are keys or positions, each with its field's description and type."""
+    annotation: Any = model
+    for step in location:
+        field = next((field for section in _sections(annotation) if (field := _field(section, step))), None)
+        if field:
+            annotation = field.annotation
+            yield step, field.description or "", annotation
+        # Among alternatives, pydantic's location has their tags, too; only a list's positions are whole numbers.
+        elif step != "[key]" and (get_origin(annotation) in (dict, list) or isinstance(step, int)):
+            items = _items(annotation)
+            if items is not None:
+                annotation = items
+                yield step, "", annotation
+
+
+def _field(section: type[Section], key: str | int) -> FieldInfo | None:
+    """Return the field of a section's *key*, which may be a former name of it."""
+    for name, field in section.model_fields.items():
+        alias = field.validation_alias
+        if key in (name, *(alias.choices if isinstance(alias, AliasChoices) else ())):
+            return field
+    return None
+
+
+def _items(annotation: Any) -> Any:
+    """Return what a list or mapping holds, also where it is one of several alternatives; None: it is neither."""
+    if get_origin(annotation) in (dict, list):
+        return get_args(annotation)[-1]
+    return next((items for choice in get_args(annotation) if (items := _items(choice)) is not None), None)
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    """Return the sections among the alternatives of a type."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    if get_origin(annotation) in (dict, list):
+        return []
+    return [section for choice in get_args(annotation) for section in _sections(choice)]
+
+
+def _allowed_beside(location: tuple[str | int, ...], model: type[Section]) -> list[str]:
+    """Return the keys of the section that holds the unknown key at the end of *location*."""
+    annotation = next((kind for _, _, kind in reversed(list(_walk(location[:-1], model)))), model)
+    return list(_sections(annotation)[0].model_fields)
+
+
+def _hint(key: str, allowed: Sequence[str], model: type[Section]) -> str:
+    """Say which key may be meant by an unknown one, here or in another section; "" where none is like it."""
+    meant = SYNONYMS.get(key, key)
+    if meant in allowed:
+        return f", did you mean {meant}?"
+    if close := difflib.get_close_matches(key, allowed, n=1):
+        return f", did you mean {close[0]}?"
+    elsewhere = [dotted for dotted in _keys(model) if dotted.rpartition(".")[2] in (key, meant)]
+    return f", did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
+
+
+def _keys(model: type[Section], above: str = "") -> Iterator[str]:
+    """Yield every key of a file, dotted; NAME stands for one that the user chooses."""
+    for name, field in model.model_fields.items():
+        yield f"{above}{name}"
+        named = "NAME." if get_origin(field.annotation) is dict else ""
+        below = [*_sections(field.annotation), *_sections(_items(field.annotation))]
+        for section in dict.fromkeys(below):  # a section that may be given alone or in a list is there twice
+            yield from _keys(section, f"{above}{name}.{named}")
+
+
+def _problem(alternatives: list[Any], model: type[Section]) -> str:
+    """Say what is wrong with one key and what is allowed; a union gives one error for each of its alternatives."""
+    detail = alternatives[0]
+    kind, location = detail["type"], detail["loc"]
+    if kind == "extra_forbidden":
+        allowed = _allowed_beside(location, model)
+        return f"unknown key{_hint(str(location[-1]), allowed, model)} (allowed here: {', '.join(allowed)})"
+    if kind == "missing":
+        return "this key is required"
+    if kind == "value_error":
+        return str(detail["ctx"]["error"])
+    if kind == "model_type":
+        keys = ", ".join(_allowed_beside((*location, ""), model))
+        return f"it has keys of its own, in lines below it ({keys}), not {_short(detail['input'])}"
+    if kind == "dict_type":
+        return f"it has names in lines below it, each with what belongs to it, not {_short(detail['input'])}"
+    demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
+    demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
+    descriptions = [text for _, text, _ in _walk(location, model) if text]
+    meaning = f". {descriptions[-1]}" if descriptions else ""
+    return f"{' or '.join(demands)}, not {_short(detail['input'])}{meaning}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -7,21 +7,12 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    StrictBool,
-    StrictInt,
-    StringConstraints,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.settings.dataset import Dataset
-from scripts.lib.settings.sections import Auto, Name, PositiveInt, Section, Seed, Sha256, Url
+from scripts.lib.settings.sections import Auto, ModuleName, Name, PositiveInt, Section, Seed, Sha256, Url
 
 
 class Checkpoint(Section):
@@ -46,11 +37,11 @@ class Checkpoint(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Checkpoint:
-        given = [name for name in ("url", "path", "package") if getattr(self, name) is not None]
-        if len(given) > 1 or (given and self.zoo):
-            raise ValueError(f"give one of zoo, url, path and package (given: {', '.join(given)})")
+        origins = [name for name in ("url", "path", "package") if getattr(self, name) is not None]
+        if len(origins) > 1 or (origins and self.zoo):
+            raise ValueError(f"give one of zoo, url, path and package (given: {', '.join(origins)})")
         if self.mirrors and (self.path or self.package):
-            raise ValueError(f"mirrors cannot stand beside {given[0]}: they go with zoo and url")
+            raise ValueError(f"mirrors cannot stand beside {origins[0]}: they go with zoo and url")
         if (self.package is None) != (self.member is None):
             raise ValueError("package and member go together")
         if self.package and not self.sha256:
@@ -69,14 +60,10 @@ class Checkpoint(Section):
         return values
 
 
-def _checkpoint_form(value: Any) -> str:
-    return "section" if isinstance(value, dict | Checkpoint) else "word"
-
-
 #: Only the alternative that the user chose is checked, so that its error is the one that is shown.
 CheckpointChoice = Annotated[
     Annotated[Literal["zoo", "none"], Tag("word")] | Annotated[Checkpoint, Tag("section")],
-    Discriminator(_checkpoint_form),
+    Discriminator(lambda value: "section" if isinstance(value, dict | Checkpoint) else "word"),
 ]
 
 
@@ -259,9 +246,7 @@ class Site(Section):
         True,
         description="false: the cluster refuses jobs without a GPU; then every job asks for one, the data job too.",
     )
-    modules: list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]] = Field(
-        [], description="Environment modules that are loaded before each job."
-    )
+    modules: list[ModuleName] = Field([], description="Environment modules that are loaded before each job.")
     scratch: list[str] = Field(
         [],
         description="Folders in a node's memory or on its own disk, best first; images go to the first with room.",

@@ -41,15 +41,12 @@ Sha256 = Annotated[
 ]
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
-
 FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]")]
-
+ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
 PositiveInt = Annotated[StrictInt, Field(ge=1)]
-
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
-
 Auto = Literal["auto"]
 
 
@@ -62,7 +59,9 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _rename_old_keys(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {cls.OLD_KEYS.get(key, key) if cls.OLD_KEYS.get(key) not in given else key: given[key] for key in given}
+    def _rename_old_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {
+            cls.OLD_KEYS.get(key, key) if cls.OLD_KEYS.get(key) not in values else key: values[key] for key in values
+        }

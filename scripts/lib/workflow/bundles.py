@@ -28,9 +28,7 @@ from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import CHUNK, Limits
 from scripts.lib.data.archives import sniff_format
-from scripts.lib.data.folders import walk_files
-from scripts.lib.data.manifest import manifest_sha256, write_manifest
-from scripts.lib.data.packing import pack_folder
+from scripts.lib.data.folders import manifest_sha256, pack_folder, walk_files, write_manifest
 from scripts.lib.data.tar_archives import open_tar
 from scripts.lib.runs.run_folder import run_name
 from scripts.lib.workflow.layout import record_path

@@ -19,14 +19,15 @@ from planted_images import encoded, many_pixels, photograph, turned
 
 from scripts.data.audit_images import build_parser, main
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_summary import notes_on_classes
+from scripts.lib.data.audit_findings import notes_on_classes
+from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY
 from scripts.lib.data.sample.render import encode_jpeg, render_image
 
 ROOT = Path(__file__).resolve().parents[3]
 Row = tuple[str, str, str]
 
 
-def place(folder: Path, files: dict[str, bytes]) -> Path:
+def save_files(folder: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -42,19 +43,19 @@ def audit(images: Path, *words: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def found(rows: list[dict[str, str]]) -> list[Row]:
+def triples(rows: list[dict[str, str]]) -> list[Row]:
     return [(row["file"], row["finding"], row["action"]) for row in rows]
 
 
-def clean(folder: Path, parts: tuple[str, ...] = ("",), per_class: int = 6) -> Path:
+def clean(folder: Path, splits: tuple[str, ...] = ("",), per_class: int = 6) -> Path:
     """Make a data set without defects."""
     files = {}
     for label in ("apple", "pear"):
-        for part in parts:
+        for split in splits:
             for number in range(per_class):
-                path = "/".join(filter(None, (part, label, f"{number}.jpg")))
+                path = "/".join(filter(None, (split, label, f"{number}.jpg")))
                 files[path] = encoded(photograph(len(files)), quality=92)
-    return place(folder, files)
+    return save_files(folder, files)
 
 
 def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
         f"{label}/{number}.jpg": encode_jpeg(render_image(label, number, size=96))
         for label in ("apple", "草莓") for number in range(1, 16)
     }  # fmt: skip
-    assert audit(place(tmp_path / "images", files)) == []
+    assert audit(save_files(tmp_path / "images", files)) == []
     assert (tmp_path / "audit.csv").read_text() == "file,finding,action,group,detail\n"
     assert json.loads((tmp_path / "audit.json").read_text()) == {
         "images": 30, "set_aside": 0, "left_out": 0, "findings": {},
@@ -105,18 +106,18 @@ def defects() -> dict[str, tuple[bytes, str, str]]:
 def test_every_planted_defect_is_found_and_none_is_invented(tmp_path: Path) -> None:
     images = clean(tmp_path / "images")
     planted = defects()
-    place(images, {name: content for name, (content, _, _) in planted.items()})
+    save_files(images, {name: content for name, (content, _, _) in planted.items()})
     expected = [(name, finding, action) for name, (_, finding, action) in planted.items()]
     # Copies: exact, to the eye, and under another class.
     exact, near, other = ((images / f"apple/{number}.jpg").read_bytes() for number in range(3))
     small = photograph(1).resize((90, 72), Image.Resampling.BICUBIC)
     assert encoded(photograph(1), quality=92) == near
-    place(images, {"apple/again.jpg": exact, "apple/smaller.jpg": encoded(small), "pear/lie.jpg": other})
+    save_files(images, {"apple/again.jpg": exact, "apple/smaller.jpg": encoded(small), "pear/lie.jpg": other})
     expected += [(f"apple/{name}.jpg", "duplicate", "kept") for name in ("0", "again")]
     expected += [(f"apple/{name}.jpg", "near_duplicate", "kept") for name in ("1", "smaller")]
     expected += [(name, "conflicting_labels", "set_aside") for name in ("apple/2.jpg", "pear/lie.jpg")]
     rows = audit(images)
-    assert found(rows) == sorted(expected)
+    assert triples(rows) == sorted(expected)
     assert all(row["detail"] for row in rows)
     groups = {row["file"]: row["group"] for row in rows}
     assert groups["apple/0.jpg"] == groups["apple/again.jpg"] != ""
@@ -131,45 +132,45 @@ def test_every_planted_defect_is_found_and_none_is_invented(tmp_path: Path) -> N
     assert summary["imbalance"] == 3.25
 
 
-def test_copies_in_another_given_part_leak(tmp_path: Path) -> None:
+def test_copies_in_another_given_split_are_contaminated(tmp_path: Path) -> None:
     images = clean(tmp_path / "images", ("train", "val", "test"), per_class=3)
     content = {name: (images / name).read_bytes() for name in ("test/apple/0.jpg", "val/pear/1.jpg")}
-    place(images, {
+    save_files(images, {
         "train/apple/seen.jpg": content["test/apple/0.jpg"],
         "val/apple/seen.jpg": content["test/apple/0.jpg"],
         "train/pear/looks.png": encoded(Image.open(images / "val/pear/1.jpg"), "PNG"),
     })  # fmt: skip
     rows = audit(images)
-    leaks = [row for row in found(rows) if row[1] in ("leak", "leaked")]
-    assert leaks == [
-        ("test/apple/0.jpg", "leaked", "kept"),
-        ("train/apple/seen.jpg", "leak", "left_out"),
-        ("train/pear/looks.png", "leak", "left_out"),
-        ("val/apple/seen.jpg", "leak", "left_out"),
-        ("val/apple/seen.jpg", "leaked", "kept"),
-        ("val/pear/1.jpg", "leaked", "kept"),
+    copies = [row for row in triples(rows) if row[1] in (TRAIN_COPY, CONTAMINATED)]
+    assert copies == [
+        ("test/apple/0.jpg", CONTAMINATED, "kept"),
+        ("train/apple/seen.jpg", TRAIN_COPY, "left_out"),
+        ("train/pear/looks.png", TRAIN_COPY, "left_out"),
+        ("val/apple/seen.jpg", TRAIN_COPY, "left_out"),
+        ("val/apple/seen.jpg", CONTAMINATED, "kept"),
+        ("val/pear/1.jpg", CONTAMINATED, "kept"),
     ]
     assert json.loads((tmp_path / "audit.json").read_text())["left_out"] == 3
-    assert {row[1] for row in found(rows)} == {"leak", "leaked", "duplicate", "near_duplicate"}
+    assert {row[1] for row in triples(rows)} == {TRAIN_COPY, CONTAMINATED, "duplicate", "near_duplicate"}
 
 
 def test_a_given_val_without_a_test_is_the_test(tmp_path: Path) -> None:
     images = clean(tmp_path / "images", ("train", "val"), per_class=3)
-    place(images, {"train/apple/seen.jpg": (images / "val/apple/0.jpg").read_bytes()})
-    assert ("val/apple/0.jpg", "leaked", "kept") in found(audit(images))
+    save_files(images, {"train/apple/seen.jpg": (images / "val/apple/0.jpg").read_bytes()})
+    assert ("val/apple/0.jpg", CONTAMINATED, "kept") in triples(audit(images))
     summary = json.loads((tmp_path / "audit.json").read_text())
     assert summary["classes"]["apple"] == {"train": 4, "test": 3}
 
 
-def test_known_groups_on_two_sides_leak(tmp_path: Path) -> None:
+def test_images_of_a_known_group_in_test_and_train_are_contaminated(tmp_path: Path) -> None:
     files = {
-        f"{part}/{label}/patient{patient}_{number}.jpg": encoded(photograph(20 * patient + number))
-        for part, label, patient, number in (
+        f"{split}/{label}/patient{patient}_{number}.jpg": encoded(photograph(20 * patient + number))
+        for split, label, patient, number in (
             ("train", "ill", 1, 0), ("train", "well", 2, 1), ("test", "ill", 1, 2), ("test", "well", 3, 3),
         )
     }  # fmt: skip
-    rows = audit(place(tmp_path / "images", files), "--group-by", r"/(patient\d+)_")
-    assert found(rows) == [("test/ill/patient1_2.jpg", "leaked", "kept")]
+    rows = audit(save_files(tmp_path / "images", files), "--group-by", r"/(patient\d+)_")
+    assert triples(rows) == [("test/ill/patient1_2.jpg", CONTAMINATED, "kept")]
     assert "train/ill/patient1_0.jpg" in rows[0]["detail"]
     assert audit(tmp_path / "images") == []
 
@@ -181,9 +182,9 @@ def test_a_pattern_that_is_no_regular_expression_is_refused(tmp_path: Path) -> N
 
 def test_copies_of_two_classes_that_only_look_alike_are_kept_and_said(tmp_path: Path) -> None:
     images = clean(tmp_path / "images")
-    place(images, {"pear/looks.png": encoded(Image.open(images / "apple/3.jpg"), "PNG")})
+    save_files(images, {"pear/looks.png": encoded(Image.open(images / "apple/3.jpg"), "PNG")})
     rows = audit(images)
-    assert found(rows) == [(name, "near_duplicate", "kept") for name in ("apple/3.jpg", "pear/looks.png")]
+    assert triples(rows) == [(name, "near_duplicate", "kept") for name in ("apple/3.jpg", "pear/looks.png")]
     assert all("another class" in row["detail"] for row in rows)
     assert json.loads((tmp_path / "audit.json").read_text())["notes"] == [
         "2 images look like one of another class, apple/3.jpg like pear/looks.png for one: a label of each pair may be"
@@ -200,7 +201,7 @@ def decoded(caplog: pytest.LogCaptureFixture) -> int:
 def test_a_rerun_decodes_only_what_is_new_and_says_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     images = clean(tmp_path / "images")
-    place(images, {name: content for name, (content, _, _) in defects().items()})
+    save_files(images, {name: content for name, (content, _, _) in defects().items()})
     first = audit(images)
     written = [(tmp_path / name).read_bytes() for name in ("audit.csv", "audit.json")]
     assert decoded(caplog) == 12 + len(defects())
@@ -209,8 +210,8 @@ def test_a_rerun_decodes_only_what_is_new_and_says_the_same(tmp_path: Path, capl
     assert audit(images) == first
     assert decoded(caplog) == 0
     assert [(tmp_path / name).read_bytes() for name in ("audit.csv", "audit.json")] == written
-    place(images, {"pear/new.jpg": encoded(photograph(300)), "pear/bad.jpg": b"bad"})
-    assert set(found(audit(images))) - set(found(first)) == {("pear/bad.jpg", "unreadable", "set_aside")}
+    save_files(images, {"pear/new.jpg": encoded(photograph(300)), "pear/bad.jpg": b"bad"})
+    assert set(triples(audit(images))) - set(triples(first)) == {("pear/bad.jpg", "unreadable", "set_aside")}
     assert decoded(caplog) == 2
     (tmp_path / "audit.cache").unlink()
     (images / "pear/new.jpg").unlink()
@@ -223,8 +224,8 @@ def test_bad_images_stop_it_where_they_shall_in_one_line(tmp_path: Path, caplog:
     caplog.set_level("DEBUG")
     images = clean(tmp_path / "images")
     assert audit(images, "--on-bad-image", "fail") == []
-    place(images, {f"pear/bad{number}.jpg": b"bad" for number in range(5)})
-    place(images, {"pear/tiny.png": encoded(photograph(9, (20, 20)), "PNG")})
+    save_files(images, {f"pear/bad{number}.jpg": b"bad" for number in range(5)})
+    save_files(images, {"pear/tiny.png": encoded(photograph(9, (20, 20)), "PNG")})
     with pytest.raises(
         UserError, match=r"5 images cannot be used: pear/bad0.jpg \(unreadable: .*on_bad_image"
     ) as caught:
@@ -253,7 +254,7 @@ def test_class_names_that_are_probably_one_are_noted() -> None:
 def test_the_command_prints_nothing_per_file_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     images = clean(tmp_path / "images", per_class=150)
     for number in range(20):
-        place(images, {f"apple/bad{number}.png": encoded(photograph(number), "PNG")[:-700]})
+        save_files(images, {f"apple/bad{number}.png": encoded(photograph(number), "PNG")[:-700]})
     files = ("--output", tmp_path / "audit.csv", "--summary", tmp_path / "audit.json", "--cache", tmp_path / "cache")
     command = [sys.executable, "-m", "scripts.data.audit_images", "--images", images, *files, "--threads", "1"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -23,8 +23,7 @@ from tiny_run import photograph
 from scripts.data import describe_data
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import splits
-from scripts.lib.data.audit_summary import label_of, read_summary, verdict
-from scripts.lib.data.findings import TRAIN_COPY, Finding, read_findings
+from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY, Finding, label_of, read_findings, read_summary, verdict
 from scripts.lib.data.splits import read_splits
 from scripts.lib.pages.data_page import MEANINGS, NEVER_OPENED, Data, data_page
 
@@ -41,13 +40,13 @@ def write(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([("file", "finding", "action", "group", "detail"), *rows])
     splits = splits or {"train": ["a/0.jpg", "b/0.jpg"], "val": ["a/1.jpg", "b/1.jpg"], "test": ["a/2.jpg", "b/2.jpg"]}
-    files = [file for part in splits.values() for file in part]
+    files = [file for split in splits.values() for file in split]
     parts = any(file.split("/")[0] in splits for file in files)
     labels = sorted({label_of(file, parts) for file in files})
     (root / "splits").mkdir(exist_ok=True)
-    for part, of_part in splits.items():
+    for split, of_part in splits.items():
         lines = [f"{file} {labels.index(label_of(file, parts))}\n" for file in of_part]
-        (root / "splits" / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
+        (root / "splits" / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
     (root / "classes.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
     gone = {action: {row[0] for row in rows if row[2] == action} for action in ("set_aside", "left_out")}
     counts: dict[str, Counter[str]] = {label: Counter() for label in labels}
@@ -116,32 +115,32 @@ def test_the_verdict_is_one_sentence_that_counts_what_matters() -> None:
     )
     single = summary | {"set_aside": 1, "findings": {"near_duplicate": 1}}
     assert verdict(single) == "1 of 1,000 images was set aside, 1 near copy stays in one split, none is contaminated."
-    contaminated = verdict(aside | {"left_out": 7, "findings": {"leaked": 1, "leak": 7, "duplicate": 8}})
+    contaminated = verdict(aside | {"left_out": 7, "findings": {CONTAMINATED: 1, TRAIN_COPY: 7, "duplicate": 8}})
     assert contaminated.startswith("Contaminated: 1 given val or test image is in a lower split too")
     assert "7 were left out of training" in contaminated
     assert "none is" not in contaminated and "stay" not in contaminated
 
 
-def test_the_verdict_is_red_where_data_leak_and_only_there(tmp_path: Path) -> None:
-    given = {"train": ["train/a/0.jpg", "train/b/0.jpg"], "val": ["val/a/1.jpg"], "test": ["test/a/2.jpg"] * 4}
-    page = page_of(tmp_path, splits=given)
+def test_the_verdict_is_red_where_images_are_contaminated_and_only_there(tmp_path: Path) -> None:
+    given_splits = {"train": ["train/a/0.jpg", "train/b/0.jpg"], "val": ["val/a/1.jpg"], "test": ["test/a/2.jpg"] * 4}
+    page = page_of(tmp_path, splits=given_splits)
     assert '<p class="verdict">None of' in page and "Looked for" not in page
     assert '<p class="verdict aside">' in page_of(
-        tmp_path, ("train/a/9.jpg", "blank", "set_aside", "", ""), splits=given
+        tmp_path, ("train/a/9.jpg", "blank", "set_aside", "", ""), splits=given_splits
     )
-    given["test"] = [f"test/a/{number}.jpg" for number in range(4)]
+    given_splits["test"] = [f"test/a/{number}.jpg" for number in range(4)]
     rows = [
-        ("test/a/2.jpg", "leaked", "kept", "g", ""),
-        ("train/a/8.jpg", "leak", "left_out", "g", ""),
-        ("test/a/3.jpg", "leaked", "kept", "", "the group of train/a/0.jpg"),
-        ("val/a/1.jpg", "leaked", "kept", "", "the group of train/a/0.jpg"),
+        ("test/a/2.jpg", CONTAMINATED, "kept", "g", ""),
+        ("train/a/8.jpg", TRAIN_COPY, "left_out", "g", ""),
+        ("test/a/3.jpg", CONTAMINATED, "kept", "", "the group of train/a/0.jpg"),
+        ("val/a/1.jpg", CONTAMINATED, "kept", "", "the group of train/a/0.jpg"),
     ]
-    page = page_of(tmp_path, *rows, splits=given)
+    page = page_of(tmp_path, *rows, splits=given_splits)
     assert '<p class="verdict contaminated">Contaminated: 3 given val or test images' in page
     assert "Of the 4 test images, 2 (50.0 %) have their like in train" in page
     assert "The copies were left out" in page and "1 of them shares a known group" in page
-    assert "were left out of training here" not in page_of(tmp_path, *rows[2:3], splits=given)
-    page = page_of(tmp_path, *rows[:2], splits=given)
+    assert "were left out of training here" not in page_of(tmp_path, *rows[2:3], splits=given_splits)
+    page = page_of(tmp_path, *rows[:2], splits=given_splits)
     assert "1 (25.0 %) has its like" in page and "known group with training" not in page
 
 
@@ -149,7 +148,7 @@ def test_names_from_outside_are_text_in_every_place(tmp_path: Path) -> None:
     files = [save(tmp_path, f"{name}/{name} {number}.jpg", number) for number, name in enumerate(HOSTILE)]
     rows = [(file, finding, "kept", "g", HOSTILE[1]) for file in files for finding in ("duplicate", "tiny")]
     rows += [(file, HOSTILE[0], "kept", "", HOSTILE[0]) for file in files]
-    splits = {part: files for part in ("train", "val", "test")}
+    splits = {split: files for split in ("train", "val", "test")}
     page = page_of(tmp_path, *rows, splits=splits, notes=HOSTILE, formats=dict.fromkeys(HOSTILE, 1))
     elements = Elements(page)
     assert not {"script", "iframe", "link"} & set(elements.names) and "onerror" not in elements.attributes
@@ -161,9 +160,9 @@ def test_names_from_outside_are_text_in_every_place(tmp_path: Path) -> None:
 def test_copies_stand_side_by_side_each_with_its_class_and_train_first(tmp_path: Path) -> None:
     pair = [save(tmp_path, "test/苹果/1.jpg"), save(tmp_path, "train/梨/7.jpg")]
     other = [save(tmp_path, "test/苹果/2.jpg", 2), save(tmp_path, "train/苹果/2.jpg", 2)]
-    rows = [(pair[0], "leaked", "kept", "g1", ""), (pair[1], "leak", "left_out", "g1", "")]
+    rows = [(pair[0], CONTAMINATED, "kept", "g1", ""), (pair[1], TRAIN_COPY, "left_out", "g1", "")]
     rows += [(file, "near_duplicate", "kept", "g1", "") for file in pair]
-    rows += [(other[0], "leaked", "kept", "g2", ""), (other[1], "leak", "left_out", "g2", "")]
+    rows += [(other[0], CONTAMINATED, "kept", "g2", ""), (other[1], TRAIN_COPY, "left_out", "g2", "")]
     rows += [(file, "conflicting_labels", "set_aside", "g3", "") for file in (pair[0], pair[1])]
     page = page_of(tmp_path, *rows, splits={"train": other[1:], "val": other[1:], "test": [pair[0], other[0]]})
     pairs = part_of(page, "Contaminated val and test images")
@@ -241,7 +240,7 @@ def test_a_hundred_thousand_images_take_seconds(tmp_path: Path) -> None:
     files = [f"{number % 200:03}/{number}.jpg" for number in range(100_000)]
     rows: list[Row] = [(file, "rotated", "kept", "", "EXIF orientation 6") for file in files[:50_000]]
     for name in ("duplicate", "near_duplicate"):
-        rows += [(file, name, "kept", f"{name} {place // 2}", "copy") for place, file in enumerate(files[50_000:])]
+        rows += [(file, name, "kept", f"{name} {index // 2}", "copy") for index, file in enumerate(files[50_000:])]
     options = write(tmp_path, rows, {"train": files[:70_000], "val": files[70_000:80_000], "test": files[80_000:]})
     begin = time.process_time()
     describe_data.main(describe_data.build_parser().parse_args(options))
@@ -280,8 +279,8 @@ def test_of_folds_the_page_says_how_many_and_counts_the_first(tmp_path: Path) ->
     for number in range(11):
         fold = tmp_path / "folds" / f"fold{number}"
         fold.mkdir(parents=True)
-        for part, images in (("train", 5 + number), ("val", 2), ("test", 3)):
-            (fold / f"{part}.txt").write_text("".join(f"a/{part} {n}.jpg 0\n" for n in range(images)))
+        for split, images in (("train", 5 + number), ("val", 2), ("test", 3)):
+            (fold / f"{split}.txt").write_text("".join(f"a/{split} {n}.jpg 0\n" for n in range(images)))
     for folder in ("folds", "folds/fold0"):
         options[options.index("--splits") + 1] = str(tmp_path / folder)
         describe_data.main(describe_data.build_parser().parse_args(options))

@@ -17,7 +17,7 @@ from http_server import HttpServer
 from scripts.data.fetch_archive import fetch, name_of, parse_source
 from scripts.lib.base import download
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.hash_records import HashRecord, format_record, read_record
+from scripts.lib.data.archives import HashRecord, format_record, read_record
 from scripts.lib.settings.dataset import Sample, Source
 
 
@@ -235,12 +235,12 @@ def test_a_folder_in_place_may_not_be_empty_nor_hold_the_results(tmp_path: Path)
 
 
 def test_a_file_of_labels_is_copied_whatever_it_holds(tmp_path: Path) -> None:
-    given = tmp_path / "my labels.csv"
-    given.write_bytes(b"file,label\n")
-    output = get(parse_source(json.dumps({"file": str(given)})), tmp_path)
-    assert output.read_bytes() == given.read_bytes()
-    assert not os.path.samefile(output, given)  # people edit tables; a link would change with them
-    assert read_record(tmp_path / "d" / "archive.sha256") == HashRecord(sha256(b"file,label\n"), str(given))
+    table = tmp_path / "my labels.csv"
+    table.write_bytes(b"file,label\n")
+    output = get(parse_source(json.dumps({"file": str(table)})), tmp_path)
+    assert output.read_bytes() == table.read_bytes()
+    assert not os.path.samefile(output, table)  # people edit tables; a link would change with them
+    assert read_record(tmp_path / "d" / "archive.sha256") == HashRecord(sha256(b"file,label\n"), str(table))
 
 
 def test_what_a_killed_copy_left_is_removed(archive: Path, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_the_sample_is_rendered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "match"),
+    ("text", "match"),
     [
         ("{", "no JSON"),
         ("[]", "JSON object"),
@@ -266,14 +266,14 @@ def test_the_sample_is_rendered(tmp_path: Path) -> None:
         ('{"path": "c", "sha256": "d"}', "64 hexadecimal digits"),
     ],
 )
-def test_a_source_that_makes_no_sense_is_refused(given: str, match: str) -> None:
+def test_a_source_that_makes_no_sense_is_refused(text: str, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        parse_source(given)
+        parse_source(text)
 
 
 def test_absent_keys_may_be_null() -> None:
-    given = {"url": None, "mirrors": [], "path": "README.md", "sample": None, "sha256": "AB" * 32}
-    assert parse_source(json.dumps(given)) == Source(path="README.md", sha256="ab" * 32)
+    text = {"url": None, "mirrors": [], "path": "README.md", "sample": None, "sha256": "AB" * 32}
+    assert parse_source(json.dumps(text)) == Source(path="README.md", sha256="ab" * 32)
 
 
 def test_the_record_holds_no_secrets_and_survives_hostile_names(tmp_path: Path) -> None:

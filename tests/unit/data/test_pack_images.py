@@ -23,7 +23,7 @@ from scripts.mmcls_plugins import LoadPackedImage  # noqa: F401  (registered for
 from scripts.mmcls_plugins.images import Normalizer
 
 NORM = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
-EDGE = 40
+SHORT_SIDE = 40
 
 
 def photograph(height: int, width: int, seed: int) -> Image.Image:
@@ -51,15 +51,15 @@ def images(tmp_path: Path) -> tuple[Path, list[str]]:
 
 def test_validation_sees_the_pixels_that_prediction_will_see(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    assert write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=2) == "raw"
+    assert write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=2) == "raw"
     split = tmp_path / "val.txt"
     split.write_text("".join(f"{name} 0\n" for name in names), encoding="utf-8")
     ends = [{"type": "ImageToTensor", "keys": ["img"]}, {"type": "Collect", "keys": ["img"]}]
     crop = {"type": "CenterCrop", "crop_size": 32}
     from_pack = [{"type": "LoadPackedImage", "folder": str(tmp_path / "packed")}, crop, *ends]
-    resize = {"type": "Resize", "size": (EDGE, -1), "backend": "pillow"}
+    resize = {"type": "Resize", "size": (SHORT_SIDE, -1), "backend": "pillow"}
     from_files = [{"type": "LoadImageFromFile"}, resize, crop, {"type": "Normalize", **NORM}, *ends]
-    packed, files = (
+    cached, files = (
         build_dataset(
             {"type": "SeededCustomDataset", "data_prefix": str(folder), "ann_file": str(split), "classes": ["a"],
              "pipeline": pipeline, "test_mode": True}
@@ -68,7 +68,7 @@ def test_validation_sees_the_pixels_that_prediction_will_see(images: tuple[Path,
     )  # fmt: skip
     normalizer = Normalizer(**NORM)
     for index in range(len(names)):
-        seen = packed[index]["img"]
+        seen = cached[index]["img"]
         assert seen.dtype == torch.uint8
         torch.testing.assert_close(normalizer(seen[None])[0], files[index]["img"], rtol=0, atol=1e-6)
 
@@ -79,19 +79,19 @@ def test_images_come_back_by_name_whatever_the_number_of_threads(
     folder, names = images
     monkeypatch.setattr(pixel_cache_writer, "AHEAD", 2)
     for threads in (1, 3):
-        write_pixel_cache(folder, names, EDGE, tmp_path / str(threads), raw_limit=1 << 30, threads=threads)
+        write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / str(threads), raw_limit=1 << 30, threads=threads)
     for name in ("images.bin", "index.csv", "pack.json"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
-    found = PixelCache(tmp_path / "3")
+    cache = PixelCache(tmp_path / "3")
     for name in reversed(names):
-        np.testing.assert_array_equal(found.image(name), decode((folder / name).read_bytes(), EDGE))
-        assert min(found.image(name).shape[:2]) == EDGE
+        np.testing.assert_array_equal(cache.image(name), decode((folder / name).read_bytes(), SHORT_SIDE))
+        assert min(cache.image(name).shape[:2]) == SHORT_SIDE
 
 
 def test_too_many_pixels_are_kept_as_jpeg_and_hardly_differ(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    assert write_pixel_cache(folder, names, EDGE, tmp_path / "raw", raw_limit=1 << 30, threads=1) == "raw"
-    assert write_pixel_cache(folder, names, EDGE, tmp_path / "jpeg", raw_limit=1000, threads=1) == "jpeg"
+    assert write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "raw", raw_limit=1 << 30, threads=1) == "raw"
+    assert write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "jpeg", raw_limit=1000, threads=1) == "jpeg"
     raw, jpeg = PixelCache(tmp_path / "raw"), PixelCache(tmp_path / "jpeg")
     assert (tmp_path / "jpeg" / PIXELS).stat().st_size < 0.5 * (tmp_path / "raw" / PIXELS).stat().st_size
     for name in names:
@@ -105,22 +105,24 @@ def test_headers_are_read_ahead_only_where_the_images_might_not_fit(
     folder, names = images
     asked = []
     sizes = pixel_cache_writer._sizes
-    monkeypatch.setattr(pixel_cache_writer, "_sizes", lambda *given: asked.append(given) or sizes(*given))
-    most = 3 * EDGE**2 * 10 * len(names)
+    monkeypatch.setattr(pixel_cache_writer, "_sizes", lambda *arguments: asked.append(arguments) or sizes(*arguments))
+    most = 3 * SHORT_SIDE**2 * 10 * len(names)
     for limit, times in ((most, 0), (most - 1, 1)):
-        assert write_pixel_cache(folder, names, EDGE, tmp_path / str(limit), raw_limit=limit, threads=1) == "raw"
+        assert write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / str(limit), raw_limit=limit, threads=1) == "raw"
         assert len(asked) == times
 
 
 def test_large_photographs_are_decoded_at_a_fraction_of_their_size(tmp_path: Path) -> None:
-    assert [reduction(width, 4000, EDGE) for width in (79, 159, 160, 319, 320, 639, 640, 4000)] == [
+    assert [reduction(width, 4000, SHORT_SIDE) for width in (79, 159, 160, 319, 320, 639, 640, 4000)] == [
         1, 1, 2, 2, 4, 4, 8, 8,
     ]  # fmt: skip
     photograph(600, 800, 0).save(tmp_path / "large.jpg", quality=95)
     content = (tmp_path / "large.jpg").read_bytes()
-    small = decode(content, EDGE)
-    whole = np.asarray(Image.open(tmp_path / "large.jpg").resize((53, EDGE), Image.Resampling.BILINEAR))[..., ::-1]
-    assert small.shape == (EDGE, 53, 3) and cv2.PSNR(small, np.ascontiguousarray(whole)) > 30
+    small = decode(content, SHORT_SIDE)
+    whole = np.asarray(Image.open(tmp_path / "large.jpg").resize((53, SHORT_SIDE), Image.Resampling.BILINEAR))[
+        ..., ::-1
+    ]
+    assert small.shape == (SHORT_SIDE, 53, 3) and cv2.PSNR(small, np.ascontiguousarray(whole)) > 30
 
 
 @pytest.mark.parametrize(
@@ -146,9 +148,9 @@ def test_one_channel_of_a_grey_image_gives_the_pixels_of_three(mode: str, extens
     content = buffer.getvalue()
     whole = mmcv.imfrombytes(content)
     assert whole.ndim == 3
-    size = pixel_cache_writer.size_in_cache(*whole.shape[1::-1], EDGE)
+    size = pixel_cache_writer.size_in_cache(*whole.shape[1::-1], SHORT_SIDE)
     expected = mmcv.imresize(whole, size, interpolation="bilinear", backend="pillow")
-    np.testing.assert_array_equal(decode(content, EDGE), expected)
+    np.testing.assert_array_equal(decode(content, SHORT_SIDE), expected)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut off", None])
@@ -156,7 +158,7 @@ def test_a_broken_image_is_named(images: tuple[Path, list[str]], tmp_path: Path,
     folder, names = images
     (folder / "broken.jpg").write_bytes((folder / "c.jpg").read_bytes()[:-50] if content is None else content)
     with pytest.raises(UserError, match=r"broken\.jpg: not an image, or a broken one; repair it"):
-        write_pixel_cache(folder, [*names, "broken.jpg"], EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=2)
+        write_pixel_cache(folder, [*names, "broken.jpg"], SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=2)
 
 
 def test_the_command_packs_each_image_once(images: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -164,27 +166,27 @@ def test_the_command_packs_each_image_once(images: tuple[Path, list[str]], tmp_p
     train, val, output = tmp_path / "train.txt", tmp_path / "val.txt", tmp_path / "packed" / "40"
     train.write_text("".join(f"{name} 0\n" for name in names[:4]), encoding="utf-8")
     val.write_text("".join(f"{name} 1\n" for name in names[3:]), encoding="utf-8")
-    words = ["--images", folder, "--splits", train, val, "--short-side", EDGE, "--output", output, "--threads", 1]
+    words = ["--images", folder, "--splits", train, val, "--short-side", SHORT_SIDE, "--output", output, "--threads", 1]
     main(build_parser().parse_args([str(word) for word in words]))
     assert list(PixelCache(output).images) == names
 
 
 def test_a_pack_that_is_not_whole_is_refused(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
-    with pytest.raises(UserError, match=r"other\.jpg was not packed"):
+    write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    with pytest.raises(UserError, match=r"other\.jpg is not in the pixel cache"):
         PixelCache(tmp_path / "packed").image("other.jpg")
     with open(tmp_path / "packed" / PIXELS, "ab") as file:
         file.write(b"more")
     with pytest.raises(UserError, match=r"images\.bin has not the length"):
         PixelCache(tmp_path / "packed")
-    with pytest.raises(UserError, match="no packed images"):
+    with pytest.raises(UserError, match="no pixel cache"):
         PixelCache(tmp_path)
 
 
 def test_pixels_of_a_pack_cannot_be_written(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
-    write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     with pytest.raises(ValueError, match="read-only"):
         PixelCache(tmp_path / "packed").image(names[0])[:] = 0
 
@@ -193,7 +195,7 @@ def test_the_training_pipeline_takes_packed_images(images: tuple[Path, list[str]
     from mmcls.datasets import PIPELINES  # noqa: F401  (mmcls's own steps are registered by importing it)
 
     folder, names = images
-    write_pixel_cache(folder, names, EDGE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
+    write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     steps = Compose(
         [
             {"type": "LoadPackedImage", "folder": str(tmp_path / "packed")},

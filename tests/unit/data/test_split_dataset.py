@@ -13,15 +13,15 @@ import pytest
 
 from scripts.data.split_dataset import build_parser, main, parse_classes
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.findings import Finding, write_findings
+from scripts.lib.data.findings import TRAIN_COPY, Finding, write_findings
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.splits import SPLITS, Image, Split
 from scripts.lib.data.splitting import check_same_classes, choose_classes, split_folds, split_images
 
 
-def images_of(sizes: Mapping[str, int], part: str = "") -> list[Image]:
-    prefix = f"{part}/" if part else ""
-    return [Image(f"{prefix}{label}/{n:04d}.jpg", label, part) for label, size in sizes.items() for n in range(size)]
+def images_of(sizes: Mapping[str, int], split: str = "") -> list[Image]:
+    prefix = f"{split}/" if split else ""
+    return [Image(f"{prefix}{label}/{n:04d}.jpg", label, split) for label, size in sizes.items() for n in range(size)]
 
 
 def counts(split: Split) -> dict[str, int]:
@@ -54,7 +54,7 @@ def run_folds(images: Path, *options: str) -> list[dict[str, list[str]]]:
     main(build_parser().parse_args([*common, *options]))
     folders = [out / "splits" / f"fold{number}" for number in range(len(list((out / "splits").iterdir())))]
     return [
-        {side: [x.rpartition(" ")[0] for x in (folder / f"{side}.txt").read_text().splitlines()] for side in SPLITS}
+        {split: [x.rpartition(" ")[0] for x in (folder / f"{split}.txt").read_text().splitlines()] for split in SPLITS}
         for folder in folders
     ]
 
@@ -65,8 +65,8 @@ def write_audit(file: Path, rows: Iterable[tuple[str, str, str, str]]) -> str:
     return f"--audit={file}"
 
 
-def numbered(label: str, count: int, part: str = "") -> list[str]:
-    return [f"{part}{label}/{n}.jpg" for n in range(count)]
+def numbered(label: str, count: int, split: str = "") -> list[str]:
+    return [f"{split}{label}/{n}.jpg" for n in range(count)]
 
 
 # --- shares ---------------------------------------------------------------------------------------------------------
@@ -91,11 +91,11 @@ def test_the_seed_chooses_and_the_order_does_not() -> None:
     images = images_of({"a": 60, "b": 60})
     shuffled = random.Random(0).sample(images, len(images))
 
-    def test_side(given: list[Image], seed: int) -> set[str]:
-        return set(split_images(given, ["a", "b"], 0.1, 0.2, seed)["test"].images)
+    def test_split(given_split: list[Image], seed: int) -> set[str]:
+        return set(split_images(given_split, ["a", "b"], 0.1, 0.2, seed)["test"].images)
 
-    assert test_side(images, 0) == test_side(shuffled, 0)
-    assert test_side(images, 0) != test_side(images, 1)
+    assert test_split(images, 0) == test_split(shuffled, 0)
+    assert test_split(images, 0) != test_split(images, 1)
 
 
 def test_a_few_more_images_do_not_reshuffle_the_rest() -> None:
@@ -143,10 +143,10 @@ def test_impossible_fractions_are_refused(tmp_path: Path, val: float, test: floa
 
 
 def test_given_parts_are_kept(tmp_path: Path) -> None:
-    names = [name for part in ("train/", "val/", "test/") for label in "ab" for name in numbered(label, 4, part)]
+    names = [name for split in ("train/", "val/", "test/") for label in "ab" for name in numbered(label, 4, split)]
     result = run(make_folder(tmp_path / "images", names))
-    for side in ("train", "val", "test"):
-        assert result[side] == [f"{side}/{label}/{n}.jpg {i}" for i, label in enumerate("ab") for n in range(4)]
+    for split in ("train", "val", "test"):
+        assert result[split] == [f"{split}/{label}/{n}.jpg {i}" for i, label in enumerate("ab") for n in range(4)]
 
 
 def test_a_given_val_alone_becomes_test_and_a_new_val_is_taken_from_train(tmp_path: Path) -> None:
@@ -163,20 +163,22 @@ def test_a_given_val_alone_becomes_test_and_a_new_val_is_taken_from_train(tmp_pa
 
 
 def test_a_missing_val_is_taken_from_train(tmp_path: Path) -> None:
-    names = [name for label in "ab" for part, n in (("train/", 20), ("test/", 5)) for name in numbered(label, n, part)]
+    names = [
+        name for label in "ab" for split, n in (("train/", 20), ("test/", 5)) for name in numbered(label, n, split)
+    ]
     result = run(make_folder(tmp_path / "images", names))
-    assert [len(result[side]) for side in ("train", "val", "test")] == [35, 5, 10]
+    assert [len(result[split]) for split in ("train", "val", "test")] == [35, 5, 10]
     assert all(line.startswith("test/") for line in result["test"])
 
 
 def test_train_alone_is_shared_out(tmp_path: Path) -> None:
     names = [name for label in "ab" for name in numbered(label, 10, "train/")]
     result = run(make_folder(tmp_path / "images", names))
-    assert [len(result[side]) for side in ("train", "val", "test")] == [14, 2, 4]
+    assert [len(result[split]) for split in ("train", "val", "test")] == [14, 2, 4]
 
 
 def test_parts_without_train_are_refused(tmp_path: Path) -> None:
-    names = [name for label in "ab" for part in ("val/", "test/") for name in numbered(label, 5, part)]
+    names = [name for label in "ab" for split in ("val/", "test/") for name in numbered(label, 5, split)]
     with pytest.raises(UserError, match="train has none"):
         run(make_folder(tmp_path / "images", names))
 
@@ -203,23 +205,23 @@ def test_class_lists_that_differ_between_parts_are_refused_naming_the_difference
 # --- copies ---------------------------------------------------------------------------------------------------------
 
 
-def sides_of_contents(result: Mapping[str, list[str]], folder: Path) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for side in ("train", "val", "test"):
-        for line in result[side]:
-            found.setdefault((folder / line.rpartition(" ")[0]).read_text(), set()).add(side)
-    return found
+def splits_of_contents(result: Mapping[str, list[str]], folder: Path) -> dict[str, set[str]]:
+    by_split: dict[str, set[str]] = {}
+    for split in ("train", "val", "test"):
+        for line in result[split]:
+            by_split.setdefault((folder / line.rpartition(" ")[0]).read_text(), set()).add(split)
+    return by_split
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("finding", ["duplicate", "near_duplicate"])
-def test_copies_never_straddle_sides(tmp_path: Path, seed: int, finding: str) -> None:
+def test_copies_never_straddle_splits(tmp_path: Path, seed: int, finding: str) -> None:
     names = [f"{label}/{n}.jpg={label}{n // 3:03d}" for label in "ab" for n in range(60)]  # each image three times
     folder = make_folder(tmp_path / "images", names)
     rows = [(name.split("=")[0], finding, "kept", name.split("=")[1]) for name in names]
     result = run(folder, f"--seed={seed}", write_audit(tmp_path / "audit.csv", rows))
-    assert all(len(sides) == 1 for sides in sides_of_contents(result, folder).values())
-    assert {side: len(result[side]) for side in SPLITS} == {"train": 84, "val": 12, "test": 24}
+    assert all(len(splits) == 1 for splits in splits_of_contents(result, folder).values())
+    assert {split: len(result[split]) for split in SPLITS} == {"train": 84, "val": 12, "test": 24}
 
 
 def test_what_the_audit_keeps_out_is_in_no_split_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -230,15 +232,15 @@ def test_what_the_audit_keeps_out_is_in_no_split_and_counted(tmp_path: Path, cap
         ("a/1.jpg", "conflicting_labels", "set_aside", "g1"),
         ("a/2.jpg", "tiny", "kept", ""),
         ("b/1.jpg", "conflicting_labels", "set_aside", "g1"),
-        ("b/2.jpg", "leak", "left_out", "g2"),
+        ("b/2.jpg", TRAIN_COPY, "left_out", "g2"),
         ("b/2.jpg", "palette", "kept", ""),
         ("c/0.jpg", "unreadable", "set_aside", ""),
     ]
     folder = make_folder(tmp_path / "images", names)
     result = run(folder, '--classes=["a", "b"]', write_audit(tmp_path / "audit.csv", rows))
-    found = sorted(line.rpartition(" ")[0] for side in SPLITS for line in result[side])
-    assert found == sorted({*numbered("a", 12), *numbered("b", 12)} - {"a/0.jpg", "a/1.jpg", "b/1.jpg", "b/2.jpg"})
-    assert "keeps 4 images out of the split: 2 conflicting_labels, 1 leak, 1 unreadable" in caplog.text
+    by_split = sorted(line.rpartition(" ")[0] for split in SPLITS for line in result[split])
+    assert by_split == sorted({*numbered("a", 12), *numbered("b", 12)} - {"a/0.jpg", "a/1.jpg", "b/1.jpg", "b/2.jpg"})
+    assert f"keeps 4 images out of the split: 2 conflicting_labels, 1 {TRAIN_COPY}, 1 unreadable" in caplog.text
 
 
 def test_a_class_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:
@@ -249,9 +251,9 @@ def test_a_class_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:
 
 
 def test_a_given_part_of_which_nothing_is_left_is_not_replaced_in_silence(tmp_path: Path) -> None:
-    names = [name for label in "ab" for part in ("train/", "val/", "test/") for name in numbered(label, 9, part)]
+    names = [name for label in "ab" for split in ("train/", "val/", "test/") for name in numbered(label, 9, split)]
     folder = make_folder(tmp_path / "images", names)
-    rows = [(name, "leak", "left_out", "") for name in names if name.startswith("test/")]
+    rows = [(name, TRAIN_COPY, "left_out", "") for name in names if name.startswith("test/")]
     with pytest.raises(UserError, match="every image of the given test"):
         run(folder, write_audit(tmp_path / "audit.csv", rows))
 
@@ -289,10 +291,10 @@ def patients(count: int, images: int, classes: str = "ab") -> list[str]:
 def test_a_group_of_several_classes_stays_on_one_side_and_each_class_meets_its_fraction(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", patients(20, 3))
     result = run(folder, "--group-by=p([0-9]+)_")
-    sides = {side: {re.findall(r"p\d+", line)[0] for line in result[side]} for side in SPLITS}
-    assert {side: len(found) for side, found in sides.items()} == {"train": 14, "val": 2, "test": 4}
-    assert not sides["train"] & sides["val"] and not (sides["train"] | sides["val"]) & sides["test"]
-    assert [Counter(line[0] for line in result[side]) for side in SPLITS] == [{"a": n, "b": n} for n in (42, 6, 12)]
+    splits = {split: {re.findall(r"p\d+", line)[0] for line in result[split]} for split in SPLITS}
+    assert {split: len(by_split) for split, by_split in splits.items()} == {"train": 14, "val": 2, "test": 4}
+    assert not splits["train"] & splits["val"] and not (splits["train"] | splits["val"]) & splits["test"]
+    assert [Counter(line[0] for line in result[split]) for split in SPLITS] == [{"a": n, "b": n} for n in (42, 6, 12)]
 
 
 def test_copies_and_known_groups_are_joined(tmp_path: Path) -> None:
@@ -301,7 +303,7 @@ def test_copies_and_known_groups_are_joined(tmp_path: Path) -> None:
     rows = [*chain, ("b/p02_0.jpg", "duplicate", "kept", "x"), ("b/p05_0.jpg", "duplicate", "kept", "x")]
     for seed in range(5):
         result = run(folder, "--group-by=p([0-9]+)_", f"--seed={seed}", write_audit(tmp_path / "audit.csv", rows))
-        side_of = {line.rpartition(" ")[0]: side for side in SPLITS for line in result[side]}
+        side_of = {line.rpartition(" ")[0]: split for split in SPLITS for line in result[split]}
         joined = [f"{label}/p{n:02d}_0.jpg" for label in "ab" for n in (2, 3, 4, 5)]  # 2-3 and 4-5 by a, 2-5 by b
         assert len({side_of[path] for path in joined}) == 1
 
@@ -348,7 +350,7 @@ def test_images_that_do_not_match_are_counted(tmp_path: Path, caplog: pytest.Log
     folder = make_folder(tmp_path / "images", [*patients(10, 2), *numbered("b", 7)])
     result = run(folder, "--group-by=p([0-9]+)_")
     assert "7 of 47 images do not match, for example 'b/0.jpg'" in caplog.text
-    assert sum(len(result[side]) for side in SPLITS) == 47
+    assert sum(len(result[split]) for split in SPLITS) == 47
 
 
 def test_groups_that_cannot_be_divided_are_the_reason_that_is_given(tmp_path: Path) -> None:
@@ -406,9 +408,9 @@ def test_each_image_is_in_test_in_exactly_one_fold(tmp_path: Path) -> None:
     assert len(folds) == 5
     assert sorted(path for fold in folds for path in fold["test"]) == sorted(names)
     for fold in folds:
-        assert sorted(path for side in SPLITS for path in fold[side]) == sorted(names)
-        found = [Counter(path[0] for path in fold[side]) for side in SPLITS]
-        assert found == [{"a": 30, "b": 15}, {"a": 10, "b": 5}, {"a": 10, "b": 5}]
+        assert sorted(path for split in SPLITS for path in fold[split]) == sorted(names)
+        by_split = [Counter(path[0] for path in fold[split]) for split in SPLITS]
+        assert by_split == [{"a": 30, "b": 15}, {"a": 10, "b": 5}, {"a": 10, "b": 5}]
     # Draws of their own: with one draw for all, the folds would share most of their 15 images of val.
     assert len({path for fold in folds for path in fold["val"]}) > 35
 
@@ -434,9 +436,9 @@ def test_folds_replace_a_split_and_the_reverse(tmp_path: Path) -> None:
 def test_folds_keep_groups_together(tmp_path: Path, folds: int) -> None:
     folder = make_folder(tmp_path / "images", patients(14, 2, "abc"))
     for fold in run_folds(folder, f"--folds={folds}", "--group-by=p([0-9]+)_"):
-        found = {side: {path.split("/p")[1][:2] for path in fold[side]} for side in SPLITS}
-        assert not found["train"] & found["val"] and not (found["train"] | found["val"]) & found["test"]
-        assert all({path[0] for path in fold[side]} == set("abc") for side in SPLITS)
+        by_split = {split: {path.split("/p")[1][:2] for path in fold[split]} for split in SPLITS}
+        assert not by_split["train"] & by_split["val"] and not (by_split["train"] | by_split["val"]) & by_split["test"]
+        assert all({path[0] for path in fold[split]} == set("abc") for split in SPLITS)
 
 
 @pytest.mark.parametrize(
@@ -459,14 +461,14 @@ def test_impossible_folds_are_one_line(tmp_path: Path, options: list[str], match
 def test_two_folds_need_four_images_of_a_class() -> None:
     with pytest.raises(UserError, match="'b' has 3; at least 4 are needed for 2 folds"):
         split_folds(images_of({"a": 9, "b": 3}), ["a", "b"], 0.1, 2, 0)
-    for sides in split_folds(images_of({"a": 9, "b": 4}), ["a", "b"], 0.1, 2, 0).values():
-        assert all(set(counts(images)) == {"a", "b"} for images in sides.values())
+    for splits in split_folds(images_of({"a": 9, "b": 4}), ["a", "b"], 0.1, 2, 0).values():
+        assert all(set(counts(images)) == {"a", "b"} for images in splits.values())
 
 
-@pytest.mark.parametrize("given", ["val", "test"])
-def test_folds_of_given_parts_are_refused(tmp_path: Path, given: str) -> None:
-    names = [name for label in "ab" for part in ("train/", f"{given}/") for name in numbered(label, 9, part)]
-    with pytest.raises(UserError, match=f"dataset.split.folds: the images have a given {given}.*leave folds out"):
+@pytest.mark.parametrize("given_split", ["val", "test"])
+def test_folds_of_given_splits_are_refused(tmp_path: Path, given_split: str) -> None:
+    names = [name for label in "ab" for split in ("train/", f"{given_split}/") for name in numbered(label, 9, split)]
+    with pytest.raises(UserError, match=f"dataset.split.folds: the images have a given {given_split}.*leave folds out"):
         run_folds(make_folder(tmp_path / "images", names), "--folds=3")
 
 
@@ -488,7 +490,7 @@ def test_given_classes_fix_order_and_choice(tmp_path: Path) -> None:
     names = [name for label in "abc" for name in numbered(label, 5)]
     result = run(make_folder(tmp_path / "images", names), '--classes=["c", "a"]')
     assert result["classes"] == ["c", "a"]
-    assert {line[0] + line[-1] for side in ("train", "val", "test") for line in result[side]} == {"c0", "a1"}
+    assert {line[0] + line[-1] for split in ("train", "val", "test") for line in result[split]} == {"c0", "a1"}
 
 
 def test_given_classes_may_be_composed_otherwise(tmp_path: Path) -> None:
@@ -532,9 +534,9 @@ def test_given_parts_need_less(tmp_path: Path) -> None:
 
 
 def test_a_given_part_whose_images_of_a_class_are_all_kept_out_is_named(tmp_path: Path) -> None:
-    names = [name for label in "ab" for part in ("train/", "val/", "test/") for name in numbered(label, 3, part)]
+    names = [name for label in "ab" for split in ("train/", "val/", "test/") for name in numbered(label, 3, split)]
     folder = make_folder(tmp_path / "images", names)
-    audit = write_audit(tmp_path / "audit.csv", [(f"val/a/{n}.jpg", "leak", "left_out", "x") for n in range(3)])
+    audit = write_audit(tmp_path / "audit.csv", [(f"val/a/{n}.jpg", TRAIN_COPY, "left_out", "x") for n in range(3)])
     with pytest.raises(UserError, match="the given val has no image of 'a' that the audit lets pass"):
         run(folder, audit)
 
@@ -560,7 +562,7 @@ def test_hostile_names_are_one_line_each(tmp_path: Path) -> None:
     names = [f"{label}/{label} {n}.jpg" for label in hostile for n in range(4)]
     result = run(make_folder(tmp_path / "images", names))
     assert result["classes"] == sorted(hostile)
-    lines = [line for side in ("train", "val", "test") for line in result[side]]
+    lines = [line for split in ("train", "val", "test") for line in result[split]]
     assert sorted(line.rpartition(" ")[0] for line in lines) == sorted(names)
     for line in lines:
         path, _, label = line.rpartition(" ")
@@ -571,14 +573,14 @@ def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
     names = [*numbered("a", 4), *numbered("b", 4), "a/.ipynb_checkpoints/0-checkpoint.jpg", ".trash/1.jpg", "b/.1.jpg"]
     result = run(make_folder(tmp_path / "images", names))
     assert result["classes"] == ["a", "b"]
-    assert sum(len(result[side]) for side in ("train", "val", "test")) == 8
+    assert sum(len(result[split]) for split in ("train", "val", "test")) == 8
 
 
 def test_images_in_deeper_folders_belong_to_their_class(tmp_path: Path) -> None:
     names = [f"{label}/{n % 2}/{n}.jpg" for label in "ab" for n in range(5)]
     result = run(make_folder(tmp_path / "images", names))
     assert result["classes"] == ["a", "b"]
-    assert sum(len(result[side]) for side in ("train", "val", "test")) == 10
+    assert sum(len(result[split]) for split in ("train", "val", "test")) == 10
 
 
 def test_a_failed_split_leaves_the_last_one_alone(tmp_path: Path) -> None:

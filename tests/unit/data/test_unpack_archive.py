@@ -189,8 +189,8 @@ def test_damaged_content_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def layout(*names: str) -> list[str]:
-    found = find_layout([tuple(name.split("/")) for name in names])
-    return [target if isinstance(target, str) else "/".join(target) for target in found]
+    layout = find_layout([tuple(name.split("/")) for name in names])
+    return [target if isinstance(target, str) else "/".join(target) for target in layout]
 
 
 def test_shared_leading_folders_are_stripped() -> None:
@@ -391,7 +391,7 @@ def test_names_longer_than_a_file_system_takes_are_cut(tmp_path: Path) -> None:
     files = {f"cat/{long}{number}.jpg": bytes([number]) for number in (1, 2)} | {"cat/" + "d/" * 700 + "3.jpg": b"3"}
     result = unpacked(write_zip(tmp_path / "a.zip", files | {"dog/1.jpg": b""}))
     assert len(result) == 4
-    assert all(len(part.encode()) <= 255 for name in result for part in name.split("/"))
+    assert all(len(component.encode()) <= 255 for name in result for component in name.split("/"))
     assert all(name.endswith(".jpg") and len(name.encode()) < 1100 for name in result)
     assert len(shorten("a" * 300 + ".jpg").encode()) == 255
 
@@ -490,10 +490,10 @@ def test_encrypted_entries_are_refused(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "a.zip", TWO_CLASSES)
     data = bytearray(archive.read_bytes())
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        place = data.find(signature)
-        while place >= 0:
-            data[place + offset] |= 1
-            place = data.find(signature, place + 4)
+        position = data.find(signature)
+        while position >= 0:
+            data[position + offset] |= 1
+            position = data.find(signature, position + 4)
     archive.write_bytes(data)
     refused(archive, "encrypted entries")
 
@@ -501,8 +501,8 @@ def test_encrypted_entries_are_refused(tmp_path: Path) -> None:
 def test_methods_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "a.zip", TWO_CLASSES)
     data = archive.read_bytes()
-    place = data.find(b"PK\x01\x02")
-    archive.write_bytes(data[: place + 10] + b"\x09\x00" + data[place + 12 :])
+    position = data.find(b"PK\x01\x02")
+    archive.write_bytes(data[: position + 10] + b"\x09\x00" + data[position + 12 :])
     refused(archive, "Deflate64")
 
 

@@ -17,8 +17,8 @@ from tiny_run import TinyRun, make_run
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.weights import hash_weights
-from scripts.lib.data.hash_records import HashRecord, format_record
-from scripts.lib.data.manifest import write_manifest
+from scripts.lib.data.archives import HashRecord, format_record
+from scripts.lib.data.folders import write_manifest
 from scripts.lib.runs import machine
 from scripts.report import record_provenance
 

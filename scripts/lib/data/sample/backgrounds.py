@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -51,16 +50,15 @@ def wood(grid: Grid, rng: Rng) -> np.ndarray:
     row = np.floor(v * F32(planks))
     slip = np.sin(row * F32(12.9898)) * F32(43.7)
     slip -= np.floor(slip)
-    grain = look_up(
-        noise_texture(3, 0.6, 11), u * F32(0.12) + slip, v + slip * F32(3), 420 * rng.uniform(0.6, 1.3), rng
-    )
+    scale = 420 * rng.uniform(0.6, 1.3)
+    grain = look_up(noise_texture(3, 0.6, 11), u * F32(0.12) + slip, v + slip * F32(3), scale, rng)
     rings = np.sin(v * F32(rng.uniform(60, 160)) + grain * F32(rng.uniform(1.0, 3.0)))
     tone = F32(0.5) + grain * F32(0.2) + rings * F32(0.1) + (slip - F32(0.5)) * F32(rng.uniform(0.1, 0.6))
     hue, saturation = rng.uniform(18, 38), rng.uniform(0.2, 0.65)
     value = rng.uniform(0.35, 0.85)
     out = _tinted(tone, hsv(hue - 3, saturation * 1.2, value * 0.55), hsv(hue + 4, saturation * 0.8, value))
-    edge = np.abs(v * F32(planks) - row - F32(0.5))
-    shade_rgb(out, 1 - F32(0.75) * smoothstep((edge - F32(0.485)) * 80))
+    seam = np.abs(v * F32(planks) - row - F32(0.5))
+    shade_rgb(out, 1 - F32(0.75) * smoothstep((seam - F32(0.485)) * 80))
     return out
 
 
@@ -132,14 +130,8 @@ def smooth(grid: Grid, rng: Rng) -> np.ndarray:
     return _tinted(u * F32(math.cos(angle)) + v * F32(math.sin(angle)) + F32(0.5), first, second)
 
 
-SURFACES: tuple[tuple[float, Callable[[Grid, Rng], np.ndarray]], ...] = (
-    (0.30, wood),
-    (0.26, cloth),
-    (0.14, stone),
-    (0.08, tiles),
-    (0.08, turf),
-    (0.14, smooth),
-)
+#: Which share of the tables are of what.
+SURFACES = {wood: 0.30, cloth: 0.26, stone: 0.14, tiles: 0.08, turf: 0.08, smooth: 0.14}
 
 
 def backdrop(size: int, rng: Rng, leafy: bool) -> np.ndarray:
@@ -181,8 +173,7 @@ def paint_background(view: View, light: Light, size: int, rng: Rng) -> np.ndarra
             draw_leaf(out, start, rng.uniform(0, 2 * math.pi), length, colour, rng, soft=soft, veins=soft < 1)
         out = cv2.resize(out, (size, size), interpolation=cv2.INTER_CUBIC)
         return np.maximum(light_up(out, light.sky + light.colour * F32(0.7)), 0)
-    weights = [weight for weight, _ in SURFACES]
-    surface = SURFACES[int(rng.choice(len(SURFACES), p=weights))][1]
+    surface = list(SURFACES)[int(rng.choice(len(SURFACES), p=list(SURFACES.values())))]
     out = surface(table_grid(view, size, rng), rng)
     out = light_up(out, light.sky + light.colour * F32(light.direction[2] * 0.5 + light.direction[1] * 0.4))
     rows = np.broadcast_to((np.arange(size, dtype=F32)[:, None] + F32(0.5)) / F32(size), (size, size))

@@ -16,11 +16,8 @@ from scripts.lib.data.sample.noise import F32, NOISE_SIZE, noise_texture, shade_
 def develop(canvas: np.ndarray, rng: Rng) -> np.ndarray:
     """Photograph linear RGB: focus, exposure, white balance, vignette, tone curve, sensor noise; return uint8 RGB."""
     size = canvas.shape[0]
-    blur = (
-        size
-        / 320
-        * rng.choice([rng.uniform(0.0, 0.6), rng.uniform(0.5, 1.3), rng.uniform(1.2, 2.2)], p=[0.62, 0.3, 0.08])
-    )
+    blurs = [rng.uniform(0.0, 0.6), rng.uniform(0.5, 1.3), rng.uniform(1.2, 2.2)]
+    blur = size / 320 * rng.choice(blurs, p=[0.62, 0.3, 0.08])
     if blur > 0.25:
         canvas = cv2.GaussianBlur(canvas, (0, 0), blur)
     if rng.random() < 0.06:

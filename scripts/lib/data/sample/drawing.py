@@ -9,7 +9,7 @@ import numpy as np
 
 from scripts.lib.data.sample.looks import Look, Rng, hsv
 from scripts.lib.data.sample.noise import F32, blur_wide, mix_rgb
-from scripts.lib.data.sample.surfaces import surface_points
+from scripts.lib.data.sample.surfaces import Frame, surface_points
 
 
 def draw_polygon(
@@ -46,10 +46,10 @@ def draw_polygon(
     slope = F32((last - first) / 2)
     ramp = (F32(first) + slope * _ramp(width))[None, :] + (slope * _ramp(height))[:, None]
     paint = cv2.merge([ramp * F32(channel) for channel in colour])
-    part = (slice(low[1], high[1]), slice(low[0], high[0]))
-    canvas[part] = mix_rgb(canvas[part], paint, amount)
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    canvas[window] = mix_rgb(canvas[window], paint, amount)
     if alpha is not None:
-        alpha[part] += (1 - alpha[part]) * amount
+        alpha[window] += (1 - alpha[window]) * amount
 
 
 def _ramp(n: int) -> np.ndarray:
@@ -77,15 +77,15 @@ def draw_leaf(
     half = (length * slim * np.sin(np.pi * t**0.8) * (1 - 0.25 * t))[:, None] * across
     bright, dark = rng.uniform(1.0, 1.35), rng.uniform(0.55, 0.9)
     slope = (rng.uniform(0.75, 1.0), rng.uniform(1.0, 1.3))
-    for side, factor in ((1, bright), (-1, dark)):
-        outline = np.concatenate([spine, (spine + side * half * rng.uniform(0.6, 1.05))[::-1]])
+    for sign, factor in ((1, bright), (-1, dark)):
+        outline = np.concatenate([spine, (spine + sign * half * rng.uniform(0.6, 1.05))[::-1]])
         draw_polygon(canvas, outline, colour * F32(factor), alpha, gradient=slope, soft=soft)
     if not veins:
         return
     draw_polygon(canvas, spine, colour * F32(1.6), None, line=max(0.8, length * 0.02), soft=soft)
     for i in range(3, 11, 2):
-        for side in (1, -1):
-            tip = spine[min(i + 2, 13)] + side * half[min(i + 1, 13)] * 0.8
+        for sign in (1, -1):
+            tip = spine[min(i + 2, 13)] + sign * half[min(i + 1, 13)] * 0.8
             draw_polygon(canvas, np.stack([spine[i], tip]), colour * F32(1.35), None, line=0.6, soft=soft)
 
 
@@ -95,38 +95,22 @@ def leaf_colour(rng: Rng) -> np.ndarray:
 
 
 def draw_stem(
-    canvas: np.ndarray,
-    alpha: np.ndarray,
-    root: np.ndarray,
-    axis: np.ndarray,
-    scale: float,
-    look: Look,
-    lit: np.ndarray,
-    rng: Rng,
+    canvas: np.ndarray, alpha: np.ndarray, root: np.ndarray, look: Look, frame: Frame, lit: np.ndarray, rng: Rng
 ) -> np.ndarray:
-    """Draw a stem from *root* (pixels) along *axis* (camera space); return where it ends."""
+    """Draw a stem from *root* (pixels) along the fruit's axis; return where it ends."""
+    axis, scale = frame.rotation[:, 1], frame.scale
     t = np.linspace(0, 1, 8)[:, None]
     run = np.array([axis[0], -axis[1]]) * look.stem * scale
     curl = np.array([rng.normal(0, 0.25), rng.normal(0, 0.25)]) * look.stem * scale
     points = root + t * run + t * t * curl
     width = max(1.0, look.stem_width * scale)
     draw_polygon(canvas, points, look.stem_colour * lit * F32(0.6), alpha, line=width)
-    draw_polygon(
-        canvas, points - [0.25 * width, 0.2 * width], look.stem_colour * lit * F32(1.3), alpha, line=width * 0.45
-    )
+    highlight = points - [0.25 * width, 0.2 * width]
+    draw_polygon(canvas, highlight, look.stem_colour * lit * F32(1.3), alpha, line=width * 0.45)
     return points[-1]
 
 
-def draw_sepals(
-    canvas: np.ndarray,
-    alpha: np.ndarray,
-    look: Look,
-    rotation: np.ndarray,
-    extent: float,
-    scale: float,
-    lit: np.ndarray,
-    rng: Rng,
-) -> None:
+def draw_sepals(canvas: np.ndarray, alpha: np.ndarray, look: Look, frame: Frame, lit: np.ndarray, rng: Rng) -> None:
     """Draw the green crown of a strawberry: pointed leaves that start at the pole and follow the shoulder."""
     colour = hsv(rng.uniform(75, 115), rng.uniform(0.5, 0.75), rng.uniform(0.4, 0.65))
     reach = rng.uniform(0.55, 0.95)
@@ -136,18 +120,17 @@ def draw_sepals(
         turn = 2 * math.pi * (k + rng.uniform(-0.25, 0.25)) / look.sepals
         theta = np.linspace(0.02, reach * rng.uniform(0.8, 1.15), 6)
         wide = 0.34 * np.array([0.5, 0.9, 1.0, 0.75, 0.4, 0.0])
-        sides = []
-        for side in (1, -1):
-            phi = turn + side * wide * 0.35 / np.maximum(np.sin(theta), 0.15)
+        borders = []
+        for sign in (1, -1):
+            phi = turn + sign * wide * 0.35 / np.maximum(np.sin(theta), 0.15)
             unit = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)])
             points = surface_points(look, unit) * (1.03 + lift * theta**2)
-            sides.append(rotation @ points)
-        middle = (sides[0] + sides[1]) / 2
+            borders.append(frame.rotation @ points)
+        middle = (borders[0] + borders[1]) / 2
         if middle[2, 3:].mean() < -0.25:  # behind the fruit
             continue
-        outline = np.concatenate([sides[0].T, sides[1].T[::-1]])[:, :2]
-        pixels = np.stack([(outline[:, 0] + extent) * scale, (extent - outline[:, 1]) * scale], axis=1)
+        outline = frame.pixels_of(np.concatenate([borders[0], borders[1][:, ::-1]], axis=1))
         shade = F32(rng.uniform(0.65, 1.25))
-        draw_polygon(canvas, pixels, colour * lit * shade, alpha, gradient=(1.15, 0.8))
-        spine = np.stack([(middle[0] + extent) * scale, (extent - middle[1]) * scale], axis=1)
-        draw_polygon(canvas, spine, colour * lit * shade * F32(1.35), None, line=max(0.6, 0.012 * scale))
+        draw_polygon(canvas, outline, colour * lit * shade, alpha, gradient=(1.15, 0.8))
+        width = max(0.6, 0.012 * frame.scale)
+        draw_polygon(canvas, frame.pixels_of(middle), colour * lit * shade * F32(1.35), None, line=width)

@@ -43,13 +43,8 @@ def skin_texture() -> np.ndarray:
 def look_up(texture: np.ndarray, u: np.ndarray, v: np.ndarray, scale: float, rng: Rng) -> np.ndarray:
     """Sample a noise texture at (u, v) * scale texels from a random origin."""
     x0, y0 = rng.uniform(0, NOISE_SIZE, 2)
-    return cv2.remap(
-        texture,
-        u * F32(scale) + F32(x0),
-        v * F32(scale) + F32(y0),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_WRAP,
-    )
+    x, y = u * F32(scale) + F32(x0), v * F32(scale) + F32(y0)
+    return cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
 def smoothstep(x: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def render_image(class_name: str, index: int, seed: int = 0, size: int = 320) ->
     class_name : one of :data:`CLASSES`.
     index : number of the picture in its class, from 1; it does not depend on how many others are made.
     seed : not negative; another seed gives other pictures of the same classes.
-    size : edge in pixels, at least :data:`MIN_SIZE`.
+    size : width and height in pixels, at least :data:`MIN_SIZE`.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def write_archive(
     ----------
     path : the zip to write.
     images_per_class : pictures of each class, at least 1.
-    size : their edge in pixels.
+    size : their width and height in pixels.
     seed : selects the pictures.
     processes : how many render at the same time; None: one for each core this process may use.
 
@@ -142,7 +142,7 @@ def _render_chunk(chunk: Iterable[Task]) -> list[bytes]:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images-per-class", type=int, default=100, metavar="N", help="pictures of each class (100)")
-    parser.add_argument("--size", type=int, default=320, help="edge of the pictures in pixels (320)")
+    parser.add_argument("--size", type=int, default=320, help="width and height of the pictures in pixels (320)")
     parser.add_argument("--seed", type=int, default=0, help="selects the pictures (0)")
     parser.add_argument("--processes", type=int, default=None, help="how many to use (one for each core)")
     parser.add_argument("--output", type=Path, required=True, metavar="ZIP", help="the archive to write")

@@ -46,11 +46,11 @@ def choose_light(rng: Rng) -> Light:
     """Draw a lamp above the table, its colour from candle to shade, and the light that comes from elsewhere."""
     turn = rng.uniform(math.radians(10), math.radians(170))
     lift = rng.uniform(0.35, 0.85)
-    side = math.sqrt(1 - lift * lift)
-    direction = np.array([side * math.cos(turn), side * math.sin(turn), lift])
-    warm = rng.normal(0, 0.08)
-    colour = np.array([1 + warm, 1.0, 1 - warm]) * rng.uniform(0.75, 1.15)
-    cool = warm * 0.4 + rng.normal(0, 0.05)
+    level = math.sqrt(1 - lift * lift)
+    direction = np.array([level * math.cos(turn), level * math.sin(turn), lift])
+    warmth = rng.normal(0, 0.08)
+    colour = np.array([1 + warmth, 1.0, 1 - warmth]) * rng.uniform(0.75, 1.15)
+    cool = warmth * 0.4 + rng.normal(0, 0.05)
     sky = np.array([1 + cool, 1.0, 1 - cool]) * rng.uniform(0.18, 0.42)
     bounce = sky * rng.uniform(0.35, 0.9) * (1 + rng.normal(0, 0.08, 3))
     return Light(direction, colour.astype(F32), sky.astype(F32), bounce.astype(F32), float(rng.uniform(0, 1)))
@@ -70,9 +70,8 @@ def lay_plate(canvas: np.ndarray, view: View, light: Light, x: float, y: float, 
     squash = max(0.3, math.sin(view.elevation))
     lit = light.sky + light.colour * F32(0.75)
     white = rng.random() < 0.6
-    colour = (
-        hsv(rng.uniform(20, 60), rng.uniform(0, 0.1), rng.uniform(0.8, 0.97)) if white else cloth_colour(rng)
-    ) * lit
+    paint = hsv(rng.uniform(20, 60), rng.uniform(0, 0.1), rng.uniform(0.8, 0.97)) if white else cloth_colour(rng)
+    colour = paint * lit
     soft = radius * 0.02
     shadow = _ellipse(x - light.direction[0] * radius * 0.12, y + radius * 0.06, radius * 1.02, radius * squash * 1.02)
     size = canvas.shape[0]
@@ -84,13 +83,8 @@ def lay_plate(canvas: np.ndarray, view: View, light: Light, x: float, y: float, 
         ring = _ellipse(x, y, radius * 0.94, radius * 0.94 * squash)
         draw_polygon(canvas, np.concatenate([ring, ring[:1]]), cloth_colour(rng) * lit, line=max(1.0, size * 0.008))
     inner = rng.uniform(0.62, 0.78)
-    draw_polygon(
-        canvas,
-        _ellipse(x, y, radius * inner, radius * squash * inner),
-        colour * F32(0.8),
-        gradient=tilt[::-1],
-        soft=soft,
-    )
+    well = _ellipse(x, y, radius * inner, radius * squash * inner)
+    draw_polygon(canvas, well, colour * F32(0.8), gradient=tilt[::-1], soft=soft)
     low = _ellipse(x, y + radius * 0.01, radius * inner * 0.95, radius * squash * inner * 0.95)
     draw_polygon(canvas, low, colour * F32(0.95), gradient=tilt, soft=soft)
 
@@ -192,15 +186,10 @@ def cast_shadow(canvas: np.ndarray, patch: Patch, pose: Pose, view: View, light:
     squash = 0.75 if view.elevation < 0.9 else 1.0
     strength = 0.25 if view.hanging else 0.4 + 0.4 * (1 - light.softness)
     total = np.zeros((small, small), F32)
-    for dx, dy, blur, amount in (
-        (
-            -light.direction[0] * drop,
-            -light.direction[1] * drop * 0.35 + pose.radius * 0.22,
-            0.08 + 0.22 * light.softness,
-            strength,
-        ),
-        (-light.direction[0] * drop * 0.2, pose.radius * 0.1, 0.07, 0.35 if not view.hanging else 0.1),
-    ):
+    across, down = -light.direction[0] * drop, -light.direction[1] * drop * 0.35 + pose.radius * 0.22
+    away = (across, down, 0.08 + 0.22 * light.softness, strength)
+    touching = (across * 0.2, pose.radius * 0.1, 0.07, 0.1 if view.hanging else 0.35)
+    for dx, dy, blur, amount in (away, touching):
         top = pose.y - n / 2 * squash + (1 - squash) * pose.radius * 0.5 + dy
         matrix = np.array([[ratio, 0, (pose.x - n / 2 + dx) * ratio], [0, ratio * squash, top * ratio]], np.float64)
         mask = cv2.warpAffine(patch.body, matrix, (small, small), flags=cv2.INTER_LINEAR)
@@ -235,15 +224,8 @@ def lay_obstacles(canvas: np.ndarray, poses: list[Pose], light: Light, rng: Rng)
         for _ in range(int(rng.integers(1, 4))):
             start = rim + rng.normal(0, 0.1, 2) * size
             length = size * rng.uniform(0.15, 0.35)
-            draw_leaf(
-                canvas,
-                start,
-                rng.uniform(0, 2 * math.pi),
-                length,
-                leaf_colour(rng) * lit,
-                rng,
-                slim=rng.uniform(0.15, 0.35),
-            )
+            heading, colour = rng.uniform(0, 2 * math.pi), leaf_colour(rng) * lit
+            draw_leaf(canvas, start, heading, length, colour, rng, slim=rng.uniform(0.15, 0.35))
     elif kind == 1:
         corner = rng.choice([-0.05, 1.05], 2) * size
         blob = _ellipse(corner[0], corner[1], size * rng.uniform(0.15, 0.4), size * rng.uniform(0.15, 0.4))
@@ -268,14 +250,8 @@ def lay_obstacles(canvas: np.ndarray, poses: list[Pose], light: Light, rng: Rng)
         level = size * rng.uniform(0.78, 0.97)
         tilt = size * rng.normal(0, 0.04)
         bar = np.array([[-2, level], [size + 2, level + tilt], [size + 2, size + 2], [-2, size + 2]], float)
-        hue = rng.uniform(20, 40)
-        draw_polygon(
-            canvas,
-            bar,
-            hsv(hue, rng.uniform(0.2, 0.6), rng.uniform(0.35, 0.8)) * lit,
-            gradient=(0.8, 1.2),
-            soft=rng.uniform(0.5, 4),
-        )
+        colour = hsv(rng.uniform(20, 40), rng.uniform(0.2, 0.6), rng.uniform(0.35, 0.8)) * lit
+        draw_polygon(canvas, bar, colour, gradient=(0.8, 1.2), soft=rng.uniform(0.5, 4))
 
 
 def photograph(draw: Callable[[Rng], Look], stream: Callable[..., Rng], size: int) -> np.ndarray:
@@ -285,7 +261,7 @@ def photograph(draw: Callable[[Rng], Look], stream: Callable[..., Rng], size: in
     ----------
     draw : the class: draws the look of one fruit.
     stream : gives the random numbers for one purpose, by name (and number).
-    size : edge of the picture in pixels.
+    size : width and height of the picture in pixels.
     """
     rng = stream("scene")
     view, light = choose_view(rng), choose_light(rng)

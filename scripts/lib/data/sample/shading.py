@@ -7,25 +7,16 @@ Colours are linear RGB float32 until the camera develops the picture.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from scripts.lib.data.sample import surfaces
 from scripts.lib.data.sample.drawing import draw_leaf, draw_sepals, draw_stem, leaf_colour
 from scripts.lib.data.sample.looks import Look, Rng, hsv
 from scripts.lib.data.sample.noise import F32, blur_wide, look_up, mix, noise_texture, skin_texture, smoothstep
-from scripts.lib.data.sample.surfaces import (
-    Surface,
-    bunch,
-    enlarge,
-    rotation_from,
-    set_arc_coordinates,
-    star_radius,
-    surface_points,
-    trace,
-    tube,
-)
+from scripts.lib.data.sample.surfaces import Frame, Surface, rotation_from, surface_points
 
 SEED_COLOUR = hsv(48, 0.55, 0.8)
 RAY_RADIUS = 60  #: a fruit of a larger radius in pixels gets one ray for 3 x 3 pixels, a smaller one for 2 x 2
@@ -100,32 +91,21 @@ def paint_skin(look: Look, surface: Surface, rng: Rng) -> tuple[np.ndarray, np.n
     return rgb, height
 
 
-def add_seeds(
-    look: Look,
-    surface: Surface,
-    rgb: np.ndarray,
-    height: np.ndarray,
-    rotation: np.ndarray,
-    extent: float,
-    pixels: int,
-    rng: Rng,
-) -> np.ndarray:
+def add_seeds(look: Look, surface: Surface, rgb: np.ndarray, height: np.ndarray, frame: Frame, rng: Rng) -> np.ndarray:
     """Sink the seeds of a strawberry into its skin (golden-angle spiral); return the new height map."""
     k = np.arange(look.seeds) + 0.5
     c = 1 - 2 * k / look.seeds
     turn = k * math.pi * (3 - math.sqrt(5)) + rng.normal(0, 0.12, look.seeds)
     s = np.sqrt(1 - c * c)
     unit = np.stack([s * np.cos(turn), c, s * np.sin(turn)])
-    points = rotation @ surface_points(look, unit)
-    facing = (rotation @ unit)[2]
-    scale = pixels / (2 * extent)
-    dimple = np.zeros((pixels, pixels), np.uint8)
-    seed = np.zeros((pixels, pixels), np.uint8)
-    length = 0.052 * scale
+    points = frame.pixels_of(frame.rotation @ surface_points(look, unit))
+    facing = (frame.rotation @ unit)[2]
+    dimple, seed = np.zeros((2, frame.pixels, frame.pixels), np.uint8)
+    down = frame.rotation[:, 1]
+    angle = math.degrees(math.atan2(-down[1], down[0]))
+    length = 0.052 * frame.scale
     for i in np.flatnonzero((facing > 0.08) & (c < 0.93)):
-        centre = (int((points[0, i] + extent) * scale * 16), int((extent - points[1, i]) * scale * 16))
-        down = rotation[:, 1]
-        angle = math.degrees(math.atan2(-down[1], down[0]))
+        centre = (int(points[i, 0] * 16), int(points[i, 1] * 16))
         wide, long = max(0.5, length * 0.55), max(0.6, length * max(0.4, facing[i]))
         cv2.ellipse(dimple, centre, (int(long * 26), int(wide * 30)), angle, 0, 360, 255, -1, cv2.LINE_AA, 4)
         cv2.ellipse(seed, centre, (int(long * 14), int(wide * 13)), angle, 0, 360, 255, -1, cv2.LINE_AA, 4)
@@ -155,13 +135,13 @@ def light_surface(
     half /= np.linalg.norm(half)
     aligned = np.maximum(nx * F32(half[0]) + ny * F32(half[1]) + nz * F32(half[2]), 0)
     shine = look.shine * (1 - 0.6 * light.softness)
-    edge = 1 - nz
-    fresnel = F32(0.25) + edge * edge
+    rim = 1 - nz
+    fresnel = F32(0.25) + rim * rim
     # exp(shine (c - 1)) is c ** shine where either is visible, and cheaper.
     highlight = F32(look.gloss * (1 - 0.5 * light.softness)) * np.exp((aligned - 1) * F32(shine))
     highlight += F32(0.12 * look.gloss) * fresnel * smoothstep(ny * F32(1.4) + F32(0.2))
     up = ny * F32(0.5) + F32(0.5)
-    fuzz = F32(0.32 * look.fuzz) * edge * edge * (F32(0.4) + diffuse)
+    fuzz = F32(0.32 * look.fuzz) * rim * rim * (F32(0.4) + diffuse)
     glow = F32(0.5 * look.translucent) * np.maximum(-facing, 0)
     result = np.empty_like(albedo)
     for channel in range(3):
@@ -182,52 +162,52 @@ def render_fruit(look: Look, axis: np.ndarray, spin: float, radius: float, light
     spin : turn about the axis in radians.
     radius : equatorial radius (round), half width (bunch) or half length (banana) in pixels.
     """
-    extent = (
-        1.35 + look.stem * 0.6 + max(0.0, look.height - 1.0) + (max(0.0, look.top[0]) if look.body == "round" else 0)
-    )
+    bump = max(0.0, look.top[0]) if look.body == "round" else 0
+    extent = 1.35 + look.stem * 0.6 + max(0.0, look.height - 1.0) + bump
     step = 2 if radius < RAY_RADIUS else 3
     pixels = step * max(12, math.ceil(2 * extent * radius / step))
-    scale = pixels / (2 * extent)
-    rotation = rotation_from(axis, spin)
+    frame = Frame(rotation_from(axis, spin), extent, pixels)
+    rays = replace(frame, pixels=pixels // step)
     if look.body == "bunch":
-        surface = bunch(look, rotation, extent, pixels, rng)
+        surface = surfaces.bunch(look, frame, rng)
     elif look.body == "banana":
-        implicit, along = tube(look, rng)
-        surface = trace(implicit, rotation, extent, pixels // step)
-        set_arc_coordinates(surface, along)
-        surface = enlarge(surface, step)
+        implicit, along = surfaces.tube(look, rng)
+        coarse = surfaces.trace(implicit, rays)
+        surfaces.set_arc_coordinates(coarse, along)
+        surface = surfaces.enlarge(coarse, step)
     else:
-        surface = enlarge(trace(star_radius(look, rng), rotation, extent, pixels // step), step)
+        coarse = surfaces.trace(surfaces.star_radius(look, rng), rays)
+        surface = surfaces.enlarge(coarse, step)
     albedo, height = paint_skin(look, surface, rng)
     if look.body == "banana":
         _dark_ends(surface, albedo, rng)
     if look.seeds:
-        height = add_seeds(look, surface, albedo, height, rotation, extent, pixels, rng)
-    lit = light_surface(look, surface, np.clip(albedo, 0.004, 1), height, scale, light)
+        height = add_seeds(look, surface, albedo, height, frame, rng)
+    lit = light_surface(look, surface, np.clip(albedo, 0.004, 1), height, frame.scale, light)
     rgb, alpha = np.zeros((pixels, pixels, 3), F32), np.zeros((pixels, pixels), F32)
     rgb[surface.window] = lit.transpose(1, 2, 0)
     alpha[surface.window] = surface.alpha
     patch = Patch(rgb, alpha, alpha.copy())
     if look.body != "banana":
-        _dress(patch, look, rotation, extent, scale, light, rng)
+        _dress(patch, look, frame, light, rng)
     return patch
 
 
-def _dress(patch: Patch, look: Look, rotation: np.ndarray, extent: float, scale: float, light: Light, rng: Rng) -> None:
+def _dress(patch: Patch, look: Look, frame: Frame, light: Light, rng: Rng) -> None:
     """Add stem, leaf and sepals; what points away from the viewer goes behind the fruit."""
-    axis = rotation[:, 1]
+    axis = frame.rotation[:, 1]
     if look.body == "bunch":
         pole = axis * 0.62 * look.height
     else:
-        pole = rotation @ surface_points(look, np.array([[0.0], [1.0], [0.0]]))[:, 0]
-    root = np.array([(pole[0] + extent) * scale, (extent - pole[1]) * scale])
+        pole = frame.rotation @ surface_points(look, np.array([[0.0], [1.0], [0.0]]))[:, 0]
+    root = frame.pixels_of(pole)
     shade = (light.sky * F32(0.8) + light.colour * F32(0.55)).astype(F32)
     hidden = axis[2] < (-0.35 if look.top[0] < -0.02 else -0.15) or look.body == "bunch"
     canvas, alpha = (patch.rgb.copy(), patch.alpha.copy()) if hidden else (patch.rgb, patch.alpha)
-    tip = draw_stem(canvas, alpha, root, axis, scale, look, shade, rng) if look.stem > 0 else root
+    tip = draw_stem(canvas, alpha, root, look, frame, shade, rng) if look.stem > 0 else root
     if rng.random() < look.leaf:
         angle = math.atan2(-axis[1], axis[0]) + rng.normal(0, 0.9)
-        length = scale * rng.uniform(0.5, 1.0)
+        length = frame.scale * rng.uniform(0.5, 1.0)
         start = root + (tip - root) * rng.uniform(0.2, 0.9)
         draw_leaf(canvas, start, angle, length, leaf_colour(rng) * shade, rng, alpha, slim=rng.uniform(0.2, 0.36))
     if hidden:
@@ -235,7 +215,7 @@ def _dress(patch: Patch, look: Look, rotation: np.ndarray, extent: float, scale:
         patch.rgb += (canvas - patch.rgb) * behind[..., None]
         patch.alpha = np.maximum(patch.alpha, alpha)
     if look.sepals:
-        draw_sepals(patch.rgb, patch.alpha, look, rotation, extent, scale, shade, rng)
+        draw_sepals(patch.rgb, patch.alpha, look, frame, shade, rng)
 
 
 def _dark_ends(surface: Surface, albedo: np.ndarray, rng: Rng) -> None:

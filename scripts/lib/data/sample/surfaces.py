@@ -35,6 +35,28 @@ class Surface:
     tint: np.ndarray | None = None  # (3, h, w) factor on the skin, for berries that differ
 
 
+@dataclass(frozen=True)
+class Frame:
+    """How a fruit lies in its patch.
+
+    ``rotation``: (3, 3), object to camera space; ``extent``: half the patch's width in units of the fruit's radius;
+    ``pixels``: its width.
+    """
+
+    rotation: np.ndarray
+    extent: float
+    pixels: int
+
+    @property
+    def scale(self) -> float:
+        """Pixels in one radius."""
+        return self.pixels / (2 * self.extent)
+
+    def pixels_of(self, points: np.ndarray) -> np.ndarray:
+        """Return points (3, ...) of camera space as pixels (..., 2) of the patch."""
+        return np.stack([(points[0] + self.extent) * self.scale, (self.extent - points[1]) * self.scale], axis=-1)
+
+
 def rotation_from(axis: np.ndarray, spin: float) -> np.ndarray:
     """Return the rotation (3, 3) that takes object +y to the unit vector *axis* after a turn of *spin* about it."""
     helper = np.array([0.0, 0.0, 1.0]) if abs(axis[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
@@ -116,11 +138,12 @@ def pixel_grid(extent: float, pixels: int) -> tuple[np.ndarray, np.ndarray]:
     return np.meshgrid(axis, -axis)
 
 
-def trace(implicit: Callable[[np.ndarray], np.ndarray], rotation: np.ndarray, extent: float, pixels: int) -> Surface:
+def trace(implicit: Callable[[np.ndarray], np.ndarray], frame: Frame) -> Surface:
     """Find the surface along parallel rays: sphere tracing on a coarse grid, then secant steps on the fine one.
 
     The rays aim at half a pixel below the surface, so that the remaining distance gives a smooth edge.
     """
+    rotation, extent, pixels = frame.rotation, frame.extent, frame.pixels
     inset = F32(2 * extent / pixels)
     towards = rotation[2][:, None, None]
 
@@ -196,15 +219,15 @@ def _bounds(mask: np.ndarray, scale: float, pixels: int) -> tuple[slice, slice]:
     return slices[0], slices[1]
 
 
-def bunch(look: Look, rotation: np.ndarray, extent: float, pixels: int, rng: Rng) -> Surface:
+def bunch(look: Look, frame: Frame, rng: Rng) -> Surface:
     """Heap berries along the stem's axis, wide at the top, and keep the nearest of them in each pixel."""
-    n = look.berries
+    extent, pixels, n = frame.extent, frame.pixels, look.berries
     size = 0.62 * (1.0 / n) ** 0.36
     t = rng.uniform(0, 1, n) ** 0.8
     around = rng.uniform(0, 2 * math.pi, n)
     spread = (0.62 - 0.42 * t) * np.sqrt(rng.uniform(0.15, 1, n))
     centres = np.stack([spread * np.cos(around), (0.8 - 1.6 * t) * look.height * 0.8, spread * np.sin(around)])
-    centres = (rotation @ centres).astype(F32)
+    centres = (frame.rotation @ centres).astype(F32)
     radii = (size * rng.uniform(0.85, 1.12, n)).astype(F32)
     tints = (1 + 0.14 * rng.standard_normal((3, n)) * [[1.0], [0.7], [0.7]]).clip(0.5, 1.5).astype(F32)
     x, y = pixel_grid(extent, pixels)

@@ -194,22 +194,22 @@ def mutated(draw: st.DrawFn, archives: st.SearchStrategy[tuple[bytes, Counter[by
     """An honest archive with bytes changed, removed, doubled, or numbers put where others stood."""
     data = bytearray(draw(archives)[0])
     for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, max(0, len(data) - 1)))
+        offset = draw(st.integers(0, max(0, len(data) - 1)))
         length = draw(st.integers(1, 40))
         match draw(st.sampled_from(["set", "number", "cut", "double", "end", "zero"])):
             case "set":
-                data[place : place + 1] = bytes([draw(st.integers(0, 255))])
+                data[offset : offset + 1] = bytes([draw(st.integers(0, 255))])
             case "number":
-                packed = struct.pack("<Q", draw(st.sampled_from([0, 1, 2**15, 2**31, 2**32 - 1, 2**63, 2**64 - 1])))
-                data[place : place + 4] = packed[: draw(st.sampled_from([2, 4, 8]))]
+                number = struct.pack("<Q", draw(st.sampled_from([0, 1, 2**15, 2**31, 2**32 - 1, 2**63, 2**64 - 1])))
+                data[offset : offset + 4] = number[: draw(st.sampled_from([2, 4, 8]))]
             case "cut":
-                del data[place : place + length]
+                del data[offset : offset + length]
             case "double":
-                data[place:place] = data[place : place + length]
+                data[offset:offset] = data[offset : offset + length]
             case "end":
-                del data[max(place, 1) :]
+                del data[max(offset, 1) :]
             case "zero":
-                data[place : place + length] = bytes(length)
+                data[offset : offset + length] = bytes(length)
     return bytes(data)
 
 
@@ -231,8 +231,8 @@ def resealed(draw: st.DrawFn) -> bytes:
     data = bytearray(tar_of(pax({"path": b"cat/1.jpg"}), member(), long_name(b"dog/1.jpg"), member(b"x", b"dog")))
     for _ in range(draw(st.integers(1, 5))):
         block = draw(st.integers(0, len(data) // 512 - 3)) * 512
-        place = draw(st.integers(0, 511) | st.integers(124, 157))
-        data[block + place] = draw(st.integers(0, 255) | st.sampled_from(list(b"01234567-xgLKS\x80\xff")))
+        offset = draw(st.integers(0, 511) | st.integers(124, 157))
+        data[block + offset] = draw(st.integers(0, 255) | st.sampled_from(list(b"01234567-xgLKS\x80\xff")))
         data[block + 148 : block + 156] = b" " * 8
         data[block + 148 : block + 156] = b"%06o\0 " % sum(data[block : block + 512])
     return bytes(data)

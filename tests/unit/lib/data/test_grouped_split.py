@@ -50,8 +50,8 @@ def divide(units: Sequence[Unit], val: float, test: float, seed: int) -> tuple[d
     return carve(units, {"test": share_out(images, test), "val": share_out(images, val)}, seed, "split")
 
 
-def names_of(sides: dict[str, list[Unit]]) -> dict[str, str]:
-    return {unit.name: side for side, members in sides.items() for unit in members}
+def names_of(splits: dict[str, list[Unit]]) -> dict[str, str]:
+    return {unit.name: split for split, members in splits.items() for unit in members}
 
 
 # --- units ----------------------------------------------------------------------------------------------------------
@@ -79,9 +79,9 @@ def test_units_are_the_connected_images_in_any_order(pairs: list[tuple[int, int]
     images = [(f"{n:02d}", "a") for n in range(31)]
     sets = [("", [f"{a:02d}", f"{b:02d}"]) for a, b in pairs]
     units = make_units(images, sets)
-    place = {path: unit.name for unit in units for path in unit.paths}
-    assert sorted(place) == [path for path, _ in images]
-    assert all(place[one] == place[other] for _, (one, other) in sets)
+    unit_of = {path: unit.name for unit in units for path in unit.paths}
+    assert sorted(unit_of) == [path for path, _ in images]
+    assert all(unit_of[first] == unit_of[other] for _, (first, other) in sets)
     neighbours = {frozenset(both) for _, both in sets}
     for unit in units:  # each unit can be walked through along pairs
         reached, more = set(), {unit.paths[0]}
@@ -115,20 +115,20 @@ def test_shares_add_up_by_largest_remainders() -> None:
 
 def test_units_that_are_all_too_large_go_smallest_first_and_train_keeps_one() -> None:
     units = [unit_of(name, {0: size}) for name, size in (("x", 4), ("y", 3), ("z", 2))]
-    sides, failed = carve(units, {"test": {"c0": 1}, "val": {"c0": 1}}, 0, "split")
-    assert {side: [len(unit.paths) for unit in members] for side, members in sides.items()} == {
+    splits, failed = carve(units, {"test": {"c0": 1}, "val": {"c0": 1}}, 0, "split")
+    assert {split: [len(unit.paths) for unit in members] for split, members in splits.items()} == {
         "test": [2],
         "val": [3],
         "train": [4],
     }
     assert not failed
-    sides, _ = carve(units[:2], {"test": {"c0": 7}}, 0, "split")
-    assert [len(sides[side]) for side in ("test", "train")] == [1, 1]
+    splits, _ = carve(units[:2], {"test": {"c0": 7}}, 0, "split")
+    assert [len(splits[split]) for split in ("test", "train")] == [1, 1]
 
 
 def test_a_target_is_passed_where_that_is_closer() -> None:
     units = [unit_of(f"u{n}", {0: 10, 1: 10}) for n in range(10)]
-    assert {side: len(members) for side, members in divide(units, 0.15, 0.28, 0)[0].items()} == {
+    assert {split: len(members) for split, members in divide(units, 0.15, 0.28, 0)[0].items()} == {
         "test": 3,
         "val": 1,
         "train": 6,
@@ -141,19 +141,19 @@ def test_each_unit_is_on_one_side_and_each_class_on_every_side(
     units: list[Unit], fractions: tuple[float, float], seed: int
 ) -> None:
     assume(min(count_units(units).values()) >= 8)
-    sides, failed = divide(units, *fractions, seed)
-    assert sorted(unit.name for members in sides.values() for unit in members) == sorted(unit.name for unit in units)
+    splits, failed = divide(units, *fractions, seed)
+    assert sorted(unit.name for members in splits.values() for unit in members) == sorted(unit.name for unit in units)
     assert not failed
-    assert all(set(count_units(members)) == set(count_units(units)) for members in sides.values())
+    assert all(set(count_units(members)) == set(count_units(units)) for members in splits.values())
 
 
 @quick
 @given(PURE, FRACTIONS, SEEDS)
 def test_fractions_are_met_within_one_unit(units: list[Unit], fractions: tuple[float, float], seed: int) -> None:
-    sides, _ = divide(units, *fractions, seed)
-    for side, fraction in zip(("val", "test"), fractions, strict=True):
+    splits, _ = divide(units, *fractions, seed)
+    for split, fraction in zip(("val", "test"), fractions, strict=True):
         target = share_out(count_images(units), fraction)
-        for label, images in count_images(sides[side]).items():
+        for label, images in count_images(splits[split]).items():
             largest = max(size for unit in units for name, size in unit.sizes if name == label)
             assert abs(images - target[label]) < largest
 

@@ -72,21 +72,21 @@ def png_chunk(kind: bytes, data: bytes, checksum: int | None = None) -> bytes:
 
 
 def test_a_png_with_a_wrong_checksum_is_unreadable() -> None:
-    place = WHOLE["png"].index(b"IDAT")
-    length = int.from_bytes(WHOLE["png"][place - 4 : place], "big")
+    offset = WHOLE["png"].index(b"IDAT")
+    length = int.from_bytes(WHOLE["png"][offset - 4 : offset], "big")
     damaged = bytearray(WHOLE["png"])
-    damaged[place + 4 + length] ^= 1
+    damaged[offset + 4 + length] ^= 1
     checked = check_image(bytes(damaged))
     assert checked.status is Status.UNREADABLE
     assert checked.detail
 
 
 def test_a_png_with_too_few_pixels_is_set_aside() -> None:
-    place = WHOLE["png"].index(b"IDAT")
-    length = int.from_bytes(WHOLE["png"][place - 4 : place], "big")
-    pixels = zlib.decompress(WHOLE["png"][place + 4 : place + 4 + length])
+    offset = WHOLE["png"].index(b"IDAT")
+    length = int.from_bytes(WHOLE["png"][offset - 4 : offset], "big")
+    pixels = zlib.decompress(WHOLE["png"][offset + 4 : offset + 4 + length])
     few = png_chunk(b"IDAT", zlib.compress(pixels[: len(pixels) // 2]))
-    content = WHOLE["png"][: place - 4] + few + WHOLE["png"][-12:]
+    content = WHOLE["png"][: offset - 4] + few + WHOLE["png"][-12:]
     assert check_image(content).status in (Status.TRUNCATED, Status.UNREADABLE)
 
 

@@ -34,7 +34,7 @@ def table(*lines: str) -> list[Row]:
 
 def placed(rows: list[Row], *paths: str) -> list[str]:
     """Return where the images go, as paths; reasons for nowhere in brackets."""
-    targets = place_images(rows, [tuple(path.split("/")) for path in paths], "t.csv").targets
+    targets, _ = place_images(rows, [tuple(path.split("/")) for path in paths], "t.csv")
     return [f"[{target}]" if isinstance(target, str) else "/".join(target) for target in targets]
 
 
@@ -211,9 +211,9 @@ def test_what_cannot_be_decided_is_one_line(lines: list[str], paths: list[str], 
 
 def test_rows_without_an_image_are_counted_and_named() -> None:
     rows = labelled("1.jpg,cat", "1.jpg,cat", *(f"gone{n}.jpg,dog" for n in range(7)))
-    notes = place_images(rows, [("1.jpg",)], "t.csv").notes
-    assert notes[0].startswith("7 of 9 rows of t.csv name no image: 'gone0.jpg' (t.csv, line 4), ")
-    assert notes[0].endswith("(t.csv, line 8) and 2 more") and "again" in notes[1]
+    _, remarks = place_images(rows, [("1.jpg",)], "t.csv")
+    assert remarks[0].startswith("7 of 9 rows of t.csv name no image: 'gone0.jpg' (t.csv, line 4), ")
+    assert remarks[0].endswith("(t.csv, line 8) and 2 more") and "again" in remarks[1]
 
 
 # --- where images go --------------------------------------------------------------------------------------------------
@@ -255,8 +255,10 @@ def test_any_label_becomes_one_folder_that_is_seen(label: str, folder: str) -> N
 def test_classes_that_look_alike_are_said() -> None:
     names = ["cat", "Cat", "ca t", "dog", "caf\u00e9", "cafe\u0301", "bird%20", "bird"]
     assert alike(names) == [["Cat", "ca t", "cat"], ["bird", "bird%20"], ["cafe\u0301", "caf\u00e9"]]
-    said = describe_alike(names)
-    assert "'Cat' and 'ca t' and 'cat'; " in said and r"'cafe\u0301' and 'caf\xe9'" in said and "\n" not in said
+    warning = describe_alike(names)
+    assert (
+        "'Cat' and 'ca t' and 'cat'; " in warning and r"'cafe\u0301' and 'caf\xe9'" in warning and "\n" not in warning
+    )
     assert describe_alike(["cat", "dog"]) == ""
 
 

@@ -1,4 +1,4 @@
-"""Copies to the eye are found however they were saved; pictures that only look alike are not taken for copies."""
+"""Copies to the eye are found however they were saved; pictures that only look alike do not count as copies."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from scripts.lib.data.near_duplicates import find_near_duplicates
 
 def thumbnails(files: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     checked = [check_image(content) for content in files]
-    grey, colour = ([np.frombuffer(getattr(one, name), np.uint8) for one in checked] for name in ("grey", "colour"))
+    grey, colour = (
+        [np.frombuffer(getattr(picture, name), np.uint8) for picture in checked] for name in ("grey", "colour")
+    )
     return np.array(grey), np.array(colour)
 
 
 def groups(pictures: Sequence[Image.Image | bytes]) -> list[list[int]]:
     return find_near_duplicates(
-        *thumbnails([one if isinstance(one, bytes) else encoded(one, quality=92) for one in pictures])
+        *thumbnails([picture if isinstance(picture, bytes) else encoded(picture, quality=92) for picture in pictures])
     )
 
 
@@ -60,14 +62,14 @@ def test_other_colours_are_another_picture() -> None:
 
 def of_one_line(number: int, count: int = 1) -> list[Image.Image]:
     """Return photographs of parts off one line: the same but for a spot, each somewhere else, and noise."""
-    found = []
+    copies = []
     for seed in range(number, number + count):
         generator = np.random.default_rng(seed)
         image = np.asarray(photograph(50), np.int16) + generator.integers(-3, 4, (96, 120, 3))
         left, top = 12 * (seed % 10), 16 * (seed // 10 % 6)
         image[top : top + 12, left : left + 12] -= 70
-        found.append(Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)))
-    return found
+        copies.append(Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)))
+    return copies
 
 
 def test_different_parts_off_one_line_are_no_copies_but_their_copies_are() -> None:
@@ -80,9 +82,9 @@ def test_a_chain_of_small_steps_does_not_join_its_ends() -> None:
     # A film: each picture looks like the next, the first and the last have nothing in common.
     first, last = (np.asarray(photograph(seed), np.float64) for seed in (1, 2))
     film = [Image.fromarray(np.rint(first + (last - first) * step / 300).astype(np.uint8)) for step in range(301)]
-    found = groups(film)
-    assert found, "neighbours are copies"
-    assert max(group[-1] - group[0] for group in found) < 60
+    copies = groups(film)
+    assert copies, "neighbours are copies"
+    assert max(group[-1] - group[0] for group in copies) < 60
 
 
 def test_pictures_without_contrast_are_not_compared() -> None:
@@ -110,18 +112,18 @@ def test_thousands_of_equal_looking_pictures_cost_time_in_proportion(monkeypatch
         noise = np.random.default_rng(count).integers(-1, 2, (count, 256))
         compared.clear()
         began = time.process_time()
-        found = find_near_duplicates((grey + noise).astype(np.uint8), np.repeat(colour, count, axis=0))
+        copies = find_near_duplicates((grey + noise).astype(np.uint8), np.repeat(colour, count, axis=0))
         assert time.process_time() - began < 30
-        assert len(found[0]) > 0.9 * count
+        assert len(copies[0]) > 0.9 * count
         work[count] = sum(compared)
     assert work[4000] < 6 * work[1000]
 
 
 def test_the_order_of_the_pictures_does_not_matter() -> None:
     pictures = [PICTURE, *OTHERS[:20], ALTERED["half"](PICTURE), OTHERS[3].resize((300, 240))]
-    grey, colour = thumbnails([one if isinstance(one, bytes) else encoded(one) for one in pictures])
+    grey, colour = thumbnails([picture if isinstance(picture, bytes) else encoded(picture) for picture in pictures])
     order = np.random.default_rng(0).permutation(len(grey))
-    found = {frozenset(order[group].tolist()) for group in find_near_duplicates(grey[order], colour[order])}
-    assert found == {frozenset(group) for group in find_near_duplicates(grey, colour)} == {
+    copies = {frozenset(order[group].tolist()) for group in find_near_duplicates(grey[order], colour[order])}
+    assert copies == {frozenset(group) for group in find_near_duplicates(grey, colour)} == {
         frozenset({0, 21}), frozenset({4, 22}),
     }  # fmt: skip

@@ -25,51 +25,51 @@ with staged(Path(sys.argv[1]), [Path(sys.argv[2])], [sys.argv[3]]) as folder:
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, Path, Path]:
-    images, split, place = tmp_path / "images", tmp_path / "train.txt", tmp_path / "scratch"
-    place.mkdir()
+    images, split, node = tmp_path / "images", tmp_path / "train.txt", tmp_path / "scratch"
+    node.mkdir()
     names = ["a b/1.jpg", "苹果/2.jpg", "c/3.jpg"]
     for name in names:
         (images / name).parent.mkdir(parents=True)
         (images / name).write_bytes(os.urandom(1000))
     split.write_text(f"{names[0]} 0\n{names[1]} 1\n", encoding="utf-8")
-    return images, split, place
+    return images, split, node
 
 
 def test_the_split_is_copied_and_removed(data: tuple[Path, Path, Path]) -> None:
-    images, split, place = data
-    with staged(images, [split], ["$NOT_SET_HERE", "/no/such/folder", str(place)]) as folder:
-        assert folder.parent == place
+    images, split, node = data
+    with staged(images, [split], ["$NOT_SET_HERE", "/no/such/folder", str(node)]) as folder:
+        assert folder.parent == node
         for name in ("a b/1.jpg", "苹果/2.jpg"):
             assert (folder / name).read_bytes() == (images / name).read_bytes()
         assert not (folder / "c").exists()
-    assert not list(place.iterdir())
+    assert not list(node.iterdir())
 
 
 def test_a_pack_is_copied_as_a_whole(tmp_path: Path) -> None:
-    packed, place = tmp_path / "183", tmp_path / "scratch"
-    for folder in (packed, place):
+    cache, node = tmp_path / "183", tmp_path / "scratch"
+    for folder in (cache, node):
         folder.mkdir()
     for name in ("images.bin", "index.csv", "pack.json"):
-        (packed / name).write_bytes(os.urandom(100))
-    with staged_pixel_cache(packed, [str(place)]) as folder:
-        assert folder.parent == place
-        assert all((folder / path.name).read_bytes() == path.read_bytes() for path in packed.iterdir())
-    assert not list(place.iterdir())
+        (cache / name).write_bytes(os.urandom(100))
+    with staged_pixel_cache(cache, [str(node)]) as folder:
+        assert folder.parent == node
+        assert all((folder / path.name).read_bytes() == path.read_bytes() for path in cache.iterdir())
+    assert not list(node.iterdir())
 
 
 def test_removed_after_an_error_too(data: tuple[Path, Path, Path]) -> None:
-    images, split, place = data
-    with pytest.raises(OSError, match="mine"), staged(images, [split], [str(place)]):
+    images, split, node = data
+    with pytest.raises(OSError, match="mine"), staged(images, [split], [str(node)]):
         raise OSError("mine")
-    assert not list(place.iterdir())
+    assert not list(node.iterdir())
 
 
 def test_what_does_not_fit_stays_where_it_is(data: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    images, split, place = data
-    with staged(images, [split], [str(place)], 1e-6) as folder:
+    images, split, node = data
+    with staged(images, [split], [str(node)], 1e-6) as folder:
         assert folder == images
     monkeypatch.setattr(scratch, "FRACTION_OF_FREE", 0.0)
-    with staged(images, [split], [str(place)]) as folder:
+    with staged(images, [split], [str(node)]) as folder:
         assert folder == images
     with staged(images, [split], []) as folder:
         assert folder == images
@@ -95,8 +95,8 @@ def test_a_place_that_fills_up_meanwhile(data: tuple[Path, Path, Path], tmp_path
 
 
 def test_the_copy_of_a_killed_process_is_removed_by_the_next(data: tuple[Path, Path, Path]) -> None:
-    images, split, place = data
-    words = [sys.executable, "-c", HOLD, str(images), str(split), str(place)]
+    images, split, node = data
+    words = [sys.executable, "-c", HOLD, str(images), str(split), str(node)]
     first, second = (subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2))
     try:
         assert first.stdout and second.stdout
@@ -104,7 +104,7 @@ def test_the_copy_of_a_killed_process_is_removed_by_the_next(data: tuple[Path, P
         first.send_signal(signal.SIGKILL)
         first.wait()
         assert lost.is_dir()
-        with staged(images, [split], [str(place)]):
+        with staged(images, [split], [str(node)]):
             assert not lost.exists()
             assert kept.is_dir()  # its process lives
     finally:

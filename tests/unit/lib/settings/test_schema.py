@@ -145,10 +145,12 @@ def test_a_mistake_is_one_line_that_names_file_key_and_what_is_allowed(key: str,
 
 def test_keys_that_were_renamed_are_still_understood() -> None:
     source = {"url": "http://x/y.zip", "part": "train"}
-    dataset = Settings.model_validate({**LEAST, "dataset": {"name": "d", "source": source, "licence": "MIT"}}).dataset
+    old = {"name": "d", "source": source, "licence": "MIT"}  # alias of license
+    dataset = Settings.model_validate({**LEAST, "dataset": old}).dataset
     assert (dataset.license, dataset.sources()[0].split) == ("MIT", "train")
-    with pytest.raises(UserError, match=r"dataset\.licence: unknown key, did you mean license"):
-        load_settings({**LEAST, "dataset": {**LEAST["dataset"], "licence": "MIT", "license": "CC0"}})
+    alias_beside_key = r"dataset\.licence: unknown key, did you mean license"
+    with pytest.raises(UserError, match=alias_beside_key):
+        load_settings({**LEAST, "dataset": {**old, "source": LEAST["dataset"]["source"], "license": "CC0"}})
 
 
 def test_a_missing_key_is_named() -> None:

@@ -122,7 +122,7 @@ def test_no_picture_is_made_twice(archive: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"images_per_class": 0}, "images per class is 0"),
         ({"size": 8}, "size is 8"),
@@ -131,9 +131,9 @@ def test_no_picture_is_made_twice(archive: Path) -> None:
     ],
 )
 def test_impossible_numbers_are_refused_and_nothing_is_left(
-    arguments: dict[str, int], said: str, tmp_path: Path
+    arguments: dict[str, int], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         write_archive(tmp_path / "sample.zip", **arguments)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Processes that check files: each file once, known ones not at all, and a crash costs one file."""
+"""Images are checked in processes, known ones not at all, and a crash costs one file; checks once made are known."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ import pytest
 from planted_images import encoded, photograph
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_cache import RECORD
-from scripts.lib.data.check_workers import Outcome, check_files
+from scripts.lib.data import auditing
+from scripts.lib.data.auditing import HEADER, RECORD, AuditCache, Outcome, check_files, decode, encode
+from scripts.lib.data.image_checks import Checked, Oddity, Status
 
 ROOT = Path(__file__).resolve().parents[4]
 NONE_KNOWN = np.zeros((0, 32), np.uint8)
 
 
 def outcomes(folder: Path, names: list[str], known: np.ndarray, processes: int) -> list[Outcome]:
-    found = [one for batch in check_files(folder, names, known, processes) for one in batch]
-    return sorted(found, key=lambda one: one.index)
+    results = [outcome for batch in check_files(folder, names, known, processes) for outcome in batch]
+    return sorted(results, key=lambda outcome: outcome.index)
 
 
 def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> None:
@@ -35,11 +36,11 @@ def test_each_file_is_checked_once_and_known_ones_are_not(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(encoded(photograph(number % 50, (40, 40))))
     digests = [hashlib.sha256((tmp_path / name).read_bytes()).digest() for name in names]
     known = np.frombuffer(b"".join(digests[:20]), np.uint8).reshape(-1, 32)
-    found = outcomes(tmp_path, names, known, 2)
-    assert [one.index for one in found] == list(range(70))
-    assert [one.digest for one in found] == digests
-    assert [bool(one.record) for one in found] == [not (n < 20 or n >= 50) for n in range(70)]
-    assert all(len(one.record) == RECORD.itemsize for one in found if one.record)
+    results = outcomes(tmp_path, names, known, 2)
+    assert [outcome.index for outcome in results] == list(range(70))
+    assert [outcome.digest for outcome in results] == digests
+    assert [bool(outcome.record) for outcome in results] == [not (n < 20 or n >= 50) for n in range(70)]
+    assert all(len(outcome.record) == RECORD.itemsize for outcome in results if outcome.record)
 
 
 def plant_deadly_file(path: Path, how: signal.Signals) -> threading.Thread:
@@ -73,10 +74,10 @@ def test_a_file_that_kills_its_process_costs_that_file_only(tmp_path: Path, how:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(encoded(photograph(1, (40, 40))))
     killer = plant_deadly_file(tmp_path / "deadly.jpg", how)
-    found = outcomes(tmp_path, names, NONE_KNOWN, 1)
+    results = outcomes(tmp_path, names, NONE_KNOWN, 1)
     killer.join(timeout=60)
-    assert [one.failure for one in found] == ["", failure, ""]
-    assert [bool(one.record) for one in found] == [True, False, True]
+    assert [outcome.failure for outcome in results] == ["", failure, ""]
+    assert [bool(outcome.record) for outcome in results] == [True, False, True]
 
 
 def test_a_process_killed_from_outside_is_no_fault_of_its_file(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -
 
 
 def test_a_process_that_computes_for_too_long_is_ended() -> None:
-    code = "from scripts.lib.data.check_workers import limit_time\nlimit_time(0)\nwhile True: pass"
+    code = "from scripts.lib.data.auditing import limit_time\nlimit_time(0)\nwhile True: pass"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=300, check=False)
     assert ended.returncode == -signal.SIGXCPU
 
@@ -107,7 +108,7 @@ def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path
         (tmp_path / name).write_bytes(encoded(photograph(number, (40, 40))))
     seen: list[int] = []
     for number, batch in enumerate(check_files(tmp_path, names, NONE_KNOWN, 1)):
-        seen += [one.index for one in batch if one.record]
+        seen += [outcome.index for outcome in batch if outcome.record]
         if not number:
             for process in multiprocessing.active_children():
                 process.kill()
@@ -117,5 +118,53 @@ def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path
 
 def test_a_file_that_cannot_be_opened_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (found,) = outcomes(tmp_path, ["gone.jpg"], NONE_KNOWN, 1)
-    assert found.failure == "No such file or directory"
+    (results,) = outcomes(tmp_path, ["gone.jpg"], NONE_KNOWN, 1)
+    assert results.failure == "No such file or directory"
+
+
+READ = Checked(
+    Status.READABLE, "JPEG", 320, 200, Oddity.CMYK | Oddity.BLANK, 6, "", bytes(range(256)), bytes(range(128))
+)
+BAD = Checked(Status.TRUNCATED, "PNG", detail="图像 " * 12)
+DIGESTS = [b"\0" * 31 + b"\1", b"\2" * 31 + b"\0"]
+
+
+def filled(path: Path) -> AuditCache:
+    cache = AuditCache(path)
+    cache.append([encode(DIGESTS[0], READ), encode(DIGESTS[1], BAD)])
+    return cache
+
+
+def test_records_come_back_as_they_were(tmp_path: Path) -> None:
+    filled(tmp_path / "cache")
+    records = AuditCache(tmp_path / "cache").records()
+    assert [record["sha256"].tobytes() for record in records] == DIGESTS
+    assert decode(records) == [Checked(**{**vars(READ), "grey": b"", "colour": b""}), BAD]
+    assert records[0]["grey"].tobytes() == READ.grey
+    assert records[0]["colour"].tobytes() == READ.colour
+
+
+def test_a_torn_record_is_dropped_and_the_next_stands_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    filled(path)
+    path.write_bytes(path.read_bytes()[:-5])
+    cache = AuditCache(path)
+    assert len(cache.records()) == 1
+    cache.append([encode(DIGESTS[1], BAD)])
+    assert [record["sha256"].tobytes() for record in AuditCache(path).records()] == DIGESTS
+
+
+def test_a_record_of_zeros_after_a_power_cut_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    filled(path)
+    with open(path, "ab") as file:
+        file.write(bytes(RECORD.itemsize))
+    assert len(AuditCache(path).records()) == 2
+
+
+def test_another_version_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    filled(path)
+    path.write_bytes(HEADER.replace(b"audit 1", b"audit 0") + path.read_bytes()[len(HEADER) :])
+    assert len(AuditCache(path).records()) == 0
+    assert path.read_bytes() == auditing.HEADER

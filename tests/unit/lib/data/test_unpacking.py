@@ -16,10 +16,8 @@ from scripts.data.unpack_archive import parse_origins
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
-from scripts.lib.data.folders import walk_files
+from scripts.lib.data.folders import manifest_entries, manifest_sha256, pack_folder, walk_files, write_manifest
 from scripts.lib.data.image_paths import find_classes, find_splits_of_class
-from scripts.lib.data.manifest import manifest_entries, manifest_sha256, write_manifest
-from scripts.lib.data.packing import pack_folder
 from scripts.lib.data.unpacking import Origin, unpack_all
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Settings, Site
@@ -189,78 +187,80 @@ def unpacked(tmp_path: Path, *origins: Origin) -> list[str]:
 
 
 def test_archives_without_a_word_are_looked_at_as_one(tmp_path: Path) -> None:
-    one = write_zip(tmp_path / "one.zip", ["set/train/cat/1.jpg", "set/train/dog/2.jpg"])
-    two = write_zip(tmp_path / "two.zip", ["set/test/cat/1.jpg", "set/test/dog/2.jpg"])
-    assert unpacked(tmp_path, Origin(one), Origin(two)) == [
+    first = write_zip(tmp_path / "one.zip", ["set/train/cat/1.jpg", "set/train/dog/2.jpg"])
+    second = write_zip(tmp_path / "two.zip", ["set/test/cat/1.jpg", "set/test/dog/2.jpg"])
+    assert unpacked(tmp_path, Origin(first), Origin(second)) == [
         "test/cat/1.jpg", "test/dog/2.jpg", "train/cat/1.jpg", "train/dog/2.jpg",
     ]  # fmt: skip
 
 
 def test_an_archive_a_part_whatever_its_top_folder(tmp_path: Path) -> None:
-    one = write_zip(tmp_path / "one.zip", ["a_train/cat/1.jpg", "a_train/dog/2.jpg", "a_train/dog/sub/2.jpg"])
-    two = write_zip(tmp_path / "two.zip", ["x/y/cat/1.jpg", "x/y/dog/2.jpg"])
-    assert unpacked(tmp_path, Origin(one, split="train"), Origin(two, split="val")) == [
+    first = write_zip(tmp_path / "one.zip", ["a_train/cat/1.jpg", "a_train/dog/2.jpg", "a_train/dog/sub/2.jpg"])
+    second = write_zip(tmp_path / "two.zip", ["x/y/cat/1.jpg", "x/y/dog/2.jpg"])
+    assert unpacked(tmp_path, Origin(first, split="train"), Origin(second, split="val")) == [
         "train/cat/1.jpg", "train/dog/2.jpg", "train/dog/sub/2.jpg", "val/cat/1.jpg", "val/dog/2.jpg",
     ]  # fmt: skip
     three = write_zip(tmp_path / "three.zip", ["train/cat/1.jpg", "val/dog/2.jpg"])
-    assert unpacked(tmp_path, Origin(one, split="train"), Origin(three, split="test"))[:2] == [
+    assert unpacked(tmp_path, Origin(first, split="train"), Origin(three, split="test"))[:2] == [
         "test/cat/1.jpg",
         "test/dog/2.jpg",
     ]
 
 
 def test_an_archive_a_class_with_and_without_parts(tmp_path: Path) -> None:
-    one = write_zip(tmp_path / "one.zip", ["x/1.jpg", "x/y/2.jpg"])
-    two = write_zip(tmp_path / "two.zip", ["1.jpg"])
-    assert unpacked(tmp_path, Origin(one, label="草莓/1"), Origin(two, label="b")) == [
+    first = write_zip(tmp_path / "one.zip", ["x/1.jpg", "x/y/2.jpg"])
+    second = write_zip(tmp_path / "two.zip", ["1.jpg"])
+    assert unpacked(tmp_path, Origin(first, label="草莓/1"), Origin(second, label="b")) == [
         "b/1.jpg", "草莓%2F1/1.jpg", "草莓%2F1/y/2.jpg",
     ]  # fmt: skip
-    assert unpacked(tmp_path, Origin(one, label="a", split="train"), Origin(two, label="b", split="test")) == [
+    assert unpacked(tmp_path, Origin(first, label="a", split="train"), Origin(second, label="b", split="test")) == [
         "test/b/1.jpg", "train/a/1.jpg", "train/a/y/2.jpg",
     ]  # fmt: skip
     parted = write_zip(tmp_path / "parted.zip", ["a/train/1.jpg", "a/val/1.jpg"])
-    assert unpacked(tmp_path, Origin(parted, label="a"), Origin(two, label="b", split="train")) == [
+    assert unpacked(tmp_path, Origin(parted, label="a"), Origin(second, label="b", split="train")) == [
         "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg",
     ]  # fmt: skip
 
 
 def test_files_of_one_name_in_two_archives_are_both_kept(tmp_path: Path) -> None:
-    one, two = (write_zip(tmp_path / name, ["cat/1.jpg", "dog/2.jpg"]) for name in ("one.zip", "two.zip"))
-    assert unpacked(tmp_path, Origin(one), Origin(two)) == ["cat/1.jpg", "cat/1~2.jpg", "dog/2.jpg", "dog/2~2.jpg"]
+    first, second = (write_zip(tmp_path / name, ["cat/1.jpg", "dog/2.jpg"]) for name in ("one.zip", "two.zip"))
+    assert unpacked(tmp_path, Origin(first), Origin(second)) == ["cat/1.jpg", "cat/1~2.jpg", "dog/2.jpg", "dog/2~2.jpg"]
     assert (tmp_path / "images/cat/1~2.jpg").read_text() == "two.zip cat/1.jpg"
 
 
 def test_one_table_for_all_archives_lies_in_one_of_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    one, two = write_zip(tmp_path / "one.zip", ["1.jpg"]), write_zip(tmp_path / "two.zip", ["2.jpg"])
-    notes = tmp_path / "notes.zip"
-    with zipfile.ZipFile(notes, "w") as zipped:
+    first, second = write_zip(tmp_path / "one.zip", ["1.jpg"]), write_zip(tmp_path / "two.zip", ["2.jpg"])
+    labels = tmp_path / "notes.zip"
+    with zipfile.ZipFile(labels, "w") as zipped:
         zipped.writestr("annotations/l.csv", "file,label\n1,cat\n2,dog\n")
-    origins = (Origin(one, labels="l.csv"), Origin(two, labels="l.csv"), Origin(notes))
+    origins = (Origin(first, labels="l.csv"), Origin(second, labels="l.csv"), Origin(labels))
     assert unpacked(tmp_path, *origins) == ["cat/1.jpg", "dog/2.jpg"]
     assert "name no image" not in caplog.text
 
 
 def test_a_part_of_the_archive_chooses_the_rows_of_a_table(tmp_path: Path) -> None:
-    one, two = write_zip(tmp_path / "one.zip", ["1.jpg"]), write_zip(tmp_path / "two.zip", ["1.jpg"])
+    first, second = write_zip(tmp_path / "one.zip", ["1.jpg"]), write_zip(tmp_path / "two.zip", ["1.jpg"])
     table = tmp_path / "l.csv"
     table.write_text("file,label,split\n1,cat,train\n1,dog,test\n")
     kept = {"l.csv": str(table)}
-    origins = [Origin(path, split=split, labels="l.csv", kept=kept) for path, split in ((one, "train"), (two, "test"))]
+    origins = [
+        Origin(path, split=split, labels="l.csv", kept=kept) for path, split in ((first, "train"), (second, "test"))
+    ]
     assert unpacked(tmp_path, *origins) == ["test/dog/1.jpg", "train/cat/1.jpg"]
 
 
 def test_the_number_of_images_is_limited_for_all_archives_together(tmp_path: Path) -> None:
-    one, two = (write_zip(tmp_path / name, ["cat/1.jpg", "dog/2.jpg"]) for name in ("one.zip", "two.zip"))
+    first, second = (write_zip(tmp_path / name, ["cat/1.jpg", "dog/2.jpg"]) for name in ("one.zip", "two.zip"))
     with pytest.raises(UserError, match="4 images, more than 3"):
-        unpack_all([Origin(one), Origin(two)], tmp_path / "images", Limits(images=3))
+        unpack_all([Origin(first), Origin(second)], tmp_path / "images", Limits(images=3))
 
 
 def test_one_bad_archive_of_two_leaves_nothing(tmp_path: Path) -> None:
-    one = write_zip(tmp_path / "one.zip", ["cat/1.jpg", "dog/2.jpg"])
-    two = write_zip(tmp_path / "two.zip", ["cat/3.jpg"])
-    two.write_bytes(two.read_bytes().replace(b"two.zip cat", b"two.zip c_t"))
+    first = write_zip(tmp_path / "one.zip", ["cat/1.jpg", "dog/2.jpg"])
+    second = write_zip(tmp_path / "two.zip", ["cat/3.jpg"])
+    second.write_bytes(second.read_bytes().replace(b"two.zip cat", b"two.zip c_t"))
     with pytest.raises(UserError, match=r"two\.zip: damaged"):
-        unpack_all([Origin(one), Origin(two)], tmp_path / "images", Limits())
+        unpack_all([Origin(first), Origin(second)], tmp_path / "images", Limits())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.zip", "two.zip"]
 
 
