@@ -56,8 +56,6 @@ class Fast:
 
 TUTORIAL = Tutorial()
 FAST = Fast()
-
-
 #: Families that are normalised by layers, not by batches.
 GENTLE = (
     "conformer", "convnext", "deit", "efficientformer", "mlp-mixer", "mvit", "poolformer", "swin", "t2t", "tnt",

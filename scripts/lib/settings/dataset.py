@@ -112,8 +112,6 @@ Sources = Annotated[
     Annotated[Source, Tag("one")] | Annotated[list[Source], Field(min_length=1), Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
-
-
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(lambda text: group_pattern(text).pattern)]
 
 

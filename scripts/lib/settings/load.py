@@ -106,8 +106,6 @@ def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]
 
 #: How many wrong keys a message names beside the one that it explains.
 WRONG_NAMED = 5
-
-
 #: Words that other tools have for our keys.
 SYNONYMS = {
     **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
