@@ -44,39 +44,41 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def benches(args: argparse.Namespace, gpu: bool) -> list[Bench]:
+def benches(
+    data: str, limit: int | None, smoke: bool, output: Path, device: str, models: Sequence[str], gpu: bool
+) -> list[Bench]:
     """Return what is to be measured, one after the other.
 
     Parameters
     ----------
+    models : names of MODELS; none: those that a device is measured with.
     gpu : whether torch finds one.
 
     Raises
     ------
     UserError : a GPU is asked for, and there is none.
     """
-    if args.device == "cuda" and not gpu:
+    if device == "cuda" and not gpu:
         raise UserError("--device cuda: torch finds no GPU here: `make doctor` says why")
-    devices = [args.device] if args.device != "auto" else ["cpu", *(["cuda"] if gpu else [])]
+    devices = [device] if device != "auto" else ["cpu", *(["cuda"] if gpu else [])]
     made = []
     for device in devices:
-        name, scale = data_name(args.data, args.limit, args.smoke), prepare.Scale()
+        name, scale = data_name(data, limit, smoke), prepare.Scale()
         if device == "cuda":
             scale = prepare.ON_A_GPU
-            name += "-large" if args.data in (*datasets.DATASETS, "sample") else ""
-        for architecture in args.models or (list(MODELS) if device == "cuda" else [MOBILENET]):
-            scale = prepare.SMOKE if args.smoke else scale
-            made.append(Bench(args.output.resolve(), name, scale, args.smoke, device, architecture))
+            name += "-large" if data in (*datasets.DATASETS, "sample") else ""
+        for architecture in models or (list(MODELS) if device == "cuda" else [MOBILENET]):
+            scale = prepare.SMOKE if smoke else scale
+            made.append(Bench(output.resolve(), name, scale, smoke, device, architecture))
     return made
 
 
-def measure(bench: Bench, args: argparse.Namespace, rows: Sequence[str]) -> None:
+def measure(bench: Bench, rows: Sequence[str], seeds: Sequence[int]) -> None:
     """Run what is not finished of a bench, and read its accuracies on test."""
-    prepare.prepare_data(bench, args.data, args.limit)
     prepare.prepare_weights(bench)
     if set(rows) & set(PEER_ROWS):
         prepare.prepare_peers(bench)
-    for seed in dict.fromkeys(args.seeds):
+    for seed in dict.fromkeys(seeds):
         for row in rows:
             if not bench.result_file(row, seed).exists():
                 logger.info("%s, seed %d: %s", bench.name, seed, row)
@@ -91,9 +93,11 @@ def main(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended with the bench
     import torch  # late: it takes seconds, and --help should not
 
-    wanted = benches(args, args.device != "cpu" and torch.cuda.is_available())
+    gpu = args.device != "cpu" and torch.cuda.is_available()
+    wanted = benches(args.data, args.limit, args.smoke, args.output, args.device, args.models, gpu)
     for bench in wanted:
-        measure(bench, args, rows)
+        prepare.prepare_data(bench, args.data, args.limit)
+        measure(bench, rows, args.seeds)
     # Another data set's rows are in the table once their accuracies have been read.
     output = wanted[0].output
     finished = load_rows(output)

@@ -135,7 +135,8 @@ def main(args: argparse.Namespace) -> None:
     folder.outcome.unlink(missing_ok=True)
     try:
         check_gpus(runner["device"], count)
-        launch(count, command_line(args), folder.processes)
+        options = command_line(args.config, args.work_dir, args.seed, args.deterministic, args.cfg_options)
+        launch(count, options, folder.processes)
     except UserError as error:
         outcome = Outcome.read(folder.outcome)
         if outcome and outcome.ending == Ending.FAILED:  # a process said why by itself

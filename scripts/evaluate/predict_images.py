@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from scripts.lib.model.inference import (
     trained_on_cpu,
     unreadable,
 )
+from scripts.lib.runs.onnx_model import Batch
 from scripts.lib.runs.predictions import write_predictions
 from scripts.lib.settings.site import current_site
 
@@ -86,48 +87,48 @@ def main(args: argparse.Namespace) -> None:
     ):
         if gpus:
             os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs; one is enough to predict
-        predict(args, images)
-
-
-def predict(args: argparse.Namespace, images: Path) -> None:
-    """Predict the splits, reading from *images*: the folder that the user named, or a copy of it."""
-    config = load_config(args.config)
-    device = choose_device("cpu" if args.device == "auto" and trained_on_cpu(config) else args.device)
-    classes = read_lines(args.classes)
-    weights, _ = read_checkpoint(args.checkpoint)
-    model = build_model(config, weights, device, args.threads)
-    for i, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
-        dataset = test_dataset(config, images, split, classes)
-        logger.info("predicting %d images of %s on %s", len(dataset), split, device)
-        start = time.perf_counter()
-        features: list[np.ndarray] = []
-        noted = bool(args.features) and i == 0
-        with noted_features(model, len(classes), features) if noted else nullcontext():
-            write_predictions(output, classes, rows(args, model, dataset, classes, device))
-        if noted:
-            write_features(args.features, features)
-        seconds = time.perf_counter() - start
-        logger.info("%d images in %.1f s, %.1f images/s: %s", len(dataset), seconds, len(dataset) / seconds, output)
+        config = load_config(args.config)
+        device = choose_device("cpu" if args.device == "auto" and trained_on_cpu(config) else args.device)
+        classes = read_lines(args.classes)
+        weights, _ = read_checkpoint(args.checkpoint)
+        model = build_model(config, weights, device, args.threads)
+        for i, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
+            dataset = test_dataset(config, images, split, classes)
+            logger.info("predicting %d images of %s on %s", len(dataset), split, device)
+            start = time.perf_counter()
+            batches = iterate(model, dataset, args.batch_size, args.workers, device)
+            predicted = rows(batches, dataset, len(classes), args.images, args.checkpoint, (args.config, args.classes))
+            features: list[np.ndarray] = []
+            noted = bool(args.features) and i == 0
+            with noted_features(model, len(classes), features) if noted else nullcontext():
+                write_predictions(output, classes, predicted)
+            if noted:
+                write_features(args.features, features)
+            seconds = time.perf_counter() - start
+            logger.info("%d images in %.1f s, %.1f images/s: %s", len(dataset), seconds, len(dataset) / seconds, output)
 
 
 def rows(
-    args: argparse.Namespace, model: Any, dataset: Any, classes: Sequence[str], device: str
+    batches: Iterable[Batch], dataset: Any, n_classes: int, images: Path, checkpoint: Path, origin: tuple[Path, Path]
 ) -> Iterator[tuple[str, int, np.ndarray]]:
     """Yield file name, label and probabilities, float32 of shape (classes,), of each image of *dataset*.
+
+    Parameters
+    ----------
+    images, checkpoint, origin : for messages: the folder, the weights, and the files of the config and the classes.
 
     Raises
     ------
     UserError : an image cannot be read, or the model and the classes do not belong together, or it predicts NaN.
     """
-    for batch in iterate(model, dataset, args.batch_size, args.workers, device):
+    for batch in batches:
         for index, reason in batch.failures:
-            raise unreadable(args.images / _name(dataset, index), reason)
-        if batch.probabilities.shape[1] != len(classes):
-            outputs = batch.probabilities.shape[1]
-            raise UserError(f"{args.config}: the model knows {outputs} classes, {args.classes} has {len(classes)}")
+            raise unreadable(images / _name(dataset, index), reason)
+        if (outputs := batch.probabilities.shape[1]) != n_classes:
+            raise UserError(f"{origin[0]}: the model knows {outputs} classes, {origin[1]} has {n_classes}")
         for index, probabilities in zip(batch.indices, batch.probabilities, strict=True):
             if not np.isfinite(probabilities).all():
-                raise UserError(f"{args.checkpoint}: predicts NaN: its training diverged; lower the learning rate")
+                raise UserError(f"{checkpoint}: predicts NaN: its training diverged; lower the learning rate")
             yield _name(dataset, index), int(dataset.data_infos[index]["gt_label"]), probabilities
 
 

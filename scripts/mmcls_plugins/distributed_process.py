@@ -13,6 +13,7 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,20 +45,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="as mmcls's train.py has it")
 
 
-def command_line(args: argparse.Namespace) -> list[str]:
+def command_line(config: Path, work_dir: Path, seed: int, deterministic: bool, cfg_options: Sequence[str]) -> list[str]:
     """Return the words of the options of :func:`add_options`, the config first."""
-    words = [str(args.config), "--work-dir", str(args.work_dir), "--seed", str(args.seed)]
-    words += ["--deterministic"] if args.deterministic else []
-    return words + (["--cfg-options", *args.cfg_options] if args.cfg_options else [])
+    words = [str(config), "--work-dir", str(work_dir), "--seed", str(seed)]
+    words += ["--deterministic"] if deterministic else []
+    return words + (["--cfg-options", *cfg_options] if cfg_options else [])
 
 
-def train(args: argparse.Namespace) -> None:
-    """Join the other processes and run mmcls's train.py."""
+def train(config: Path, words: Sequence[str]) -> None:
+    """Join the other processes and run mmcls's train.py on *config* with the other *words* of its command line."""
     import mmcls
     import torch
     import torch.distributed as dist
 
-    if read_config(args.config)["runner"]["device"] == "cpu":
+    if read_config(config)["runner"]["device"] == "cpu":
         dist.init_process_group("gloo", timeout=PATIENCE)
         device = ["--device", "cpu"]
     else:
@@ -66,8 +67,7 @@ def train(args: argparse.Namespace) -> None:
         dist.init_process_group("nccl", timeout=PATIENCE)
         device = ["--gpu-id", str(gpu)]
     script = Path(mmcls.__file__).parent / ".mim" / "tools" / "train.py"
-    config, *words = command_line(args)
-    sys.argv = [str(script), config, *device, *words]
+    sys.argv = [str(script), str(config), *device, *words]
     runpy.run_path(str(script), run_name="__main__")
     dist.destroy_process_group()
 
@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     try:
-        record(train)(args)
+        record(train)(args.config, command_line(**vars(args))[1:])
     except Exception:
         # Not the usual way out: threads of NCCL that wait for the other processes can hold it up for ever, and only
         # when this process ends does torch.distributed.run end the others.

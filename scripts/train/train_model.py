@@ -190,33 +190,34 @@ def publish(targets: Mapping[Path, Path]) -> None:
                 shutil.copyfile(product, temporary)
 
 
-def run_once(args: argparse.Namespace, work_dir: Path, lease: Lease, held: ExitStack) -> None:
+def run_once(
+    config_file: Path, seed: int, work_dir: Path, lease: Lease, gpus: int, workers: int | None, end_time: float | None
+) -> None:
     """Train to the end in this attempt.
 
     Parameters
     ----------
-    args : the command's; of these ``gpus``, ``workers`` and ``end_time`` do not change the result.
-    held : closes what the attempt holds: its GPUs, and its copy of the images.
+    gpus, workers, end_time : as the command has them; none of them changes the result.
     """
-    config = read_config(args.config)
-    device, processes = config["runner"]["device"], config["runner"].get("gpus", 1)
-    environment = training_environment(config, os.environ)
-    gpus = held.enter_context(claimed_gpus(args.gpus, os.environ))
-    if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    environment |= staged_images(config, held)
-    end = args.end_time if args.end_time is not None else slurm.job_end_time()
-    if end is not None:
-        environment[Variable.END_TIME] = str(end)
-    workers = args.workers
-    if workers is None:
-        cores = cores_of_this_job(os.environ)
-        if gpus:  # its share of them
-            cores = cores * len(gpus) // max(len(Gpus.of(os.environ).names), 1)
-        workers = default_workers(device, cores // processes)
-    command = mim_command(args.config, config, work_dir, args.seed, workers)
-    with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, processes, environment):
-        train(command, environment, work_dir, lease)
+    with ExitStack() as held:  # closes what the attempt holds: its GPUs, and its copy of the images
+        config = read_config(config_file)
+        device, processes = config["runner"]["device"], config["runner"].get("gpus", 1)
+        environment = training_environment(config, os.environ)
+        claimed = held.enter_context(claimed_gpus(gpus, os.environ))
+        if claimed:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(claimed)
+        environment |= staged_images(config, held)
+        end = end_time if end_time is not None else slurm.job_end_time()
+        if end is not None:
+            environment[Variable.END_TIME] = str(end)
+        if workers is None:
+            cores = cores_of_this_job(os.environ)
+            if claimed:  # its share of them
+                cores = cores * len(claimed) // max(len(Gpus.of(os.environ).names), 1)
+            workers = default_workers(device, cores // processes)
+        command = mim_command(config_file, config, work_dir, seed, workers)
+        with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, processes, environment):
+            train(command, environment, work_dir, lease)
 
 
 def staged_images(config: Mapping[str, Any], held: ExitStack) -> dict[str, str]:
@@ -261,8 +262,8 @@ def main(args: argparse.Namespace) -> None:
     lease.acquire()
     try:
         if not work.last.exists():  # written last, and whole: with it, nothing is left to train
-            with ExitStack() as held:
-                run_once(args, work.path, lease, held)
+            machine = {"gpus": args.gpus, "workers": args.workers, "end_time": args.end_time}
+            run_once(args.config, args.seed, work.path, lease, **machine)
         publish({work.best: args.best, work.last: args.last, work.train_log: args.train_log})
         shutil.rmtree(work.states, ignore_errors=True)
     finally:

@@ -222,9 +222,14 @@ def asked(*words: str):
     return compare.build_parser().parse_args(words)
 
 
+def planned(gpu: bool, *words: str) -> list[prepare.Bench]:
+    args = asked(*words)
+    return compare.benches(args.data, args.limit, args.smoke, args.output, args.device, args.models, gpu)
+
+
 def test_the_cpu_is_measured_always_and_a_gpu_where_there_is_one_with_two_models():
     def names(gpu: bool, *words: str) -> list[str]:
-        return [bench.name for bench in compare.benches(asked(*words), gpu)]
+        return [bench.name for bench in planned(gpu, *words)]
 
     of_gpu = ["sample-large-cuda", "sample-large-resnet50-cuda"]
     assert names(False) == ["sample"]
@@ -238,12 +243,12 @@ def test_the_cpu_is_measured_always_and_a_gpu_where_there_is_one_with_two_models
 
 
 def test_a_gpu_trains_on_thousands_of_images_at_224_pixels():
-    scale = compare.benches(asked("--device", "cuda", "--models", "resnet50"), True)[0].scale
+    scale = planned(True, "--device", "cuda", "--models", "resnet50")[0].scale
     assert scale.sample_images * 10 * 0.7 >= 4000 and scale.fast_size == 224 and not scale.limits
 
 
 def test_two_models_have_weights_and_rows_of_their_own(tmp_path):
-    mobilenet, resnet = compare.benches(asked("--models", "mobilenet_v2", "resnet50", "--output", str(tmp_path)), False)
+    mobilenet, resnet = planned(False, "--models", "mobilenet_v2", "resnet50", "--output", str(tmp_path))
     assert mobilenet.images == resnet.images
     for name in ("checkpoint", "reference"):
         assert getattr(mobilenet, name) != getattr(resnet, name)
@@ -252,7 +257,7 @@ def test_two_models_have_weights_and_rows_of_their_own(tmp_path):
 
 def test_memory_is_the_gpus_where_there_is_one():
     ran = processes.Ran(0.0, 1.0, int(3e6))
-    of_cpu, of_gpu = compare.benches(asked("--models", "resnet50"), True)
+    of_cpu, of_gpu = planned(True, "--models", "resnet50")
     assert rows.peak_mb(of_cpu, [(ran, {"gpu_peak": 0})]) == 3
     assert rows.peak_mb(of_gpu, [(ran, {"gpu_peak": int(7e6)}), (ran, {"gpu_peak": 0})]) == 7
 
