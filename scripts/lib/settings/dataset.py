@@ -56,8 +56,7 @@ class Source(Section):
     url: Url | None = Field(None, description="http(s) address of a zip or tar archive.")
     mirrors: list[Url] = Field([], description="Other addresses of the same file, tried in order when `url` fails.")
     sha256: Sha256 | None = Field(
-        None,
-        description="Hash of the archive. Without it, the first download records it and later ones must match.",
+        None, description="Hash of the archive. Without it, the first download records it and later ones must match."
     )
     path: str | None = Field(None, description="A local archive, or a folder with one folder per class.")
     sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")

@@ -248,8 +248,7 @@ class Site(Section):
     )
     modules: list[ModuleName] = Field([], description="Environment modules that are loaded before each job.")
     scratch: list[str] = Field(
-        [],
-        description="Folders in a node's memory or on its own disk, best first; images go to the first with room.",
+        [], description="Folders in a node's memory or on its own disk, best first; images go to the first with room."
     )
     scratch_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="The most that a job may write there, in GB, if the site has such a limit."

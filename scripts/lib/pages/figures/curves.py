@@ -11,14 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from scripts.lib.base.text import shorten_all
-from scripts.lib.metrics.curves import (
-    Curve,
-    Curves,
-    best_and_worst,
-    precision_recall_curves,
-    roc_curves,
-    top_k_hits,
-)
+from scripts.lib.metrics.curves import Curve, Curves, best_and_worst, precision_recall_curves, roc_curves, top_k_hits
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.lib.pages.figures.style import BLUE, COLD_LINES, GREY, GRID, NAME_WIDTH, WARM_LINES, house_style
 from scripts.lib.runs.predictions import Predictions
