@@ -16,10 +16,9 @@ from mmcv.runner.checkpoint import get_state_dict, weights_to_cpu
 from torch import nn
 
 from scripts.lib.base.console import describe_os_error
-from scripts.lib.base.files import atomic_path, sha256_of, write_text
+from scripts.lib.base.files import atomic_path, sha256_of, tensors_sha256, write_text
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.weights import tensors_sha256
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.mmcls_plugins import processes
 from scripts.mmcls_plugins.training_log import TrainingLog

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from scripts.lib.base.environment import Variable
-from scripts.lib.base.weights import tensors_sha256
+from scripts.lib.base.files import tensors_sha256
 
 T = TypeVar("T")
 #: Longest wait for another process that lives. One that died is noticed at once: its connections break.

@@ -19,17 +19,16 @@ from pydantic import ValidationError
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
-from scripts.lib.base.files import sha256_of, write_json, write_text
+from scripts.lib.base.files import hash_weights, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder
 from scripts.lib.pages import templates
 from scripts.lib.runs.config_file import read_config
-from scripts.lib.runs.history import describe_history, describe_training, utc
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
 from scripts.lib.runs.provenance import FORMAT
 from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.runs.train_log import describe_history, describe_training, utc
 from scripts.lib.settings.load import describe
 from scripts.lib.settings.schema import Experiment
 

@@ -16,7 +16,7 @@ import torch
 from dag import QUICK, photograph, settings, snakemake
 from mmcls.models import build_classifier
 
-from scripts.lib.base.weights import hash_weights
+from scripts.lib.base.files import hash_weights
 
 pytestmark = pytest.mark.long
 

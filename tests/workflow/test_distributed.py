@@ -21,7 +21,7 @@ from mmcv import ConfigDict
 from pair import PAIR, run_command
 from training import Training, assert_a_kill_changes_nothing
 
-from scripts.lib.base.weights import hash_weights
+from scripts.lib.base.files import hash_weights
 from scripts.lib.runs.config_file import read_config
 from scripts.mmcls_plugins.dataset import EpochSampler
 

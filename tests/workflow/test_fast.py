@@ -11,7 +11,7 @@ import torch
 from dag import QUICK, archive_bytes, jobs_run, settings, snakemake
 from mmcls.models import build_classifier
 
-from scripts.lib.base.weights import hash_weights
+from scripts.lib.base.files import hash_weights
 
 pytestmark = pytest.mark.long
 

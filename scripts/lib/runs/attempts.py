@@ -76,20 +76,11 @@ def read_attempts(work_dir: Path) -> list[dict[str, Any]]:
         if "start" in entry:
             attempts[token] = entry | {"end": None, "outcome": Ending.KILLED, "reason": NO_END}
         elif token in attempts:
-            attempts[token] |= _of_today(entry)
+            attempts[token] |= entry
     for attempt in attempts.values():
         if attempt["outcome"] == Ending.FINISHED:
             del attempt["reason"]
     return list(attempts.values())
-
-
-def _of_today(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry with outcome and reason; once the outcome was the reason's words."""
-    words = str(entry.get("outcome", Ending.FINISHED))
-    if words in set(Ending):
-        return entry
-    was_stopped = words.startswith(("training was stopped", "KeyboardInterrupt"))
-    return entry | {"outcome": Ending.STOPPED if was_stopped else Ending.FAILED, "reason": words}
 
 
 def _append(work_dir: Path, entry: Mapping[str, Any]) -> None:

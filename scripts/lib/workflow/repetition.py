@@ -19,10 +19,9 @@ from typing import Any
 import yaml
 
 from scripts.lib.base.environment import ROOT
-from scripts.lib.base.files import sha256_of, write_text
+from scripts.lib.base.files import hash_weights, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import signals_forwarded
-from scripts.lib.base.weights import hash_weights
 from scripts.lib.model.model_zoo import KEPT_NAMES
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_software

@@ -15,8 +15,8 @@ import pytest
 import torch
 from tiny_run import TinyRun, make_run
 
+from scripts.lib.base.files import hash_weights
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.weights import hash_weights
 from scripts.lib.data.archives import HashRecord, format_record
 from scripts.lib.data.folders import write_manifest
 from scripts.lib.runs import machine

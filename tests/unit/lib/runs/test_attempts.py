@@ -49,15 +49,6 @@ def test_a_killed_attempt_has_no_end_and_the_next_one_is_read_all_the_same(tmp_p
     assert second["outcome"] == "finished" and second["end"] is not None and "reason" not in second
 
 
-def test_outcomes_that_were_sentences_are_still_understood(tmp_path: Path) -> None:
-    words = ["finished", "training was stopped by SIGTERM; its state is in x", "training ran out of memory"]
-    entries = [{"attempt": text, "start": "1"} for text in words]
-    entries += [{"attempt": text, "end": "2", "outcome": text} for text in words]
-    (tmp_path / NAME).write_text("\n".join(map(json.dumps, entries)))
-    found = [(attempt["outcome"], attempt.get("reason")) for attempt in read_attempts(tmp_path)]
-    assert found == [("finished", None), ("stopped", words[1]), ("failed", words[2])]
-
-
 def test_a_record_that_cannot_be_written_does_not_end_a_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
