@@ -1,8 +1,6 @@
 """Hold the code to the rules of the house: short files and functions, markup in templates, the field's own words.
 
-`make lint` runs it. What breaks a rule today stands in .ci/house_exceptions.txt with how much of it there is; more of
-it, or anything new, is printed and makes the check fail. `python .ci/check_house.py --list` prints everything that is
-left, line by line; `--write` writes the exceptions again, after some of them are gone.
+`make lint` runs it. It prints what breaks a rule, a line each, and then exits with 1.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-EXCEPTIONS = ROOT / ".ci" / "house_exceptions.txt"
 MOST_LINES_OF_FILE = 500
 MOST_LINES_OF_FUNCTION = 60
 #: Where code stands whose files and functions are short and which writes no markup of its own.
@@ -57,7 +54,7 @@ WORDS = {
     r"\(design\)|\blaw \d|the issue's list": "a reason that a reader of the repository can follow",
 }
 #: Not ours to word: history, the texts of others, and this table.
-NOT_WORDED = re.compile(r"^(CHANGELOG\.md|LICENSE|\.ci/(check_house\.py|house_exceptions\.txt)|envs/.*\.lock)$")
+NOT_WORDED = re.compile(r"^(CHANGELOG\.md|LICENSE|\.ci/check_house\.py|envs/.*\.lock)$")
 #: Where `card` is the model card.
 OF_MODEL_CARD = re.compile(r"model_card|test_folds")
 #: Names of files, columns and findings in a page of Markdown: quoted, they are no prose.
@@ -67,20 +64,11 @@ ALIAS = re.compile(r"[Aa]lias")
 
 
 class Breach(NamedTuple):
-    """One place that breaks a rule.
+    """A line of a file that breaks a rule, and how."""
 
-    Attributes
-    ----------
-    kind : the rule, as it stands in the list of exceptions.
-    line : line of the file.
-    amount : how much counts against the exceptions: lines of a file or function, else 1.
-    """
-
-    kind: str
     path: str
     line: int
     message: str
-    amount: int = 1
 
 
 def tracked_files() -> list[str]:
@@ -101,13 +89,13 @@ def docstrings_of(tree: ast.Module) -> set[int]:
 def breaches_of_size(path: str, text: str, tree: ast.Module) -> Iterator[Breach]:
     """Yield the file if it is too long, and each of its functions that is."""
     if (lines := text.count("\n")) > MOST_LINES_OF_FILE:
-        yield Breach("long file", path, 1, f"{lines} lines, more than {MOST_LINES_OF_FILE}", lines)
+        yield Breach(path, 1, f"{lines} lines, more than {MOST_LINES_OF_FILE}")
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > MOST_LINES_OF_FUNCTION:
                 message = f"{node.name} has {lines} lines, more than {MOST_LINES_OF_FUNCTION}"
-                yield Breach(f"long function {node.name}", path, node.lineno, message, lines)
+                yield Breach(path, node.lineno, message)
 
 
 def breaches_of_markup(path: str, tree: ast.Module) -> Iterator[Breach]:
@@ -117,7 +105,7 @@ def breaches_of_markup(path: str, tree: ast.Module) -> Iterator[Breach]:
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in docstrings:
             continue
         if match := MARKUP.search(node.value):
-            yield Breach("markup", path, node.lineno, f"{match[0]!r} belongs into scripts/lib/pages/templates/")
+            yield Breach(path, node.lineno, f"{match[0]!r} belongs into scripts/lib/pages/templates/")
 
 
 def breaches_of_names(path: str, tree: ast.Module) -> Iterator[Breach]:
@@ -132,7 +120,7 @@ def breaches_of_names(path: str, tree: ast.Module) -> Iterator[Breach]:
                 continue
         if name.lower() in NAMES and not (name == "card" and OF_MODEL_CARD.search(path)):
             message = f"the name {name}: {NAMES[name.lower()]}"
-            yield Breach(f"name {name.lower()}", path, getattr(node, "lineno", 1), message)
+            yield Breach(path, getattr(node, "lineno", 1), message)
 
 
 def breaches_of_words(path: str, text: str) -> Iterator[Breach]:
@@ -143,9 +131,7 @@ def breaches_of_words(path: str, text: str) -> Iterator[Breach]:
             line = QUOTED.sub("``", line)
         for pattern, better in words.items():
             if (match := re.search(pattern, line, re.IGNORECASE)) and not ALIAS.search(line):
-                yield Breach(
-                    f"word {match[0].lower().replace(' ', '-')}", path, number, f"{match[0]!r}: write {better}"
-                )
+                yield Breach(path, number, f"{match[0]!r}: write {better}")
 
 
 def breaches() -> Iterator[Breach]:
@@ -163,35 +149,12 @@ def breaches() -> Iterator[Breach]:
             yield from breaches_of_markup(path, tree)
 
 
-def read_exceptions() -> dict[tuple[str, str], int]:
-    """Return how much of each breach is accepted, by its kind and file."""
-    if not EXCEPTIONS.exists():
-        return {}
-    rows = (line.split("\t") for line in EXCEPTIONS.read_text(encoding="utf-8").splitlines())
-    return {(kind, path): int(amount) for path, kind, amount in rows}
-
-
-def main(options: list[str]) -> int:
-    """Print what breaks a rule and is no exception; return the exit status."""
-    amounts: dict[tuple[str, str], int] = {}
-    every = list(breaches())
-    for breach in every:
-        amounts[breach.kind, breach.path] = amounts.get((breach.kind, breach.path), 0) + breach.amount
-    if "--write" in options:
-        rows = sorted(f"{path}\t{kind}\t{amount}\n" for (kind, path), amount in amounts.items())
-        EXCEPTIONS.write_text("".join(rows), encoding="utf-8")
-        return 0
-    accepted = read_exceptions()
-    worse = [
-        breach
-        for breach in every
-        if "--list" in options or amounts[breach.kind, breach.path] > accepted.get((breach.kind, breach.path), 0)
-    ]
-    for breach in worse:
-        print(f"{breach.path}:{breach.line}: {breach.message}")
-    print(f"check_house: {len(every)} breaches, {len(worse)} of them shown")
-    return 1 if worse and "--list" not in options else 0
+def main() -> int:
+    """Print what breaks a rule; return the exit status."""
+    lines = [f"{breach.path}:{breach.line}: {breach.message}" for breach in breaches()]
+    print(*lines, f"check_house: {len(lines)} breaches", sep="\n")
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -11,15 +11,15 @@ ACCEPTED = "Specify a conda environment or container for each rule."
 
 
 def remaining_findings(text: str) -> list[str]:
-    """Return what `snakemake --lint` found, less the accepted finding, each with the place that it is about."""
+    """Return what `snakemake --lint` found, less the accepted finding, each with what it is about."""
     findings = []
     for block in re.split(r"^(?=Lints for )", text, flags=re.MULTILINE):
-        place, _, rest = block.partition("\n")
-        if not place.startswith("Lints for "):
+        subject, _, rest = block.partition("\n")
+        if not subject.startswith("Lints for "):
             continue
         for finding in re.split(r"^    \* ", rest, flags=re.MULTILINE)[1:]:
             if not finding.startswith(ACCEPTED):
-                findings.append(f"{place.removeprefix('Lints for ').rstrip(':')}: {finding.strip()}")
+                findings.append(f"{subject.removeprefix('Lints for ').rstrip(':')}: {finding.strip()}")
     return findings
 
 

@@ -44,11 +44,11 @@ def config_of(name: str = "mobilenet-v2_8xb32_in1k", n_train: int = 4000, **sett
 
 
 def test_the_learning_rate_follows_the_effective_batch_and_the_batch_is_that_of_a_gpu() -> None:
-    one, four = config_of(), config_of(gpus=4)
-    assert four["optimizer"]["lr"] == pytest.approx(4 * one["optimizer"]["lr"]) == pytest.approx(0.02)
-    assert four["data"]["samples_per_gpu"] == one["data"]["samples_per_gpu"] == 32
+    single, four = config_of(), config_of(gpus=4)
+    assert four["optimizer"]["lr"] == pytest.approx(4 * single["optimizer"]["lr"]) == pytest.approx(0.02)
+    assert four["data"]["samples_per_gpu"] == single["data"]["samples_per_gpu"] == 32
     resnet = config_of("resnet18_8xb32_in1k", gpus=8)
-    assert resnet["optimizer"]["lr"] == pytest.approx(0.1), "8 cards of 32 images are what the base config is for"
+    assert resnet["optimizer"]["lr"] == pytest.approx(0.1), "8 GPUs of 32 images are what the base config is for"
     assert config_of(gpus=4, learning_rate=0.3)["optimizer"]["lr"] == 0.3
 
 
@@ -59,8 +59,8 @@ def test_the_number_of_processes_stands_in_the_config_where_it_is_not_one() -> N
 
 def test_schedules_count_the_steps_of_one_process() -> None:
     warm_up = "resnet50_8xb256-rsb-a1-600e_in1k"
-    one, two = (config_of(warm_up, n_train=6400, batch_size=32, gpus=gpus, epochs=100) for gpus in (1, 2))
-    assert two["lr_config"]["warmup_iters"] == pytest.approx(one["lr_config"]["warmup_iters"] / 2, abs=1)
+    single, two = (config_of(warm_up, n_train=6400, batch_size=32, gpus=gpus, epochs=100) for gpus in (1, 2))
+    assert two["lr_config"]["warmup_iters"] == pytest.approx(single["lr_config"]["warmup_iters"] / 2, abs=1)
 
 
 @pytest.mark.parametrize(("n_train", "gpus", "left_out"), [(33, 1, True), (66, 2, True), (65, 2, True), (67, 2, False)])
@@ -198,8 +198,8 @@ def test_shared_validation_batches_come_back_whole_and_in_order(images: int, cou
     loader: DataLoader = DataLoader(list(range(images)), batch_size=4)  # type: ignore[arg-type]
     shares = []
     for rank in range(count):
-        own = share_batches(loader, SimpleNamespace(rank=rank, count=count))  # type: ignore[arg-type]
-        shares.append([batch.tolist() for batch in own])
+        share = share_batches(loader, SimpleNamespace(rank=rank, count=count))  # type: ignore[arg-type]
+        shares.append([batch.tolist() for batch in share])
     assert merge_batches(shares) == [batch.tolist() for batch in loader]
 
 

@@ -51,32 +51,32 @@ def test_what_a_model_predicts_is_not_changed_by_absorbing(monkeypatch: pytest.M
                 layer.running_var.uniform_(0.5, 2.0)
     images = torch.randn(4, 3, 32, 32)
     expected, names = folding.probabilities_of(model, images), list(model.state_dict())
-    found = absorbed(model, images)
-    assert found is model and list(model.state_dict()) == names
+    result = absorbed(model, images)
+    assert result is model and list(model.state_dict()) == names
     assert folding.same_probabilities(folding.probabilities_of(model, images), expected)
     assert all(folding.is_absorbed(layer) for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d))
     # Where it would be changed, the model comes back as it was.
     model = build_pretrained(Config({"model": SMALL, "seed": 0}), {}, "cpu")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     monkeypatch.setattr(folding, "same_probabilities", lambda *_: False)
-    found = absorbed(model, images)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in found.state_dict().items())
+    result = absorbed(model, images)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in result.state_dict().items())
 
 
-def rendered(folder: Path, part: str, per_class: int, classes: int) -> Path:
+def rendered(folder: Path, split: str, per_class: int, classes: int) -> Path:
     """Write images of *classes* colours, and their annotation file, and pack them; return the annotation file."""
-    rng = np.random.default_rng(len(part))
+    rng = np.random.default_rng(len(split))
     colours = np.random.default_rng(0).permutation(
         np.stack(np.meshgrid([50, 200], [50, 200], [50, 200]), -1).reshape(-1, 3)
     )
     lines = []
     for number in range(per_class * classes):
-        name, label = f"{part}{number}.png", number % classes
+        name, label = f"{split}{number}.png", number % classes
         image = np.clip(colours[label] + rng.normal(0, 12, (32, 32, 3)) + rng.normal(0, 8, 3), 0, 255)
         Image.fromarray(image.astype(np.uint8)).save(folder / name)
         lines.append(f"{name} {label}\n")
-    (folder / f"{part}.txt").write_text("".join(lines), encoding="utf-8")
-    return folder / f"{part}.txt"
+    (folder / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
+    return folder / f"{split}.txt"
 
 
 def test_of_train_and_val_each_has_its_own_choice_of_shuffled_labels(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_of_train_and_val_each_has_its_own_choice_of_shuffled_labels(tmp_path: P
 @pytest.mark.long
 def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> None:
     names = [f"class {number}" for number in range(8)]
-    splits = [rendered(tmp_path, part, count, 8) for part, count in (("train", 20), ("val", 4), ("test", 10))]
+    splits = [rendered(tmp_path, split, count, 8) for split, count in (("train", 20), ("val", 4), ("test", 10))]
     files = [line.rsplit(" ", 1)[0] for split in splits for line in split.read_text(encoding="utf-8").splitlines()]
     write_pixel_cache(tmp_path, files, 32, tmp_path / "packed", raw_limit=1 << 30, threads=1)
     norm = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}

@@ -39,9 +39,9 @@ def tutorial_config() -> dict[str, Any]:
 def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "pixel_cache": "packed/160", **files}
+    inputs = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "pixel_cache": "packed/160", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe="fast")
-    config = build_config(base, Inputs(experiment, **given))
+    config = build_config(base, Inputs(experiment, **inputs))
     assert config["load_from"] == "run/init.pth"
     assert config["model"]["backbone"]["norm_eval"] is True
     load, flip, crop = config["data"]["train"]["pipeline"][:3]
@@ -58,7 +58,7 @@ def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
     average = {"type": "EMAHook", "momentum": 0.1, "priority": "ABOVE_NORMAL"}  # over an epoch, of 10 steps here
     assert config["custom_hooks"] == [average]
     mine = experiment.model_copy(update={"epochs": 2, "batch_size": 16, "overrides": {"runner.patience": 0}})
-    config = build_config(base, Inputs(mine, **given))
+    config = build_config(base, Inputs(mine, **inputs))
     assert (config["runner"]["max_epochs"], config["data"]["samples_per_gpu"]) == (2, 16)
     assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, FAST.learning_rate / 2)
     assert config["custom_hooks"] == [{**average, "momentum": 1 / 20}]
@@ -67,8 +67,8 @@ def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
 def test_the_fast_recipe_smooths_labels_where_the_backbone_has_the_number_of_classes() -> None:
     base = Config.fromfile(str(model_zoo.config_path("vgg11_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "pixel_cache": "packed/224", **files}
-    config = build_config(base, Inputs(Experiment(base_config="vgg11_8xb32_in1k", recipe="fast"), **given))
+    inputs = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", "pixel_cache": "packed/224", **files}
+    config = build_config(base, Inputs(Experiment(base_config="vgg11_8xb32_in1k", recipe="fast"), **inputs))
     assert config["model"]["head"]["loss"]["num_classes"] == config["model"]["backbone"]["num_classes"] == 30
 
 
@@ -76,10 +76,10 @@ def test_the_fast_recipe_averages_weights_once() -> None:
     base = Config.fromfile(str(model_zoo.config_path("convnext-tiny_32xb128_in1k")))._cfg_dict.to_dict()
     assert [hook["type"] for hook in base["custom_hooks"]] == ["EMAHook"]
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth"}
-    given = {"classes": FRUIT30, "n_train": 3200, "seed": 3, "device": "cpu", "pixel_cache": "packed/160", **files}
+    inputs = {"classes": FRUIT30, "n_train": 3200, "seed": 3, "device": "cpu", "pixel_cache": "packed/160", **files}
     weights = {"zoo": "convnext-tiny_3rdparty_32xb128_in1k"}
     experiment = Experiment(base_config="convnext-tiny_32xb128_in1k", recipe="fast", checkpoint=weights)
-    config = build_config(base, Inputs(experiment, **given))
+    config = build_config(base, Inputs(experiment, **inputs))
     assert config["custom_hooks"] == [{"type": "EMAHook", "momentum": 1 / 100, "priority": "ABOVE_NORMAL"}]
 
 
@@ -141,10 +141,10 @@ def test_the_data_sets_are_mmcls_custom_data_sets_with_annotation_files_and_one_
 def test_a_control_shuffles_the_labels_of_train_and_val_and_changes_nothing_else(recipe: str) -> None:
     base = Config.fromfile(str(model_zoo.config_path("mobilenet-v2_8xb32_in1k")))._cfg_dict.to_dict()
     files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth", "pixel_cache": "packed/160"}
-    given = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", **files}
+    inputs = {"classes": FRUIT30, "n_train": 320, "seed": 3, "device": "cpu", **files}
     experiment = Experiment(base_config="mobilenet-v2_8xb32_in1k", recipe=recipe)
-    plain = build_config(base, Inputs(experiment, **given))
-    control = build_config(base, Inputs(experiment.model_copy(update={"shuffle_labels": True}), **given))
+    plain = build_config(base, Inputs(experiment, **inputs))
+    control = build_config(base, Inputs(experiment.model_copy(update={"shuffle_labels": True}), **inputs))
     for split in ("train", "val"):
         assert control["data"][split].pop("shuffle_labels") is True
     assert control == plain and "shuffle_labels" not in str(plain)

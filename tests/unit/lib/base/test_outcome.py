@@ -39,9 +39,9 @@ def test_whatever_ends_a_command_stands_beside_its_log(
 ) -> None:
     log = tmp_path / "logs" / "fetch_archive.tar.log"
     assert end(log, error) == status
-    found = Outcome.read(tmp_path / "logs" / "fetch_archive.tar.outcome.json")
-    assert found == Outcome(outcome[0], outcome[1] + ("details: " + str(log)) * outcome[1].endswith("; "), outcome[2])
-    assert f"ERROR scripts.lib.base.console: {'' if error.args == () else 'error: '}{found}" in log.read_text()
+    written = Outcome.read(tmp_path / "logs" / "fetch_archive.tar.outcome.json")
+    assert written == Outcome(outcome[0], outcome[1] + ("details: " + str(log)) * outcome[1].endswith("; "), outcome[2])
+    assert f"ERROR scripts.lib.base.console: {'' if error.args == () else 'error: '}{written}" in log.read_text()
 
 
 def test_a_command_that_finishes_leaves_no_outcome_of_an_earlier_one(tmp_path: Path) -> None:

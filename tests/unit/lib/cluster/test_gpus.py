@@ -73,8 +73,8 @@ def test_processes_take_different_gpus_and_a_killed_one_gives_its_gpu_back(monke
 
 def test_several_gpus_and_too_few() -> None:
     environment = {"CUDA_VISIBLE_DEVICES": "0,1,2", "SLURM_JOB_ID": "7"}
-    with claimed_gpus(2, environment) as two, claimed_gpus(1, environment) as one:
-        assert sorted([*two, *one]) == ["0", "1", "2"]
+    with claimed_gpus(2, environment) as two, claimed_gpus(1, environment) as single:
+        assert sorted([*two, *single]) == ["0", "1", "2"]
     with pytest.raises(UserError, match="wants 4 GPUs, and 3 were given"), claimed_gpus(4, environment):
         pass
 
@@ -100,7 +100,7 @@ def test_one_gpu_needs_no_claim(tmp_path: Path) -> None:
         ({"SLURM_JOB_GPUS": "0"}, [], True),
     ],
 )
-def test_a_given_gpu_is_noticed(environment: dict[str, str], devices: list[str], given: bool, tmp_path: Path) -> None:
+def test_a_given_gpu_is_noticed(environment: dict[str, str], devices: list[str], noticed: bool, tmp_path: Path) -> None:
     for name in devices:
         (tmp_path / name).touch()
-    assert bool(Gpus.of(environment, tmp_path)) is given
+    assert bool(Gpus.of(environment, tmp_path)) is noticed

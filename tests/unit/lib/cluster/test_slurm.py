@@ -76,9 +76,9 @@ def test_all_stays_of_a_requeued_job_are_counted(program: Program) -> None:
         ["13", "mimflow_1", "RUNNING", "1795426921", "1795426931", "Unknown", "7", "gres/gpu=1", "3600"],
     ]
     printing(program, "sacct", *(SEPARATOR.join(row) for row in rows), "11.batch|x")
-    found = slurm.accounting(["13", "11", "12", "no id"])
-    assert [(stay.elapsed, stay.gpus, stay.queued) for stay in found["11"]] == [(5, 2, 9), (49, 2, 16)]
-    (cancelled,), (running,) = found["12"], found["13"]
+    stays = slurm.accounting(["13", "11", "12", "no id"])
+    assert [(stay.elapsed, stay.gpus, stay.queued) for stay in stays["11"]] == [(5, 2, 9), (49, 2, 16)]
+    (cancelled,), (running,) = stays["12"], stays["13"]
     assert (cancelled.state, cancelled.queued, cancelled.joules) == ("CANCELLED", 14, None)
     assert (running.ended, running.joules) == (None, 3600)
     assert slurm.accounting([]) == {} and len(SACCT_FIELDS) == len(rows[0])
@@ -97,8 +97,8 @@ def test_jobs_of_others_and_of_other_folders_are_not_mine(program: Program, tmp_
         squeue_line(WorkDir=mine, JobID="6", State="COMPLETING", SubmitTime="300"),
     ]
     printing(program, "squeue", *lines)
-    found = slurm.my_jobs(tmp_path / "link")
-    assert [job.id for job in found] == ["99", "101", "6"] and [job.is_allocation for job in found] == [
+    jobs = slurm.my_jobs(tmp_path / "link")
+    assert [job.id for job in jobs] == ["99", "101", "6"] and [job.is_allocation for job in jobs] == [
         True,
         False,
         False,
@@ -125,8 +125,8 @@ def test_where_there_is_no_slurm_it_is_one_line(program: Program, tmp_path: Path
 
 
 def test_a_controller_that_is_down_is_one_line(program: Program, tmp_path: Path) -> None:
-    said = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
-    program("squeue", f"echo '{said}' >&2; exit 1")
+    message = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    program("squeue", f"echo '{message}' >&2; exit 1")
     with pytest.raises(slurm.SlurmSilent, match=r"does not answer .*connect failure.*try again"):
         slurm.my_jobs(tmp_path)
     with pytest.raises(slurm.SlurmSilent):
@@ -209,8 +209,8 @@ def test_a_restart_of_slurm_is_waited_for(program: Program, tmp_path: Path) -> N
 )
 def test_what_never_clears_is_told_from_what_does(reason: str, stuck: bool) -> None:
     def job(state: str) -> Job:
-        (found,) = slurm.parse_squeue(squeue_line(State=state, Reason=reason))
-        return found
+        (parsed,) = slurm.parse_squeue(squeue_line(State=state, Reason=reason))
+        return parsed
 
     assert (job("PENDING").remedy is not None) is stuck
     assert job("RUNNING").remedy is None

@@ -170,8 +170,8 @@ def test_weights_make_the_classes_count_the_same_and_an_image_count_one_on_avera
     assert (weights[np.array(counts) == 0] == 0).all()
 
 
-def losses_of(loss: dict[str, Any], scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return build_loss(dict(loss))(scores, labels)
+def losses_of(loss: dict[str, Any], logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return build_loss(dict(loss))(logits, labels)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
@@ -179,23 +179,23 @@ def losses_of(loss: dict[str, Any], scores: torch.Tensor, labels: torch.Tensor) 
 def test_a_weighted_loss_is_the_plain_one_of_images_drawn_equally_often(smoothing: float, mixed: bool) -> None:
     counts = [6, 3, 1]
     labels = torch.arange(3).repeat_interleave(torch.tensor(counts))
-    scores = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     plain: dict[str, Any] = {"type": "LabelSmoothLoss", "label_smooth_val": smoothing, "num_classes": 3}
     weighted = {**plain, "type": "WeightedLabelSmoothLoss", "class_weight": class_weights(counts)}
     targets = functional.one_hot(labels, 3).float() if mixed else labels
     repeated = torch.tensor([0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, *[9] * 6])
-    expected = losses_of(plain, scores[repeated], targets[repeated])
-    torch.testing.assert_close(losses_of(weighted, scores, targets), expected)
+    expected = losses_of(plain, logits[repeated], targets[repeated])
+    torch.testing.assert_close(losses_of(weighted, logits, targets), expected)
     if smoothing == 0 and not mixed:  # mmcls's own does the same without smoothing
         entropy = {"type": "CrossEntropyLoss", "class_weight": class_weights(counts)}
-        torch.testing.assert_close(losses_of(entropy, scores, labels), expected)
+        torch.testing.assert_close(losses_of(entropy, logits, labels), expected)
 
 
 def test_a_mixed_image_has_the_weights_of_its_classes_in_proportion() -> None:
-    scores, target = torch.tensor([[0.3, -0.2]]), torch.tensor([[0.25, 0.75]])
+    logits, target = torch.tensor([[0.3, -0.2]]), torch.tensor([[0.25, 0.75]])
     plain: dict[str, Any] = {"type": "LabelSmoothLoss", "label_smooth_val": 0.1, "num_classes": 2}
     weighted = {**plain, "type": "WeightedLabelSmoothLoss", "class_weight": [4.0, 2.0]}
-    torch.testing.assert_close(losses_of(weighted, scores, target), 2.5 * losses_of(plain, scores, target))
+    torch.testing.assert_close(losses_of(weighted, logits, target), 2.5 * losses_of(plain, logits, target))
 
 
 def config_of(name: str = MOBILENET, counts: tuple[int, ...] = (60, 30, 10), **settings: Any) -> dict[str, Any]:
@@ -203,8 +203,8 @@ def config_of(name: str = MOBILENET, counts: tuple[int, ...] = (60, 30, 10), **s
     files = {"images": "i", "splits": "s", "checkpoint": "run/init.pth", "pixel_cache": "packed"}
     experiment = Experiment.model_validate({"base_config": name, **settings})
     classes = [f"class {number}" for number in range(len(counts))]
-    given = {"classes": classes, "n_train": sum(counts), "train_counts": counts, "seed": 0, "device": "cpu", **files}
-    return build_config(base, Inputs(experiment, **given))
+    inputs = {"classes": classes, "n_train": sum(counts), "train_counts": counts, "seed": 0, "device": "cpu", **files}
+    return build_config(base, Inputs(experiment, **inputs))
 
 
 @pytest.mark.parametrize("recipe", ["fast", "tutorial"])
@@ -240,8 +240,8 @@ def test_the_weights_stand_in_the_config_and_mmcls_builds_its_loss(
     assert loss["type"] == expected
     assert loss["class_weight"] == pytest.approx([100 / 180, 100 / 90, 100 / 30])
     plain = config_of(name, recipe=recipe)["model"]["head"]["loss"]
-    scores, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 2, 2, 2])
-    torch.testing.assert_close(losses_of(loss, scores, labels), 100 / 30 * losses_of(plain, scores, labels))
+    logits, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 2, 2, 2])
+    torch.testing.assert_close(losses_of(loss, logits, labels), 100 / 30 * losses_of(plain, logits, labels))
 
 
 def test_a_loss_without_a_place_for_weights_is_one_line_that_names_the_sampler() -> None:
@@ -254,8 +254,8 @@ def test_an_override_does_not_take_the_weights_away_unnoticed() -> None:
     loss = {"type": "CrossEntropyLoss"}
     with pytest.raises(UserError, match=r"overrides.model.head.loss: .*class_weight"):
         config_of(balance="loss", overrides={"model.head.loss": loss})
-    own = {**loss, "class_weight": [1.0, 2.0, 3.0]}
-    assert config_of(balance="loss", overrides={"model.head.loss": own})["model"]["head"]["loss"] == own
+    weighted = {**loss, "class_weight": [1.0, 2.0, 3.0]}
+    assert config_of(balance="loss", overrides={"model.head.loss": weighted})["model"]["head"]["loss"] == weighted
 
 
 def clouds(counts: list[int], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -278,12 +278,12 @@ def test_a_balanced_head_is_the_one_of_images_that_come_equally_often() -> None:
     torch.testing.assert_close(balanced.weight, repeated.weight, rtol=1e-2, atol=1e-3)
     assert balanced.loss == pytest.approx(repeated.loss, rel=1e-3)
     assert balanced.accuracy == pytest.approx(repeated.accuracy, abs=1e-12)
-    scores = val @ balanced.weight.T + balanced.bias
-    assert balanced.accuracy == pytest.approx(balanced_accuracy_score(val_labels, scores.argmax(1)))
+    logits = val @ balanced.weight.T + balanced.bias
+    assert balanced.accuracy == pytest.approx(balanced_accuracy_score(val_labels, logits.argmax(1)))
     plain = fit_probes(train, labels, val, val_labels, 3)[-1]
     rare = val_labels == 2
-    found = [(val @ one.weight.T + one.bias)[rare].argmax(1).eq(2).sum() for one in (balanced, plain)]
-    assert found[0] > found[1], "the rare class is found more often"
+    recalled = [(val @ probe.weight.T + probe.bias)[rare].argmax(1).eq(2).sum() for probe in (balanced, plain)]
+    assert recalled[0] > recalled[1], "the rare class is recalled more often"
 
 
 def test_balanced_validation_gives_the_means_over_the_classes() -> None:

@@ -83,10 +83,10 @@ def test_a_truncated_checkpoint_is_said_to_be_so_in_one_line(tmp_path: Path, sha
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("place", range(10, 900, 89))
-def test_flipped_bytes_give_weights_or_one_line(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("position", range(10, 900, 89))
+def test_flipped_bytes_give_weights_or_one_line(tmp_path: Path, position: int) -> None:
     content = bytearray(save(tmp_path / "x.pth", {"state_dict": {"w": torch.ones(8)}}, legacy=True).read_bytes())
-    content[place % len(content)] ^= 0xFF
+    content[position % len(content)] ^= 0xFF
     (tmp_path / "x.pth").write_bytes(content)
     try:
         read_foreign(tmp_path / "x.pth", "x.pth")

@@ -24,11 +24,11 @@ def clouds(per_class: int, seed: int, distance: float = 3.0) -> tuple[torch.Tens
 def test_the_probe_separates_what_is_separable_whatever_the_unit_of_the_features() -> None:
     (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
     probe = fit_probes(train, labels, val, val_labels, 3)[-1]
-    scores = val @ probe.weight.T + probe.bias  # on the features as they are
-    accuracy = (scores.argmax(1) == val_labels).double().mean().item()
+    logits = val @ probe.weight.T + probe.bias  # on the features as they are
+    accuracy = (logits.argmax(1) == val_labels).double().mean().item()
     assert accuracy == probe.accuracy > 0.93
     assert probe.penalty in FAST.penalties
-    assert torch.nn.functional.cross_entropy(scores, val_labels).item() == pytest.approx(probe.loss)
+    assert torch.nn.functional.cross_entropy(logits, val_labels).item() == pytest.approx(probe.loss)
 
 
 def test_a_feature_that_hardly_varies_gets_no_large_weight() -> None:
