@@ -90,7 +90,7 @@ def test_one_gpu_needs_no_claim(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "devices", "given"),
+    ("environment", "devices", "noticed"),
     [
         ({}, [], False),
         ({}, ["nvidia0"], True),
