@@ -1,13 +1,16 @@
 """What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched."""
 
 import os
+import warnings
 
 # cuBLAS reads this once, when CUDA starts: without it torch refuses to promise deterministic matrix products.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-from scripts.mmcls_plugins.dataset import EpochSampler, SeededCustomDataset
-from scripts.mmcls_plugins.images import LoadPackedImage
-from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
-from scripts.mmcls_plugins.runner import ReproducibleRunner
+with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
+    warnings.simplefilter("ignore")
+    from scripts.mmcls_plugins.dataset import EpochSampler, SeededCustomDataset
+    from scripts.mmcls_plugins.images import LoadPackedImage
+    from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
+    from scripts.mmcls_plugins.runner import ReproducibleRunner
 
 __all__ = ["EpochSampler", "LoadPackedImage", "ReproducibleRunner", "SeededCustomDataset", "WeightedLabelSmoothLoss"]

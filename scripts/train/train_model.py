@@ -193,12 +193,7 @@ def publish(targets: Mapping[Path, Path]) -> None:
 def run_once(
     config_file: Path, seed: int, work_dir: Path, lease: Lease, gpus: int, workers: int | None, end_time: float | None
 ) -> None:
-    """Train to the end in this attempt.
-
-    Parameters
-    ----------
-    gpus, workers, end_time : as the command has them; none of them changes the result.
-    """
+    """Train to the end in this attempt; *gpus*, *workers* and *end_time* of the command do not change the result."""
     with ExitStack() as held:  # closes what the attempt holds: its GPUs, and its copy of the images
         config = read_config(config_file)
         device, processes = config["runner"]["device"], config["runner"].get("gpus", 1)
