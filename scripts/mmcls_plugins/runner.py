@@ -37,8 +37,8 @@ class ReproducibleRunner(ResumableRunner):
     * the generators are seeded by (seed, iteration) before each training step, samples by (seed, epoch, index);
     * a state is saved every epoch, every *checkpoint_minutes*, and at once on SIGTERM or SIGINT; a start in the
       same work_dir goes on from the newest good one;
-    * evaluation is taken over from mmcls's EvalHook; ``best.pth`` changes only for a strictly better top-1 accuracy,
-      so that ties keep the earlier epoch.
+    * evaluation is taken over from mmcls's EvalHook; ``best.pth`` changes only for a better top-1 accuracy, or for
+      a lower loss at the same accuracy (``training_log.is_better``).
 
     Where several processes train together (DDP, a GPU each), the first one writes all files, and all of them save,
     stop and go on at the same iteration. Each has its own share of every epoch and its own statistics of batch
