@@ -471,11 +471,11 @@ def test_hundreds_of_runs_are_looked_at_quickly_and_nothing_is_touched(project: 
     project.work("demo/experiment-7/seed3", loss=0.1)
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()  # of the processor: on a busy machine the clock measures the others
         with watched() as (opened, changed):
             overview = project.watcher.look()
         run_table.render(overview, 80, 24)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
         assert len(opened) <= 1 and changed == []
     assert min(seconds) < 0.3, seconds
 
