@@ -388,10 +388,12 @@ def test_long_functions_markup_and_old_words_are_noticed():
     text = f'"""<p>of a docstring</p>"""\n\ndef long(side):\n{lines}\n\nPAGE = "<p class=x>"  # the {old}\n'
     tree = ast.parse(text)
 
-    assert [breach.kind for breach in house.breaches_of_size("a.py", text, tree)] == ["long function long"]
+    assert [breach.message for breach in house.breaches_of_size("a.py", text, tree)] == [
+        "long has 61 lines, more than 60"
+    ]
     assert [breach.line for breach in house.breaches_of_markup("a.py", tree)] == [65]
-    assert [breach.kind for breach in house.breaches_of_names("a.py", tree)] == ["name side"]
-    assert [breach.kind for breach in house.breaches_of_words("a.py", text)] == [f"word {old}"]
+    assert [breach.message for breach in house.breaches_of_names("a.py", tree)] == ["the name side: split"]
+    assert [breach.message for breach in house.breaches_of_words("a.py", text)] == [f"{old!r}: write most confident"]
     assert not list(house.breaches_of_words("a.py", 'license = Field(alias="licence")'))
 
 
