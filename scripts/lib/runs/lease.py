@@ -14,6 +14,7 @@ import psutil
 
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.runs.run_folder import WorkFolder
 
 #: Seconds without a heartbeat after which the holder counts as dead. Well above a hiccup of a network file system.
 EXPIRY_SECONDS = 60.0
@@ -78,7 +79,7 @@ class Lease:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "lease.json"
+        self.path = WorkFolder(folder).lease
         self.me = Holder.this_process()
         self._beaten_at = 0.0
 

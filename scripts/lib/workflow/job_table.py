@@ -13,7 +13,7 @@ from scripts.lib.base.text import columns
 from scripts.lib.base.units import duration
 from scripts.lib.cluster.slurm import Job
 from scripts.lib.runs.progress_line import progress_line
-from scripts.lib.runs.run_folder import run_name
+from scripts.lib.runs.run_folder import RunFolder, WorkFolder, run_name
 from scripts.lib.workflow.controller import RECORD, Controller
 
 HEADER = ("job", "state", "run", "node", "time", "limit", "GPUs", "progress")
@@ -83,13 +83,13 @@ def progress(job: Job, root: Path) -> list[str]:
 
 def _newest(run: Path) -> list[Path]:
     """Return the folder in which a run was trained last, as a list of one or none."""
-    states = [(file.stat().st_mtime, file.parent) for file in run.glob("work/*/progress.json")]
+    states = [(file.stat().st_mtime, file.parent) for file in RunFolder(run).work.glob(f"*/{WorkFolder.progress}")]
     return [max(states)[1]] if states else []
 
 
 def _line(work_dir: Path) -> str:
     with suppress(KeyError, TypeError, ValueError):
-        return progress_line(find_json(work_dir / "progress.json"))
+        return progress_line(find_json(WorkFolder(work_dir).progress))
     return ""
 
 

@@ -26,7 +26,7 @@ from scripts.lib.model.model_zoo import KEPT_NAMES
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_software
 from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
-from scripts.lib.runs.run_folder import dataset_folder, run_name
+from scripts.lib.runs.run_folder import RunFolder, dataset_folder, run_name
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class FinishedRun:
         ------
         UserError : it is not the folder of a finished run.
         """
-        return cls(folder.resolve(), read_provenance(folder / "provenance.json"))
+        return cls(folder.resolve(), read_provenance(RunFolder(folder).provenance))
 
     @property
     def name(self) -> str:
