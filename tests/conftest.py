@@ -15,10 +15,14 @@ import pytest
 # processor from the threads that they wait for, wherever more threads run than there are cores. The bits are the same.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+# Images of machines set it; each of the hundreds of processes that tests start would compile mimflow anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where two processes run the tests, those that share what takes long to make."""
+    """Keep together, where two processes run the tests, those that share what takes long to make; they come first."""
     for item in items:
         shared = "finished" if "finished" in getattr(item, "fixturenames", ()) else str(item.path)
         item.add_marker(pytest.mark.xdist_group(shared))
+    items.sort(key=lambda item: "finished" not in getattr(item, "fixturenames", ()))

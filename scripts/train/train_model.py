@@ -50,7 +50,7 @@ def mim_command(config_file: Path, config: Mapping[str, Any], work_dir: Path, se
     if runner.get("gpus", 1) > 1:
         command = [sys.executable, "-m", "scripts.train_distributed", str(config_file)]
     else:
-        command = [str(Path(sys.executable).with_name("mim")), "train", "mmcls", str(config_file)]
+        command = [sys.executable, "-m", "scripts.lib.runs.mim", "train", "mmcls", str(config_file)]
         command += ["--gpus", "0" if runner["device"] == "cpu" else "1"]
     command += ["--work-dir", str(work_dir), "--seed", str(seed)]
     if runner["deterministic"]:
