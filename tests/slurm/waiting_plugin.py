@@ -1,4 +1,4 @@
-"""Makes a training meet the time limit of its job twice, on a machine of any speed; the config of a test's run loads it.
+"""Makes a training meet the time limit of its job twice, on a machine of any speed; the config of a test loads it.
 
 It waits before two iterations until the time of the job is over. Without a time limit it does nothing.
 """
