@@ -22,5 +22,5 @@ def check_output_but_help(command: Any, *arguments: Any, **options: Any) -> Any:
 
 
 if __name__ == "__main__":
-    subprocess.check_output = check_output_but_help
+    subprocess.check_output = check_output_but_help  # type: ignore[assignment]
     cli(prog_name="mim")
