@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from scripts.lib.base.environment import Variable, expand
+from scripts.lib.base.environment import Variable, expand, unset_in_shell
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
 
@@ -82,5 +82,5 @@ def module_prefix(site: Site) -> str:
     return (
         "{ command -v module >/dev/null 2>&1 || . /etc/profile; "
         f"module load {modules} || {{ echo 'error: module load {modules} failed: see `module avail`' >&2; exit 1; }}; "
-        f'export PATH={python}:"$PATH"; unset PYTHONPATH PYTHONHOME; }} >&2; '
+        f'export PATH={python}:"$PATH"; {unset_in_shell()}; }} >&2; '
     )

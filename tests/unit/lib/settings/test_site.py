@@ -96,7 +96,7 @@ def test_modules_are_loaded_by_the_job_and_leave_its_python_in_front() -> None:
     result = subprocess.run(["bash", "-c", good], capture_output=True, text=True, check=True)
     assert result.stderr == "module load cuda/11.4 gcc/9\n"
     folder, path = result.stdout.split()
-    assert folder.endswith("/bin") and not folder.startswith("/of/the") and path == "unset"
+    assert folder.endswith("/bin") and not folder.startswith("/of/the") and path == str(ROOT)
     bad = module + module_prefix(Site(modules=["missing"])) + "echo ran"
     result = subprocess.run(["bash", "-c", bad], capture_output=True, text=True)
     assert result.returncode == 1 and "ran" not in result.stdout

@@ -1,0 +1,55 @@
+"""Run a command as `make` does: in the known environment, with the words of ARGS after it.
+
+`python -I scripts/start.py COMMAND WORD...`: `-I` makes Python deaf to the user's shell; the command then starts with
+what `scripts.lib.base.environment` lets through. Standard library only: `make doctor` works without a .venv.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python -I leaves out the current folder
+
+from scripts.lib.base.environment import Variable, job_environment
+
+
+def command_line(words: Sequence[str], arguments: str) -> list[str]:
+    """Return *words* and, after them, the words of *arguments*, which only quotes and backslashes hold together.
+
+    Raises
+    ------
+    ValueError : a quote is not closed.
+    """
+    # As a shell splits words, but nothing is expanded: $, `, ;, * and ~ are characters like others.
+    return [*words, *shlex.split(arguments)]
+
+
+def environment_of(shell: Mapping[str, str], programs: Path) -> dict[str, str]:
+    """Return the environment of the command, in which the programs of a folder come first."""
+    known = job_environment(shell)
+    replaced = {name: value for name, value in shell.items() if known.get(name) != value}
+    known["PATH"] = os.pathsep.join([str(programs), known.get("PATH", os.defpath)])
+    return known | ({str(Variable.SHELL): json.dumps(replaced)} if replaced else {})
+
+
+def main() -> None:
+    """Become the command."""
+    shell = dict(os.environ)
+    try:
+        words = command_line(sys.argv[1:], shell.pop("ARGS", ""))
+    except ValueError as error:
+        sys.exit(f"error: ARGS: {error}: quote each word that holds spaces or quotes, as in ARGS='-k \"a word\"'")
+    # Not by the link .venv: what runs keeps its environment when a new one takes its place.
+    programs = Path(sys.prefix).resolve() / "bin"
+    if words[0] == "python":
+        words[0] = str(programs / "python") if (programs / "python").exists() else sys.executable
+    os.execvpe(words[0], words, environment_of(shell, programs))
+
+
+if __name__ == "__main__":
+    main()
