@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 from scripts.lib.base.environment import Variable, job_environment
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.base.problems import UserError
+from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings
 from scripts.lib.settings.site import enter_site, module_prefix
-from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
+from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
@@ -66,9 +67,14 @@ class Session:
             try:
                 if workflow.non_local_exec:
                     check_path(sys.executable)
+                    slurm.check_answers()
                 clear_the_way(os.environ, controller)
+                if workflow.non_local_exec:
+                    slurm.leave_job(os.environ)
             except UserError as error:
                 _exit(str(error))
+        elif workflow.is_main_process and "--unlock" in sys.argv:
+            unlock(controller)
         return controller
 
     def report_command(self, workflow: Any) -> str:
