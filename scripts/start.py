@@ -32,9 +32,10 @@ def command_line(words: Sequence[str], arguments: str) -> list[str]:
 def environment_of(shell: Mapping[str, str], programs: Path) -> dict[str, str]:
     """Return the environment of the command, in which the programs of a folder come first."""
     known = job_environment(shell)
-    replaced = {name: value for name, value in shell.items() if known.get(name) != value}
+    replaced = {name: shell.get(name) for name in shell.keys() | known.keys() if known.get(name) != shell.get(name)}
     known["PATH"] = os.pathsep.join([str(programs), known.get("PATH", os.defpath)])
-    return known | ({str(Variable.SHELL): json.dumps(replaced)} if replaced else {})
+    # A command of make within another keeps what the first one wrote down.
+    return {str(Variable.SHELL): json.dumps(replaced), **known}
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ class Variable(StrEnum):
     END_TIME = "MIMFLOW_END_TIME"
 
     # What a workflow tells its jobs.
-    #: The variables of the user's shell that did not reach mimflow, as JSON, for `make doctor`.
+    #: What scripts/start.py replaced of the user's shell, as JSON, for `make doctor`; null: it was not set.
     SHELL = "MIMFLOW_SHELL"
     #: The configuration files, for messages.
     CONFIG_FILES = "MIMFLOW_CONFIG_FILES"
@@ -66,7 +66,7 @@ ROUNDING = (
 )  # fmt: skip
 #: Variables of Python, of the libraries that compute and draw, and of the shell: they stop at mimflow ...
 STOPPED = (
-    "PYTHON*", "LC_*", "LANG", "LANGUAGE", "MPL*", "MATPLOTLIB*", "OMP_*", "GOMP_*", "KMP_*", "LIBOMP_*", "MKL_*",
+    "PYTHON?*", "LC_*", "LANG", "LANGUAGE", "MPL*", "MATPLOTLIB*", "OMP_*", "GOMP_*", "KMP_*", "LIBOMP_*", "MKL_*",
     "OPENBLAS_*", "GOTO_*", "BLIS_*", "VECLIB_*", "NUMEXPR_*", "NUMBA_*", "NPY_*", "TORCH*", "PYTORCH_*", "ATEN_*",
     "DNNL_*", "ONEDNN_*", "CUBLAS*", "CUDNN_*", "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "OPENCV_*", "MALLOC_*",
     "MMCV_*", "MMCLS_*", "LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "CDPATH", "GLOBIGNORE",
