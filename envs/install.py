@@ -248,11 +248,25 @@ def build(env: str, venv: Path, source: list[str]) -> str:
     run([sys.executable, "-m", "venv", "--prompt", "mimflow", str(venv)], "creating the environment")
     build_environment(env, source, venv)
     (site_packages(venv) / "mimflow.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    write_snakemake(venv)
     run([python(venv), "-m", "pip", "check"], "checking that all requirements agree")
     printed = run([python(venv), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True)
     write_stamp(venv / STAMP.name, {"env": env, "inputs": hash_of(inputs_of(env)), "path": str(venv)})
     (venv / STARTED).unlink()
     return printed.strip().splitlines()[-1]
+
+
+def write_snakemake(venv: Path) -> None:
+    """Have `snakemake`, typed by hand, start as `make` starts it: whatever the shell has set, and without a home."""
+    script = venv / "bin" / "snakemake"
+    script.unlink(missing_ok=True)
+    script.write_text(
+        "#!/bin/sh\n# Snakemake in the known environment, of the copy of mimflow that this folder is.\n"
+        f"root=.\n[ -f Snakefile ] && [ -f scripts/start.py ] || root={shlex.quote(str(ROOT))}\nunset ARGS\n"
+        f'exec {shlex.quote(python(venv))} -I -X utf8 "$root/scripts/start.py" python -m snakemake "$@"\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
 
 
 def take_into_use(venv: Path) -> None:
@@ -275,9 +289,7 @@ def remove_unused() -> None:
             continue
         is_recent = time.time() - folder.stat().st_mtime < UNUSED_SECONDS
         if (folder / STAMP.name).exists() and (is_recent or processes_of(folder)):
-            say(
-                f"setup: .venvs/{folder.name} stays, what runs may use it; a set-up after a day without runs removes it"
-            )
+            say(f"setup: .venvs/{folder.name} stays for what may still run; after a day without, a set-up removes it")
         else:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -285,33 +297,33 @@ def remove_unused() -> None:
 def processes_of(venv: Path) -> list[int]:
     """Return this user's processes on this machine that run from an environment."""
     inside = f"{venv}{os.sep}".encode()
-    found = []
+    processes = []
     for process in Path("/proc").glob("[0-9]*"):
         # maps: the libraries it has loaded; cmdline: a program of the environment has its Python's path.
         with contextlib.suppress(OSError):
             if any(inside in (process / name).read_bytes() for name in ("cmdline", "maps")):
-                found.append(int(process.name))
-    return [process for process in found if process not in (os.getpid(), os.getppid())]
+                processes.append(int(process.name))
+    return [process for process in processes if process not in (os.getpid(), os.getppid())]
 
 
 def build_environment(env: str, source: list[str], venv: Path) -> None:
     """Install everything that environment *env* holds into *venv*; *source* is pip's options that say from where."""
-    own = python(venv)
+    interpreter = python(venv)
     hashed = ["install", *source, "--require-hashes", "--no-deps", "-r"]
-    pip([*hashed, str(ENVS / "build.lock")], "installing pip and setuptools", own, quiet=True)
-    pip([*hashed, str(ENVS / f"{env}.lock")], f"installing {env}.lock", own)
+    pip([*hashed, str(ENVS / "build.lock")], "installing pip and setuptools", interpreter, quiet=True)
+    pip([*hashed, str(ENVS / f"{env}.lock")], f"installing {env}.lock", interpreter)
     if env == "cpu":
         # Not --no-deps: where PyPI's CUDA build of torch comes, it brings libraries that it needs to be imported.
-        pip(["install", *source, "-r", str(ENVS / "cpu-torch.txt")], "installing torch", own)
+        pip(["install", *source, "-r", str(ENVS / "cpu-torch.txt")], "installing torch", interpreter)
     with scratch_folder() as scratch:
         wheels = scratch if not source else ROOT / "wheelhouse" / env
         if not source:
-            build_own_wheels(env, own, scratch)
+            build_own_wheels(env, interpreter, scratch)
         built = ["mmcv", "connection_pool", *(["torchvision"] if env == "cpu" else [])]
         pip(
             ["install", "--no-index", "--no-deps", "--find-links", str(wheels), *built],
             "installing " + ", ".join(built),
-            own,
+            interpreter,
             quiet=True,
         )
 

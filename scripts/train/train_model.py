@@ -18,11 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import shared_memory
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
 from scripts.lib.base.outcome import Ending, Outcome
-from scripts.lib.base import shared_memory
 from scripts.lib.base.problems import Stopped, UserError
 from scripts.lib.base.subprocesses import signal_group, signals_forwarded
 from scripts.lib.cluster import slurm
@@ -84,12 +84,13 @@ def default_workers(device: str, cores: int) -> int:
 
 
 def batch_bytes(config: Mapping[str, Any]) -> int:
-    """Return the size of a batch as *config* has it loaded: float32, three channels, as large as any step makes them."""
+    """Return the size of a batch as *config* has it loaded: float32, three channels, the largest size of a step."""
     sizes = [224]
     for split in ("train", "val"):
         for step in config["data"][split].get("pipeline", ()):
             for size in (step.get("size"), step.get("crop_size")):
-                sizes += [side for side in (size if isinstance(size, list | tuple) else [size]) if isinstance(side, int)]
+                numbers = size if isinstance(size, list | tuple) else [size]
+                sizes += [number for number in numbers if isinstance(number, int)]
     return int(config["data"].get("samples_per_gpu", 32)) * 3 * max(sizes) ** 2 * 4
 
 
@@ -176,7 +177,9 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
     outcome = Outcome.read(WorkFolder(work_dir).outcome)
     text = output.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1]
     if shared_memory.FULL.search(f"{text}\n{outcome or ''}"):
-        full = f"training stopped: shared memory ({shared_memory.SHARED_MEMORY}), which data-loader workers use, is full"
+        full = (
+            f"training stopped: shared memory ({shared_memory.SHARED_MEMORY}), which data-loader workers use, is full"
+        )
         return UserError(full, f"{shared_memory.REMEDY} (details: {output})")
     if outcome and outcome.ending == Ending.FAILED:
         return UserError(f"training stopped: {outcome} (details: {output})")

@@ -252,6 +252,19 @@ def test_an_environment_whose_jobs_may_be_queued_stays(project, monkeypatch):
     assert not old.exists()
 
 
+def test_snakemake_typed_by_hand_starts_in_the_known_environment(project):
+    install = load(project / "envs" / "install.py")
+    install.write_snakemake((project / ".venv").resolve())
+    code = "import os, sys; print(os.environ['MPLBACKEND'], os.environ['HOME'], sys.argv[1:])"
+    (project / "snakemake.py").write_text(code)
+    hostile = {"MPLBACKEND": "module://x", "PYTHONWARNINGS": "error", "PYTHONHOME": "/x", "HOME": "/none", "ARGS": "x"}
+
+    command = [project / ".venv/bin/snakemake", "a b", "$x"]
+    result = subprocess.run(command, cwd="/", env=os.environ | hostile, text=True, capture_output=True)
+
+    assert result.stdout == f"Agg {project}/.snakemake/caches ['a b', '$x']\n", result.stderr
+
+
 def test_an_environment_that_was_built_in_place_is_replaced(project, monkeypatch):
     old = (project / ".venv").resolve()
     (project / ".venv").unlink()

@@ -102,16 +102,18 @@ def is_stopped(name: str) -> bool:
 def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a job, whatever a notebook, a module or a login script has put into *environment*."""
     known = {name: value for name, value in environment.items() if not is_stopped(name)} | FIXED
-    cache = known.get("XDG_CACHE_HOME") or os.path.join(home_of(known), ".cache")
+    home = home_of(known)
+    has_home = os.path.isdir(home)
+    cache = known.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if has_home else "")
     if not os.path.isabs(cache) or writing_problem(Path(cache)):
         known["XDG_CACHE_HOME"] = str(CACHES)
         for name in ("MPLCONFIGDIR", "TORCH_HOME", "PIP_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH"):
             if name not in known or writing_problem(Path(known[name])):
                 known[name] = str(CACHES / name.lower())
-    if not os.path.isdir(home_of(known)):
+    if not has_home:
+        CACHES.mkdir(parents=True, exist_ok=True)
         known["HOME"] = str(CACHES)
-    # Libraries that find no folder of theirs write into one that they make there.
-    if "MPLCONFIGDIR" not in known and writing_problem(Path(home_of(known), ".config")):
+    elif "MPLCONFIGDIR" not in known and writing_problem(Path(home, ".config")):
         known["MPLCONFIGDIR"] = os.path.join(known.get("XDG_CACHE_HOME", cache), "matplotlib")
     return known
 
@@ -143,4 +145,5 @@ def unset_in_shell() -> str:
     stopped = "|".join(pattern for pattern in STOPPED if pattern not in ("SHELLOPTS", "BASHOPTS"))
     passed = "|".join(PASSED)
     fixed = " ".join(f"{name}={shlex.quote(value)}" for name, value in FIXED.items())
-    return f'for name in $(compgen -e); do case "$name" in {passed}) ;; {stopped}) unset "$name" ;; esac; done; export {fixed}'
+    loop = f'for name in $(compgen -e); do case "$name" in {passed}) ;; {stopped}) unset "$name" ;; esac; done'
+    return f"{loop}; export {fixed}"

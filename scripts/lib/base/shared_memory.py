@@ -1,4 +1,4 @@
-"""The memory through which data-loader workers hand over their batches: how many fit, and what is said where none do."""
+"""The memory through which data-loader workers hand over their batches: how many fit, and what torch says if none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")
 #: What torch says where it is full; none of its words speak of /dev/shm.
-FULL = re.compile(r"out of shared memory|Bus error|(write to|open|allocate|mmap|resize).{0,60}(/?torch_\d+_|shared memory)")
+FULL = re.compile(
+    r"out of shared memory|Bus error|(write to|open|allocate|mmap|resize).{0,60}(/?torch_\d+_|shared memory)"
+)
 REMEDY = "start the container with --shm-size=1g, or free what fills it"
 #: Batches that a worker prepares ahead (torch's default), and those that are handed over meanwhile.
 AHEAD, UNDERWAY = 2, 2

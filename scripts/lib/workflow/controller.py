@@ -148,7 +148,9 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
         try:
             settle_orphans(environment, record.holder)
         except (slurm.SlurmAbsent, slurm.SlurmSilent) as error:
-            what = f"a snakemake that was killed ({record.holder}) has submitted Slurm jobs from here, which may still run"
+            what = (
+                f"a snakemake that was killed ({record.holder}) has submitted Slurm jobs from here, which may still run"
+            )
             remedy = f"if none of them does, `{unlock_command()}`, then the same command again"
             raise UserError(f"{what} ({error.what})", f"{error.remedy}; {remedy}") from error
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
@@ -156,7 +158,9 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
             _say(f"the snakemake that locked this folder ({record.holder}) was killed: unlocking, as --unlock does")
             shutil.rmtree(LOCKS)
         else:
-            _say(f"this folder is locked; if no other snakemake runs here, on any machine, unlock it: {unlock_command()}")
+            _say(
+                f"this folder is locked; if no other snakemake runs here, on any machine, unlock it: {unlock_command()}"
+            )
     controller.path.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scripts.lib.base.environment import Variable, job_environment
+from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
@@ -23,6 +23,7 @@ from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, with_device_of
+from scripts.lib.workflow.surroundings_check import checkout_problems
 
 
 class Session:
@@ -64,6 +65,8 @@ class Session:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
         controller = Controller()
         if workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun):
+            for problem in checkout_problems(ROOT):
+                print(problem, file=sys.stderr)
             try:
                 if workflow.non_local_exec:
                     check_path(sys.executable)

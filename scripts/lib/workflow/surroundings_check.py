@@ -38,8 +38,8 @@ def surroundings_problems(environment: Mapping[str, str], root: Path = ROOT) -> 
     """
     shell = variables_of_shell(environment)
     by_start = Variable.SHELL in environment
-    problems = [*checkout_problems(root), *folder_problems(shell, root)]
-    problems += [locale_problem(shell, by_start), shell_problem(shell), *slurm_problems(shell, root)]
+    of_shell = [locale_problem(shell, by_start), shell_problem(shell)]
+    problems = [*checkout_problems(root), *folder_problems(shell, root), *of_shell, *slurm_problems(shell, root)]
     return [problem for problem in problems if problem]
 
 
@@ -54,7 +54,9 @@ def checkout_problems(root: Path) -> list[Problem]:
     for file in (root / name for name in SHELL_FILES):
         if file.is_file() and b"\r\n" in file.read_bytes():
             what = f"{file.relative_to(root)} has the line ends of Windows (git's core.autocrlf), which sh cannot read"
-            problems.append(Problem(what, "git config core.autocrlf false; git rm -rq --cached . && git reset -q --hard"))
+            problems.append(
+                Problem(what, "git config core.autocrlf false; git rm -rq --cached . && git reset -q --hard")
+            )
             break
     return problems
 
@@ -69,12 +71,14 @@ def folder_problems(shell: Mapping[str, str], root: Path) -> list[Problem]:
             problems.append(Problem(what, "check who owns it and what is free, or copy the project to another disk"))
             break
     home, caches = home_of(shell), shell.get("XDG_CACHE_HOME")
-    places = {f"home ({home or 'HOME is not set'})": writing_problem(Path(home)) if os.path.isdir(home) else ABSENT}
-    places |= {f"XDG_CACHE_HOME ({caches})": writing_problem(Path(caches))} if caches else {}
-    for place, reason in places.items():
+    reasons = {f"home ({home or 'HOME is not set'})": writing_problem(Path(home)) if os.path.isdir(home) else ABSENT}
+    reasons |= {f"XDG_CACHE_HOME ({caches})": writing_problem(Path(caches))} if caches else {}
+    for folder_name, reason in reasons.items():
         if reason:
-            remedy = f"caches go to {CACHES.relative_to(ROOT)} in the project, unless `caches` of the site names a folder"
-            problems.append(Problem(f"{place} cannot be written to ({reason})", remedy, fatal=False))
+            remedy = (
+                f"caches go to {CACHES.relative_to(ROOT)} in the project, unless `caches` of the site names a folder"
+            )
+            problems.append(Problem(f"{folder_name} cannot be written to ({reason})", remedy, fatal=False))
     try:
         temporary = Path(shell.get("TMPDIR") or tempfile.gettempdir())
         reason = writing_problem(temporary, 1 << 20) if temporary.is_dir() else ABSENT
@@ -116,7 +120,9 @@ def slurm_problems(shell: Mapping[str, str], root: Path) -> list[Problem]:
     problems = []
     conf = shell.get("SLURM_CONF")
     if conf and not os.path.exists(conf):
-        problems.append(Problem(f"SLURM_CONF={conf}: no such file, so that no job can be submitted", "unset SLURM_CONF"))
+        problems.append(
+            Problem(f"SLURM_CONF={conf}: no such file, so that no job can be submitted", "unset SLURM_CONF")
+        )
     if job := shell.get("SLURM_JOB_ID"):
         what = f"this shell runs in Slurm job {job}, and a workflow that submits jobs from here ends with it"
         problems.append(Problem(what, "start it on the login node, or use run.sbatch of the profile", fatal=False))

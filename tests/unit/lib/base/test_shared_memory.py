@@ -29,10 +29,10 @@ def test_no_workers_need_no_shared_memory() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers"
-        " are out of shared memory. Please try to raise your shared memory limit.",
+        "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that its workers"
+        " are out of shared memory. Please try to raise your limit.",
         "RuntimeError: unable to write to file </torch_123_4567_0>: No space left on device (28)",
-        "RuntimeError: unable to open shared memory object </torch_1_2_3> in read-write mode: No space left on device (28)",
+        "RuntimeError: unable to open shared memory object </torch_1_2> in read-write mode: No space left on device",
         "RuntimeError: unable to resize file </torch_1_2_3> to the right size: No space left on device (28)",
         "RuntimeError: unable to allocate shared memory(shm) for file </torch_1_2>: No space left on device (28)",
     ],

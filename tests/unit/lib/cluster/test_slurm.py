@@ -222,8 +222,8 @@ def test_what_never_clears_is_told_from_what_does(reason: str, stuck: bool) -> N
 def test_what_is_submitted_from_a_job_is_no_part_of_it_and_finds_slurm() -> None:
     stays = {"SLURM_CONF": "/etc/slurm.conf", "SLURM_JWT": "x", "HOME": "/root", "PATH": "/bin"}
     of_the_job = {
-        "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_GPUS": "0", "SLURM_MEM_PER_NODE": "1", "SLURMD_NODENAME": "g",
-        "CUDA_VISIBLE_DEVICES": "0", "TMPDIR": "/scratch/7", "SLURM_EXPORT_ENV": "NONE",
+        "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_GPUS": "0", "SLURM_MEM_PER_NODE": "1",
+        "SLURMD_NODENAME": "g", "CUDA_VISIBLE_DEVICES": "0", "TMPDIR": "/scratch/7", "SLURM_EXPORT_ENV": "NONE",
     }  # fmt: skip
     environment = stays | of_the_job
     slurm.leave_job(environment)

@@ -126,7 +126,9 @@ def test_a_job_that_was_queued_again_knows_its_own_past(monkeypatch: pytest.Monk
     assert module.is_surely_dead(record.holder, {"SLURM_JOB_ID": "123"})
 
 
-@pytest.mark.parametrize("error", [slurm.SlurmAbsent("squeue: no Slurm", "log in"), slurm.SlurmSilent("squeue: timed out")])
+@pytest.mark.parametrize(
+    "error", [slurm.SlurmAbsent("squeue: no Slurm", "log in"), slurm.SlurmSilent("squeue: timed out")]
+)
 def test_jobs_that_slurm_cannot_be_asked_about_stop_a_start_until_the_user_unlocks(
     other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, error: UserError
 ) -> None:
