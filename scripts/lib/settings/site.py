@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
+from scripts.lib.base.environment import CACHES as FALLBACK
 from scripts.lib.base.environment import Variable, expand, unset_in_shell
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
@@ -47,7 +48,9 @@ def enter_site(arguments: Sequence[str], environment: MutableMapping[str, str]) 
     site = load_site(Path(folder))
     if site.caches:
         for name, below in CACHES.items():
-            environment.setdefault(name, os.path.join(expand(site.caches, environment), below).rstrip("/"))
+            # What stands in for a home that takes nothing gives way to the site's folder.
+            if environment.get(name, str(FALLBACK)).startswith(str(FALLBACK)):
+                environment[name] = os.path.join(expand(site.caches, environment), below).rstrip("/")
     return site
 
 
