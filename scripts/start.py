@@ -6,6 +6,7 @@ what `scripts.lib.base.environment` lets through. Standard library only: `make d
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -38,19 +39,30 @@ def environment_of(shell: Mapping[str, str], programs: Path) -> dict[str, str]:
     return {str(Variable.SHELL): json.dumps(replaced), **known}
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command."""
+    parser = argparse.ArgumentParser(prog="python -I scripts/start.py", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", help="a program of .venv, or python")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help="its arguments")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
     """Become the command."""
     shell = dict(os.environ)
     try:
-        words = command_line(sys.argv[1:], shell.pop("ARGS", ""))
+        words = command_line([args.command, *args.words], shell.pop("ARGS", ""))
     except ValueError as error:
         sys.exit(f"error: ARGS: {error}: quote each word that holds spaces or quotes, as in ARGS='-k \"a word\"'")
     # Not by the link .venv: what runs keeps its environment when a new one takes its place.
     programs = Path(sys.prefix).resolve() / "bin"
     if words[0] == "python":
         words[0] = str(programs / "python") if (programs / "python").exists() else sys.executable
-    os.execvpe(words[0], words, environment_of(shell, programs))
+    try:
+        os.execvpe(words[0], words, environment_of(shell, programs))
+    except OSError as error:
+        sys.exit(f"error: {words[0]}: {error.strerror}: `make setup` installs what belongs into .venv")
 
 
 if __name__ == "__main__":
-    main()
+    main(build_parser().parse_args())
