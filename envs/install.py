@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # python -I leaves out the folder of the script
 
-from scripts.lib.base.environment import is_stopped  # noqa: E402  (after the path)
+from scripts.lib.base.environment import is_stopped, writable_home  # noqa: E402  (after the path)
 
 ENVS = ROOT / "envs"
 #: A link to the environment in use. Each is built in a folder of its own, so that the one before serves until then.
@@ -438,7 +438,7 @@ def child_environment() -> dict[str, str]:
     # They would put packages elsewhere or change versions.
     for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY"):
         env.pop(name, None)
-    env |= {"PIP_USER": "0", "PYTHONNOUSERSITE": "1"}
+    env |= {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "HOME": writable_home(env)}
     if "TMPDIR" not in env and STORE.exists():
         # pip unpacks gigabytes: on the environment's own file system, where they must fit anyway, not in a small /tmp.
         (STORE / "tmp").mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from scripts.lib.base import shared_memory
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.environment import Variable
+from scripts.lib.base.environment import Variable, writable_home
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import Stopped, UserError
@@ -69,6 +69,7 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
     environment["PATH"] = folder + os.pathsep + environment.get("PATH", "")
     environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(config["runner"]["threads"])
     environment["PYTHONUNBUFFERED"] = "1"
+    environment["HOME"] = writable_home(environment)
     environment[Variable.PARENT] = str(os.getpid())
     if config["runner"]["device"] == "cpu":
         # glibc returns large activations to the kernel at each free, and page faults bring them back: keeping them

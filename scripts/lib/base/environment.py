@@ -124,6 +124,15 @@ def home_of(environment: Mapping[str, str]) -> str:
     return home if os.path.isabs(home) else ""
 
 
+def writable_home(environment: Mapping[str, str]) -> str:
+    """Return a home for mim, which makes a folder in it when it is imported: the user's, or else that of the caches.
+
+    Only for mim: elsewhere ~ is the user's home, which may well be read.
+    """
+    home = home_of(environment)
+    return home if os.path.isdir(home) and not writing_problem(Path(home, ".cache")) else str(CACHES)
+
+
 def writing_problem(folder: Path, size: int = 1 << 16) -> str | None:
     """Say why *size* bytes cannot be written into *folder*, which is made if need be; None when they can.
 

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.environment import CACHES, FIXED, is_stopped, job_environment, unset_in_shell, writing_problem
+from scripts.lib.base.environment import (
+    CACHES,
+    FIXED,
+    is_stopped,
+    job_environment,
+    unset_in_shell,
+    writable_home,
+    writing_problem,
+)
 
 HOSTILE = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
@@ -112,6 +120,13 @@ def test_a_home_that_takes_nothing_sends_caches_into_the_project(home: str) -> N
 def test_a_folder_for_caches_that_takes_nothing_is_replaced(tmp_path: Path, full: Path) -> None:
     known = job_environment({"HOME": str(tmp_path), "XDG_CACHE_HOME": str(full), "TORCH_HOME": str(tmp_path / "torch")})
     assert (known["XDG_CACHE_HOME"], known["TORCH_HOME"]) == (str(CACHES), str(tmp_path / "torch"))
+
+
+def test_mim_gets_a_home_that_it_can_write(tmp_path: Path, full: Path) -> None:
+    assert writable_home({"HOME": str(tmp_path)}) == str(tmp_path)
+    environment = os.environ | {"HOME": writable_home({"HOME": str(full)})}
+    result = subprocess.run([sys.executable, "-c", "import mim"], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_a_home_that_can_be_written_is_left_alone(tmp_path: Path) -> None:
