@@ -11,11 +11,15 @@ from pathlib import Path
 
 from scripts.lib.base.environment import CACHES as FALLBACK
 from scripts.lib.base.environment import Variable, expand, unset_in_shell
-from scripts.lib.settings.load import load_site
+from scripts.lib.settings.load import load_site, read_file
 from scripts.lib.settings.schema import Site
 
 #: Variables by which libraries find a folder for their caches, and the folder of each below ``caches``.
 CACHES = {"XDG_CACHE_HOME": "", "PIP_CACHE_DIR": "pip", "TORCH_HOME": "torch", "MPLCONFIGDIR": "matplotlib"}
+
+
+#: How Snakemake calls the file of a profile.
+PROFILE_FILES = ("profile.yaml", "profile.yml", "config.yaml", "config.yml")
 
 
 def current_site() -> Site:
@@ -62,6 +66,24 @@ def profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> list[s
     known, _ = parser.parse_known_args([word for word in arguments if word != "--"])
     named = known.profile or environment.get("SNAKEMAKE_PROFILE", "").split(",")
     return [profile for profile in [*known.workflow_profile, *reversed(named)] if profile not in ("", "none")]
+
+
+def executor_of(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return who runs the jobs of a Snakemake command line: ``local``, ``slurm``, ...
+
+    Its workflow knows it only when it executes, and by then the executor is made.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--executor", "-e")
+    known, _ = parser.parse_known_args([word for word in arguments if word != "--"])
+    if known.executor:
+        return str(known.executor)
+    for profile in profiles(arguments, environment):
+        paths = (Path(folder, name) for folder in (profile, Path("profiles", profile)) for name in PROFILE_FILES)
+        for path in (Path(profile), *paths):
+            if path.is_file() and (executor := read_file(path, empty={}).get("executor")):
+                return str(executor)
+    return "local"
 
 
 def _profile_folder(profile: str) -> str | None:

@@ -16,7 +16,7 @@ from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings
-from scripts.lib.settings.site import enter_site, module_prefix
+from scripts.lib.settings.site import enter_site, executor_of, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.options import Options
@@ -68,11 +68,12 @@ class Session:
             for problem in checkout_problems(ROOT):
                 print(problem, file=sys.stderr)
             try:
-                if workflow.non_local_exec:
+                submits = executor_of(sys.argv[1:], os.environ) == "slurm"
+                if submits:
                     check_path(sys.executable)
                     slurm.check_answers()
                 clear_the_way(os.environ, controller)
-                if workflow.non_local_exec:
+                if submits:
                     slurm.leave_job(os.environ)
             except UserError as error:
                 _exit(str(error))

@@ -11,7 +11,7 @@ from scripts.lib.base.environment import Variable, expand
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
-from scripts.lib.settings.site import current_site, enter_site, module_prefix, profiles
+from scripts.lib.settings.site import current_site, enter_site, executor_of, module_prefix, profiles
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -81,6 +81,28 @@ def test_profiles_are_read_as_snakemake_reads_them() -> None:
 @pytest.mark.parametrize("name", ["slurm", "n30"])
 def test_the_sites_of_the_repository_are_good(name: str) -> None:
     assert load_site(ROOT / "profiles" / name).device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "executor"),
+    [
+        ([], "local"),
+        (["--profile", "profiles/local"], "local"),
+        (["--profile", "profiles/slurm", "-n"], "slurm"),
+        (["--profile=slurm"], "slurm"),
+        (["--profile", "n30"], "slurm"),
+        (["--profile", "profiles/local", "profiles/slurm"], "slurm"),
+        (["--profile", "profiles/slurm", "--executor", "local"], "local"),
+        (["--profile", "profiles/slurm/profile.yaml"], "slurm"),
+        (["-e", "slurm"], "slurm"),
+        (["--profile", "nothing"], "local"),
+    ],
+)
+def test_the_executor_is_known_before_snakemake_makes_it(
+    arguments: list[str], executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert executor_of(arguments, {}) == executor
 
 
 def test_expand() -> None:
