@@ -23,6 +23,7 @@ from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, with_device_of
+from scripts.lib.workflow.submission import tell_lost_errors
 from scripts.lib.workflow.surroundings_check import checkout_problems
 
 
@@ -75,6 +76,7 @@ class Session:
                 clear_the_way(os.environ, controller)
                 if submits:
                     slurm.leave_job(os.environ)
+                    tell_lost_errors()
             except UserError as error:
                 _exit(str(error))
         elif workflow.is_main_process and "--unlock" in sys.argv:
