@@ -1,27 +1,31 @@
 # The commands that people type; `make` alone lists them. Each is a few words around a script or Snakemake.
 
-# Programs of .venv come first, and the Python modules of a cluster have no influence on it.
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export PYTHONNOUSERSITE := 1
-unexport PYTHONPATH PYTHONHOME
-
-# ENV is also a variable of POSIX shells (a start-up file): from the environment only our own names are accepted.
+# What is typed reaches a command as it was typed: make expands none of it, and the command finds it in its environment.
+# ENV is also a variable of POSIX shells (a start-up file), and PROFILE may mean something else in the environment.
 ifneq ($(origin ENV),command line)
-ENV := $(filter cpu cuda11 cuda13,$(ENV))
+ENV := $(filter cpu cuda11 cuda13,$(value ENV))
 endif
-# The site: a folder of profiles/. In the environment, PROFILE may mean something else.
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
-override PROFILE := $(if $(wildcard profiles/$(PROFILE)/.),profiles/$(PROFILE),$(PROFILE))
-PYTHON ?=
-export PYTHON CONFIG RUN IMAGES OUT ARCHIVE DATA
+VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA ARGS ENV PROFILE PYTHON
+$(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
+export $(VALUES)
 
-ENV_OPTION := $(if $(ENV),--env '$(ENV)')
+# START: in a known environment, with the programs of .venv, and with the words of ARGS after the command's. `-I` keeps
+# the user's shell away from Python itself.
+PYTHON_HERE := .venv/bin/python
+START = $(PYTHON_HERE) -I -X utf8 scripts/start.py
+unexport LD_PRELOAD LD_AUDIT
+
 # demo, run, predict and the tests use the environment that .venv has; only `make setup ENV=...` replaces it by another.
-SETUP := PROFILE='$(PROFILE)' sh envs/setup.sh
-READY := $(SETUP) --keep $(ENV_OPTION)
-SNAKEMAKE := snakemake --profile '$(PROFILE)'
+# What only looks builds nothing.
+SETUP := sh envs/setup.sh $${ENV:+--env "$$ENV"}
+READY := sh envs/setup.sh --keep $${ENV:+--env "$$ENV"}
+READY_TO_RUN := sh envs/setup.sh --keep --unless-looking $${ENV:+--env "$$ENV"}
+READY_TO_LOOK := sh envs/setup.sh --look
+# profiles/slurm may be called slurm.
+SNAKEMAKE = if [ -d "profiles/$$PROFILE/." ]; then PROFILE="profiles/$$PROFILE"; fi; $(START) snakemake --profile="$$PROFILE"
 
 # A value that a command requires: $(call need,NAME,example)
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
@@ -35,49 +39,50 @@ help: ## list these commands
 	@echo; echo "  ARGS='...' hands further options to Snakemake or pytest, for example: make run CONFIG=configs/mine.yaml ARGS='-n'"
 
 setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11; PROFILE=profiles/n30: its folder for caches)
-	@$(SETUP) $(ENV_OPTION)
+	@$(SETUP)
 
 demo: ## set up, then run the whole workflow on rendered photographs and print the path of the report
-	@$(READY)
-	@$(SNAKEMAKE) $(ARGS)
+	@$(READY_TO_RUN)
+	@$(SNAKEMAKE)
 
 run: ## run the workflow on your data (CONFIG=configs/mine.yaml; on a cluster PROFILE=profiles/slurm)
 	$(call need,CONFIG,configs/mine.yaml)
-	@$(READY)
-	@python -m scripts.check_settings "$$CONFIG"
-	@$(SNAKEMAKE) --configfile "$$CONFIG" $(ARGS)
+	@$(READY_TO_RUN)
+	@ARGS= $(START) python -m scripts.check_settings -- "$$CONFIG"
+	@$(SNAKEMAKE) --configfile="$$CONFIG"
 
 fetch: ## only the downloads, on a machine with internet (CONFIG=configs/mine.yaml)
 	$(call need,CONFIG,configs/mine.yaml)
-	@$(READY)
-	@python -m scripts.check_settings "$$CONFIG"
-	@$(SNAKEMAKE) --configfile "$$CONFIG" --until fetch_archive fetch_checkpoint $(ARGS)
+	@$(READY_TO_RUN)
+	@ARGS= $(START) python -m scripts.check_settings -- "$$CONFIG"
+	@$(SNAKEMAKE) --configfile="$$CONFIG" --until fetch_archive fetch_checkpoint
 
 predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 IMAGES=file-or-folder)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0 IMAGES=photos)
 	$(call need,IMAGES,photos RUN=results/demo/mobilenet-v2/seed0)
 	@$(READY)
-	@python -m scripts.predict --run "$$RUN" --images "$$IMAGES" $(ARGS)
+	@$(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES"
 
 verify: ## repeat a run from its provenance and compare every hash (RUN=results/demo/NAME/seed0)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
 	@$(READY)
-	@python -m scripts.verify --run "$$RUN" $(ARGS)
+	@$(START) python -m scripts.verify --run="$$RUN"
 
 bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
 	@$(READY)
-	@python -m scripts.bundle --run "$$RUN" $${OUT:+--output "$$OUT"} $(if $(filter yes,$(IMAGES)),--images) $(ARGS)
+	@test "$$IMAGES" != yes || ARGS="--images $$ARGS"; \
+		$(START) python -m scripts.bundle --run="$$RUN" $${OUT:+--output="$$OUT"}
 
 repeat: ## repeat a run from a bundle and compare every hash (ARCHIVE=file.tar, IMAGES=archive-of-the-images)
 	$(call need,ARCHIVE,file.tar)
 	@$(READY)
-	@python -m scripts.repeat --archive "$$ARCHIVE" $${IMAGES:+--images "$$IMAGES"} $(ARGS)
+	@$(START) python -m scripts.repeat --archive="$$ARCHIVE" $${IMAGES:+--images="$$IMAGES"}
 
 # Tests, the slowest of them, and how long all took.
 define pytest
 @$(READY)
-@began=$$(date +%s); python -m pytest --durations=10 $(1) $(ARGS); status=$$?; \
+@began=$$(date +%s); $(START) python -m pytest --durations=10 $(1); status=$$?; \
 	echo "make $@: $$(($$(date +%s) - began)) s"; exit $$status
 endef
 ALL_TESTS := tests/unit tests/workflow tests/faults tests/grid
@@ -95,16 +100,16 @@ test-grid: ## the report of 30 classes and six runs in a browser (needs Chromium
 	$(call pytest,tests/grid)
 
 watch: ## all runs, live: progress, best accuracy, images/s, time left (ARGS=--once: print it once)
-	@$(READY)
-	@python -m scripts.watch $(ARGS)
+	@$(READY_TO_LOOK)
+	@$(START) python -m scripts.watch
 
 jobs: ## this project's Slurm jobs, queued and running: node, time, progress
-	@$(READY)
-	@python -m scripts.jobs $(ARGS)
+	@$(READY_TO_LOOK)
+	@$(START) python -m scripts.jobs
 
 cancel: ## cancel this project's Slurm jobs, all or some (ARGS='JOBID ...'; ARGS=--yes: without asking)
-	@$(READY)
-	@python -m scripts.cancel $(ARGS)
+	@$(READY_TO_LOOK)
+	@$(START) python -m scripts.cancel
 
 test-slurm: export MIMFLOW_REQUIRE_SLURM := 1
 test-slurm: ## the workflow on a real Slurm cluster, which the tests start on this machine (Debian, root)
@@ -112,26 +117,28 @@ test-slurm: ## the workflow on a real Slurm cluster, which the tests start on th
 
 bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)
 	@$(READY)
-	@python -m bench.compare $${DATA:+--data "$$DATA"} $(ARGS)
+	@$(START) python -m bench.compare $${DATA:+--data="$$DATA"}
 
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: check the cluster too)
-	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \
-		"$$python" -m scripts.doctor $(if $(filter-out profiles/local,$(PROFILE)),--profile '$(PROFILE)' $${CONFIG:+--config "$$CONFIG"})
+	@python=$(PYTHON_HERE); [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \
+		set -- "$$python" -I -X utf8 scripts/start.py python -m scripts.doctor; \
+		if [ "$$PROFILE" != profiles/local ]; then set -- "$$@" --profile="$$PROFILE" $${CONFIG:+--config="$$CONFIG"}; fi; \
+		"$$@"
 
 wheelhouse: ## download every package of an environment, for a machine without internet (ENV=cuda11)
-	@sh envs/setup.sh --wheelhouse $(ENV_OPTION)
+	@python="$$(sh envs/find_python.sh)" && "$$python" -I envs/wheelhouse.py $${ENV:+--env "$$ENV"}
 
 locks: ## resolve envs/*.in into envs/*.lock again (ARGS=--upgrade: take newer versions)
-	@python="$$(sh envs/find_python.sh)" && sh envs/lock.sh "$$python" $(ARGS)
+	@python="$$(sh envs/find_python.sh)" && sh envs/lock.sh "$$python" "$$ARGS"
 
 lint: ## check the code as CI does: ruff, mypy, layers, words and lengths, snakefmt, snakemake --lint
 	@$(READY)
 	@sh envs/setup.sh --linters
-	@bash .ci/lint
+	@$(START) bash .ci/lint
 
 docs: ## generate docs/settings.md and configs/schema.json again, from scripts/lib/settings/
 	@$(READY)
-	@python -m scripts.document_settings $(ARGS)
+	@$(START) python -m scripts.document_settings
 
 clean-demo: ## remove the demo's results
 	rm -rf results/demo

@@ -1,4 +1,4 @@
-"""Build .venv from a hashed lock, or fill a wheelhouse for machines without internet. Standard library only."""
+"""Build .venv from a hashed lock. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,21 +10,32 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # python -I leaves out the folder of the script
+
+from scripts.lib.base.environment import is_stopped, writable_home  # noqa: E402  (after the path)
+
 ENVS = ROOT / "envs"
+#: A link to the environment in use. Each is built in a folder of its own, so that the one before serves until then.
 VENV = ROOT / ".venv"
+STORE = ROOT / ".venvs"
+#: An environment that is no longer .venv stays for as long after a workflow last ran from it: its jobs may be queued.
+UNUSED_SECONDS = 86400.0
 STAMP = VENV / "mimflow-environment.json"
 DEV_STAMP = VENV / "mimflow-linters.json"
+#: Written when a set-up begins: the next one goes on with the same ENV.
+STARTED = "mimflow-started.json"
 DEFAULT_ENV = "cpu"
 
 #: What an environment asks of the machine: the oldest glibc its wheels run on, and the room it takes in GB (with what
@@ -32,13 +43,8 @@ DEFAULT_ENV = "cpu"
 GLIBC = {"cpu": (2, 28), "cuda11": (2, 17), "cuda13": (2, 28)}
 DISK_GB = {"cpu": 3, "cuda11": 8, "cuda13": 9}
 
-#: Platform tags of the wheels that a wheelhouse holds, newest first; pip takes the first that a package has.
-_TAGS_2014 = ["manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_12_x86_64", "manylinux2010_x86_64"]
-_TAGS_2014 += ["manylinux_2_5_x86_64", "manylinux1_x86_64"]
-WHEEL_TAGS = {
-    "cuda11": _TAGS_2014,
-    "cuda13": [f"manylinux_2_{minor}_x86_64" for minor in range(28, 17, -1)] + _TAGS_2014,
-}
+#: Options of Snakemake with which it computes nothing: then an older environment will do.
+LOOKING = {"--dry-run", "--dryrun", "--unlock", "--summary", "-S", "-D", "--detailed-summary", "--list-rules", "-l"}
 
 #: One forward pass of a small mmcls model: it fails here rather than in a later step.
 SELF_TEST = """
@@ -66,16 +72,16 @@ class SetupError(Exception):
 def main() -> None:
     """Parse the command line and do the one thing it asks for."""
     args = build_parser().parse_args()
+    if args.look or (args.unless_looking and is_looking(os.environ.get("ARGS", ""))):
+        look()
     if args.check:
         nothing_to_do = linters_are_there() if args.linters else is_up_to_date(args.env)
-        sys.exit(0 if nothing_to_do and not args.wheelhouse else 1)
+        sys.exit(0 if nothing_to_do else 1)
     if args.status:
         print(json.dumps(status(), indent=2))
         return
     with one_at_a_time():
-        if args.wheelhouse:
-            fill_wheelhouse(args.env or installed_env() or DEFAULT_ENV)
-        elif args.linters:
+        if args.linters:
             install_linters()
         else:
             install(args.env, args.keep)
@@ -87,8 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--env", choices=sorted(GLIBC), help="which environment (default: the one .venv has, else cpu)")
     parser.add_argument("--keep", action="store_true", help="refuse to replace an environment of another name")
     parser.add_argument("--check", action="store_true", help="only exit 0 if .venv is what is asked for, else 1")
+    parser.add_argument("--look", action="store_true", help="build nothing; say in one line what .venv is not")
+    parser.add_argument("--unless-looking", action="store_true", help="--look if the words of ARGS make Snakemake idle")
     parser.add_argument("--status", action="store_true", help="print what .venv is, as JSON")
-    parser.add_argument("--wheelhouse", action="store_true", help="fill wheelhouse/ENV for a machine without internet")
     parser.add_argument("--linters", action="store_true", help="add the linters of dev.lock to .venv")
     return parser
 
@@ -132,16 +139,41 @@ def problem_of(env: str) -> str | None:
     """Say why .venv is not the environment *env* as its lock has it now; None when it is."""
     stamp = read_stamp()
     if not stamp:
-        return "a set-up of .venv did not finish" if VENV.exists() else "there is no .venv yet"
+        return "a set-up of .venv did not finish" if VENV.exists() or started_env() else "there is no .venv yet"
     if stamp.get("env") != env:
         return f".venv holds {stamp.get('env')}, not {env}"
-    if stamp.get("path") != str(VENV):
+    if stamp.get("path") != os.path.realpath(VENV):
         return f"this folder was moved or copied from {stamp.get('path')}"
     if stamp.get("inputs") != hash_of(inputs_of(env)):
         return f"envs/{env}.lock (or what goes with it) has changed since .venv was built"
     if not (VENV / "bin" / "python").exists():
         return "the Python that .venv was built with is gone"
     return None
+
+
+def started_env() -> str | None:
+    """Return the environment whose set-up began last and did not end, or None."""
+    began = sorted([*STORE.glob(f"*/{STARTED}"), *VENV.glob(STARTED)], key=lambda file: file.stat().st_mtime)
+    return read_stamp(began[-1]).get("env") if began else None
+
+
+def is_looking(arguments: str) -> bool:
+    """Tell whether Snakemake computes nothing with these words (`ARGS`)."""
+    try:
+        words = shlex.split(arguments)
+    except ValueError:
+        return False
+    return any(word in LOOKING or re.fullmatch(r"-[Fknpqr]*n[Fknpqr]*", word) for word in words)
+
+
+def look() -> NoReturn:
+    """Exit with 0 if there is a .venv, with a note where it is not what its lock says now; else with 1."""
+    env = installed_env()
+    if env is None:
+        raise SetupError("there is no .venv yet: `make setup` builds it")
+    if problem := problem_of(env):
+        say(f"note: {problem}; this command goes on with it, `make setup` builds the new one")
+    sys.exit(0)
 
 
 def is_up_to_date(env: str | None) -> bool:
@@ -175,13 +207,14 @@ def wheelhouses() -> list[str]:
 
 def install(env: str | None, keep: bool) -> None:
     """Make .venv the environment *env* (None: the one it has, else cpu), from nothing unless it is that already."""
-    there = installed_env() or read_stamp(VENV / "mimflow-started.json").get("env")
+    there = installed_env() or started_env()
     env = env or there or DEFAULT_ENV
     if keep and there and there != env:
         raise SetupError(f".venv holds {there}: leave ENV={env} out, or replace it by `make setup ENV={env}`")
     reason = problem_of(env)
     if reason is None:
         return
+    remove_unused()
     check_machine(env)
     say(f"setup: {reason}; building environment {env} with {sys.executable}")
     wheelhouse = ROOT / "wheelhouse" / env
@@ -194,35 +227,103 @@ def install(env: str | None, keep: bool) -> None:
         )
 
     started = time.monotonic()
-    # From scratch: repairing an unfinished or older environment is harder to get right than building it again.
-    shutil.rmtree(VENV, ignore_errors=True)
-    run([sys.executable, "-m", "venv", str(VENV)], "creating .venv")
-    # A set-up that is killed from here on leaves this name behind, so that the next one goes on with the same ENV.
-    (VENV / "mimflow-started.json").write_text(json.dumps({"env": env}), encoding="utf-8")
-    build_environment(env, source)
-    (site_packages() / "mimflow.pth").write_text(f"{ROOT}\n", encoding="utf-8")
-    run([python(), "-m", "pip", "check"], "checking that all requirements agree")
-    versions = run([python(), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True).strip().splitlines()[-1]
-    write_stamp(STAMP, {"env": env, "inputs": hash_of(inputs_of(env)), "path": str(VENV)})
+    venv = STORE / f"{env}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        versions = build(env, venv, source)
+    except SetupError as error:
+        shutil.rmtree(venv, ignore_errors=True)
+        raise SetupError(f"{error}; .venv is as it was" if installed_env() else str(error)) from error
+    take_into_use(venv)
     say(f"setup: environment {env} is ready in {time.monotonic() - started:.0f} s: {versions}")
+    remove_unused()
 
 
-def build_environment(env: str, source: list[str]) -> None:
-    """Install everything that environment *env* holds into .venv; *source* is pip's options that say from where."""
+def build(env: str, venv: Path, source: list[str]) -> str:
+    """Build environment *env* in the folder *venv*, from scratch; return the versions that its self-test printed.
+
+    At its final path, since the programs in it name their Python by its path.
+    """
+    venv.mkdir(parents=True)
+    write_stamp(venv / STARTED, {"env": env})
+    run([sys.executable, "-m", "venv", "--prompt", "mimflow", str(venv)], "creating the environment")
+    build_environment(env, source, venv)
+    (site_packages(venv) / "mimflow.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    write_snakemake(venv)
+    run([python(venv), "-m", "pip", "check"], "checking that all requirements agree")
+    printed = run([python(venv), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True)
+    write_stamp(venv / STAMP.name, {"env": env, "inputs": hash_of(inputs_of(env)), "path": str(venv)})
+    (venv / STARTED).unlink()
+    return printed.strip().splitlines()[-1]
+
+
+def write_snakemake(venv: Path) -> None:
+    """Have `snakemake`, typed by hand, start as `make` starts it: whatever the shell has set, and without a home."""
+    script = venv / "bin" / "snakemake"
+    script.unlink(missing_ok=True)
+    script.write_text(
+        "#!/bin/sh\n# Snakemake in the known environment, of the copy of mimflow that this folder is.\n"
+        f"root=.\n[ -f Snakefile ] && [ -f scripts/start.py ] || root={shlex.quote(str(ROOT))}\nunset ARGS\n"
+        f'exec {shlex.quote(python(venv))} -I -X utf8 "$root/scripts/start.py" python -m snakemake "$@"\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+
+
+def take_into_use(venv: Path) -> None:
+    """Make .venv a link to *venv*, at one stroke."""
+    if VENV.is_dir() and not VENV.is_symlink():  # built in place
+        if processes := processes_of(VENV):
+            numbers = ", ".join(map(str, processes))
+            raise SetupError(f"the new environment is in {venv}, but .venv is in use (process {numbers}): wait for it")
+        VENV.rename(STORE / f"before-{venv.name}")
+    link = STORE / "link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(STORE.name, venv.name))
+    os.replace(link, VENV)
+
+
+def remove_unused() -> None:
+    """Remove environments that .venv is not: unfinished ones, and those from which nothing runs any more."""
+    for folder in sorted(STORE.iterdir()) if STORE.is_dir() else []:
+        if folder.resolve() == VENV.resolve():
+            continue
+        is_recent = time.time() - folder.stat().st_mtime < UNUSED_SECONDS
+        if (folder / STAMP.name).exists() and (is_recent or processes_of(folder)):
+            say(f"setup: .venvs/{folder.name} stays for what may still run; after a day without, a set-up removes it")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes_of(venv: Path) -> list[int]:
+    """Return this user's processes on this machine that run from an environment."""
+    inside = f"{venv}{os.sep}".encode()
+    processes = []
+    for process in Path("/proc").glob("[0-9]*"):
+        # maps: the libraries it has loaded; cmdline: a program of the environment has its Python's path.
+        with contextlib.suppress(OSError):
+            if any(inside in (process / name).read_bytes() for name in ("cmdline", "maps")):
+                processes.append(int(process.name))
+    return [process for process in processes if process not in (os.getpid(), os.getppid())]
+
+
+def build_environment(env: str, source: list[str], venv: Path) -> None:
+    """Install everything that environment *env* holds into *venv*; *source* is pip's options that say from where."""
+    interpreter = python(venv)
     hashed = ["install", *source, "--require-hashes", "--no-deps", "-r"]
-    pip([*hashed, str(ENVS / "build.lock")], "installing pip and setuptools", quiet=True)
-    pip([*hashed, str(ENVS / f"{env}.lock")], f"installing {env}.lock")
+    pip([*hashed, str(ENVS / "build.lock")], "installing pip and setuptools", interpreter, quiet=True)
+    pip([*hashed, str(ENVS / f"{env}.lock")], f"installing {env}.lock", interpreter)
     if env == "cpu":
         # Not --no-deps: where PyPI's CUDA build of torch comes, it brings libraries that it needs to be imported.
-        pip(["install", *source, "-r", str(ENVS / "cpu-torch.txt")], "installing torch")
+        pip(["install", *source, "-r", str(ENVS / "cpu-torch.txt")], "installing torch", interpreter)
     with scratch_folder() as scratch:
         wheels = scratch if not source else ROOT / "wheelhouse" / env
         if not source:
-            build_own_wheels(env, python(), scratch)
+            build_own_wheels(env, interpreter, scratch)
         built = ["mmcv", "connection_pool", *(["torchvision"] if env == "cpu" else [])]
         pip(
             ["install", "--no-index", "--no-deps", "--find-links", str(wheels), *built],
             "installing " + ", ".join(built),
+            interpreter,
             quiet=True,
         )
 
@@ -246,51 +347,9 @@ def install_linters() -> None:
     """Add what `make lint` needs to a finished .venv; packages of cpu.lock are never changed by it."""
     if linters_are_there():
         return
-    pip(["install", "--require-hashes", "--no-deps", "-r", str(ENVS / "dev.lock")], "adding the linters", quiet=True)
+    lock = ["install", "--require-hashes", "--no-deps", "-r", str(ENVS / "dev.lock")]
+    pip(lock, "adding the linters", python(VENV), quiet=True)
     write_stamp(DEV_STAMP, {"inputs": hash_of([ENVS / "dev.lock"])})
-
-
-# --- for machines without internet -------------------------------------------------------------------------------
-
-
-def fill_wheelhouse(env: str) -> None:
-    """Download and build every wheel of environment *env* into wheelhouse/ENV, so that install() needs no network."""
-    house = ROOT / "wheelhouse" / env
-    complete = house / "complete"
-    state = {"inputs": hash_of(inputs_of(env))}
-    if read_stamp(complete) == state:
-        say(f"wheelhouse: wheelhouse/{env} is complete")
-        return
-    shutil.rmtree(house, ignore_errors=True)
-    house.mkdir(parents=True)
-    with scratch_folder() as scratch:
-        venv = scratch / "venv"
-        run([sys.executable, "-m", "venv", str(venv)], "creating a scratch environment")
-        helper = str(venv / "bin" / "python")
-        pip(["install", "--require-hashes", "--no-deps", "-r", str(ENVS / "build.lock")], "its pip", helper, quiet=True)
-
-        download = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(house)]
-        target = [word for tag in WHEEL_TAGS.get(env, []) for word in ("--platform", tag)]
-        target = [*target, "--python-version", "3.11", "--implementation", "cp"] if target else []
-        for lock in ("build.lock", f"{env}.lock"):
-            pip([*download, *target, "--require-hashes", "-r", str(ENVS / lock)], f"downloading {lock}", helper)
-        if env == "cpu":
-            pins = scratch / "pins.txt"
-            pins.write_text("".join(f"{name}=={version}\n" for name, version in read_lock(ENVS / "cpu.lock")))
-            torch = ["download", "--dest", str(house), "-c", str(pins), "--find-links", str(house)]
-            pip([*torch, "-r", str(ENVS / "cpu-torch.txt")], "downloading torch", helper)
-
-        opencv = dict(read_lock(ENVS / f"{env}.lock"))["opencv-python-headless"]
-        pip(
-            ["install", "--no-deps", f"opencv-python-headless=={opencv}"],
-            "what mmcv's build looks for",
-            helper,
-            quiet=True,
-        )
-        build_own_wheels(env, helper, house)
-    write_stamp(complete, state)
-    size = sum(file.stat().st_size for file in house.iterdir()) / 1e9
-    say(f"wheelhouse: wheelhouse/{env} is complete ({size:.1f} GB): copy it into the other machine's project folder")
 
 
 def read_lock(lock: Path) -> list[tuple[str, str]]:
@@ -348,8 +407,8 @@ def one_at_a_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a temporary folder beside .venv's content, not in /tmp, which may be small."""
-    base = VENV if VENV.exists() else None
+    """Yield a temporary folder where environments lie, not in /tmp, which may be small."""
+    base = STORE if STORE.exists() else None
     with tempfile.TemporaryDirectory(prefix="mimflow-", dir=os.environ.get("TMPDIR") or base) as folder:
         yield Path(folder)
 
@@ -357,37 +416,34 @@ def scratch_folder() -> Iterator[Path]:
 # --- running commands --------------------------------------------------------------------------------------------
 
 
-def python() -> str:
-    """Return the path of .venv's interpreter."""
-    return str(VENV / "bin" / "python")
+def python(venv: Path) -> str:
+    """Return the path of an environment's interpreter."""
+    return str(venv / "bin" / "python")
 
 
-def site_packages() -> Path:
-    """Return .venv's site-packages."""
-    return VENV / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+def site_packages(venv: Path) -> Path:
+    """Return an environment's site-packages."""
+    return venv / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
 
-def pip(arguments: list[str], doing: str, python_: str | None = None, quiet: bool = False) -> None:
+def pip(arguments: list[str], doing: str, python_: str, quiet: bool = False) -> None:
     """Run pip; its progress shows on a terminal, unless *quiet*. Errors always show."""
     silent = ["-qq"] if quiet or not sys.stdout.isatty() else []
-    command = [python_ or python(), "-m", "pip", "--disable-pip-version-check", "--no-input", *silent, *arguments]
-    run(command, doing)
+    run([python_, "-m", "pip", "--disable-pip-version-check", "--no-input", *silent, *arguments], doing)
 
 
 def child_environment() -> dict[str, str]:
     """Return the environment of pip and of the self-test, without variables that would change what they do."""
-    env = dict(os.environ)
-    # Modules of a cluster set the first two; pip's others would put packages elsewhere or change versions.
-    for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY"):
+    env = {name: value for name, value in os.environ.items() if not is_stopped(name)}
+    # They would put packages elsewhere or change versions.
+    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY"):
         env.pop(name, None)
-    env |= {"PIP_USER": "0", "PYTHONNOUSERSITE": "1"}
-    if "TMPDIR" not in env and VENV.exists():
-        # pip unpacks gigabytes: on .venv's own file system, where they must fit anyway, not in a small /tmp.
-        (VENV / "tmp").mkdir(exist_ok=True)
-        env["TMPDIR"] = str(VENV / "tmp")
-    if not {"PIP_CACHE_DIR", "XDG_CACHE_HOME"} & env.keys() and "cuda" in (
-        read_stamp(VENV / "mimflow-started.json").get("env") or ""
-    ):
+    env |= {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "HOME": writable_home(env)}
+    if "TMPDIR" not in env and STORE.exists():
+        # pip unpacks gigabytes: on the environment's own file system, where they must fit anyway, not in a small /tmp.
+        (STORE / "tmp").mkdir(exist_ok=True)
+        env["TMPDIR"] = str(STORE / "tmp")
+    if not {"PIP_CACHE_DIR", "XDG_CACHE_HOME"} & env.keys() and "cuda" in (started_env() or ""):
         # Gigabytes of CUDA wheels do not go into a cluster's small home unless the user says so.
         env["PIP_NO_CACHE_DIR"] = "1"
     return env
@@ -430,7 +486,8 @@ def interrupted(number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-if __name__ == "__main__":
+def run_main(main: Callable[[], None]) -> None:
+    """Run *main*; what stops it is one line."""
     signal.signal(signal.SIGTERM, interrupted)
     try:
         main()
@@ -440,3 +497,7 @@ if __name__ == "__main__":
         stop(f"{error.strerror or error}: {error.filename or ROOT}")
     except KeyboardInterrupt:
         stop("interrupted; the same command starts again")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Resolve envs/*.in into envs/*.lock (`make locks`): pinned, with PyPI's hashes, and naming no index, so that a mirror serves too.
 # Needs PyPI and a Python 3.11 as $1. Without `--upgrade` as $2, pins that still fit are kept.
-set -eu
+set -euf
 python=$1
 upgrade=${2:-}
 cd "$(dirname "$0")"

@@ -4,12 +4,16 @@
 cd "$(dirname "$0")/.." || exit 1
 
 # The .venv that is there answers first: it needs no search, and works in a shell where the module of its Python is not loaded.
-[ -x .venv/bin/python ] && .venv/bin/python -I envs/install.py --check "$@" 2>/dev/null && exit 0
+if [ -x .venv/bin/python ]; then
+    case " $* " in *" --look "*) exec .venv/bin/python -I envs/install.py "$@" ;; esac
+    .venv/bin/python -I envs/install.py --check "$@" && exit 0
+fi
 
 # The site says where caches may lie (PROFILE, its folder). Read by sed: a Python that knows YAML comes only now.
+[ -z "$PROFILE" ] || [ ! -d "profiles/$PROFILE" ] || PROFILE=profiles/$PROFILE
 site=${PROFILE:-profiles/local}/site.yaml
 if [ -f "$site" ] && [ -z "${PIP_CACHE_DIR:-}${XDG_CACHE_HOME:-}" ]; then
-    caches=$(sed -n "s/^caches:[[:space:]]*[\"']\{0,1\}\([^\"'#]*[^\"'#[:space:]]\).*/\1/p" "$site")
+    caches=$(sed -n -e "s/^caches:[[:space:]]*[\"']\{0,1\}\([^\"'#]*[^\"'#[:space:]]\).*/\1/p" -- "$site")
     case $caches in
         "~/"*) caches=$HOME/${caches#"~/"} ;;
         *"$"*) caches= ;; # a variable: not worth an eval

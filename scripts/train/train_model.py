@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import shared_memory
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.environment import Variable
+from scripts.lib.base.environment import Variable, writable_home
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import Stopped, UserError
@@ -68,6 +69,7 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
     environment["PATH"] = folder + os.pathsep + environment.get("PATH", "")
     environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(config["runner"]["threads"])
     environment["PYTHONUNBUFFERED"] = "1"
+    environment["HOME"] = writable_home(environment)
     environment[Variable.PARENT] = str(os.getpid())
     if config["runner"]["device"] == "cpu":
         # glibc returns large activations to the kernel at each free, and page faults bring them back: keeping them
@@ -80,6 +82,17 @@ def training_environment(config: Mapping[str, Any], base: Mapping[str, str]) -> 
 def default_workers(device: str, cores: int) -> int:
     """Return data-loader workers for *cores*: enough to feed a GPU, two beside a CPU's compute threads."""
     return 2 if device == "cpu" else max(2, min(8, cores - 1))
+
+
+def batch_bytes(config: Mapping[str, Any]) -> int:
+    """Return the size of a batch as *config* has it loaded: float32, three channels, the largest size of a step."""
+    sizes = [224]
+    for split in ("train", "val"):
+        for step in config["data"][split].get("pipeline", ()):
+            for size in (step.get("size"), step.get("crop_size")):
+                numbers = size if isinstance(size, list | tuple) else [size]
+                sizes += [number for number in numbers if isinstance(number, int)]
+    return int(config["data"].get("samples_per_gpu", 32)) * 3 * max(sizes) ** 2 * 4
 
 
 def pixel_cache_folder(config: Mapping[str, Any]) -> Path | None:
@@ -163,6 +176,12 @@ def stopped(how: str, work_dir: Path) -> Stopped:
 def explain_failure(work_dir: Path, output: Path) -> UserError:
     """Return why the trainer ended: what it left on record, else the last exception in its output."""
     outcome = Outcome.read(WorkFolder(work_dir).outcome)
+    text = output.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1]
+    if shared_memory.FULL.search(f"{text}\n{outcome or ''}"):
+        full = (
+            f"training stopped: shared memory ({shared_memory.SHARED_MEMORY}), which data-loader workers use, is full"
+        )
+        return UserError(full, f"{shared_memory.REMEDY} (details: {output})")
     if outcome and outcome.ending == Ending.FAILED:
         return UserError(f"training stopped: {outcome} (details: {output})")
     if shutil.disk_usage(work_dir).free < FULL_DISK_BYTES:
@@ -170,7 +189,6 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
         return UserError(full, "free some and run the same command again")
     if outcome and outcome.ending == Ending.STOPPED:
         return stopped("from outside", work_dir)
-    text = output.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1]
     if "out of memory" in text.lower():
         return UserError("training ran out of memory", f"halve batch_size, or lower image_size (details: {output})")
     errors = [line for line in text.splitlines() if re.match(r"[A-Za-z_.]+(Error|Exception|Interrupt)\b", line)]
@@ -210,6 +228,8 @@ def run_once(
             if claimed:  # its share of them
                 cores = cores * len(claimed) // max(len(Gpus.of(os.environ).names), 1)
             workers = default_workers(device, cores // processes)
+            # Of each process, for train and for val.
+            workers = shared_memory.fitting_workers(workers, batch_bytes(config), loaders=2 * processes)
         command = mim_command(config_file, config, work_dir, seed, workers)
         with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, processes, environment):
             train(command, environment, work_dir, lease)

@@ -36,6 +36,8 @@ class Checkout:
             if (ROOT / name).exists():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name, follow_symlinks=False)
+        # Jobs have the folder of mimflow on their path, and none of the user's.
+        shutil.copy2(HERE / "gpu_plugin.py", self.folder)
         (self.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
 
     def edit(self, file: str, *changes: tuple[str, str]) -> None:
@@ -62,8 +64,8 @@ class Checkout:
             del environment[name]
         return environment | {
             "PATH": f"{self.folder}/.venv/bin:{environment['PATH']}",
-            # This copy of mimflow, not the one that .venv knows; and gpu_plugin, for processes that load the config.
-            "PYTHONPATH": f"{self.folder}:{HERE}",
+            # This copy of mimflow, not the one that .venv knows.
+            "PYTHONPATH": str(self.folder),
             "MIMFLOW_TEST_GPUS": str(self.gpus_folder),
             "HOME": str(self.folder / "home"),
         }

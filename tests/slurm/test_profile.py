@@ -184,8 +184,8 @@ def test_an_allocation_says_in_one_line_that_the_downloads_are_missing(cluster: 
 def test_an_allocation_runs_the_whole_dag_with_a_card_for_each_run(
     cluster: Cluster, strict: Checkout, local: Checkout
 ) -> None:
-    # READY=true: the copy's .venv is the one that runs these tests, and not to be built anew.
-    status, output = strict.run("make", "fetch", "CONFIG=configs/two.yaml", "READY=true")
+    # READY_TO_RUN=true: the copy's .venv is the one that runs these tests, and not to be built anew.
+    status, output = strict.run("make", "fetch", "CONFIG=configs/two.yaml", "READY_TO_RUN=true")
     assert status == 0, output
     row, output = sbatch(cluster, strict, "--gpus=2", "profiles/n30/run.sbatch", "configs/two.yaml")
     assert row["State"] == "COMPLETED", output

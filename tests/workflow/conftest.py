@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from dag import HOSTILE_CLASSES, Finished, archive_bytes, settings, snakemake
 from http_server import HttpServer
+from set_up import copy_project
 
 HOSTILE_FILE = "{index:03d} '\"$(touch pwned)\n<img src=x>.jpg"
 
@@ -20,3 +23,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         result = snakemake(folder, config)
     assert result.returncode == 0, result.stdout
     return folder, config, result.stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a copy of the project's set-up with an empty .venv that a finished set-up of cpu seems to have left."""
+    return copy_project(tmp_path / "a project")

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from set_up import ENVS, ROOT, load, setup, stamp
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVS = ROOT / "envs"
 LOCKS = ("cpu", "cuda11", "cuda13")
-
-
-def load(path: Path) -> ModuleType:
-    """Import a script that is not on the path."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -108,38 +95,6 @@ def test_the_stand_in_for_torchvision_can_be_asked_for_anything_and_says_what_is
 # --- the installer -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """Return a copy of the project's set-up with an empty .venv that a finished set-up of cpu seems to have left."""
-    root = tmp_path / "a project"
-    root.mkdir()
-    shutil.copytree(ENVS, root / "envs")
-    shutil.copy(ROOT / "Makefile", root)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)
-    stamp(root, "cpu")
-    return root
-
-
-def stamp(root: Path, env: str) -> None:
-    """Write what a finished set-up of *env* writes last."""
-    install = load(root / "envs" / "install.py")
-    content = {"env": env, "inputs": install.hash_of(install.inputs_of(env)), "path": str(install.VENV)}
-    install.write_stamp(install.STAMP, content)
-
-
-def setup(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run envs/setup.sh as make does."""
-    command = ["sh", "envs/setup.sh", *arguments]
-    return subprocess.run(
-        command,
-        cwd=root,
-        env=os.environ | variables | {"PIP_NO_INDEX": "1"},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-
-
 def test_a_finished_environment_is_left_alone(project):
     before = (project / ".venv" / "mimflow-environment.json").stat().st_mtime_ns
 
@@ -168,8 +123,7 @@ def test_a_killed_moved_or_outdated_environment_is_noticed(project):
 
     assert problem() is None
 
-    with open(project / "envs" / "cpu.lock", "a", encoding="utf-8") as lock:
-        lock.write("# changed\n")
+    change_lock(project)
     assert "has changed" in (problem() or "")
     stamp(project, "cpu")
     assert problem() is None
@@ -199,6 +153,131 @@ def test_a_killed_set_up_of_cuda11_is_not_taken_up_again_as_cpu(project, monkeyp
         install.install(None, keep=True)
 
 
+# --- a new environment beside the old one ------------------------------------------------------------------------
+
+
+def change_lock(root: Path) -> None:
+    """Change the lock as `git pull` may."""
+    with open(root / "envs" / "cpu.lock", "a", encoding="utf-8") as lock:
+        lock.write("# changed\n")
+
+
+def built_without_packages(install: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the installer build environments with nothing in them."""
+    run = install.run
+    monkeypatch.setattr(install, "check_machine", lambda env: None)
+    monkeypatch.setattr(install, "build_environment", lambda env, source, venv: None)
+    fake = {"checking": "", "importing": "torch 1\n"}
+    monkeypatch.setattr(
+        install,
+        "run",
+        lambda command, doing, **more: (
+            fake.get(doing.split()[0]) or run([*command, "--without-pip"], doing)
+            if doing.startswith("creating")
+            else fake[doing.split()[0]]
+        ),
+    )
+
+
+def test_without_network_the_environment_stays_as_it_was(project):
+    before = (project / ".venv").resolve()
+    change_lock(project)
+
+    result = setup(project, "--keep", PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_RETRIES="0")
+
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith("; .venv is as it was")
+    assert (project / ".venv").resolve() == before and (before / "bin" / "python").exists()
+    assert [path.name for path in (project / ".venvs").iterdir() if path.name != "tmp"] == [before.name]
+
+
+@pytest.mark.parametrize("arguments", ["-n", "--dry-run", "-np --quiet", "--unlock"])
+def test_what_only_looks_goes_on_with_an_older_environment_and_says_so(project, arguments):
+    change_lock(project)
+
+    for words in (["--look"], ["--keep", "--unless-looking"]):
+        result = setup(project, *words, ARGS=arguments)
+        assert result.returncode == 0
+        assert re.fullmatch(
+            r"note: envs/cpu.lock .* has changed since .*`make setup` builds the new one\n", result.stderr
+        )
+
+
+@pytest.mark.parametrize("arguments", ["", "--until a", "--cores 1 -k", "'"])
+def test_what_computes_does_not(project, arguments):
+    assert not load(project / "envs" / "install.py").is_looking(arguments)
+
+
+@pytest.mark.parametrize("words", [["--look"], ["--keep", "--unless-looking"]])
+def test_what_only_looks_builds_nothing_where_there_is_no_environment(project, words):
+    (project / ".venv").unlink()
+
+    result = setup(project, *words, ARGS="-n")
+
+    assert (result.returncode, result.stderr) == (1, "error: there is no .venv yet: `make setup` builds it\n")
+
+
+def test_a_new_environment_takes_the_place_of_the_old_which_stays_while_it_is_used(project, monkeypatch):
+    install = load(project / "envs" / "install.py")
+    built_without_packages(install, monkeypatch)
+    old = (project / ".venv").resolve()
+    os.utime(old, (0, 0))
+    # As Snakemake runs: by its own folder, not by the link.
+    training = subprocess.Popen(
+        [old / "bin" / "python", "-c", "import time; print(flush=True); time.sleep(60)"], stdout=-1
+    )
+    try:
+        assert training.stdout and training.stdout.readline()
+        change_lock(project)
+        install.install(None, keep=True)
+        assert (project / ".venv").is_symlink() and (project / ".venv").resolve() != old
+        assert install.problem_of("cpu") is None and (old / "bin" / "python").exists()
+        assert (project / ".venv/bin/python").resolve() == (old / "bin/python").resolve()
+    finally:
+        training.kill()
+        training.communicate()
+    install.remove_unused()
+    assert not old.exists()
+
+
+def test_an_environment_whose_jobs_may_be_queued_stays(project, monkeypatch):
+    install = load(project / "envs" / "install.py")
+    built_without_packages(install, monkeypatch)
+    old = (project / ".venv").resolve()
+    change_lock(project)
+    install.install("cpu", keep=False)
+    assert old.exists()
+    os.utime(old, (0, 0))
+    install.remove_unused()
+    assert not old.exists()
+
+
+def test_snakemake_typed_by_hand_starts_in_the_known_environment(project):
+    install = load(project / "envs" / "install.py")
+    install.write_snakemake((project / ".venv").resolve())
+    code = "import os, sys; print(os.environ['MPLBACKEND'], os.environ['HOME'], sys.argv[1:])"
+    (project / "snakemake.py").write_text(code)
+    hostile = {"MPLBACKEND": "module://x", "PYTHONWARNINGS": "error", "PYTHONHOME": "/x", "HOME": "/none", "ARGS": "x"}
+
+    command = [project / ".venv/bin/snakemake", "a b", "$x"]
+    result = subprocess.run(command, cwd="/", env=os.environ | hostile, text=True, capture_output=True)
+
+    assert result.stdout == f"Agg {project}/.snakemake/caches ['a b', '$x']\n", result.stderr
+
+
+def test_an_environment_that_was_built_in_place_is_replaced(project, monkeypatch):
+    old = (project / ".venv").resolve()
+    (project / ".venv").unlink()
+    old.rename(project / ".venv")
+    stamp(project, "cpu")
+    install = load(project / "envs" / "install.py")
+    assert install.problem_of("cpu") is None
+    built_without_packages(install, monkeypatch)
+    change_lock(project)
+    install.install(None, keep=True)
+    assert (project / ".venv").is_symlink() and install.problem_of("cpu") is None
+
+
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_complete_wheelhouse_is_installed_from_without_network_or_compiling(project, monkeypatch, complete):
     install = load(project / "envs" / "install.py")
@@ -213,7 +292,7 @@ def test_a_complete_wheelhouse_is_installed_from_without_network_or_compiling(pr
     monkeypatch.setattr(install, "pip", lambda arguments, *_args, **_kwargs: commands.append(arguments))
 
     source = ["--no-index", "--find-links", str(house)] if "cuda11" in install.wheelhouses() else []
-    install.build_environment("cuda11", source)
+    install.build_environment("cuda11", source, project / ".venvs" / "new")
 
     assert any(command[0] == "wheel" for command in commands) != complete
     installs = [command for command in commands if command[0] == "install"]
@@ -233,13 +312,14 @@ def test_a_system_that_is_too_old_or_too_full_is_refused_before_anything_is_down
 
 def test_pip_and_the_self_test_are_shielded_from_variables_of_the_machine(monkeypatch):
     install = load(ENVS / "install.py")
-    for name in ("PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_CONSTRAINT"):
+    for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONWARNINGS", "MPLBACKEND", "PIP_TARGET", "PIP_CONSTRAINT"):
         monkeypatch.setenv(name, "/elsewhere")
     monkeypatch.setenv("PIP_CACHE_DIR", "/run/cache")
 
     environment = install.child_environment()
 
-    assert not {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_CONSTRAINT"} & environment.keys()
+    stopped = {"PYTHONPATH", "PYTHONHOME", "PYTHONWARNINGS", "MPLBACKEND", "PIP_TARGET", "PIP_CONSTRAINT"}
+    assert not stopped & environment.keys()
     assert environment["PIP_CACHE_DIR"] == "/run/cache"
 
 
@@ -274,90 +354,6 @@ def test_where_there_is_no_python_the_ways_to_get_one_are_named_in_one_line(tmp_
     assert result.stderr.count("\n") == 1
     for way in ("apt-get", "uv python install", "module load", "conda create", "make setup PYTHON="):
         assert way in result.stderr
-
-
-# --- the Makefile ------------------------------------------------------------------------------------------------
-
-
-def make(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run make in *root*, free of what a make around this test has set."""
-    env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
-    for name in ("CONFIG", "RUN", "IMAGES", "ENV", "PYTHON", "ARGS"):
-        env.pop(name, None)
-    return subprocess.run(
-        ["make", *arguments], cwd=root, env=env | variables, text=True, capture_output=True, check=False
-    )
-
-
-def record_arguments(root: Path, program: str) -> Path:
-    """Put a program into .venv/bin that writes each of its arguments on a line; return that file."""
-    script, seen = root / ".venv" / "bin" / program, root / "seen.txt"
-    script.unlink(missing_ok=True)
-    script.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > seen.txt\n')
-    script.chmod(0o755)
-    return seen
-
-
-def test_make_alone_lists_the_commands():
-    result = make(ROOT)
-
-    assert result.returncode == 0
-    for target in ("setup", "demo", "run", "fetch", "predict", "test", "doctor", "wheelhouse", "locks", "lint", "docs"):
-        assert f"make {target} " in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("command", "missing"),
-    [
-        (["run"], "CONFIG"),
-        (["fetch"], "CONFIG"),
-        (["predict", "IMAGES=photos"], "RUN"),
-        (["predict", "RUN=results/x"], "IMAGES"),
-    ],
-)
-def test_a_missing_value_is_one_line_that_names_it(command, missing):
-    result = make(ROOT, *command)
-
-    assert result.returncode != 0
-    assert result.stdout == ""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith("make: ***")]
-    assert len(lines) == 1
-    assert lines[0].startswith(f"error: {missing} is missing")
-
-
-def test_paths_with_spaces_and_quotes_reach_snakemake_whole(project):
-    seen = record_arguments(project, "snakemake")
-    (project / "scripts").mkdir()
-    (project / "scripts" / "check_settings.py").write_text(
-        'import sys\nassert sys.argv[1:] == ["configs/my fruit\'s.yaml"]\n'
-    )
-
-    result = make(project, "run", "CONFIG=configs/my fruit's.yaml", "ARGS=-n --cores 1")
-
-    assert result.returncode == 0, result.stderr
-    arguments = seen.read_text().splitlines()
-    assert arguments == ["--profile", "profiles/local", "--configfile", "configs/my fruit's.yaml", "-n", "--cores", "1"]
-
-
-def test_the_demo_is_run_without_a_configfile(project):
-    seen = record_arguments(project, "snakemake")
-
-    assert make(project, "demo").returncode == 0
-    assert seen.read_text().splitlines() == ["--profile", "profiles/local"]
-
-
-def test_the_start_up_file_that_shells_call_env_is_not_taken_for_an_environment(project):
-    result = make(project, "setup", ENV="/etc/profile.d/start.sh")
-
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-
-
-def test_an_unknown_environment_is_refused(project):
-    result = make(project, "setup", "ENV=cuda12")
-
-    assert result.returncode != 0
-    assert "cuda12" in result.stderr
-    assert "cuda13" in result.stderr
 
 
 # --- CI's helpers ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -43,6 +43,8 @@ ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
     "TIMEOUT",
 }  # fmt: skip
+#: Variables by which programs of Slurm's find it, and may speak to it.
+CONNECTION = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
 #: Why a job waits for ever, by Slurm's word for it, and what to do. Other reasons clear when others' jobs end.
 STUCK = (
     (r"(Assoc|QOS)\w*(Minutes|MinutesLimit)", "the budget of the account is used up: ask whoever manages it"),
@@ -130,6 +132,34 @@ class JobRecord:
 def is_here() -> bool:
     """Tell whether this machine has the programs of Slurm; whether it answers is another question."""
     return shutil.which("squeue") is not None
+
+
+def check_answers() -> None:
+    """Make sure that jobs can be submitted from here: an error later is lost in a thread, and Snakemake waits for ever.
+
+    Raises
+    ------
+    UserError : there is no Slurm, or it does not answer.
+    """
+    if shutil.which("sbatch") is None:
+        raise _absent("sbatch")
+    _squeue(f"--user={os.getuid()}")
+
+
+def leave_job(environment: MutableMapping[str, str]) -> None:
+    """Take out of *environment* what a Slurm job has told its processes: what they submit is no part of that job.
+
+    How Slurm is reached (SLURM_CONF) stays; the plugin of Snakemake takes that out, too, and then finds no Slurm.
+    """
+    job = environment.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    for name in [name for name in environment if name.startswith("SLURM") and name not in CONNECTION]:
+        del environment[name]
+    for name in ("CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES"):
+        environment.pop(name, None)
+    if job in environment.get("TMPDIR", ""):  # which ends with the job
+        del environment["TMPDIR"]
 
 
 def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
@@ -373,6 +403,11 @@ def _joules(text: str) -> float | None:
     return joules if 0 < joules < 2**63 else None
 
 
+def _absent(program: str) -> SlurmAbsent:
+    remedy = "on a cluster, log in to its login node (or load its module)"
+    return SlurmAbsent(f"{program}: there is no Slurm on this machine", remedy)
+
+
 def ask(program: str, *options: str) -> str:
     """Return what a program of Slurm's prints.
 
@@ -396,10 +431,7 @@ def ask(program: str, *options: str) -> str:
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        raise SlurmAbsent(
-            f"{program}: there is no Slurm on this machine",
-            "on a cluster, log in to its login node (or load its module)",
-        ) from None
+        raise _absent(program) from None
     except subprocess.TimeoutExpired:
         raise SlurmSilent(f"{program}: Slurm did not answer within {TIMEOUT:.0f} s", TRY_AGAIN) from None
     if result.returncode == 0:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.shared_memory import fitting_workers
 from scripts.lib.model.checkpoint_file import UNREADABLE, printable
 from scripts.lib.runs.onnx_model import Batch
 from scripts.mmcls_plugins.hooks import forward_hooks
@@ -158,10 +159,16 @@ def image_batches(
     Each is (indices, images, failures): float32 of shape (len(indices), channels, height, width), None without any;
     index and reason of each image that could not be read.
     """
+    items = OrReason(dataset)
+    workers = min(workers, -(-len(dataset) // batch_size))
+    if workers:
+        sample = items[0][1]
+        size = sample["img"].numel() * sample["img"].element_size() if sample else 3 * 224 * 224 * 4
+        workers = fitting_workers(workers, batch_size * size)
     return DataLoader(
-        OrReason(dataset),
+        items,
         batch_size=batch_size,
-        num_workers=min(workers, -(-len(dataset) // batch_size)),
+        num_workers=workers,
         collate_fn=partial(_collate, batch_size=batch_size),
         pin_memory=device == "cuda",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.download import shown
-from scripts.lib.base.environment import ROOT
+from scripts.lib.base.environment import ROOT, ROUNDING
 from scripts.lib.base.files import sha256_of
 
 #: What the set-up leaves in .venv (envs/install.py).
@@ -29,9 +29,7 @@ PACKAGES = (
 )  # fmt: skip
 #: Environment variables that say where a run ran, or that change how its numbers are rounded.
 VARIABLES = (
-    "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "CUDA_VISIBLE_DEVICES",
-    "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS",
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG",
+    "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "CUDA_VISIBLE_DEVICES", *ROUNDING,
 )  # fmt: skip
 #: The instruction sets by which the mathematical libraries choose their kernels, as Linux names them.
 INSTRUCTION_SETS = re.compile(r"sse4_2|avx|avx2|fma|avx512\w*|avx_vnni|amx\w*|asimd\w*|sve\w*")
@@ -62,18 +60,27 @@ def describe_code(root: Path = ROOT) -> dict[str, Any]:
     """Return the commit of the code, whether tracked files differ from it (None for both where git cannot tell), and
     the sha256 over the workflow and its scripts, which tells apart what commits of documentation do not.
     """
-    commit = _output_of(["git", "-C", str(root), "rev-parse", "HEAD"])
-    changes = _output_of(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
-    digest = hashlib.sha256()
     scripts = (path for path in root.glob("scripts/**/*") if path.suffix in CODE)
-    for path in sorted([root / "Snakefile", *root.glob("rules/*.smk"), *scripts]):
-        if path.is_file():
-            digest.update(f"{path.relative_to(root).as_posix()}\0{sha256_of(path)}\0".encode())
-    dirty = None
-    if commit is not None and changes is not None:
-        # Where results/ is a link to a larger disk, the page that git keeps there is missing: that is no other code.
-        dirty = any(not line.endswith(" results/README.md") for line in changes.splitlines())
-    return {"commit": commit or None, "dirty": dirty, "sha256": digest.hexdigest()}
+    files = [path for path in sorted([root / "Snakefile", *root.glob("rules/*.smk"), *scripts]) if path.is_file()]
+    names = [path.relative_to(root).as_posix() for path in files]
+    digest = hashlib.sha256()
+    for name, path in zip(names, files, strict=True):
+        digest.update(f"{name}\0{sha256_of(path)}\0".encode())
+    sha256 = digest.hexdigest()
+    commit = _git(root, "rev-parse", "HEAD") if is_own_repository(root) else None
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
+    known = (_git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD") or "").split("\0") if commit else []
+    if changes is None or (names and not set(names) & set(known)):
+        return {"commit": None, "dirty": None, "sha256": sha256}  # without git, or a commit of something else
+    # Where results/ is a link to a larger disk, the page that git keeps there is missing: that is no other code.
+    changed = any(not line.endswith(" results/README.md") for line in changes.splitlines())
+    return {"commit": commit, "dirty": changed or not set(names) <= set(known), "sha256": sha256}
+
+
+def is_own_repository(root: Path) -> bool:
+    """Tell whether a folder is the top of a repository: git also finds one that a folder above it belongs to."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    return top is not None and os.path.realpath(top) == os.path.realpath(root)
 
 
 def find_repository(root: Path = ROOT) -> str | None:
@@ -81,7 +88,7 @@ def find_repository(root: Path = ROOT) -> str | None:
 
     >>> find_repository(Path("/"))
     """
-    address = _output_of(["git", "-C", str(root), "remote", "get-url", "origin"]) or ""
+    address = (_git(root, "remote", "get-url", "origin") or "") if is_own_repository(root) else ""
     if re.match(r"https?://", address):
         return shown(address)
     # ssh://git@host/path, git@host:path
@@ -122,10 +129,18 @@ def _group(pattern: str, text: str | Path) -> str | None:
     return match[1].strip() if match else None
 
 
-def _output_of(command: list[str]) -> str | None:
-    """Return what *command* prints, None where it fails or is not installed."""
+def _git(root: Path, *words: str) -> str | None:
+    """Return what git says of the repository of a folder, None where it fails or is not installed.
+
+    GIT_DIR and its like would name another one, as inside a hook. That the folder belongs to another user, as on a
+    shared disk, is no reason not to be told what it is: its code runs already.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-c", f"safe.directory={root.resolve()}", "-C", str(root), *words]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="surrogateescape", timeout=30, check=True, env=environment
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return result.stdout.strip()

@@ -9,12 +9,17 @@ import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from scripts.lib.base.environment import Variable, expand
-from scripts.lib.settings.load import load_site
+from scripts.lib.base.environment import CACHES as FALLBACK
+from scripts.lib.base.environment import Variable, expand, unset_in_shell
+from scripts.lib.settings.load import load_site, read_file
 from scripts.lib.settings.schema import Site
 
 #: Variables by which libraries find a folder for their caches, and the folder of each below ``caches``.
 CACHES = {"XDG_CACHE_HOME": "", "PIP_CACHE_DIR": "pip", "TORCH_HOME": "torch", "MPLCONFIGDIR": "matplotlib"}
+
+
+#: How Snakemake calls the file of a profile.
+PROFILE_FILES = ("profile.yaml", "profile.yml", "config.yaml", "config.yml")
 
 
 def current_site() -> Site:
@@ -47,7 +52,9 @@ def enter_site(arguments: Sequence[str], environment: MutableMapping[str, str]) 
     site = load_site(Path(folder))
     if site.caches:
         for name, below in CACHES.items():
-            environment.setdefault(name, os.path.join(expand(site.caches, environment), below).rstrip("/"))
+            # What stands in for a home that takes nothing gives way to the site's folder.
+            if environment.get(name, str(FALLBACK)).startswith(str(FALLBACK)):
+                environment[name] = os.path.join(expand(site.caches, environment), below).rstrip("/")
     return site
 
 
@@ -59,6 +66,24 @@ def profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> list[s
     known, _ = parser.parse_known_args([word for word in arguments if word != "--"])
     named = known.profile or environment.get("SNAKEMAKE_PROFILE", "").split(",")
     return [profile for profile in [*known.workflow_profile, *reversed(named)] if profile not in ("", "none")]
+
+
+def executor_of(arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return who runs the jobs of a Snakemake command line: ``local``, ``slurm``, ...
+
+    Its workflow knows it only when it executes, and by then the executor is made.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--executor", "-e")
+    known, _ = parser.parse_known_args([word for word in arguments if word != "--"])
+    if known.executor:
+        return str(known.executor)
+    for profile in profiles(arguments, environment):
+        paths = (Path(folder, name) for folder in (profile, Path("profiles", profile)) for name in PROFILE_FILES)
+        for path in (Path(profile), *paths):
+            if path.is_file() and (executor := read_file(path, empty={}).get("executor")):
+                return str(executor)
+    return "local"
 
 
 def _profile_folder(profile: str) -> str | None:
@@ -82,5 +107,5 @@ def module_prefix(site: Site) -> str:
     return (
         "{ command -v module >/dev/null 2>&1 || . /etc/profile; "
         f"module load {modules} || {{ echo 'error: module load {modules} failed: see `module avail`' >&2; exit 1; }}; "
-        f'export PATH={python}:"$PATH"; unset PYTHONPATH PYTHONHOME; }} >&2; '
+        f'export PATH={python}:"$PATH"; {unset_in_shell()}; }} >&2; '
     )

@@ -6,13 +6,14 @@ import itertools
 import json
 import logging
 import os
+import shlex
 import shutil
 import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scripts.lib.base.environment import Variable
@@ -52,6 +53,7 @@ class Controller:
 
     def __init__(self, path: Path = RECORD) -> None:
         self.path = path
+        self.job = os.environ.get("SLURM_JOB_ID")  # now: a controller that submits jobs leaves its own
         self._released = threading.Event()
 
     def record(self) -> ControllerRecord | None:
@@ -72,7 +74,8 @@ class Controller:
     def take(self, slurm: bool) -> None:
         """Make this process the controller, and keep its heartbeat going until :meth:`release` or its end."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json.dumps({"holder": asdict(Holder.this_process()), "slurm": slurm}))
+        holder = replace(Holder.this_process(), job=self.job)
+        write_text(self.path, json.dumps({"holder": asdict(holder), "slurm": slurm}))
         self._released.clear()
         name = f"heartbeat of {self.path}"
         threading.Thread(target=self._beat, args=(os.getpid(),), name=name, daemon=True).start()
@@ -89,6 +92,7 @@ class Controller:
         while not self._released.wait(HEARTBEAT_SECONDS) and os.getpid() == process and self.path.exists():
             with suppress(OSError):  # the folder is gone, or unreachable for the moment
                 os.utime(self.path)
+                os.utime(sys.prefix)  # by which the set-up sees that this environment is in use (envs/install.py)
 
     def _age(self) -> float:
         # By the file server's clock, as Lease measures: the clocks of two login nodes may differ.
@@ -141,15 +145,44 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
         remedy = "wait for it, or stop it there with Ctrl-C (kill -INT); `make jobs` shows its jobs"
         raise UserError(f"another snakemake runs this workflow in this folder ({record.holder})", remedy)
     if record is not None and record.slurm:
-        settle_orphans(environment, record.holder)
+        try:
+            settle_orphans(environment, record.holder)
+        except (slurm.SlurmAbsent, slurm.SlurmSilent) as error:
+            what = (
+                f"a snakemake that was killed ({record.holder}) has submitted Slurm jobs from here, which may still run"
+            )
+            remedy = f"if none of them does, `{unlock_command()}`, then the same command again"
+            raise UserError(f"{what} ({error.what})", f"{error.remedy}; {remedy}") from error
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
         if record is not None and is_surely_dead(record.holder):
             _say(f"the snakemake that locked this folder ({record.holder}) was killed: unlocking, as --unlock does")
             shutil.rmtree(LOCKS)
         else:
-            command = f"snakemake --unlock {_configuration(sys.argv[1:])}".strip()
-            _say(f"this folder is locked; if no other snakemake runs here, on any machine, unlock it: {command}")
+            _say(
+                f"this folder is locked; if no other snakemake runs here, on any machine, unlock it: {unlock_command()}"
+            )
     controller.path.unlink(missing_ok=True)
+
+
+def unlock(controller: Controller | None = None) -> None:
+    """With `--unlock`: forget a dead controller whose Slurm jobs nobody can be asked about here.
+
+    Where Slurm answers, they are not forgotten: the next start settles them.
+    """
+    controller = controller or Controller()
+    record = controller.record()
+    if record is None or not record.slurm or controller.is_alive():
+        return
+    try:
+        slurm.my_jobs(Path.cwd())
+    except UserError as error:
+        _say(f"the Slurm jobs of an earlier run ({record.holder}) are taken to be over ({error.what})")
+        controller.path.unlink(missing_ok=True)
+
+
+def unlock_command() -> str:
+    """Return the command line that unlocks this folder, with the configuration of this one."""
+    return f"snakemake --unlock {_configuration(sys.argv[1:])}".strip()
 
 
 def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
@@ -184,8 +217,9 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
 
 def _configuration(arguments: Sequence[str]) -> str:
     """Return the --configfile part of a command line, without which `--unlock` would read another configuration."""
-    words = itertools.pairwise(arguments)
-    return next((f"--configfile {file}" for name, file in words if name in ("--configfile", "--configfiles")), "")
+    words = itertools.pairwise(word for argument in arguments for word in argument.split("=", 1))
+    files = (file for name, file in words if name in ("--configfile", "--configfiles"))
+    return next((f"--configfile {shlex.quote(file)}" for file in files), "")
 
 
 def _say(message: str) -> None:

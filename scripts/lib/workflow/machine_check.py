@@ -22,6 +22,7 @@ from typing import Any
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem
 from scripts.lib.cluster.gpus import Gpus
+from scripts.lib.workflow.surroundings_check import surroundings_problems, variables_of_shell
 
 logger = logging.getLogger(__name__)
 
@@ -197,9 +198,10 @@ def describe(
     facts += [("quota", f"{q.file_system}: {q.used / GB:.1f} of {q.limit / GB:.1f} GB used") for q in quotas]
     if Path("/dev/shm").is_dir():
         facts.append(("/dev/shm", free_space(Path("/dev/shm"))))
-    names = [name for name in ("TMPDIR", "PIP_CACHE_DIR", "XDG_CACHE_HOME", "PIP_INDEX_URL") if os.environ.get(name)]
-    names += sorted(name for name in os.environ if name.lower() in PROXY_VARIABLES)
-    facts += [(name, mask_credentials(os.environ[name])) for name in names]
+    shell = variables_of_shell(os.environ)
+    names = [name for name in ("TMPDIR", "PIP_CACHE_DIR", "XDG_CACHE_HOME", "PIP_INDEX_URL") if shell.get(name)]
+    names += sorted(name for name in shell if name.lower() in PROXY_VARIABLES)
+    facts += [(name, mask_credentials(shell[name])) for name in names]
     facts.append(("wheelhouse", ", ".join(status.get("wheelhouses") or []) or "none"))
     slurm = (output_of("sinfo", "--version") or "").strip()
     facts.append(("slurm", slurm or ("sbatch is there, sinfo does not answer" if shutil.which("sbatch") else "none")))
@@ -307,8 +309,9 @@ def shm_problem(size: float | None) -> Problem | None:
     """Judge /dev/shm (bytes; None: there is none), through which data-loader workers hand over their batches."""
     if size is None or size >= SHM_LEAST:
         return None
-    what = f"/dev/shm has {size / 1e6:.0f} MB, where data-loader workers die with `Bus error`"
-    return Problem(what, "start the container with --shm-size=1g, or free what fills it")
+    what = f"shared memory (/dev/shm) has {size / 1e6:.0f} MB free, too little for several data-loader workers"
+    remedy = "fewer of them load images, which is slower; start the container with --shm-size=1g, or free what fills it"
+    return Problem(what, remedy, fatal=False)
 
 
 def quota_problems(quotas: Sequence[Quota], project_in_home: bool) -> list[Problem]:
@@ -333,11 +336,8 @@ def encoding_problem(encoding: str) -> Problem | None:
 
 
 def variable_problems(variables: Mapping[str, str]) -> list[Problem]:
-    """Judge environment variables by which Python or downloads go wrong."""
+    """Judge environment variables by which downloads go wrong."""
     problems = []
-    if path := variables.get("PYTHONPATH"):
-        what = f"PYTHONPATH={path} puts other packages before .venv's"
-        problems.append(Problem(what, "unset PYTHONPATH (make does it by itself)", fatal=False))
     lower = {name.lower(): value for name, value in variables.items() if value}
     if lower.get("http_proxy") and not lower.get("https_proxy"):
         remedy = "export https_proxy=$http_proxy if https must go the same way"
@@ -383,6 +383,5 @@ def judge(
         *variable_problems(os.environ),
         *slurm_problems(None if with_profile else look_at_sacct()),
     ]
-    if not os.access(ROOT, os.W_OK):
-        problems.append(Problem(f"the project folder {ROOT} cannot be written to", "check who owns it, or copy it"))
+    problems += surroundings_problems(os.environ)
     return sorted(filter(None, problems), key=lambda problem: not problem.fatal)

@@ -11,17 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scripts.lib.base.environment import Variable
+from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.base.problems import UserError
+from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings
-from scripts.lib.settings.site import enter_site, module_prefix
-from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
+from scripts.lib.settings.site import enter_site, executor_of, module_prefix
+from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, with_device_of
+from scripts.lib.workflow.submission import tell_lost_errors
+from scripts.lib.workflow.surroundings_check import checkout_problems
 
 
 class Session:
@@ -37,8 +40,14 @@ class Session:
         self.started = time.time()
         self.config = config
         use_this_python()
+        # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
+        known = job_environment(os.environ)
+        for name in os.environ.keys() - known.keys():
+            del os.environ[name]
+        os.environ.update(known)
         os.environ[Variable.CONFIG_FILES] = file_names(files)
         try:
+            check_encoding(sys.getfilesystemencoding())
             settings = load_settings(config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
@@ -57,12 +66,21 @@ class Session:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
         controller = Controller()
         if workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun):
+            for problem in checkout_problems(ROOT):
+                print(problem, file=sys.stderr)
             try:
-                if workflow.non_local_exec:
+                submits = executor_of(sys.argv[1:], os.environ) == "slurm"
+                if submits:
                     check_path(sys.executable)
+                    slurm.check_answers()
                 clear_the_way(os.environ, controller)
+                if submits:
+                    slurm.leave_job(os.environ)
+                    tell_lost_errors()
             except UserError as error:
                 _exit(str(error))
+        elif workflow.is_main_process and "--unlock" in sys.argv:
+            unlock(controller)
         return controller
 
     def report_command(self, workflow: Any) -> str:
@@ -83,10 +101,26 @@ class Session:
 
 
 def use_this_python() -> None:
-    """Make `python` in shell lines the one that runs Snakemake, also where .venv is not activated."""
-    folder = str(Path(sys.executable).parent)
+    """Make `python` in shell lines the one that runs Snakemake, also where .venv is not activated.
+
+    By its own folder, not by the link .venv, which may become a link to another environment while this one is in use.
+    """
+    folder = str(Path(sys.prefix).resolve() / "bin")
+    sys.executable = str(Path(folder, Path(sys.executable).name))
     if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
         os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
+
+
+def check_encoding(encoding: str) -> None:
+    """Make sure that names of files and classes are what the settings say: Snakemake hands them on as its locale does.
+
+    Raises
+    ------
+    UserError : they would become others.
+    """
+    if encoding.lower().replace("-", "") != "utf8":
+        what = f"this shell's locale takes names of files and classes as {encoding}, not as UTF-8"
+        raise UserError(what, "start it by `make run`, or `export PYTHONUTF8=1` first")
 
 
 def _exit(message: str) -> NoReturn:

@@ -214,3 +214,37 @@ def test_what_never_clears_is_told_from_what_does(reason: str, stuck: bool) -> N
 
     assert (job("PENDING").remedy is not None) is stuck
     assert job("RUNNING").remedy is None
+
+
+# --- inside a job -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_submitted_from_a_job_is_no_part_of_it_and_finds_slurm() -> None:
+    stays = {"SLURM_CONF": "/etc/slurm.conf", "SLURM_JWT": "x", "HOME": "/root", "PATH": "/bin"}
+    of_the_job = {
+        "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_GPUS": "0", "SLURM_MEM_PER_NODE": "1",
+        "SLURMD_NODENAME": "g", "CUDA_VISIBLE_DEVICES": "0", "TMPDIR": "/scratch/7", "SLURM_EXPORT_ENV": "NONE",
+    }  # fmt: skip
+    environment = stays | of_the_job
+    slurm.leave_job(environment)
+    assert environment == stays
+
+
+def test_outside_a_job_nothing_is_taken_away() -> None:
+    environment = {"SLURM_CONF": "x", "SLURM_TIME_FORMAT": "%s", "CUDA_VISIBLE_DEVICES": "0", "TMPDIR": "/t"}
+    before = dict(environment)
+    slurm.leave_job(environment)
+    assert environment == before
+
+
+def test_a_slurm_that_is_absent_or_silent_is_found_before_anything_is_submitted(program: Program) -> None:
+    with pytest.raises(slurm.SlurmAbsent, match="sbatch: there is no Slurm"):
+        slurm.check_answers()
+    program("sbatch", "exit 0")
+    with pytest.raises(slurm.SlurmAbsent, match="squeue"):
+        slurm.check_answers()
+    program("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(slurm.SlurmSilent):
+        slurm.check_answers()
+    program("squeue", "exit 0")
+    slurm.check_answers()

@@ -11,7 +11,7 @@ from scripts.lib.base.environment import Variable, expand
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_site
 from scripts.lib.settings.schema import Site
-from scripts.lib.settings.site import current_site, enter_site, module_prefix, profiles
+from scripts.lib.settings.site import current_site, enter_site, executor_of, module_prefix, profiles
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -83,6 +83,28 @@ def test_the_sites_of_the_repository_are_good(name: str) -> None:
     assert load_site(ROOT / "profiles" / name).device == "cuda"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "executor"),
+    [
+        ([], "local"),
+        (["--profile", "profiles/local"], "local"),
+        (["--profile", "profiles/slurm", "-n"], "slurm"),
+        (["--profile=slurm"], "slurm"),
+        (["--profile", "n30"], "slurm"),
+        (["--profile", "profiles/local", "profiles/slurm"], "slurm"),
+        (["--profile", "profiles/slurm", "--executor", "local"], "local"),
+        (["--profile", "profiles/slurm/profile.yaml"], "slurm"),
+        (["-e", "slurm"], "slurm"),
+        (["--profile", "nothing"], "local"),
+    ],
+)
+def test_the_executor_is_known_before_snakemake_makes_it(
+    arguments: list[str], executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert executor_of(arguments, {}) == executor
+
+
 def test_expand() -> None:
     assert expand("$TMP/${A}/x", {"TMP": "/t", "A": "b"}) == "/t/b/x"
     assert expand("~/x", {}).startswith("/")
@@ -96,7 +118,7 @@ def test_modules_are_loaded_by_the_job_and_leave_its_python_in_front() -> None:
     result = subprocess.run(["bash", "-c", good], capture_output=True, text=True, check=True)
     assert result.stderr == "module load cuda/11.4 gcc/9\n"
     folder, path = result.stdout.split()
-    assert folder.endswith("/bin") and not folder.startswith("/of/the") and path == "unset"
+    assert folder.endswith("/bin") and not folder.startswith("/of/the") and path == str(ROOT)
     bad = module + module_prefix(Site(modules=["missing"])) + "echo ran"
     result = subprocess.run(["bash", "-c", bad], capture_output=True, text=True)
     assert result.returncode == 1 and "ran" not in result.stdout

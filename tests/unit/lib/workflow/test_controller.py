@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.cluster import slurm
 from scripts.lib.workflow import controller as module
 from scripts.lib.workflow.controller import LOCKS, RECORD, Controller, clear_the_way, will_run
 from scripts.lib.workflow.profile_check import check_path
@@ -123,6 +124,53 @@ def test_a_job_that_was_queued_again_knows_its_own_past(monkeypatch: pytest.Monk
     record = Controller().record()
     assert record is not None
     assert module.is_surely_dead(record.holder, {"SLURM_JOB_ID": "123"})
+
+
+@pytest.mark.parametrize(
+    "error", [slurm.SlurmAbsent("squeue: no Slurm", "log in"), slurm.SlurmSilent("squeue: timed out")]
+)
+def test_jobs_that_slurm_cannot_be_asked_about_stop_a_start_until_the_user_unlocks(
+    other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, error: UserError
+) -> None:
+    def no_answer(folder: Path) -> None:
+        raise error
+
+    content = json.loads(RECORD.read_text())
+    RECORD.write_text(json.dumps(content | {"slurm": True}))
+    other.kill()
+    other.wait()
+    monkeypatch.setattr(sys, "argv", ["snakemake", "--configfile=configs/my own.yaml"])
+    monkeypatch.setattr(slurm, "my_jobs", no_answer)
+    with pytest.raises(UserError, match=r"may still run .*`snakemake --unlock --configfile 'configs/my own.yaml'`"):
+        clear_the_way({})
+    module.unlock()
+    clear_the_way({})
+    assert not RECORD.exists()
+
+
+def test_unlocking_forgets_no_jobs_that_slurm_knows_and_no_living_controller(
+    other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads(RECORD.read_text())
+    RECORD.write_text(json.dumps(content | {"slurm": True}))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    module.unlock()
+    assert RECORD.exists()
+    other.kill()
+    other.wait()
+    monkeypatch.setattr(slurm, "my_jobs", lambda folder: [])
+    module.unlock()
+    assert RECORD.exists()
+
+
+def test_a_controller_in_a_slurm_job_is_known_by_it_after_leaving_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.threading.Thread, "start", lambda self: None)  # type: ignore[attr-defined]
+    monkeypatch.setenv("SLURM_JOB_ID", "123")
+    controller = Controller()
+    slurm.leave_job(os.environ)
+    controller.take(slurm=True)
+    record = controller.record()
+    assert record is not None and record.holder.job == "123" and "SLURM_JOB_ID" not in os.environ
 
 
 def test_nothing_there_is_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,44 @@
+"""The memory through which data-loader workers hand over their batches: how many fit, and what torch says if none."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SHARED_MEMORY = Path("/dev/shm")
+#: What torch says where it is full; none of its words speak of /dev/shm.
+FULL = re.compile(
+    r"out of shared memory|Bus error|(write to|open|allocate|mmap|resize).{0,60}(/?torch_\d+_|shared memory)"
+)
+REMEDY = "start the container with --shm-size=1g, or free what fills it"
+#: Batches that a worker prepares ahead (torch's default), and those that are handed over meanwhile.
+AHEAD, UNDERWAY = 2, 2
+
+
+def free_shared_memory(folder: Path = SHARED_MEMORY) -> float:
+    """Return the free bytes of shared memory; infinity where the system keeps it elsewhere."""
+    return shutil.disk_usage(folder).free if folder.is_dir() else float("inf")
+
+
+def fitting_workers(workers: int, batch_bytes: int, loaders: int = 1, free: float | None = None) -> int:
+    """Return the data-loader workers, *workers* at most, whose batches fit into shared memory, and say if it is fewer.
+
+    With 0, images are read in the process itself: the result is the same.
+
+    Parameters
+    ----------
+    batch_bytes : size of a batch.
+    loaders : data loaders at work at the same time, each with as many workers.
+    free : free bytes of shared memory; None: as it is now.
+    """
+    free = free_shared_memory() if free is None else free
+    room = free / max(loaders * batch_bytes, 1)
+    fitting = workers if room >= AHEAD * workers + UNDERWAY else max(int((room - UNDERWAY) // AHEAD), 0)
+    if fitting < workers:
+        what = f"shared memory ({SHARED_MEMORY}) has {free / 1e6:.0f} MB free: room for {fitting} of {workers} workers"
+        logger.warning("%s that load images, which takes longer; %s", what, REMEDY)
+    return fitting

@@ -1,0 +1,68 @@
+"""A copy of the project's set-up with an empty environment, and make and the installer run in it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVS = ROOT / "envs"
+
+
+def load(path: Path) -> ModuleType:
+    """Import a script that is not on the path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def copy_project(root: Path) -> Path:
+    """Return a copy of the project's set-up with an empty .venv that a finished set-up of cpu seems to have left."""
+    root.mkdir()
+    shutil.copytree(ENVS, root / "envs")
+    shutil.copy(ROOT / "Makefile", root)
+    (root / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "start.py", root / "scripts")
+    shutil.copytree(ROOT / "scripts" / "lib" / "base", root / "scripts" / "lib" / "base")
+    venv = root / ".venvs" / "cpu-20000101-000000"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (root / ".venv").symlink_to(venv.relative_to(root))
+    stamp(root, "cpu")
+    return root
+
+
+def stamp(root: Path, env: str) -> None:
+    """Write what a finished set-up of *env* writes last."""
+    install = load(root / "envs" / "install.py")
+    content = {"env": env, "inputs": install.hash_of(install.inputs_of(env)), "path": str(install.VENV.resolve())}
+    install.write_stamp(install.STAMP, content)
+
+
+def setup(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run envs/setup.sh as make does."""
+    command = ["sh", "envs/setup.sh", *arguments]
+    return subprocess.run(
+        command,
+        cwd=root,
+        env=os.environ | variables | {"PIP_NO_INDEX": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+def make(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run make in *root*, free of what a make around this test has set."""
+    env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    for name in ("CONFIG", "RUN", "IMAGES", "OUT", "ARCHIVE", "DATA", "PROFILE", "ENV", "PYTHON", "ARGS"):
+        env.pop(name, None)
+    return subprocess.run(
+        ["make", *arguments], cwd=root, env=env | variables, text=True, capture_output=True, check=False
+    )

@@ -1,0 +1,46 @@
+"""Small shared memory: fewer data-loader workers, or none; and its own words where it is full all the same."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from scripts.lib.base.shared_memory import FULL, fitting_workers, free_shared_memory
+
+BATCH = 32 * 3 * 224 * 224 * 4
+
+
+@pytest.mark.parametrize(
+    ("free", "loaders", "workers"),
+    [(1e6, 1, 0), (64e6, 1, 0), (64e6, 2, 0), (130e6, 1, 2), (250e6, 2, 2), (1e9, 2, 8), (8e9, 2, 8)],
+)
+def test_workers_fit_shared_memory(free: float, loaders: int, workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert fitting_workers(8, BATCH, loaders, free) == workers
+    assert ("shared memory (/dev/shm)" in caplog.text and "--shm-size" in caplog.text) == (workers < 8)
+
+
+def test_no_workers_need_no_shared_memory() -> None:
+    assert fitting_workers(0, BATCH, 2, free=0) == 0
+    assert free_shared_memory() > 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that its workers"
+        " are out of shared memory. Please try to raise your limit.",
+        "RuntimeError: unable to write to file </torch_123_4567_0>: No space left on device (28)",
+        "RuntimeError: unable to open shared memory object </torch_1_2> in read-write mode: No space left on device",
+        "RuntimeError: unable to resize file </torch_1_2_3> to the right size: No space left on device (28)",
+        "RuntimeError: unable to allocate shared memory(shm) for file </torch_1_2>: No space left on device (28)",
+    ],
+)
+def test_what_torch_says_of_full_shared_memory_is_known(line: str) -> None:
+    assert FULL.search(line)
+
+
+@pytest.mark.parametrize("line", ["OSError: [Errno 28] No space left on device: 'x/state.pth'", "CUDA out of memory"])
+def test_a_full_disk_is_something_else(line: str) -> None:
+    assert not FULL.search(line)

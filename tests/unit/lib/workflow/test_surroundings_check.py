@@ -1,0 +1,150 @@
+"""What `make doctor` says of a clone, of folders, of the shell and of Slurm, each before anything is computed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.lib.base.environment import ROOT
+from scripts.lib.base.problems import Problem
+from scripts.lib.workflow.surroundings_check import surroundings_problems
+
+#: A shell in which nothing is wrong.
+SHELL = {"HOME": os.path.expanduser("~"), "LANG": "C.UTF-8", "PATH": os.environ["PATH"]}
+
+
+def problems_of(root: Path, started: bool = True, **shell: str) -> list[Problem]:
+    environment = SHELL | shell
+    return surroundings_problems(environment | ({"MIMFLOW_SHELL": json.dumps({})} if started else {}), root)
+
+
+def the_one(problems: list[Problem]) -> Problem:
+    [problem] = problems
+    assert problem.remedy
+    return problem
+
+
+def test_where_nothing_is_wrong_nothing_is_said(tmp_path: Path) -> None:
+    assert problems_of(tmp_path) == []
+    assert problems_of(tmp_path, LANG="zh_CN.UTF-8", LC_CTYPE="en_US.utf8") == []
+
+
+# --- the clone --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository with this one's shell files, its link and its .gitattributes, to be cloned from."""
+    origin = tmp_path / "origin"
+    (origin / "envs").mkdir(parents=True)
+    for name in ("Makefile", "envs/setup.sh", "envs/find_python.sh", "envs/cpu.lock", ".gitattributes"):
+        shutil.copy(ROOT / name, origin / name)
+    (origin / "slurm").symlink_to("profiles/slurm")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], cwd=origin, check=True)
+    return origin
+
+
+@pytest.mark.parametrize("setting", ["core.autocrlf=true", "core.autocrlf=input", "core.eol=crlf"])
+def test_a_clone_has_the_same_bytes_whatever_git_is_set_to(clone: Path, tmp_path: Path, setting: str) -> None:
+    subprocess.run(["git", "clone", "-q", "-c", setting, clone, tmp_path / "clone"], check=True)
+    for name in ("Makefile", "envs/setup.sh", "envs/cpu.lock"):
+        assert (tmp_path / "clone" / name).read_bytes() == (ROOT / name).read_bytes()
+    assert problems_of(tmp_path / "clone") == []
+
+
+def test_a_link_that_git_wrote_as_a_file_is_named(clone: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", "-c", "core.symlinks=false", clone, tmp_path / "clone"], check=True)
+    problem = the_one(problems_of(tmp_path / "clone"))
+    assert "`slurm` is a text file" in problem.what and not problem.fatal
+
+
+def test_line_ends_of_windows_are_named(clone: Path) -> None:
+    script = clone / "envs" / "setup.sh"
+    script.write_bytes(script.read_bytes().replace(b"\n", b"\r\n"))
+    assert the_one(problems_of(clone)).what.startswith("envs/setup.sh has the line ends of Windows")
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"HOME": "/proc/self/fd"}, "home (/proc/self/fd) cannot be written to"),
+        ({"HOME": "/nonexistent"}, "home (/nonexistent) cannot be written to (there is no such folder)"),
+        ({"XDG_CACHE_HOME": "/proc/self/fd"}, "XDG_CACHE_HOME (/proc/self/fd) cannot be written to"),
+        ({"TMPDIR": "/proc/self/fd"}, "the folder for temporary files, /proc/self/fd, cannot be written to"),
+        ({"TMPDIR": "/nonexistent"}, "the folder for temporary files, /nonexistent, cannot be written to"),
+    ],
+)
+def test_a_folder_that_takes_nothing_is_named(tmp_path: Path, variables: dict[str, str], words: str) -> None:
+    problem = the_one(problems_of(tmp_path, **variables))
+    assert words in problem.what and problem.fatal == ("TMPDIR" in variables)
+
+
+@pytest.mark.parametrize("name", ["results", "logs", ".snakemake"])
+def test_a_folder_of_the_project_that_takes_nothing_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/proc/self/fd")
+    problem = the_one(problems_of(tmp_path))
+    assert f"{tmp_path / name} cannot be written to" in problem.what and problem.fatal
+
+
+# --- the shell --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MPLBACKEND", "module://matplotlib_inline.backend_inline"),
+        ("PYTHONOPTIMIZE", "2"),
+        ("PYTHONWARNINGS", "error"),
+        ("LD_PRELOAD", "/opt/x.so"),
+        ("OMP_NUM_THREADS", "1"),
+    ],
+)
+def test_a_variable_that_does_not_reach_mimflow_is_named(tmp_path: Path, name: str, value: str) -> None:
+    problem = the_one(problems_of(tmp_path, **{name: value}))
+    assert f"{name}={value}" in problem.what and not problem.fatal
+
+
+@pytest.mark.parametrize("locale", ["zh_CN.GBK", "zh_CN.gb18030", "en_US.ISO-8859-1", "ja_JP.eucJP", "zh_CN"])
+def test_a_locale_that_is_not_utf8_is_named(tmp_path: Path, locale: str) -> None:
+    assert locale in the_one(problems_of(tmp_path, LC_ALL=locale)).what
+    assert the_one(problems_of(tmp_path, started=False, LC_ALL=locale)).fatal
+
+
+def test_what_start_has_replaced_is_seen_as_the_shell_had_it(tmp_path: Path) -> None:
+    environment = SHELL | {"MPLBACKEND": "Agg", "LC_ALL": "C", "PYTHONUTF8": "1"}
+    replaced = {"MPLBACKEND": "module://x", "LC_ALL": None, "PYTHONUTF8": None}
+    [problem] = surroundings_problems(environment | {"MIMFLOW_SHELL": json.dumps(replaced)}, tmp_path)
+    assert "MPLBACKEND=module://x" in problem.what and "PYTHONUTF8" not in problem.what
+
+
+# --- Slurm ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_shell_in_a_slurm_job_is_named(tmp_path: Path) -> None:
+    assert "Slurm job 7" in the_one(problems_of(tmp_path, SLURM_JOB_ID="7")).what
+
+
+def test_a_file_of_slurm_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert the_one(problems_of(tmp_path, SLURM_CONF="/nonexistent/slurm.conf")).fatal
+
+
+def test_jobs_of_a_dead_controller_are_named_where_there_is_no_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".snakemake").mkdir()
+    record = tmp_path / ".snakemake" / "mimflow-controller.json"
+    record.write_text(json.dumps({"holder": {}, "slurm": True}))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert "--unlock" in the_one(problems_of(tmp_path)).remedy
+    record.write_text(json.dumps({"holder": {}, "slurm": False}))
+    assert problems_of(tmp_path) == []

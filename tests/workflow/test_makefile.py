@@ -1,0 +1,195 @@
+"""The Makefile: what is typed reaches each command as it was typed, and nothing of it is run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from set_up import ROOT, make
+
+#: Modules of Python that commands of make run.
+MODULES = (
+    *("scripts.check_settings", "scripts.predict", "scripts.verify", "scripts.bundle", "scripts.repeat"),
+    *("scripts.watch", "scripts.jobs", "scripts.cancel", "scripts.doctor", "bench.compare", "pytest"),
+)
+RECORDER = "import json, sys\nwith open('seen.jsonl', 'a') as seen:\n    print(json.dumps(sys.argv[1:]), file=seen)\n"
+#: What make, a shell or a program would take for something else than a name.
+HOSTILE = [
+    "$(shell touch pwned)",
+    "$$(touch pwned) $HOME $(HOME) ${HOME} $@",
+    "`touch pwned`",
+    "a'; touch pwned; echo 'b",
+    'a"; touch pwned; echo "b',
+    "a; touch pwned & b | c > pwned",
+    "two  spaces # and a sign",
+    "a\nb\ttouch pwned",
+    "-n --dash",
+    "草莓 é %s \\",
+    "* ? [a-z] ~ !",
+]
+ALL_IN_ONE = "-" + "\n".join(HOSTILE)
+
+
+def recorded(project: Path, *arguments: str) -> list[list[str]]:
+    """Run make; return the arguments of each program that it called."""
+    for module in MODULES:
+        file = project / (module.replace(".", "/") + ".py")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(RECORDER)
+    snakemake = (project / ".venv/bin/snakemake").resolve()
+    snakemake.write_text(f'#!/bin/sh\nexec {shlex.quote(str(snakemake.with_name("python")))} snakemake.py "$@"\n')
+    (project / "snakemake.py").write_text(RECORDER)
+    snakemake.chmod(0o755)
+    seen = project / "seen.jsonl"
+    seen.unlink(missing_ok=True)
+    before = sorted(project.iterdir())
+    result = make(project, *arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert sorted(project.iterdir()) == sorted([*before, seen])
+    return [json.loads(line) for line in seen.read_text().splitlines()]
+
+
+# --- what is typed ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [ALL_IN_ONE, *(pytest.param(value, marks=pytest.mark.long) for value in HOSTILE)])
+def test_each_value_of_run_reaches_its_commands_as_typed(project, value):
+    check, run = recorded(project, "run", f"CONFIG={value}", f"PROFILE={value}", f"ARGS=--until {shlex.quote(value)}")
+
+    assert check == ["--", value]
+    assert run == [f"--profile={value}", f"--configfile={value}", "--until", value]
+
+
+@pytest.mark.parametrize(
+    ("target", "variables", "expected"),
+    [
+        ("predict", ["RUN", "IMAGES"], ["--run={}", "--images={}"]),
+        ("verify", ["RUN"], ["--run={}"]),
+        ("bundle", ["RUN", "OUT"], ["--run={}", "--output={}"]),
+        ("repeat", ["ARCHIVE", "IMAGES"], ["--archive={}", "--images={}"]),
+        ("bench", ["DATA"], ["--data={}"]),
+        ("doctor", ["PROFILE", "CONFIG"], ["--profile={}", "--config={}"]),
+        (
+            "fetch",
+            ["CONFIG"],
+            ["--profile=profiles/local", "--configfile={}", "--until", "fetch_archive", "fetch_checkpoint"],
+        ),
+        ("demo", ["PROFILE"], ["--profile={}"]),
+        ("test-faults", [], ["--durations=10", "tests/faults"]),
+        ("watch", [], []),
+        ("jobs", [], []),
+        ("cancel", [], []),
+    ],
+)
+def test_each_value_of_each_command_reaches_it_as_typed(project, target, variables, expected):
+    values = [f"{name}={ALL_IN_ONE}" for name in variables]
+    last = recorded(project, target, *values, f"ARGS={shlex.quote(ALL_IN_ONE)} --more")[-1]
+
+    assert last == [*(word.replace("{}", ALL_IN_ONE) for word in expected), ALL_IN_ONE, "--more"]
+
+
+@pytest.mark.parametrize("variable", ["ENV", "PYTHON"])
+@pytest.mark.parametrize("value", [HOSTILE[0], HOSTILE[3], ALL_IN_ONE])
+def test_a_value_that_is_no_environment_and_no_python_is_refused_and_not_run(project, variable, value):
+    (project / ".venv").unlink()
+    before = sorted(project.iterdir())
+    result = make(project, "setup", f"{variable}={value}")
+
+    assert result.returncode != 0
+    assert "invalid choice" in result.stderr or "is not a Python 3.11" in result.stderr
+    assert sorted(project.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("-n  --cores\n1", ["-n", "--cores", "1"]),
+        ("-k 'a word' \"it's\"", ["-k", "a word", "it's"]),
+        ("a\\ b ''", ["a b", ""]),
+        ("*.jpg ~ $HOME #x", ["*.jpg", "~", "$HOME", "#x"]),
+    ],
+)
+def test_args_are_words_that_quotes_hold_together_and_nothing_is_expanded(project, arguments, words):
+    assert recorded(project, "watch", f"ARGS={arguments}") == [words]
+
+
+def test_args_with_an_open_quote_are_one_line(project):
+    result = make(project, "watch", "ARGS=-k 'a")
+
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[0].startswith("error: ARGS: No closing quotation: ")
+
+
+def test_values_of_the_environment_are_taken_as_they_are_too(project):
+    for module in ("watch",):
+        (project / "scripts" / f"{module}.py").write_text(RECORDER)
+    result = make(
+        project, "watch", ARGS="'$(shell touch pwned)'", RUN="$(shell touch pwned)", ENV="$(shell touch pwned)"
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert json.loads((project / "seen.jsonl").read_text()) == ["$(shell touch pwned)"]
+    assert not (project / "pwned").exists()
+
+
+def test_commands_start_in_the_known_environment(project):
+    (project / "scripts" / "watch.py").write_text(
+        "import json, os, sys\nprint(json.dumps([dict(os.environ), sys.flags[:]]))"
+    )
+    hostile = {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "PYTHONHOME": "/x", "MPLBACKEND": "module://x"}
+    result = make(project, "watch", **hostile, LC_ALL="zh_CN.GBK")
+    variables, _ = json.loads(result.stdout)
+
+    assert not {"PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONHOME"} & variables.keys()
+    assert (variables["MPLBACKEND"], variables["LC_ALL"]) == ("Agg", "C")
+    assert json.loads(variables["MIMFLOW_SHELL"]).items() >= hostile.items()
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def test_make_alone_lists_the_commands():
+    result = make(ROOT)
+
+    assert result.returncode == 0
+    for target in ("setup", "demo", "run", "fetch", "predict", "test", "doctor", "wheelhouse", "locks", "lint", "docs"):
+        assert f"make {target} " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (["run"], "CONFIG"),
+        (["fetch"], "CONFIG"),
+        (["predict", "IMAGES=photos"], "RUN"),
+        (["predict", "RUN=results/x"], "IMAGES"),
+    ],
+)
+def test_a_missing_value_is_one_line_that_names_it(command, missing):
+    result = make(ROOT, *command)
+
+    assert result.returncode != 0
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"error: {missing} is missing")
+
+
+def test_the_demo_is_run_without_a_configfile(project):
+    assert recorded(project, "demo") == [["--profile=profiles/local"]]
+
+
+def test_the_start_up_file_that_shells_call_env_is_not_taken_for_an_environment(project):
+    result = make(project, "setup", ENV="/etc/profile.d/start.sh")
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_an_unknown_environment_is_refused(project):
+    result = make(project, "setup", "ENV=cuda12")
+
+    assert result.returncode != 0
+    assert "cuda12" in result.stderr
+    assert "cuda13" in result.stderr
