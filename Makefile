@@ -116,7 +116,7 @@ bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-
 
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: check the cluster too)
 	@python=.venv/bin/python; [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \
-		"$$python" -m scripts.doctor $(if $(filter-out profiles/local,$(PROFILE)),--profile '$(PROFILE)' $${CONFIG:+--config "$$CONFIG"})
+		"$$python" -m scripts.doctor $(if $(filter-out profiles/local,$(PROFILE)),--profile '$(PROFILE)') $${CONFIG:+--config "$$CONFIG"}
 
 wheelhouse: ## download every package of an environment, for a machine without internet (ENV=cuda11)
 	@sh envs/setup.sh --wheelhouse $(ENV_OPTION)

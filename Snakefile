@@ -47,7 +47,7 @@ include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard,
 
 
 onstart:
-    controller.take(slurm=workflow.non_local_exec)
+    session.begin(workflow, controller)
 
 
 onsuccess:

@@ -21,8 +21,8 @@ from typing import Any
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
-from scripts.lib.base.outcome import Ending, Outcome
-from scripts.lib.base.problems import Stopped, UserError
+from scripts.lib.base.outcome import Ending, Outcome, may_pass
+from scripts.lib.base.problems import PassingError, Stopped, UserError
 from scripts.lib.base.subprocesses import signal_group, signals_forwarded
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
@@ -164,7 +164,8 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
     """Return why the trainer ended: what it left on record, else the last exception in its output."""
     outcome = Outcome.read(WorkFolder(work_dir).outcome)
     if outcome and outcome.ending == Ending.FAILED:
-        return UserError(f"training stopped: {outcome} (details: {output})")
+        kind = PassingError if outcome.again else UserError
+        return kind(f"training stopped: {outcome} (details: {output})")
     if shutil.disk_usage(work_dir).free < FULL_DISK_BYTES:
         full = f"training stopped: no space left on the device of {work_dir}"
         return UserError(full, "free some and run the same command again")
@@ -177,7 +178,8 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
     # mim ends with its own CalledProcessError, which says nothing.
     telling = [line for line in errors if "CalledProcessError" not in line]
     reason = telling[-1] if telling else "the trainer was killed, or died without a word"
-    return UserError(f"training failed: {reason} (details: {output})")
+    kind = PassingError if not telling or may_pass(reason) else UserError
+    return kind(f"training failed: {reason} (details: {output})")
 
 
 def publish(targets: Mapping[Path, Path]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from scripts.lib.base.outcome import Ending, Outcome, outcome_path
+from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
 from scripts.lib.base.problems import Stopped, UserError
 
 logger = logging.getLogger(__name__)
@@ -90,17 +90,18 @@ def run_cli(
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
-        outcome = Outcome(ending, one_line(error.what), one_line(error.remedy))
+        outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
     except OSError as error:
         logger.debug("stopped by the operating system", exc_info=True)
-        outcome = Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint)
+        outcome = Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)
     except KeyboardInterrupt:
         outcome = Outcome(Ending.INTERRUPTED, "interrupted")
     except Exception as error:  # the outermost frame: a traceback goes to the log
         if not args.log:
             raise
         logger.debug("unexpected error", exc_info=True)
-        outcome = Outcome(Ending.FAILED, f"unexpected {type(error).__name__}: {one_line(error)}{hint}")
+        what = f"{type(error).__name__}: {one_line(error)}"
+        outcome = Outcome(Ending.FAILED, f"unexpected {what}{hint}", again=may_pass(what))
     else:
         sys.exit(0)
     interrupted = outcome.ending == Ending.INTERRUPTED

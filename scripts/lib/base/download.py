@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import sha256_of, sync_file, sync_folder, write_json
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.base.units import megabytes
 
 logger = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def download(
         for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
             leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
         return result
-    raise UserError(
+    raise PassingError(
         f"could not fetch {destination.name} from {'; nor from '.join(failures)}"
         " (check the address, that this machine reaches the internet, and the proxy variables)"
     )

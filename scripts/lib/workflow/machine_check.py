@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,29 @@ def look_at_gpus() -> list[Gpu]:
         if text is not None:
             return parse_nvidia_smi(text)
     return []
+
+
+def built_torch(folders: Sequence[str] | None = None) -> TorchBuild | None:
+    """Return what the installed torch was built for, by its version.py: importing it takes seconds.
+
+    Parameters
+    ----------
+    folders : where packages are looked for; sys.path when None.
+
+    Returns
+    -------
+    None : it is not installed, or its version.py has another form.
+    """
+    spec = PathFinder.find_spec("torch", folders)
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    version = re.search(r"^__version__ = '(.+)'", text, re.MULTILINE)
+    cuda = re.search(r"^cuda(?:: .+?)? = (?:None|'(.+)')", text, re.MULTILINE)
+    return TorchBuild(version[1], cuda[1]) if version and cuda else None
 
 
 def look_at_torch() -> TorchBuild:
@@ -275,6 +299,22 @@ def gpu_problems(torch: TorchBuild, gpus: Sequence[Gpu], variable: str) -> list[
         remedy = "look at `nvidia-smi`, CUDA_VISIBLE_DEVICES and /dev/nvidia-uvm; after a driver update, restart"
         problems.append(Problem(f"there is a GPU but torch sees none{hidden}", remedy))
     return problems
+
+
+def device_problem(devices: Mapping[str, str], torch: TorchBuild | None) -> Problem | None:
+    """Judge whether the experiments that want a GPU would find a torch that can use one.
+
+    Parameters
+    ----------
+    devices : ``auto``, ``cpu`` or ``cuda`` of each experiment, as the site has it.
+    """
+    wanting = [name for name, device in devices.items() if device == "cuda"]
+    if torch is None or torch.cuda is not None or not wanting:
+        return None
+    who = f"the experiment {wanting[0]} is" if len(wanting) == 1 else f"{len(wanting)} experiments are"
+    what = f"{who} to train with device: cuda, and torch {torch.version} of this .venv is a CPU build"
+    remedy = "make setup ENV=cuda13 (driver >= 580 where the GPUs are) or ENV=cuda11 (driver >= 450.80); or device: cpu"
+    return Problem(what, remedy)
 
 
 def environment_problem(status: Mapping[str, Any]) -> Problem | None:

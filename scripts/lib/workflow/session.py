@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from scripts.lib.base.environment import Variable
-from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
+from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import file_names, load_settings
 from scripts.lib.settings.site import enter_site, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
 from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.machine_check import built_torch, device_problem
 from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
@@ -65,6 +66,16 @@ class Session:
                 _exit(str(error))
         return controller
 
+    def begin(self, workflow: Any, controller: Controller) -> None:
+        """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
+        devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
+        planned = {job.wildcards_dict.get("experiment") for job in workflow.dag.needrun_jobs()}
+        torch = built_torch()
+        if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch):
+            _exit(f"{problem.what}: {problem.remedy}")
+        controller.take(slurm=workflow.non_local_exec)
+        spare_attempts(workflow.scheduler, self.started)
+
     def report_command(self, workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
         asked = workflow.dag_settings
@@ -80,6 +91,33 @@ class Session:
         outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
         for line in dict.fromkeys(f"error: {outcome}" for outcome in outcomes if outcome.ending != Ending.INTERRUPTED):
             print(line, file=sys.stderr, flush=True)
+
+
+def spare_attempts(scheduler: Any, since: float) -> None:
+    """Have a failed job not tried again where another attempt would fail of the same.
+
+    Snakemake's retries know no reasons; each attempt may wait in a queue for hours.
+
+    Parameters
+    ----------
+    scheduler : Snakemake's.
+    since : when this Snakemake began; the outcomes of earlier ones count for nothing.
+    """
+    tell_scheduler = scheduler.error_callback
+
+    def on_error(job: Any) -> None:
+        logs = [Path(log) for part in getattr(job, "jobs", [job]) for log in part.log]
+        outcomes = [Outcome.read(path) for path in map(outcome_path, logs) if is_recent(path, since)]
+        if any(outcome and outcome.ending == Ending.FAILED and not outcome.again for outcome in outcomes):
+            job.attempt = job.restart_times + 1
+        tell_scheduler(job)
+
+    scheduler.error_callback = on_error
+
+
+def is_recent(path: Path, since: float) -> bool:
+    """Tell whether a file is there that was written after *since*."""
+    return path.is_file() and path.stat().st_mtime >= since
 
 
 def use_this_python() -> None:

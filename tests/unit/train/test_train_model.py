@@ -86,6 +86,23 @@ def test_a_failure_is_one_line_with_the_reason(
     assert "\n" not in message and all(word in message for word in words)
 
 
+@pytest.mark.parametrize(
+    ("output", "again"),
+    [
+        ("", True),  # killed: a node that failed, a kernel that needed the memory
+        ("RuntimeError: CUDA error: unspecified launch failure\n", True),
+        ("RuntimeError: DataLoader worker (pid 7) is killed by signal: Killed.\n", True),
+        ("torch.distributed.DistBackendError: NCCL error in: x\n", True),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried\n", False),
+        ("ValueError: Expected more than 1 value per channel when training\n", False),
+        ("RuntimeError: Given groups=1, weight of size [64, 3, 7, 7]\n", False),
+    ],
+)
+def test_a_failure_says_whether_another_attempt_may_succeed(tmp_path: Path, output: str, again: bool) -> None:
+    (tmp_path / "output.log").write_text(output)
+    assert explain_failure(tmp_path, tmp_path / "output.log").again == again
+
+
 def test_progress_is_one_line_with_what_is_known() -> None:
     state = {
         "epochs_done": 2, "max_epochs": 5, "loss": 0.4321, "val_accuracy": 0.912,
