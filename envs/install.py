@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +32,8 @@ DEFAULT_ENV = "cpu"
 GLIBC = {"cpu": (2, 28), "cuda11": (2, 17), "cuda13": (2, 28)}
 DISK_GB = {"cpu": 3, "cuda11": 8, "cuda13": 9}
 
+#: On a terminal, no step is silent for longer.
+SILENCE_SECONDS = 10
 #: Platform tags of the wheels that a wheelhouse holds, newest first; pip takes the first that a package has.
 _TAGS_2014 = ["manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_12_x86_64", "manylinux2010_x86_64"]
 _TAGS_2014 += ["manylinux_2_5_x86_64", "manylinux1_x86_64"]
@@ -176,7 +178,7 @@ def wheelhouses() -> list[str]:
 def install(env: str | None, keep: bool) -> None:
     """Make .venv the environment *env* (None: the one it has, else cpu), from nothing unless it is that already."""
     there = installed_env() or read_stamp(VENV / "mimflow-started.json").get("env")
-    env = env or there or DEFAULT_ENV
+    env = env or there or fitting_env()
     if keep and there and there != env:
         raise SetupError(f".venv holds {there}: leave ENV={env} out, or replace it by `make setup ENV={env}`")
     reason = problem_of(env)
@@ -205,6 +207,25 @@ def install(env: str | None, keep: bool) -> None:
     versions = run([python(), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True).strip().splitlines()[-1]
     write_stamp(STAMP, {"env": env, "inputs": hash_of(inputs_of(env)), "path": str(VENV)})
     say(f"setup: environment {env} is ready in {time.monotonic() - started:.0f} s: {versions}")
+
+
+def fitting_env() -> str:
+    """Return the environment that fits the GPU of this machine, cpu where there is none, and say so."""
+    sys.path.insert(0, str(ROOT))
+    from scripts.lib.workflow.machine_check import environment_for, look_at_gpus  # standard library only, like this
+
+    gpus = look_at_gpus()
+    if not gpus:
+        return DEFAULT_ENV
+    has = f"setup: this machine has a GPU ({gpus[0].name}, driver {gpus[0].driver})"
+    env = environment_for(gpus[0])
+    if env is not None and glibc_problem(env, platform.libc_ver()):
+        env = next((name for name in ("cuda11",) if env != name), None)
+    if env is None:
+        say(f"{has}, and no environment fits it: {DEFAULT_ENV}, on which training is slow; a newer driver may help")
+        return DEFAULT_ENV
+    say(f"{has}: environment {env}; ENV={DEFAULT_ENV} is smaller, and slow")
+    return env
 
 
 def build_environment(env: str, source: list[str]) -> None:
@@ -325,7 +346,7 @@ def disk_problem(env: str, free_bytes: int) -> str | None:
         return None
     return (
         f"environment {env} needs {DISK_GB[env]} GB where this folder lies and {free_bytes / 1e9:.1f} GB are free: "
-        "free some, or move the folder to a larger file system"
+        "free some, or move the folder to a larger file system" + ("" if env == "cpu" else "; ENV=cpu needs less")
     )
 
 
@@ -396,15 +417,31 @@ def child_environment() -> dict[str, str]:
 def run(command: list[str], doing: str, capture: bool = False) -> str:
     """Run *command*; return what it printed if *capture*. Raises SetupError naming the step when it fails."""
     say(f"setup: {doing}")
-    result = subprocess.run(
-        command, cwd=ROOT, env=child_environment(), check=False, text=True, stdout=subprocess.PIPE if capture else None
-    )
-    if result.returncode:
+    began = time.monotonic()
+    pipe = subprocess.PIPE if capture else None
+    # A session of its own: Ctrl-C comes to us, and pip has no page of its own to say about it.
+    child = subprocess.Popen(command, cwd=ROOT, env=child_environment(), text=True, stdout=pipe, start_new_session=True)
+    try:
+        output = wait_aloud(child, lambda: say(f"setup: {doing}, {time.monotonic() - began:.0f} s so far"))
+    except KeyboardInterrupt:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
+    if child.returncode:
         raise SetupError(
             f"{doing} failed (see above); mend it and run the same command again (no internet here: `make wheelhouse` "
             "on a machine that has it; a slow one: PIP_INDEX_URL=<a mirror near you>)"
         )
-    return result.stdout or ""
+    return output
+
+
+def wait_aloud(child: subprocess.Popen[str], speak: Callable[[], None]) -> str:
+    """Return what *child* printed, if it is captured; on a terminal, *speak* every ten seconds until then."""
+    while True:
+        try:
+            return child.communicate(timeout=SILENCE_SECONDS if sys.stderr.isatty() else None)[0] or ""
+        except subprocess.TimeoutExpired:
+            speak()
 
 
 def write_stamp(path: Path, content: dict[str, Any]) -> None:
@@ -439,4 +476,5 @@ if __name__ == "__main__":
     except OSError as error:
         stop(f"{error.strerror or error}: {error.filename or ROOT}")
     except KeyboardInterrupt:
-        stop("interrupted; the same command starts again")
+        say("stopped; the same command goes on")
+        sys.exit(130)

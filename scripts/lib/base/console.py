@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
-from scripts.lib.base.problems import Stopped, UserError
+from scripts.lib.base.problems import STOPPED, Stopped, UserError
 
 logger = logging.getLogger(__name__)
 #: Exit status of a run that its user interrupted with Ctrl-C, as shells report it (128 + SIGINT).
@@ -39,6 +43,14 @@ def describe_os_error(error: OSError) -> str:
 
 class Terminal(logging.StreamHandler):
     """A handler of its own type: mmcv silences every plain StreamHandler of the root logger when it is imported."""
+
+
+def can_rewrite() -> bool:
+    """Tell whether a line on stderr can be rewritten: on a terminal, and where a Screen of the workflow reads it."""
+    with suppress(OSError):
+        is_pipe = stat.S_ISFIFO(os.fstat(2).st_mode)
+        return sys.stderr.isatty() or (is_pipe and Variable.LIVE in os.environ)
+    return False
 
 
 def configure_logging(log: Path | None) -> None:
@@ -105,7 +117,7 @@ def run_cli(
     else:
         sys.exit(0)
     interrupted = outcome.ending == Ending.INTERRUPTED
-    logger.error("%s%s", "" if interrupted else "error: ", outcome)
+    logger.error("%s", STOPPED if interrupted else f"error: {outcome}")
     if args.log:
         outcome.write(outcome_path(args.log))
     sys.exit(EXIT_INTERRUPTED if interrupted else 1)

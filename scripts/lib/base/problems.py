@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The last line after Ctrl-C.
+STOPPED = "stopped; the same command goes on"
+
 
 @dataclass(frozen=True)
 class Problem:

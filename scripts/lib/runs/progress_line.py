@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.files import find_json
 from scripts.lib.base.units import duration_in_words
 
@@ -19,7 +20,7 @@ class Progress:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.live = sys.stderr.isatty()
+        self.live = can_rewrite()
         self.shown = 0
 
     def update(self) -> None:

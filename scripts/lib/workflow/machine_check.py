@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 GB = 1e9
 #: Oldest Linux driver for each CUDA major version (NVIDIA's CUDA compatibility guide, minor-version compatibility).
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
+#: The environments with CUDA, the newest first: their CUDA, and the oldest and newest GPU that their torch has kernels
+#: for (torch 2.0.1: sm_37 to sm_86, which Ada runs too; the CUDA 13 builds start at sm_75).
+ENVIRONMENTS = (("cuda13", "13.0", ((7, 5), (99, 0))), ("cuda11", "11.7", ((3, 7), (8, 9))))
 #: A run stops below the first figure; below the second it may. Results of fruit30 with three seeds take about 1 GB.
 DISK_LEAST, DISK_COMFORTABLE = 1 * GB, 5 * GB
 #: Two data-loader workers hold about 80 MB of batches (32 images of 224 px, prefetch 2) here; Docker gives 64 MB.
@@ -257,6 +260,24 @@ def remedy_for_capability(capability: tuple[int, int]) -> str:
     if capability < (7, 5):
         return "make setup ENV=cuda11"
     return "make setup ENV=cuda13 (driver >= 580), or ENV=cuda11 for GPUs up to the RTX 3090 with an older driver"
+
+
+def environment_for(gpu: Gpu) -> str | None:
+    """Return the environment whose torch runs on a GPU with its driver, the newest first; None where none does."""
+    for name, oldest, reach in ENVIRONMENTS:
+        if driver_problem(gpu.driver, oldest) is None and (not gpu.capability or reach[0] <= gpu.capability <= reach[1]):
+            return name
+    return None
+
+
+def unused_gpu(torch: TorchBuild | None, gpus: Sequence[Gpu]) -> str:
+    """Say that a GPU of this machine is left unused, why, and what to do; empty where none is."""
+    if not gpus or torch is None:
+        return ""
+    why = driver_problem(gpus[0].driver, torch.cuda) if torch.cuda else f"torch {torch.version} is a CPU build"
+    fitting = environment_for(gpus[0])
+    remedy = f"make setup ENV={fitting}" if fitting else "a newer driver"
+    return f"this machine has a GPU ({gpus[0].name}), and training runs on the CPU, since {why}: {remedy}" if why else ""
 
 
 def driver_problem(driver: str, cuda: str | None) -> str | None:

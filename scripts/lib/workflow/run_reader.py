@@ -125,6 +125,23 @@ class Reader:
                 keys |= {(dataset, *run) for run in self.planned_runs(f"{folder}/settings.yaml")}
         return keys
 
+    def failed_early(self, logs: str) -> set[Key]:
+        """Return the runs of which a command failed, though it may have left nothing but its log."""
+        keys = set()
+        for name in (f"{dataset}/{experiment}" for dataset in folders(logs) for experiment in folders(f"{logs}/{dataset}")):
+            for seed_folder in folders(f"{logs}/{name}"):
+                if (seed := seed_of(seed_folder)) is None:
+                    continue
+                path = f"{logs}/{name}/{seed_folder}"
+                parts = {NO_FOLD: path} | {fold_of(fold): f"{path}/{fold}" for fold in folders(path)}
+                dataset, _, experiment = name.partition("/")
+                keys |= {
+                    (dataset, experiment, seed, fold)
+                    for fold, folder in parts.items()
+                    if fold is not None and logs_in(folder)[1]
+                }
+        return keys
+
     def newest_work(self, folder: str) -> Work | None:
         """Return where the run was trained last: a changed config is trained in a folder of its own."""
         works = []
@@ -277,6 +294,15 @@ def entries(folder: str) -> dict[str, os.stat_result]:
             except OSError:  # gone since, or a link to nowhere
                 continue
     return stats
+
+
+def last_start(folder: str) -> float:
+    """Return when the last Snakemake began, in seconds since 1970, by the names of its logs; 0 where none did."""
+    starts = [0.0]
+    for name in entries(folder):
+        with suppress(ValueError):
+            starts.append(datetime.strptime(name.partition(".")[0], "%Y-%m-%dT%H%M%S").timestamp())
+    return max(starts)
 
 
 def logs_in(folder: str) -> tuple[Entries, Entries]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from snakemake.settings.enums import Quietness
+
+from scripts.lib.base.console import EXIT_INTERRUPTED
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.settings.load import file_names, load_settings
 from scripts.lib.settings.site import enter_site, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
 from scripts.lib.workflow.layout import Layout
-from scripts.lib.workflow.machine_check import built_torch, device_problem
+from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
+from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
@@ -37,18 +44,65 @@ class Session:
     def __init__(self, config: Mapping[str, Any], files: Sequence[str | Path]) -> None:
         self.started = time.time()
         self.config = config
+        self.narrator: Narrator | None = None
+        self.errors: list[str] = []
+        self.has_failed = False
+        self.interrupts = 0
         use_this_python()
         os.environ[Variable.CONFIG_FILES] = file_names(files)
         try:
             settings = load_settings(config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
-            _exit(str(error))
+            self._exit(str(error))
         settings = with_device_of(self.site, settings)
         self.layout = Layout(settings)
         self.options = Options(settings, self.site, self.layout)
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
+
+    def narrate(self, workflow: Any) -> None:
+        """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
+        output = workflow.output_settings
+        if not workflow.is_main_process or not will_run(sys.argv[1:], output.dryrun):
+            return
+        signal.signal(signal.SIGINT, self._interrupt)
+        sys.excepthook = _without_interrupts(sys.excepthook)
+        atexit.register(self._conclude)
+        handlers = workflow.logger_manager.logger.handlers
+        own = next((handler for handler in handlers if handler.name == "DefaultStreamHandler"), None)
+        if own is None or output.printshellcmds or output.verbose or output.debug_dag or Quietness.ALL in output.quiet:
+            return
+        workflow.logger_manager.logger.removeHandler(own)
+        self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
+        workflow.logger_manager.logger.addHandler(self.narrator)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """Begin to stop at the first Ctrl-C, let it go on at the second, and end at the third."""
+        self.interrupts += 1
+        if self.interrupts == 1:
+            raise KeyboardInterrupt
+        if self.interrupts > 2:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """Print what matters last of all, after Snakemake's own words."""
+        lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
+        if self.narrator is not None:
+            self.narrator.close()
+        lines = [*lines, *[STOPPED] * (self.interrupts > 0)]
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+        if self.interrupts:
+            sys.stdout.flush()
+            os._exit(EXIT_INTERRUPTED)  # Snakemake's own status is that of a failure
+
+    def _exit(self, message: str) -> NoReturn:
+        # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
+        if self.narrator is not None:
+            self.narrator.close()
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
     def shell_prefix(self) -> str:
         """Return what stands before each shell line: the site's modules."""
@@ -63,7 +117,7 @@ class Session:
                     check_path(sys.executable)
                 clear_the_way(os.environ, controller)
             except UserError as error:
-                _exit(str(error))
+                self._exit(str(error))
         return controller
 
     def begin(self, workflow: Any, controller: Controller) -> None:
@@ -72,7 +126,12 @@ class Session:
         planned = {job.wildcards_dict.get("experiment") for job in workflow.dag.needrun_jobs()}
         torch = built_torch()
         if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch):
-            _exit(f"{problem.what}: {problem.remedy}")
+            self._exit(f"{problem.what}: {problem.remedy}")
+        if self.narrator is not None:
+            self.narrator.is_slurm = workflow.non_local_exec
+        if not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned):
+            if note := unused_gpu(torch, look_at_gpus()):
+                print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
         spare_attempts(workflow.scheduler, self.started)
 
@@ -85,12 +144,13 @@ class Session:
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
         return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
 
-    def tell_errors(self) -> None:
-        """Repeat what the failed jobs said: Snakemake prints a page about each, and the reason is lost in it."""
-        files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if path.stat().st_mtime >= self.started]
+    def note_errors(self) -> None:
+        """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""
+        self.has_failed = True
+        files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if is_recent(path, self.started)]
         outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
-        for line in dict.fromkeys(f"error: {outcome}" for outcome in outcomes if outcome.ending != Ending.INTERRUPTED):
-            print(line, file=sys.stderr, flush=True)
+        told = [f"error: {outcome}" for outcome in outcomes if outcome.ending != Ending.INTERRUPTED]
+        self.errors = list(dict.fromkeys(told))
 
 
 def spare_attempts(scheduler: Any, since: float) -> None:
@@ -120,14 +180,18 @@ def is_recent(path: Path, since: float) -> bool:
     return path.is_file() and path.stat().st_mtime >= since
 
 
+def _without_interrupts(show: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an excepthook that says nothing of Ctrl-C: the last line does."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            show(kind, error, trace)
+
+    return hook
+
+
 def use_this_python() -> None:
     """Make `python` in shell lines the one that runs Snakemake, also where .venv is not activated."""
     folder = str(Path(sys.executable).parent)
     if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
         os.environ["PATH"] = folder + os.pathsep + os.environ.get("PATH", "")
-
-
-def _exit(message: str) -> NoReturn:
-    # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(1)

@@ -11,7 +11,7 @@ import pytest
 
 from scripts.lib.base.console import EXIT_INTERRUPTED, run_cli
 from scripts.lib.base.outcome import Ending, Outcome, outcome_path
-from scripts.lib.base.problems import PassingError, Stopped, UserError
+from scripts.lib.base.problems import STOPPED, PassingError, Stopped, UserError
 
 
 def end(log: Path, error: BaseException | None) -> int:
@@ -42,7 +42,8 @@ def test_whatever_ends_a_command_stands_beside_its_log(
     written = Outcome.read(tmp_path / "logs" / "fetch_archive.tar.outcome.json")
     what = outcome[1] + ("details: " + str(log)) * outcome[1].endswith("; ")
     assert written is not None and (written.ending, written.what, written.remedy) == (outcome[0], what, outcome[2])
-    assert f"ERROR scripts.lib.base.console: {'' if error.args == () else 'error: '}{written}" in log.read_text()
+    said = STOPPED if isinstance(error, KeyboardInterrupt) else f"error: {written}"
+    assert f"ERROR scripts.lib.base.console: {said}" in log.read_text()
 
 
 def test_a_command_that_finishes_leaves_no_outcome_of_an_earlier_one(tmp_path: Path) -> None:

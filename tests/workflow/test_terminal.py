@@ -1,0 +1,64 @@
+"""What a user sees on a terminal: how a run goes, how it fails, how it is stopped. The terminals are real ones."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from dag import QUICK, ROOT, archive_bytes, settings
+from terminal import CTRL_C, Terminal
+
+STOPPED = "stopped; the same command goes on"
+START = [sys.executable, "-m", "scripts.start", "--snakefile", str(ROOT / "Snakefile")]
+START += ["--profile", str(ROOT / "profiles" / "local"), "--directory", "."]
+
+
+def run(folder: Path, config: dict[str, object], *options: str) -> Terminal:
+    """Start the workflow in a folder as `make run` does."""
+    (folder / "settings.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    return Terminal([*START, "--configfile", "settings.yaml", *options], folder, {"PYTHONPATH": str(ROOT)})
+
+
+def is_calm(terminal: Terminal) -> bool:
+    """Tell whether nothing looks like an accident: no traceback, no red."""
+    return "Traceback" not in terminal.output and "\x1b[31m" not in terminal.output
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("shown", "keys"),
+    [
+        ("", CTRL_C),  # while Snakemake is being loaded
+        ("Using profile", CTRL_C),  # while the settings are read
+        ("looking at what is to do", CTRL_C),  # while it plans
+        ("rendering", CTRL_C),  # in a step
+        ("rendering", CTRL_C + CTRL_C),
+    ],
+)
+def test_ctrl_c_ends_in_one_calm_line(shown: str, keys: bytes, tmp_path: Path) -> None:
+    source = {"sample": {"images_per_class": 500, "size": 320, "seed": 0}}
+    terminal = run(tmp_path, settings(source))
+    terminal.wait_for(shown, 120)
+    time.sleep(0.0 if shown else 0.5)
+    for key in keys:
+        terminal.press(bytes([key]))
+        time.sleep(0.3)
+    assert terminal.end(120) == 130
+    assert is_calm(terminal), terminal.output
+    assert terminal.lines()[-1] == STOPPED and terminal.output.count(STOPPED) == 1, terminal.output
+    assert not any((tmp_path / ".snakemake" / "locks").glob("*"))
+
+
+@pytest.mark.long
+def test_the_reason_of_a_failure_is_the_last_line_and_stands_there_once(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a"], 4))
+    terminal = run(tmp_path, settings({"path": "data.zip"}), "--until", "split_dataset")
+    assert terminal.end(240) == 1
+    last = terminal.lines()[-1]
+    assert last.startswith("error: ") and "class" in last and is_calm(terminal), terminal.output
+    assert sum(last in line for line in terminal.lines()) == 1
+    assert len(terminal.lines()) < 15 and "Error in rule" not in terminal.output
+    assert terminal.silence < 10
