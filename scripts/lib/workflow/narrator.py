@@ -83,14 +83,13 @@ class Narrator(logging.Handler):
         self.withheld: list[str] = []
         self.is_slurm = False
         self._done, self._total, self._stage = 0, 0, "looking at what is to do"
-        self._running: tuple[RunProgress, ...] = ()
         self._left, self._looked = "", 0.0
         self._jobs: dict[str, str] = {}
         self._spoke = time.monotonic()
         self.screen = Screen(self._keep, self._status)
         if self.screen.is_live:
             os.environ[Variable.LIVE] = "1"
-        self._closed = threading.Event()
+        self._ended = threading.Event()
         threading.Thread(target=self._watch, name="narrator", daemon=True).start()
 
     # -- what Snakemake says ---------------------------------------------------------------------------------------
@@ -144,7 +143,7 @@ class Narrator(logging.Handler):
 
     def close(self) -> None:
         """Give the terminal back."""
-        self._closed.set()
+        self._ended.set()
         self.screen.close()
         super().close()
 
@@ -180,7 +179,7 @@ class Narrator(logging.Handler):
         """Name what is silent, and look now and then how far the runs and the Slurm jobs are."""
         asked = 0.0
         watcher = Watcher(self.results)
-        while not self._closed.wait(1.0):
+        while not self._ended.wait(1.0):
             now = time.monotonic()
             for step in list(self.steps.values()):
                 if not (step.is_named or self.screen.is_live) and now - max(step.began, self._spoke) > SILENCE_SECONDS:
