@@ -23,6 +23,7 @@ SETUP := PROFILE='$(PROFILE)' sh envs/setup.sh
 READY := $(SETUP) --keep $(ENV_OPTION)
 SNAKEMAKE := python -m scripts.start --profile '$(PROFILE)'
 # After Ctrl-C (status 130), make ends as if it had come to it alone, without an error line of its own.
+CALM := trap : INT;
 STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; }; exit $$status; }
 
 # A value that a command requires: $(call need,NAME,example)
@@ -37,43 +38,43 @@ help: ## list these commands
 	@echo; echo "  ARGS='...' hands further options to Snakemake or pytest, for example: make run CONFIG=configs/mine.yaml ARGS='-n'"
 
 setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11; PROFILE=profiles/n30: its folder for caches)
-	@$(SETUP) $(ENV_OPTION) $(STOPS)
+	@$(CALM) $(SETUP) $(ENV_OPTION) $(STOPS)
 
 demo: ## set up, then run the whole workflow on rendered photographs and print the path of the report
-	@$(READY) $(STOPS)
-	@$(SNAKEMAKE) $(ARGS) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) $(SNAKEMAKE) $(ARGS) $(STOPS)
 
 run: ## run the workflow on your data (CONFIG=configs/mine.yaml; on a cluster PROFILE=profiles/slurm)
 	$(call need,CONFIG,configs/mine.yaml)
-	@$(READY) $(STOPS)
-	@python -m scripts.check_settings "$$CONFIG" $(STOPS)
-	@$(SNAKEMAKE) --configfile "$$CONFIG" $(ARGS) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) python -m scripts.check_settings "$$CONFIG" $(STOPS)
+	@$(CALM) $(SNAKEMAKE) --configfile "$$CONFIG" $(ARGS) $(STOPS)
 
 fetch: ## only the downloads, on a machine with internet (CONFIG=configs/mine.yaml)
 	$(call need,CONFIG,configs/mine.yaml)
-	@$(READY) $(STOPS)
-	@python -m scripts.check_settings "$$CONFIG" $(STOPS)
-	@$(SNAKEMAKE) --configfile "$$CONFIG" --until fetch_archive fetch_checkpoint $(ARGS) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) python -m scripts.check_settings "$$CONFIG" $(STOPS)
+	@$(CALM) $(SNAKEMAKE) --configfile "$$CONFIG" --until fetch_archive fetch_checkpoint $(ARGS) $(STOPS)
 
 predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 IMAGES=file-or-folder)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0 IMAGES=photos)
 	$(call need,IMAGES,photos RUN=results/demo/mobilenet-v2/seed0)
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.predict --run "$$RUN" --images "$$IMAGES" $(ARGS)
 
 verify: ## repeat a run from its provenance and compare every hash (RUN=results/demo/NAME/seed0)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.verify --run "$$RUN" $(ARGS)
 
 bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.bundle --run "$$RUN" $${OUT:+--output "$$OUT"} $(if $(filter yes,$(IMAGES)),--images) $(ARGS)
 
 repeat: ## repeat a run from a bundle and compare every hash (ARCHIVE=file.tar, IMAGES=archive-of-the-images)
 	$(call need,ARCHIVE,file.tar)
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.repeat --archive "$$ARCHIVE" $${IMAGES:+--images "$$IMAGES"} $(ARGS)
 
 # Tests, the slowest of them, and how long all took.
@@ -97,15 +98,15 @@ test-grid: ## the report of 30 classes and six runs in a browser (needs Chromium
 	$(call pytest,tests/grid)
 
 watch: ## all runs, live: progress, best accuracy, images/s, time left (ARGS=--once: print it once)
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.watch $(ARGS)
 
 jobs: ## this project's Slurm jobs, queued and running: node, time, progress
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.jobs $(ARGS)
 
 cancel: ## cancel this project's Slurm jobs, all or some (ARGS='JOBID ...'; ARGS=--yes: without asking)
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.cancel $(ARGS)
 
 test-slurm: export MIMFLOW_REQUIRE_SLURM := 1
@@ -113,7 +114,7 @@ test-slurm: ## the workflow on a real Slurm cluster, which the tests start on th
 	$(call pytest,tests/slurm)
 
 bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m bench.compare $${DATA:+--data "$$DATA"} $(ARGS)
 
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: check the cluster too)
@@ -127,12 +128,12 @@ locks: ## resolve envs/*.in into envs/*.lock again (ARGS=--upgrade: take newer v
 	@python="$$(sh envs/find_python.sh)" && sh envs/lock.sh "$$python" $(ARGS)
 
 lint: ## check the code as CI does: ruff, mypy, layers, words and lengths, snakefmt, snakemake --lint
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@sh envs/setup.sh --linters
 	@bash .ci/lint
 
 docs: ## generate docs/settings.md and configs/schema.json again, from scripts/lib/settings/
-	@$(READY) $(STOPS)
+	@$(CALM) $(READY) $(STOPS)
 	@python -m scripts.document_settings $(ARGS)
 
 clean-demo: ## remove the demo's results

@@ -62,7 +62,7 @@ class Failure:
             with suppress(OSError):
                 lines += Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
         words = next((f" ({line.strip()})" for line in reversed(lines) if TELLING.search(line)), "")
-        where = ", ".join([*self.others, *self.logs][:1])
+        where = next(iter([*self.others, *self.logs]), "logs/")
         return f"{self.what} ended without a word{words}: killed, or out of memory? See {where} and run it again"
 
 
@@ -82,8 +82,10 @@ class Narrator(logging.Handler):
         self.failures: list[Failure] = []
         self.withheld: list[str] = []
         self.is_slurm = False
+        self.is_stopping = False
         self._done, self._total, self._stage = 0, 0, "looking at what is to do"
         self._left, self._looked = "", 0.0
+        self._names: dict[int, str] = {}
         self._jobs: dict[str, str] = {}
         self._spoke = time.monotonic()
         self.screen = Screen(self._keep, self._status)
@@ -97,8 +99,10 @@ class Narrator(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Say what a record means for the user, if anything."""
         event, fields = getattr(record, "event", None), record.__dict__
-        if event == LogEvent.JOB_INFO and not (self.is_slurm and fields["indent"]):
-            self.steps[fields["jobid"]] = Step(fields["rule_msg"] or fields["rule_name"], fields["log"])
+        if event == LogEvent.JOB_INFO:
+            self._names[fields["jobid"]] = fields["rule_msg"] or fields["rule_name"]
+            if not (self.is_slurm and fields["indent"]):  # of a job that waits in Slurm
+                self.steps[fields["jobid"]] = Step(self._names[fields["jobid"]], fields["log"])
         elif event == LogEvent.JOB_FINISHED:
             self.steps.pop(fields["job_id"], None)
             self.screen.forget()
@@ -108,14 +112,15 @@ class Narrator(logging.Handler):
         elif event == LogEvent.RUN_INFO:
             self._total, self._stage = fields["stats"]["total"], ""
             self.say(f"{plural(self._total, 'step')} to do; details of each: logs/, and with ARGS=--printshellcmds here")
-        elif event == LogEvent.GROUP_ERROR:
+        elif event == LogEvent.GROUP_ERROR and not self.is_stopping:
             infos = fields["job_error_info"]
-            what = next((info["rule_msg"] for info in infos if info["rule_name"] == "train_model"), infos[0]["rule_msg"])
-            self._fail(Failure(what, [log for info in infos for log in info["log"]], fields["aux_logs"]))
+            job = next((info for info in infos if info["rule_name"] == "train_model"), infos[0])
+            logs = [log for info in infos for log in info["log"]]
+            self._fail(Failure(self._names.get(job["jobid"], job["rule_name"]), logs, fields["aux_logs"]))
         elif event == LogEvent.JOB_ERROR:
             self.steps.pop(fields["jobid"], None)
-            if not fields.get("indent"):  # else the error of its group has said it
-                self._fail(Failure(fields["rule_msg"] or fields["rule_name"], fields["log"], _aux_logs(fields)))
+            if not (fields.get("indent") or self.is_stopping):  # else the error of its group has said it
+                self._fail(Failure(self._names.get(fields["jobid"], fields["rule_name"]), fields["log"]))
         elif event is None:
             self._hear(record)
 
@@ -219,6 +224,3 @@ def time_left(runs: Sequence[RunProgress]) -> str:
     waiting = sum(run.fraction is None and run.state != State.FAILED for run in runs)
     return f"about {duration_in_words(max(left) + waiting * whole / len(training))} of training left in all"
 
-
-def _aux_logs(fields: dict[str, Any]) -> Sequence[str]:
-    return [str(value) for name, value in (fields.get("aux") or {}).items() if "log" in name]

@@ -80,6 +80,8 @@ class Session:
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Begin to stop at the first Ctrl-C, let it go on at the second, and end at the third."""
         self.interrupts += 1
+        if self.narrator is not None:
+            self.narrator.is_stopping = True
         if self.interrupts == 1:
             raise KeyboardInterrupt
         if self.interrupts > 2:
