@@ -21,7 +21,7 @@ ENV_OPTION := $(if $(ENV),--env '$(ENV)')
 # demo, run, predict and the tests use the environment that .venv has; only `make setup ENV=...` replaces it by another.
 SETUP := PROFILE='$(PROFILE)' sh envs/setup.sh
 READY := $(SETUP) --keep $(ENV_OPTION)
-SNAKEMAKE := python -m scripts.start --profile '$(PROFILE)'
+SNAKEMAKE := python -m scripts.lib.workflow.start --profile '$(PROFILE)'
 # After Ctrl-C (status 130), make ends as if it had come to it alone, without an error line of its own.
 CALM := trap : INT;
 STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; }; exit $$status; }

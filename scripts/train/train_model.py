@@ -30,7 +30,7 @@ from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.runs import attempts, energy
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.lease import Lease, living_group
-from scripts.lib.runs.progress_line import Progress
+from scripts.lib.runs.progress_line import Progress, closing_line
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.lib.settings.site import current_site
 
@@ -263,6 +263,9 @@ def main(args: argparse.Namespace) -> None:
             run_once(args.config, args.seed, work.path, lease, **machine)
         publish({work.best: args.best, work.last: args.last, work.train_log: args.train_log})
         shutil.rmtree(work.states, ignore_errors=True)
+        runner = read_config(args.config)["runner"]
+        ended = closing_line(args.train_log.read_text(encoding="utf-8"), runner["max_epochs"], runner.get("patience", 0))
+        logger.info("%s: %s", args.best.parent, ended)
     finally:
         lease.release()
 

@@ -285,9 +285,13 @@ def test_experiments_that_want_a_gpu_need_a_torch_that_can_use_one(
     torch = installed_torch(tmp_path, version, cuda)
     assert torch is not None and torch.version == version
 
-    found = device_problem(devices, torch)
+    problem_of_devices = device_problem(devices, torch)
 
-    assert (problem in found.what and found.fatal and "ENV=cuda" in found.remedy) if found else not problem
+    assert (
+        (problem in problem_of_devices.what and problem_of_devices.fatal and "ENV=cuda" in problem_of_devices.remedy)
+        if problem_of_devices
+        else not problem
+    )
 
 
 @pytest.mark.parametrize("text", [None, "", "__version__ = 1"])

@@ -290,10 +290,10 @@ def make(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedP
 
 
 def record_arguments(root: Path, program: str) -> Path:
-    """Put a program into .venv/bin that writes each of its arguments on a line; return that file."""
+    """Put a program into .venv/bin that adds each of its arguments to a file, on a line; return that file."""
     script, seen = root / ".venv" / "bin" / program, root / "seen.txt"
     script.unlink(missing_ok=True)
-    script.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > seen.txt\n')
+    script.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >> seen.txt\n')
     script.chmod(0o755)
     return seen
 
@@ -326,24 +326,22 @@ def test_a_missing_value_is_one_line_that_names_it(command, missing):
 
 
 def test_paths_with_spaces_and_quotes_reach_snakemake_whole(project):
-    seen = record_arguments(project, "snakemake")
-    (project / "scripts").mkdir()
-    (project / "scripts" / "check_settings.py").write_text(
-        'import sys\nassert sys.argv[1:] == ["configs/my fruit\'s.yaml"]\n'
-    )
+    seen = record_arguments(project, "python")
 
     result = make(project, "run", "CONFIG=configs/my fruit's.yaml", "ARGS=-n --cores 1")
 
     assert result.returncode == 0, result.stderr
-    arguments = seen.read_text().splitlines()
-    assert arguments == ["--profile", "profiles/local", "--configfile", "configs/my fruit's.yaml", "-n", "--cores", "1"]
+    config = "configs/my fruit's.yaml"
+    expected = ["-m", "scripts.check_settings", config]
+    expected += ["-m", "scripts.lib.workflow.start", "--profile", "profiles/local", "--configfile", config, "-n", "--cores", "1"]
+    assert seen.read_text().splitlines()[-len(expected) :] == expected
 
 
 def test_the_demo_is_run_without_a_configfile(project):
-    seen = record_arguments(project, "snakemake")
+    seen = record_arguments(project, "python")
 
     assert make(project, "demo").returncode == 0
-    assert seen.read_text().splitlines() == ["--profile", "profiles/local"]
+    assert seen.read_text().splitlines()[-4:] == ["-m", "scripts.lib.workflow.start", "--profile", "profiles/local"]
 
 
 def test_the_start_up_file_that_shells_call_env_is_not_taken_for_an_environment(project):

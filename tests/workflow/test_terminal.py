@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dag import QUICK, ROOT, archive_bytes, settings
+from dag import ROOT, archive_bytes, settings
 from terminal import CTRL_C, Terminal
 
 STOPPED = "stopped; the same command goes on"
-START = [sys.executable, "-m", "scripts.start", "--snakefile", str(ROOT / "Snakefile")]
+START = [sys.executable, "-m", "scripts.lib.workflow.start", "--snakefile", str(ROOT / "Snakefile")]
 START += ["--profile", str(ROOT / "profiles" / "local"), "--directory", "."]
 
 

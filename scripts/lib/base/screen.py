@@ -112,9 +112,9 @@ class Screen:
                 data = data[os.write(self._real[2], data) :]
 
 
-def _same_file(one: int, other: int) -> bool:
+def _same_file(left: int, right: int) -> bool:
     with suppress(OSError):
-        first, second = os.fstat(one), os.fstat(other)
+        first, second = os.fstat(left), os.fstat(right)
         return (first.st_dev, first.st_ino, first.st_rdev) == (second.st_dev, second.st_ino, second.st_rdev)
     return False
 

@@ -265,7 +265,9 @@ def remedy_for_capability(capability: tuple[int, int]) -> str:
 def environment_for(gpu: Gpu) -> str | None:
     """Return the environment whose torch runs on a GPU with its driver, the newest first; None where none does."""
     for name, oldest, reach in ENVIRONMENTS:
-        if driver_problem(gpu.driver, oldest) is None and (not gpu.capability or reach[0] <= gpu.capability <= reach[1]):
+        if driver_problem(gpu.driver, oldest) is None and (
+            not gpu.capability or reach[0] <= gpu.capability <= reach[1]
+        ):
             return name
     return None
 
@@ -277,7 +279,9 @@ def unused_gpu(torch: TorchBuild | None, gpus: Sequence[Gpu]) -> str:
     why = driver_problem(gpus[0].driver, torch.cuda) if torch.cuda else f"torch {torch.version} is a CPU build"
     fitting = environment_for(gpus[0])
     remedy = f"make setup ENV={fitting}" if fitting else "a newer driver"
-    return f"this machine has a GPU ({gpus[0].name}), and training runs on the CPU, since {why}: {remedy}" if why else ""
+    return (
+        f"this machine has a GPU ({gpus[0].name}), and training runs on the CPU, since {why}: {remedy}" if why else ""
+    )
 
 
 def driver_problem(driver: str, cuda: str | None) -> str | None:

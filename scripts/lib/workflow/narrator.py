@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from snakemake.logging import LogEvent
 
@@ -29,7 +28,9 @@ SILENCE_SECONDS = 8.0
 LOOK_SECONDS = 5.0
 SLURM_SECONDS = 15.0
 #: What Snakemake says of a failure beside the failure itself.
-NOISE = re.compile(r"Exiting because a job execution failed|WorkflowError:\s+At least one job did not|Logfile |Remaining jobs")
+NOISE = re.compile(
+    r"Exiting because a job execution failed|WorkflowError:\s+At least one job did not|Logfile |Remaining jobs"
+)
 TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|error:|Killed", re.IGNORECASE)
 NOTHING = "Nothing to be done"
 
@@ -111,7 +112,9 @@ class Narrator(logging.Handler):
             self._stage = "writing the report" if self._done == self._total else ""
         elif event == LogEvent.RUN_INFO:
             self._total, self._stage = fields["stats"]["total"], ""
-            self.say(f"{plural(self._total, 'step')} to do; details of each: logs/, and with ARGS=--printshellcmds here")
+            self.say(
+                f"{plural(self._total, 'step')} to do; details of each: logs/, and with ARGS=--printshellcmds here"
+            )
         elif event == LogEvent.GROUP_ERROR and not self.is_stopping:
             infos = fields["job_error_info"]
             job = next((info for info in infos if info["rule_name"] == "train_model"), infos[0])
@@ -223,4 +226,3 @@ def time_left(runs: Sequence[RunProgress]) -> str:
     whole = max(seconds / max(1.0 - (run.fraction or 0.0), 0.01) for run, seconds in zip(training, left, strict=True))
     waiting = sum(run.fraction is None and run.state != State.FAILED for run in runs)
     return f"about {duration_in_words(max(left) + waiting * whole / len(training))} of training left in all"
-

@@ -127,19 +127,12 @@ class Reader:
 
     def failed_early(self, logs: str) -> set[Key]:
         """Return the runs of which a command failed, though it may have left nothing but its log."""
-        keys = set()
-        for name in (f"{dataset}/{experiment}" for dataset in folders(logs) for experiment in folders(f"{logs}/{dataset}")):
-            for seed_folder in folders(f"{logs}/{name}"):
-                if (seed := seed_of(seed_folder)) is None:
-                    continue
-                path = f"{logs}/{name}/{seed_folder}"
-                parts = {NO_FOLD: path} | {fold_of(fold): f"{path}/{fold}" for fold in folders(path)}
-                dataset, _, experiment = name.partition("/")
-                keys |= {
-                    (dataset, experiment, seed, fold)
-                    for fold, folder in parts.items()
-                    if fold is not None and logs_in(folder)[1]
-                }
+        keys: set[Key] = set()
+        for depth in ("", "fold*/"):
+            for file in Path(logs).glob(f"*/*/seed*/{depth}*{SUFFIX}"):
+                dataset, experiment, seed_folder, *others = file.relative_to(logs).parts[:-1]
+                seed, fold = seed_of(seed_folder), fold_of(others[0]) if others else NO_FOLD
+                keys |= set() if seed is None or fold is None else {(dataset, experiment, seed, fold)}
         return keys
 
     def newest_work(self, folder: str) -> Work | None:

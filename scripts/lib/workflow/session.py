@@ -28,6 +28,7 @@ from scripts.lib.workflow.machine_check import built_torch, device_problem, look
 from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
+from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, with_device_of
 
@@ -70,10 +71,16 @@ class Session:
         sys.excepthook = _without_interrupts(sys.excepthook)
         atexit.register(self._conclude)
         handlers = workflow.logger_manager.logger.handlers
-        own = next((handler for handler in handlers if handler.name == "DefaultStreamHandler"), None)
-        if own is None or output.printshellcmds or output.verbose or output.debug_dag or Quietness.ALL in output.quiet:
+        default = next((handler for handler in handlers if handler.name == "DefaultStreamHandler"), None)
+        if (
+            default is None
+            or output.printshellcmds
+            or output.verbose
+            or output.debug_dag
+            or Quietness.ALL in output.quiet
+        ):
             return
-        workflow.logger_manager.logger.removeHandler(own)
+        workflow.logger_manager.logger.removeHandler(default)
         self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
         workflow.logger_manager.logger.addHandler(self.narrator)
 
@@ -131,9 +138,11 @@ class Session:
             self._exit(f"{problem.what}: {problem.remedy}")
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
-        if not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned):
-            if note := unused_gpu(torch, look_at_gpus()):
-                print(f"note: {note}", file=sys.stderr, flush=True)
+            for line in why(workflow):
+                self.narrator.say(f"because {line}")
+        may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
+        if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
+            print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
         spare_attempts(workflow.scheduler, self.started)
 
@@ -168,7 +177,7 @@ def spare_attempts(scheduler: Any, since: float) -> None:
     tell_scheduler = scheduler.error_callback
 
     def on_error(job: Any) -> None:
-        logs = [Path(log) for part in getattr(job, "jobs", [job]) for log in part.log]
+        logs = [Path(log) for member in getattr(job, "jobs", [job]) for log in member.log]
         outcomes = [Outcome.read(path) for path in map(outcome_path, logs) if is_recent(path, since)]
         if any(outcome and outcome.ending == Ending.FAILED and not outcome.again for outcome in outcomes):
             job.attempt = job.restart_times + 1

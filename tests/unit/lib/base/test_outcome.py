@@ -42,8 +42,8 @@ def test_whatever_ends_a_command_stands_beside_its_log(
     written = Outcome.read(tmp_path / "logs" / "fetch_archive.tar.outcome.json")
     what = outcome[1] + ("details: " + str(log)) * outcome[1].endswith("; ")
     assert written is not None and (written.ending, written.what, written.remedy) == (outcome[0], what, outcome[2])
-    said = STOPPED if isinstance(error, KeyboardInterrupt) else f"error: {written}"
-    assert f"ERROR scripts.lib.base.console: {said}" in log.read_text()
+    expected = STOPPED if isinstance(error, KeyboardInterrupt) else f"error: {written}"
+    assert f"ERROR scripts.lib.base.console: {expected}" in log.read_text()
 
 
 def test_a_command_that_finishes_leaves_no_outcome_of_an_earlier_one(tmp_path: Path) -> None:
@@ -60,7 +60,12 @@ def test_a_file_that_says_nothing_is_no_outcome(text: str, tmp_path: Path) -> No
 
 def test_it_is_plain_json(tmp_path: Path) -> None:
     Outcome(Ending.STOPPED, "水果").write(tmp_path / "x")
-    assert json.loads((tmp_path / "x").read_text()) == {"outcome": "stopped", "what": "水果", "remedy": "", "again": False}
+    assert json.loads((tmp_path / "x").read_text()) == {
+        "outcome": "stopped",
+        "what": "水果",
+        "remedy": "",
+        "again": False,
+    }
 
 
 @pytest.mark.parametrize(
