@@ -78,6 +78,6 @@ class Terminal:
 
     def lines(self) -> list[str]:
         """Return the lines that remain on the screen, without those that were rewritten."""
-        shown = self.output.replace("\x1b[2K", "").replace("^C", "")  # the terminal's own echo
-        lines = [line.rstrip("\r").rpartition("\r")[2] for line in shown.split("\n")]
+        shown = self.output.replace("\r\x1b[2K", "\0").replace("^C", "")  # the terminal's own echo
+        lines = [line.rstrip("\r").rpartition("\0")[2].rpartition("\r")[2] for line in shown.split("\n")]
         return [line for line in (re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines) if line]

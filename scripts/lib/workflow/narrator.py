@@ -135,7 +135,9 @@ class Narrator(logging.Handler):
             self.say(f"nothing to do: everything is made as the settings say{where}")
         elif text.startswith("Trying to restart job") and self.failures:
             failure = self.failures.pop()
-            self.say(f"{failure.what} is tried again: {failure.reason()}")
+            reason = failure.reason()
+            self.withheld = [line for line in self.withheld if reason not in line]
+            self.say(f"{failure.what} is tried again: {reason}")
         elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
             self.say(text)
 
