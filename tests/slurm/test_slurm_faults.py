@@ -155,8 +155,8 @@ def test_a_mistake_is_submitted_once_and_is_the_last_line(
     status, output = checkout.run("snakemake", "--profile", "slurm", "--configfile", config)
     assert status == 1 and len(jobs_of(cluster, checkout)) == 2, output  # the data, and one attempt of the run
     last = output.splitlines()[-1]
-    assert last.startswith("error: overrides.model.nope.depth") and output.count(last) == 1
-    assert "Error in rule" not in output and len(output.splitlines()) < 25
+    assert last.startswith("error: ") and "overrides.model.nope.depth" in last and output.count(last) == 1, output
+    assert "Error in rule" not in output and len(output.splitlines()) < 25, output
 
 
 def disturb_cancel(cluster: Cluster, job: str) -> None:

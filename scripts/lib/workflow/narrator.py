@@ -160,8 +160,9 @@ class Narrator(logging.Handler):
     def errors(self) -> list[str]:
         """Return a line for each thing that went wrong, without those that a later attempt mended."""
         reasons = [failure.reason() for failure in self.failures]
-        others = [line for line in self.withheld if not any(reason in line for reason in reasons)]
-        return list(dict.fromkeys([*others * (not reasons), *(f"error: {reason}" for reason in reasons)]))
+        if not reasons and not self.is_stopping:
+            return list(dict.fromkeys(self.withheld))
+        return list(dict.fromkeys(f"error: {reason}" for reason in reasons))
 
     # -- what the steps say, and how things stand ------------------------------------------------------------------
 

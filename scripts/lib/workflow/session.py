@@ -160,7 +160,8 @@ class Session:
         self.has_failed = True
         files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if is_recent(path, self.started)]
         outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
-        told = [f"error: {outcome}" for outcome in outcomes if outcome.ending != Ending.INTERRUPTED]
+        calm = {Ending.INTERRUPTED, *([Ending.STOPPED] if self.interrupts else [])}
+        told = [f"error: {outcome}" for outcome in outcomes if outcome.ending not in calm]
         self.errors = list(dict.fromkeys(told))
 
 

@@ -99,7 +99,8 @@ logger.info("Trying to restart job 1.")
 
 
 def test_of_an_interruption_nothing_is_an_error(folder: Path) -> None:
-    body = 'narrator.is_stopping = True\nstep("stopped; the same command goes on\\n")\n' + GROUP
+    body = 'narrator.is_stopping = True\nstep("stopped; the same command goes on\\n")\n'
+    body += 'step("error: training was stopped by SIGINT; its state is in work\\n")\ntime.sleep(1)\n' + GROUP
     assert [line for line in narrated(folder, body) if not line.startswith("9 steps")] == [""]
 
 
