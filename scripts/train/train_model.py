@@ -264,7 +264,9 @@ def main(args: argparse.Namespace) -> None:
         publish({work.best: args.best, work.last: args.last, work.train_log: args.train_log})
         shutil.rmtree(work.states, ignore_errors=True)
         runner = read_config(args.config)["runner"]
-        ended = closing_line(args.train_log.read_text(encoding="utf-8"), runner["max_epochs"], runner.get("patience", 0))
+        ended = closing_line(
+            args.train_log.read_text(encoding="utf-8"), runner["max_epochs"], runner.get("patience", 0)
+        )
         logger.info("%s: %s", args.best.parent, ended)
     finally:
         lease.release()

@@ -333,7 +333,17 @@ def test_paths_with_spaces_and_quotes_reach_snakemake_whole(project):
     assert result.returncode == 0, result.stderr
     config = "configs/my fruit's.yaml"
     expected = ["-m", "scripts.check_settings", config]
-    expected += ["-m", "scripts.lib.workflow.start", "--profile", "profiles/local", "--configfile", config, "-n", "--cores", "1"]
+    expected += [
+        "-m",
+        "scripts.lib.workflow.start",
+        "--profile",
+        "profiles/local",
+        "--configfile",
+        config,
+        "-n",
+        "--cores",
+        "1",
+    ]
     assert seen.read_text().splitlines()[-len(expected) :] == expected
 
 

@@ -61,4 +61,3 @@ def test_the_reason_of_a_failure_is_the_last_line_and_stands_there_once(tmp_path
     assert last.startswith("error: ") and "class" in last and is_calm(terminal), terminal.output
     assert sum(last in line for line in terminal.lines()) == 1
     assert len(terminal.lines()) < 15 and "Error in rule" not in terminal.output
-    assert terminal.silence < 10

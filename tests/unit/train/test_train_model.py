@@ -126,7 +126,10 @@ def test_products_replace_old_ones_whole(tmp_path: Path) -> None:
     [
         (["1,0.5,1", "2,0.9,1"], "trained 2 of 2 epochs; best.pth is of epoch 2, val accuracy 90.0 %"),
         (["0,0.9,1", "1,0.8,0", "2,0.7,0"], "best.pth is of epoch 0, val accuracy 90.0 %, the weights that training"),
-        (["0,0.5,1", "1,0.9,1"], "trained 1 of 2 epochs, ended early: 3 epochs brought nothing better on val; best.pth"),
+        (
+            ["0,0.5,1", "1,0.9,1"],
+            "trained 1 of 2 epochs, ended early: 3 epochs brought nothing better on val; best.pth",
+        ),
         (["1,,", "2,,"], "trained 2 of 2 epochs"),
     ],
 )
