@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -61,3 +62,24 @@ def test_the_reason_of_a_failure_is_the_last_line_and_stands_there_once(tmp_path
     assert last.startswith("error: ") and "class" in last and is_calm(terminal), terminal.output
     assert sum(last in line for line in terminal.lines()) == 1
     assert len(terminal.lines()) < 15 and "Error in rule" not in terminal.output
+
+
+def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    environment = {"PIP_NO_INDEX": "1", "MAKEFLAGS": "", "MAKELEVEL": ""}
+    terminal = Terminal(["make", "setup", "ENV=cpu", f"PYTHON={sys.executable}"], tmp_path, environment)
+    terminal.wait_for("setup: creating .venv", 60)
+    terminal.press(CTRL_C)
+    assert terminal.end(60) != 0
+    assert terminal.lines()[-1] == STOPPED and is_calm(terminal), terminal.output
+
+
+def test_a_step_of_the_set_up_that_takes_long_is_not_silent(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    child = "[sys.executable, '-c', 'import time; time.sleep(3)']"
+    code = f"import sys, install; install.SILENCE_SECONDS = 1; install.run({child}, 'building mmcv', capture=True)"
+    terminal = Terminal([sys.executable, "-c", code], tmp_path, {"PYTHONPATH": str(tmp_path / "envs")})
+    assert terminal.end(60) == 0
+    assert terminal.lines()[0] == "setup: building mmcv"
+    assert terminal.lines()[1].startswith("setup: building mmcv, 1 s so far")

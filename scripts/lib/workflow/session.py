@@ -67,7 +67,8 @@ class Session:
         output = workflow.output_settings
         if not workflow.is_main_process or not will_run(sys.argv[1:], output.dryrun):
             return
-        signal.signal(signal.SIGINT, self._interrupt)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
+            signal.signal(signal.SIGINT, self._interrupt)
         sys.excepthook = _without_interrupts(sys.excepthook)
         atexit.register(self._conclude)
         handlers = workflow.logger_manager.logger.handlers

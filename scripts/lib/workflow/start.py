@@ -18,7 +18,8 @@ def stop(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, stop)  # until the workflow's own takes its place
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
+        signal.signal(signal.SIGINT, stop)  # until the workflow's own takes its place
 
     from snakemake.cli import main
 
