@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dag import ROOT, archive_bytes, settings
+from dag import QUICK, ROOT, archive_bytes, settings
 from terminal import CTRL_C, Terminal
+
+from scripts.lib.workflow.machine_check import TorchBuild, built_torch
 
 STOPPED = "stopped; the same command goes on"
 START = [sys.executable, "-m", "scripts.lib.workflow.start", "--snakefile", str(ROOT / "Snakefile")]
@@ -62,6 +64,30 @@ def test_the_reason_of_a_failure_is_the_last_line_and_stands_there_once(tmp_path
     assert last.startswith("error: ") and "class" in last and is_calm(terminal), terminal.output
     assert sum(last in line for line in terminal.lines()) == 1
     assert len(terminal.lines()) < 15 and "Error in rule" not in terminal.output
+
+
+@pytest.mark.skipif((built_torch() or TorchBuild()).cuda is not None, reason="needs a CPU build of torch")
+def test_a_run_that_wants_a_gpu_is_refused_before_its_first_job(tmp_path: Path) -> None:
+    config = settings({"path": "data.zip"}, a={**QUICK, "device": "cuda"}, b=QUICK)
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a", "b"], 4))
+    terminal = run(tmp_path, config)
+    assert terminal.end(120) == 1 and is_calm(terminal)
+    last = terminal.lines()[-1]
+    assert last.startswith("error: the experiment a is to train with device: cuda") and "ENV=cuda" in last
+    assert not (tmp_path / "logs").exists()
+    assert run(tmp_path, config, "--until", "fetch_archive").end(120) == 0  # on a machine that only fetches
+
+
+@pytest.mark.long
+def test_a_second_start_says_why_steps_run_again_and_a_third_that_there_is_nothing_to_do(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a", "b"], 10))
+    source = {"path": "data.zip"}
+    assert run(tmp_path, settings(source), "--until", "patch_config").end(240) == 0
+    again = run(tmp_path, settings(source, quick={**QUICK, "epochs": 3}), "--until", "patch_config")
+    assert again.end(240) == 0
+    assert "because quick: epochs 1 -> 3" in again.lines()
+    nothing = run(tmp_path, settings(source, quick={**QUICK, "epochs": 3}), "--until", "patch_config")
+    assert nothing.end(240) == 0 and nothing.lines()[-1].startswith("nothing to do")
 
 
 def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:

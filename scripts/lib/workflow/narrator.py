@@ -84,9 +84,11 @@ class Narrator(logging.Handler):
         self.withheld: list[str] = []
         self.is_slurm = False
         self.is_stopping = False
+        #: What each job does, by its number: of a group, Snakemake tells only the numbers.
+        self.names: dict[int, str] = {}
         self._done, self._total, self._stage = 0, 0, "looking at what is to do"
         self._left, self._looked = "", 0.0
-        self._names: dict[int, str] = {}
+        self._has_jobs = False
         self._jobs: dict[str, str] = {}
         self._spoke = time.monotonic()
         self.screen = Screen(self._keep, self._status)
@@ -101,9 +103,9 @@ class Narrator(logging.Handler):
         """Say what a record means for the user, if anything."""
         event, fields = getattr(record, "event", None), record.__dict__
         if event == LogEvent.JOB_INFO:
-            self._names[fields["jobid"]] = fields["rule_msg"] or fields["rule_name"]
+            self.names[fields["jobid"]] = fields["rule_msg"] or fields["rule_name"]
             if not (self.is_slurm and fields["indent"]):  # of a job that waits in Slurm
-                self.steps[fields["jobid"]] = Step(self._names[fields["jobid"]], fields["log"])
+                self.steps[fields["jobid"]] = Step(self.names[fields["jobid"]], fields["log"])
         elif event == LogEvent.JOB_FINISHED:
             self.steps.pop(fields["job_id"], None)
             self.screen.forget()
@@ -119,11 +121,11 @@ class Narrator(logging.Handler):
             infos = fields["job_error_info"]
             job = next((info for info in infos if info["rule_name"] == "train_model"), infos[0])
             logs = [log for info in infos for log in info["log"]]
-            self._fail(Failure(self._names.get(job["jobid"], job["rule_name"]), logs, fields["aux_logs"]))
+            self._fail(Failure(self.names.get(job["jobid"], job["rule_name"]), logs, fields["aux_logs"]))
         elif event == LogEvent.JOB_ERROR:
             self.steps.pop(fields["jobid"], None)
             if not (fields.get("indent") or self.is_stopping):  # else the error of its group has said it
-                self._fail(Failure(self._names.get(fields["jobid"], fields["rule_name"]), fields["log"]))
+                self._fail(Failure(self.names.get(fields["jobid"], fields["rule_name"]), fields["log"]))
         elif event is None:
             self._hear(record)
 
@@ -212,7 +214,8 @@ class Narrator(logging.Handler):
             if jobs[job.id] != self._jobs.get(job.id):
                 remedy = f"; it will not start by itself: {job.remedy}" if job.remedy else ""
                 self.say(f"Slurm job {job.id}, {label(job, Path.cwd())}: {jobs[job.id]}{remedy}")
-        if jobs and not self._jobs:
+        if jobs and not self._has_jobs:
+            self._has_jobs = True
             self.say("`make jobs` shows the jobs in Slurm, `make watch` how far each run is")
         self._jobs = jobs
 

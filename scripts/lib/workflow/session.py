@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -31,6 +32,9 @@ from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, with_device_of
+
+#: The rules that compute on the device of the experiment, and fail where torch cannot use it.
+USES_GPU = frozenset({"patch_config", "fit_head", "train_model", "predict_images"})
 
 
 class Session:
@@ -82,6 +86,8 @@ class Session:
         ):
             return
         workflow.logger_manager.logger.removeHandler(default)
+        # Snakemake's own slip while it works out the resources of jobs whose input is not there yet.
+        warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
         self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
         workflow.logger_manager.logger.addHandler(self.narrator)
 
@@ -133,12 +139,14 @@ class Session:
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
-        planned = {job.wildcards_dict.get("experiment") for job in workflow.dag.needrun_jobs()}
+        jobs = workflow.dag.needrun_jobs()
+        planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
         torch = built_torch()
         if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch):
             self._exit(f"{problem.what}: {problem.remedy}")
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
+            self.narrator.names |= {workflow.dag.jobid(job): job.message or job.rule.name for job in workflow.dag.needrun_jobs()}
             for line in why(workflow):
                 self.narrator.say(f"because {line}")
         may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
