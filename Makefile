@@ -25,7 +25,11 @@ READY := sh envs/setup.sh --keep $${ENV:+--env "$$ENV"}
 READY_TO_RUN := sh envs/setup.sh --keep --unless-looking $${ENV:+--env "$$ENV"}
 READY_TO_LOOK := sh envs/setup.sh --look
 # profiles/slurm may be called slurm.
-SNAKEMAKE = if [ -d "profiles/$$PROFILE/." ]; then PROFILE="profiles/$$PROFILE"; fi; $(START) snakemake --profile="$$PROFILE"
+SNAKEMAKE = if [ -d "profiles/$$PROFILE/." ]; then PROFILE="profiles/$$PROFILE"; fi; \
+	$(START) python -m scripts.lib.workflow.start --profile="$$PROFILE"
+# After Ctrl-C (status 130), make ends as if it had come to it alone, without an error line of its own.
+CALM := trap : INT;
+STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; }; exit $$status; }
 
 # A value that a command requires: $(call need,NAME,example)
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
@@ -39,44 +43,44 @@ help: ## list these commands
 	@echo; echo "  ARGS='...' hands further options to Snakemake or pytest, for example: make run CONFIG=configs/mine.yaml ARGS='-n'"
 
 setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11; PROFILE=profiles/n30: its folder for caches)
-	@$(SETUP)
+	@$(CALM) $(SETUP) $(STOPS)
 
 demo: ## set up, then run the whole workflow on rendered photographs and print the path of the report
-	@$(READY_TO_RUN)
-	@$(SNAKEMAKE)
+	@$(CALM) $(READY_TO_RUN) $(STOPS)
+	@$(CALM) $(SNAKEMAKE) $(STOPS)
 
 run: ## run the workflow on your data (CONFIG=configs/mine.yaml; on a cluster PROFILE=profiles/slurm)
 	$(call need,CONFIG,configs/mine.yaml)
-	@$(READY_TO_RUN)
-	@ARGS= $(START) python -m scripts.check_settings -- "$$CONFIG"
-	@$(SNAKEMAKE) --configfile="$$CONFIG"
+	@$(CALM) $(READY_TO_RUN) $(STOPS)
+	@$(CALM) ARGS= $(START) python -m scripts.check_settings -- "$$CONFIG" $(STOPS)
+	@$(CALM) $(SNAKEMAKE) --configfile="$$CONFIG" $(STOPS)
 
 fetch: ## only the downloads, on a machine with internet (CONFIG=configs/mine.yaml)
 	$(call need,CONFIG,configs/mine.yaml)
-	@$(READY_TO_RUN)
-	@ARGS= $(START) python -m scripts.check_settings -- "$$CONFIG"
-	@$(SNAKEMAKE) --configfile="$$CONFIG" --until fetch_archive fetch_checkpoint
+	@$(CALM) $(READY_TO_RUN) $(STOPS)
+	@$(CALM) ARGS= $(START) python -m scripts.check_settings -- "$$CONFIG" $(STOPS)
+	@$(CALM) $(SNAKEMAKE) --configfile="$$CONFIG" --until fetch_archive fetch_checkpoint $(STOPS)
 
 predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 IMAGES=file-or-folder)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0 IMAGES=photos)
 	$(call need,IMAGES,photos RUN=results/demo/mobilenet-v2/seed0)
-	@$(READY)
+	@$(CALM) $(READY) $(STOPS)
 	@$(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES"
 
 verify: ## repeat a run from its provenance and compare every hash (RUN=results/demo/NAME/seed0)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
-	@$(READY)
+	@$(CALM) $(READY) $(STOPS)
 	@$(START) python -m scripts.verify --run="$$RUN"
 
 bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
-	@$(READY)
+	@$(CALM) $(READY) $(STOPS)
 	@test "$$IMAGES" != yes || ARGS="--images $$ARGS"; \
 		$(START) python -m scripts.bundle --run="$$RUN" $${OUT:+--output="$$OUT"}
 
 repeat: ## repeat a run from a bundle and compare every hash (ARCHIVE=file.tar, IMAGES=archive-of-the-images)
 	$(call need,ARCHIVE,file.tar)
-	@$(READY)
+	@$(CALM) $(READY) $(STOPS)
 	@$(START) python -m scripts.repeat --archive="$$ARCHIVE" $${IMAGES:+--images="$$IMAGES"}
 
 # Tests, the slowest of them, and how long all took.
@@ -100,15 +104,15 @@ test-grid: ## the report of 30 classes and six runs in a browser (needs Chromium
 	$(call pytest,tests/grid)
 
 watch: ## all runs, live: progress, best accuracy, images/s, time left (ARGS=--once: print it once)
-	@$(READY_TO_LOOK)
+	@$(CALM) $(READY_TO_LOOK) $(STOPS)
 	@$(START) python -m scripts.watch
 
 jobs: ## this project's Slurm jobs, queued and running: node, time, progress
-	@$(READY_TO_LOOK)
+	@$(CALM) $(READY_TO_LOOK) $(STOPS)
 	@$(START) python -m scripts.jobs
 
 cancel: ## cancel this project's Slurm jobs, all or some (ARGS='JOBID ...'; ARGS=--yes: without asking)
-	@$(READY_TO_LOOK)
+	@$(CALM) $(READY_TO_LOOK) $(STOPS)
 	@$(START) python -m scripts.cancel
 
 test-slurm: export MIMFLOW_REQUIRE_SLURM := 1
@@ -116,7 +120,7 @@ test-slurm: ## the workflow on a real Slurm cluster, which the tests start on th
 	$(call pytest,tests/slurm)
 
 bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)
-	@$(READY)
+	@$(CALM) $(READY) $(STOPS)
 	@$(START) python -m bench.compare $${DATA:+--data="$$DATA"}
 
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: check the cluster too)
@@ -132,12 +136,12 @@ locks: ## resolve envs/*.in into envs/*.lock again (ARGS=--upgrade: take newer v
 	@python="$$(sh envs/find_python.sh)" && sh envs/lock.sh "$$python" "$$ARGS"
 
 lint: ## check the code as CI does: ruff, mypy, layers, words and lengths, snakefmt, snakemake --lint
-	@$(READY)
+	@$(CALM) $(READY) $(STOPS)
 	@sh envs/setup.sh --linters
 	@$(START) bash .ci/lint
 
 docs: ## generate docs/settings.md and configs/schema.json again, from scripts/lib/settings/
-	@$(READY)
+	@$(CALM) $(READY) $(STOPS)
 	@$(START) python -m scripts.document_settings
 
 clean-demo: ## remove the demo's results

@@ -18,6 +18,7 @@ layout, options, resources, menu = session.layout, session.options, session.reso
 report: menu.caption("workflow")
 
 
+session.narrate(workflow)
 controller = session.controller(workflow)
 
 shell.prefix(session.shell_prefix())
@@ -47,7 +48,7 @@ include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard,
 
 
 onstart:
-    controller.take(slurm=workflow.non_local_exec)
+    session.begin(workflow, controller)
 
 
 onsuccess:
@@ -58,4 +59,4 @@ onsuccess:
 
 onerror:
     controller.release()
-    session.tell_errors()
+    session.note_errors()

@@ -45,6 +45,8 @@ DISK_GB = {"cpu": 3, "cuda11": 8, "cuda13": 9}
 
 #: Options of Snakemake with which it computes nothing: then an older environment will do.
 LOOKING = {"--dry-run", "--dryrun", "--unlock", "--summary", "-S", "-D", "--detailed-summary", "--list-rules", "-l"}
+#: On a terminal, no step is silent for longer.
+SILENCE_SECONDS = 10
 
 #: One forward pass of a small mmcls model: it fails here rather than in a later step.
 SELF_TEST = """
@@ -208,7 +210,7 @@ def wheelhouses() -> list[str]:
 def install(env: str | None, keep: bool) -> None:
     """Make .venv the environment *env* (None: the one it has, else cpu), from nothing unless it is that already."""
     there = installed_env() or started_env()
-    env = env or there or DEFAULT_ENV
+    env = env or there or fitting_env()
     if keep and there and there != env:
         raise SetupError(f".venv holds {there}: leave ENV={env} out, or replace it by `make setup ENV={env}`")
     reason = problem_of(env)
@@ -263,7 +265,8 @@ def write_snakemake(venv: Path) -> None:
     script.write_text(
         "#!/bin/sh\n# Snakemake in the known environment, of the copy of mimflow that this folder is.\n"
         f"root=.\n[ -f Snakefile ] && [ -f scripts/start.py ] || root={shlex.quote(str(ROOT))}\nunset ARGS\n"
-        f'exec {shlex.quote(python(venv))} -I -X utf8 "$root/scripts/start.py" python -m snakemake "$@"\n',
+        f'exec {shlex.quote(python(venv))} -I -X utf8 "$root/scripts/start.py" '
+        'python -m scripts.lib.workflow.start "$@"\n',
         encoding="utf-8",
     )
     script.chmod(0o755)
@@ -304,6 +307,25 @@ def processes_of(venv: Path) -> list[int]:
             if any(inside in (process / name).read_bytes() for name in ("cmdline", "maps")):
                 processes.append(int(process.name))
     return [process for process in processes if process not in (os.getpid(), os.getppid())]
+
+
+def fitting_env() -> str:
+    """Return the environment that fits the GPU of this machine, cpu where there is none, and say so."""
+    sys.path.insert(0, str(ROOT))
+    from scripts.lib.workflow.machine_check import environment_for, look_at_gpus  # standard library only, like this
+
+    gpus = look_at_gpus()
+    if not gpus:
+        return DEFAULT_ENV
+    has = f"setup: this machine has a GPU ({gpus[0].name}, driver {gpus[0].driver})"
+    env = environment_for(gpus[0])
+    if env is not None and glibc_problem(env, platform.libc_ver()):
+        env = next((name for name in ("cuda11",) if env != name), None)
+    if env is None:
+        say(f"{has}, and no environment fits it: {DEFAULT_ENV}, on which training is slow; a newer driver may help")
+        return DEFAULT_ENV
+    say(f"{has}: environment {env}; ENV={DEFAULT_ENV} is smaller, and slow")
+    return env
 
 
 def build_environment(env: str, source: list[str], venv: Path) -> None:
@@ -384,7 +406,7 @@ def disk_problem(env: str, free_bytes: int) -> str | None:
         return None
     return (
         f"environment {env} needs {DISK_GB[env]} GB where this folder lies and {free_bytes / 1e9:.1f} GB are free: "
-        "free some, or move the folder to a larger file system"
+        "free some, or move the folder to a larger file system" + ("" if env == "cpu" else "; ENV=cpu needs less")
     )
 
 
@@ -452,15 +474,31 @@ def child_environment() -> dict[str, str]:
 def run(command: list[str], doing: str, capture: bool = False) -> str:
     """Run *command*; return what it printed if *capture*. Raises SetupError naming the step when it fails."""
     say(f"setup: {doing}")
-    result = subprocess.run(
-        command, cwd=ROOT, env=child_environment(), check=False, text=True, stdout=subprocess.PIPE if capture else None
-    )
-    if result.returncode:
+    began = time.monotonic()
+    pipe = subprocess.PIPE if capture else None
+    # A session of its own: Ctrl-C comes to us, and pip has no page of its own to say about it.
+    child = subprocess.Popen(command, cwd=ROOT, env=child_environment(), text=True, stdout=pipe, start_new_session=True)
+    try:
+        output = wait_aloud(child, lambda: say(f"setup: {doing}, {time.monotonic() - began:.0f} s so far"))
+    except KeyboardInterrupt:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        raise
+    if child.returncode:
         raise SetupError(
             f"{doing} failed (see above); mend it and run the same command again (no internet here: `make wheelhouse` "
             "on a machine that has it; a slow one: PIP_INDEX_URL=<a mirror near you>)"
         )
-    return result.stdout or ""
+    return output
+
+
+def wait_aloud(child: subprocess.Popen[str], speak: Callable[[], None]) -> str:
+    """Return what *child* printed, if it is captured; on a terminal, *speak* every ten seconds until then."""
+    while True:
+        try:
+            return child.communicate(timeout=SILENCE_SECONDS if sys.stderr.isatty() else None)[0] or ""
+        except subprocess.TimeoutExpired:
+            speak()
 
 
 def write_stamp(path: Path, content: dict[str, Any]) -> None:
@@ -496,7 +534,8 @@ def run_main(main: Callable[[], None]) -> None:
     except OSError as error:
         stop(f"{error.strerror or error}: {error.filename or ROOT}")
     except KeyboardInterrupt:
-        stop("interrupted; the same command starts again")
+        say("stopped; the same command goes on")
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 # Arguments are install.py's (`install.py --help`).
 cd "$(dirname "$0")/.." || exit 1
 
+trap 'echo "stopped; the same command goes on" >&2; exit 130' INT
+
 # The .venv that is there answers first: it needs no search, and works in a shell where the module of its Python is not loaded.
 if [ -x .venv/bin/python ]; then
     case " $* " in *" --look "*) exec .venv/bin/python -I envs/install.py "$@" ;; esac

@@ -35,6 +35,26 @@ def look_at_profile(profile: str, config: str, home: Path | None) -> tuple[list[
     return findings.facts, findings.problems
 
 
+def look_at_devices(profile: str, config: str) -> Problem | None:
+    """Judge whether the experiments of a configuration find the torch that the site, or they, want.
+
+    Raises
+    ------
+    UserError : the configuration or site.yaml cannot be read.
+    """
+    try:
+        from scripts.lib.settings.load import load_settings, load_site, read_file
+        from scripts.lib.workflow.resources import with_device_of
+    except ImportError:
+        return None  # without .venv, which is a problem of its own
+    folder = next((path for path in (Path(profile), Path("profiles") / profile) if path.is_dir()), None)
+    settings = load_settings(read_file(Path(config)), [Path(config)])
+    if folder is not None and (folder / "site.yaml").is_file():
+        settings = with_device_of(load_site(folder), settings)
+    devices = {name: experiment.device for name, experiment in settings.experiments.items()}
+    return machine_check.device_problem(devices, machine_check.built_torch())
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__)
@@ -43,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--config",
         metavar="FILE",
         default="configs/demo.yaml",
-        help="with --profile: whose experiments to look at (%(default)s)",
+        help="whose experiments to look at (%(default)s)",
     )
     return parser
 
@@ -60,14 +80,16 @@ def main(args: argparse.Namespace) -> None:
     line = "{:<14} {}".format
     for fact in machine_check.describe(status, torch, gpus, quotas, home):
         print(line(*fact))
+    if unfit := look_at_devices(args.profile or "profiles/local", args.config):
+        problems.append(unfit)
     if args.profile:
         print(flush=True)
         facts, of_profile = look_at_profile(args.profile, args.config, home)
         for fact in facts:
             print(line(*fact))
-        problems = sorted([*problems, *of_profile], key=lambda problem: not problem.fatal)
+        problems += of_profile
     print()
-    for problem in problems:
+    for problem in sorted(problems, key=lambda problem: not problem.fatal):
         print(" ".join(str(problem).split()))
     if not problems:
         print("nothing is wrong here")

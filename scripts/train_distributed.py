@@ -142,7 +142,7 @@ def main(args: argparse.Namespace) -> None:
         if outcome and outcome.ending == Ending.FAILED:  # a process said why by itself
             raise UserError(outcome) from error
         if "out of memory" not in str(error).lower():  # train_model knows the remedy for that
-            Outcome(Ending.FAILED, str(error)).write(folder.outcome)
+            Outcome(Ending.FAILED, str(error), again=error.again).write(folder.outcome)
         raise
 
 

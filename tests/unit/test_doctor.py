@@ -11,7 +11,9 @@ from scripts.lib.workflow.machine_check import (
     Quota,
     TorchBuild,
     arch_problem,
+    built_torch,
     device_of,
+    device_problem,
     disk_problem,
     driver_problem,
     encoding_problem,
@@ -255,3 +257,43 @@ def test_a_sacct_that_does_not_answer_is_noted_with_the_setting_that_helps():
 
     assert "slurm-status-command" in problem.remedy
     assert slurm_problems(True) == slurm_problems(None) == []
+
+
+def installed_torch(folder: Path, version: str, cuda: str) -> TorchBuild | None:
+    """Return what is read off a folder with a torch in it: the file is as torch's own build writes it."""
+    (folder / "torch").mkdir()
+    (folder / "torch" / "__init__.py").write_text("raise ImportError")
+    (folder / "torch" / "version.py").write_text(f"__version__ = '{version}'\ndebug = False\n{cuda}\nhip = None\n")
+    return built_torch([str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "devices", "problem"),
+    [
+        ("2.13.0+cpu", "cuda: Optional[str] = None", {"a": "cuda"}, "the experiment a is"),
+        ("2.0.1+cpu", "cuda = None", {"a": "cuda", "b": "cuda"}, "2 experiments are"),
+        ("2.13.0+cpu", "cuda: Optional[str] = None", {"a": "auto", "b": "cpu", "c": "cuda"}, "the experiment c is"),
+        ("2.13.0+cpu", "cuda: Optional[str] = None", {"a": "auto", "b": "cpu"}, ""),
+        ("2.0.1+cu117", "cuda: Optional[str] = '11.7'", {"a": "cuda"}, ""),
+        ("2.13.0", "cuda = '13.0'", {"a": "cuda"}, ""),
+    ],
+)
+def test_experiments_that_want_a_gpu_need_a_torch_that_can_use_one(
+    version: str, cuda: str, devices: dict[str, str], problem: str, tmp_path: Path
+) -> None:
+    torch = installed_torch(tmp_path, version, cuda)
+    assert torch is not None and torch.version == version
+
+    problem_of_devices = device_problem(devices, torch)
+
+    assert (
+        (problem in problem_of_devices.what and problem_of_devices.fatal and "ENV=cuda" in problem_of_devices.remedy)
+        if problem_of_devices
+        else not problem
+    )
+
+
+@pytest.mark.parametrize("text", [None, "", "__version__ = 1"])
+def test_a_torch_of_another_form_is_not_judged(text: str | None, tmp_path: Path) -> None:
+    assert installed_torch(tmp_path, "", text or "") is None
+    assert built_torch([str(tmp_path / "empty")]) is None and device_problem({"a": "cuda"}, None) is None

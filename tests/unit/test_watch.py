@@ -316,6 +316,44 @@ def test_what_went_wrong_before_this_snakemake_began_is_past(project: Project) -
     assert project.run().state == State.TRAINING
 
 
+@pytest.mark.parametrize("run", ["demo/a/seed0", "demo/b/seed3", "demo/c/seed1/fold2"])
+@pytest.mark.parametrize("rule", ["patch_config", "fit_head"])
+def test_a_run_that_failed_before_it_had_a_folder_is_shown(run: str, rule: str, project: Project) -> None:
+    project.write("results/demo/classes.txt", "a\nb\n")
+    project.ended(f"{run}/{rule}", "base_config: there is no such config")
+    assert {name: (run.state, run.reason) for name, run in project.look().items()} == {
+        run: (State.FAILED, "base_config: there is no such config")
+    }
+
+
+def test_logs_of_runs_that_were_removed_are_no_runs(project: Project) -> None:
+    project.write("logs/demo/old/seed0/patch_config.log")
+    project.write("results/demo/a/seed0/config.py")
+    assert list(project.look()) == ["demo/a/seed0"]
+
+
+@pytest.mark.parametrize(
+    ("log", "mended"),
+    [
+        ("demo/fetch_archive", "logs/demo/unpack_archive.log"),
+        ("demo/fetch_labels.csv", "logs/demo/unpack_archive.log"),
+        ("demo/fetch_archive", "logs/demo/split_dataset.log"),
+        ("demo/unpack_archive", "logs/demo/audit_images.log"),
+        ("demo/audit_images", "logs/demo/pack_images_64.log"),
+        ("checkpoints/resnet", "results/checkpoints/resnet.pth"),
+        ("checkpoints/resnet", ".snakemake/log/2099-01-01T000000.1.snakemake.log"),
+    ],
+)
+def test_an_error_of_the_data_that_was_mended_otherwise_is_past(log: str, mended: str, project: Project) -> None:
+    project.write("results/demo/a/seed0/config.py")
+    project.ended(log, "the server does not answer", age=60)
+    project.write("logs/demo/fetch_labels_2.csv.log")
+    project.write(".snakemake/log/2001-01-01T000000.1.snakemake.log")
+    assert len(project.watcher.look().problems) == 1
+    project.write(mended)
+    assert project.watcher.look().problems == ()
+
+
 def test_planned_runs_are_known_before_they_have_a_folder(project: Project) -> None:
     project.snakemake("demo/b/seed10/config.py", "demo/b/seed2/config.py", "demo/a/seed0/config.py", alive=False)
     assert list(project.look()) == ["demo/a/seed0", "demo/b/seed2", "demo/b/seed10"]

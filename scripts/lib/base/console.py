@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import signal
+import stat
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from scripts.lib.base.outcome import Ending, Outcome, outcome_path
-from scripts.lib.base.problems import Stopped, UserError
+from scripts.lib.base.environment import Variable
+from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
+from scripts.lib.base.problems import STOPPED, Stopped, UserError
 
 logger = logging.getLogger(__name__)
 #: Exit status of a run that its user interrupted with Ctrl-C, as shells report it (128 + SIGINT).
@@ -39,6 +43,14 @@ def describe_os_error(error: OSError) -> str:
 
 class Terminal(logging.StreamHandler):
     """A handler of its own type: mmcv silences every plain StreamHandler of the root logger when it is imported."""
+
+
+def can_rewrite() -> bool:
+    """Tell whether a line on stderr can be rewritten: on a terminal, and where a Screen of the workflow reads it."""
+    with suppress(OSError):
+        is_pipe = stat.S_ISFIFO(os.fstat(2).st_mode)
+        return sys.stderr.isatty() or (is_pipe and Variable.LIVE in os.environ)
+    return False
 
 
 def configure_logging(log: Path | None) -> None:
@@ -90,21 +102,22 @@ def run_cli(
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
-        outcome = Outcome(ending, one_line(error.what), one_line(error.remedy))
+        outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
     except OSError as error:
         logger.debug("stopped by the operating system", exc_info=True)
-        outcome = Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint)
+        outcome = Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)
     except KeyboardInterrupt:
         outcome = Outcome(Ending.INTERRUPTED, "interrupted")
     except Exception as error:  # the outermost frame: a traceback goes to the log
         if not args.log:
             raise
         logger.debug("unexpected error", exc_info=True)
-        outcome = Outcome(Ending.FAILED, f"unexpected {type(error).__name__}: {one_line(error)}{hint}")
+        what = f"{type(error).__name__}: {one_line(error)}"
+        outcome = Outcome(Ending.FAILED, f"unexpected {what}{hint}", again=may_pass(what))
     else:
         sys.exit(0)
     interrupted = outcome.ending == Ending.INTERRUPTED
-    logger.error("%s%s", "" if interrupted else "error: ", outcome)
+    logger.error("%s", STOPPED if interrupted else f"error: {outcome}")
     if args.log:
         outcome.write(outcome_path(args.log))
     sys.exit(EXIT_INTERRUPTED if interrupted else 1)

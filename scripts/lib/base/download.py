@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +22,9 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from scripts.lib.base.console import one_line
+from scripts.lib.base.console import can_rewrite, one_line
 from scripts.lib.base.files import sha256_of, sync_file, sync_folder, write_json
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.base.units import megabytes
 
 logger = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ def download(
         for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
             leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
         return result
-    raise UserError(
+    raise PassingError(
         f"could not fetch {destination.name} from {'; nor from '.join(failures)}"
         " (check the address, that this machine reaches the internet, and the proxy variables)"
     )
@@ -366,7 +365,7 @@ class Progress:
         self.begun = self.said = time.monotonic()
         self.first = have
         self.bar = None
-        if sys.stderr.isatty():
+        if can_rewrite():
             self.bar = tqdm(
                 desc=name, initial=have, total=total, unit="B", unit_scale=True, leave=False, dynamic_ncols=True
             )

@@ -33,6 +33,8 @@ class Variable(StrEnum):
     SHELL = "MIMFLOW_SHELL"
     #: The configuration files, for messages.
     CONFIG_FILES = "MIMFLOW_CONFIG_FILES"
+    #: Set where standard error is a pipe into `Screen` on a terminal: lines may be rewritten there.
+    LIVE = "MIMFLOW_LIVE"
 
     # What train_model tells its trainer.
     #: The process id of train_model, which a trainer must not outlive.

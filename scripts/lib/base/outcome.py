@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +12,14 @@ from scripts.lib.base.files import find_json, write_json
 
 #: Of the files beside the logs; it takes the place of a log's own suffix.
 SUFFIX = ".outcome.json"
+
+
+#: Exceptions that another attempt may not meet: of a GPU, the network between them, memory, a worker that was killed.
+PASSING = re.compile(
+    r"^(\w+\.)*(MemoryError|ConnectionError|TimeoutError|BrokenPipeError|BrokenProcessPool|OSError)\b"
+    r"|CUDA error|cudnn|cublas|nccl|DataLoader worker|can't allocate memory|timed out",
+    re.IGNORECASE,
+)
 
 
 class Ending(StrEnum):
@@ -25,11 +34,15 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How something ended; *what* went wrong and the *remedy* are one line each, empty where there is none."""
+    """How something ended; *what* went wrong and the *remedy* are one line each, empty where there is none.
+
+    *again*: another attempt may succeed though nobody mends anything.
+    """
 
     ending: Ending
     what: str = ""
     remedy: str = ""
+    again: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}: {self.remedy}" if self.remedy else self.what
@@ -39,14 +52,23 @@ class Outcome:
         """Return the outcome in a file; None where there is none."""
         content = find_json(path)
         try:
-            return cls(Ending(content["outcome"]), str(content["what"]), str(content["remedy"])) if content else None
+            if not content:
+                return None
+            again = content.get("again") is True
+            return cls(Ending(content["outcome"]), str(content["what"]), str(content["remedy"]), again)
         except (KeyError, ValueError):
             return None
 
     def write(self, path: Path) -> None:
         """Write it to a file; on a full disk there is none."""
         with suppress(OSError):
-            write_json(path, {"outcome": self.ending, "what": self.what, "remedy": self.remedy})
+            content = {"outcome": self.ending, "what": self.what, "remedy": self.remedy, "again": self.again}
+            write_json(path, content)
+
+
+def may_pass(error: str) -> bool:
+    """Tell whether an exception, ``RuntimeError: CUDA error: ...``, comes from the machine rather than the program."""
+    return PASSING.search(error) is not None
 
 
 def outcome_path(log: Path) -> Path:

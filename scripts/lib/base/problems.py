@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The last line after Ctrl-C.
+STOPPED = "stopped; the same command goes on"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -24,7 +27,13 @@ class UserError(Exception):
     ----------
     what : what is wrong, and where.
     remedy : what to do; "" where *what* says it already.
+
+    Attributes
+    ----------
+    again : whether another attempt may succeed though nobody has mended anything. A queue tries only such errors again.
     """
+
+    again = False
 
     def __init__(self, what: object, remedy: str = "") -> None:
         super().__init__(f"{what}: {remedy}" if remedy else f"{what}")
@@ -32,5 +41,11 @@ class UserError(Exception):
         self.remedy = remedy
 
 
-class Stopped(UserError):
+class PassingError(UserError):
+    """What may be over at the next attempt: a network that is down, a GPU that is taken."""
+
+    again = True
+
+
+class Stopped(PassingError):
     """Training was stopped, its state is saved; the same command goes on from it."""

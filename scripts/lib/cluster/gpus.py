@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
 
 logger = logging.getLogger(__name__)
 #: Longest wait for a GPU: Snakemake starts no more runs than there are GPUs, but one may take a while to end.
@@ -89,7 +89,7 @@ def claimed_gpus(count: int, environment: Mapping[str, str]) -> Iterator[tuple[s
                 yield claimed
                 return
         if time.monotonic() > deadline:
-            raise UserError(f"none of the GPUs {', '.join(names)} got free: other runs hold them ({folder})")
+            raise PassingError(f"none of the GPUs {', '.join(names)} got free: other runs hold them ({folder})")
         time.sleep(1)
 
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from scripts.lib.base.console import one_line
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
 
 logger = logging.getLogger(__name__)
 #: Every Slurm job of mimflow's has a name that begins so: the profiles say it, and so does run.sbatch.
@@ -64,7 +64,7 @@ class SlurmAbsent(UserError):
     """This machine has no Slurm."""
 
 
-class SlurmSilent(UserError):
+class SlurmSilent(PassingError):
     """Slurm does not answer; it may in a minute."""
 
 

@@ -16,7 +16,6 @@ import os
 import resource
 import signal
 import struct
-import sys
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
+from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
 from scripts.lib.data.image_checks import COLOUR_EDGE, DETAIL_BYTES, GREY_EDGE, Checked, Oddity, Status
@@ -341,7 +341,7 @@ def _find_records(records: np.ndarray, digests: np.ndarray, failures: Mapping[in
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
     """Yield a function that counts images: a bar on a terminal, elsewhere a line every few seconds."""
-    with tqdm(total=total, unit=" images", leave=False, dynamic_ncols=True, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, unit=" images", leave=False, dynamic_ncols=True, disable=not can_rewrite()) as bar:
         began = logged = time.monotonic()
         done = 0
 

@@ -151,7 +151,7 @@ def fit_probes(
             weight, bias = regression.fit(penalty, weight, bias)
             accuracy, loss = accuracy_and_loss(val_inputs @ weight.T + bias, val_labels, val_weights)
             kind = "balanced " if balanced else ""
-            logger.info("penalty %g: %sval accuracy %.2f %%, val loss %.4f", penalty, kind, 100 * accuracy, loss)
+            logger.debug("penalty %g: %sval accuracy %.2f %%, val loss %.4f", penalty, kind, 100 * accuracy, loss)
             if probes and loss >= probes[-1].loss:
                 break
             layer = weight @ axes.T / scale

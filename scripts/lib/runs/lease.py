@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from scripts.lib.base.files import write_text
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError
 from scripts.lib.runs.run_folder import WorkFolder
 
 #: Seconds without a heartbeat after which the holder counts as dead. Well above a hiccup of a network file system.
@@ -99,7 +99,7 @@ class Lease:
             if holder.is_dead_here() or self._age() > EXPIRY_SECONDS:
                 self._remove(holder)
             elif holder.is_alive_here() or time.monotonic() > deadline:
-                raise UserError(
+                raise PassingError(
                     f"{self.path.parent}: {holder} is training here: wait for it, or stop it;"
                     " two trainers in one folder would overwrite each other"
                 )
@@ -122,7 +122,7 @@ class Lease:
             return
         holder = self._read()
         if holder is None or holder.token != self.me.token:
-            raise UserError(f"{self.path}: the lease was taken over by {holder or 'nobody'}: this trainer stops")
+            raise PassingError(f"{self.path}: the lease was taken over by {holder or 'nobody'}: this trainer stops")
         os.utime(self.path)
         self._beaten_at = time.monotonic()
 

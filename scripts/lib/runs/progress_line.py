@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.files import find_json
 from scripts.lib.base.units import duration_in_words
 
@@ -19,7 +21,7 @@ class Progress:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.live = sys.stderr.isatty()
+        self.live = can_rewrite()
         self.shown = 0
 
     def update(self) -> None:
@@ -56,3 +58,17 @@ def progress_line(state: Mapping[str, Any]) -> str:
     if state.get("seconds_left") is not None:
         parts.append(f"{duration_in_words(state['seconds_left'])} left")
     return "  ".join(parts)
+
+
+def closing_line(train_log: str, max_epochs: int, patience: int) -> str:
+    """Return how a training ended, of the text of its train_log.csv: whether early, and which epoch best.pth is of."""
+    rows = list(csv.DictReader(train_log.splitlines()))
+    done = max((int(row["epoch"]) for row in rows), default=0)
+    parts = [f"trained {done} of {max_epochs} epochs"]
+    if done < max_epochs:
+        parts[0] += f", ended early: {patience} epochs brought nothing better on val"
+    if best := next((row for row in reversed(rows) if row.get("is_best") == "1"), None):
+        value = f", val accuracy {100 * float(best['val_accuracy']):.1f} %" if best["val_accuracy"] else ""
+        start = ", the weights that training began with: no epoch was better" if int(best["epoch"]) == 0 else ""
+        parts.append(f"best.pth is of epoch {best['epoch']}{value}{start}")
+    return "; ".join(parts)

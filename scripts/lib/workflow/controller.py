@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 RECORD = Path(".snakemake/mimflow-controller.json")
 LOCKS = Path(".snakemake/locks")
+#: Snakemake's own, each named after the time of its start.
+SNAKEMAKE_LOGS = Path(".snakemake/log")
 #: Longest wait for cancelled jobs to be gone: a trainer saves its state, Slurm's KillWait is 30 s as a rule.
 CANCEL_PATIENCE_SECONDS = 300.0
 #: Options with which Snakemake runs nothing: none of them needs control of the folder.

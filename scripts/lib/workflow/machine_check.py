@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 GB = 1e9
 #: Oldest Linux driver for each CUDA major version (NVIDIA's CUDA compatibility guide, minor-version compatibility).
 OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
+#: The environments with CUDA, the newest first: their CUDA, and the oldest and newest GPU that their torch has kernels
+#: for (torch 2.0.1: sm_37 to sm_86, which Ada runs too; the CUDA 13 builds start at sm_75).
+ENVIRONMENTS = (("cuda13", "13.0", ((7, 5), (99, 0))), ("cuda11", "11.7", ((3, 7), (8, 9))))
 #: A run stops below the first figure; below the second it may. Results of fruit30 with three seeds take about 1 GB.
 DISK_LEAST, DISK_COMFORTABLE = 1 * GB, 5 * GB
 #: Two data-loader workers hold about 80 MB of batches (32 images of 224 px, prefetch 2) here; Docker gives 64 MB.
@@ -139,6 +143,29 @@ def look_at_gpus() -> list[Gpu]:
     return []
 
 
+def built_torch(folders: Sequence[str] | None = None) -> TorchBuild | None:
+    """Return what the installed torch was built for, by its version.py: importing it takes seconds.
+
+    Parameters
+    ----------
+    folders : where packages are looked for; sys.path when None.
+
+    Returns
+    -------
+    None : it is not installed, or its version.py has another form.
+    """
+    spec = PathFinder.find_spec("torch", folders)
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    version = re.search(r"^__version__ = '(.+)'", text, re.MULTILINE)
+    cuda = re.search(r"^cuda(?:: .+?)? = (?:None|'(.+)')", text, re.MULTILINE)
+    return TorchBuild(version[1], cuda[1]) if version and cuda else None
+
+
 def look_at_torch() -> TorchBuild:
     """Ask the torch of this interpreter what it was built for."""
     command = [sys.executable, "-c", TORCH_FACTS]
@@ -237,6 +264,28 @@ def remedy_for_capability(capability: tuple[int, int]) -> str:
     return "make setup ENV=cuda13 (driver >= 580), or ENV=cuda11 for GPUs up to the RTX 3090 with an older driver"
 
 
+def environment_for(gpu: Gpu) -> str | None:
+    """Return the environment whose torch runs on a GPU with its driver, the newest first; None where none does."""
+    for name, oldest, reach in ENVIRONMENTS:
+        if driver_problem(gpu.driver, oldest) is None and (
+            not gpu.capability or reach[0] <= gpu.capability <= reach[1]
+        ):
+            return name
+    return None
+
+
+def unused_gpu(torch: TorchBuild | None, gpus: Sequence[Gpu]) -> str:
+    """Say that a GPU of this machine is left unused, why, and what to do; empty where none is."""
+    if not gpus or torch is None:
+        return ""
+    why = driver_problem(gpus[0].driver, torch.cuda) if torch.cuda else f"torch {torch.version} is a CPU build"
+    fitting = environment_for(gpus[0])
+    remedy = f"make setup ENV={fitting}" if fitting else "a newer driver"
+    return (
+        f"this machine has a GPU ({gpus[0].name}), and training runs on the CPU, since {why}: {remedy}" if why else ""
+    )
+
+
 def driver_problem(driver: str, cuda: str | None) -> str | None:
     """Say why *driver* cannot serve a torch built for *cuda*; None when it can, or when either is unknown."""
     if not cuda or not re.match(r"\d+(\.\d+)+$", driver):
@@ -277,6 +326,22 @@ def gpu_problems(torch: TorchBuild, gpus: Sequence[Gpu], variable: str) -> list[
         remedy = "look at `nvidia-smi`, CUDA_VISIBLE_DEVICES and /dev/nvidia-uvm; after a driver update, restart"
         problems.append(Problem(f"there is a GPU but torch sees none{hidden}", remedy))
     return problems
+
+
+def device_problem(devices: Mapping[str, str], torch: TorchBuild | None) -> Problem | None:
+    """Judge whether the experiments that want a GPU would find a torch that can use one.
+
+    Parameters
+    ----------
+    devices : ``auto``, ``cpu`` or ``cuda`` of each experiment, as the site has it.
+    """
+    wanting = [name for name, device in devices.items() if device == "cuda"]
+    if torch is None or torch.cuda is not None or not wanting:
+        return None
+    who = f"the experiment {wanting[0]} is" if len(wanting) == 1 else f"{len(wanting)} experiments are"
+    what = f"{who} to train with device: cuda, and torch {torch.version} of this .venv is a CPU build"
+    remedy = "make setup ENV=cuda13 (driver >= 580 where the GPUs are) or ENV=cuda11 (driver >= 450.80); or device: cpu"
+    return Problem(what, remedy)
 
 
 def environment_problem(status: Mapping[str, Any]) -> Problem | None:

@@ -16,7 +16,7 @@ from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.workflow import run_reader
-from scripts.lib.workflow.controller import LOCKS, RECORD
+from scripts.lib.workflow.controller import LOCKS, RECORD, SNAKEMAKE_LOGS
 from scripts.lib.workflow.run_reader import ATTEMPTS, LEASE, NO_FOLD, Entries, Key, Work, is_made, stat_of
 
 #: What the weights that runs start from are filed under, below results/ and logs/.
@@ -186,6 +186,7 @@ class Watcher:
         controller = self.reader.controller(self.project / RECORD)
         plan = self._plan(bool(controller))
         runs_there = self.reader.find_runs(str(self.results), set(plan.runs))
+        runs_there |= self.reader.failed_early(str(self.project / "logs"))
         keys = sorted(key for key in runs_there if dataset in (None, key[0]))
         names = list(dict.fromkeys(key[0] for key in keys))
         waits_for, problems = {}, []
@@ -223,6 +224,8 @@ class Watcher:
         since = plan.started if plan.is_live and dataset in plan.data else 0.0
         problems = []
         for name in sorted(outcomes):
+            if self._is_past(dataset, name.removesuffix(SUFFIX), outcomes[name].st_mtime, logs):
+                continue
             if outcome := self.reader.outcome(f"{folder}/{name}", outcomes[name], since):
                 problems.append(f"{dataset}: {name.removesuffix(SUFFIX)}: {outcome}")
         for step in DATA_STEPS if since else ():
@@ -232,6 +235,19 @@ class Watcher:
                 if has_begun and not is_made(stat_of(f"{self.results}/{dataset}/{output}"), since):
                     return step.state, problems
         return State.WAITING, problems
+
+    def _is_past(self, dataset: str, log: str, failed: float, logs: Entries) -> bool:
+        """Tell whether what went wrong was mended by other means than the same command: another source, other weights.
+
+        A later step of the data has begun since then; the weights are there, or a Snakemake began that did without.
+        """
+        if dataset == CHECKPOINTS:
+            stat = stat_of(f"{self.results}/{CHECKPOINTS}/{log}.pth")
+            return is_made(stat, failed) or run_reader.last_start(str(self.project / SNAKEMAKE_LOGS)) > failed
+        order = {step.rule: index for index, step in enumerate(DATA_STEPS)}
+        stage = next((index for rule, index in order.items() if log.startswith(rule.partition("_")[0])), len(order))
+        later = [name for name in logs if any(name.startswith(rule) for rule, index in order.items() if index > stage)]
+        return any(logs[name].st_mtime > failed for name in later)
 
     # -- a run --------------------------------------------------------------------------------------------------------
 

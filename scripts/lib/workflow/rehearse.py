@@ -220,7 +220,7 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
         environment = {**os.environ, Variable.SITE: str(profile.resolve())}
         environment["PATH"] = os.pathsep.join([str(programs), environment.get("PATH", "")])
         command = [sys.executable, "-c", SNAKEMAKE, "--profile", str(profile.resolve()), "--configfile", str(config)]
-        command += ["--rerun-triggers", "mtime", "--executor", "slurm"]
+        command += ["--rerun-triggers", "mtime", "--executor", "slurm", "--no-hooks", "--printshellcmds"]
         process = subprocess.Popen(
             command, cwd=copy, env=environment, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, errors="replace"
         )

@@ -125,6 +125,16 @@ class Reader:
                 keys |= {(dataset, *run) for run in self.planned_runs(f"{folder}/settings.yaml")}
         return keys
 
+    def failed_early(self, logs: str) -> set[Key]:
+        """Return the runs of which a command failed, though it may have left nothing but its log."""
+        keys: set[Key] = set()
+        for depth in ("", "fold*/"):
+            for file in Path(logs).glob(f"*/*/seed*/{depth}*{SUFFIX}"):
+                dataset, experiment, seed_folder, *others = file.relative_to(logs).parts[:-1]
+                seed, fold = seed_of(seed_folder), fold_of(others[0]) if others else NO_FOLD
+                keys |= set() if seed is None or fold is None else {(dataset, experiment, seed, fold)}
+        return keys
+
     def newest_work(self, folder: str) -> Work | None:
         """Return where the run was trained last: a changed config is trained in a folder of its own."""
         works = []
@@ -277,6 +287,15 @@ def entries(folder: str) -> dict[str, os.stat_result]:
             except OSError:  # gone since, or a link to nowhere
                 continue
     return stats
+
+
+def last_start(folder: str) -> float:
+    """Return when the last Snakemake began, in seconds since 1970, by the names of its logs; 0 where none did."""
+    starts = [0.0]
+    for name in entries(folder):
+        with suppress(ValueError):
+            starts.append(datetime.strptime(name.partition(".")[0], "%Y-%m-%dT%H%M%S").timestamp())
+    return max(starts)
 
 
 def logs_in(folder: str) -> tuple[Entries, Entries]:

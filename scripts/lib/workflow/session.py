@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from snakemake.settings.enums import Quietness
+
+from scripts.lib.base.console import EXIT_INTERRUPTED
 from scripts.lib.base.environment import ROOT, Variable, job_environment
-from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
+from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings
 from scripts.lib.settings.site import enter_site, executor_of, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
+from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options
 from scripts.lib.workflow.profile_check import check_path
+from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
 from scripts.lib.workflow.surroundings_check import checkout_problems
+
+#: The rules that compute on the device of the experiment, and fail where torch cannot use it.
+USES_GPU = frozenset({"patch_config", "fit_head", "train_model", "predict_images"})
 
 
 class Session:
@@ -39,6 +52,10 @@ class Session:
     def __init__(self, config: Mapping[str, Any], files: Sequence[str | Path]) -> None:
         self.started = time.time()
         self.config = config
+        self.narrator: Narrator | None = None
+        self.errors: list[str] = []
+        self.has_failed = False
+        self.interrupts = 0
         use_this_python()
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)
@@ -51,12 +68,66 @@ class Session:
             settings = load_settings(config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
-            _exit(str(error))
+            self._exit(str(error))
         settings = with_device_of(self.site, settings)
         self.layout = Layout(settings)
         self.options = Options(settings, self.site, self.layout)
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
+
+    def narrate(self, workflow: Any) -> None:
+        """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
+        output = workflow.output_settings
+        if not workflow.is_main_process or not will_run(sys.argv[1:], output.dryrun):
+            return
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
+            signal.signal(signal.SIGINT, self._interrupt)
+        sys.excepthook = _without_interrupts(sys.excepthook)
+        atexit.register(self._conclude)
+        handlers = workflow.logger_manager.logger.handlers
+        default = next((handler for handler in handlers if handler.name == "DefaultStreamHandler"), None)
+        if (
+            default is None
+            or output.printshellcmds
+            or output.verbose
+            or output.debug_dag
+            or Quietness.ALL in output.quiet
+        ):
+            return
+        workflow.logger_manager.logger.removeHandler(default)
+        # Snakemake's own slip while it works out the resources of jobs whose input is not there yet.
+        warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+        self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
+        workflow.logger_manager.logger.addHandler(self.narrator)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        """Begin to stop at the first Ctrl-C, let it go on at the second, and end at the third."""
+        self.interrupts += 1
+        if self.narrator is not None:
+            self.narrator.is_stopping = True
+        if self.interrupts == 1:
+            raise KeyboardInterrupt
+        if self.interrupts > 2:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """Print what matters last of all, after Snakemake's own words."""
+        lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
+        if self.narrator is not None:
+            self.narrator.close()
+        lines = [*lines, *[STOPPED] * (self.interrupts > 0)]
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+        if self.interrupts:
+            sys.stdout.flush()
+            os._exit(EXIT_INTERRUPTED)  # Snakemake's own status is that of a failure
+
+    def _exit(self, message: str) -> NoReturn:
+        # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
+        if self.narrator is not None:
+            self.narrator.close()
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        sys.exit(1)
 
     def shell_prefix(self) -> str:
         """Return what stands before each shell line: the site's modules."""
@@ -78,10 +149,29 @@ class Session:
                     slurm.leave_job(os.environ)
                     tell_lost_errors()
             except UserError as error:
-                _exit(str(error))
+                self._exit(str(error))
         elif workflow.is_main_process and "--unlock" in sys.argv:
             unlock(controller)
         return controller
+
+    def begin(self, workflow: Any, controller: Controller) -> None:
+        """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
+        devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
+        jobs = list(workflow.dag.needrun_jobs())
+        planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
+        torch = built_torch()
+        if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch):
+            self._exit(f"{problem.what}: {problem.remedy}")
+        if self.narrator is not None:
+            self.narrator.is_slurm = workflow.non_local_exec
+            self.narrator.names |= {workflow.dag.jobid(job): job.message or job.rule.name for job in jobs}
+            for line in why(workflow):
+                self.narrator.say(f"because {line}")
+        may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
+        if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        controller.take(slurm=workflow.non_local_exec)
+        spare_attempts(workflow.scheduler, self.started)
 
     def report_command(self, workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
@@ -92,12 +182,51 @@ class Session:
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
         return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
 
-    def tell_errors(self) -> None:
-        """Repeat what the failed jobs said: Snakemake prints a page about each, and the reason is lost in it."""
-        files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if path.stat().st_mtime >= self.started]
+    def note_errors(self) -> None:
+        """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""
+        self.has_failed = True
+        files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if is_recent(path, self.started)]
         outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
-        for line in dict.fromkeys(f"error: {outcome}" for outcome in outcomes if outcome.ending != Ending.INTERRUPTED):
-            print(line, file=sys.stderr, flush=True)
+        calm = {Ending.INTERRUPTED, *([Ending.STOPPED] if self.interrupts else [])}
+        told = [f"error: {outcome}" for outcome in outcomes if outcome.ending not in calm]
+        self.errors = list(dict.fromkeys(told))
+
+
+def spare_attempts(scheduler: Any, since: float) -> None:
+    """Have a failed job not tried again where another attempt would fail of the same.
+
+    Snakemake's retries know no reasons; each attempt may wait in a queue for hours.
+
+    Parameters
+    ----------
+    scheduler : Snakemake's.
+    since : when this Snakemake began; the outcomes of earlier ones count for nothing.
+    """
+    tell_scheduler = scheduler.error_callback
+
+    def on_error(job: Any) -> None:
+        logs = [Path(log) for member in getattr(job, "jobs", [job]) for log in member.log]
+        outcomes = [Outcome.read(path) for path in map(outcome_path, logs) if is_recent(path, since)]
+        if any(outcome and outcome.ending == Ending.FAILED and not outcome.again for outcome in outcomes):
+            job.attempt = job.restart_times + 1
+        tell_scheduler(job)
+
+    scheduler.error_callback = on_error
+
+
+def is_recent(path: Path, since: float) -> bool:
+    """Tell whether a file is there that was written after *since*."""
+    return path.is_file() and path.stat().st_mtime >= since
+
+
+def _without_interrupts(show: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an excepthook that says nothing of Ctrl-C: the last line does."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            show(kind, error, trace)
+
+    return hook
 
 
 def use_this_python() -> None:
@@ -121,9 +250,3 @@ def check_encoding(encoding: str) -> None:
     if encoding.lower().replace("-", "") != "utf8":
         what = f"this shell's locale takes names of files and classes as {encoding}, not as UTF-8"
         raise UserError(what, "start it by `make run`, or `export PYTHONUTF8=1` first")
-
-
-def _exit(message: str) -> NoReturn:
-    # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    sys.exit(1)

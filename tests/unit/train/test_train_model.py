@@ -9,7 +9,7 @@ import pytest
 
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import Stopped
-from scripts.lib.runs.progress_line import progress_line
+from scripts.lib.runs.progress_line import closing_line, progress_line
 from scripts.train.train_model import (
     choose_work_dir,
     default_workers,
@@ -86,6 +86,23 @@ def test_a_failure_is_one_line_with_the_reason(
     assert "\n" not in message and all(word in message for word in words)
 
 
+@pytest.mark.parametrize(
+    ("output", "again"),
+    [
+        ("", True),  # killed: a node that failed, a kernel that needed the memory
+        ("RuntimeError: CUDA error: unspecified launch failure\n", True),
+        ("RuntimeError: DataLoader worker (pid 7) is killed by signal: Killed.\n", True),
+        ("torch.distributed.DistBackendError: NCCL error in: x\n", True),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried\n", False),
+        ("ValueError: Expected more than 1 value per channel when training\n", False),
+        ("RuntimeError: Given groups=1, weight of size [64, 3, 7, 7]\n", False),
+    ],
+)
+def test_a_failure_says_whether_another_attempt_may_succeed(tmp_path: Path, output: str, again: bool) -> None:
+    (tmp_path / "output.log").write_text(output)
+    assert explain_failure(tmp_path, tmp_path / "output.log").again == again
+
+
 def test_progress_is_one_line_with_what_is_known() -> None:
     state = {
         "epochs_done": 2, "max_epochs": 5, "loss": 0.4321, "val_accuracy": 0.912,
@@ -102,3 +119,20 @@ def test_products_replace_old_ones_whole(tmp_path: Path) -> None:
     target.write_text("old")
     publish({tmp_path / "best.pth": target})
     assert target.read_text() == "new" and [p.name for p in target.parent.iterdir()] == ["best.pth"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (["1,0.5,1", "2,0.9,1"], "trained 2 of 2 epochs; best.pth is of epoch 2, val accuracy 90.0 %"),
+        (["0,0.9,1", "1,0.8,0", "2,0.7,0"], "best.pth is of epoch 0, val accuracy 90.0 %, the weights that training"),
+        (
+            ["0,0.5,1", "1,0.9,1"],
+            "trained 1 of 2 epochs, ended early: 3 epochs brought nothing better on val; best.pth",
+        ),
+        (["1,,", "2,,"], "trained 2 of 2 epochs"),
+    ],
+)
+def test_the_end_of_a_training_says_whether_it_was_early_and_what_is_kept(rows: list[str], words: str) -> None:
+    line = closing_line("\n".join(["epoch,val_accuracy,is_best", *rows]), max_epochs=2, patience=3)
+    assert words in line and line.count("\n") == 0

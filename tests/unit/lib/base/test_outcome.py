@@ -11,7 +11,7 @@ import pytest
 
 from scripts.lib.base.console import EXIT_INTERRUPTED, run_cli
 from scripts.lib.base.outcome import Ending, Outcome, outcome_path
-from scripts.lib.base.problems import Stopped, UserError
+from scripts.lib.base.problems import STOPPED, PassingError, Stopped, UserError
 
 
 def end(log: Path, error: BaseException | None) -> int:
@@ -40,8 +40,10 @@ def test_whatever_ends_a_command_stands_beside_its_log(
     log = tmp_path / "logs" / "fetch_archive.tar.log"
     assert end(log, error) == status
     written = Outcome.read(tmp_path / "logs" / "fetch_archive.tar.outcome.json")
-    assert written == Outcome(outcome[0], outcome[1] + ("details: " + str(log)) * outcome[1].endswith("; "), outcome[2])
-    assert f"ERROR scripts.lib.base.console: {'' if error.args == () else 'error: '}{written}" in log.read_text()
+    what = outcome[1] + ("details: " + str(log)) * outcome[1].endswith("; ")
+    assert written is not None and (written.ending, written.what, written.remedy) == (outcome[0], what, outcome[2])
+    expected = STOPPED if isinstance(error, KeyboardInterrupt) else f"error: {written}"
+    assert f"ERROR scripts.lib.base.console: {expected}" in log.read_text()
 
 
 def test_a_command_that_finishes_leaves_no_outcome_of_an_earlier_one(tmp_path: Path) -> None:
@@ -58,4 +60,29 @@ def test_a_file_that_says_nothing_is_no_outcome(text: str, tmp_path: Path) -> No
 
 def test_it_is_plain_json(tmp_path: Path) -> None:
     Outcome(Ending.STOPPED, "水果").write(tmp_path / "x")
-    assert json.loads((tmp_path / "x").read_text()) == {"outcome": "stopped", "what": "水果", "remedy": ""}
+    assert json.loads((tmp_path / "x").read_text()) == {
+        "outcome": "stopped",
+        "what": "水果",
+        "remedy": "",
+        "again": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (UserError("a.jpg: no image"), False),
+        (PassingError("the server does not answer"), True),
+        (Stopped("training was stopped"), True),
+        (OSError(errno.EIO, "", "x"), True),
+        (ValueError("shapes"), False),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("NCCL communicator was aborted"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_it_says_whether_another_attempt_may_succeed(error: Exception, again: bool, tmp_path: Path) -> None:
+    end(tmp_path / "a.log", error)
+    outcome = Outcome.read(outcome_path(tmp_path / "a.log"))
+    assert outcome is not None and outcome.again == again

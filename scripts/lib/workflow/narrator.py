@@ -1,0 +1,234 @@
+"""What a run says on the terminal: results as they come, how things stand, and at the very end what matters."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from snakemake.logging import LogEvent
+
+from scripts.lib.base.environment import Variable
+from scripts.lib.base.outcome import Ending, Outcome, outcome_path
+from scripts.lib.base.problems import STOPPED, UserError
+from scripts.lib.base.screen import Screen
+from scripts.lib.base.units import duration_in_words, plural
+from scripts.lib.cluster import slurm
+from scripts.lib.workflow.job_table import label
+from scripts.lib.workflow.progress import RunProgress, State, Watcher
+
+#: A step that is silent for longer is named; a shorter one speaks by its result.
+SILENCE_SECONDS = 8.0
+LOOK_SECONDS = 5.0
+SLURM_SECONDS = 15.0
+#: What Snakemake says of a failure beside the failure itself.
+NOISE = re.compile(
+    r"Exiting because a job execution failed|WorkflowError:\s+At least one job did not|Logfile |Remaining jobs"
+)
+TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|error:|Killed", re.IGNORECASE)
+NOTHING = "Nothing to be done"
+
+
+@dataclass
+class Step:
+    """A step that runs: what it does, its logs, and when it began."""
+
+    what: str
+    logs: Sequence[str]
+    began: float = field(default_factory=time.monotonic)
+    is_named: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step, or the steps of one cluster job, that failed: what it did, the logs of its commands, others."""
+
+    what: str
+    logs: Sequence[str]
+    others: Sequence[str] = ()
+
+    def reason(self) -> str:
+        """Return why, in one line, by what a command left, else by the cluster's own log."""
+        for outcome in map(Outcome.read, map(outcome_path, map(Path, self.logs))):
+            if outcome and outcome.ending != Ending.INTERRUPTED:
+                return str(outcome)
+        lines: list[str] = []
+        for log in self.others:
+            with suppress(OSError):
+                lines += Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
+        words = next((f" ({line.strip()})" for line in reversed(lines) if TELLING.search(line)), "")
+        where = next(iter([*self.others, *self.logs]), "logs/")
+        return f"{self.what} ended without a word{words}: killed, or out of memory? See {where} and run it again"
+
+
+class Narrator(logging.Handler):
+    """Takes the place of Snakemake's own handler.
+
+    Parameters
+    ----------
+    results : the folder with the data sets.
+    dataset : the name of this one.
+    """
+
+    def __init__(self, results: Path, dataset: str) -> None:
+        super().__init__(logging.INFO)
+        self.results, self.dataset = results, dataset
+        self.steps: dict[int, Step] = {}
+        self.failures: list[Failure] = []
+        self.withheld: list[str] = []
+        self.is_slurm = False
+        self.is_stopping = False
+        #: What each job does, by its number: of a group, Snakemake tells only the numbers.
+        self.names: dict[int, str] = {}
+        self._done, self._total, self._stage = 0, 0, "looking at what is to do"
+        self._left, self._looked = "", 0.0
+        self._has_jobs = False
+        self._jobs: dict[str, str] = {}
+        self._spoke = time.monotonic()
+        self.screen = Screen(self._keep, self._status)
+        if self.screen.is_live:
+            os.environ[Variable.LIVE] = "1"
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="narrator", daemon=True).start()
+
+    # -- what Snakemake says ---------------------------------------------------------------------------------------
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say what a record means for the user, if anything."""
+        event, fields = getattr(record, "event", None), record.__dict__
+        if event == LogEvent.JOB_INFO:
+            self.names[fields["jobid"]] = fields["rule_msg"] or fields["rule_name"]
+            if not (self.is_slurm and fields["indent"]):  # of a job that waits in Slurm
+                self.steps[fields["jobid"]] = Step(self.names[fields["jobid"]], fields["log"])
+        elif event == LogEvent.JOB_FINISHED:
+            self.steps.pop(fields["job_id"], None)
+            self.screen.forget()
+        elif event == LogEvent.PROGRESS:
+            self._done, self._total = fields["done"], fields["total"]
+            self._stage = "writing the report" if self._done == self._total else ""
+        elif event == LogEvent.RUN_INFO:
+            self._total, self._stage = fields["stats"]["total"], ""
+            self.say(
+                f"{plural(self._total, 'step')} to do; details of each: logs/, and with ARGS=--printshellcmds here"
+            )
+        elif event == LogEvent.GROUP_ERROR and not self.is_stopping:
+            infos = fields["job_error_info"]
+            job = next((info for info in infos if info["rule_name"] == "train_model"), infos[0])
+            logs = [log for info in infos for log in info["log"]]
+            self._fail(Failure(self.names.get(job["jobid"], job["rule_name"]), logs, fields["aux_logs"]))
+        elif event == LogEvent.JOB_ERROR:
+            self.steps.pop(fields["jobid"], None)
+            if not (fields.get("indent") or self.is_stopping):  # else the error of its group has said it
+                self._fail(Failure(self.names.get(fields["jobid"], fields["rule_name"]), fields["log"]))
+        elif event is None:
+            self._hear(record)
+
+    def _hear(self, record: logging.LogRecord) -> None:
+        text = str(record.getMessage()).strip()
+        if text.startswith(NOTHING):
+            report = self.results / self.dataset / "report.html"
+            where = f"; the report: {report}" if report.is_file() else ""
+            self.say(f"nothing to do: everything is made as the settings say{where}")
+        elif text.startswith("Trying to restart job") and self.failures:
+            failure = self.failures.pop()
+            reason = failure.reason()
+            self.withheld = [line for line in self.withheld if reason not in line]
+            self.say(f"{failure.what} is tried again: {reason}")
+        elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
+            self.say(text)
+
+    def _fail(self, failure: Failure) -> None:
+        self.failures.append(failure)
+        if self._done < self._total:
+            self.say(f"failed: {failure.what}; what does not need it goes on")
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        self._spoke = time.monotonic()
+        self.screen.say(line)
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._ended.set()
+        self.screen.close()
+        super().close()
+
+    def errors(self) -> list[str]:
+        """Return a line for each thing that went wrong, without those that a later attempt mended."""
+        reasons = [failure.reason() for failure in self.failures]
+        if not reasons and not self.is_stopping:
+            return list(dict.fromkeys(self.withheld))
+        return list(dict.fromkeys(f"error: {reason}" for reason in reasons))
+
+    # -- what the steps say, and how things stand ------------------------------------------------------------------
+
+    def _keep(self, line: str) -> bool:
+        self._spoke = time.monotonic()
+        if line.startswith("error: "):
+            self.withheld.append(line)  # the errors are the last lines of all
+        return not line.startswith("error: ") and line.strip() != STOPPED
+
+    def _status(self, rewritten: str) -> str:
+        steps = list(self.steps.values())
+        now = time.monotonic()
+        parts = [f"{self._done} of {self._total}"] if self._total else []
+        if self._stage or not steps:
+            parts.append(self._stage or "waiting")
+        else:
+            last, more = steps[-1], f" (and {len(steps) - 1} more)" * (len(steps) > 1)
+            parts.append(f"{last.what}{more}: {rewritten or duration_in_words(now - last.began)}")
+        if self._jobs:
+            states = [text.split(" ")[0] for text in self._jobs.values()]
+            parts.append(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) + " in Slurm")
+        return "  ".join([*parts, *filter(None, [self._left])])
+
+    def _watch(self) -> None:
+        """Name what is silent, and look now and then how far the runs and the Slurm jobs are."""
+        asked = 0.0
+        watcher = Watcher(self.results)
+        while not self._ended.wait(1.0):
+            now = time.monotonic()
+            for step in list(self.steps.values()):
+                if not (step.is_named or self.screen.is_live) and now - max(step.began, self._spoke) > SILENCE_SECONDS:
+                    step.is_named = True
+                    self.say(f"[{self._done} of {self._total}] {step.what} ...")
+            with suppress(OSError, ValueError, UserError):
+                if self.screen.is_live and now - self._looked > LOOK_SECONDS:
+                    self._looked = now
+                    self._left = time_left(watcher.look(self.dataset).runs)
+                if self.is_slurm and now - asked > SLURM_SECONDS:
+                    asked = now
+                    self._ask_slurm()
+
+    def _ask_slurm(self) -> None:
+        jobs = {}
+        for job in slurm.my_jobs(Path.cwd()):
+            where = f"running on {job.nodes}" if job.state == "RUNNING" else job.state.lower()
+            jobs[job.id] = where + f" ({job.reason})" * (job.state == "PENDING" and bool(job.reason))
+            if jobs[job.id] != self._jobs.get(job.id):
+                remedy = f"; it will not start by itself: {job.remedy}" if job.remedy else ""
+                self.say(f"Slurm job {job.id}, {label(job, Path.cwd())}: {jobs[job.id]}{remedy}")
+        if jobs and not self._has_jobs:
+            self._has_jobs = True
+            self.say("`make jobs` shows the jobs in Slurm, `make watch` how far each run is")
+        self._jobs = jobs
+
+
+def time_left(runs: Sequence[RunProgress]) -> str:
+    """Return about how long training takes still, all runs together; empty where none has told its rate yet.
+
+    Those that wait count as long as those that are known, and as many train at a time as do now.
+    """
+    training = [run for run in runs if run.state == State.TRAINING and run.seconds_left is not None]
+    if not training or len(runs) == 1:
+        return ""
+    left = [run.seconds_left or 0.0 for run in training]
+    whole = max(seconds / max(1.0 - (run.fraction or 0.0), 0.01) for run, seconds in zip(training, left, strict=True))
+    waiting = sum(run.fraction is None and run.state != State.FAILED for run in runs)
+    return f"about {duration_in_words(max(left) + waiting * whole / len(training))} of training left in all"

@@ -1,0 +1,140 @@
+"""What a run says: each failure once and last, nothing of what followed from it, and how things stand meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dag import ROOT
+from terminal import Terminal
+
+from scripts.lib.base.outcome import Ending, Outcome
+from scripts.lib.workflow.narrator import time_left
+from scripts.lib.workflow.progress import RunProgress, State
+
+#: Feeds the narrator what Snakemake logs; a process of its own, since it takes standard output and error over.
+CHILD = """
+import logging, os, subprocess, sys, time
+from pathlib import Path
+from snakemake.logging import LogEvent
+from scripts.lib.workflow.narrator import Narrator
+
+narrator = Narrator(Path("results"), "d")
+logger = logging.getLogger("snakemake")
+logger.setLevel(logging.INFO)
+logger.propagate = False
+logger.addHandler(narrator)
+
+def tell(event, **fields):
+    logger.info(None, extra={"event": event, **fields})
+
+def begin(jobid, what, log, indent=False):
+    tell(LogEvent.JOB_INFO, jobid=jobid, rule_msg=what, rule_name="rule", log=[log], indent=indent)
+
+def step(line):
+    subprocess.run([sys.executable, "-c", f"import sys; sys.stderr.write({line!r})"])
+
+BODY
+errors = narrator.errors()
+narrator.close()
+print(*errors, sep="\\n", file=sys.stderr)
+"""
+GROUP = """
+narrator.is_slurm = True
+tell(LogEvent.RUN_INFO, stats={"total": 9})
+begin(1, "training a, seed 0", "logs/train.log", indent=True)
+begin(2, "predicting with a, seed 0", "logs/predict.log", indent=True)
+infos = [{"jobid": 1, "rule_name": "train_model", "log": ["logs/train.log"]}]
+infos += [{"jobid": 2, "rule_name": "predict_images", "log": ["logs/predict.log"]}]
+logger.error("Error in group 7", extra={"event": LogEvent.GROUP_ERROR, "job_error_info": infos, "aux_logs": ["7.log"]})
+for info in infos:
+    logger.error("x", extra={"event": LogEvent.JOB_ERROR, "indent": True, **info})
+logger.error("Exiting because a job execution failed. Look above for error messages")
+logger.error("WorkflowError:\\nAt least one job did not complete successfully.")
+"""
+
+
+def narrated(folder: Path, body: str) -> list[str]:
+    """Return the lines that remain of what *body* tells."""
+    command = [sys.executable, "-c", CHILD.replace("BODY", body)]
+    result = subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    return result.stderr.splitlines()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    return tmp_path
+
+
+def test_of_a_group_that_failed_only_the_reason_is_shown(folder: Path) -> None:
+    Outcome(Ending.FAILED, "training stopped: the loss became nan", "lower the rate").write(
+        folder / "logs/train.outcome.json"
+    )
+    first, failed, error = narrated(folder, GROUP)
+    assert first.startswith("9 steps to do") and failed.startswith("failed: training a, seed 0;")
+    assert error == "error: training stopped: the loss became nan: lower the rate"
+
+
+def test_a_job_that_was_killed_is_explained_by_the_clusters_log(folder: Path) -> None:
+    line = "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch"
+    (folder / "7.log").write_text(f"Building DAG of jobs...\n{line}\nx\n")
+    assert line in (last := narrated(folder, GROUP)[-1]) and "training a, seed 0" in last and "7.log" in last
+
+
+def test_what_a_later_attempt_mended_is_no_error(folder: Path) -> None:
+    Outcome(Ending.FAILED, "the server does not answer", again=True).write(folder / "logs/fetch.outcome.json")
+    body = """
+begin(1, "fetching", "logs/fetch.log")
+step("error: the server does not answer\\n")
+time.sleep(1)
+logger.error("x", extra={"event": LogEvent.JOB_ERROR, "jobid": 1, "rule_name": "r", "log": ["logs/fetch.log"]})
+logger.info("Trying to restart job 1.")
+"""
+    assert "fetching is tried again: the server does not answer" in narrated(folder, body)
+    assert not any(line.startswith("error: ") for line in narrated(folder, body))
+
+
+def test_of_an_interruption_nothing_is_an_error(folder: Path) -> None:
+    body = 'narrator.is_stopping = True\nstep("stopped; the same command goes on\\n")\n'
+    body += 'step("error: training was stopped by SIGINT; its state is in work\\n")\ntime.sleep(1)\n' + GROUP
+    assert [line for line in narrated(folder, body) if not line.startswith("9 steps")] == [""]
+
+
+def test_nothing_to_do_names_the_report(folder: Path) -> None:
+    (folder / "results/d").mkdir(parents=True)
+    (folder / "results/d/report.html").touch()
+    body = 'logger.info("Nothing to be done (all requested files are present and up to date).")'
+    assert "results/d/report.html" in narrated(folder, body)[0]
+
+
+def test_on_a_terminal_one_line_tells_how_things_stand_and_no_line_is_destroyed(folder: Path) -> None:
+    body = """
+tell(LogEvent.RUN_INFO, stats={"total": 36})
+tell(LogEvent.PROGRESS, done=6, total=36)
+begin(1, "training a, seed 0", "logs/train.log")
+step("\\r\\x1b[2Kepoch 1/8  loss 0.4")
+time.sleep(1.5)
+step("a result\\n")
+step("\\r\\x1b[2Kepoch 8/8  loss 0.1")
+time.sleep(0.5)
+step("\\n")
+time.sleep(0.5)
+"""
+    command = [sys.executable, "-c", CHILD.replace("BODY", body)]
+    terminal = Terminal(command, folder, {"PYTHONPATH": str(ROOT)})
+    assert terminal.end(60) == 0
+    assert "6 of 36 training a, seed 0: epoch 1/8 loss 0.4" in terminal.output
+    assert {"a result", "epoch 8/8  loss 0.1"} <= set(terminal.lines())
+    assert not any("6 of 36" in line for line in terminal.lines()) and terminal.silence < 10
+
+
+def test_the_time_left_counts_the_runs_that_wait() -> None:
+    waiting = RunProgress("d", "a", 0, State.WAITING)
+    training = replace(waiting, seed=1, state=State.TRAINING, fraction=0.5, seconds_left=60.0)
+    assert time_left([waiting]) == "" and time_left([training]) == ""
+    assert time_left([training, waiting]) == "about 3 min 00 s of training left in all"
+    assert time_left([training, training, waiting]) == "about 2 min 00 s of training left in all"

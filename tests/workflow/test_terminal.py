@@ -1,0 +1,111 @@
+"""What a user sees on a terminal: how a run goes, how it fails, how it is stopped. The terminals are real ones."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from dag import QUICK, ROOT, archive_bytes, settings
+from terminal import CTRL_C, Terminal
+
+from scripts.lib.workflow.machine_check import TorchBuild, built_torch
+
+STOPPED = "stopped; the same command goes on"
+START = [sys.executable, "-m", "scripts.lib.workflow.start", "--snakefile", str(ROOT / "Snakefile")]
+START += ["--profile", str(ROOT / "profiles" / "local"), "--directory", "."]
+
+
+def run(folder: Path, config: dict[str, object], *options: str) -> Terminal:
+    """Start the workflow in a folder as `make run` does."""
+    (folder / "settings.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
+    return Terminal([*START, "--configfile", "settings.yaml", *options], folder, {"PYTHONPATH": str(ROOT)})
+
+
+def is_calm(terminal: Terminal) -> bool:
+    """Tell whether nothing looks like an accident: no traceback, no red."""
+    return "Traceback" not in terminal.output and "\x1b[31m" not in terminal.output
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("shown", "keys"),
+    [
+        ("", CTRL_C),  # while Snakemake is being loaded
+        ("Using profile", CTRL_C),  # while the settings are read
+        ("looking at what is to do", CTRL_C),  # while it plans
+        ("rendering", CTRL_C),  # in a step
+        ("rendering", CTRL_C + CTRL_C),
+    ],
+)
+def test_ctrl_c_ends_in_one_calm_line(shown: str, keys: bytes, tmp_path: Path) -> None:
+    source = {"sample": {"images_per_class": 500, "size": 320, "seed": 0}}
+    terminal = run(tmp_path, settings(source))
+    terminal.wait_for(shown, 120)
+    time.sleep(0.0 if shown else 0.5)
+    for key in keys:
+        terminal.press(bytes([key]))
+        time.sleep(0.3)
+    assert terminal.end(120) == 130
+    assert is_calm(terminal), terminal.output
+    assert terminal.lines()[-1] == STOPPED and terminal.output.count(STOPPED) == 1, terminal.output
+    assert not any((tmp_path / ".snakemake" / "locks").glob("*"))
+
+
+@pytest.mark.long
+def test_the_reason_of_a_failure_is_the_last_line_and_stands_there_once(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a"], 4))
+    terminal = run(tmp_path, settings({"path": "data.zip"}), "--until", "split_dataset")
+    assert terminal.end(240) == 1
+    last = terminal.lines()[-1]
+    assert last.startswith("error: ") and "class" in last and is_calm(terminal), terminal.output
+    assert sum(last in line for line in terminal.lines()) == 1
+    assert len(terminal.lines()) < 15 and "Error in rule" not in terminal.output
+
+
+@pytest.mark.skipif((built_torch() or TorchBuild()).cuda is not None, reason="needs a CPU build of torch")
+def test_a_run_that_wants_a_gpu_is_refused_before_its_first_job(tmp_path: Path) -> None:
+    config = settings({"path": "data.zip"}, a={**QUICK, "device": "cuda"}, b=QUICK)
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a", "b"], 4))
+    terminal = run(tmp_path, config)
+    assert terminal.end(120) == 1 and is_calm(terminal)
+    last = terminal.lines()[-1]
+    assert last.startswith("error: the experiment a is to train with device: cuda") and "ENV=cuda" in last
+    assert not (tmp_path / "logs").exists()
+    assert run(tmp_path, config, "--until", "fetch_archive").end(120) == 0  # on a machine that only fetches
+
+
+@pytest.mark.long
+def test_a_second_start_says_why_steps_run_again_and_a_third_that_there_is_nothing_to_do(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a", "b"], 10))
+    source = {"path": "data.zip"}
+    assert run(tmp_path, settings(source), "--until", "patch_config").end(240) == 0
+    again = run(tmp_path, settings(source, quick={**QUICK, "epochs": 3}), "--until", "patch_config")
+    assert again.end(240) == 0
+    assert "because quick: epochs 1 -> 3" in again.lines()
+    nothing = run(tmp_path, settings(source, quick={**QUICK, "epochs": 3}), "--until", "patch_config")
+    assert nothing.end(240) == 0 and nothing.lines()[-1].startswith("nothing to do")
+
+
+def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    environment = {"PIP_NO_INDEX": "1", "MAKEFLAGS": "", "MAKELEVEL": ""}
+    terminal = Terminal(["make", "setup", "ENV=cpu", f"PYTHON={sys.executable}"], tmp_path, environment)
+    terminal.wait_for("setup: creating .venv", 60)
+    terminal.press(CTRL_C)
+    assert terminal.end(60) != 0
+    assert terminal.lines()[-1] == STOPPED and is_calm(terminal), terminal.output
+
+
+def test_a_step_of_the_set_up_that_takes_long_is_not_silent(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    child = "[sys.executable, '-c', 'import time; time.sleep(3)']"
+    code = f"import sys, install; install.SILENCE_SECONDS = 1; install.run({child}, 'building mmcv', capture=True)"
+    terminal = Terminal([sys.executable, "-c", code], tmp_path, {"PYTHONPATH": str(tmp_path / "envs")})
+    assert terminal.end(60) == 0
+    assert terminal.lines()[0] == "setup: building mmcv"
+    assert terminal.lines()[1].startswith("setup: building mmcv, 1 s so far")
