@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
@@ -313,7 +314,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Patch the base config; a mistake in the settings is told with its file and key."""
     try:
-        experiment = Experiment.model_validate(json.loads(args.experiment))
+        experiment = Experiment.model_validate(json.loads(long_values.take(args.experiment)))
         classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
         images_of = train.counts()
         start = args.output.with_name(RunFolder.init.name) if experiment.chosen_recipe() == "fast" else args.checkpoint

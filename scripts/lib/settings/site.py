@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from scripts.lib.base.environment import Variable, expand
-from scripts.lib.settings.load import load_site
+from scripts.lib.settings.load import load_site, read_file
 from scripts.lib.settings.schema import Site
 
 #: Variables by which libraries find a folder for their caches, and the folder of each below ``caches``.
@@ -59,6 +59,19 @@ def profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> list[s
     known, _ = parser.parse_known_args([word for word in arguments if word != "--"])
     named = known.profile or environment.get("SNAKEMAKE_PROFILE", "").split(",")
     return [profile for profile in [*known.workflow_profile, *reversed(named)] if profile not in ("", "none")]
+
+
+def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Read the profiles of Snakemake's command line strictly: its own reader takes the last of two equal keys.
+
+    Raises
+    ------
+    UserError : one of them is no clear YAML.
+    """
+    for profile in profiles(arguments, environment):
+        for path in (Path(profile), Path("profiles", profile)):
+            for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path] * path.is_file():
+                read_file(file, empty={})
 
 
 def _profile_folder(profile: str) -> str | None:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from snakemake.utils import update_config
+
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.base.problems import UserError
-from scripts.lib.settings.load import file_names, load_settings
-from scripts.lib.settings.site import enter_site, module_prefix
+from scripts.lib.settings.load import file_names, load_settings, read_file
+from scripts.lib.settings.site import check_profiles, enter_site, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, will_run
 from scripts.lib.workflow.layout import Layout
-from scripts.lib.workflow.options import Options
+from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, with_device_of
@@ -29,23 +31,26 @@ class Session:
 
     Parameters
     ----------
-    config : what Snakemake read.
-    files : the configuration files that it read it from.
+    workflow : Snakemake's, which knows the configuration files.
+    config : what Snakemake read; used where this Snakefile is a module, whose user gives it.
     """
 
-    def __init__(self, config: Mapping[str, Any], files: Sequence[str | Path]) -> None:
+    def __init__(self, workflow: Any, config: dict[str, Any]) -> None:
         self.started = time.time()
-        self.config = config
+        files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
         use_this_python()
         os.environ[Variable.CONFIG_FILES] = file_names(files)
         try:
-            settings = load_settings(config, files)
+            check_profiles(sys.argv[1:], os.environ)
+            arguments = workflow.config_settings.config_args or ()
+            self.config = config if is_module else read_configuration(files, arguments)
+            settings = load_settings(self.config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
             _exit(str(error))
         settings = with_device_of(self.site, settings)
         self.layout = Layout(settings)
-        self.options = Options(settings, self.site, self.layout)
+        self.options = RuleOptions(Options(settings, self.site, self.layout))
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
 
@@ -70,7 +75,7 @@ class Session:
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
-        settings = json.dumps(self.config, ensure_ascii=False)
+        settings = to_json(self.config)
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
         return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
 
@@ -80,6 +85,24 @@ class Session:
         outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
         for line in dict.fromkeys(f"error: {outcome}" for outcome in outcomes if outcome.ending != Ending.INTERRUPTED):
             print(line, file=sys.stderr, flush=True)
+
+
+def read_configuration(files: Sequence[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what the files and --config say together, as Snakemake merges it but read strictly.
+
+    Snakemake's own reader takes the last of two equal keys, and 1e-4 as text.
+
+    Raises
+    ------
+    UserError : a file, or an argument, that is no clear YAML.
+    """
+    config: dict[str, Any] = {}
+    for file in files:
+        update_config(config, read_file(Path(os.path.relpath(file))))
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        update_config(config, {key: strict_yaml.parse(text, f"--config {key}")})
+    return config
 
 
 def use_this_python() -> None:
