@@ -70,7 +70,8 @@ def test_numbers_are_numbers_and_text_stays_text(text: str, value: Any) -> None:
     ("value", "otherwise"),
     [
         ("yes", "write true"), ("Off", "write false"), ("NO", "write false"), ("017", "without leading zeros"),
-        ("08", "leading zeros"), ("0o17", "write 15"), ("0x1F", "write 31"), ("0b11", "write 3"), ("1_000", "write 1000"),
+        ("08", "leading zeros"), ("0o17", "write 15"), ("0x1F", "write 31"), ("0b11", "write 3"),
+        ("1_000", "write 1000"),
         ("1_0.5", "write 10.5"), ("1:30", "one decimal number"), ("1:30.5", "one decimal number"), ("01.5", "zeros"),
         (".inf", "finite"), ("-.INF", "finite"), (".NaN", "finite"),
     ],

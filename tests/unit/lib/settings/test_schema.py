@@ -237,7 +237,8 @@ def test_a_learning_rate_is_a_finite_number_and_no_text(value: object) -> None:
 @pytest.mark.parametrize(
     ("classes", "line"),
     [
-        ([1, 2], 'classes: ["1", "2"]'), ([True, "a"], 'classes: ["true", "a"]'), (["a", None], 'classes: ["a", "null"]'),
+        ([1, 2], 'classes: ["1", "2"]'), ([True, "a"], 'classes: ["true", "a"]'),
+        (["a", None], 'classes: ["a", "null"]'),
         (["a", {"c1": None}], 'classes: ["a", "{c1}"]'), ([1.5, "狗"], 'classes: ["1.5", "狗"]'),
     ],
 )  # fmt: skip
