@@ -1,8 +1,7 @@
 """One training step without data or weights: whether a network can compute images and batches of the sizes asked for.
 
 The tensors are on torch's meta device: they have shapes and no content, so that a step takes a second at most, whatever
-the network. What fails there is tried again with content, since not every operation knows that device; only what fails
-in truth counts.
+the network. Where an operation does not know that device, a small batch with content is tried.
 """
 
 from __future__ import annotations
@@ -58,7 +57,8 @@ def check(config: Config, smallest: int, rebuild: Callable[..., Config]) -> None
         fits = next(images for images in range(smallest + 1, ENOUGH + 1) if not failure_of(config, images))
         raise UserError(f"batch_size: a batch of {smallest} cannot be trained on {because}", f"set {fits} or more")
     size = patches.input_size(config["data"]["test"]["pipeline"])
-    if fitting := sizes_that_fit(size, smallest, rebuild):
+    is_size = not failure_of(rebuild(image_size="auto"), max(smallest, ENOUGH))
+    if is_size and (fitting := sizes_that_fit(size, smallest, rebuild)):
         remedy = f"set {' or '.join(map(str, fitting))}"
         raise UserError(f"image_size: this network cannot compute images of {size} pixels {because}", remedy)
     if not failure_of(rebuild(overrides={}), max(smallest, ENOUGH)):
@@ -108,7 +108,7 @@ def failure_of(config: Config, batch: int, certain: bool = True) -> str:
     channels = 1 if any(step.get("color_type") == "grayscale" for step in data["test"]["pipeline"]) else 3
     trained, tested = ((images, channels, size, size) for images, size in zip((batch, 1), sizes, strict=True))
     reason = _try(config["model"], trained, tested, "meta")
-    if not reason or not certain:
+    if "meta" not in reason or not certain:  # else it is the device that the operation does not know
         return reason
     logger.debug("on the meta device, %s fails: %s", trained, reason)
     return _try(config["model"], (min(batch, SMALL), *trained[1:]), tested, "cpu")

@@ -34,14 +34,16 @@ def with_our_names(
     UserError : the names fit with several prefixes, so that the file holds several networks.
     """
     weights = _dotted(weights, shapes)
-    counts = {prefix: _fitting(_renamed(weights, *prefix), shapes) for prefix in _prefixes(weights)}
+    counts = {prefix: len(_taken(_renamed(weights, *prefix), shapes)) for prefix in _prefixes(weights)}
     most = max(counts.values())
     if counts["", ""] == most or most < CERTAIN * len(shapes):
         return dict(weights)
     best = [prefix for prefix, count in counts.items() if count == most]
     best = [prefix for prefix in best if not prefix[0].lower().startswith(AVERAGES)] or best
-    if len({old for old, _ in best}) > 1:
-        names = " and ".join(repr(old) for old, _ in best[:3])
+    # A prefix with `backbone.` in it, and one without, may lead to the same tensors.
+    networks = {frozenset(map(id, _taken(_renamed(weights, *prefix), shapes))): prefix for prefix in reversed(best)}
+    if len(networks) > 1:
+        names = " and ".join(repr(old) for old, _ in reversed(list(networks.values())))
         raise UserError(f"{name} holds several networks, below {names}", "save the weights of one as a file of its own")
     old, new = best[0]
     changes = [f"without {old!r}"] * bool(old) + [f"with {new!r} before them"] * bool(new)
@@ -64,8 +66,9 @@ def _renamed(weights: Mapping[str, torch.Tensor], old: str, new: str) -> dict[st
     return {new + key.removeprefix(old): value for key, value in weights.items() if key.startswith(old)}
 
 
-def _fitting(weights: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]) -> int:
-    return sum(key in weights and tuple(weights[key].shape) == tuple(shape) for key, shape in shapes.items())
+def _taken(weights: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]) -> list[torch.Tensor]:
+    """Return the tensors that mmcls would take: those of the right name and shape."""
+    return [weights[key] for key, shape in shapes.items() if key in weights and weights[key].shape == torch.Size(shape)]
 
 
 def _dotted(weights: Mapping[str, torch.Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, torch.Tensor]:

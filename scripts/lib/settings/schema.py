@@ -158,6 +158,8 @@ class Experiment(Section):
             model_zoo.config_path(name)
         except UserError as error:
             raise ValueError(_without_key(error)) from None
+        if model_zoo.loses_single_images(name):
+            raise ValueError(f"{name} cannot predict one image alone, only several at a time: choose another base")
         if model_zoo.is_multi_label(name):
             raise ValueError(f"{name} is for several labels an image, which is another task: choose another base")
         return name

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
-from scripts.lib.workflow.resources import Resources, with_device_of
+from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 
 
 class Session:
@@ -65,6 +66,8 @@ class Session:
             try:
                 if workflow.non_local_exec:
                     check_path(sys.executable)
+                elif is_whole(workflow):
+                    check_devices(self.layout.settings, version("torch"), has_gpu())
                 clear_the_way(os.environ, controller)
             except UserError as error:
                 _exit(str(error))
@@ -72,8 +75,7 @@ class Session:
 
     def report_command(self, workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
-        asked = workflow.dag_settings
-        if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
+        if not is_whole(workflow):
             return "true"
         settings = to_json(self.config)
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
@@ -103,6 +105,12 @@ def read_configuration(files: Sequence[str | Path], arguments: Sequence[str]) ->
         key, _, text = argument.partition("=")
         update_config(config, {key: strict_yaml.parse(text, f"--config {key}")})
     return config
+
+
+def is_whole(workflow: Any) -> bool:
+    """Tell whether all of the workflow was asked for, and not the downloads alone, for example."""
+    asked = workflow.dag_settings
+    return not (asked.until or asked.omit_from or set(asked.targets) - {"all"})
 
 
 def use_this_python() -> None:

@@ -128,7 +128,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.checkpoint", {"urll": "x"}, ["experiments.m.checkpoint.urll: unknown key", "did you mean url"]),
         ("experiments.m.base_config", "mobilenet-v2_8xb32", ["base_config", "closest", "mobilenet-v2_8xb32_in1k"]),
         ("experiments.m.base_config", "swin-base_16xb64_in1k", ["several weights", "swin-base_3rdparty_in1k", "zoo:"]),
-        ("experiments.m", {"base_config": "lenet5_mnist", "checkpoint": "none"}, ["learning_rate"]),
+        ("experiments.m", {"base_config": "lenet5_mnist", "checkpoint": "none"}, ["one image alone", "another base"]),
         ("experiments", {"a b": LEAST["experiments"]["m"]}, ["experiments", "a b"]),
         ("experiments", {}, ["experiments"]),
         ("seeds", [1, 1], ["seeds", "twice"]),

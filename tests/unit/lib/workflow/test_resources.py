@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Site
 from scripts.lib.workflow import resources as module
 from scripts.lib.workflow.layout import Layout
-from scripts.lib.workflow.resources import Resources, with_device_of
+from scripts.lib.workflow.resources import Resources, check_devices, with_device_of
 
 RUN = SimpleNamespace(experiment="a", seed="0")
 
@@ -38,7 +39,7 @@ def resources(site: Site, **experiment: Any) -> Resources:
 def test_a_job_asks_for_the_gpus_of_its_experiment_where_it_computes_on_them(
     site: Site, experiment: dict[str, Any], has_gpu: bool, gpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(module, "has_gpu", lambda: has_gpu)
     assert resources(site, **experiment).gpus(RUN) == gpus
 
 
@@ -51,3 +52,27 @@ def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_g
 
     cases = [(8, False), (8, True), (None, False)]
     assert [resources_.data_threads(workflow(cores, is_cluster)) for cores, is_cluster in cases] == [8, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("site", "device", "torch", "has_gpu", "problem"),
+    [
+        (Site(), "cuda", "2.13.0+cpu", False, "no NVIDIA GPU"),
+        (Site(), "cuda", "2.0.1+cu118", False, "no NVIDIA GPU"),
+        (Site(), "cuda", "2.13.0+cpu", True, "a torch without CUDA"),
+        (Site(device="cuda"), "auto", "2.13.0+cpu", True, "a torch without CUDA"),
+        (Site(device="cuda"), "cpu", "2.13.0+cpu", False, ""),
+        (Site(), "auto", "2.13.0+cpu", True, ""),
+        (Site(), "cuda", "2.0.1+cu118", True, ""),
+    ],
+)
+def test_a_device_that_is_not_there_is_said_before_anything_runs(
+    site: Site, device: str, torch: str, has_gpu: bool, problem: str
+) -> None:
+    settings = resources(site, device=device).settings
+    if not problem:
+        check_devices(settings, torch, has_gpu)
+        return
+    with pytest.raises(UserError, match=f"^experiments.a.device: cuda .*{problem}") as caught:
+        check_devices(settings, torch, has_gpu)
+    assert caught.value.remedy
