@@ -200,7 +200,7 @@ class _Document:
     @staticmethod
     def _check_merged(node: yaml.Node) -> None:
         merged = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        if not all(isinstance(one, yaml.MappingNode) for one in merged):
+        if not all(isinstance(section, yaml.MappingNode) for section in merged):
             raise UserError(f"line {_line(node)}: << takes over the keys of a section", "name one: <<: *name")
 
     def _check_scalar(self, node: yaml.ScalarNode, path: str, parent: yaml.Node | None) -> None:
@@ -223,12 +223,12 @@ class _Document:
         """Return the line of a scalar with it in quotes, and with it those beside it in a list that are no text."""
         nodes = [node]
         if isinstance(parent, yaml.SequenceNode):
-            scalars = [one for one in parent.value if isinstance(one, yaml.ScalarNode) and not one.style]
-            nodes = [one for one in scalars if one.tag != f"{TAG}str" or _is_ambiguous(one)]
+            plain = [item for item in parent.value if isinstance(item, yaml.ScalarNode) and not item.style]
+            nodes = [item for item in plain if item.tag != f"{TAG}str" or _is_ambiguous(item)]
         line = self.lines[node.start_mark.line]
-        for one in reversed(nodes):
-            if one.start_mark.line == node.start_mark.line:
-                start, end = one.start_mark.column, one.end_mark.column
+        for item in reversed(nodes):
+            if item.start_mark.line == node.start_mark.line:
+                start, end = item.start_mark.column, item.end_mark.column
                 line = f'{line[:start]}"{line[start:end]}"{line[end:]}'
         return line.strip() if len(line) <= LINE_SHOWN else f'"{node.value}"'
 
@@ -239,15 +239,15 @@ class _Document:
             return _scalar(node)
         if isinstance(node, yaml.SequenceNode):
             return [self._build(value) for value in node.value]
-        own: dict[str, Any] = {}
+        content: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, value in node.value:
             if key.tag != MERGE:
-                own[key.value] = self._build(value)
+                content[key.value] = self._build(value)
                 continue
-            for one in value.value if isinstance(value, yaml.SequenceNode) else [value]:
-                merged = {**self._build(one), **merged}  # of several, the first has the last word
-        return {**merged, **own}
+            for section in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                merged = {**self._build(section), **merged}  # of several, the first has the last word
+        return {**merged, **content}
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:

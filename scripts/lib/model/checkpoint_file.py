@@ -27,7 +27,7 @@ UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
     OverflowError, struct.error,
 )  # fmt: skip
-#: How files begin that are taken for checkpoints: what each is, and what to do.
+#: How files begin that people give as checkpoints: what each is, and what to do.
 OTHERS = {
     b"version https://git-lfs": ("a Git LFS pointer, no checkpoint", "run `git lfs pull` there, or download the file"),
     b"\x08": ("an ONNX model or another protobuf, no checkpoint", "give the .pth that it was exported from"),

@@ -28,8 +28,9 @@ FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, Runtim
 MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
 #: Images of a batch that is large enough for every network, and of one that is tried with content.
 ENOUGH, SMALL = 8, 2
-#: Sizes that are tried in the place of one that does not fit: how many, and for how many seconds of processor time.
-MOST_TRIES, SECONDS = 40, 20.0
+#: Sizes that are tried in the place of one that does not fit: multiples of what, how many in each direction,
+#: and for how many seconds of processor time.
+TRIES, SECONDS = {32: 8, 4: 4}, 20.0
 #: Of torch's words, as many characters are shown.
 WORDS = 160
 
@@ -69,12 +70,12 @@ def check(config: Config, smallest: int, rebuild: Callable[..., Config]) -> None
 def sizes_that_fit(size: int, batch: int, rebuild: Callable[..., Config]) -> list[int]:
     """Return the nearest smaller and the nearest larger size that a network computes, where some tries find them."""
     began, fitting = time.process_time(), dict[bool, int]()
-    own = patches.input_size(rebuild(image_size="auto")["data"]["test"]["pipeline"])
-    for candidate in (*_candidates(size), own):
+    usual = patches.input_size(rebuild(image_size="auto")["data"]["test"]["pipeline"])
+    for candidate in (*_candidates(size), usual):
         is_larger = candidate > size
         if is_larger in fitting:
             continue
-        if len(fitting) == 2 or (time.process_time() - began > SECONDS and candidate != own):
+        if len(fitting) == 2 or (time.process_time() - began > SECONDS and candidate != usual):
             continue
         try:
             if not failure_of(rebuild(image_size=candidate), batch, certain=False):
@@ -86,9 +87,9 @@ def sizes_that_fit(size: int, batch: int, rebuild: Callable[..., Config]) -> lis
 
 def _candidates(size: int) -> Iterator[int]:
     """Yield other sizes, the nearest first: multiples of 32, which most networks are made for, then of 4."""
-    for step in (32, 4):
+    for step, tries in TRIES.items():
         below = size // step * step
-        for distance in range(MOST_TRIES // 4):
+        for distance in range(tries):
             yield from (
                 candidate
                 for candidate in (below - distance * step, below + (distance + 1) * step)

@@ -29,8 +29,14 @@ def write_config(folder: Path, base: str, n_train: int = 50, **values: Any) -> P
 @pytest.mark.parametrize(
     ("base", "values", "message"),
     [
-        ("vgg11_8xb32_in1k", {"image_size": 112}, r"image_size: .* 112 pixels \(mat1 .*\): set 224$"),
-        ("convnext-tiny_32xb128_in1k", {"image_size": 30}, r"image_size: .* 30 pixels \(.*\): set 32$"),
+        pytest.param(
+            *("vgg11_8xb32_in1k", {"image_size": 112}, r"image_size: .* 112 pixels \(.*\): set 224$"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *("convnext-tiny_32xb128_in1k", {"image_size": 30}, r"image_size: .* 30 pixels \(.*\): set 32$"),
+            marks=pytest.mark.long,
+        ),
         (
             RESNET,
             {"image_size": 32, "batch_size": 1},
@@ -41,7 +47,11 @@ def write_config(folder: Path, base: str, n_train: int = 50, **values: Any) -> P
             {"image_size": 32, "batch_size": 7, "overrides": {"data.train_dataloader": {"drop_last": False}}},
             "batch_size: a batch of 1 .*: set 2 or more$",
         ),
-        (RESNET, {"overrides": {"model.head.in_channels": 100}}, r"overrides: .* cannot be computed \(mat1"),
+        (
+            RESNET,
+            {"overrides": {"model.head.in_channels": 100}},
+            r"overrides: .* cannot be computed \(.*\): correct them",
+        ),
         pytest.param(
             "efficientformer-l1_8xb128_in1k",
             {},

@@ -18,8 +18,8 @@ def renamed(old: str, new: str = "backbone.") -> dict[str, torch.Tensor]:
     return {old + key.removeprefix("backbone.") if not new else old + key: value for key, value in OURS.items()}
 
 
-def same(one: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(one[key], value) for key, value in OURS.items())
+def same(weights: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(weights[key], value) for key, value in OURS.items())
 
 
 @pytest.mark.parametrize(
