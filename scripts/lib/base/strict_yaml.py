@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -256,7 +256,7 @@ def _scalar(node: yaml.ScalarNode) -> Any:
         return None
     if node.tag == f"{TAG}bool":
         return {"true": True, "false": False}[node.value.lower()]
-    convert = {f"{TAG}int": int, f"{TAG}float": float}.get(node.tag, str)
+    convert: Callable[[str], Any] = {f"{TAG}int": int, f"{TAG}float": float}.get(node.tag, str)
     return convert(node.value)
 
 
@@ -298,12 +298,3 @@ def _line(node: yaml.Node) -> int:
 
 def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def scalars(value: Any) -> Iterator[Any]:
-    """Yield every value at any depth of what :func:`parse` returned."""
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from scalars(item)
-    else:
-        yield value

@@ -204,7 +204,7 @@ class _Missing(dict):
     def __setstate__(self, state: Any) -> None:
         pass
 
-    append = extend = add = update = __setstate__
+    append = extend = add = __setstate__
 
 
 class _Unpickler(pickle.Unpickler):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -242,9 +243,10 @@ def _as_written(alternatives: list[Any], steps: list[str | int], values: Any) ->
     kinds, value = {alternative["type"] for alternative in alternatives}, alternatives[0]["input"]
     if "string_type" in kinds and not isinstance(value, list):
         parent = values
-        for step in steps[:-1]:
-            parent = parent[step] if isinstance(parent, dict | list) else None
-        *_, key = [step for step in steps if isinstance(step, str)]
+        with suppress(LookupError, TypeError):  # not given, or under a former name
+            for step in steps[:-1]:
+                parent = parent[step]
+        key = next((step for step in reversed(steps) if isinstance(step, str)), "key")
         line = f"{key}: {json.dumps(_as_text(value), ensure_ascii=False)}"
         if isinstance(parent, list):
             line = f"{key}: {json.dumps([_as_text(item) for item in parent], ensure_ascii=False)}"
