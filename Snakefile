@@ -11,7 +11,7 @@ if not workflow.overwrite_configfiles:
 
 from scripts.lib.workflow.session import Session
 
-session = Session(config, workflow.configfiles)
+session = Session(workflow, config)
 layout, options, resources, menu = session.layout, session.options, session.resources, session.menu
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import yaml
 from PIL import Image
 
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.train.fetch_checkpoint import fetch_wheel
@@ -89,8 +89,7 @@ class Dataset:
 
 
 DATASETS: dict[str, Dataset] = {
-    name: Dataset(**fields)
-    for name, fields in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+    name: Dataset(**fields) for name, fields in strict_yaml.read(Path(__file__).with_suffix(".yaml")).items()
 }
 
 

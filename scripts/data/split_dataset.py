@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import splitting
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 def parse_classes(text: str | None) -> list[str] | None:
     """Return the names in *text*, a JSON list; None for none."""
     try:
-        names = json.loads(text) if text else None
+        names = json.loads(long_values.take(text)) if text else None
     except ValueError as error:
         raise UserError(f"--classes is no JSON: {error}") from error
     if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):

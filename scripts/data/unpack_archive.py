@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import DEFAULT_MAX_BYTES, DEFAULT_MAX_IMAGES, DEFAULT_MAX_RATIO, Limits
@@ -30,7 +31,7 @@ def parse_origins(archives: Sequence[Path], text: str) -> list[Origin]:
     UserError : no such JSON.
     """
     try:
-        sources = json.loads(text)
+        sources = json.loads(long_values.take(text))
     except ValueError as error:
         raise UserError(f"--sources is no JSON ({error})") from error
     if (

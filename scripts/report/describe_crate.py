@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import yaml
-
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, sha256_of, write_json
 from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
@@ -26,7 +25,7 @@ PROFILE = "https://w3id.org/ro/crate/1.1"
 #: schema.org has this property, the context of RO-Crate 1.1 does not.
 OWN_TERMS = {"sha256": "https://schema.org/sha256"}
 #: What each file is for (report.html and settings.yaml are made later, from these among others), and media types.
-TABLES = yaml.safe_load(Path(__file__).with_name("crate_files.yaml").read_text(encoding="utf-8"))
+TABLES = strict_yaml.read(Path(__file__).with_name("crate_files.yaml"))
 DATASET_FILES: dict[str, str] = TABLES["dataset"]
 RUN_FILES: dict[Path, str] = {
     getattr(RunFolder, name) / figure: text

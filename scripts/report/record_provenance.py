@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
 from scripts.lib.base.files import hash_weights, sha256_of, write_json, write_text
@@ -177,7 +178,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the record, and the page."""
     run = RunFolder(args.run)
     try:
-        settings = json.loads(args.settings)
+        settings = json.loads(long_values.take(args.settings))
     except ValueError as error:
         raise UserError(f"--settings: not JSON ({error})") from error
     files = {"config.py": args.config, "classes.txt": args.classes}

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 
+from scripts.lib.base import long_values, strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
@@ -31,7 +31,7 @@ CAPTIONS = Path(__file__).with_name("captions")
 def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings that the workflow ran with, whatever files and options they came from."""
     header = "# The settings of the last run, as one file: snakemake --configfile takes it.\n"
-    write_text(path, header + yaml.safe_dump(dict(settings), allow_unicode=True, sort_keys=False))
+    write_text(path, header + strict_yaml.dump(dict(settings)))
 
 
 def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> None:
@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Write the settings, the report, and the last lines that a user sees."""
     settings, report = args.dataset / "settings.yaml", args.dataset / "report.html"
-    write_settings(settings, json.loads(args.settings))
+    write_settings(settings, json.loads(long_values.take(args.settings)))
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(args.snakefile, settings, report, output)

@@ -29,9 +29,11 @@ from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.model import safetensors
 from scripts.lib.model.checkpoint_file import printable, read_foreign, write_checkpoint
 from scripts.lib.model.convert_keras import convert
 from scripts.lib.model.model_zoo import config_path, find_weights, weights_of
+from scripts.lib.model.weight_names import with_our_names
 from scripts.lib.settings.load import parse_section
 from scripts.lib.settings.schema import Checkpoint
 
@@ -147,22 +149,26 @@ def read_weights(path: Path, name: str, *, trust_pickle: bool = False) -> dict[s
     """Return the weights in a Keras HDF5 file (converted to mmcls) or a PyTorch checkpoint, told by their content."""
     if h5py.is_hdf5(path):
         return convert(path, name)
+    if safetensors.is_safetensors(path):
+        return safetensors.read(path, name)
     return read_foreign(path, name, trust_pickle=trust_pickle)
 
 
-def check_fit(weights: Mapping[str, torch.Tensor], base_config: str, name: str) -> None:
+def check_fit(
+    weights: Mapping[str, torch.Tensor], base_config: str, name: str, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
     """Say how much of the base config's backbone is in *weights*; refuse a file with nothing of it.
 
     mmcv loads what fits and only logs the rest, so that weights of another network would mean training from scratch.
     """
-    shapes = backbone_shapes(base_config)
     shapes_in_file = {re.sub(r"^module\.", "", key): tuple(value.shape) for key, value in weights.items()}
     fitting = sum(shapes_in_file.get(key) == shape for key, shape in shapes.items())
     if shapes and not fitting:
         theirs, ours = printable(", ".join(list(shapes_in_file)[:2])), ", ".join(list(shapes)[:2])
         raise UserError(
             f"{name} does not belong to base_config {base_config}: none of its "
-            f"{len(shapes_in_file)} tensors ({theirs}, ...) fits one of the backbone's ({ours}, ...)"
+            f"{len(shapes_in_file)} tensors ({theirs}, ...) fits one of the backbone's ({ours}, ...)",
+            "choose the base_config that they were trained with, or rename them to its names",
         )
     level = logging.INFO if fitting >= EXPECTED_SHARE * len(shapes) else logging.WARNING
     logger.log(level, "%d of the %d tensors of %s's backbone are in %s", fitting, len(shapes), base_config, name)
@@ -217,7 +223,9 @@ def main(args: argparse.Namespace) -> None:
     from_zoo = not (checkpoint.url or checkpoint.path or checkpoint.package)
     zoo_model = find_weights(args.base_config, checkpoint.zoo) if from_zoo else None
     if zoo_model not in weights_of(args.base_config):  # mmcls made its own weights for this config: they fit
-        check_fit(weights, args.base_config, name)
+        shapes = backbone_shapes(args.base_config)
+        weights = with_our_names(weights, shapes, name)
+        check_fit(weights, args.base_config, name, shapes)
     write_checkpoint(weights, args.output)
     logger.info("%s: %d tensors", args.output, len(weights))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import math
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
@@ -313,7 +316,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Patch the base config; a mistake in the settings is told with its file and key."""
     try:
-        experiment = Experiment.model_validate(json.loads(args.experiment))
+        experiment = Experiment.model_validate(json.loads(long_values.take(args.experiment)))
         classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
         images_of = train.counts()
         start = args.output.with_name(RunFolder.init.name) if experiment.chosen_recipe() == "fast" else args.checkpoint
@@ -340,12 +343,27 @@ def write(output: Path, inputs: Inputs) -> None:
     """Write the config of a run."""
     from mmcv import Config  # late: it takes seconds, and --help should not
 
+    from scripts.lib.model import dry_step
+
     experiment = inputs.experiment
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
     config = build_config(base, inputs)
+    dry_step.check(config, smallest_batch(config, inputs), partial(_rebuilt, base, inputs))
     command = training_command(output, inputs.seed, inputs.device, experiment.deterministic, experiment.gpus)
     write_config(output, config, command, experiment.base_config)
     logger.info("%s: %s on %s", output, experiment.base_config, inputs.device)
+
+
+def smallest_batch(config: config_file.Config, inputs: Inputs) -> int:
+    """Return the images of the smallest batch of an epoch, on one GPU."""
+    batch = int(config["data"]["samples_per_gpu"])
+    rest = math.ceil(inputs.n_train / inputs.experiment.gpus) % batch
+    return rest if rest and not config["data"].get("train_dataloader", {}).get("drop_last") else batch
+
+
+def _rebuilt(base: config_file.Config, inputs: Inputs, **values: Any) -> config_file.Config:
+    experiment = inputs.experiment.model_copy(update=values)
+    return build_config(copy.deepcopy(base), replace(inputs, experiment=experiment))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,16 @@ UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
     OverflowError, struct.error,
 )  # fmt: skip
+#: How files begin that people give as checkpoints: what each is, and what to do.
+OTHERS = {
+    b"version https://git-lfs": ("a Git LFS pointer, no checkpoint", "run `git lfs pull` there, or download the file"),
+    b"\x08": ("an ONNX model or another protobuf, no checkpoint", "give the .pth that it was exported from"),
+    b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip"),
+    b"Rar!": ("a RAR archive", "unpack it and give the .pth that is in it"),
+    b"7z\xbc\xaf": ("a 7z archive", "unpack it and give the .pth that is in it"),
+    b"\x93NUMPY": ("an array of NumPy's, no checkpoint", "give the .pth of the model"),
+    b"\x80": ("a pickle that torch.save did not write", "load it in Python, and torch.save its dictionary of tensors"),
+}
 #: How torch.save's older format (before torch 1.6) begins: its magic number as a pickle.
 LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 
@@ -72,16 +82,39 @@ def extract_weights(content: Any, name: str) -> dict[str, torch.Tensor]:
 
     Prefixes (``module.``, ``ema_``) stay as they are: mmcv knows them.
     """
-    weights = content
-    if isinstance(content, Mapping):
-        weights = next((content[key] for key in WEIGHTS_KEYS if isinstance(content.get(key), Mapping)), content)
+    weights = _state_dict(content)
+    if isinstance(weights, Mapping):
+        known = (_state_dict(weights[key]) for key in WEIGHTS_KEYS if key in weights)
+        weights = next((value for value in known if isinstance(value, Mapping)), weights)
+        if not _tensors(weights) and (below := dict(_tables_below(weights))):
+            key, weights = max(below.items(), key=lambda item: (len(_tensors(item[1])), "ema" not in item[0].lower()))
+            logger.info("%s: the weights under %r are taken", name, key)
     items = weights.items() if isinstance(weights, Mapping) else ()
-    tensors = {key: value for key, value in items if isinstance(key, str) and _is_plain(value)}
+    tensors = _tensors(weights)
     if not tensors:
-        raise UserError(f"{name} holds no weights: neither a dictionary of tensors nor one under {WEIGHTS_KEYS[0]!r}")
+        what = f"{name} holds no weights: neither a dictionary of tensors nor one under {WEIGHTS_KEYS[0]!r}"
+        raise UserError(what, "save them by torch.save(model.state_dict(), ...), or give another file")
     if len(tensors) < len(items):
         logger.info("%s: %d entries that are no tensors were left out", name, len(items) - len(tensors))
     return tensors
+
+
+def _state_dict(value: Any) -> Any:
+    return value.state_dict() if isinstance(value, torch.nn.Module) else value
+
+
+def _tensors(weights: Any) -> dict[str, torch.Tensor]:
+    items = weights.items() if isinstance(weights, Mapping) else ()
+    return {key: value for key, value in items if isinstance(key, str) and _is_plain(value)}
+
+
+def _tables_below(content: Mapping[Any, Any], above: str = "", levels: int = 3) -> Iterator[tuple[str, Mapping]]:
+    """Yield the tables of tensors below *content* with their dotted keys; an optimizer's state has numbers as keys."""
+    for key, value in ((key, _state_dict(value)) for key, value in content.items() if isinstance(key, str)):
+        if isinstance(value, Mapping) and levels and "optim" not in key.lower():
+            if _tensors(value):
+                yield f"{above}{key}", value
+            yield from _tables_below(value, f"{above}{key}.", levels - 1)
 
 
 def write_checkpoint(weights: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -147,19 +180,56 @@ def _check_format(path: Path, name: str) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.namelist()
         if not any(entry.endswith("/data.pkl") for entry in entries):
-            raise UserError(f"{name} is a zip archive, but no PyTorch checkpoint")
+            what = f"{name} is a zip archive, but no PyTorch checkpoint"
+            raise UserError(what, "unpack it and give the .pth or .safetensors that is in it")
         if any(entry.endswith("/constants.pkl") for entry in entries):
-            raise UserError(f"{name} is a TorchScript program, no checkpoint: save its state_dict with torch.save")
+            remedy = "save its weights: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+            raise UserError(f"{name} is a TorchScript program, no checkpoint", remedy)
         return
     if head.lstrip()[:1] == b"<":
-        raise UserError(f"{name} is a web page, no checkpoint: check the address")
+        remedy = "check the address; a page that asks to log in or to accept terms must be opened in a browser"
+        raise UserError(f"{name} is a web page, no checkpoint", remedy)
     if LEGACY_MAGIC not in head:
-        raise UserError(f"{name} is no PyTorch checkpoint (.pth): it begins with {head[:8]!r}")
+        what, remedy = next((told for begin, told in OTHERS.items() if head.startswith(begin)), ("", ""))
+        what = what or f"no PyTorch checkpoint (.pth): it begins with {head[:8]!r}"
+        raise UserError(f"{name} is {what}", remedy or "give a .pth, .safetensors or Keras .h5 file")
+
+
+class _Missing(dict):
+    """In the place of an object whose package is not installed, as mmengine: it takes all, and is left out."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    append = extend = add = __setstate__
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError):
+            logger.warning("%s.%s is not installed here: what it holds is left out", module, name)
+            return type(name, (_Missing,), {"__module__": module})
+
+
+class _Pickle:
+    """What torch.load asks of the module that unpickles."""
+
+    Unpickler = _Unpickler
+    UnpicklingError = pickle.UnpicklingError
+
+    @staticmethod
+    def load(file: Any, **options: Any) -> Any:
+        return _Unpickler(file, **options).load()
 
 
 def _load_trusted(path: Path, name: str) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Pickle)
     except (*UNREADABLE, ImportError) as error:
         raise UserError(f"{name} cannot be opened even when trusted: {printable(error)}") from error
 

@@ -138,6 +138,11 @@ def is_multi_label(name: str) -> bool:
     return re.search(r"_voc(07)?(-|_|$)", name) is not None
 
 
+def loses_single_images(name: str) -> bool:
+    """Tell whether the network drops the dimension of a batch that has one image, so that it cannot predict one."""
+    return name.startswith("lenet")
+
+
 def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
     """Return the file stem under results/checkpoints/ for a checkpoint setting; no network, no file is opened.
 

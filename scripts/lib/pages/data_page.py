@@ -9,10 +9,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 from PIL import Image
 
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import findings
@@ -123,7 +123,7 @@ MOST_CLASSES = 400
 MOST_IN_ONE_COLUMN = 12
 DONE = {findings.SET_ASIDE: "Set aside.", findings.LEFT_OUT: "Left out of training.", findings.KEPT: "Used."}
 #: Of each finding: title, meaning, what was done and advice. What matters most is first.
-MEANINGS: dict[str, dict[str, str]] = yaml.safe_load((templates.FOLDER / "findings.yaml").read_text(encoding="utf-8"))
+MEANINGS: dict[str, dict[str, str]] = strict_yaml.read(templates.FOLDER / "findings.yaml")
 
 
 @dataclass(frozen=True)

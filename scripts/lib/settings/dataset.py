@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictInt
 
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
-from scripts.lib.settings.sections import FileName, Fraction, Name, Section, Seed, Sha256, Text, Url
+from scripts.lib.settings.sections import FileName, Fraction, LocalPath, Name, Section, Seed, Sha256, Text, Url
 
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
@@ -58,7 +58,7 @@ class Source(Section):
     sha256: Sha256 | None = Field(
         None, description="Hash of the archive. Without it, the first download records it and later ones must match."
     )
-    path: str | None = Field(None, description="A local archive, or a folder with one folder per class.")
+    path: LocalPath | None = Field(None, description="A local archive, or a folder with one folder per class.")
     sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")
     in_place: StrictBool | None = Field(
         None, description="true: the folder `path` is not copied; images/ holds links to its files."
@@ -111,7 +111,7 @@ Sources = Annotated[
     Annotated[Source, Tag("one")] | Annotated[list[Source], Field(min_length=1), Tag("several")],
     Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
 ]
-Pattern = Annotated[str, Field(min_length=1), AfterValidator(lambda text: group_pattern(text).pattern)]
+Pattern = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(lambda text: group_pattern(text).pattern)]
 
 
 class Splitting(Section):
@@ -160,7 +160,7 @@ class Dataset(Section):
         "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
     )
     license: str | None = Field(
-        None, description="License of the images, as recorded in the provenance. Alias: `licence`."
+        None, max_length=10_000, description="License of the images, as recorded in the provenance. Alias: `licence`."
     )
 
     def sources(self) -> list[Source]:

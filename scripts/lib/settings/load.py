@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
+from scripts.lib.base import long_values, strict_yaml
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.schema import Settings, Site
@@ -29,10 +31,11 @@ def load_site(folder: Path) -> Site:
     UserError : there is no such file, or one line that names its first wrong key and what is allowed.
     """
     file = folder / "site.yaml"
+    values = read_file(file, empty={})
     try:
-        return Site.model_validate(read_file(file, empty={}))
+        return Site.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{file}: {describe(error, Site)}") from None
+        raise UserError(f"{file}: {describe(error, Site, values=values)}") from None
 
 
 def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Settings:
@@ -45,7 +48,7 @@ def load_settings(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -
     try:
         return Settings.model_validate(config)
     except ValidationError as error:
-        raise UserError(f"{file_names(files)}: {describe(error)}") from None
+        raise UserError(f"{file_names(files)}: {describe(error, values=config)}") from None
 
 
 def parse_section(model: type[S], text: str, option: str, name: str) -> S:
@@ -62,7 +65,7 @@ def parse_section(model: type[S], text: str, option: str, name: str) -> S:
     UserError : no JSON object, or one line that names the first wrong key and what is allowed.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(long_values.take(text))
     except ValueError as error:
         raise UserError(f"{option} is no JSON ({error}): give the section {name}") from error
     if not isinstance(values, dict):
@@ -83,29 +86,22 @@ def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]
 
     Raises
     ------
-    UserError : no such file, no YAML, or no keys in it.
+    UserError : no such file, no YAML or not clear (:mod:`scripts.lib.base.strict_yaml`), or no keys in it.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"{path}: there is no such configuration file; examples are in configs/") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text: save it as UTF-8") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        position = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise UserError(f"{path}:{position} no valid YAML ({error.problem}): check quotes and indentation") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: no valid YAML ({error}): check quotes and indentation") from None
+    content = strict_yaml.read(path)
     if content is None and empty is not None:
         return empty
     if not isinstance(content, dict):
-        raise UserError(f"{path}: it has no keys; it needs at least dataset and experiments (see configs/demo.yaml)")
+        kinds = {type(None): "it is empty", list: "it is a list and has no keys"}
+        remedy = "it needs at least dataset and experiments (see configs/demo.yaml)" if empty is None else ""
+        raise UserError(f"{path}: {kinds.get(type(content), 'it is a text and has no keys')}", remedy)
     return content
 
 
 #: How many wrong keys a message names beside the one that it explains.
 WRONG_NAMED = 5
+#: Of a line that a message shows: characters.
+LINE_SHOWN = 120
 #: Words that other tools have for our keys.
 SYNONYMS = {
     **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
@@ -122,13 +118,14 @@ SYNONYMS = {
 }
 
 
-def describe(error: ValidationError, model: type[Section] = Settings, name: str = "") -> str:
+def describe(error: ValidationError, model: type[Section] = Settings, name: str = "", values: Any = None) -> str:
     """Say in one line what is wrong with the first wrong key, and which more there are.
 
     Parameters
     ----------
     model : the section that was checked.
     name : its own dotted key; "" for a whole file.
+    values : what was checked, to show how a list should be written.
     """
     details = error.errors(include_url=False)
     # An unknown key often explains a missing one: say the typo first.
@@ -137,16 +134,16 @@ def describe(error: ValidationError, model: type[Section] = Settings, name: str 
     for detail in details:
         location, unknown = detail["loc"], ""
         if detail["type"] == "extra_forbidden":  # no key, or the alias of one that is given too
-            location, unknown = location[:-1], f".{location[-1]}"
+            location, unknown = location[:-1], f".{_cut(str(location[-1]))}"
         # As the user wrote it: pydantic's location has the branches of unions in it as well.
-        dotted = ".".join(str(step) for step, _, _ in _walk(location, model))
+        dotted = ".".join(_cut(str(step)) for step, _, _ in _walk(location, model))
         by_key.setdefault((dotted + unknown).lstrip("."), []).append(detail)
     (key, alternatives), *others = by_key.items()
     named = ", ".join(other or "the file" for other, _ in others[:WRONG_NAMED])
     rest = ", ..." if len(others) > WRONG_NAMED else ""
     more = f" (and {len(others)} more wrong: {named}{rest})" if others else ""
     full_key = f"{name}.{key}".strip(".") or "the file"
-    return one_line(f"{full_key}: {_problem(alternatives, model)}{more}")
+    return one_line(f"{full_key}: {_problem(alternatives, model, values)}{more}")
 
 
 def _walk(location: tuple[str | int, ...], model: type[Section]) -> Iterator[tuple[str | int, str, Any]]:
@@ -217,13 +214,13 @@ def _keys(model: type[Section], above: str = "") -> Iterator[str]:
             yield from _keys(section, f"{above}{name}.{named}")
 
 
-def _problem(alternatives: list[Any], model: type[Section]) -> str:
+def _problem(alternatives: list[Any], model: type[Section], values: Any) -> str:
     """Say what is wrong with one key and what is allowed; a union gives one error for each of its alternatives."""
     detail = alternatives[0]
     kind, location = detail["type"], detail["loc"]
     if kind == "extra_forbidden":
         allowed = _allowed_beside(location, model)
-        return f"unknown key{_hint(str(location[-1]), allowed, model)} (allowed here: {', '.join(allowed)})"
+        return f"unknown key{_hint(_cut(str(location[-1])), allowed, model)} (allowed here: {', '.join(allowed)})"
     if kind == "missing":
         return "this key is required"
     if kind == "value_error":
@@ -237,9 +234,41 @@ def _problem(alternatives: list[Any], model: type[Section]) -> str:
     demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
     descriptions = [text for _, text, _ in _walk(location, model) if text]
     meaning = f". {descriptions[-1]}" if descriptions else ""
-    return f"{' or '.join(demands)}, not {_short(detail['input'])}{meaning}"
+    as_written = _as_written(alternatives, [step for step, _, _ in _walk(location, model)], values)
+    return f"{' or '.join(demands)}, not {_short(detail['input'])}{as_written}{meaning}"
+
+
+def _as_written(alternatives: list[Any], steps: list[str | int], values: Any) -> str:
+    """Return how YAML has what was meant, where quotes are missing or too many; "" where that is not the fault."""
+    kinds, value = {alternative["type"] for alternative in alternatives}, alternatives[0]["input"]
+    if "string_type" in kinds and not isinstance(value, list):
+        parent = values
+        with suppress(LookupError, TypeError):  # not given, or under a former name
+            for step in steps[:-1]:
+                parent = parent[step]
+        key = next((step for step in reversed(steps) if isinstance(step, str)), "key")
+        line = f"{key}: {json.dumps(_as_text(value), ensure_ascii=False)}"
+        if isinstance(parent, list):
+            line = f"{key}: {json.dumps([_as_text(item) for item in parent], ensure_ascii=False)}"
+            line = line if len(line) <= LINE_SHOWN else f"- {json.dumps(_as_text(value), ensure_ascii=False)}"
+        return f": quotes are needed: {line}"
+    if isinstance(value, str) and "bool_type" in kinds:
+        return ": write true or false, without quotes"
+    if isinstance(value, str) and kinds & {"int_type", "float_type"} and re.fullmatch(r"[-+.0-9eE]+", value):
+        return f": write the number without quotes: {value}"
+    return ""
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as it may have been written in YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(map(str, value)) + "}"
+    return json.dumps(value) if isinstance(value, bool) or value is None else str(value)
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    return _cut(repr(value[: LINE_SHOWN + 1] if isinstance(value, str | list) else value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."

@@ -12,7 +12,18 @@ from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, field_val
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.settings.dataset import Dataset
-from scripts.lib.settings.sections import Auto, ModuleName, Name, PositiveInt, Section, Seed, Sha256, Url
+from scripts.lib.settings.sections import (
+    Auto,
+    LocalPath,
+    ModuleName,
+    Name,
+    Number,
+    PositiveInt,
+    Section,
+    Seed,
+    Sha256,
+    Url,
+)
 
 
 class Checkpoint(Section):
@@ -20,7 +31,7 @@ class Checkpoint(Section):
 
     zoo: str | None = Field(None, description="A model's name in mmcls's zoo, where a base config has several.")
     url: Url | None = Field(None, description="http(s) address of a .pth file.")
-    path: str | None = Field(None, description="A local .pth file.")
+    path: LocalPath | None = Field(None, description="A local .pth file.")
     package: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$",
@@ -92,7 +103,7 @@ class Experiment(Section):
     batch_size: PositiveInt | Auto = Field(
         "auto", description="Images per step and GPU. `auto`: that of the recipe, 32."
     )
-    learning_rate: Annotated[float, Field(gt=0)] | Auto = Field(
+    learning_rate: Annotated[Number, Field(gt=0)] | Auto = Field(
         "auto",
         description="`auto`: the recipe's for the base (fast), or the base config's (tutorial), scaled linearly by the "
         "effective batch.",
@@ -147,6 +158,8 @@ class Experiment(Section):
             model_zoo.config_path(name)
         except UserError as error:
             raise ValueError(_without_key(error)) from None
+        if model_zoo.loses_single_images(name):
+            raise ValueError(f"{name} cannot predict one image alone, only several at a time: choose another base")
         if model_zoo.is_multi_label(name):
             raise ValueError(f"{name} is for several labels an image, which is another task: choose another base")
         return name
@@ -227,6 +240,15 @@ class Settings(Section):
     seeds: list[Seed] = Field([0], min_length=1, description="Every experiment is run once per seed.")
     report: Report = Field(Report(), description="How the report is written.")
 
+    @field_validator("experiments")
+    @classmethod
+    def _folders_differ(cls, experiments: dict[str, Experiment]) -> dict[str, Experiment]:
+        by_folder: dict[str, str] = {}
+        for name in experiments:
+            if (other := by_folder.setdefault(name.lower(), name)) != name:
+                raise ValueError(f"{other} and {name} are one folder where case does not count: rename one of them")
+        return experiments
+
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: list[int]) -> list[int]:
@@ -250,14 +272,14 @@ class Site(Section):
     scratch: list[str] = Field(
         [], description="Folders in a node's memory or on its own disk, best first; images go to the first with room."
     )
-    scratch_gb: Annotated[float, Field(gt=0)] | None = Field(
+    scratch_gb: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="The most that a job may write there, in GB, if the site has such a limit."
     )
     caches: str | None = Field(
         None, description="Folder for the caches of pip and other libraries, outside a small home."
     )
-    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = Field(
+    price_per_gpu_hour: Annotated[Number, Field(ge=0)] | None = Field(
         None, description="Price of one GPU for an hour; with it, the leaderboard shows what a run cost."
     )
-    currency: str = Field("", description="Currency of the price, e.g. `CNY`.")
+    currency: str = Field("", max_length=20, description="Currency of the price, e.g. `CNY`.")
     font: str | None = Field(None, description="A font file for the labels in figures, instead of the packaged one.")

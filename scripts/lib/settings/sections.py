@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -18,10 +19,20 @@ from pydantic import (
 
 from scripts.lib.runs.run_folder import RESERVED_NAMES
 
+#: How the files end that results/, results/<dataset>/ and logs/ hold: a folder called like one would take its place.
+FILE_SUFFIXES = (
+    *(".csv", ".json", ".jsonl", ".html", ".yaml", ".txt", ".md", ".log", ".svg", ".cache", ".sha256", ".pth", ".onnx"),
+    *(".py", ".zip", ".tar", ".gz", ".bz2", ".xz", ".zst", ".tgz", ".bin", ".npy", ".part", "."),
+)
+#: Names that Windows keeps for devices, with any suffix: what is copied there cannot be opened.
+WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
 
 def _not_reserved(name: str) -> str:
-    if name in RESERVED_NAMES:
-        raise ValueError(f"{name!r} is a name that mimflow's own files use: choose another")
+    if name.lower() in RESERVED_NAMES or name.lower().endswith(FILE_SUFFIXES):
+        raise ValueError(f"{name!r} is a name that mimflow's own files use, or looks like a file: choose another")
+    if WINDOWS_NAMES.fullmatch(name):
+        raise ValueError(f"{name!r} is a name that Windows keeps for a device: choose another")
     return name
 
 
@@ -41,10 +52,26 @@ Sha256 = Annotated[
 ]
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
-FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]")]
+
+
+def _can_be_opened(path: str) -> str:
+    try:
+        Path(path).expanduser().stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # whether it must be there, the section knows
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a home of nobody
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{path[:60]!r} is no path that can be opened ({reason}): correct it") from None
+    return path
+
+
+LocalPath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_can_be_opened)]
+FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]"), AfterValidator(_can_be_opened)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+#: A number, and no text that Python would take for one; .inf and .nan are none.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
 PositiveInt = Annotated[StrictInt, Field(ge=1)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
 Auto = Literal["auto"]

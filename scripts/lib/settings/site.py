@@ -86,6 +86,19 @@ def executor_of(arguments: Sequence[str], environment: Mapping[str, str]) -> str
     return "local"
 
 
+def check_profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Read the profiles of Snakemake's command line strictly: its own reader takes the last of two equal keys.
+
+    Raises
+    ------
+    UserError : one of them is no clear YAML.
+    """
+    for profile in profiles(arguments, environment):
+        for path in (Path(profile), Path("profiles", profile)):
+            for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path] * path.is_file():
+                read_file(file, empty={})
+
+
 def _profile_folder(profile: str) -> str | None:
     """Return the folder of a profile if it is a site: as a path, else below profiles/."""
     for path in (profile, os.path.join("profiles", profile)):

@@ -21,8 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.lib.base.problems import UserError
@@ -114,7 +113,7 @@ def own_texts(run: FinishedRun, images: bool) -> dict[str, bytes]:
         images=" IMAGES=the-archive-of-the-images" if local else "",
         manifest=MANIFEST,
     )
-    settings = yaml.safe_dump(inputs["settings"], allow_unicode=True, sort_keys=False)
+    settings = strict_yaml.dump(inputs["settings"])
     which = "this run and of the other folds" if "fold" in run_name(run.folder) else "this run"
     texts = {
         "README.txt": readme.encode(),

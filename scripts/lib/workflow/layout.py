@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+from snakemake.io import WILDCARD_REGEX
 
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.runs.run_folder import RunFolder
@@ -18,6 +21,26 @@ def record_path(path: str) -> str:
     """Return where the sha256 of a fetched file is recorded: beside it, so that `sha256sum -c` checks it."""
     folder, _, name = path.rpartition("/")
     return f"{folder}/{name.partition('.')[0]}.sha256"
+
+
+#: Links to files whose paths cannot be inputs of a rule, below the working directory.
+LINKS = Path(".snakemake/mimflow-links")
+
+
+def as_input(path: str) -> str:
+    """Return a local file as the input of a rule: *path*, or a link to it.
+
+    Snakemake takes `{x}` in a path for a wildcard, and knows no way to escape it. The link is as old as can be, so that
+    the file's own age counts.
+    """
+    if not WILDCARD_REGEX.search(path):
+        return path
+    link = LINKS / hashlib.sha256(os.fsencode(path)).hexdigest()
+    if not link.is_symlink():
+        LINKS.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.abspath(path))
+        os.utime(link, (0, 0), follow_symlinks=False)
+    return str(link)
 
 
 class Layout:
@@ -151,7 +174,7 @@ class Layout:
         source = self.source_of(wildcards)
         path = source if isinstance(source, str) else source.path
         expanded = str(Path(path).expanduser()) if path else ""
-        return [expanded] if os.path.isfile(expanded) else []
+        return [as_input(expanded)] if os.path.isfile(expanded) else []
 
     def first_user_of(self, wildcards: Any) -> Experiment:
         """Return the first of the experiments that share a checkpoint."""
@@ -161,7 +184,7 @@ class Layout:
     def local_checkpoint(self, wildcards: Any) -> list[str]:
         """Return the local file that a checkpoint comes from, so that a newer one is read anew."""
         path = (self.first_user_of(wildcards).checkpoint_request() or {}).get("path")
-        return [str(Path(path).expanduser())] if path else []
+        return [as_input(str(Path(path).expanduser()))] if path else []
 
     # -- what one run reads -------------------------------------------------------------------------------------------
 

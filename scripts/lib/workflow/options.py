@@ -6,6 +6,7 @@ import json
 import shlex
 from typing import Any
 
+from scripts.lib.base import long_values
 from scripts.lib.settings.dataset import Source
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
@@ -25,8 +26,22 @@ def option(name: str, *values: str) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Return *value* as JSON in which names of any script stay readable."""
-    return json.dumps(value, ensure_ascii=False)
+    """Return *value* for an option: as JSON in which names of any script stay readable, or as a file that holds it."""
+    return long_values.pass_on(json.dumps(value, ensure_ascii=False))
+
+
+class RuleOptions:
+    """The options as rules take them: Snakemake searches a text for wildcards, but not what a function returns.
+
+    So a pattern such as ``([0-9]{2})`` or a class ``{c1}`` reaches its script as it was written.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._options, name)
+        return (lambda wildcards: value) if isinstance(value, str) else value
 
 
 class Options:
@@ -44,7 +59,9 @@ class Options:
         source = self.layout.source_of(wildcards)
         if isinstance(source, str):
             return to_json({"file": source})
-        return source.model_dump_json(exclude_none=True, exclude_defaults=True, exclude=UNPACKED_BY)
+        return long_values.pass_on(
+            source.model_dump_json(exclude_none=True, exclude_defaults=True, exclude=UNPACKED_BY)
+        )
 
     @property
     def sources(self) -> str:
@@ -92,7 +109,8 @@ class Options:
 
     def checkpoint_json(self, wildcards: Any) -> str:
         """Return the checkpoint setting for fetch_checkpoint; equal for all experiments that share the file."""
-        return json.dumps(self.layout.first_user_of(wildcards).checkpoint_request(), sort_keys=True)
+        request = self.layout.first_user_of(wildcards).checkpoint_request()
+        return long_values.pass_on(json.dumps(request, sort_keys=True))
 
     def checkpoint_base(self, wildcards: Any) -> str:
         """Return the base config that decides what the ``zoo`` checkpoint is."""
@@ -110,10 +128,9 @@ class Options:
         """Return what is known of a run's model.onnx."""
         return option("export", *self.layout.export_of(wildcards))
 
-    @property
-    def fold(self) -> str:
-        """The fold that a run tests on, as a pattern."""
-        return "--fold {fold}" if self.layout.folds else ""
+    def fold(self, wildcards: Any) -> str:
+        """Return the fold that a run tests on."""
+        return option("fold", wildcards.fold) if self.layout.folds else ""
 
     @property
     def price(self) -> str:
@@ -123,14 +140,16 @@ class Options:
 
     def experiment_json(self, wildcards: Any) -> str:
         """Return the settings of an experiment for patch_config."""
-        return self.settings.experiments[wildcards.experiment].model_dump_json(exclude_defaults=True)
+        return long_values.pass_on(
+            self.settings.experiments[wildcards.experiment].model_dump_json(exclude_defaults=True)
+        )
 
     def run_json(self, wildcards: Any) -> str:
         """Return the part of the settings that is one run's, for its provenance: as a whole configuration.
 
         With folds it names their number; which of them the run is, its folder says, as a target that Snakemake makes.
         """
-        experiment = json.loads(self.experiment_json(wildcards))
+        experiment = self.settings.experiments[wildcards.experiment].model_dump(mode="json", exclude_defaults=True)
         dataset = self.settings.dataset.model_dump(mode="json", exclude_none=True)
         return to_json(
             {"dataset": dataset, "experiments": {wildcards.experiment: experiment}, "seeds": [int(wildcards.seed)]}

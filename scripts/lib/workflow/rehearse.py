@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import shlex
@@ -18,6 +17,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
 from typing import NamedTuple
 
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import ROOT, Variable
 from scripts.lib.base.problems import UserError
@@ -209,8 +209,8 @@ def _started(profile: Path, settings: Settings, there: list[str]) -> Iterator[_R
         sbatch = programs / "sbatch"
         sbatch.write_text(SBATCH.format(folder=shlex.quote(str(calls))), encoding="utf-8")
         sbatch.chmod(0o755)
-        config = copy / "rehearsal.json"
-        config.write_text(json.dumps(settings.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+        config = copy / "rehearsal.yaml"
+        config.write_text(strict_yaml.dump(settings.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
         now = time.time()
         for path in there:
             made = copy / path

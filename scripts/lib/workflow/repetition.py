@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import hash_weights, sha256_of, write_text
 from scripts.lib.base.problems import UserError
@@ -307,7 +306,7 @@ def lay_out(run: FinishedRun, scratch: Path, archives: Mapping[str, Path] | None
     path = scratch / "settings.yaml"
     several = isinstance(run.provenance["inputs"]["settings"]["dataset"]["source"], list)
     settings = settings_for(run, sources if several else sources[0])
-    write_text(path, yaml.safe_dump(settings, allow_unicode=True, sort_keys=False))
+    write_text(path, strict_yaml.dump(settings))
     return path
 
 

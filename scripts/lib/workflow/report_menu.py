@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import ROOT
 from scripts.lib.settings.schema import Settings
 
 #: The texts of the report, a folder for each language.
 CAPTIONS = ROOT / "scripts" / "report" / "captions"
 
-WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+WORDS = strict_yaml.read(Path(__file__).with_suffix(".yaml"))
 CHINESE: dict[str, str] = WORDS["menu"] | WORDS["run"]
 #: What the report shows of a run; Snakemake sorts by the words themselves.
 ORDER = tuple(WORDS["run"])

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.data.folders import walk_files
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
@@ -20,6 +21,26 @@ def with_device_of(site: Site, settings: Settings) -> Settings:
         for name, experiment in settings.experiments.items()
     }
     return settings if site.device == "auto" else settings.model_copy(update={"experiments": experiments})
+
+
+def check_devices(settings: Settings, has_gpu: bool) -> None:
+    """Make sure that the experiments can have the device that they want, where jobs run on this machine.
+
+    Nothing is imported for it: that torch cannot use a GPU that is there, for its driver say, patch_config finds.
+
+    Parameters
+    ----------
+    settings : with the site's device, by ``with_device_of``.
+    has_gpu : whether this machine has an NVIDIA GPU.
+
+    Raises
+    ------
+    UserError : one wants a GPU that is not there.
+    """
+    wanting = [name for name, experiment in settings.experiments.items() if experiment.device == "cuda"]
+    if wanting and not has_gpu:
+        what = f"experiments.{wanting[0]}.device: cuda (in the settings, or site.yaml): this machine has no NVIDIA GPU"
+        raise UserError(what, "set device: auto or cpu, or run it where there is one")
 
 
 class Resources:
@@ -43,7 +64,7 @@ class Resources:
     def gpus(self, wildcards: Any) -> int:
         """Return the GPUs that a job of this experiment asks for."""
         experiment = self.settings.experiments[wildcards.experiment]
-        on_cpu = experiment.device == "cpu" or (experiment.device == "auto" and not _has_gpu())
+        on_cpu = experiment.device == "cpu" or (experiment.device == "auto" and not has_gpu())
         return self.data_gpus() if on_cpu else experiment.gpus
 
     def data_gpus(self, _wildcards: Any = None) -> int:
@@ -70,8 +91,9 @@ class Resources:
         return fingerprint(Path(source.path).expanduser(), follows_links=bool(source.in_place))
 
 
-def _has_gpu() -> bool:
-    return any(Path("/dev").glob("nvidia[0-9]*"))
+def has_gpu() -> bool:
+    """Tell whether this machine has an NVIDIA GPU (``dxg`` in WSL)."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
 
 
 def fingerprint(folder: Path, follows_links: bool) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.outcome import SUFFIX, Outcome
+from scripts.lib.base.problems import UserError
 from scripts.lib.runs.attempts import read_attempts
 from scripts.lib.runs.lease import EXPIRY_SECONDS, Holder
 from scripts.lib.runs.run_folder import FOLD, RESERVED_NAMES, RunFolder, WorkFolder
@@ -253,11 +254,11 @@ def _read_train_log(path: str) -> dict[str, Any]:
 
 def _read_settings(path: str) -> list[tuple[str, int, int]]:
     """Return experiment, seed and fold of the runs of a settings.yaml, whose content was checked when it was run."""
-    import yaml  # late: only finished data sets have one
+    from scripts.lib.base import strict_yaml  # late: only finished data sets have one
 
     try:
-        content = yaml.safe_load(_read(path))
-    except yaml.YAMLError as error:
+        content = strict_yaml.parse(_read(path))
+    except UserError as error:
         raise ValueError(str(error)) from error
     seeds = [seed for seed in content.get("seeds", [0]) if isinstance(seed, int)]
     number = ((content.get("dataset") or {}).get("split") or {}).get("folds")

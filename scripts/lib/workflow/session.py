@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shlex
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from snakemake.settings.enums import Quietness
+from snakemake.utils import update_config
 
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
 from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
-from scripts.lib.settings.load import file_names, load_settings
-from scripts.lib.settings.site import enter_site, executor_of, module_prefix
+from scripts.lib.settings.load import file_names, load_settings, read_file
+from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
 from scripts.lib.workflow.narrator import Narrator
-from scripts.lib.workflow.options import Options
+from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.report_menu import ReportMenu
-from scripts.lib.workflow.resources import Resources, with_device_of
+from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
 from scripts.lib.workflow.surroundings_check import checkout_problems
 
@@ -45,13 +46,13 @@ class Session:
 
     Parameters
     ----------
-    config : what Snakemake read.
-    files : the configuration files that it read it from.
+    workflow : Snakemake's, which knows the configuration files.
+    config : what Snakemake read; used where this Snakefile is a module, whose user gives it.
     """
 
-    def __init__(self, config: Mapping[str, Any], files: Sequence[str | Path]) -> None:
+    def __init__(self, workflow: Any, config: dict[str, Any]) -> None:
         self.started = time.time()
-        self.config = config
+        files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
         self.narrator: Narrator | None = None
         self.errors: list[str] = []
         self.has_failed = False
@@ -65,13 +66,16 @@ class Session:
         os.environ[Variable.CONFIG_FILES] = file_names(files)
         try:
             check_encoding(sys.getfilesystemencoding())
-            settings = load_settings(config, files)
+            check_profiles(sys.argv[1:], os.environ)
+            arguments = workflow.config_settings.config_args or ()
+            self.config = config if is_module else read_configuration(files, arguments)
+            settings = load_settings(self.config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
             self._exit(str(error))
         settings = with_device_of(self.site, settings)
         self.layout = Layout(settings)
-        self.options = Options(settings, self.site, self.layout)
+        self.options = RuleOptions(Options(settings, self.site, self.layout))
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
 
@@ -144,6 +148,8 @@ class Session:
                 if submits:
                     check_path(sys.executable)
                     slurm.check_answers()
+                elif is_whole(workflow):
+                    check_devices(self.layout.settings, has_gpu())
                 clear_the_way(os.environ, controller)
                 if submits:
                     slurm.leave_job(os.environ)
@@ -175,10 +181,9 @@ class Session:
 
     def report_command(self, workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
-        asked = workflow.dag_settings
-        if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
+        if not is_whole(workflow):
             return "true"
-        settings = json.dumps(self.config, ensure_ascii=False)
+        settings = to_json(self.config)
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
         return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
 
@@ -227,6 +232,30 @@ def _without_interrupts(show: Callable[..., Any]) -> Callable[..., Any]:
             show(kind, error, trace)
 
     return hook
+
+
+def read_configuration(files: Sequence[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what the files and --config say together, as Snakemake merges it but read strictly.
+
+    Snakemake's own reader takes the last of two equal keys, and 1e-4 as text.
+
+    Raises
+    ------
+    UserError : a file, or an argument, that is no clear YAML.
+    """
+    config: dict[str, Any] = {}
+    for file in files:
+        update_config(config, read_file(Path(os.path.relpath(file))))
+    for argument in arguments:
+        key, _, text = argument.partition("=")
+        update_config(config, {key: strict_yaml.parse(text, f"--config {key}")})
+    return config
+
+
+def is_whole(workflow: Any) -> bool:
+    """Tell whether all of the workflow was asked for, and not the downloads alone, for example."""
+    asked = workflow.dag_settings
+    return not (asked.until or asked.omit_from or set(asked.targets) - {"all"})
 
 
 def use_this_python() -> None:

@@ -184,7 +184,8 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_fit_only_in_part_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    check_fit({"module.backbone.conv1.conv.weight": torch.ones(32, 3, 3, 3)}, BASE, "mine.pth")
+    weights = {"module.backbone.conv1.conv.weight": torch.ones(32, 3, 3, 3)}
+    check_fit(weights, BASE, "mine.pth", module.backbone_shapes(BASE))
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", f"1 of the 156 tensors of {BASE}'s backbone are in mine.pth")
     ]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+
+from scripts.lib.base import strict_yaml
 
 Rng = np.random.Generator
 Colour = np.ndarray  #: linear RGB, shape (3,), float32
@@ -126,6 +127,6 @@ def draw_look(steps: list[dict[str, Any]], rng: Rng) -> Look:
 #: every demo run then proves that such names pass from the archive to the figures.
 CLASSES: dict[str, Callable[[Rng], Look]] = {
     name: functools.partial(draw_look, steps)
-    for name, steps in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+    for name, steps in strict_yaml.read(Path(__file__).with_suffix(".yaml")).items()
     if name != "shared"
 }

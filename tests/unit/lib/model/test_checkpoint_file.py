@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import sys
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -144,3 +147,54 @@ def test_what_is_written_is_plain_tensors_in_mmcvs_form(tmp_path: Path) -> None:
     assert (tmp_path / "x.pth").stat().st_size < 20_000  # the view, not the 40 kB that it looks at
     assert foreign_globals(tmp_path / "x.pth") == []
     assert [path.name for path in tmp_path.iterdir()] == ["x.pth"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer", "git lfs pull"),
+        (b"\x08\x07\x12\x07pytorch" + bytes(80), "ONNX", "the .pth"),
+        (b"\x1f\x8b\x08" + bytes(80), "gzip", "gunzip"),
+        (b"\x80\x04\x95" + bytes(80), "a pickle", "torch.save"),
+        (b"\x93NUMPY" + bytes(80), "NumPy", "the .pth"),
+        (b"<html>log in</html>", "web page", "check the address"),
+        (b"anything else" * 10, "no PyTorch checkpoint", "safetensors"),
+    ],
+)
+def test_a_file_of_another_kind_has_a_way_out(tmp_path: Path, content: bytes, message: str, remedy: str) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        read_foreign(tmp_path / "x.pth", "x.pth")
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("base", [object, dict, list])
+def test_a_checkpoint_that_holds_objects_of_a_package_that_is_not_here_is_read_when_trusted(
+    tmp_path: Path, base: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("no_such_engine")
+    module.History = type("History", (base,), {"__module__": "no_such_engine"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "no_such_engine", module)
+    history = module.History()
+    history.note = "of training"
+    path = save(tmp_path / "x.pth", {"message_hub": {"loss": history}, "state_dict": WEIGHTS})
+    monkeypatch.delitem(sys.modules, "no_such_engine")
+    with pytest.raises(UserError, match="trust_pickle"):
+        read_foreign(path, "x.pth")
+    assert same(read_foreign(path, "x.pth", trust_pickle=True), WEIGHTS)
+
+
+@pytest.mark.parametrize("key", ["ema_state_dict", "model_ema", "student", "algorithm"])
+def test_weights_under_any_key_are_found_and_an_optimizer_is_none(
+    tmp_path: Path, key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "more": {f"p{i}": torch.zeros(1) for i in range(9)}}
+    path = save(tmp_path / "x.pth", {"optimizer": optimizer, "epoch": 3, key: {"weights": WEIGHTS}})
+    assert same(read_foreign(path, "x.pth"), WEIGHTS)
+    assert f"the weights under '{key}.weights' are taken" in caplog.text
+
+
+def test_a_whole_network_that_is_trusted_gives_its_weights(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.pth", {"model": torch.nn.Linear(2, 3), "epoch": 1})
+    assert set(read_foreign(path, "x.pth", trust_pickle=True)) == {"weight", "bias"}

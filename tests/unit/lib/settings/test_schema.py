@@ -128,7 +128,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.checkpoint", {"urll": "x"}, ["experiments.m.checkpoint.urll: unknown key", "did you mean url"]),
         ("experiments.m.base_config", "mobilenet-v2_8xb32", ["base_config", "closest", "mobilenet-v2_8xb32_in1k"]),
         ("experiments.m.base_config", "swin-base_16xb64_in1k", ["several weights", "swin-base_3rdparty_in1k", "zoo:"]),
-        ("experiments.m", {"base_config": "lenet5_mnist", "checkpoint": "none"}, ["learning_rate"]),
+        ("experiments.m", {"base_config": "lenet5_mnist", "checkpoint": "none"}, ["one image alone", "another base"]),
         ("experiments", {"a b": LEAST["experiments"]["m"]}, ["experiments", "a b"]),
         ("experiments", {}, ["experiments"]),
         ("seeds", [1, 1], ["seeds", "twice"]),
@@ -181,7 +181,8 @@ def test_wrong_keys_are_named_with_the_first_one_as_far_as_a_line_goes() -> None
     [
         ("a: [\n", ["line 2", "YAML"]),
         ("- a\n", ["no keys"]),
-        ("", ["no keys"]),
+        ("", ["empty"]),
+        ("text", ["a text"]),
         (b"\xff\xfe", ["UTF-8"]),
     ],
 )
@@ -217,9 +218,74 @@ def test_a_folder_becomes_a_tar(tmp_path: Path) -> None:
     assert settings.dataset.source.archive_name() == "archive.tar"
 
 
-def test_a_learning_rate_in_yaml_1_1_scientific_notation_is_a_number() -> None:
-    # PyYAML reads 1e-3, which has no dot, as text.
-    assert load_settings(with_value("experiments.m.learning_rate", "1e-3")).experiments["m"].learning_rate == 0.001
+def test_numbers_in_scientific_notation_are_numbers_at_any_depth(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "dataset: {name: d, source: {sample: {}}}\nexperiments:\n  m:\n    base_config: mobilenet-v2_8xb32_in1k\n"
+        "    learning_rate: 1e-3\n    overrides: {optimizer.weight_decay: 1e-4, a.b: [1E5, {c: -1e-3}], d: '1e-4'}\n"
+    )
+    experiment = load_settings(read_file(path)).experiments["m"]
+    assert experiment.learning_rate == 0.001
+    assert experiment.overrides == {"optimizer.weight_decay": 1e-4, "a.b": [1e5, {"c": -1e-3}], "d": "1e-4"}
+
+
+@pytest.mark.parametrize("value", ["1e-3", "inf", True, float("inf"), float("nan")])
+def test_a_learning_rate_is_a_finite_number_and_no_text(value: object) -> None:
+    assert "experiments.m.learning_rate: should be a" in error_of(with_value("experiments.m.learning_rate", value))
+
+
+@pytest.mark.parametrize(
+    ("classes", "line"),
+    [
+        ([1, 2], 'classes: ["1", "2"]'), ([True, "a"], 'classes: ["true", "a"]'),
+        (["a", None], 'classes: ["a", "null"]'),
+        (["a", {"c1": None}], 'classes: ["a", "{c1}"]'), ([1.5, "狗"], 'classes: ["1.5", "狗"]'),
+    ],
+)  # fmt: skip
+def test_a_class_that_is_no_text_is_shown_in_quotes(classes: list[Any], line: str) -> None:
+    assert f"quotes are needed: {line}" in error_of(with_value("dataset.classes", classes))
+    assert f'quotes are needed: - "{0}"' in error_of(with_value("dataset.classes", list(range(2000))))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "leaderboard.csv",
+        "Leaderboard.CSV",
+        "Images",
+        "audit.cache",
+        "report.html",
+        "archive.tar.gz",
+        "con",
+        "NUL.x",
+        "a.",
+    ],
+)
+def test_a_name_that_a_file_of_ours_or_a_device_has_is_refused(name: str) -> None:
+    of_experiment = error_of({**LEAST, "experiments": {name: LEAST["experiments"]["m"]}})
+    of_dataset = error_of(with_value("dataset.name", name))
+    assert all(f"{name!r} is a name that" in message for message in (of_experiment, of_dataset))
+
+
+def test_names_that_differ_in_case_only_are_refused() -> None:
+    experiment = LEAST["experiments"]["m"]
+    assert "a and A are one folder" in error_of({**LEAST, "experiments": {"a": experiment, "A": experiment}})
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("x" * 5000, "too long"), ("a\0b", "null byte"), ("~nobody-of-that-name/x", "home"), ("", "at least 1 character")],
+)
+def test_a_path_that_cannot_be_opened_is_one_short_line(path: str, reason: str) -> None:
+    for key in ("dataset.source", "experiments.m.checkpoint"):
+        message = error_of(with_value(key, {"path": path}))
+        assert reason in message and len(message) < 300
+
+
+@pytest.mark.parametrize("key", ["k" * 10_000_000, "dataset." + "k" * 100_000, "experiments." + "k" * 100_000])
+def test_a_long_key_or_value_is_not_printed_whole(key: str) -> None:
+    assert len(error_of(with_value(key, 1))) < 400
+    assert len(error_of(with_value("dataset.name", key))) < 400
 
 
 def test_schema_and_reference_are_up_to_date() -> None:

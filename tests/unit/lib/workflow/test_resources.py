@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Site
 from scripts.lib.workflow import resources as module
 from scripts.lib.workflow.layout import Layout
-from scripts.lib.workflow.resources import Resources, with_device_of
+from scripts.lib.workflow.resources import Resources, check_devices, with_device_of
 
 RUN = SimpleNamespace(experiment="a", seed="0")
 
@@ -38,7 +39,7 @@ def resources(site: Site, **experiment: Any) -> Resources:
 def test_a_job_asks_for_the_gpus_of_its_experiment_where_it_computes_on_them(
     site: Site, experiment: dict[str, Any], has_gpu: bool, gpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr(module, "has_gpu", lambda: has_gpu)
     assert resources(site, **experiment).gpus(RUN) == gpus
 
 
@@ -51,3 +52,25 @@ def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_g
 
     cases = [(8, False), (8, True), (None, False)]
     assert [resources_.data_threads(workflow(cores, is_cluster)) for cores, is_cluster in cases] == [8, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("site", "device", "has_gpu", "is_missing"),
+    [
+        (Site(), "cuda", False, True),
+        (Site(device="cuda"), "auto", False, True),
+        (Site(device="cuda"), "cpu", False, False),
+        (Site(), "auto", False, False),
+        (Site(), "cuda", True, False),
+    ],
+)
+def test_a_device_that_is_not_there_is_said_before_anything_runs(
+    site: Site, device: str, has_gpu: bool, is_missing: bool
+) -> None:
+    settings = resources(site, device=device).settings
+    if not is_missing:
+        check_devices(settings, has_gpu)
+        return
+    with pytest.raises(UserError, match="^experiments.a.device: cuda .*no NVIDIA GPU") as caught:
+        check_devices(settings, has_gpu)
+    assert caught.value.remedy
