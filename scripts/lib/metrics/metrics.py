@@ -126,9 +126,10 @@ def wilson_interval(successes: float, trials: float) -> Interval:
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
     low, high = (0.0 if successes <= 0 else centre - half), (1.0 if failures <= 0 else centre + half)
-    if 0 < successes < RARE:
+    rare = min(RARE, trials / 2)
+    if 0 < successes < rare:
         low = min(low, float(gammaincinv(successes, 1 - CONFIDENCE)) / trials)
-    if 0 < failures < RARE:
+    if 0 < failures < rare:
         high = max(high, 1 - float(gammaincinv(failures, 1 - CONFIDENCE)) / trials)
     return max(0.0, low), min(1.0, high)
 
