@@ -204,7 +204,7 @@ def test_a_line_names_some_of_many(tmp_path: Path) -> None:
 def test_a_run_without_predictions_is_one_line_that_names_it(tmp_path: Path) -> None:
     folders = three_experiments(tmp_path)
     (folders[3] / "predictions.csv").unlink()
-    with pytest.raises(UserError, match=r"b<i>/seed1/predictions\.csv: no such file"):
+    with pytest.raises(UserError, match=r"b<i>/seed0/predictions\.csv: no such file"):
         run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
     assert not (tmp_path / "l.csv").exists() and not (tmp_path / "c.csv").exists()
 
