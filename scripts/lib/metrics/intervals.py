@@ -28,7 +28,7 @@ RECIPE, MODELS = "recipe", "these models"
 ALPHA = 0.05
 #: Of the models' part: three seeds, or two with folds. With a single one, Student's t is 12.7.
 LEAST_DEGREES = 2
-ENOUGH_SEEDS = "three seeds, or two with folds, are needed"
+ENOUGH_SEEDS = "it takes three, or two with folds"
 #: How much of what the images explain of the seeds' variance is subtracted. All of it would be right on average, but
 #: with few seeds the rest is then 0 too often, and the interval too narrow.
 EXPLAINED = 0.75

@@ -25,7 +25,8 @@ from scripts.lib.runs.train_log import kept_epoch, read_train_log
 #: What the reader of a leaderboard is told of the intervals, by what leaderboard.csv says in `interval`.
 INTERVALS = {
     RECIPE: "95 % interval: of the accuracy on new images of models that are trained likewise, whatever the seed.",
-    MODELS: f"* of the accuracy of these models on new images: too few seeds to speak of the recipe ({ENOUGH_SEEDS}).",
+    MODELS: "* 95 % interval: of the accuracy of these models on new images; too few seeds to speak of the recipe"
+    f" ({ENOUGH_SEEDS}).",
 }
 #: What leaderboard.csv says in `remark`.
 CONTROL = "control (labels shuffled)"

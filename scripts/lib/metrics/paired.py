@@ -32,8 +32,8 @@ BEST, WORSE, BETTER = "best", "worse", "better"
 #: What the reader of the comparisons is told of the intervals.
 INTERVALS = {
     RECIPE: "95 % interval: of how much better A is than B on new images, whatever the seeds they are trained with.",
-    MODELS: "* of how much better these models of A are than those of B on new images: too few seeds to say it of the"
-    f" recipes ({ENOUGH_SEEDS}).",
+    MODELS: "* 95 % interval: of how much better these models of A are than these of B on new images; too few seeds to"
+    f" speak of the recipes ({ENOUGH_SEEDS}).",
 }
 
 

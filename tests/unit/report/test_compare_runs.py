@@ -41,7 +41,9 @@ def test_of_one_or_two_seeds_it_is_of_these_models_and_says_so(tmp_path: Path, s
     )
     assert row["interval"] == "these models"
     text = leaderboard.render_text(leaderboard.read_leaderboard(tmp_path / "l.csv"))
-    assert "* of the accuracy of these models on new images: too few seeds to speak of the recipe" in text
+    assert (
+        "* 95 % interval: of the accuracy of these models on new images; too few seeds to speak of the recipe" in text
+    )
 
 
 def test_of_one_seed_it_is_the_interval_of_its_model_card(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_show_prints_aligned_columns(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[2].split()[:3] == ["苹果", "3", "91.7"]
     assert "*" in lines[3] and "*" not in lines[2]
     assert lines[4].startswith("95 % interval: of the accuracy on new images of models that")
-    assert lines[5].startswith("* of the accuracy of these models")
+    assert lines[5].startswith("* 95 % interval: of the accuracy of these models")
 
 
 def test_the_page_holds_the_table_and_runs_nothing(tmp_path: Path) -> None:
