@@ -146,8 +146,8 @@ def test_where_seeds_are_too_few_the_models_are_told_apart_and_not_the_recipes(w
     assert row["p_models"] < 1e-6
     assert (row["interval"] == "these models") == (len(wrong) < 3) == (row["difference_ci95_low"] > 0)
     assert paired.against_best(table, "a") == {"a": "best", "b": "too few seeds to speak of the recipe"}
-    notes = " ".join(paired.remarks(table))
-    assert "these models differ" in notes and ("* 95 % interval" in notes) == (len(wrong) < 3)
+    text = " ".join(paired.remarks(table))
+    assert "these models differ" in text and ("* 95 % interval" in text) == (len(wrong) < 3)
 
 
 def test_58_percent_against_25_of_two_seeds_and_three_folds_are_told_apart() -> None:
