@@ -202,9 +202,7 @@ def _best_and_others(leaderboard: pd.DataFrame) -> str:
     if equal:
         texts.append(f"Cannot be told apart from the best by paired tests: {_listed(equal)}.")
     if few:
-        texts.append(
-            f"Its models differ from those of the best, but too few seeds to speak of the recipe: {_listed(few)}."
-        )
+        texts.append(f"Their models differ from the best's, but too few seeds to speak of the recipe: {_listed(few)}.")
     if not texts and names.get(paired.WORSE):
         made = " that can be made" if others else ""
         texts.append(f"The best is better than each of the others by paired tests{made}.")
