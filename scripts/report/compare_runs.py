@@ -95,13 +95,14 @@ def main(args: argparse.Namespace) -> None:
     runs = leaderboard.collect(args.runs)
     costs = leaderboard.collect_costs(runs, args.price, args.currency)
     runs = runs.merge(costs, on=[name for name in leaderboard.RUN if name in runs], validate="one_to_one")
-    board = leaderboard.compare(runs)
+    correct = leaderboard.read_correct(runs)
+    board = leaderboard.compare(runs, correct)
     comparisons = None
     if args.comparisons:
-        comparisons = leaderboard.compare_pairs(runs, board["experiment"].tolist())
+        comparisons = paired.compare_pairs(correct, board["experiment"].tolist())
         verdicts = paired.against_best(comparisons, board["experiment"].iloc[0])
         board["against_best"] = board["experiment"].map(verdicts)
-    contaminated = contamination.find_contamination(runs, args.audit) if args.audit else None
+    contaminated = contamination.find_contamination(correct, args.audit) if args.audit else None
     board = contamination.add_columns(board, contaminated)
     title = f"Test accuracy on {runs['dataset'].iloc[0]}"
     save_figure(leaderboard_figure.draw(board, runs, title), args.figure)

@@ -23,6 +23,7 @@ def make_run(root: Path, experiment: str, seed: int, accuracy: float, device: st
     metrics = {"dataset": "demo", "experiment": experiment, "seed": seed, "n_test": 120, "accuracy_top1": accuracy}
     metrics |= {"accuracy_top1_ci95": interval, "accuracy_top5": 0.99, "f1_macro": accuracy - 0.01, "ece": 0.05, **more}
     (folder / "metrics.json").write_text(json.dumps(metrics))
+    answer(folder, range(metrics["n_test"] - round(accuracy * metrics["n_test"])), images=metrics["n_test"])
     write_train_log(folder / "train_log.csv")
     (folder / "config.py").write_text(f"# mim train\nrunner = {{'device': {device!r}}}\n")
     return folder
@@ -34,9 +35,9 @@ def run_cli_on(folders: list[Path], out: Path, *more: str) -> pd.DataFrame:
     return leaderboard.read_leaderboard(out / "l.csv")
 
 
-def answer(folder: Path, wrong: range, names: str = "{}.jpg") -> Path:
-    """Write the predictions of 120 images of four classes, of which those numbered *wrong* are wrong."""
-    labels = [number % 4 for number in range(120)]
+def answer(folder: Path, wrong: range, names: str = "{}.jpg", images: int = 120) -> Path:
+    """Write the predictions of *images* of four classes, of which those numbered *wrong* are wrong."""
+    labels = [number % 4 for number in range(images)]
     predicted = [(label + (number in wrong)) % 4 for number, label in enumerate(labels)]
     rows = [(names.format(n), label, np.eye(4, dtype=np.float32)[predicted[n]]) for n, label in enumerate(labels)]
     write_predictions(folder / "predictions.csv", ["苹果", "NA", "<b>", 'a,"b'], rows)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from scripts.lib.data.findings import CONTAMINATED, read_findings, still_trained_on
-from scripts.lib.metrics.metrics import Interval, wilson_interval
-from scripts.lib.metrics.paired import read_correct
+from scripts.lib.metrics.intervals import accuracy_interval
+from scripts.lib.metrics.paired import Correct, CorrectBySeed, stack_seeds
 
 #: Columns that leaderboard.csv gets where the test split is contaminated, and only there.
 WITHOUT, COUNT = "accuracy_without_leaked", "n_leaked"
@@ -31,42 +29,31 @@ class Contamination:
     table: pd.DataFrame
 
 
-def find_contamination(runs: pd.DataFrame, audit: Path) -> Contamination | None:
-    """Return the contaminated test images of *runs* (``experiment``, ``folder``); None where there are none.
+def find_contamination(correct: CorrectBySeed, audit: Path) -> Contamination | None:
+    """Return the contaminated test images of what each experiment got right, by seed; None where there are none.
 
     Raises
     ------
-    UserError : audit.csv or a predictions.csv is missing, or not a file of this form.
+    UserError : audit.csv is missing, or not a file of this form.
     """
     findings = read_findings(audit)
     contaminated = {row.file for row in findings if row.finding == CONTAMINATED}
-    if not contaminated:
-        return None
-    tested: set[str] = set()
+    tested = {file for of_seeds in correct.values() for run in of_seeds.values() for file in run.files}
+    if not tested & contaminated:
+        return None  # given val images with copies in train, or test images of classes that are not used, or none
     rows = []
-    for experiment, of_experiment in runs.groupby("experiment", sort=False):
-        correct = [read_correct(Path(folder)) for folder in of_experiment["folder"]]
-        tested.update(*(run.files for run in correct))
-        masks = [np.isin(run.files, list(contaminated)) for run in correct]
-        accuracies = {
-            "with": accuracy([run.right for run in correct]),
-            "without": accuracy([run.right[~mask] for run, mask in zip(correct, masks, strict=True)]),
-        }
+    for experiment, of_seeds in correct.items():
+        clean = {seed: run.without(contaminated) for seed, run in of_seeds.items()}
         rows.append(
             {
                 "experiment": experiment,
-                "runs": len(correct),
-                "n_contaminated": _sizes(int(mask.sum()) for mask in masks),
-                "n_rest": _sizes(int((~mask).sum()) for mask in masks),
-                **{
-                    f"{name}{end}": value
-                    for name, values in accuracies.items()
-                    for end, value in zip(("", "_low", "_high"), values, strict=True)
-                },
+                "runs": sum(max(1, len(set(run.folds))) for run in of_seeds.values()),
+                "n_contaminated": _sizes(len(of_seeds[seed].files) - len(rest.files) for seed, rest in clean.items()),
+                "n_rest": _sizes(len(rest.files) for rest in clean.values()),
+                **_ends("with", of_seeds),
+                **_ends("without", clean),
             }
         )
-    if not tested & contaminated:
-        return None  # given val images with copies in train, or test images of classes that are not used
     trained_on = tested.intersection(still_trained_on(findings))
     return Contamination(len(tested), len(tested & contaminated), len(trained_on), pd.DataFrame(rows))
 
@@ -75,26 +62,10 @@ def _sizes(sizes: Iterable[int]) -> str:
     return "/".join(map(str, sorted(set(sizes))))
 
 
-def accuracy(runs: Sequence[np.ndarray]) -> tuple[float, float, float]:
-    """Return the mean accuracy over *runs* and its 95 % interval, as the leaderboard has it.
-
-    Student's t over two runs or more, within 0 to 1; Wilson's over the images of a single one. NaN without an image.
-
-    Parameters
-    ----------
-    runs : of each run, which images are correct, bool of shape (images,).
-    """
-    if any(len(correct) == 0 for correct in runs):
-        return np.nan, np.nan, np.nan
-    values = np.array([correct.mean() for correct in runs])
-    mean = float(values.mean())
-    interval: Interval
-    if len(values) == 1:
-        interval = wilson_interval(int(runs[0].sum()), len(runs[0]))
-    else:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        interval = max(0.0, mean - half), min(1.0, mean + half)
-    return mean, *interval
+def _ends(name: str, of_seeds: Mapping[int, Correct]) -> dict[str, float]:
+    """Return the mean accuracy over the seeds and the ends of its 95 % interval, as the leaderboard has them."""
+    accuracy = accuracy_interval(*stack_seeds(of_seeds))
+    return {name: accuracy.mean, f"{name}_low": accuracy.interval[0], f"{name}_high": accuracy.interval[1]}
 
 
 def add_columns(leaderboard: pd.DataFrame, contamination: Contamination | None) -> pd.DataFrame:

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.cells import cell_len
-from scipy import stats
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import columns
 from scripts.lib.metrics import contamination, cost, paired
 from scripts.lib.metrics.cost import number
+from scripts.lib.metrics.intervals import ENOUGH_SEEDS, MODELS, RECIPE, accuracy_interval
+from scripts.lib.metrics.paired import Correct, CorrectBySeed
 from scripts.lib.runs.config_file import nodes, read_config
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
 
-#: What leaderboard.csv says in `interval`.
-OVER_SEEDS = "t over seeds"
-OVER_FOLDS = "corrected t over folds"
-OF_TEST_IMAGES = "Wilson over test images"
-#: What the reader of a leaderboard is told of them.
+#: What the reader of a leaderboard is told of the intervals, by what leaderboard.csv says in `interval`.
 INTERVALS = {
-    OVER_SEEDS: "95 % interval: of the mean over the seeds (Student's t); few seeds give a wide one.",
-    OVER_FOLDS: "95 % interval: of the mean over the folds (Student's t with Nadeau & Bengio's correction). The folds"
-    " share most of their training images, which no formula makes up for wholly: it is a little too narrow. Few folds"
-    " give a wide one.",
-    OF_TEST_IMAGES: "* one seed: what another sample of test images would give (Wilson); other seeds may differ more.",
+    RECIPE: "95 % interval: of the accuracy on new images of models that are trained likewise, whatever the seed.",
+    MODELS: "* 95 % interval: of the accuracy of these models on new images; too few seeds to speak of the recipe"
+    f" ({ENOUGH_SEEDS}).",
 }
 #: What leaderboard.csv says in `remark`.
 CONTROL = "control (labels shuffled)"
@@ -52,7 +47,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = run_folder.metrics
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        low, high = metrics["accuracy_top1_ci95"]
         names = ("dataset", "experiment", "seed", "n_test", "accuracy_top1", "accuracy_top5", "f1_macro", "ece")
         run = {name: metrics[name] for name in names}
         majority = metrics.get("accuracy_majority")  # an earlier version did not write it
@@ -67,8 +61,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     kept, config = kept_epoch(log), run_folder.config
     sections = list(nodes(read_config(config))) if config.is_file() else []
     return run | {
-        "accuracy_top1_low": low,
-        "accuracy_top1_high": high,
         "val_accuracy_best": np.nan if kept is None else float(kept["val_accuracy"]),
         "train_seconds": float(log["train_seconds"].sum()),
         "images_per_second": _throughput(log),
@@ -84,45 +76,35 @@ def _throughput(log: pd.DataFrame) -> float:
     return float((known["images_per_second"] * known["train_seconds"]).sum() / seconds) if seconds > 0 else np.nan
 
 
-def compare(runs: pd.DataFrame) -> pd.DataFrame:
+def compare(runs: pd.DataFrame, correct: CorrectBySeed) -> pd.DataFrame:
     """Return one row an experiment, best mean accuracy first (then by name).
 
-    The 95 % interval of the accuracy is Student's t over the seeds (what another seed would give) where there are
-    two or more, kept within 0 to 1; of a single seed it is the Wilson interval of its test images, since one seed
-    says nothing about others. Where *runs* have a ``fold`` it is the corrected t over the folds (``_over_folds``). The
-    column ``interval`` says which.
-
-    Where one experiment balances its classes, there is a column of the balanced accuracy, of all of them.
+    The mean accuracy and its 95 % interval are over all answers of an experiment (``intervals.accuracy_interval``); the
+    column ``interval`` says what the interval is of. Where one experiment balances its classes, there is a column of
+    the balanced accuracy, of all of them.
     """
     balanced = "balanced" in runs and bool(runs["balanced"].any())
-    rows = [_compare_seeds(str(name), group, balanced) for name, group in runs.groupby("experiment", sort=True)]
+    rows = [
+        _compare_seeds(str(name), group, correct[str(name)], balanced)
+        for name, group in runs.groupby("experiment", sort=True)
+    ]
     table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
     return table.reset_index(drop=True)
 
 
-def _compare_seeds(experiment: str, runs: pd.DataFrame, balanced: bool = False) -> dict[str, Any]:
-    accuracy = runs["accuracy_top1"].astype(float)
-    n = len(accuracy)
-    crossed: dict[str, Any] = {}
-    sizes = sorted(set(runs["n_test"]))
-    if "fold" in runs:
-        crossed, sizes = _over_folds(runs), sorted(set(runs.groupby("seed")["n_test"].sum()))
-    if crossed.get("folds", 0) >= 2:
-        half = paired.corrected_half_width(runs.groupby("fold")["accuracy_top1"].mean().to_numpy(float))
-        low, high, interval = max(0.0, accuracy.mean() - half), min(1.0, accuracy.mean() + half), OVER_FOLDS
-    elif n >= 2:
-        half = stats.t.ppf(0.975, n - 1) * accuracy.std(ddof=1) / np.sqrt(n)
-        low, high, interval = max(0.0, accuracy.mean() - half), min(1.0, accuracy.mean() + half), OVER_SEEDS
-    else:
-        low, high, interval = runs["accuracy_top1_low"].iloc[0], runs["accuracy_top1_high"].iloc[0], OF_TEST_IMAGES
+def _compare_seeds(
+    experiment: str, runs: pd.DataFrame, of_seeds: Mapping[int, Correct], balanced: bool
+) -> dict[str, Any]:
+    accuracy = accuracy_interval(*paired.stack_seeds(of_seeds))
+    sizes = {len(run.files) for run in of_seeds.values()}
     return {
         "experiment": experiment,
-        "seeds": n,
-        **crossed,
-        "accuracy_top1_mean": accuracy.mean(),
-        "accuracy_top1_ci95_low": low,
-        "accuracy_top1_ci95_high": high,
-        "interval": interval,
+        "seeds": len(of_seeds),
+        **({"folds": runs["fold"].nunique(), "runs": len(runs)} if "fold" in runs else {}),
+        "accuracy_top1_mean": accuracy.mean,
+        "accuracy_top1_ci95_low": accuracy.interval[0],
+        "accuracy_top1_ci95_high": accuracy.interval[1],
+        "interval": accuracy.of,
         **({"accuracy_balanced_mean": runs["accuracy_balanced"].mean()} if balanced else {}),
         "accuracy_top5_mean": pd.to_numeric(runs["accuracy_top5"]).mean(),
         "f1_macro_mean": runs["f1_macro"].mean(),
@@ -131,24 +113,11 @@ def _compare_seeds(experiment: str, runs: pd.DataFrame, balanced: bool = False) 
         "train_seconds_mean": runs["train_seconds"].mean(),
         "gpu_seconds_mean": runs["gpu_seconds"].mean(skipna=False),
         "images_per_second_mean": runs["images_per_second"].mean(),
-        "n_test": "/".join(map(str, sizes)),
+        "n_test": "/".join(map(str, sorted(sizes))),
         "accuracy_majority": runs["accuracy_majority"].mean(),
         "against_best": "",
         "remark": runs["remark"].max(),  # of all seeds the same, or of some, where the others are from before
         **cost.sum_up(runs),
-    }
-
-
-def _over_folds(runs: pd.DataFrame) -> dict[str, Any]:
-    """Return what cross-validation adds to the row of an experiment: how many runs of what, and the accuracy over all
-    images, each tested by the model that was not trained on it (once a seed).
-    """
-    right = (runs["accuracy_top1"].astype(float) * runs["n_test"]).sum()
-    return {
-        "seeds": runs["seed"].nunique(),
-        "folds": runs["fold"].nunique(),
-        "runs": len(runs),
-        "accuracy_top1_out_of_fold": right / runs["n_test"].sum(),
     }
 
 
@@ -178,7 +147,7 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         return number(100 * value, 1)
 
     numbers = ["seeds", *(["folds", "runs"] if "folds" in leaderboard else [])]
-    header = ["experiment", *numbers, "top-1 %", "95 % interval", "out-of-fold %", "balanced %", "top-5 %",
+    header = ["experiment", *numbers, "top-1 %", "95 % interval", "balanced %", "top-5 %",
               "macro F1", "ECE", "best val %", "train s", "GPU s", "images/s", "test images", "remark"]  # fmt: skip
     rows = [
         [
@@ -186,8 +155,7 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             *(str(row[name]) for name in numbers),
             percent(row["accuracy_top1_mean"]),
             f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}"
-            + (" *" if row["interval"] == OF_TEST_IMAGES else ""),
-            percent(row.get("accuracy_top1_out_of_fold", np.nan)),
+            + (" *" if row["interval"] == MODELS else ""),
             percent(row.get("accuracy_balanced_mean", math.nan)),
             percent(row["accuracy_top5_mean"]),
             number(row["f1_macro_mean"], 3),
@@ -229,13 +197,18 @@ def _best_and_others(leaderboard: pd.DataFrame) -> str:
         for verdict, of_verdict in leaderboard.groupby("against_best")
     }
     equal = names.get(paired.NOT_TOLD_APART, []) + names.get(paired.BETTER, [])
-    others = names.get(paired.NOT_COMPARABLE, [])
-    text = ""
+    few, others = names.get(paired.TOO_FEW_SEEDS, []), names.get(paired.NOT_COMPARABLE, [])
+    texts = []
     if equal:
-        text = f"Cannot be told apart from the best by paired tests: {_listed(equal)}."
-    elif names.get(paired.WORSE):
-        text = "The best is better than each of the others by paired tests" + (" that can be made." if others else ".")
-    return f"{text} Not comparable with the best: {_listed(others)}.".strip() if others else text
+        texts.append(f"Cannot be told apart from the best by paired tests: {_listed(equal)}.")
+    if few:
+        texts.append(f"Their models differ from the best's, but too few seeds to speak of the recipe: {_listed(few)}.")
+    if not texts and names.get(paired.WORSE):
+        made = " that can be made" if others else ""
+        texts.append(f"The best is better than each of the others by paired tests{made}.")
+    if others:
+        texts.append(f"Not comparable with the best: {_listed(others)}.")
+    return " ".join(texts)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -282,17 +255,17 @@ def collect_costs(runs: pd.DataFrame, price: float | None, currency: str) -> pd.
     return cost.estimate(histories, cost.find_records(histories), price, currency)
 
 
-def compare_pairs(runs: pd.DataFrame, ranking: Sequence[str]) -> pd.DataFrame:
-    """Return the paired tests of the experiments of *runs*, in the order of *ranking*, by their predictions.csv.
+def read_correct(runs: pd.DataFrame) -> CorrectBySeed:
+    """Read what each of the *runs* got right; the folds of a seed are joined.
 
     Raises
     ------
-    UserError : one has no predictions.csv.
+    UserError : one has no predictions.csv, or two folds of a seed test the same image.
     """
-    correct: dict[str, dict[int, paired.Correct]] = {}
+    correct: dict[str, dict[int, Correct]] = {}
     for _, of_seed in runs.groupby(["experiment", "seed"]):
         read = [paired.read_correct(folder) for folder in of_seed["folder"]]
         joined = paired.join_folds(dict(zip(of_seed["fold"], read, strict=True))) if "fold" in runs else read[0]
         first = of_seed.iloc[0]
-        correct.setdefault(first["experiment"], {})[first["seed"]] = joined
-    return paired.compare_pairs(correct, ranking)
+        correct.setdefault(str(first["experiment"]), {})[int(first["seed"])] = joined
+    return correct

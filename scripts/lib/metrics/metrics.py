@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.special import gammaincinv, ndtri
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support, top_k_accuracy_score
 
 from scripts.lib.runs.predictions import Predictions
@@ -15,6 +16,8 @@ from scripts.lib.runs.predictions import Predictions
 CONFIDENCE = 0.95
 ECE_BINS = 15
 RESAMPLES = 2000
+#: Fewer successes (or failures) than this are where Wilson's interval covers too rarely.
+RARE = 4
 #: Top-5 among five classes or fewer is always 1: no metric.
 TOP5_MIN_CLASSES = 6
 
@@ -104,16 +107,31 @@ def majority_accuracy(labels: Labels) -> float:
     return float(np.bincount(labels).max() / len(labels))
 
 
-def wilson_interval(successes: int, trials: int) -> Interval:
+def wilson_interval(successes: float, trials: float) -> Interval:
     """Return the 95 % Wilson score interval of a proportion; (0, 1) without a trial: nothing is known.
 
     Wilson, E. B. (1927), J. Am. Stat. Assoc. 22, 209-212, without continuity correction. It keeps its coverage near
-    0 and 1 and for few images, where the textbook interval fails (Brown, Cai & DasGupta 2001, Stat. Sci. 16).
+    0 and 1 and for few images, where the textbook interval fails. Where one to three trials succeed (or fail) it
+    covers too rarely all the same; that end is moved to where Poisson's distribution has it, as Brown, Cai & DasGupta
+    propose (2001, Stat. Sci. 16, sec. 4.1.1).
+
+    Parameters
+    ----------
+    successes, trials : whole numbers, or what counts as many where trials are not independent.
     """
     if trials == 0:
         return 0.0, 1.0
-    interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-    return float(interval.low), float(interval.high)
+    z = -float(ndtri((1 - CONFIDENCE) / 2))
+    share, failures = successes / trials, trials - successes
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    low, high = (0.0 if successes <= 0 else centre - half), (1.0 if failures <= 0 else centre + half)
+    rare = min(RARE, trials / 2)
+    if 0 < successes < rare:
+        low = min(low, float(gammaincinv(successes, 1 - CONFIDENCE)) / trials)
+    if 0 < failures < rare:
+        high = max(high, 1 - float(gammaincinv(failures, 1 - CONFIDENCE)) / trials)
+    return max(0.0, low), min(1.0, high)
 
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = ECE_BINS) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics as sk
+from scipy.stats import binom
 
 from scripts.evaluate import evaluate_model
 from scripts.lib.base.problems import UserError
@@ -77,12 +78,29 @@ def test_every_value_lies_in_its_interval_and_in_zero_to_one() -> None:
 
 def test_wilson_is_the_closed_form() -> None:
     z = 1.959963984540054
-    for k, n in [(0, 1), (0, 20), (1, 20), (10, 20), (20, 20), (833, 1000), (99_999, 100_000)]:
+    for k, n in [(0, 1), (1, 2), (0, 20), (4, 20), (10, 20), (20, 20), (833, 1000), (99_990, 100_000)]:
         centre = (k + z * z / 2) / (n + z * z)
         half = z / (n + z * z) * math.sqrt(k * (n - k) / n + z * z / 4)
         low, high = metrics.wilson_interval(k, n)
         assert low == pytest.approx(max(0, centre - half), abs=1e-12)
         assert high == pytest.approx(min(1, centre + half), abs=1e-12)
+
+
+def test_the_far_end_of_one_to_three_is_poissons() -> None:
+    # Brown, Cai & DasGupta (2001), sec. 4.1.1: half the 5 % quantile of chi square with 2 k degrees of freedom.
+    for k, quantile in ((1, 0.10258659), (2, 0.71072302), (3, 1.63538289)):
+        for n in (20, 1000):
+            assert metrics.wilson_interval(k, n)[0] == pytest.approx(quantile / 2 / n, rel=1e-6)
+            assert metrics.wilson_interval(n - k, n)[1] == pytest.approx(1 - quantile / 2 / n, rel=1e-6)
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.9, 0.99, 0.999])
+@pytest.mark.parametrize("n", [30, 100, 300, 1000, 3000])
+def test_wilson_never_covers_less_than_93_percent(n: int, accuracy: float) -> None:
+    ends = np.array([metrics.wilson_interval(k, n) for k in range(n + 1)])
+    covered = binom.pmf(np.arange(n + 1), n, accuracy)[(ends[:, 0] <= accuracy) & (accuracy <= ends[:, 1])].sum()
+    assert covered >= 0.93
+    assert covered <= 0.97 or n * (1 - accuracy) <= 3, "of few errors no interval is exact"
 
 
 def test_wilson_without_a_trial_says_nothing() -> None:

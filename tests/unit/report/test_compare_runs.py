@@ -1,4 +1,4 @@
-"""The leaderboard: means and intervals over seeds, honest about what each is over."""
+"""The leaderboard: means and intervals over images and seeds, and what each interval is of."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from small_runs import Page, answer, make_run, run_cli_on
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import leaderboard, paired
+from scripts.lib.metrics.intervals import accuracy_interval
+from scripts.lib.metrics.metrics import compute_metrics, wilson_interval
 from scripts.lib.pages.figures import leaderboard as leaderboard_figure
+from scripts.lib.runs.predictions import read_predictions
 from scripts.report import compare_runs
 
-T_975_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, from a table
+
+def test_the_interval_is_of_the_recipe_from_three_seeds_on(tmp_path: Path) -> None:
+    folders = [answer(make_run(tmp_path, "a", seed, 0.9), range(seed, 12)) for seed in range(3)]
+    row = run_cli_on(folders, tmp_path).iloc[0]
+    right = np.array([(np.arange(120) < seed) | (np.arange(120) >= 12) for seed in range(3)])
+    assert row["seeds"] == 3 and row["accuracy_top1_mean"] == pytest.approx(right.mean())
+    assert row["interval"] == "recipe"
+    expected = accuracy_interval(right.astype(float)).interval
+    assert (row["accuracy_top1_ci95_low"], row["accuracy_top1_ci95_high"]) == pytest.approx(expected)
+    text = leaderboard.render_text(leaderboard.read_leaderboard(tmp_path / "l.csv"))
+    assert "whatever the seed" in text and "too few" not in text
 
 
-def test_the_interval_is_t_over_seeds(tmp_path: Path) -> None:
-    values = [0.90, 0.92, 0.97]
-    board = run_cli_on([make_run(tmp_path, "a", seed, value) for seed, value in enumerate(values)], tmp_path)
-    row = board.iloc[0]
-    half = T_975_2 * np.std(values, ddof=1) / np.sqrt(3)
-    assert row["seeds"] == 3 and row["accuracy_top1_mean"] == pytest.approx(0.93)
-    assert row["accuracy_top1_ci95_low"] == pytest.approx(0.93 - half)
-    assert row["accuracy_top1_ci95_high"] == 1.0, "0.93 + half is more than all"
-    assert row["interval"] == "t over seeds"
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_of_one_or_two_seeds_it_is_of_these_models_and_says_so(tmp_path: Path, seeds: int) -> None:
+    row = run_cli_on([make_run(tmp_path, "a", seed, 0.9) for seed in range(seeds)], tmp_path).iloc[0]
+    assert (row["accuracy_top1_ci95_low"], row["accuracy_top1_ci95_high"]) == pytest.approx(
+        wilson_interval(108, 120), abs=0.002
+    )
+    assert row["interval"] == "these models"
+    text = leaderboard.render_text(leaderboard.read_leaderboard(tmp_path / "l.csv"))
+    assert (
+        "* 95 % interval: of the accuracy of these models on new images; too few seeds to speak of the recipe" in text
+    )
 
 
-def test_one_seed_has_the_interval_of_its_test_images(tmp_path: Path) -> None:
-    row = run_cli_on([make_run(tmp_path, "a", 0, 0.9)], tmp_path).iloc[0]
-    assert (row["accuracy_top1_ci95_low"], row["accuracy_top1_ci95_high"]) == (pytest.approx(0.86), pytest.approx(0.93))
-    assert row["interval"] == "Wilson over test images"
-
-
-@pytest.mark.long
-def test_the_t_interval_covers_the_mean_of_all_seeds() -> None:
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(200):
-        runs = pd.DataFrame({"experiment": "a", "accuracy_top1": rng.normal(0.8, 0.02, 4), "n_test": 100})
-        names = ["accuracy_top5", "f1_macro", "ece", "val_accuracy_best", "train_seconds", "images_per_second"]
-        names += ["queue_seconds", "wall_seconds", "gpu_seconds", "energy_kwh", "cost", "accuracy_majority"]
-        runs = runs.assign(**dict.fromkeys(names, 1.0), currency="", remark="")
-        row = leaderboard.compare(runs).iloc[0]
-        hits += row["accuracy_top1_ci95_low"] <= 0.8 <= row["accuracy_top1_ci95_high"]
-    assert 0.91 <= hits / 200 <= 0.99
+def test_of_one_seed_it_is_the_interval_of_its_model_card(tmp_path: Path) -> None:
+    board = run_cli_on([make_run(tmp_path, "a", 0, 0.95)], tmp_path)
+    low, high = compute_metrics(read_predictions(tmp_path / "a/seed0/predictions.csv"))["accuracy_top1_ci95"]
+    assert (board["accuracy_top1_ci95_low"][0], board["accuracy_top1_ci95_high"][0]) == pytest.approx((low, high))
 
 
 def test_the_best_comes_first_whatever_the_order_of_the_folders(tmp_path: Path) -> None:
@@ -116,14 +117,17 @@ def test_options_that_do_not_go_together_are_one_line() -> None:
 
 
 def test_show_prints_aligned_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [make_run(tmp_path, "苹果", seed, 0.9 + seed / 50) for seed in (0, 1)] + [make_run(tmp_path, "b", 0, 0.5)]
+    folders = [make_run(tmp_path, "苹果", seed, 0.9 + seed / 60) for seed in (0, 1, 2)] + [
+        make_run(tmp_path, "b", 0, 0.5)
+    ]
     run_cli_on(folders, tmp_path)
     compare_runs.main(compare_runs.build_parser().parse_args(["--show", str(tmp_path / "l.csv")]))
     lines = capsys.readouterr().out.splitlines()
     assert len({cell_len(line) for line in lines[:4]}) == 1
-    assert lines[2].split()[:3] == ["苹果", "2", "91.0"]
+    assert lines[2].split()[:3] == ["苹果", "3", "91.7"]
     assert "*" in lines[3] and "*" not in lines[2]
-    assert "few seeds give a wide one" in lines[4] and lines[5].startswith("* one seed")
+    assert lines[4].startswith("95 % interval: of the accuracy on new images of models that")
+    assert lines[5].startswith("* 95 % interval: of the accuracy of these models")
 
 
 def test_the_page_holds_the_table_and_runs_nothing(tmp_path: Path) -> None:
@@ -141,7 +145,7 @@ def three_experiments(root: Path) -> list[Path]:
     """The best, one that is wrong on three images more, and one that is wrong on forty more."""
     folders = []
     for name, accuracy, wrong in (("a", 0.9, range(4)), ("b<i>", 0.88, range(7)), ("NA", 0.6, range(44))):
-        folders += [answer(make_run(root, name, seed, accuracy + seed / 100), wrong) for seed in (0, 1)]
+        folders += [answer(make_run(root, name, seed, accuracy + seed / 100), wrong) for seed in range(3)]
     return folders
 
 
@@ -157,7 +161,7 @@ def test_paired_tests_say_who_cannot_be_told_apart(tmp_path: Path, capsys: pytes
     assert list(table.columns) == list(paired.COLUMNS)
     assert table["experiment_b"].tolist() == ["b<i>", "NA", "NA"] and table["n_images"].tolist() == [120] * 3
     assert table["verdict"].tolist() == ["cannot be told apart", "a is better", "b<i> is better"]
-    assert table["only_a_right"].tolist() == [6, 80, 74], "three images more, of two seeds"
+    assert table["only_a_right"].tolist() == [9, 120, 111], "three images more, of three seeds"
     assert board.set_index("experiment")["against_best"].to_dict() == {
         "a": "best", "b<i>": "cannot be told apart", "NA": "worse"
     }  # fmt: skip
@@ -182,7 +186,8 @@ def test_without_paired_tests_nothing_is_said_of_them(tmp_path: Path) -> None:
 
 
 def test_other_test_images_are_not_compared_and_no_failure(tmp_path: Path) -> None:
-    folders = [answer(make_run(tmp_path, "a", 0, 0.9), range(4)), answer(make_run(tmp_path, "b", 0, 0.8), range(60))]
+    folders = [answer(make_run(tmp_path, "a", seed, 0.9), range(4)) for seed in range(3)]
+    folders += [answer(make_run(tmp_path, "b", seed, 0.8), range(60)) for seed in range(3)]
     folders.append(answer(make_run(tmp_path, "c", 0, 0.7), range(9), "other {}.jpg"))
     board = run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
     text = leaderboard.render_text(board)
@@ -201,7 +206,7 @@ def test_a_line_names_some_of_many(tmp_path: Path) -> None:
 def test_a_run_without_predictions_is_one_line_that_names_it(tmp_path: Path) -> None:
     folders = three_experiments(tmp_path)
     (folders[3] / "predictions.csv").unlink()
-    with pytest.raises(UserError, match=r"b<i>/seed1/predictions\.csv: no such file"):
+    with pytest.raises(UserError, match=r"b<i>/seed0/predictions\.csv: no such file"):
         run_cli_on(folders, tmp_path, "--comparisons", str(tmp_path / "c.csv"))
     assert not (tmp_path / "l.csv").exists() and not (tmp_path / "c.csv").exists()
 
@@ -226,25 +231,28 @@ def cross_validated(root: Path, wrong: dict[str, int]) -> list[Path]:
     ]
 
 
-def test_folds_have_a_corrected_interval_over_folds_not_over_runs(tmp_path: Path) -> None:
-    of_fold = {0: [0.80, 0.82], 1: [0.86, 0.90], 2: [0.90, 0.90]}
+def test_folds_have_one_interval_over_all_images(tmp_path: Path) -> None:
+    of_fold = {0: [0.80, 0.82], 1: [0.85, 0.90], 2: [0.90, 0.90]}
     folders = [
         make_fold(tmp_path, "a", seed, fold, value, n_test=100 + 20 * fold)
         for fold, values in of_fold.items()
         for seed, value in enumerate(values)
     ]
+    for folder in folders:
+        fold = int(folder.name[-1])
+        value = json.loads((folder / "metrics.json").read_text())["accuracy_top1"]
+        n = 100 + 20 * fold
+        answer(folder, range(n - round(value * n)), f"{fold}-{{}}.jpg", n)
     board = run_cli_on(folders, tmp_path, "--html", str(tmp_path / "l.html"), "--costs", str(tmp_path / "costs.csv"))
     row = board.iloc[0]
-    # By hand: means of the folds 0.81, 0.88, 0.90; 1/3 + 1/2 for the training images that folds share.
-    half = T_975_2 * np.std([0.81, 0.88, 0.90], ddof=1) * np.sqrt(1 / 3 + 1 / 2)
     assert (row["seeds"], row["folds"], row["runs"], row["n_test"]) == (2, 3, 6, "360")
-    assert row["accuracy_top1_mean"] == pytest.approx((0.81 + 0.88 + 0.90) / 3)
-    assert row["accuracy_top1_ci95_low"] == pytest.approx(row["accuracy_top1_mean"] - half)
-    assert row["accuracy_top1_out_of_fold"] == pytest.approx((81 + 0.88 * 120 + 0.90 * 140) / 360)
-    assert row["interval"] == "corrected t over folds"
+    assert row["accuracy_top1_mean"] == pytest.approx((80 + 82 + 102 + 108 + 126 + 126) / 720), "each image counts once"
+    assert row["interval"] == "recipe", "two seeds of three folds are six trainings"
+    low, high = wilson_interval(312, 360)
+    assert row["accuracy_top1_ci95_low"] < low and row["accuracy_top1_ci95_high"] > high, "seeds differ, too"
+    assert row["accuracy_top1_ci95_high"] - row["accuracy_top1_ci95_low"] < 1.5 * (high - low)
     text = leaderboard.render_text(board)
-    assert "Nadeau & Bengio" in text and "a little too narrow" in text and " *" not in text
-    assert text.splitlines()[0].split()[:4] == ["experiment", "seeds", "folds", "runs"]
+    assert " *" not in text and text.splitlines()[0].split()[:4] == ["experiment", "seeds", "folds", "runs"]
     costs = pd.read_csv(tmp_path / "costs.csv")
     assert costs[["seed", "fold"]].to_numpy().tolist() == [[seed, fold] for seed in (0, 1) for fold in range(3)]
     figure = leaderboard_figure.draw(board, leaderboard.collect(folders))
@@ -255,7 +263,8 @@ def test_without_folds_nothing_speaks_of_them(tmp_path: Path) -> None:
     options = ["--html", str(tmp_path / "l.html"), "--costs", str(tmp_path / "costs.csv")]
     run_cli_on(three_experiments(tmp_path), tmp_path, *options, "--comparisons", str(tmp_path / "c.csv"))
     for name in ("l.csv", "l.html", "l.svg", "costs.csv", "c.csv"):
-        assert "fold" not in (tmp_path / name).read_text(), name
+        text = (tmp_path / name).read_text().replace("two with folds", "")
+        assert "fold" not in text, name
 
 
 def test_experiments_are_paired_image_by_image_over_all_folds(tmp_path: Path) -> None:

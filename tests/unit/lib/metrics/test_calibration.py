@@ -76,8 +76,10 @@ def test_intervals_of_the_bins_are_wilsons_closed_form() -> None:
         n, share = result.count[i], result.accuracy[i]
         centre = (share + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        assert result.low[i] == pytest.approx(max(0, centre - half), abs=1e-9)
-        assert result.high[i] == pytest.approx(min(1, centre + half), abs=1e-9)
+        if not 0 < round(share * n) < 4:  # else an end is Poisson's
+            assert result.low[i] == pytest.approx(max(0, centre - half), abs=1e-9)
+        if not 0 < n - round(share * n) < 4:
+            assert result.high[i] == pytest.approx(min(1, centre + half), abs=1e-9)
 
 
 @pytest.mark.parametrize("classes", [2, 12])
