@@ -25,7 +25,8 @@ from scripts.lib.data.findings import (
     SET_ASIDE,
     Finding,
 )
-from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
+from scripts.lib.data.image_checks import HUGE_PIXELS, TINY_EDGE, Checked, Oddity, Status
+from scripts.lib.data.image_formats import SUFFIXES
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.near_duplicates import find_near_duplicates
 from scripts.lib.data.splits import SPLITS, Image

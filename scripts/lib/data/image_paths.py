@@ -9,7 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+from scripts.lib.data.image_formats import IMAGE_SUFFIXES
+
 #: How people call the splits of a data set, to how we call them.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
