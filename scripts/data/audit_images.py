@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import write_json
+from scripts.lib.base.files import read_json, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.audit_findings import find_all, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
@@ -32,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--on-bad-image", choices=["set_aside", "fail"], default="set_aside",
         help="go on without images that cannot be used, or stop (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--left-out", type=Path, metavar="JSON", help="what unpack_archive left out")
     parser.add_argument("--group-by", metavar="PATTERN", help="regular expression: known groups, searched in paths")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="files at a time (all cores)"
@@ -53,10 +54,13 @@ def main(args: argparse.Namespace) -> None:
         audited = check_all(args.images, images, cache, max(1, args.threads))
     findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
+    summary["left_out_files"] = read_json(args.left_out)["left_out"] if args.left_out else []
     write_findings(args.output, findings)
     write_json(args.summary, summary)
     for note in summary["notes"]:
         logger.warning("%s", note)
+    for line in summary["left_out_files"]:
+        logger.info("%s", line)
     if args.on_bad_image == "fail":
         refuse_bad(findings, args.images, args.output.with_name(f"{args.output.stem}_bad.csv"))
     seconds = time.monotonic() - began

@@ -33,7 +33,8 @@ _UNREAD = {
     "GIMP": rb"gimp xcf",
     "SVG": rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml.*?)?(?:<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<svg[\s>]", "PDF": rb"%PDF-",
     "PostScript": rb"%!PS|\xc5\xd0\xd3\xc6", "DICOM": b".{128}DICM", "FITS": rb"SIMPLE  =", "OpenEXR": rb"v/1\x01",
-    "Radiance": rb"#\?R(?:ADIANCE|GBE)", "DjVu": rb"AT&TFORM", "icon": rb"\0\0[\x01\x02]\0[^\0]\0|icns", "DDS": rb"DDS ",
+    "Radiance": rb"#\?R(?:ADIANCE|GBE)", "DjVu": rb"AT&TFORM", "DDS": rb"DDS ",
+    "icon": rb"\0\0[\x01\x02]\0[^\0]\0|icns",
     "QOI": rb"qoif", "PCX": rb"\n[\0\x02-\x05]\x01[\x01\x02\x04\x08]",
     "video": rb"RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xba\xb3]|FLV\x01|0&\xb2u\x8ef\xcf\x11|OggS",
     "NumPy array": rb"\x93NUMPY", "HDF5": rb"\x89HDF\r\n\x1a\n", "MATLAB": rb"MATLAB ",
@@ -99,9 +100,15 @@ def is_read(format_name: str) -> bool:
     return format_name in SUFFIXES
 
 
-def conversion(format_name: str) -> str:
-    """Return how pictures of a format that nobody reads become ones that are read."""
-    return _REMEDIES.get(format_name, _CONVERT)
+def has_image_suffix(name: str | bytes) -> bool:
+    """Tell whether a file is an image by its name; of others, the first bytes tell."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    return posixpath.splitext(text)[1].lower() in IMAGE_SUFFIXES
+
+
+def describe_unread(format_name: str) -> str:
+    """Return what pictures of a format are that nobody reads, and the way out."""
+    return f"{format_name}, which mimflow does not read: {_REMEDIES.get(format_name, _CONVERT)}"
 
 
 def describe_foreign(content: bytes, name: str = "") -> str:
@@ -112,7 +119,7 @@ def describe_foreign(content: bytes, name: str = "") -> str:
         return "the file holds nothing but zeros"
     head = content[:HEAD]
     if (format_name := sniff(head, name)) and not is_read(format_name):
-        return f"{format_name}, which mimflow does not read: {conversion(format_name)}"
+        return describe_unread(format_name)
     for signature, what in _OTHER.items():
         if re.match(signature, head, flags=re.IGNORECASE):
             return what
