@@ -55,10 +55,10 @@ def tiff(bands: int, bits: int, kind: int = 1, data: bytes = b"") -> bytes:
             value = start + 2 * len(shorts) * bands * (bands > 2) if tag == 273 else len(data)
             directory += struct.pack("<HHII", tag, 4, 1, value)
             continue
-        packed = struct.pack(f"<{len(values)}H", *values)
-        if len(packed) > 4:
-            packed, behind = struct.pack("<I", start + len(behind)), behind + packed
-        directory += struct.pack("<HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
+        data_of_tag = struct.pack(f"<{len(values)}H", *values)
+        if len(data_of_tag) > 4:
+            data_of_tag, behind = struct.pack("<I", start + len(behind)), behind + data_of_tag
+        directory += struct.pack("<HHI", tag, 3, len(values)) + data_of_tag.ljust(4, b"\0")
     return b"II*\0" + struct.pack("<IH", 8, 10) + directory + bytes(4) + behind + data
 
 

@@ -126,8 +126,8 @@ def find_images(sources: Iterable[str], skip: Path, others: Others | None = None
         else:
             raise UserError(f"--images: {source}: no such file or folder; check the path")
     if not named_files:
-        found = "".join(f"; {printable(path)}: {why}" for path, why in list(others.unread.items())[:3])
-        raise UserError(f"--images: no image that can be read in {', '.join(sources)}{found or '; check the path'}")
+        examples = "".join(f"; {printable(path)}: {why}" for path, why in list(others.unread.items())[:3])
+        raise UserError(f"--images: no image that can be read in {', '.join(sources)}{examples or '; check the path'}")
     unique: dict[str, tuple[Path, Path]] = {}
     for path, name in named_files:  # an image that is given twice is predicted once
         unique.setdefault(os.path.realpath(path), (path, name))

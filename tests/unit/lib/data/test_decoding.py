@@ -173,10 +173,10 @@ STRANGE = {
 }
 
 
-@pytest.mark.parametrize(("content", "said"), STRANGE.values(), ids=list(STRANGE))
-def test_what_lies_in_place_of_a_picture_is_said(content: bytes, said: str) -> None:
+@pytest.mark.parametrize(("content", "reason"), STRANGE.values(), ids=list(STRANGE))
+def test_what_lies_in_place_of_a_picture_is_said(content: bytes, reason: str) -> None:
     checked = check_image(content)
-    assert checked.status in (Status.UNREADABLE, Status.TRUNCATED) and said in checked.detail
+    assert checked.status in (Status.UNREADABLE, Status.TRUNCATED) and reason in checked.detail
     with pytest.raises(Undecodable):
         decode_image(content)
 
