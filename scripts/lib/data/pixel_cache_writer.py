@@ -36,6 +36,8 @@ JPEG_QUALITY = 95
 REDUCED_MARGIN = 2
 #: Of these, one channel of a grey image is decoded and shrunk, and comes three times: the same bytes, a third sooner.
 GREY_FORMATS = ("JPEG", "PNG")
+#: Bytes of a file that hold the header of most.
+HEADER_BYTES = 1 << 18
 #: Images that are decoded while the ones before them are written.
 AHEAD = 256
 
@@ -121,8 +123,13 @@ def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) ->
 
     def size(name: str) -> tuple[int, int]:
         try:
-            with opened((images / name).read_bytes()) as header:
-                return size_in_cache(*header.size, short_side)
+            with open(images / name, "rb") as file:
+                start = file.read(HEADER_BYTES)
+                try:
+                    header = opened(start)
+                except Undecodable:  # such as a TIFF, whose directory may lie at its end
+                    header = opened(start + file.read())
+            return size_in_cache(*header.size, short_side)
         except (OSError, Undecodable) as error:
             raise _unreadable(images / name, error) from error
 

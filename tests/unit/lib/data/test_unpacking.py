@@ -369,4 +369,4 @@ def test_pictures_are_told_by_content_and_none_vanishes(kind: str, tmp_path: Pat
     expected = {"HEIC": 2, "camera raw": 2, "PDF": 2, "SVG": 2, "video": 2, "not an image": 4}
     special = {"links to nothing": 2, "pipes": 1} if kind == "folder" else {}
     assert counts == expected | special
-    assert any("convert to JPEG (magick mogrify -format jpg *.heic), such as 'cat/a.heic'" in line for line in lines)
+    assert any("convert to JPEG (magick mogrify -format jpg *.heic), such as '" in line for line in lines)
