@@ -68,7 +68,7 @@ def test_a_bomb_is_refused_in_one_line_by_whoever_decodes(tmp_path: Path, name: 
     content = bombs()[name]
     checked = check_image(content)
     assert checked.status in (Status.TOO_MANY_PIXELS, Status.TRUNCATED, Status.UNREADABLE) and checked.detail
-    with pytest.raises(ValueError, match=r"bomb|broken"):
+    with pytest.raises(ValueError, match=r"pixels|scans|times the other|damaged"):
         decode(content, 224)
     path = tmp_path / "bomb"
     path.write_bytes(content)
