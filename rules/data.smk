@@ -27,7 +27,8 @@ rule unpack_archive:
         archives=layout.archives,
         labels=list(layout.label_files.values()),
     output:
-        directory(layout.images),
+        images=directory(layout.images),
+        left_out=f"{layout.dataset}/left_out.json",
     params:
         sources=options.sources,
     log:
@@ -37,15 +38,16 @@ rule unpack_archive:
     resources:
         gpu=resources.data_gpus,
     shell:
-        "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources} --output {output:q}"
-        " --log {log:q}"
+        "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources}"
+        " --output {output.images:q} --left-out {output.left_out:q} --log {log:q}"
 
 
 rule audit_images:
     message:
-        "looking for bad data in {input}"
+        "looking for bad data in {input.images}"
     input:
-        rules.unpack_archive.output,
+        images=rules.unpack_archive.output.images,
+        left_out=rules.unpack_archive.output.left_out,
     output:
         csv=f"{layout.dataset}/audit.csv",
         json=f"{layout.dataset}/audit.json",
@@ -53,6 +55,7 @@ rule audit_images:
         on_bad_image=layout.settings.dataset.on_bad_image,
         # Never an output: Snakemake deletes outputs before a rerun, and what is in here is not decoded again.
         cache=f"{layout.dataset}/audit.cache",
+        bit_depth=options.bit_depth,
         group_by=options.group_by,
     log:
         f"{layout.logs}/audit_images.log",
@@ -62,7 +65,8 @@ rule audit_images:
     resources:
         gpu=resources.data_gpus,
     shell:
-        "python -m scripts.data.audit_images --images {input:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        "python -m scripts.data.audit_images --images {input.images:q} --left-out {input.left_out:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        " {params.bit_depth}"
         " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
 
 
@@ -70,7 +74,7 @@ rule split_dataset:
     message:
         "splitting {input.images} into train, val and test"
     input:
-        images=rules.unpack_archive.output,
+        images=rules.unpack_archive.output.images,
         audit=rules.audit_images.output.csv,
     output:
         train=layout.splits("train"),
@@ -120,10 +124,12 @@ rule pack_images:
     message:
         "decoding the images once, with {wildcards.short_side} pixels on the short side"
     input:
-        images=rules.unpack_archive.output,
+        images=rules.unpack_archive.output.images,
         splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
     output:
         directory(layout.pixel_cache),
+    params:
+        bit_depth=options.bit_depth,
     log:
         f"{layout.logs}/pack_images_{{short_side}}.log",
     group:
@@ -133,4 +139,4 @@ rule pack_images:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
-        " --threads {threads} --output {output:q} --log {log:q}"
+        " --threads {threads} {params.bit_depth} --output {output:q} --log {log:q}"

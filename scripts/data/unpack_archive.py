@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="zip or tar (plain, gz, bz2, xz, zst); several: one data set",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write; replaced when it exists")
+    parser.add_argument("--left-out", type=Path, metavar="JSON", help="file for what is no image, and why")
     parser.add_argument(
         "--sources",
         metavar="JSON",
@@ -80,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Unpack the archives of one data set."""
     origins = parse_origins(args.archive, args.sources or json.dumps([{} for _ in args.archive]))
-    unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
+    unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio), args.left_out)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pty
+import socket
 import subprocess
 import sys
 import termios
@@ -104,8 +105,52 @@ def test_broken_files_are_named_and_skipped(run: TinyRun, tmp_path: Path, caplog
     assert [Path(row["file"]).name for row in rows] == ["good.jpg", "good.png"]
     skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped")]
     names = [Path(line.removeprefix("skipped ").split(":")[0]).name for line in skipped]
-    assert names == ["empty.gif", "half.jpg", "half.png", "link.png", "text.jpg"]
+    assert sorted(names) == ["empty.gif", "half.jpg", "half.png", "link.png", "text.jpg"]
     assert "2 images predicted, 5 skipped" in caplog.text
+
+
+def test_every_file_is_predicted_skipped_or_ignored_and_counted(
+    run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    kinds = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.avif": "AVIF", "d.jp2": "JPEG2000", "e": "PNG", "f.JPG": "GIF"}
+    for name, kind in kinds.items():
+        photograph(1, (60, 60)).save(folder / name, kind)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    for name, content in {
+        "g.heic": heic,
+        "h.jpg": heic,
+        "i.dng": b"II*\0aaaa",
+        "j.txt": b"text",
+        "k.csv": b"a,b",
+    }.items():
+        (folder / name).write_bytes(content)
+    os.mkfifo(folder / "l.jpg")
+    (folder / "m.jpg").symlink_to("nowhere")
+    (folder / "n.jpg").symlink_to("n.jpg")
+    (folder / "o.jpg").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        os.chdir(folder)  # the name of a socket has 107 bytes at most
+        listening.bind("p.jpg")
+        os.chdir(ROOT)
+        with caplog.at_level("INFO"):
+            rows = run_predict(run, tmp_path / "out", "--images", str(folder), "--workers", "0", "--no-draw")
+    assert [Path(row["file"]).name for row in rows] == list(kinds)
+    assert "6 images predicted, 7 skipped" in caplog.text and "2 other files ignored" in caplog.text
+    links = {"m.jpg": "a link to nothing", "n.jpg": "a link to nothing"}
+    special = {"l.jpg": "a pipe, not a file", "p.jpg": "a socket, not a file"} | links
+    for name, why in ({"g.heic": "HEIC", "h.jpg": "HEIC", "i.dng": "camera raw"} | special).items():
+        assert f"{name}: {why}" in caplog.text
+    assert "1 HEIC, which mimflow does not read: convert to JPEG (magick mogrify" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize("source", ["pipe.jpg", "*.jpg"])
+def test_a_pipe_that_is_named_is_not_waited_for(source: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    listed = photos.find_images([str(tmp_path / source)], tmp_path / "out")
+    with pytest.raises(OSError, match="a pipe, not a file"):
+        photos.check_whole(listed[0].path)
 
 
 def test_a_truncated_photograph_is_told_whatever_opencv_makes_of_it(tmp_path: Path) -> None:
@@ -146,7 +191,7 @@ def test_sources_without_images_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         photos.find_images([str(tmp_path / "nowhere")], tmp_path / "out")
     for source in (tmp_path, tmp_path / "*.jpg"):
-        with pytest.raises(UserError, match="no image in"):
+        with pytest.raises(UserError, match="no image that can be read in"):
             photos.find_images([str(source)], tmp_path / "out")
 
 
@@ -256,8 +301,8 @@ def test_broken_files_are_named_and_skipped_with_onnx_too(
         rows = run_predict(onnx, tmp_path / "out", "--images", str(tmp_path))
     assert [Path(row["file"]).name for row in rows] == ["good.jpg"]
     skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped")]
-    assert [Path(line.split(":")[0]).name for line in skipped] == ["half.jpg", "link.png", "text.jpg"]
-    assert "truncated" in skipped[0], "told by pillow: OpenCV 4 fills the rest with grey"
+    assert [Path(line.split(":")[0]).name for line in skipped] == ["link.png", "half.jpg", "text.jpg"]
+    assert "truncated" in skipped[1], "told by pillow: OpenCV 4 fills the rest with grey"
     assert "1 images predicted, 3 skipped" in caplog.text
 
 

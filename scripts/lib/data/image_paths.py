@@ -9,7 +9,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+from scripts.lib.data.image_formats import has_image_suffix
+
 #: How people call the splits of a data set, to how we call them.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -108,7 +109,7 @@ def is_junk(components: Sequence[str]) -> bool:
 
 def is_image(name: str) -> bool:
     """Tell whether a file is an image by its name."""
-    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return has_image_suffix(name)
 
 
 def name_key(name: str) -> tuple[str, str]:

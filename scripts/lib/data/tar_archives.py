@@ -17,7 +17,7 @@ import zstandard
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import archive_entries
-from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage
+from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage, sniff_entry
 from scripts.lib.data.image_paths import decodes
 
 #: Bytes of one extended header of a tar: a longer one would be read into memory whole.
@@ -175,7 +175,10 @@ def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
                 raise _BadHeader(f"a size of {member.size} bytes")
             total += member.size
             check_size(archive, total, compressed, limits)
-            entries.append(Entry(_tar_name(member), member.size, _tar_kind(member), _tar_target(member)))
+            name, kind = _tar_name(member), _tar_kind(member)
+            stream = tar.extractfile(member) if kind == "file" else None
+            format_name = sniff_entry(name, stream.read) if stream else ""
+            entries.append(Entry(name, member.size, kind, _tar_target(member), format_name))
         if kind != "tar":
             while tar.fileobj.read(archive_entries.CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
                 pass

@@ -17,13 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from scripts.lib.base.download import Progress
-from scripts.lib.base.files import atomic_path, remove_leftovers
+from scripts.lib.base.files import atomic_path, find_json, remove_leftovers, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data import image_paths, label_files
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entry, Limits, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format
-from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
+from scripts.lib.data.folders import MANIFEST, left_out_beside, link_files, manifest_entries, read_listed
+from scripts.lib.data.image_formats import describe_unread, is_read
 from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decode_name, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
 
@@ -84,6 +85,11 @@ class LeftOut:
         self.examples.setdefault(reason, name)
         logger.debug("left out: %r: %s", name, reason)
 
+    def lines(self) -> list[str]:
+        """Return a line for each reason."""
+        example = {reason: f", such as {name!r}" for reason, name in self.examples.items()}
+        return [f"left out {n}: {reason}{example.get(reason, '')}" for reason, n in sorted(self.counts.items())]
+
 
 def check_name(archive: Path, name: str) -> None:
     """Refuse a name that would land outside the folder it is unpacked to."""
@@ -129,8 +135,8 @@ def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, lef
             left_out.add(name, IS_JUNK)
         elif entry.kind == "link":
             left_out.add(name, IS_LINK)
-        elif not is_image(components[-1]):
-            left_out.add(name, NOT_AN_IMAGE)
+        elif not is_image(components[-1]) and not is_read(entry.format):
+            left_out.add(name, describe_unread(entry.format) if entry.format else NOT_AN_IMAGE)
         else:
             images.append(index)
             paths.append((*(folders.setdefault(name, name) for name in components[:-1]), components[-1]))
@@ -325,7 +331,7 @@ def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) ->
 def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
     """Return what one archive holds."""
     if origin.folder is not None:
-        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive), limits, left_out)
+        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive, origin.folder), limits, left_out)
     kind = sniff_format(origin.archive)
     return sift(origin.archive, kind, read_entries(origin.archive, kind, limits), limits, left_out)
 
@@ -335,9 +341,16 @@ def unpack(archive: Path, output: Path, limits: Limits) -> None:
     unpack_all([Origin(archive)], output, limits)
 
 
-def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
-    """Unpack the archives of one data set as the folder *output*, which appears only when it is whole."""
+def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, record: Path | None = None) -> None:
+    """Unpack the archives of one data set as the folder *output*, which appears only when it is whole.
+
+    Parameters
+    ----------
+    record : file for what was left out, a JSON object with the list ``left_out`` of one line a reason.
+    """
     left_out = LeftOut()
+    for origin in origins:
+        left_out.counts.update(find_json(left_out_beside(origin.archive)))
     contents = [read_origin(origin, limits, left_out) for origin in origins]
     check_number([origin.archive for origin in origins], sum(len(content.images) for content in contents), limits)
     planned = plan(origins, contents, limits, left_out)
@@ -364,14 +377,16 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
                 extract(origin.archive, kind, limits, targets, temporary, size)
             else:
                 link_files(origin.archive, origin.folder, targets, temporary)
+    if record:
+        write_json(record, {"left_out": left_out.lines()})
     targets = [target for targets in planned for target in targets]
     logger.info("%s %s", "linked" if all(origin.folder for origin in origins) else "unpacked", summary(targets))
 
 
 def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
     """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
-    for reason, count in sorted(left_out.counts.items()):
-        logger.info("left out %d: %s, such as %r", count, reason, left_out.examples[reason])
+    for line in left_out.lines():
+        logger.info("%s", line)
     classes = {split_target(target)[1] for targets in planned for target in targets if target is not None}
     if not classes:
         why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(left_out.counts.items()))

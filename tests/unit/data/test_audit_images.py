@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,7 +70,7 @@ def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
         "images": 30, "set_aside": 0, "left_out": 0, "findings": {},
         "classes": {"apple": {"all": 15}, "草莓": {"all": 15}}, "formats": {"JPEG": 30},
         "widths": {"min": 96, "median": 96, "max": 96}, "heights": {"min": 96, "median": 96, "max": 96},
-        "imbalance": 1.0, "notes": [],
+        "imbalance": 1.0, "notes": [], "left_out_files": [],
     }  # fmt: skip
 
 
@@ -270,3 +271,47 @@ def test_the_command_prints_nothing_per_file_and_goes_on_after_a_kill(tmp_path: 
     assert line.startswith("320 images in ")
     assert 0 < int(line.split(" known")[0].rpartition(" ")[2]) < 320
     assert "20 set aside" in line
+
+
+def deep_images(folder: Path, peaks: dict[str, int]) -> Path:
+    """Make a data set of 16-bit images, the largest value of each as given."""
+    files = {}
+    for number, (suffix, peak) in enumerate(peaks.items()):
+        grey = np.asarray(photograph(number).convert("L"), np.uint16).astype(np.float64)
+        deep = (grey / grey.max() * peak).astype(np.uint16)
+        files[f"apple/{number}{suffix}"] = cv2.imencode(suffix, deep)[1].tobytes()
+        files[f"pear/{number}.jpg"] = encoded(photograph(100 + number))
+    return save_files(folder, files)
+
+
+@pytest.mark.parametrize(
+    ("peaks", "bits"),
+    [
+        ({".png": 4095, ".tif": 1000}, 12),
+        ({".png": 900, ".tif": 1023, ".pgm": 800}, 10),
+        ({".jp2": 12_000, ".png": 100}, 14),
+        ({".tif": 100, ".png": 90}, 9),
+    ],
+)
+def test_images_of_16_bits_are_never_silently_black(peaks: dict[str, int], bits: int, tmp_path: Path) -> None:
+    images = deep_images(tmp_path / "images", peaks)
+    with pytest.raises(UserError, match=f"would be nearly black: set dataset.bit_depth: {bits} "):
+        audit(images)
+    assert audit(images, "--bit-depth", str(bits))
+    (note,) = json.loads((tmp_path / "audit.json").read_text())["notes"]
+    assert f"they are scaled as {bits} bits (dataset.bit_depth)" in note and "white" not in note
+
+
+def test_what_is_above_the_bit_depth_is_counted_and_full_range_is_taken_as_it_is(tmp_path: Path) -> None:
+    images = deep_images(tmp_path / "images", {".png": 60_000, ".tif": 1000})
+    audit(images)
+    audit(images, "--bit-depth", "12")
+    (note,) = json.loads((tmp_path / "audit.json").read_text())["notes"]
+    assert "the largest value is 60,000" in note and "in 1 image some are larger than that, and become white" in note
+
+
+def test_what_was_left_out_is_in_the_summary(tmp_path: Path) -> None:
+    images = clean(tmp_path / "images")
+    (tmp_path / "left_out.json").write_text(json.dumps({"left_out": ["left out 3: HEIC, such as 'a.heic'"]}))
+    audit(images, "--left-out", str(tmp_path / "left_out.json"))
+    assert json.loads((tmp_path / "audit.json").read_text())["left_out_files"] == ["left out 3: HEIC, such as 'a.heic'"]

@@ -92,7 +92,7 @@ def test_the_tutorial_recipe_has_every_value_of_the_published_tutorial() -> None
         "to_rgb": True,
     }
     test_pipeline = [
-        {"type": "LoadImageFromFile"},
+        {"type": "LoadImage"},
         {"type": "Resize", "size": (256, -1), "backend": "pillow"},
         {"type": "CenterCrop", "crop_size": 224},
         normalize,
@@ -113,7 +113,7 @@ def test_the_tutorial_recipe_has_every_value_of_the_published_tutorial() -> None
     assert config["log_config"]["interval"] == 10
     assert (config["evaluation"]["interval"], config["evaluation"]["metric"]) == (1, "accuracy")
     assert config["data"]["train"]["pipeline"] == [
-        {"type": "LoadImageFromFile"},
+        {"type": "LoadImage"},
         {"type": "RandomResizedCrop", "size": 224, "backend": "pillow"},
         {"type": "RandomFlip", "flip_prob": 0.5, "direction": "horizontal"},
         normalize,

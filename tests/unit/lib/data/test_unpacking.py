@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,13 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planted_images import photograph
 
 from scripts.data.unpack_archive import parse_origins
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
-from scripts.lib.data.folders import manifest_entries, manifest_sha256, pack_folder, walk_files, write_manifest
+from scripts.lib.data.folders import (
+    list_folder,
+    manifest_entries,
+    manifest_sha256,
+    pack_folder,
+    walk_files,
+    write_manifest,
+)
 from scripts.lib.data.image_paths import find_classes, find_splits_of_class
+from scripts.lib.data.splits import find_images
 from scripts.lib.data.unpacking import Origin, unpack_all
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Settings, Site
@@ -155,7 +165,7 @@ def test_labels_are_read_from_the_folder_and_must_be_those_that_were_listed(tmp_
 def test_a_damaged_manifest_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "archive.jsonl").write_text('["abc", 1')
     with pytest.raises(UserError, match=r"archive\.jsonl: damaged"):
-        manifest_entries(tmp_path / "archive.jsonl")
+        manifest_entries(tmp_path / "archive.jsonl", tmp_path)
 
 
 def test_an_archive_cannot_pass_for_a_manifest(tmp_path: Path) -> None:
@@ -318,3 +328,45 @@ def test_each_of_several_sources_is_fetched_and_recorded_by_itself(tmp_path: Pat
         {"labels": str(table), "split": "train", "kept": {str(table): "results/d/labels_0.tsv"}},
         {"labels": {"test": "test.txt"}, "folder": str(folder)},
     ]
+
+
+PICTURES = {"jfif": "JPEG", "jpe": "JPEG", "avif": "AVIF", "jp2": "JPEG2000", "JPG_original": "PNG", "": "WEBP"}
+FOREIGN = {
+    "a.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+    "b.NEF": (b"II*\0\x08\0\0\0", "camera raw"),
+    "c": (b"%PDF-1.4", "PDF"),
+    "d.svg": (b"<svg xmlns=''>", "SVG"),
+    "e.mov": (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "video"),
+    "f.txt": (b"text", "not an image"),
+    "g.csv": (b"a,b", "not an image"),
+}
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "folder"])
+def test_pictures_are_told_by_content_and_none_vanishes(kind: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for label in ("cat", "dog"):
+        (source / label).mkdir(parents=True)
+        for suffix, name in PICTURES.items():
+            photograph(1, (40, 40)).save(source / label / f"1.{suffix}".removesuffix("."), name)
+        for name, (content, _) in FOREIGN.items():
+            (source / label / name).write_bytes(content)
+    if kind == "folder":
+        os.mkfifo(source / "cat" / "pipe.jpg")
+        (source / "cat" / "gone.jpg").symlink_to("nowhere")
+        (source / "cat" / "round.jpg").symlink_to("round.jpg")
+        list_folder(source, tmp_path / "list.jsonl", tmp_path / "list.jsonl")
+        origin = Origin(tmp_path / "list.jsonl", folder=source)
+    else:
+        format_name = {"zip": "zip", "tar.gz": "gztar"}[kind]
+        origin = Origin(Path(shutil.make_archive(str(tmp_path / "a"), format_name, source)))
+    unpack_all([origin], tmp_path / "images", Limits(), tmp_path / "left_out.json")
+
+    images = find_images(tmp_path / "images")
+    assert len(images) == 2 * len(PICTURES) and {image.label for image in images} == {"cat", "dog"}
+    lines = json.loads((tmp_path / "left_out.json").read_text())["left_out"]
+    counts = {line.split(": ")[1].split(",")[0]: int(line.split()[2].rstrip(":")) for line in lines}
+    expected = {"HEIC": 2, "camera raw": 2, "PDF": 2, "SVG": 2, "video": 2, "not an image": 4}
+    special = {"links to nothing": 2, "pipes": 1} if kind == "folder" else {}
+    assert counts == expected | special
+    assert any("convert to JPEG (magick mogrify -format jpg *.heic), such as '" in line for line in lines)

@@ -97,7 +97,7 @@ def test_a_convolutional_backbone_gets_no_image_size() -> None:
 
 def test_pickled_data_sets_become_image_files() -> None:
     steps = build("resnet18_8xb16_cifar10")["data"]["train"]["pipeline"]
-    assert [step["type"] for step in steps[:2]] == ["LoadImageFromFile", "Resize"] and steps[1]["size"] == 32
+    assert [step["type"] for step in steps[:2]] == ["LoadImage", "Resize"] and steps[1]["size"] == 32
 
 
 def test_one_channel_models_read_gray_images() -> None:
