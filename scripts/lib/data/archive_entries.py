@@ -62,7 +62,10 @@ class Entry:
 
 
 class Entries(Sequence[Entry]):
-    """Entries in about 20 bytes each besides their names: as objects, two million of them would take 500 MB."""
+    """Entries in about 20 bytes each besides their names: as objects, two million of them would take 500 MB.
+
+    ``oem``: MS-DOS or Windows wrote them, with names in the encoding of MS-DOS where they do not say another one.
+    """
 
     def __init__(self, archive: Path, limits: Limits) -> None:
         self.archive = archive
@@ -70,6 +73,7 @@ class Entries(Sequence[Entry]):
         self._names, self._ends, self._sizes = bytearray(), array("Q"), array("Q")
         self._kinds, self._targets = bytearray(), dict[int, str]()
         self._held = 0
+        self.oem = False
 
     def append(self, entry: Entry) -> None:
         """Add an entry; refuse it where there are too many, or their names too long."""

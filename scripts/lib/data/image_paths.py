@@ -7,7 +7,7 @@ import itertools
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 #: How people call the splits of a data set, to how we call them.
@@ -28,39 +28,6 @@ NO_SPLIT = "outside the train, val and test folders"
 
 #: The folders and the file name of one image.
 Components = tuple[str, ...]
-
-
-def encoding_of(names: Iterable[str | bytes]) -> str | None:
-    """Return the encoding of those *names* that are bytes: utf-8, or else gb18030 (which holds GBK); None: neither.
-
-    One decision for the whole archive, since about one in fifty Chinese words of two characters is, in GBK, valid
-    UTF-8 by chance.
-    """
-    possible = ["utf-8", "gb18030"]
-    for name in names:
-        if isinstance(name, bytes) and not name.isascii():
-            possible = [encoding for encoding in possible if decodes(name, encoding)]
-    return possible[0] if possible else None
-
-
-def decode_name(name: str | bytes, encoding: str | None) -> str:
-    """Return *name* as text; without an encoding, in the first that fits it.
-
-    Bytes that fit none become surrogates, which :func:`safe_component` writes as %XX.
-    """
-    if isinstance(name, str):
-        return name
-    encoding = encoding or next((e for e in ("utf-8", "gb18030") if decodes(name, e)), None)
-    return name.decode(encoding) if encoding else name.decode("utf-8", "surrogateescape")
-
-
-def decodes(name: bytes, encoding: str) -> bool:
-    """Tell whether *name* is valid in *encoding*."""
-    try:
-        name.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def safe_component(name: str) -> str:

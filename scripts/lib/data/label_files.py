@@ -18,7 +18,8 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decodes, is_image, is_junk, safe_component
+from scripts.lib.data.image_paths import SPLIT_NAMES, Components, is_image, is_junk, safe_component
+from scripts.lib.data.label_text import KEY, read_text
 
 #: How people head the columns of such tables; of several, the first here is taken.
 FILE_COLUMNS = (
@@ -33,13 +34,11 @@ SPLIT_COLUMNS = ("split", "part", "subset", "set", "partition", "划分", "数�
 DELIMITERS = ",;\t"
 #: Suffixes of files with lines ``path label``, where such a file is given alone.
 ANNOTATION_SUFFIXES = (".txt", ".lst")
-SUFFIXES = (".csv", ".tsv", *ANNOTATION_SUFFIXES)
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", *ANNOTATION_SUFFIXES)
 #: Largest file of labels in bytes: it is read into memory.
 LONGEST_FILE = 512 * 1024 * 1024
 #: How many names a message lists.
 LISTED = 5
-#: The setting, as messages name it.
-KEY = "dataset.source.labels"
 
 #: ``dataset.source.labels``: a file, or what (train, val, test, classes) to a file each.
 Spec = str | Mapping[str, str]
@@ -58,42 +57,39 @@ class Row:
         return f"{self.source[0]}, line {self.source[1]}"
 
 
-def read_labels(spec: Spec, read: Callable[[str], bytes]) -> list[Row]:
+def read_labels(
+    spec: Spec, read: Callable[[str], bytes], encoding: str | None = None, tell: Callable[[str], None] = str
+) -> list[Row]:
     """Return the rows of the files that *spec* names.
 
     Parameters
     ----------
     read : returns the content of a file named in *spec*.
+    encoding, tell : of :func:`read_text`.
 
     Raises
     ------
     UserError : a file that cannot be understood; file, line and remedy are named.
     """
+
+    def text_of(name: str) -> str:
+        return read_text(name, read(name), FILE_COLUMNS, encoding, tell)
+
     if isinstance(spec, str):
-        text = decode(spec, read(spec))
+        text = text_of(spec)
         return read_annotations(spec, text, "") if _is_annotations(spec, text) else read_table(spec, text)
     classes = None
     if "classes" in spec:
-        classes = [name for line in _lines(decode(spec["classes"], read(spec["classes"]))) if (name := line.strip())]
+        classes = [name for line in _lines(text_of(spec["classes"])) if (name := line.strip())]
         if twice := [name for name, count in Counter(classes).items() if count > 1]:
             raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
     rows = [
         row
         for split, name in spec.items()
         if split != "classes"
-        for row in read_annotations(name, decode(name, read(name)), split, classes)
+        for row in read_annotations(name, text_of(name), split, classes)
     ]
     return rows if classes is None else name_labels(rows, classes, spec["classes"])
-
-
-def decode(name: str, content: bytes) -> str:
-    """Return the text of a file: UTF-8, UTF-16 where it begins so (Excel's "Unicode text"), else GB18030."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and decodes(content, "utf-16"):
-        return content.decode("utf-16")
-    for encoding in ("utf-8-sig", "gb18030"):
-        if decodes(content, encoding):
-            return content.decode(encoding)
-    raise UserError(f"{KEY}: {name} is neither UTF-8 nor GB18030 text: save it as UTF-8")
 
 
 def _lines(text: str) -> list[str]:

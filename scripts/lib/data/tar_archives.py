@@ -18,7 +18,7 @@ import zstandard
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import archive_entries
 from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage
-from scripts.lib.data.image_paths import decodes
+from scripts.lib.data.encodings import decodes
 
 #: Bytes of one extended header of a tar: a longer one would be read into memory whole.
 LONGEST_HEADER = 1024 * 1024

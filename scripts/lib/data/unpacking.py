@@ -21,10 +21,11 @@ from scripts.lib.base.files import atomic_path, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data import image_paths, label_files
-from scripts.lib.data.archive_entries import CHUNK, Damaged, Entry, Limits, damage
+from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format
 from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
-from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decode_name, is_image, is_junk, safe_component
+from scripts.lib.data.encodings import Encoding, find_encoding
+from scripts.lib.data.image_paths import SPLIT_NAMES, Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ class Origin:
     """One of the archives that make up a data set, and what the settings say of its images.
 
     ``split``, ``label``: of all of them; ``labels``: the files that say it of each; ``kept``: where those of them lie
-    that are not in an archive; ``folder``: the archive is the manifest of this folder, whose files are linked to.
+    that are not in an archive; ``folder``: the archive is the manifest of this folder, whose files are linked to;
+    ``encoding``: ``dataset.encoding``.
     """
 
     archive: Path
@@ -51,6 +53,7 @@ class Origin:
     labels: Spec | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,25 +62,26 @@ class Contents:
 
     kind: str
     entries: Sequence[Entry]
-    encoding: str | None
+    encoding: Encoding
     images: list[int]
     paths: list[Components]
 
     def name(self, index: int) -> str:
         """Return the name of an entry as text: all of them would fill memory."""
-        return decode_name(self.entries[index].name, self.encoding)
+        return self.encoding.decode(self.entries[index].name)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all entries."""
-        return (decode_name(entry.name, self.encoding) for entry in self.entries)
+        return (self.encoding.decode(entry.name) for entry in self.entries)
 
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, and an example."""
+    """How often something was left out for each reason, and an example; ``notes``: what else is to be told."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, reason: str) -> None:
         self.counts[reason] += 1
@@ -101,22 +105,25 @@ def check_link(archive: Path, name: str, target: str) -> None:
         raise UserError(f"{archive}: refused: its entry {name!r} is a link out of it; nothing was written")
 
 
-def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
-    """Find the images among *entries*.
+def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
+    """Find the images among the *entries* of an archive.
 
     Raises
     ------
     UserError : an entry, or the archive as a whole, is refused.
     """
     # Names are decoded one by one: all of them as text would fill memory.
-    encoding = image_paths.encoding_of(entry.name for entry in entries)
-    names = (decode_name(entry.name, encoding) for entry in entries)
+    archive, oem = origin.archive, isinstance(entries, Entries) and entries.oem
+    encoding = find_encoding((entry.name for entry in entries), origin.encoding, oem)
+    if note := encoding.describe(f"names in {origin.folder or archive.name}"):
+        left_out.notes.append(note)
+    names = (encoding.decode(entry.name) for entry in entries)
     backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
     folders: dict[str, str] = {}  # each is held once
     images: list[int] = []
     paths: list[Components] = []
     for index, entry in enumerate(entries):
-        name = decode_name(entry.name, encoding)
+        name = encoding.decode(entry.name)
         check_name(archive, name)
         if entry.kind == "device":
             raise UserError(f"{archive}: refused: its entry {name!r} is a device or a pipe; nothing was written")
@@ -160,7 +167,7 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     layouts: list[list[Components | str]] = [[] for _ in origins]
     for group in _planned_together(origins):
         paths = [path for index in group for path in contents[index].paths]
-        layout_of_group = iter(_layout(origins, contents, group, paths, limits))
+        layout_of_group = iter(_layout(origins, contents, group, paths, limits, left_out.notes))
         for index in group:
             layouts[index] = [next(layout_of_group) for _ in contents[index].paths]
     check_splits(origins, layouts)
@@ -192,20 +199,20 @@ def _layout(
     group: Sequence[int],
     paths: Sequence[Components],
     limits: Limits,
+    notes: list[str],
 ) -> list[Components | str]:
-    """Return where the images of archives that are planned together go."""
+    """Return where the images of archives that are planned together go; add to *notes* what must be told."""
     origin = origins[group[0]]
     if not paths:
         return []
     if origin.labels is not None:
         read = partial(read_label_file, origins=origins, contents=contents, group=group, limits=limits)
-        rows = label_files.read_labels(origin.labels, read)
+        rows = label_files.read_labels(origin.labels, read, origin.encoding, notes.append)
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
         table = origin.labels if isinstance(origin.labels, str) else " and ".join(origin.labels.values())
         targets, remarks = label_files.place_images(rows, paths, table)
-        for remark in remarks:
-            logger.warning("%s", remark)
+        notes += remarks
         return targets
     if origin.label is not None:
         return image_paths.find_splits_of_class(paths, label_files.class_folder(origin.label), origin.split)
@@ -325,9 +332,9 @@ def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) ->
 def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
     """Return what one archive holds."""
     if origin.folder is not None:
-        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive), limits, left_out)
+        return sift(origin, MANIFEST, manifest_entries(origin.archive), limits, left_out)
     kind = sniff_format(origin.archive)
-    return sift(origin.archive, kind, read_entries(origin.archive, kind, limits), limits, left_out)
+    return sift(origin, kind, read_entries(origin.archive, kind, limits), limits, left_out)
 
 
 def unpack(archive: Path, output: Path, limits: Limits) -> None:
@@ -370,6 +377,8 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
 
 def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
     """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
+    for note in left_out.notes:
+        logger.warning("%s", note)
     for reason, count in sorted(left_out.counts.items()):
         logger.info("left out %d: %s, such as %r", count, reason, left_out.examples[reason])
     classes = {split_target(target)[1] for targets in planned for target in targets if target is not None}

@@ -21,6 +21,10 @@ from scripts.lib.data import archive_entries
 from scripts.lib.data.archive_entries import Entries, Entry, Inflated, Kind, Limits, check_size, damage
 
 
+#: The systems of "version made by" whose programs write names as MS-DOS did: FAT, NTFS, VFAT.
+_WRITE_OEM = (0, 10, 11, 14)
+
+
 def list_zip(archive: Path, limits: Limits) -> Entries:
     """Return the entries of a zip, in the order of its central directory."""
     entries, longest = Entries(archive, limits), archive_entries.LONGEST_PATH_IN_ARCHIVE
@@ -45,6 +49,7 @@ def list_zip(archive: Path, limits: Limits) -> Entries:
                 with open_zip_entry(zipped, info) as content:
                     link = content.read(longest).decode("utf-8", "replace")
                 target = posixpath.join(posixpath.dirname(info.filename), link)[:longest]
+            entries.oem |= info.create_system in _WRITE_OEM
             entries.append(Entry(_zip_name(info), info.file_size, kind, target))
     return entries
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictInt
 
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
-from scripts.lib.settings.sections import FileName, Fraction, Name, Section, Seed, Sha256, Text, Url
+from scripts.lib.settings.sections import Encoding, FileName, Fraction, Name, Section, Seed, Sha256, Text, Url
 
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
@@ -153,6 +153,12 @@ class Dataset(Section):
     split: Splitting = Field(Splitting(), description="How they are divided.")
     classes: list[str] | None = Field(
         None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
+    )
+    encoding: Encoding | None = Field(
+        None,
+        description="Encoding of names in archives and of files of labels that are not in Unicode: `gb18030`, `cp932`,"
+        " `cp949`, `cp950`, `cp1252`, `cp437`, `cp1251`, `cp866` or any other of Python. Default: the most plausible"
+        " one, which the log and the page of the data name.",
     )
     on_bad_image: Literal["set_aside", "fail"] = Field(
         "set_aside",

@@ -59,6 +59,8 @@ class Options:
             values["kept"] = kept
         if source.in_place:
             values["folder"] = source.path
+        if encoding := self.settings.dataset.encoding:
+            values["encoding"] = encoding
         return values
 
     @property

@@ -25,8 +25,6 @@ from scripts.lib.data.image_paths import (
     NO_CLASS,
     NO_SPLIT,
     Taken,
-    decode_name,
-    encoding_of,
     find_layout,
     is_image,
     is_junk,
@@ -34,6 +32,7 @@ from scripts.lib.data.image_paths import (
     shorten,
 )
 from scripts.lib.data.unpacking import unpack
+from tests.helpers.raw_zip import zip_of_raw_names
 
 Files = Mapping[str, bytes]
 TWO_CLASSES: Files = {"cat/1.jpg": b"cat one", "cat/2.jpg": b"cat two", "dog/1.jpg": b"dog one"}
@@ -43,19 +42,6 @@ def write_zip(path: Path, files: Files, method: int = zipfile.ZIP_DEFLATED) -> P
     with zipfile.ZipFile(path, "w", method) as zipped:
         for name, content in files.items():
             zipped.writestr(name, content)
-    return path
-
-
-def zip_of_raw_names(path: Path, files: Mapping[bytes, bytes]) -> Path:
-    """Write a zip whose names are these bytes without the UTF-8 flag, as Windows tools in China do."""
-    placeholders = {f"{number:04d}".ljust(len(raw), "x"): raw for number, raw in enumerate(files)}
-    with zipfile.ZipFile(path, "w") as zipped:
-        for placeholder, raw in placeholders.items():
-            zipped.writestr(placeholder, files[raw])
-    data = path.read_bytes()
-    for placeholder, raw in placeholders.items():
-        data = data.replace(placeholder.encode(), raw)
-    path.write_bytes(data)
     return path
 
 
@@ -356,17 +342,6 @@ def test_gbk_names_in_a_tar_come_out_right(tmp_path: Path) -> None:
     names = ["哈密瓜/1.jpg", "痛/2.jpg"]
     archive.write_bytes(tar_bytes(dict.fromkeys(names, b""), format=tarfile.GNU_FORMAT, encoding="gbk"))
     assert set(unpacked(archive)) == set(names)
-
-
-def test_the_encoding_is_decided_for_the_whole_archive() -> None:
-    by_chance = "痛".encode("gbk")
-    assert by_chance.decode("utf-8")  # valid, and wrong
-
-    def decode_names(names: list[str | bytes]) -> list[str]:
-        return [decode_name(name, encoding_of(names)) for name in names]
-
-    assert decode_names([by_chance]) == [by_chance.decode("utf-8")]
-    assert decode_names([by_chance, "哈密瓜".encode("gbk"), "já"]) == ["痛", "哈密瓜", "já"]
 
 
 def test_the_unicode_path_field_of_a_zip_is_used(tmp_path: Path) -> None:
