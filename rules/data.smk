@@ -27,7 +27,8 @@ rule unpack_archive:
         archives=layout.archives,
         labels=list(layout.label_files.values()),
     output:
-        directory(layout.images),
+        images=directory(layout.images),
+        record=f"{layout.dataset}/unpacked.json",
     params:
         sources=options.sources,
     log:
@@ -37,15 +38,16 @@ rule unpack_archive:
     resources:
         gpu=resources.data_gpus,
     shell:
-        "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources} --output {output:q}"
-        " --log {log:q}"
+        "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources}"
+        " --output {output.images:q} --record {output.record:q} --log {log:q}"
 
 
 rule audit_images:
     message:
-        "looking for bad data in {input}"
+        "looking for bad data in {input.images}"
     input:
-        rules.unpack_archive.output,
+        images=rules.unpack_archive.output.images,
+        record=rules.unpack_archive.output.record,
     output:
         csv=f"{layout.dataset}/audit.csv",
         json=f"{layout.dataset}/audit.json",
@@ -62,7 +64,7 @@ rule audit_images:
     resources:
         gpu=resources.data_gpus,
     shell:
-        "python -m scripts.data.audit_images --images {input:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        "python -m scripts.data.audit_images --images {input.images:q} --unpacked {input.record:q} --on-bad-image {params.on_bad_image} {params.group_by}"
         " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
 
 
@@ -70,7 +72,7 @@ rule split_dataset:
     message:
         "splitting {input.images} into train, val and test"
     input:
-        images=rules.unpack_archive.output,
+        images=rules.unpack_archive.output.images,
         audit=rules.audit_images.output.csv,
     output:
         train=layout.splits("train"),
@@ -120,7 +122,7 @@ rule pack_images:
     message:
         "decoding the images once, with {wildcards.short_side} pixels on the short side"
     input:
-        images=rules.unpack_archive.output,
+        images=rules.unpack_archive.output.images,
         splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
     output:
         directory(layout.pixel_cache),

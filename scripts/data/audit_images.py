@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import write_json
+from scripts.lib.base.files import read_json, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_findings import find_all, refuse_bad, summarise
+from scripts.lib.data.audit_findings import find_all, notes_on_unpacking, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_paths import group_pattern
@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="[train|val|test/]<class>/<file>")
     parser.add_argument("--output", type=Path, required=True, metavar="CSV", help="findings, one a row")
     parser.add_argument("--summary", type=Path, required=True, metavar="JSON", help="counts, sizes, notes")
+    parser.add_argument("--unpacked", type=Path, metavar="JSON", help="record of unpack_archive, for the notes")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="what is known of files by content; is added to")
     parser.add_argument(
         "--on-bad-image", choices=["set_aside", "fail"], default="set_aside",
@@ -54,9 +55,11 @@ def main(args: argparse.Namespace) -> None:
     findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
     write_findings(args.output, findings)
-    write_json(args.summary, summary)
     for note in summary["notes"]:
         logger.warning("%s", note)
+    if args.unpacked:  # its log has them already
+        summary["notes"] = [*notes_on_unpacking(read_json(args.unpacked)), *summary["notes"]]
+    write_json(args.summary, summary)
     if args.on_bad_image == "fail":
         refuse_bad(findings, args.images, args.output.with_name(f"{args.output.stem}_bad.csv"))
     seconds = time.monotonic() - began

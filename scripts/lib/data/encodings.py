@@ -18,8 +18,8 @@ from scripts.lib.base.problems import UserError
 KEY = "dataset.encoding"
 #: Encodings that are tried, and how much less likely each is than the usual ones, in nats.
 ENCODINGS = {
-    "gb18030": 0, "cp932": 0, "cp949": 0, "cp950": 0, "euc_jp": 3, "cp1252": 0, "cp1251": 0, "koi8_r": 3, "cp1250": 3, "iso8859-2": 4,
-    "cp1253": 3, "cp1254": 2, "cp1255": 3, "cp1256": 3, "cp1257": 3, "cp874": 2, "mac_roman": 6,
+    "gb18030": 0, "cp932": 0, "cp949": 0, "cp950": 0, "euc_jp": 3, "cp1252": 0, "cp1251": 0, "koi8_r": 3, "cp1250": 3,
+    "iso8859-2": 4, "cp1253": 3, "cp1254": 2, "cp1255": 3, "cp1256": 3, "cp1257": 3, "cp874": 2, "mac_roman": 6,
 }  # fmt: skip
 #: The languages of encodings with several bytes a character; others may be of any.
 SEVERAL_BYTES = {
@@ -90,7 +90,7 @@ class Encoding:
         return f"{read} (another: {KEY})"
 
 
-def find_encoding(texts: Iterable[str | bytes], given: str | None = None, oem: bool = False) -> Encoding:
+def find_encoding(texts: Iterable[str | bytes], setting: str | None = None, oem: bool = False) -> Encoding:
     """Return the encoding of those *texts* that are bytes: UTF-8 where all are, else the most plausible one.
 
     One decision for all, since about one in fifty Chinese words of two characters is, in GBK, valid UTF-8 by chance.
@@ -98,7 +98,7 @@ def find_encoding(texts: Iterable[str | bytes], given: str | None = None, oem: b
     Parameters
     ----------
     texts : names or paths; those that are text already say nothing.
-    given : ``dataset.encoding``; then only this one and UTF-8 are possible.
+    setting : ``dataset.encoding``; then only this one and UTF-8 are possible.
     oem : they come from a zip that MS-DOS or Windows made.
 
     Raises
@@ -111,20 +111,20 @@ def find_encoding(texts: Iterable[str | bytes], given: str | None = None, oem: b
     for text in texts:
         if isinstance(text, bytes) and not text.isascii():
             utf8 = utf8 and decodes(text, "utf-8")
-            if given and not decodes(text, given) and not decodes(text, "utf-8"):
-                raise UserError(f"{KEY}: {text!r} is not in {given}", "give another encoding, or leave the key out")
+            if setting and not decodes(text, setting) and not decodes(text, "utf-8"):
+                raise UserError(f"{KEY}: {text!r} is not in {setting}", "give another encoding, or leave the key out")
             *folders, file = text.split(b"/")
-            for words, parts in ((of_folders, folders), (of_files, [file])):
-                for part in parts if len(words) < MOST_NAMES else ():
-                    if not part.isascii():
-                        words.setdefault(re.sub(rb"[0-9]", b"", part), part)
+            for words, components in ((of_folders, folders), (of_files, [file])):
+                for word in components if len(words) < MOST_NAMES else ():
+                    if not word.isascii():
+                        words.setdefault(re.sub(rb"[0-9]", b"", word), word)
     names = list({**of_folders, **of_files}.values())
-    if not names or (utf8 and not given and len(names) > FEW_NAMES):
+    if not names or (utf8 and not setting and len(names) > FEW_NAMES):
         return Encoding()
-    candidates = {given: 0.0} if given else _candidates(oem)
+    candidates = {setting: 0.0} if setting else _candidates(oem)
     if utf8:
-        candidates["utf-8"] = 0.0 if given else UTF8
-    return _choose(names, candidates, bool(given))
+        candidates["utf-8"] = 0.0 if setting else UTF8
+    return _choose(names, candidates, bool(setting))
 
 
 def decodes(text: bytes, encoding: str, errors: str = "strict") -> bool:
@@ -142,12 +142,12 @@ def _candidates(oem: bool) -> dict[str, float]:
     return {**ansi, **{name: cost + OTHER_KIND * (not oem) for name, cost in OEM_ENCODINGS.items()}}
 
 
-def _choose(names: Sequence[bytes], candidates: dict[str, float], given: bool) -> Encoding:
+def _choose(names: Sequence[bytes], candidates: dict[str, float], certain: bool) -> Encoding:
     """Return the encoding in which *names* are most plausible."""
     read = [(cost, Encoding(name)) for name, cost in candidates.items()]
     if "utf-8" not in candidates and any(decodes(name, "utf-8") for name in names):
         read += [(cost + MIXED, Encoding(name, mixed=True)) for name, cost in candidates.items()]
-    if not given:
+    if not certain:
         read.insert(0, (0.0, Encoding("")))
         if all(decodes(name, "utf-8", "surrogatepass") for name in names) and "utf-8" not in candidates:
             return Encoding("", Encoding("").decode(names[0]))  # halves of characters, as broken programs write

@@ -36,8 +36,10 @@ KINDS: dict[bytes, tuple[str, str]] = {
     b"d8:announce": ("a torrent, not what it leads to", "fetch that, and give it"),
     b"<": ("a web page, not the file it leads to", "give the address of the file itself; it may need a log-in"),
 }  # fmt: skip
-#: Names of parts of an archive.
-PART = re.compile(r"\.(zip|7z|rar|tar|tgz|tar\.\w+)\.[0-9]{2,4}$|\.z[0-9]{2}$|\.part[0-9]+\.rar$|\.r[0-9]{2}$", re.I)
+#: Names of pieces of an archive.
+IS_PIECE = re.compile(
+    r"\.(zip|7z|rar|tar|tgz|tar\.\w+)\.[0-9]{2,4}$|\.z[0-9]{2}$|\.part[0-9]+\.rar$|\.r[0-9]{2}$", re.I
+)
 PICKLE = re.compile(rb"\x80[\x02-\x05][\x8a\x95}\](c]")
 
 

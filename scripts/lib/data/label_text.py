@@ -48,17 +48,19 @@ def read_text(
 def _decode(name: str, content: bytes, encoding: str | None, tell: Callable[[str], None]) -> str:
     begin = content[:1000]
     low, high = b"\0" in begin[::2], b"\0" in begin[1::2]
-    wide = BYTE_ORDERS.get(content[:2]) or ("utf-16-le" if high and not low else "utf-16-be" if low and not high else "")
+    wide = BYTE_ORDERS.get(content[:2]) or (
+        "utf-16-le" if high and not low else "utf-16-be" if low and not high else ""
+    )
     for unicode in filter(None, (wide, "utf-8-sig")):
         if decodes(content, unicode):
             return content.decode(unicode)
-    found = find_encoding(re.split(rb'[\r\n\t ,;"]', content), encoding)
-    if not found.name or not decodes(content, found.name) or b"\0" in content:
+    likely = find_encoding(re.split(rb'[\r\n\t ,;"]', content), encoding)
+    if not likely.name or not decodes(content, likely.name) or b"\0" in content:
         raise UserError(
             f"{KEY}: {name} is no text in any encoding that mimflow knows", f"save it as UTF-8, or set {encodings.KEY}"
         )
-    tell(found.describe(f"cells of {name}"))
-    return content.decode(found.name)
+    tell(likely.describe(f"cells of {name}"))
+    return content.decode(likely.name)
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
@@ -128,4 +130,3 @@ def _rows_of(value: Any, name: str, columns: Collection[str]) -> Iterator[Sequen
 
 def _is_flat(files: Any) -> bool:
     return isinstance(files, list) and not any(isinstance(file, dict | list) for file in files)
-

@@ -14,19 +14,23 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data import image_paths, label_files
+from scripts.lib.data import image_paths, label_files, layouts
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format
-from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
 from scripts.lib.data.encodings import Encoding, find_encoding
-from scripts.lib.data.image_paths import SPLIT_NAMES, Components, is_image, is_junk, safe_component
+from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
+from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
+from scripts.lib.data.layouts import Folders, Layout
+from scripts.lib.data.split_words import WORDS
 
 logger = logging.getLogger(__name__)
 
@@ -42,14 +46,15 @@ Targets = list[str | None]
 class Origin:
     """One of the archives that make up a data set, and what the settings say of its images.
 
-    ``split``, ``label``: of all of them; ``labels``: the files that say it of each; ``kept``: where those of them lie
-    that are not in an archive; ``folder``: the archive is the manifest of this folder, whose files are linked to;
-    ``encoding``: ``dataset.encoding``.
+    ``split``, ``label``: of all of them; ``folders``: what its folders are; ``labels``: the files that say it of each;
+    ``kept``: where those of them lie that are not in an archive; ``folder``: the archive is the manifest of this
+    folder, whose files are linked to; ``encoding``: ``dataset.encoding``.
     """
 
     archive: Path
     split: str | None = None
     label: str | None = None
+    folders: Folders | None = None
     labels: Spec | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
@@ -77,7 +82,7 @@ class Contents:
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, and an example; ``notes``: what else is to be told."""
+    """How often something was left out for each reason, and an example; ``notes``: what was decided without a setting."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -87,6 +92,11 @@ class LeftOut:
         self.counts[reason] += 1
         self.examples.setdefault(reason, name)
         logger.debug("left out: %r: %s", name, reason)
+
+    def record(self) -> dict[str, Any]:
+        """Return the same as the JSON that the audit reads."""
+        left_out = {reason: [count, self.examples[reason]] for reason, count in sorted(self.counts.items())}
+        return {"left_out": left_out, "notes": self.notes}
 
 
 def check_name(archive: Path, name: str) -> None:
@@ -164,18 +174,22 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     ------
     UserError : the settings and the archives do not fit each other.
     """
-    layouts: list[list[Components | str]] = [[] for _ in origins]
+    targets_of: list[list[Components | str]] = [[] for _ in origins]
+    has_splits = [False for _ in origins]
     for group in _planned_together(origins):
         paths = [path for index in group for path in contents[index].paths]
-        layout_of_group = iter(_layout(origins, contents, group, paths, limits, left_out.notes))
+        layout = _layout(origins, contents, group, paths, limits)
+        left_out.notes += layout.notes
+        layout_of_group = iter(layout.targets)
         for index in group:
-            layouts[index] = [next(layout_of_group) for _ in contents[index].paths]
-    check_splits(origins, layouts)
+            targets_of[index] = [next(layout_of_group) for _ in contents[index].paths]
+            has_splits[index] = layout.has_splits
+    check_splits(targets_of, has_splits)
     taken = image_paths.Taken()
     planned: list[Targets] = []
-    for content, layout in zip(contents, layouts, strict=True):
+    for content, layout_of_archive in zip(contents, targets_of, strict=True):
         targets: Targets = [None] * len(content.entries)
-        for index, target in zip(content.images, layout, strict=True):
+        for index, target in zip(content.images, layout_of_archive, strict=True):
             if isinstance(target, str):
                 left_out.add(content.name(index), target)
             else:
@@ -188,7 +202,7 @@ def _planned_together(origins: Sequence[Origin]) -> list[list[int]]:
     groups: dict[str, list[int]] = {}
     for index, origin in enumerate(origins):
         alone = origin.labels is None and (origin.split or origin.label)
-        key = str(index) if alone else json.dumps([origin.labels, origin.split])
+        key = str(index) if alone else json.dumps([origin.labels, origin.split, origin.folders])
         groups.setdefault(key, []).append(index)
     return list(groups.values())
 
@@ -199,27 +213,33 @@ def _layout(
     group: Sequence[int],
     paths: Sequence[Components],
     limits: Limits,
-    notes: list[str],
-) -> list[Components | str]:
-    """Return where the images of archives that are planned together go; add to *notes* what must be told."""
+) -> Layout:
+    """Return where the images of archives that are planned together go."""
     origin = origins[group[0]]
     if not paths:
-        return []
+        return Layout([], [], False)
     if origin.labels is not None:
         read = partial(read_label_file, origins=origins, contents=contents, group=group, limits=limits)
-        rows = label_files.read_labels(origin.labels, read, origin.encoding, notes.append)
+        notes: list[str] = []
+        rows = label_files.read_labels(origin.labels, read, notes, origin.encoding)
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
         table = origin.labels if isinstance(origin.labels, str) else " and ".join(origin.labels.values())
         targets, remarks = label_files.place_images(rows, paths, table)
-        notes += remarks
-        return targets
+        named = {label_files.class_folder(row.label) for row in rows}
+        placed = [to for to in targets if not isinstance(to, str)]
+        return Layout(
+            targets, [*notes, *remarks], all(len(to) > 2 and to[0] in WORDS and to[1] in named for to in placed)
+        )
     if origin.label is not None:
-        return image_paths.find_splits_of_class(paths, label_files.class_folder(origin.label), origin.split)
+        label = label_files.class_folder(origin.label)
+        return layouts.find_splits_of_class(paths, label, origin.split, origin.folders)
     if origin.split:
-        targets = image_paths.find_classes(paths)
-        return [target if isinstance(target, str) else (origin.split, *target) for target in targets]
-    return image_paths.find_layout(paths)
+        layout = layouts.find_classes(paths, origin.folders)
+        split = origin.split
+        targets = [to if isinstance(to, str) else (split, *to) for to in layout.targets]
+        return Layout(targets, layout.notes, True)
+    return layouts.find_layout(paths, origin.folders)
 
 
 def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | None], folder: Path, total: int) -> None:
@@ -243,21 +263,23 @@ def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | No
                 raise Damaged(f"{archive}: damaged or truncated ({target!r} ends after {written} of {size} bytes)")
 
 
-def check_splits(origins: Sequence[Origin], layouts: Sequence[Sequence[Components | str]]) -> None:
-    """Refuse archives some of which give their images a split and some do not: such a data set cannot be split."""
-    with_split = [any(_split_of(target) for target in layout) for layout in layouts]
-    without = [any(not isinstance(t, str) and not _split_of(t) for t in layout) for layout in layouts]
-    # One archive has splits or has none, whatever its classes are called: find_layout() sees to it.
-    if len(origins) > 1 and any(with_split) and any(without):
-        index, other = without.index(True), with_split.index(True)
+def check_splits(targets_of: Sequence[Sequence[Components | str]], has_splits: Sequence[bool]) -> None:
+    """Refuse archives some of which give their images a split and some do not, and classes that look like splits."""
+    placed = [{target[0] for target in layout if not isinstance(target, str)} for layout in targets_of]
+    with_split = [index for index, names in enumerate(placed) if names and has_splits[index]]
+    without = [index for index, names in enumerate(placed) if names and not has_splits[index]]
+    if with_split and without:
         raise UserError(
-            f"dataset.source.{index}: its images are in no split (train, val, test), those of"
-            f" dataset.source.{other} are: add `split:` to dataset.source.{index}"
+            f"dataset.source.{without[0]}: its images are in no split (train, val, test), those of"
+            f" dataset.source.{with_split[0]} are: add `split:` to dataset.source.{without[0]}"
         )
-
-
-def _split_of(target: Components | str) -> str | None:
-    return target[0] if not isinstance(target, str) and len(target) > 2 and target[0] in SPLIT_NAMES.values() else None
+    names = set[str]().union(*placed)
+    if without and names <= WORDS.keys():
+        raise UserError(
+            f"dataset.source: classes that are called {' and '.join(sorted(names))}, and no others, cannot be told from"
+            " splits",
+            f"rename one of them, or name the folders of the splits in {layouts.KEY}",
+        )
 
 
 def read_label_file(
@@ -342,8 +364,13 @@ def unpack(archive: Path, output: Path, limits: Limits) -> None:
     unpack_all([Origin(archive)], output, limits)
 
 
-def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
-    """Unpack the archives of one data set as the folder *output*, which appears only when it is whole."""
+def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> LeftOut:
+    """Unpack the archives of one data set as the folder *output*, which appears only when it is whole.
+
+    Returns
+    -------
+    What was left out, and what was decided without a setting.
+    """
     left_out = LeftOut()
     contents = [read_origin(origin, limits, left_out) for origin in origins]
     check_number([origin.archive for origin in origins], sum(len(content.images) for content in contents), limits)
@@ -373,15 +400,16 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> None:
                 link_files(origin.archive, origin.folder, targets, temporary)
     targets = [target for targets in planned for target in targets]
     logger.info("%s %s", "linked" if all(origin.folder for origin in origins) else "unpacked", summary(targets))
+    return left_out
 
 
 def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
     """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
-    for note in left_out.notes:
-        logger.warning("%s", note)
     for reason, count in sorted(left_out.counts.items()):
         logger.info("left out %d: %s, such as %r", count, reason, left_out.examples[reason])
-    classes = {split_target(target)[1] for targets in planned for target in targets if target is not None}
+    for note in left_out.notes:
+        logger.warning("%s", note)
+    classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
     if not classes:
         why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(left_out.counts.items()))
         raise UserError(
@@ -396,7 +424,7 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
 def split_target(target: str) -> tuple[str, str]:
     """Return split ("" for none) and class folder of an image below images/."""
     first, *rest = target.split("/")
-    return (first, rest[0]) if first in SPLIT_NAMES.values() and len(rest) > 1 else ("", first)
+    return (first, rest[0]) if first in WORDS and len(rest) > 1 else ("", first)
 
 
 def summary(targets: Sequence[str | None]) -> str:

@@ -20,7 +20,6 @@ from scripts.lib.base.units import megabytes
 from scripts.lib.data import archive_entries
 from scripts.lib.data.archive_entries import Entries, Entry, Inflated, Kind, Limits, check_size, damage
 
-
 #: The systems of "version made by" whose programs write names as MS-DOS did: FAT, NTFS, VFAT.
 _WRITE_OEM = (0, 10, 11, 14)
 

@@ -11,7 +11,7 @@ from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
 
 #: Keys of a source that unpack_archive needs and fetch_archive does not.
-UNPACKED_BY = {"labels", "label", "split"}
+UNPACKED_BY = {"labels", "label", "split", "folders"}
 
 
 def option(name: str, *values: str) -> str:

@@ -22,15 +22,13 @@ from scripts.lib.data import archive_entries, unpacking
 from scripts.lib.data.archive_entries import Damaged, Limits
 from scripts.lib.data.archives import sniff_format
 from scripts.lib.data.image_paths import (
-    NO_CLASS,
-    NO_SPLIT,
     Taken,
-    find_layout,
     is_image,
     is_junk,
     safe_component,
     shorten,
 )
+from scripts.lib.data.layouts import NO_CLASS, NO_SPLIT, find_layout
 from scripts.lib.data.unpacking import unpack
 from tests.helpers.raw_zip import zip_of_raw_names
 
@@ -175,8 +173,8 @@ def test_damaged_content_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def layout(*names: str) -> list[str]:
-    layout = find_layout([tuple(name.split("/")) for name in names])
-    return [target if isinstance(target, str) else "/".join(target) for target in layout]
+    targets = find_layout([tuple(name.split("/")) for name in names]).targets
+    return [target if isinstance(target, str) else "/".join(target) for target in targets]
 
 
 def test_shared_leading_folders_are_stripped() -> None:

@@ -43,8 +43,8 @@ OEM = ("cp437", "cp850", "cp852", "cp866", "cp737", "cp857")
 
 
 def read(raw: list[bytes], **options: object) -> list[str]:
-    found = find_encoding(raw, **options)  # type: ignore[arg-type]
-    return [found.decode(name) for name in raw]
+    encoding = find_encoding(raw, **options)  # type: ignore[arg-type]
+    return [encoding.decode(name) for name in raw]
 
 
 @pytest.mark.parametrize(("language", "encoding"), CASES)
@@ -53,23 +53,27 @@ def test_names_of_a_language_come_out_right(language: str, encoding: str) -> Non
     paths = [f"set/{name}/IMG_{number:04d}.jpg" for name in names for number in range(3)]
     raw = [path.encode(encoding) for path in paths]
     assert read(raw, oem=encoding in OEM) == paths
-    assert read([*raw, "set/ascii/1.jpg"], given=encoding) == [*paths, "set/ascii/1.jpg"]
+    assert read([*raw, "set/ascii/1.jpg"], setting=encoding) == [*paths, "set/ascii/1.jpg"]
 
 
-@pytest.mark.parametrize("name", ["Müller", "Señor", "garçon", "Åse", "naïve", "¿qué", "Größe 20 °C", "n° 5", "½ Apfel"])
+@pytest.mark.parametrize(
+    "name", ["Müller", "Señor", "garçon", "Åse", "naïve", "¿qué", "Größe 20 °C", "n° 5", "½ Apfel"]
+)
 def test_western_names_never_become_chinese(name: str) -> None:
     for encoding, oem in itertools.product(("cp1252", "cp437", "cp850"), (False, True)):
         raw = name.encode(encoding, "ignore")
-        assert not any("\u3000" <= char < "\ud800" or char > "\uff00" for char in find_encoding([raw], oem=oem).decode(raw))
+        assert not any(
+            "\u3000" <= char < "\ud800" or char > "\uff00" for char in find_encoding([raw], oem=oem).decode(raw)
+        )
     assert read([name.encode("cp1252")]) == [name]
 
 
 def test_utf8_stays_utf8_in_every_script_and_is_not_told() -> None:
     names = ["苹果", "Müller", "яблоко", "りんご", "사과", "सेब", "ვაშლი", "😀", "é", "ʒ", "e\u0301", "ꦲ", "ⵣ"]
-    for some in [names, *([name] for name in names)]:
-        found = find_encoding([name.encode() for name in some])
-        assert [found.decode(name.encode()) for name in some] == some
-        assert found.describe("names") == ""
+    for few in [names, *([name] for name in names)]:
+        encoding = find_encoding([name.encode() for name in few])
+        assert [encoding.decode(name.encode()) for name in few] == few
+        assert encoding.describe("names") == ""
 
 
 def test_the_encoding_is_decided_for_all_names() -> None:
@@ -77,7 +81,7 @@ def test_the_encoding_is_decided_for_all_names() -> None:
     assert by_chance.decode("utf-8")  # valid, and wrong
     assert read([by_chance, "哈密瓜".encode("gbk")]) == ["痛", "哈密瓜"]
     assert find_encoding([by_chance, "哈密瓜".encode("gbk")]).decode("já") == "já"
-    assert read([by_chance], given="gbk") == ["痛"]
+    assert read([by_chance], setting="gbk") == ["痛"]
 
 
 def test_names_in_utf8_beside_others_stay_right() -> None:
@@ -93,9 +97,11 @@ def test_a_damaged_name_does_not_change_the_others() -> None:
 
 @pytest.mark.parametrize("raw", [b"\xff\xa0\xff\xa0", b"\xed\xa0\x80", b"a\xff\xa0\xff\xa0.jpg"])
 def test_what_is_no_text_has_no_encoding(raw: bytes) -> None:
-    found = find_encoding([raw])
-    assert not found.name
-    assert "in no encoding that mimflow knows" in found.describe("names") and "dataset.encoding" in found.describe("")
+    encoding = find_encoding([raw])
+    assert not encoding.name
+    assert "in no encoding that mimflow knows" in encoding.describe(
+        "names"
+    ) and "dataset.encoding" in encoding.describe("")
 
 
 def test_what_was_taken_is_said_with_a_name_and_what_it_may_be_as_well() -> None:
@@ -107,7 +113,7 @@ def test_what_was_taken_is_said_with_a_name_and_what_it_may_be_as_well() -> None
 
 def test_an_encoding_that_does_not_fit_is_one_line() -> None:
     with pytest.raises(UserError, match="dataset.encoding: .* is not in cp932") as caught:
-        find_encoding(["苹果".encode("gbk"), b"M\xfcller"], given="cp932")
+        find_encoding(["苹果".encode("gbk"), b"M\xfcller"], setting="cp932")
     assert "\n" not in str(caught.value)
 
 
@@ -131,7 +137,9 @@ def test_a_zip_of_windows_has_its_names(language: str, encoding: str, tmp_path: 
     assert f"names in a.zip are read as {'gb18030' if encoding == 'gbk' else encoding}, such as" in caplog.text  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(("language", "encoding"), [("German", "cp1252"), ("Russian", "koi8_r"), ("Japanese", "euc_jp")])
+@pytest.mark.parametrize(
+    ("language", "encoding"), [("German", "cp1252"), ("Russian", "koi8_r"), ("Japanese", "euc_jp")]
+)
 def test_a_tar_and_a_folder_have_their_names(language: str, encoding: str, tmp_path: Path) -> None:
     names = sorted(NAMES[language][0])
     for name in names:
