@@ -65,6 +65,7 @@ class Entries(Sequence[Entry]):
     """Entries in about 20 bytes each besides their names: as objects, two million of them would take 500 MB.
 
     ``oem``: MS-DOS or Windows wrote them, with names in the encoding of MS-DOS where they do not say another one.
+    ``hard_links``: of an entry that is another name of an earlier one, which one that is; its kind is that of a file.
     """
 
     def __init__(self, archive: Path, limits: Limits) -> None:
@@ -74,6 +75,7 @@ class Entries(Sequence[Entry]):
         self._kinds, self._targets = bytearray(), dict[int, str]()
         self._held = 0
         self.oem = False
+        self.hard_links: dict[int, int] = {}
 
     def append(self, entry: Entry) -> None:
         """Add an entry; refuse it where there are too many, or their names too long."""

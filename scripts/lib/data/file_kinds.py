@@ -38,8 +38,12 @@ KINDS: dict[bytes, tuple[str, str]] = {
 }  # fmt: skip
 #: Names of pieces of an archive.
 IS_PIECE = re.compile(
-    r"\.(zip|7z|rar|tar|tgz|tar\.\w+)\.[0-9]{2,4}$|\.z[0-9]{2}$|\.part[0-9]+\.rar$|\.r[0-9]{2}$", re.I
+    r"\.(zip|7z|rar|tar|tgz|tar\.\w+)\.0[0-9]{1,3}$|\.z[0-9]{2}$|\.part[0-9]+\.rar$|\.r[0-9]{2}$", re.I
 )
+#: Suffixes of archives and of their pieces.
+ARCHIVES = (
+    ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar",
+)  # fmt: skip
 PICKLE = re.compile(rb"\x80[\x02-\x05][\x8a\x95}\](c]")
 
 
@@ -59,3 +63,25 @@ def kind_of(content: bytes) -> tuple[str, str] | None:
         if not is_word and (stripped.startswith(magic) or begin.startswith(magic)):
             return kind
     return None
+
+
+def names_archive(name: str) -> bool:
+    """Tell whether a file is called as an archive is, or a piece of one."""
+    return name.lower().endswith(ARCHIVES) or bool(IS_PIECE.search(name))
+
+
+def piece_of(name: str) -> str:
+    """Return what to do where a file is called as one piece of an archive is; "" where it is not.
+
+    >>> piece_of("photos.zip.001"), piece_of("photos.zip")
+    ('join the pieces: cat photos.zip.0* > photos.zip', '')
+    """
+    match = IS_PIECE.search(name)
+    if not match:
+        return ""
+    stem = name[: match.start()]
+    if name.lower().endswith(("rar", *(f".r{number:02d}" for number in range(100)))) or match[1] in ("7z", "rar"):
+        return "put all pieces in one folder, unpack the first (7z x), and give the folder"
+    if match[1]:
+        return f"join the pieces: cat {stem}.{match[1]}.0* > {stem}.{match[1]}"
+    return f"join the pieces: zip -s 0 {stem}.zip --out whole.zip"

@@ -10,6 +10,7 @@ import csv
 import difflib
 import io
 import posixpath
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ from functools import lru_cache
 from urllib.parse import unquote
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_text import KEY, read_text
 from scripts.lib.data.split_columns import SplitColumns
@@ -32,7 +34,9 @@ LABEL_COLUMNS = (
     "label", "class", "category", "label_name", "class_name", "category_name", "labels", "target", "species", "breed",
     "标签", "类别", "分类",
 )  # fmt: skip
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
+#: The first line by which Excel knows the delimiter.
+SEP = re.compile(r'"?sep=(.)"?,*', re.IGNORECASE)
 #: Suffixes of files with lines ``path label``, where such a file is given alone.
 ANNOTATION_SUFFIXES = (".txt", ".lst")
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", *ANNOTATION_SUFFIXES)
@@ -76,15 +80,15 @@ def read_labels(
 
     remarks = [] if remarks is None else remarks
 
-    def text_of(name: str) -> str:
-        return read_text(name, read(name), FILE_COLUMNS, encoding, remarks.append)
+    def text_of(name: str, columns: Collection[str] = FILE_COLUMNS) -> str:
+        return read_text(name, read(name), columns, encoding, remarks.append)
 
     if isinstance(spec, str):
         text = text_of(spec)
         return read_annotations(spec, text, "") if _is_annotations(spec, text) else read_table(spec, text, remarks)
     classes = None
     if "classes" in spec:
-        classes = [name for line in _lines(text_of(spec["classes"])) if (name := line.strip())]
+        classes = [name for line in _lines(text_of(spec["classes"], columns=())) if (name := line.strip())]
         if twice := [name for name, count in Counter(classes).items() if count > 1]:
             raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
     rows = [
@@ -115,9 +119,14 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
     A table without a heading is understood where its first column holds names of images.
     """
     lines = _lines(text)
+    if declared := SEP.fullmatch(lines[0]):
+        lines[0] = ""
     first = next((line for line in lines if line.strip()), "")
-    delimiter = max(DELIMITERS, key=lambda char: len(next(csv.reader([first], delimiter=char), [])))
-    reader = csv.reader(io.StringIO("\n".join(lines), newline=""), delimiter=delimiter, skipinitialspace=True)
+    likely = max(DELIMITERS, key=lambda char: len(next(csv.reader([first], delimiter=char), [])))
+    reader = csv.reader(
+        io.StringIO("\n".join(lines), newline=""), delimiter=declared[1] if declared else likely,
+        skipinitialspace=True,
+    )  # fmt: skip
     columns: tuple[int, int] | None = None
     rows = []
     try:
@@ -132,10 +141,16 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
                 if is_heading:
                     continue
             file, label = (cells[index].strip() if index < len(cells) else "" for index in columns)
+            if "\n" in file + label:
+                raise csv.Error("a name goes over several lines")
             rows.append(Row(file, label, "", (name, reader.line_num)))
             split_columns.add(cells)
+        if text.count('"') % 2 and rows and any("\n" in cell for cell in cells):
+            raise csv.Error("a cell goes on to the end of the file")
     except csv.Error as error:
-        raise UserError(f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})") from error
+        raise UserError(
+            f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})", "look for a quote that is not closed"
+        ) from error
     if not rows:
         raise UserError(f"{KEY}: {name} has no rows: it must have a heading and a row an image, as file,label")
     splits, note = split_columns.find()
@@ -155,6 +170,12 @@ def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int]:
                    for all_known in (FILE_COLUMNS, LABEL_COLUMNS))  # fmt: skip
     if file is None and label is None and is_image(heading[0].strip()) and len(heading) in (2, 3):
         return 0, 1
+    if any(is_image(cell.strip()) for cell in heading):
+        row = ", ".join(repr(cell.strip()) for cell in heading[:LISTED])
+        raise UserError(
+            f"{KEY}: {name} has no heading: its first line is a row ({row})",
+            f"write a line above it that names its {plural(len(heading), 'column')}, as file,label,...",
+        )
     for index, what, known in ((file, "files", "file"), (label, "classes", "label")):
         if index is None:
             columns = ", ".join(repr(cell.strip()) for cell in heading[: 2 * LISTED])

@@ -30,7 +30,7 @@ def read_text(
 
     Parameters
     ----------
-    columns : how columns of files are called.
+    columns : how columns of files are called; none: the file is a list of names, not a table.
     encoding : ``dataset.encoding``: of what is not Unicode; None: the most plausible one.
     tell : is called with a line where something was guessed.
 
@@ -42,7 +42,12 @@ def read_text(
     if what := (kind_of(content) or (archive,))[0]:
         raise UserError(f"{KEY}: {name} is {what}", "save it as CSV in UTF-8, with a heading: file,label")
     text = _decode(name, content, encoding, tell)
-    return _table_of_json(name, text, columns) if text.lstrip()[:1] in ("{", "[") else text
+    if text.lstrip()[:1] not in ("{", "["):
+        return text
+    table = _table_of_json(name, text, columns)
+    if columns and table != text:
+        tell(f"{name} is JSON, read as a table of the columns {table.partition(chr(10))[0]}")
+    return table
 
 
 def _decode(name: str, content: bytes, encoding: str | None, tell: Callable[[str], None]) -> str:
@@ -103,7 +108,11 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _rows_of(value: Any, name: str, columns: Collection[str]) -> Iterator[Sequence[Any]]:
     """Yield the rows of a table as JSON may hold it, its heading first."""
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+    if not columns:
+        if not _is_flat(value):
+            raise UserError(f"{KEY}: {name} is JSON, but no list of names", "write a name a line")
+        yield from ([label] for label in value)
+    elif isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
         heading = list(dict.fromkeys(key for row in value for key in row))
         yield heading
         yield from ([row.get(column) for column in heading] for row in value)

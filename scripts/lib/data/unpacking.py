@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import posixpath
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -24,8 +26,9 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data import image_paths, label_files, layouts
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, damage
-from scripts.lib.data.archives import open_contents, read_entries, sniff_format
+from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
 from scripts.lib.data.encodings import Encoding, find_encoding
+from scripts.lib.data.file_kinds import names_archive
 from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
@@ -37,6 +40,12 @@ logger = logging.getLogger(__name__)
 NOT_AN_IMAGE = "not an image"
 IS_JUNK = "junk (hidden files, __MACOSX, Thumbs.db and the like)"
 IS_LINK = "a link"
+IS_ARCHIVE = "an archive inside the archive"
+#: Why nothing remains, to what to do.
+REMEDIES = {
+    IS_ARCHIVE: "unpack it once and give the folder, or list the archives in it as dataset.source, with label or split",
+    IS_LINK: "pack the files that the links lead to (tar --dereference), or give the folder",
+}
 
 #: Where each entry of an archive goes below images/; None: nowhere.
 Targets = list[str | None]
@@ -147,7 +156,7 @@ def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, le
         elif entry.kind == "link":
             left_out.add(name, IS_LINK)
         elif not is_image(components[-1]):
-            left_out.add(name, NOT_AN_IMAGE)
+            left_out.add(name, IS_ARCHIVE if names_archive(components[-1]) else NOT_AN_IMAGE)
         else:
             images.append(index)
             paths.append((*(folders.setdefault(name, name) for name in components[:-1]), components[-1]))
@@ -242,9 +251,26 @@ def _layout(
     return layouts.find_layout(paths, origin.folders)
 
 
-def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | None], folder: Path, total: int) -> None:
-    """Write the entries that have a target below *folder*, which exists and is ours alone."""
-    made = {folder}
+def extract(
+    archive: Path,
+    kind: str,
+    limits: Limits,
+    targets: Sequence[str | None],
+    hard_links: Mapping[int, int],
+    folder: Path,
+    total: int,
+) -> None:
+    """Write the entries that have a target below *folder*, which exists and is ours alone.
+
+    A hard link becomes one: to the file that the archive has it to, wherever that goes, else to its first other name.
+    """
+    targets, made = list(targets), {folder}
+    links: list[tuple[str, str]] = []
+    for index, original in hard_links.items():
+        if target := targets[index]:
+            targets[index] = None
+            first = targets[original] = targets[original] or target
+            links += [(first, target)] if first != target else []
     with damage(archive), Progress("unpacking", 0, total) as progress:
         for target, size, content in open_contents(archive, kind, limits, targets):
             path = folder / target
@@ -261,6 +287,9 @@ def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | No
                     progress.advance(len(chunk))
             if written != size:
                 raise Damaged(f"{archive}: damaged or truncated ({target!r} ends after {written} of {size} bytes)")
+    for first, target in links:
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        os.link(folder / first, folder / target)
 
 
 def check_splits(targets_of: Sequence[Sequence[Components | str]], has_splits: Sequence[bool]) -> None:
@@ -335,6 +364,7 @@ def find_file(content: Contents, name: str) -> list[int]:
 
 def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) -> bytes:
     """Return the content of one entry, a text."""
+    index = hard_links_of(content).get(index, index)
     name, size = content.name(index), content.entries[index].size
     if size > LONGEST_FILE:
         raise UserError(f"{KEY}: {name} in {origin.archive} is larger than {megabytes(LONGEST_FILE)}")
@@ -351,12 +381,15 @@ def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) ->
     raise AssertionError("an entry that was listed is there")
 
 
-def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
+def hard_links_of(content: Contents) -> Mapping[int, int]:
+    """Return of each entry that is another name of an earlier one which one that is."""
+    return content.entries.hard_links if isinstance(content.entries, Entries) else {}
+
+
+def read_origin(origin: Origin, kind: str, limits: Limits, left_out: LeftOut) -> Contents:
     """Return what one archive holds."""
-    if origin.folder is not None:
-        return sift(origin, MANIFEST, manifest_entries(origin.archive), limits, left_out)
-    kind = sniff_format(origin.archive)
-    return sift(origin, kind, read_entries(origin.archive, kind, limits), limits, left_out)
+    entries = manifest_entries(origin.archive) if kind == MANIFEST else read_entries(origin.archive, kind, limits)
+    return sift(origin, kind, entries, limits, left_out)
 
 
 def unpack(archive: Path, output: Path, limits: Limits) -> None:
@@ -371,8 +404,21 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> LeftO
     -------
     What was left out, and what was decided without a setting.
     """
+    remove_leftovers(output)
+    with ExitStack() as stack:
+        return _unpack_all(origins, output, limits, stack)
+
+
+def _unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, stack: ExitStack) -> LeftOut:
     left_out = LeftOut()
-    contents = [read_origin(origin, limits, left_out) for origin in origins]
+    contents, bare = [], []  # origins without a second compression
+    for number, origin in enumerate(origins):
+        kind = sniff_format(origin.archive) if origin.folder is None else MANIFEST
+        folder = output.with_name(f".{output.stem}.{os.getpid()}.{number}.tmp{output.suffix}")
+        path, kind, own_limits = stack.enter_context(unwrapped(origin.archive, kind, limits, folder))
+        bare.append(replace(origin, archive=path))
+        contents.append(read_origin(bare[-1], kind, own_limits, left_out))
+    origins = bare
     check_number([origin.archive for origin in origins], sum(len(content.images) for content in contents), limits)
     planned = plan(origins, contents, limits, left_out)
     report(planned, left_out, origins)
@@ -381,9 +427,9 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> LeftO
         for content, targets in zip(contents, planned, strict=True)
     ]
     kinds = [content.kind for content in contents]
+    hard_links = [hard_links_of(content) for content in contents]
     del contents
     output.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output)
     free = shutil.disk_usage(output.parent).free
     total = sum(size for size, origin in zip(totals, origins, strict=True) if origin.folder is None)
     if total > free:
@@ -393,9 +439,9 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> LeftO
         )
     with atomic_path(output) as temporary:
         temporary.mkdir()
-        for origin, kind, targets, size in zip(origins, kinds, planned, totals, strict=True):
+        for origin, kind, targets, links, size in zip(origins, kinds, planned, hard_links, totals, strict=True):
             if origin.folder is None:
-                extract(origin.archive, kind, limits, targets, temporary, size)
+                extract(origin.archive, kind, limits, targets, links, temporary, size)
             else:
                 link_files(origin.archive, origin.folder, targets, temporary)
     targets = [target for targets in planned for target in targets]
@@ -414,8 +460,11 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
         why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(left_out.counts.items()))
         raise UserError(
             f"{', '.join(str(origin.archive) for origin in origins)}: no image in a class folder"
-            f" (left out: {why or 'nothing, it is empty'}):"
-            " an archive must hold one folder a class with its images in it"
+            f" (left out: {why or 'nothing, it is empty'})",
+            next(
+                (remedy for reason, remedy in REMEDIES.items() if reason in left_out.counts),
+                "an archive must hold one folder a class with its images in it",
+            ),
         )
     if warning := label_files.describe_alike(sorted(classes)):
         logger.warning("%s", warning)

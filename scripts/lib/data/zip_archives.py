@@ -69,7 +69,12 @@ def _check_directory(archive: Path, file: IO[bytes], limits: Limits) -> None:
     """
     end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
     if not end:
-        raise zipfile.BadZipFile("it has no central directory")
+        raise zipfile.BadZipFile("it has no central directory: it is not whole, or the first part of a split zip")
+    if end[1]:
+        raise UserError(
+            f"{archive}: only the last part of a zip that was split into {end[1] + 1}",
+            "join them: put all parts (.z01, .z02, ..., .zip) in one folder, then zip -s 0 NAME.zip --out whole.zip",
+        )
     size, position = end[5], end[9] - end[5] - (76 if end[0] == b"PK\x06\x06" else 0)
     if position < 0:
         raise zipfile.BadZipFile("its central directory is larger than itself")

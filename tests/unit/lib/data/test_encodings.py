@@ -112,7 +112,7 @@ def test_what_was_taken_is_said_with_a_name_and_what_it_may_be_as_well() -> None
 
 
 def test_an_encoding_that_does_not_fit_is_one_line() -> None:
-    with pytest.raises(UserError, match="dataset.encoding: .* is not in cp932") as caught:
+    with pytest.raises(UserError, match=r"dataset.encoding: .* is not in cp932") as caught:
         find_encoding(["苹果".encode("gbk"), b"M\xfcller"], setting="cp932")
     assert "\n" not in str(caught.value)
 
