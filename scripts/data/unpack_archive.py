@@ -67,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--sources",
         metavar="JSON",
         help="what is known of each archive, a list of objects with any of split, label, labels, folders (as in"
-        " dataset.source), kept (label files that are in no archive) and folder (the archive is this folder's manifest)",
+        " dataset.source), name, kept (label files that are in no archive) and folder (the archive is this folder's"
+        " manifest)",
     )
     for option, default, text in (
         ("--max-images", DEFAULT_MAX_IMAGES, "refuse more images than this"),

@@ -224,7 +224,8 @@ def _spread(values: Sequence[int]) -> dict[str, int]:
 def notes_on_unpacking(record: Mapping[str, Any]) -> list[str]:
     """Return a sentence on each thing that unpack_archive decided by names alone, and on the files that it left out."""
     left_out = [
-        f"{plural(count, 'file')} of the source {'was' if count == 1 else 'were'} not taken: {reason}, such as {example!r}"
+        f"{plural(count, 'file')} of the source {'was' if count == 1 else 'were'} not taken:"
+        f" {reason}, such as {example!r}"
         for reason, (count, example) in record.get("left_out", {}).items()
     ]
     return [*record.get("notes", []), *left_out]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scripts.lib.data.split_words import ALSO_CLASSES, plain, read_split_name
+from scripts.lib.data.split_words import ALSO_CLASSES, WORDS, plain, read_split_name
 
 #: How people head a column of splits; of several, the first here is taken.
 NAMES = (
@@ -58,16 +58,14 @@ class SplitColumns:
             taken = list(flags)
             splits = self._by_flags(flags)
         notes = []
-        if taken and (by_word == [] or self.heading[taken[0]] != "split"):
-            counts = ", ".join(
-                f"{split} {splits.count(split)}" for split in ("train", "val", "test") if split in splits
-            )
+        if taken and self.heading[taken[0]] != "split":
+            counts = ", ".join(f"{split} {splits.count(split)}" for split in WORDS if split in splits)
             notes.append(f"splits are read from the column {self._shown(taken)}: {counts}")
         if ignored := [index for index in self.values if index not in taken and self._may_be_split(index)]:
             examples = sorted(filter(None, self.values[ignored[0]]))[:LISTED]
             notes.append(
-                f"the column {self._shown(ignored)} ({', '.join(map(repr, examples))}) may be a split and is ignored: to"
-                " use it, call it split, and write train, val or test in it"
+                f"the column {self._shown(ignored)} ({', '.join(map(repr, examples))}) may be a split and is ignored:"
+                " to use it, call it split, and write train, val or test in it"
             )
         return (splits if taken else None), "; ".join(notes)
 
@@ -75,7 +73,7 @@ class SplitColumns:
         return " and ".join(repr(self.heading[index]) for index in indices)
 
     def _is_by_word(self, index: int) -> bool:
-        """Tell whether the cells are words for splits: all, of two splits at least; or by the column's name, half."""
+        """Tell whether the cells are words for splits: all, and of two splits; by the column's name, half of them."""
         read = [_split(cell) for cell in self.values[index] if cell]
         if self.heading[index] in NAMES:
             return 0 < len(read) <= 2 * sum(split is not None for split in read)

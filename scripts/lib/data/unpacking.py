@@ -29,7 +29,7 @@ from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, rea
 from scripts.lib.data.image_paths import Components, decode_name, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
 from scripts.lib.data.layouts import Folders, Layout
-from scripts.lib.data.split_words import WORDS
+from scripts.lib.data.split_words import WORDS, read_split_name
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Origin:
 
     ``split``, ``label``: of all of them; ``folders``: what its folders are; ``labels``: the files that say it of each;
     ``kept``: where those of them lie that are not in an archive; ``folder``: the archive is the manifest of this
-    folder, whose files are linked to.
+    folder, whose files are linked to; ``name``: of its url or path.
     """
 
     archive: Path
@@ -57,6 +57,7 @@ class Origin:
     labels: Spec | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Contents:
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, and an example; ``notes``: what was decided without a setting."""
+    """How often something was left out for each reason, with an example; ``notes``: what was decided by names alone."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -179,6 +180,11 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
         for index in group:
             targets_of[index] = [next(layout_of_group) for _ in contents[index].paths]
             has_splits[index] = layout.has_splits
+        splits = {} if layout.has_splits else splits_by_name({index: origins[index].name for index in group})
+        for index, split in splits.items():
+            targets_of[index] = [to if isinstance(to, str) else (split, *to) for to in targets_of[index]]
+            has_splits[index] = True
+            left_out.notes.append(f"dataset.source.{index} is read as {split} by its name, {origins[index].name!r}")
     check_splits(targets_of, has_splits)
     taken = image_paths.Taken()
     planned: list[Targets] = []
@@ -191,6 +197,14 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
                 targets[index] = taken.take([safe_component(component) for component in target])
         planned.append(targets)
     return planned
+
+
+def splits_by_name(names: Mapping[int, str]) -> dict[int, str]:
+    """Return the splits of archives called as train, test, ...; none where one is not, or says something else, too."""
+    read = {index: split for index, name in names.items() if (split := read_split_name(name))}
+    splits = {index: split.split for index, split in read.items()}
+    alike = len(read) == len(names) and len({split.rest for split in read.values()}) == 1
+    return splits if alike and "train" in splits.values() and len(set(splits.values())) > 1 else {}
 
 
 def _planned_together(origins: Sequence[Origin]) -> list[list[int]]:
