@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path, remove_leftovers
@@ -92,10 +91,10 @@ class LeftOut:
         self.examples.setdefault(reason, name)
         logger.debug("left out: %r: %s", name, reason)
 
-    def record(self) -> dict[str, Any]:
-        """Return the same as the JSON that the audit reads."""
-        left_out = {reason: [count, self.examples[reason]] for reason, count in sorted(self.counts.items())}
-        return {"left_out": left_out, "notes": self.notes}
+    def lines(self) -> list[str]:
+        """Return a line for each reason."""
+        example = {reason: f", such as {name!r}" for reason, name in self.examples.items()}
+        return [f"left out {n}: {reason}{example.get(reason, '')}" for reason, n in sorted(self.counts.items())]
 
 
 def check_name(archive: Path, name: str) -> None:
@@ -414,8 +413,8 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> LeftO
 
 def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
     """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
-    for reason, count in sorted(left_out.counts.items()):
-        logger.info("left out %d: %s, such as %r", count, reason, left_out.examples[reason])
+    for line in left_out.lines():
+        logger.info("%s", line)
     for note in left_out.notes:
         logger.warning("%s", note)
     classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
