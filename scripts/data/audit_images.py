@@ -12,7 +12,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_json, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_findings import find_all, notes_on_unpacking, refuse_bad, summarise
+from scripts.lib.data.audit_findings import find_all, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_paths import group_pattern
@@ -58,7 +58,8 @@ def main(args: argparse.Namespace) -> None:
     for note in summary["notes"]:
         logger.warning("%s", note)
     if args.unpacked:  # its log has them already
-        summary["notes"] = [*notes_on_unpacking(read_json(args.unpacked)), *summary["notes"]]
+        unpacked = read_json(args.unpacked)
+        summary["notes"] = [*unpacked["notes"], *unpacked["left_out"], *summary["notes"]]
     write_json(args.summary, summary)
     if args.on_bad_image == "fail":
         refuse_bad(findings, args.images, args.output.with_name(f"{args.output.stem}_bad.csv"))

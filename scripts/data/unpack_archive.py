@@ -67,7 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--sources",
         metavar="JSON",
         help="what is known of each archive, a list of objects with any of split, label, labels, folders (as in"
-        " dataset.source), kept (label files that are in no archive) and folder (the archive is this folder's manifest)",
+        " dataset.source), name, kept (label files that are in no archive) and folder (the archive is this folder's"
+        " manifest)",
     )
     for option, default, text in (
         ("--max-images", DEFAULT_MAX_IMAGES, "refuse more images than this"),
@@ -83,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     origins = parse_origins(args.archive, args.sources or json.dumps([{} for _ in args.archive]))
     left_out = unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
     if args.record:
-        write_json(args.record, left_out.record())
+        write_json(args.record, {"notes": left_out.notes, "left_out": left_out.lines()})
 
 
 if __name__ == "__main__":

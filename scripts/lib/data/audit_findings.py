@@ -6,7 +6,7 @@ import os
 import statistics
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +14,6 @@ from urllib.parse import unquote
 import numpy as np
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.units import plural
 from scripts.lib.data import findings as audit_csv
 from scripts.lib.data.auditing import Audited
 from scripts.lib.data.findings import (
@@ -219,15 +218,6 @@ def _spread(values: Sequence[int]) -> dict[str, int]:
     if not values:
         return {}
     return {"min": min(values), "median": statistics.median_low(values), "max": max(values)}
-
-
-def notes_on_unpacking(record: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on each thing that unpack_archive decided by names alone, and on the files that it left out."""
-    left_out = [
-        f"{plural(count, 'file')} of the source {'was' if count == 1 else 'were'} not taken: {reason}, such as {example!r}"
-        for reason, (count, example) in record.get("left_out", {}).items()
-    ]
-    return [*record.get("notes", []), *left_out]
 
 
 def notes_on_classes(labels: Sequence[str]) -> list[str]:

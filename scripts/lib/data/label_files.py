@@ -136,7 +136,7 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
             if columns is None:
                 columns = _find_columns(name, cells)
                 is_heading = not is_image(cells[columns[0]].strip())
-                names = _names(cells) if is_heading else ["", "", "split"][: len(cells)]
+                names = cells if is_heading else ["", "", "split"][: len(cells)]
                 split_columns = SplitColumns(names, columns)
                 if is_heading:
                     continue

@@ -11,11 +11,11 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn, TypeVar
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_paths import Components
-from scripts.lib.data.split_words import ALSO_CLASSES, read_split_name
+from scripts.lib.data.split_words import SplitName, read_split_name
 
 NO_CLASS = "outside any class folder"
 NO_SPLIT = "outside the train, val and test folders"
@@ -28,6 +28,8 @@ LISTED = 5
 Folders = Literal["outer", "inner"] | Mapping[str, str | Sequence[str]]
 #: Folders, and how many images lie directly in each.
 Tree = Mapping[Components, int]
+#: A folder, by its name or by its path.
+Top = TypeVar("Top", str, Components)
 #: Where the images of each folder go, ([split,] class, ...), or the reason why they are left out.
 Places = dict[Components, Components | str]
 
@@ -96,8 +98,8 @@ def find_splits_of_class(
     if split:
         places: Places = {folder: (split, label, *folder[depth:]) for folder in tree}
     elif isinstance(folders, Mapping):
-        named = _by_settings(tree, folders)
-        places = {f: to if isinstance(to, str) else (to[0], label, *to[1:]) for f, to in named.items()}
+        named = _find_named(tree, folders)
+        places = {f: (named[f].split, label, *named[f].left) if f in named else NO_SPLIT for f in tree}
     elif "train" in splits and read.keys() == tops and all(len(folder) > depth for folder in tree):
         places = {folder: (read[folder[depth]].split, label, *folder[depth + 1 :]) for folder in tree}
         notes = [_told({top: name.split for top, name in read.items()})]
@@ -116,42 +118,62 @@ def _of_images(paths: Sequence[Components], places: Places) -> list[Components |
 # --- by the settings --------------------------------------------------------------------------------------------------
 
 
+class _Named(NamedTuple):
+    """Where a folder lies by the settings: its split, by which name, and what is left of it without that name."""
+
+    split: str
+    name: Components
+    left: Components
+
+
 def _by_settings(tree: Tree, folders: Mapping[str, str | Sequence[str]]) -> Places:
-    """Return where the images go where the settings name the folders of each split; the rest is train, or left out."""
+    """Return where the images go where the settings name the folders of each split."""
+    found = _find_named(tree, folders)
+    by_name: dict[Components, dict[Components, int]] = defaultdict(dict)
+    for folder, named in found.items():
+        by_name[named.name][named.left] = tree[folder]
+    wrapped = _wrappers(by_name)
+    below = {folder: named.left[wrapped[named.name] :] for folder, named in found.items()}
+    _check_names({left[0]: {} for left in below.values() if left})
+    return {
+        folder: NO_SPLIT
+        if folder not in found
+        else (found[folder].split, *below[folder])
+        if below[folder]
+        else NO_CLASS
+        for folder in tree
+    }
+
+
+def _find_named(tree: Tree, folders: Mapping[str, str | Sequence[str]]) -> dict[Components, _Named]:
+    """Return the folders that are in a split; those that are not named are train where no folder of train is named.
+
+    Raises
+    ------
+    UserError : no image is in a folder of one of the names.
+    """
     split_of = {
-        tuple(map(composed, filter(None, name.split("/")))): split
+        tuple(composed(folder) for folder in name.split("/") if folder not in ("", ".")): split
         for split, names in folders.items()
         for name in ([names] if isinstance(names, str) else names)
     }
-    found: dict[Components, tuple[Components, Components]] = {}  # by which name, and what is left without it
+    found: dict[Components, _Named] = {}
     for folder in tree:
         plain = tuple(map(composed, folder))
         for start in range(len(plain)):  # the outermost; of several, the longest
-            names = [name for name in split_of if plain[start : start + len(name)] == name]
-            if names:
+            if names := [name for name in split_of if plain[start : start + len(name)] == name]:
                 name = max(names, key=len)
-                found[folder] = name, folder[:start] + folder[start + len(name) :]
+                found[folder] = _Named(split_of[name], name, folder[:start] + folder[start + len(name) :])
                 break
-    for name in split_of.keys() - {name for name, _ in found.values()}:
-        there = sorted({folder[depth] for folder in tree for depth in range(len(folder))})
-        _refuse(f"{KEY} names {'/'.join(name)!r}, but no image is in a folder of that name",
-                f"there are {_listed(there)}" if there else "there are no folders")  # fmt: skip
-    rest: dict[Components, dict[Components, int]] = defaultdict(dict)
-    for folder, count in tree.items():
-        if folder in found or "train" not in folders:
-            name, left = found.get(folder, ((), folder))
-            rest[name][left] = count
-    wrapped = _wrappers(rest)
-    places: Places = {}
-    for folder in tree:
-        name, left = found.get(folder, ((), folder))
-        if name in wrapped:
-            places[folder] = (
-                (split_of.get(name, "train"), *left[wrapped[name] :]) if left[wrapped[name] :] else NO_CLASS
-            )
-        else:
-            places[folder] = NO_SPLIT
-    return places
+    for name in split_of.keys() - {named.name for named in found.values()}:
+        there = {part for folder in tree for part in folder}
+        _refuse(
+            f"{KEY} names {'/'.join(name)!r}, but no image is in a folder of that name",
+            f"there are {_listed(there)}" if there else "there are no folders",
+        )
+    if "train" in folders:
+        return found
+    return {folder: _Named("train", (), folder) for folder in tree} | found
 
 
 # --- by the structure of the folders ----------------------------------------------------------------------------------
@@ -166,7 +188,7 @@ def _by_structure(tree: Tree, told: str | None) -> tuple[Places, list[str], bool
     if splits := _splits_of(tops):
         wrapped = _wrappers({top: tops[top] for top in splits})
         for folder in tree:
-            top = folder[depth] if len(folder) > depth else None
+            top = folder[depth] if len(folder) > depth else ""
             inside = folder[depth + 1 + wrapped[top] :] if top in splits else ()
             places[folder] = (splits[top], *inside) if inside else NO_CLASS if top in splits else NO_SPLIT
         notes.append(_told(splits))
@@ -184,7 +206,7 @@ def _by_structure(tree: Tree, told: str | None) -> tuple[Places, list[str], bool
         if not isinstance(to, str):
             classes[to[first]][to[first + 1 :]] += tree[folder]
     if told is None:
-        notes += _check_classes(classes)
+        notes += _check_classes(classes, has_splits=bool(first))
     elif told == "inner":
         inner = {name: _shared_depth(below) for name, below in classes.items()}
         for folder, to in places.items():
@@ -208,9 +230,8 @@ def _splits_of(tops: Mapping[str, Tree]) -> dict[str, str] | None:
     for top, name in read.items():
         alike[name.rest][top] = name.split
     several = [splits for splits in alike.values() if len(set(splits.values())) > 1]
-    if not several and len({tuple(filter(_is_word, name.rest)) for name in read.values()}) == 1:  # 1_train, 2_test
-        numbered = {top: name.split for top, name in read.items()}
-        several = [numbered] if 1 < len(numbered) == len(set(numbered.values())) else []
+    if not several and len(read) > 1 and _say_the_same(read.values()):
+        several = [{top: name.split for top, name in read.items()}]
     if len(several) != 1:
         return None
     (splits,) = several
@@ -231,20 +252,28 @@ def _splits_of(tops: Mapping[str, Tree]) -> dict[str, str] | None:
 def _splits_within(tops: Mapping[str, Tree]) -> dict[str, str] | None:
     """Return the splits that the folders inside the first ones are, where each of those holds nothing else."""
     within: dict[str, str] = {}
+    if any(name and name.is_no_class for name in map(read_split_name, tops)):
+        return None
     for tree in tops.values():
         at = _shared_depth(tree, is_split)
         read = {folder[at] if len(folder) > at else "": None for folder in tree}
         names = {inner: name for inner in read if (name := read_split_name(inner))}
-        if len(names) < len(read) or len({name.rest for name in names.values()}) != 1:
+        if len(names) < len(read) or not _say_the_same(names.values()):
             return None
         within |= {inner: name.split for inner, name in names.items()}
     return within if "train" in within.values() else None
 
 
+def _say_the_same(names: Collection[SplitName]) -> bool:
+    """Tell whether names of splits say the same besides, or else only number the splits, as 1_train and 2_test do."""
+    numbered = len({name.split for name in names}) == len(names)
+    return len({tuple(filter(_is_word, name.rest)) if numbered else name.rest for name in names}) == 1
+
+
 # --- what may be classes or not ---------------------------------------------------------------------------------------
 
 
-def _check_classes(classes: Mapping[str, Tree]) -> list[str]:
+def _check_classes(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
     """Refuse classes that may be splits, or variants of a data set; return a note on those that only seem so.
 
     Raises
@@ -270,8 +299,7 @@ def _check_classes(classes: Mapping[str, Tree]) -> list[str]:
                 )
     notes = _check_names(classes)
     _check_nested(classes)
-    _check_alike(classes)
-    return notes
+    return notes + _check_alike(classes, has_splits)
 
 
 def _check_names(classes: Mapping[str, Tree]) -> list[str]:
@@ -280,11 +308,10 @@ def _check_names(classes: Mapping[str, Tree]) -> list[str]:
     alone = {name: split for name, split in read.items() if not any(map(_is_word, split.rest))}
     others = _listed(set(classes) - set(alone))
     named = {name: split.split for name, split in alone.items()}
-    certain = [name for name, s in alone.items() if s.split != "train" and s.word not in ALSO_CLASSES]
-    if certain or len(alone) > 1:
+    if len(classes) > 1 and (len(alone) > 1 or any(split.is_no_class for split in alone.values())):
         _refuse(
-            f"its folders {_listed(alone)} are called as splits"
-            + (f", those beside them ({others}) are not" * bool(others)),
+            f"folders called as splits ({_listed(alone)}) "
+            + (f"are beside others ({others})" if others else "are alike"),
             f"set {KEY}: {_suggested(named)} if they are splits, outer if they are classes",
         )
     both: dict[Components, set[str]] = defaultdict(set)
@@ -310,32 +337,35 @@ def _check_nested(classes: Mapping[str, Tree]) -> None:
             )
 
 
-def _check_alike(classes: Mapping[str, Tree]) -> None:
-    """Refuse class folders that hold the same folders: they may be splits, folds, variants, patients or classes."""
+def _check_alike(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
+    """Refuse class folders that hold the same folders: they may be splits, folds, variants, patients or classes.
+
+    A few among many are classes; a note says so.
+    """
     inner = _inner_names(classes)
     size = {name: sum(classes[name].values()) for name in classes}
     largest = sorted(inner, key=lambda name: -size[name])[:20]
     groups = [[name for name in inner if _are_alike(inner[name], inner[first])] for first in largest]
     group = max(groups, key=len, default=[])
     if len(group) < 2:
-        return
+        return []
     if 2 * len(group) < len(classes) and 2 * sum(size[name] for name in group) < sum(size.values()):
-        return
-    names = sorted(set.intersection(*(inner[name] for name in group)) or inner[group[0]])
+        return [f"the folders {_listed(group)} are read as classes, though they hold the same folders"]
+    shared = sorted(set.intersection(*(inner[name] for name in group)) or inner[group[0]])
+    one, two = (_suggested({group[0]: "train"} | other) for other in ({}, {group[1]: "test"}))
     _refuse(
-        f"its folders {_listed(group)} hold the same folders, {_listed(names)}: they may be classes, splits, or variants"
-        " of the same images",
-        f"set {KEY}: outer if {group[0]!r} is a class, inner if {names[0]!r} is one, or name the folders of the splits,"
-        f" such as {_suggested({group[0]: 'train', group[1]: 'test'})}"
-        f" ({_suggested({group[0]: 'train'})} uses that one only)",
+        f"its folders {_listed(group)} hold the same folders, {_listed(shared)}: they may be classes, splits, or"
+        " variants of the same images",
+        f"set {KEY}: outer if {group[0]!r} is a class, inner if {shared[0]!r} is one"
+        + ("" if has_splits else f", {one} to use that one only, or the folders of each split, such as {two}"),
     )
 
 
 def _inner_names(tops: Mapping[str, Tree]) -> dict[str, set[str]]:
-    """Return the names of the folders in each of *tops*, without regard to case, but of those that hold images."""
+    """Return the names of the folders in each of *tops*, without regard to case; of none that holds images itself."""
     names: dict[str, set[str]] = {}
     for top, tree in tops.items():
-        if 2 * tree.get((), 0) <= sum(tree.values()):
+        if 4 * tree.get((), 0) <= sum(tree.values()):
             at = _shared_depth(tree)
             names[top] = {composed(folder[at]).casefold() for folder in tree if len(folder) > at}
     return names
@@ -372,7 +402,7 @@ def _shared_depth(tree: Iterable[Components], stays: object = None) -> int:
     return depth if names else min((len(folder) - 1 for folder in tree if folder), default=0)
 
 
-def _wrappers(tops: Mapping[object, Tree]) -> dict[object, int]:
+def _wrappers(tops: Mapping[Top, Tree]) -> dict[Top, int]:
     """Return how many folders stand between each of *tops* and its classes: those that all share, or its own."""
     together = _shared_depth(folder for tree in tops.values() for folder in tree)
     own = {top: _shared_depth(tree) for top, tree in tops.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scripts.lib.data.split_words import ALSO_CLASSES, plain, read_split_name
+from scripts.lib.data.split_words import ALSO_CLASSES, WORDS, plain, read_split_name
 
 #: How people head a column of splits; of several, the first here is taken.
 NAMES = (
@@ -24,12 +24,13 @@ class SplitColumns:
 
     Parameters
     ----------
-    heading : the names of the columns, lower case with underscores, "" where there is none.
+    heading : the names of the columns, "" where there is none.
     others : indices of the columns that are known to be something else.
     """
 
     def __init__(self, heading: Sequence[str], others: Sequence[int]) -> None:
-        self.heading = heading
+        self.heading = [" ".join(name.split()) for name in heading]
+        self.plain = [name.lower().replace(" ", "_") for name in self.heading]
         self.cells: dict[int, list[str]] = {index: [] for index in range(len(heading)) if index not in others}
         self.values: dict[int, dict[str, str]] = {index: {} for index in self.cells}
 
@@ -50,7 +51,7 @@ class SplitColumns:
         by_word = [index for index in self.cells if self._is_by_word(index)]
         rank = {name: number for number, name in enumerate(NAMES)}
         if by_word:
-            taken = [min(by_word, key=lambda index: (rank.get(self.heading[index], len(NAMES)), index))]
+            taken = [min(by_word, key=lambda index: (rank.get(self.plain[index], len(NAMES)), index))]
             words = {cell: _split(cell) or cell for cell in self.values[taken[0]]}
             splits = [words[cell] for cell in self.cells[taken[0]]]
         else:
@@ -58,16 +59,14 @@ class SplitColumns:
             taken = list(flags)
             splits = self._by_flags(flags)
         notes = []
-        if taken and (by_word == [] or self.heading[taken[0]] != "split"):
-            counts = ", ".join(
-                f"{split} {splits.count(split)}" for split in ("train", "val", "test") if split in splits
-            )
+        if taken and self.plain[taken[0]] != "split":
+            counts = ", ".join(f"{split} {splits.count(split)}" for split in WORDS if split in splits)
             notes.append(f"splits are read from the column {self._shown(taken)}: {counts}")
         if ignored := [index for index in self.values if index not in taken and self._may_be_split(index)]:
             examples = sorted(filter(None, self.values[ignored[0]]))[:LISTED]
             notes.append(
-                f"the column {self._shown(ignored)} ({', '.join(map(repr, examples))}) may be a split and is ignored: to"
-                " use it, call it split, and write train, val or test in it"
+                f"the column {self._shown(ignored)} ({', '.join(map(repr, examples))}) may be a split and is ignored:"
+                " to use it, call it split, and write train, val or test in it"
             )
         return (splits if taken else None), "; ".join(notes)
 
@@ -75,9 +74,9 @@ class SplitColumns:
         return " and ".join(repr(self.heading[index]) for index in indices)
 
     def _is_by_word(self, index: int) -> bool:
-        """Tell whether the cells are words for splits: all, of two splits at least; or by the column's name, half."""
+        """Tell whether the cells are words for splits: all, and of two splits; by the column's name, half of them."""
         read = [_split(cell) for cell in self.values[index] if cell]
-        if self.heading[index] in NAMES:
+        if self.plain[index] in NAMES:
             return 0 < len(read) <= 2 * sum(split is not None for split in read)
         return None not in read and "train" in read and len(set(read)) > 1
 
@@ -106,7 +105,7 @@ class SplitColumns:
 
     def _may_be_split(self, index: int) -> bool:
         name = read_split_name(self.heading[index])
-        return self.heading[index] in NAMES or bool(name and set(name.rest) <= {"is", "in"})
+        return self.plain[index] in NAMES or bool(name and set(name.rest) <= {"is", "in"})
 
 
 def _split(cell: str) -> str | None:

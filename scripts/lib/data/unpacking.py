@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path, remove_leftovers
@@ -33,7 +32,7 @@ from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, rea
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
 from scripts.lib.data.layouts import Folders, Layout
-from scripts.lib.data.split_words import WORDS
+from scripts.lib.data.split_words import WORDS, read_split_name
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class Origin:
 
     ``split``, ``label``: of all of them; ``folders``: what its folders are; ``labels``: the files that say it of each;
     ``kept``: where those of them lie that are not in an archive; ``folder``: the archive is the manifest of this
-    folder, whose files are linked to; ``encoding``: ``dataset.encoding``.
+    folder, whose files are linked to; ``name``: of its url or path; ``encoding``: ``dataset.encoding``.
     """
 
     archive: Path
@@ -67,6 +66,7 @@ class Origin:
     labels: Spec | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    name: str = ""
     encoding: str | None = None
 
 
@@ -91,7 +91,7 @@ class Contents:
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, and an example; ``notes``: what was decided without a setting."""
+    """How often something was left out for each reason, with an example; ``notes``: what was decided by names alone."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -102,10 +102,10 @@ class LeftOut:
         self.examples.setdefault(reason, name)
         logger.debug("left out: %r: %s", name, reason)
 
-    def record(self) -> dict[str, Any]:
-        """Return the same as the JSON that the audit reads."""
-        left_out = {reason: [count, self.examples[reason]] for reason, count in sorted(self.counts.items())}
-        return {"left_out": left_out, "notes": self.notes}
+    def lines(self) -> list[str]:
+        """Return a line for each reason."""
+        example = {reason: f", such as {name!r}" for reason, name in self.examples.items()}
+        return [f"left out {n}: {reason}{example.get(reason, '')}" for reason, n in sorted(self.counts.items())]
 
 
 def check_name(archive: Path, name: str) -> None:
@@ -193,6 +193,11 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
         for index in group:
             targets_of[index] = [next(layout_of_group) for _ in contents[index].paths]
             has_splits[index] = layout.has_splits
+        splits = {} if layout.has_splits else splits_by_name({index: origins[index].name for index in group})
+        for index, split in splits.items():
+            targets_of[index] = [to if isinstance(to, str) else (split, *to) for to in targets_of[index]]
+            has_splits[index] = True
+            left_out.notes.append(f"dataset.source.{index} is read as {split} by its name, {origins[index].name!r}")
     check_splits(targets_of, has_splits)
     taken = image_paths.Taken()
     planned: list[Targets] = []
@@ -205,6 +210,14 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
                 targets[index] = taken.take([safe_component(component) for component in target])
         planned.append(targets)
     return planned
+
+
+def splits_by_name(names: Mapping[int, str]) -> dict[int, str]:
+    """Return the splits of archives called as train, test, ...; none where one is not, or says something else, too."""
+    read = {index: split for index, name in names.items() if (split := read_split_name(name))}
+    splits = {index: split.split for index, split in read.items()}
+    alike = len(read) == len(names) and len({split.rest for split in read.values()}) == 1
+    return splits if alike and "train" in splits.values() and len(set(splits.values())) > 1 else {}
 
 
 def _planned_together(origins: Sequence[Origin]) -> list[list[int]]:
@@ -451,8 +464,8 @@ def _unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, stack: 
 
 def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
     """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
-    for reason, count in sorted(left_out.counts.items()):
-        logger.info("left out %d: %s, such as %r", count, reason, left_out.examples[reason])
+    for line in left_out.lines():
+        logger.info("%s", line)
     for note in left_out.notes:
         logger.warning("%s", note)
     classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
