@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gzip
 import lzma
+import posixpath
+import re
 import struct
 import tarfile
 import zipfile
@@ -167,6 +169,22 @@ def check_size(archive: Path, unpacked: int, compressed: int, limits: Limits) ->
             f"{archive}: refused as a decompression bomb: {megabytes(compressed)} unpack to more than"
             f" {limits.ratio:g} times as much (--max-ratio); nothing was written"
         )
+
+
+def check_name(archive: Path, name: str) -> None:
+    """Refuse a name that would land outside the folder it is unpacked to."""
+    components = re.split(r"[/\\]", name)
+    if "\0" in name:
+        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
+    if name[:1] in ("/", "\\") or ".." in components or re.match(r"[A-Za-z]:([/\\]|$)", name):
+        raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
+
+
+def check_link(archive: Path, name: str, target: str) -> None:
+    """Refuse a link out of the archive; *target* is relative to its root."""
+    inside = posixpath.normpath(target)
+    if target.startswith("/") or inside == ".." or inside.startswith("../"):
+        raise UserError(f"{archive}: refused: its entry {name!r} is a link out of it; nothing was written")
 
 
 class Inflated:

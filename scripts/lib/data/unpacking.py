@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import posixpath
 import re
 import shutil
 from collections import Counter
@@ -24,7 +23,7 @@ from scripts.lib.base.files import atomic_path, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data import image_paths, label_files, layouts
-from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, damage
+from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, check_link, check_name, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
 from scripts.lib.data.encodings import Encoding, find_encoding
 from scripts.lib.data.file_kinds import names_archive
@@ -106,22 +105,6 @@ class LeftOut:
         """Return a line for each reason."""
         example = {reason: f", such as {name!r}" for reason, name in self.examples.items()}
         return [f"left out {n}: {reason}{example.get(reason, '')}" for reason, n in sorted(self.counts.items())]
-
-
-def check_name(archive: Path, name: str) -> None:
-    """Refuse a name that would land outside the folder it is unpacked to."""
-    components = re.split(r"[/\\]", name)
-    if "\0" in name:
-        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
-    if name[:1] in ("/", "\\") or ".." in components or re.match(r"[A-Za-z]:([/\\]|$)", name):
-        raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
-
-
-def check_link(archive: Path, name: str, target: str) -> None:
-    """Refuse a link out of the archive; *target* is relative to its root."""
-    inside = posixpath.normpath(target)
-    if target.startswith("/") or inside == ".." or inside.startswith("../"):
-        raise UserError(f"{archive}: refused: its entry {name!r} is a link out of it; nothing was written")
 
 
 def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
