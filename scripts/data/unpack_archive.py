@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     origins = parse_origins(args.archive, args.sources or json.dumps([{} for _ in args.archive]))
     left_out = unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
     if args.record:
-        write_json(args.record, {"notes": left_out.notes, "left_out": left_out.lines()})
+        write_json(args.record, {"notes": left_out.remarks, "left_out": left_out.lines()})
 
 
 if __name__ == "__main__":

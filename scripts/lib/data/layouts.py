@@ -38,7 +38,7 @@ class Layout(NamedTuple):
     """Where each image goes, ([split,] class, ..., file), or why it is left out; what was decided by names alone."""
 
     targets: list[Components | str]
-    notes: list[str]
+    remarks: list[str]
     has_splits: bool
 
 
@@ -60,21 +60,22 @@ def find_layout(paths: Sequence[Components], folders: Folders | None = None) -> 
     """
     tree = Counter(path[:-1] for path in paths)
     if folders is None or isinstance(folders, str):
-        places, notes, has_splits = _by_structure(tree, folders)
+        places, remarks, has_splits = _by_structure(tree, folders)
     else:
-        places, notes, has_splits = _by_settings(tree, folders), [], True
-    return Layout(_of_images(paths, places), notes, has_splits)
+        places, remarks, has_splits = _by_settings(tree, folders), [], True
+    return Layout(_of_images(paths, places), remarks, has_splits)
 
 
 def find_classes(paths: Sequence[Components], folders: Folders | None = None) -> Layout:
     """Return where the images go, (class, ..., file), as :func:`find_layout` does, but without any split."""
-    targets, notes, has_splits = find_layout(paths, folders)
+    targets, remarks, has_splits = find_layout(paths, folders)
     if has_splits:
         targets = [target if isinstance(target, str) else target[1:] for target in targets]
-        notes = [
-            f"{note}; they are joined, since dataset.source.split says which split all images are of" for note in notes
+        remarks = [
+            f"{note}; they are joined, since dataset.source.split says which split all images are of"
+            for note in remarks
         ]
-    return Layout(targets, notes, False)
+    return Layout(targets, remarks, False)
 
 
 def find_splits_of_class(
@@ -92,7 +93,7 @@ def find_splits_of_class(
     tree = Counter(path[:-1] for path in paths)
     depth = len(_common(tree))
     tops = {folder[depth] for folder in tree if len(folder) > depth}
-    notes: list[str] = []
+    remarks: list[str] = []
     read = {top: name for top in tops if (name := read_split_name(top))}
     splits = {name.split for name in read.values()}
     if split:
@@ -102,13 +103,13 @@ def find_splits_of_class(
         places = {f: (named[f].split, label, *named[f].left) if f in named else NO_SPLIT for f in tree}
     elif "train" in splits and read.keys() == tops and all(len(folder) > depth for folder in tree):
         places = {folder: (read[folder[depth]].split, label, *folder[depth + 1 :]) for folder in tree}
-        notes = [_told({top: name.split for top, name in read.items()})]
+        remarks = [_told({top: name.split for top, name in read.items()})]
     else:
         if "train" in splits and len(splits) > 1:
             _refuse(f"of the folders of class {label!r}, {_listed(read)} are called as splits, others are not",
                     f"set {KEY}: {_suggested({top: name.split for top, name in read.items()})}")  # fmt: skip
         places = {folder: (label, *folder[depth:]) for folder in tree}
-    return Layout(_of_images(paths, places), notes, bool(split or notes or isinstance(folders, Mapping)))
+    return Layout(_of_images(paths, places), remarks, bool(split or remarks or isinstance(folders, Mapping)))
 
 
 def _of_images(paths: Sequence[Components], places: Places) -> list[Components | str]:
@@ -128,17 +129,17 @@ class _Named(NamedTuple):
 
 def _by_settings(tree: Tree, folders: Mapping[str, str | Sequence[str]]) -> Places:
     """Return where the images go where the settings name the folders of each split."""
-    found = _find_named(tree, folders)
+    places_named = _find_named(tree, folders)
     by_name: dict[Components, dict[Components, int]] = defaultdict(dict)
-    for folder, named in found.items():
+    for folder, named in places_named.items():
         by_name[named.name][named.left] = tree[folder]
     wrapped = _wrappers(by_name)
-    below = {folder: named.left[wrapped[named.name] :] for folder, named in found.items()}
+    below = {folder: named.left[wrapped[named.name] :] for folder, named in places_named.items()}
     _check_names({left[0]: {} for left in below.values() if left})
     return {
         folder: NO_SPLIT
-        if folder not in found
-        else (found[folder].split, *below[folder])
+        if folder not in places_named
+        else (places_named[folder].split, *below[folder])
         if below[folder]
         else NO_CLASS
         for folder in tree
@@ -157,23 +158,23 @@ def _find_named(tree: Tree, folders: Mapping[str, str | Sequence[str]]) -> dict[
         for split, names in folders.items()
         for name in ([names] if isinstance(names, str) else names)
     }
-    found: dict[Components, _Named] = {}
+    places_named: dict[Components, _Named] = {}
     for folder in tree:
         plain = tuple(map(composed, folder))
         for start in range(len(plain)):  # the outermost; of several, the longest
             if names := [name for name in split_of if plain[start : start + len(name)] == name]:
                 name = max(names, key=len)
-                found[folder] = _Named(split_of[name], name, folder[:start] + folder[start + len(name) :])
+                places_named[folder] = _Named(split_of[name], name, folder[:start] + folder[start + len(name) :])
                 break
-    for name in split_of.keys() - {named.name for named in found.values()}:
-        there = {part for folder in tree for part in folder}
+    for name in split_of.keys() - {named.name for named in places_named.values()}:
+        there = {name for folder in tree for name in folder}
         _refuse(
             f"{KEY} names {'/'.join(name)!r}, but no image is in a folder of that name",
             f"there are {_listed(there)}" if there else "there are no folders",
         )
     if "train" in folders:
-        return found
-    return {folder: _Named("train", (), folder) for folder in tree} | found
+        return places_named
+    return {folder: _Named("train", (), folder) for folder in tree} | places_named
 
 
 # --- by the structure of the folders ----------------------------------------------------------------------------------
@@ -184,36 +185,36 @@ def _by_structure(tree: Tree, told: str | None) -> tuple[Places, list[str], bool
     depth = _shared_depth(tree)
     tops = _group(tree, depth)
     places: Places = {}
-    notes = []
+    remarks = []
     if splits := _splits_of(tops):
         wrapped = _wrappers({top: tops[top] for top in splits})
         for folder in tree:
             top = folder[depth] if len(folder) > depth else ""
             inside = folder[depth + 1 + wrapped[top] :] if top in splits else ()
             places[folder] = (splits[top], *inside) if inside else NO_CLASS if top in splits else NO_SPLIT
-        notes.append(_told(splits))
+        remarks.append(_told(splits))
     elif within := _splits_within(tops):
         for folder in tree:
             top = folder[depth] if len(folder) > depth else ""
             at = depth + 1 + _shared_depth(tops.get(top, {}), is_split)
             places[folder] = (within[folder[at]], top, *folder[at + 1 :]) if len(folder) > at else NO_CLASS
-        notes.append(f"inside the class folders, {_told(within)}")
+        remarks.append(f"inside the class folders, {_told(within)}")
     else:
         places = {folder: folder[depth:] or NO_CLASS for folder in tree}
-    first = int(bool(notes))
+    first = int(bool(remarks))
     classes: dict[str, Counter[Components]] = defaultdict(Counter)
     for folder, to in places.items():
         if not isinstance(to, str):
             classes[to[first]][to[first + 1 :]] += tree[folder]
     if told is None:
-        notes += _check_classes(classes, has_splits=bool(first))
+        remarks += _check_classes(classes, has_splits=bool(first))
     elif told == "inner":
         inner = {name: _shared_depth(below) for name, below in classes.items()}
         for folder, to in places.items():
             if not isinstance(to, str):
                 at = first + 1 + inner[to[first]]
                 places[folder] = (*to[:first], to[at], to[first], *to[at + 1 :]) if len(to) > at else NO_CLASS
-    return places, notes, bool(first)
+    return places, remarks, bool(first)
 
 
 def _splits_of(tops: Mapping[str, Tree]) -> dict[str, str] | None:
@@ -297,9 +298,9 @@ def _check_classes(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
                     f"set {KEY}: {_suggested(splits)} if they are splits (the rest is left out), outer if"
                     f" {_listed(classes)} are the classes",
                 )
-    notes = _check_names(classes)
+    remarks = _check_names(classes)
     _check_nested(classes)
-    return notes + _check_alike(classes, has_splits)
+    return remarks + _check_alike(classes, has_splits)
 
 
 def _check_names(classes: Mapping[str, Tree]) -> list[str]:
@@ -352,12 +353,12 @@ def _check_alike(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
     if 2 * len(group) < len(classes) and 2 * sum(size[name] for name in group) < sum(size.values()):
         return [f"the folders {_listed(group)} are read as classes, though they hold the same folders"]
     shared = sorted(set.intersection(*(inner[name] for name in group)) or inner[group[0]])
-    one, two = (_suggested({group[0]: "train"} | other) for other in ({}, {group[1]: "test"}))
+    only, splits = (_suggested({group[0]: "train"} | other) for other in ({}, {group[1]: "test"}))
     _refuse(
         f"its folders {_listed(group)} hold the same folders, {_listed(shared)}: they may be classes, splits, or"
         " variants of the same images",
         f"set {KEY}: outer if {group[0]!r} is a class, inner if {shared[0]!r} is one"
-        + ("" if has_splits else f", {one} to use that one only, or the folders of each split, such as {two}"),
+        + ("" if has_splits else f", {only} to use that one only, or the folders of each split, such as {splits}"),
     )
 
 
@@ -405,13 +406,17 @@ def _shared_depth(tree: Iterable[Components], stays: object = None) -> int:
 def _wrappers(tops: Mapping[Top, Tree]) -> dict[Top, int]:
     """Return how many folders stand between each of *tops* and its classes: those that all share, or its own."""
     together = _shared_depth(folder for tree in tops.values() for folder in tree)
-    own = {top: _shared_depth(tree) for top, tree in tops.items()}
+    separate = {top: _shared_depth(tree) for top, tree in tops.items()}
     result = {}
     for top, tree in tops.items():
         others = {
-            name for other in tops if other != top for at in (together, own[other]) for name in _at(tops[other], at)
+            name
+            for other in tops
+            if other != top
+            for at in (together, separate[other])
+            for name in _at(tops[other], at)
         }
-        depths = (together, own[top])
+        depths = (together, separate[top])
         result[top] = max(depths, key=lambda at: len(_at(tree, at) & others))
         if len(names := _at(tree, result[top])) == 1 and is_split(*names):  # test/test/1.jpg, without classes
             result[top] += 1

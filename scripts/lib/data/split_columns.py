@@ -58,17 +58,17 @@ class SplitColumns:
             flags = self._flags()
             taken = list(flags)
             splits = self._by_flags(flags)
-        notes = []
+        remarks = []
         if taken and self.plain[taken[0]] != "split":
             counts = ", ".join(f"{split} {splits.count(split)}" for split in WORDS if split in splits)
-            notes.append(f"splits are read from the column {self._shown(taken)}: {counts}")
+            remarks.append(f"splits are read from the column {self._shown(taken)}: {counts}")
         if ignored := [index for index in self.values if index not in taken and self._may_be_split(index)]:
             examples = sorted(filter(None, self.values[ignored[0]]))[:LISTED]
-            notes.append(
+            remarks.append(
                 f"the column {self._shown(ignored)} ({', '.join(map(repr, examples))}) may be a split and is ignored:"
                 " to use it, call it split, and write train, val or test in it"
             )
-        return (splits if taken else None), "; ".join(notes)
+        return (splits if taken else None), "; ".join(remarks)
 
     def _shown(self, indices: Sequence[int]) -> str:
         return " and ".join(repr(self.heading[index]) for index in indices)
@@ -98,10 +98,10 @@ class SplitColumns:
         # What no flag says: of train alone, the rest is the test; without a flag for train, the rest is train.
         rest = "test" if list(flags.values()) == ["train"] else "" if "train" in flags.values() else "train"
         rows = zip(*(self.cells[index] for index in flags), strict=True)
-        said = (
+        flagged = (
             [split for split, cell in zip(flags.values(), cells, strict=True) if plain(cell) in TRUE] for cells in rows
         )
-        return [" and ".join(splits) or rest for splits in said]
+        return [" and ".join(splits) or rest for splits in flagged]
 
     def _may_be_split(self, index: int) -> bool:
         name = read_split_name(self.heading[index])

@@ -90,11 +90,11 @@ class Contents:
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, with an example; ``notes``: what was decided by names alone."""
+    """How often something was left out for each reason, with an example; ``remarks``: what was decided by names alone."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def add(self, name: str, reason: str) -> None:
         self.counts[reason] += 1
@@ -117,8 +117,8 @@ def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, le
     # Names are decoded one by one: all of them as text would fill memory.
     archive, oem = origin.archive, isinstance(entries, Entries) and entries.oem
     encoding = find_encoding((entry.name for entry in entries), origin.encoding, oem)
-    if note := encoding.describe(f"names in {origin.folder or archive.name}"):
-        left_out.notes.append(note)
+    if remark := encoding.describe(f"names in {origin.folder or archive.name}"):
+        left_out.remarks.append(remark)
     names = (encoding.decode(entry.name) for entry in entries)
     backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
     folders: dict[str, str] = {}  # each is held once
@@ -171,7 +171,7 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     for group in _planned_together(origins):
         paths = [path for index in group for path in contents[index].paths]
         layout = _layout(origins, contents, group, paths, limits)
-        left_out.notes += layout.notes
+        left_out.remarks += layout.remarks
         layout_of_group = iter(layout.targets)
         for index in group:
             targets_of[index] = [next(layout_of_group) for _ in contents[index].paths]
@@ -180,7 +180,7 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
         for index, split in splits.items():
             targets_of[index] = [to if isinstance(to, str) else (split, *to) for to in targets_of[index]]
             has_splits[index] = True
-            left_out.notes.append(f"dataset.source.{index} is read as {split} by its name, {origins[index].name!r}")
+            left_out.remarks.append(f"dataset.source.{index} is read as {split} by its name, {origins[index].name!r}")
     check_splits(targets_of, has_splits)
     taken = image_paths.Taken()
     planned: list[Targets] = []
@@ -225,16 +225,16 @@ def _layout(
         return Layout([], [], False)
     if origin.labels is not None:
         read = partial(read_label_file, origins=origins, contents=contents, group=group, limits=limits)
-        notes: list[str] = []
-        rows = label_files.read_labels(origin.labels, read, notes, origin.encoding)
+        remarks: list[str] = []
+        rows = label_files.read_labels(origin.labels, read, remarks, origin.encoding)
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
         table = origin.labels if isinstance(origin.labels, str) else " and ".join(origin.labels.values())
-        targets, remarks = label_files.place_images(rows, paths, table)
+        targets, more = label_files.place_images(rows, paths, table)
         named = {label_files.class_folder(row.label) for row in rows}
         placed = [to for to in targets if not isinstance(to, str)]
         return Layout(
-            targets, [*notes, *remarks], all(len(to) > 2 and to[0] in WORDS and to[1] in named for to in placed)
+            targets, [*remarks, *more], all(len(to) > 2 and to[0] in WORDS and to[1] in named for to in placed)
         )
     if origin.label is not None:
         label = label_files.class_folder(origin.label)
@@ -243,7 +243,7 @@ def _layout(
         layout = layouts.find_classes(paths, origin.folders)
         split = origin.split
         targets = [to if isinstance(to, str) else (split, *to) for to in layout.targets]
-        return Layout(targets, layout.notes, True)
+        return Layout(targets, layout.remarks, True)
     return layouts.find_layout(paths, origin.folders)
 
 
@@ -449,7 +449,7 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
     """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
     for line in left_out.lines():
         logger.info("%s", line)
-    for note in left_out.notes:
+    for note in left_out.remarks:
         logger.warning("%s", note)
     classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
     if not classes:

@@ -52,8 +52,7 @@ Names = FileName | Annotated[list[FileName], Field(min_length=1)]
 
 
 class SplitFolders(Section):
-    """The folders of each split, by name, or by path where names repeat. What is in none of them is left out; without
-    `train`, it is train."""
+    """The folders of each split, by name or path. What is in none is left out or, if `train` is not named, is train."""
 
     train: Names | None = Field(
         None, description="Folders of the training images, from which missing splits are taken."
@@ -63,8 +62,8 @@ class SplitFolders(Section):
 
     @model_validator(mode="after")
     def _differ(self) -> SplitFolders:
-        given = [value for value in (self.train, self.val, self.test) if value is not None]
-        names = [name for value in given for name in ([value] if isinstance(value, str) else value)]
+        values = [value for value in (self.train, self.val, self.test) if value is not None]
+        names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
         if not names:
             raise ValueError("name a folder for train, val or test")
         if twice := [name for name in names if names.count(name) > 1]:

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
+from folder_trees import expand, images
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.layouts import NO_CLASS, NO_SPLIT, Folders, find_classes, find_layout, find_splits_of_class
 from scripts.lib.data.split_words import read_split_name
-
-
-def expand(text: str) -> list[str]:
-    """Return the folders that *text* stands for: a{b,c} is ab and ac."""
-    braces = re.search(r"\{([^{}]*)\}", text)
-    if not braces:
-        return [text]
-    choices = braces[1].split(",")
-    return list(
-        dict.fromkeys(f for choice in choices for f in expand(text[: braces.start()] + choice + text[braces.end() :]))
-    )
-
-
-def images(text: str) -> list[tuple[str, ...]]:
-    """Return an image in each folder of *text*, which is separated by blanks."""
-    folders = [folder.replace("+", " ") for word in text.split() for folder in expand(word)]
-    return [(*folder.split("/"), f"{number}.jpg") for number, folder in enumerate(folders)]
 
 
 def placed(text: str, folders: Folders | None = None) -> str:
@@ -80,11 +62,11 @@ def test_each_split_may_lie_in_a_folder_of_its_own_name() -> None:
 
 
 def test_what_was_read_as_splits_is_told() -> None:
-    (note,) = find_layout(images("{seg_train,seg_test}/{cat,dog}")).notes
-    assert note == "folders are read as splits by their names: 'seg_test' as test, 'seg_train' as train"
-    (note,) = find_layout(images("{cat,dog}/{fit_train,fit_test}")).notes
-    assert note.startswith("inside the class folders, folders are read as splits")
-    assert find_layout(images("{cat,dog}")).notes == []
+    (remark,) = find_layout(images("{seg_train,seg_test}/{cat,dog}")).remarks
+    assert remark == "folders are read as splits by their names: 'seg_test' as test, 'seg_train' as train"
+    (remark,) = find_layout(images("{cat,dog}/{fit_train,fit_test}")).remarks
+    assert remark.startswith("inside the class folders, folders are read as splits")
+    assert find_layout(images("{cat,dog}")).remarks == []
 
 
 @pytest.mark.parametrize(
@@ -134,7 +116,7 @@ def test_a_class_may_be_called_as_a_split_and_is_told() -> None:
     for text, name in (("bus car train", "train"), ("valid invalid", "valid"), ("training match", "training")):
         layout = find_layout(images(text))
         assert not layout.has_splits and {to[0] for to in layout.targets} == set(text.split())
-        assert layout.notes[0].startswith(f"the folder {name!r} is read as a class")
+        assert layout.remarks[0].startswith(f"the folder {name!r} is read as a class")
     assert placed("bullet_train road_test") == "bullet_train road_test"
 
 
@@ -142,7 +124,7 @@ def test_few_alike_classes_of_many_are_classes_and_are_told() -> None:
     text = "a/{x,y} b/{x,y} c d e f g"
     layout = find_layout([*images(text), *[("c", f"c{number}.jpg") for number in range(9)]])
     assert {to[0] for to in layout.targets} == set("abcdefg")
-    assert layout.notes == ["the folders 'a', 'b' are read as classes, though they hold the same folders"]
+    assert layout.remarks == ["the folders 'a', 'b' are read as classes, though they hold the same folders"]
 
 
 @pytest.mark.parametrize(
@@ -194,4 +176,4 @@ def test_archives_of_one_class_or_split() -> None:
         "1.jpg",
     )
     layout = find_classes(images("{训练集,测试集}/{cat,dog}"))
-    assert [to[0] for to in layout.targets] == ["cat", "dog"] * 2 and "joined" in layout.notes[0]
+    assert [to[0] for to in layout.targets] == ["cat", "dog"] * 2 and "joined" in layout.remarks[0]

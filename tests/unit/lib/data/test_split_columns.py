@@ -38,9 +38,11 @@ def read(heading: str, *values: str) -> tuple[list[str], list[str]]:
     ],
 )
 def test_a_column_that_is_certainly_a_split_is_read_and_told(heading: str, values: str, splits: str) -> None:
-    found, (remark,) = read(heading, *values.split())
-    assert found == splits.split(" ")
-    assert remark.startswith("t.csv: splits are read from the column ") and f"train {found.count('train')}" in remark
+    splits_read, (remark,) = read(heading, *values.split())
+    assert splits_read == splits.split(" ")
+    assert (
+        remark.startswith("t.csv: splits are read from the column ") and f"train {splits_read.count('train')}" in remark
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,8 +60,8 @@ def test_a_column_that_is_certainly_a_split_is_read_and_told(heading: str, value
     ],
 )
 def test_a_column_that_may_be_a_split_is_named_and_ignored(heading: str, values: str) -> None:
-    found, (remark,) = read(heading, *values.split())
-    assert set(found) == {""}
+    splits_read, (remark,) = read(heading, *values.split())
+    assert set(splits_read) == {""}
     assert f"the column {heading!r} ({sorted(values.split())[0]!r}" in remark
     assert "may be a split and is ignored: to use it, call it split, and write train, val or test" in remark
 
@@ -71,8 +73,8 @@ def test_ordinary_columns_are_not_mentioned() -> None:
 
 
 def test_a_column_called_split_is_preferred_and_the_other_named() -> None:
-    found, (remark,) = read("is_train,split,fold", "1,test,0", "0,train,1")
-    assert found == ["test", "train"] and "the column 'is_train' and 'fold' ('0', '1') may be a split" in remark
+    splits_read, (remark,) = read("is_train,split,fold", "1,test,0", "0,train,1")
+    assert splits_read == ["test", "train"] and "the column 'is_train' and 'fold' ('0', '1') may be a split" in remark
 
 
 def test_rows_that_contradict_themselves_or_misspell_are_one_line() -> None:
