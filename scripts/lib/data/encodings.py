@@ -87,7 +87,7 @@ class Encoding:
         read = f"{what} are read as {self.name}{' or UTF-8' if self.mixed else ''}, such as {self.sample!r}"
         if self.rival:
             return f"{read}; this is ambiguous, in {self.rival[0]} it is {self.rival[1]!r}: set {KEY} to be sure"
-        return f"{read} (another: {KEY})"
+        return f"{read}; if that is wrong, set {KEY}"
 
 
 def find_encoding(texts: Iterable[str | bytes], setting: str | None = None, oem: bool = False) -> Encoding:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from raw_zip import zip_of_raw_names
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import archive_entries, unpacking
@@ -30,7 +31,6 @@ from scripts.lib.data.image_paths import (
 )
 from scripts.lib.data.layouts import NO_CLASS, NO_SPLIT, find_layout
 from scripts.lib.data.unpacking import unpack
-from tests.helpers.raw_zip import zip_of_raw_names
 
 Files = Mapping[str, bytes]
 TWO_CLASSES: Files = {"cat/1.jpg": b"cat one", "cat/2.jpg": b"cat two", "dog/1.jpg": b"dog one"}

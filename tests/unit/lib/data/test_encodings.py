@@ -9,13 +9,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from raw_zip import zip_of_raw_names
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.encodings import find_encoding
 from scripts.lib.data.folders import pack_folder, walk_files, write_manifest
 from scripts.lib.data.unpacking import Origin, unpack_all
-from tests.helpers.raw_zip import zip_of_raw_names
 
 #: Names of classes as people have them, and the encodings that Windows, MS-DOS and Unix write them in.
 NAMES = {
@@ -106,7 +106,7 @@ def test_what_is_no_text_has_no_encoding(raw: bytes) -> None:
 
 def test_what_was_taken_is_said_with_a_name_and_what_it_may_be_as_well() -> None:
     told = find_encoding([b"M\xfcller"]).describe("names in a.zip")
-    assert told == "names in a.zip are read as cp1252, such as 'Müller' (another: dataset.encoding)"
+    assert told == "names in a.zip are read as cp1252, such as 'Müller'; if that is wrong, set dataset.encoding"
     told = find_encoding([b"citt\xe0"]).describe("names")
     assert "ambiguous" in told and "set dataset.encoding to be sure" in told
 
