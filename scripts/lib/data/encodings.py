@@ -200,8 +200,11 @@ def _costs_of_char(char: str) -> np.ndarray:
     if not _is_letter(char):
         return np.full(len(LANGUAGES), _cost_of_sign(char))
     lower = char.lower()
+    offset = 1.7 if _script(char) == "LATIN" else 1.0  # those that ASCII lacks are fewer
     costs = [
-        np.log(ranks[lower] + (60 if language in _STANDARDS else 6)) + 1 if lower in ranks else _rare(char, language)
+        np.log(ranks[lower] + (60 if language in _STANDARDS else 6)) + offset
+        if lower in ranks
+        else _rare(char, language)
         for language, ranks in zip(LANGUAGES, _RANKS, strict=True)
     ]
     return np.array(costs) + 0.7 * (lower != char)
