@@ -55,6 +55,7 @@ rule audit_images:
         on_bad_image=layout.settings.dataset.on_bad_image,
         # Never an output: Snakemake deletes outputs before a rerun, and what is in here is not decoded again.
         cache=f"{layout.dataset}/audit.cache",
+        bit_depth=options.bit_depth,
         group_by=options.group_by,
     log:
         f"{layout.logs}/audit_images.log",
@@ -65,6 +66,7 @@ rule audit_images:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.audit_images --images {input.images:q} --unpacked {input.record:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        " {params.bit_depth}"
         " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
 
 
@@ -126,6 +128,8 @@ rule pack_images:
         splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
     output:
         directory(layout.pixel_cache),
+    params:
+        bit_depth=options.bit_depth,
     log:
         f"{layout.logs}/pack_images_{{short_side}}.log",
     group:
@@ -135,4 +139,4 @@ rule pack_images:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
-        " --threads {threads} --output {output:q} --log {log:q}"
+        " --threads {threads} {params.bit_depth} --output {output:q} --log {log:q}"

@@ -32,6 +32,7 @@ rule patch_config:
         experiment=options.experiment_json,
         checkpoint=options.checkpoint,
         pixel_cache=options.pixel_cache,
+        bit_depth=options.bit_depth,
         images=layout.images,
         splits=subpath(input.train, parent=True),
     log:
@@ -42,7 +43,7 @@ rule patch_config:
         "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
         " --seed {wildcards.seed}"
         " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
-        " {params.pixel_cache} --output {output:q} --log {log:q}"
+        " {params.pixel_cache} {params.bit_depth} --output {output:q} --log {log:q}"
 
 
 rule fit_head:

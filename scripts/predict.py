@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections import Counter
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.photos import check_run, find_images, open_onnx, open_run
+from scripts.lib.model.photos import Others, check_run, find_images, open_onnx, open_run, printable
 from scripts.lib.pages.photo_predictions import DRAWN, TABLE, refuse_overwriting, write_predictions
 from scripts.lib.runs.run_folder import RunFolder, run_name
 
@@ -44,18 +45,23 @@ def main(args: argparse.Namespace) -> None:
     if args.run:
         check_run(args.run)
     output = args.output or default_output(args.run or args.onnx)
-    photos = find_images(args.images, output / DRAWN)
+    others = Others()
+    photos = find_images(args.images, output / DRAWN, others)
     targets = [] if args.no_draw else [output / DRAWN / photo.name for photo in photos]
     refuse_overwriting(photos, [*targets, output / TABLE])
     if args.onnx:
         model = open_onnx(args.onnx, photos, args.batch_size, args.workers)
     else:
         model = open_run(args.run, photos, args.device, args.batch_size, args.workers)
+    for path, why in others.unread.items():
+        logger.warning("skipped %s: %s", printable(path), why)
     counts = write_predictions(model, photos, output, args.top, is_drawn=not args.no_draw)
     if counts.removed:
         logger.info("removed %d drawings of an earlier run from %s", counts.removed, output / DRAWN)
     where = output / TABLE if args.no_draw else f"{output / TABLE} and {output / DRAWN}"
-    logger.info("%d images predicted, %d skipped: %s", counts.done, counts.skipped, where)
+    reasons = Counter(others.unread.values()) + Counter({"that cannot be decoded": counts.skipped})
+    skipped = f"{reasons.total()} skipped" + "".join(f"; {number} {why}" for why, number in reasons.most_common())
+    logger.info("%d images predicted, %s; %d other files ignored: %s", counts.done, skipped, others.ignored, where)
 
 
 def default_output(model: Path) -> Path:

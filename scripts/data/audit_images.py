@@ -12,8 +12,9 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_json, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_findings import find_all, refuse_bad, summarise
+from scripts.lib.data.audit_findings import find_all, judge_depth, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
+from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import find_images, settle_given_splits
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--on-bad-image", choices=["set_aside", "fail"], default="set_aside",
         help="go on without images that cannot be used, or stop (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (16)")
     parser.add_argument("--group-by", metavar="PATTERN", help="regular expression: known groups, searched in paths")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="files at a time (all cores)"
@@ -50,16 +52,18 @@ def main(args: argparse.Namespace) -> None:
     images = settle_given_splits(find_images(args.images))
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        cache = AuditCache(args.cache or Path(temporary) / "audit.cache")
+        cache = AuditCache(args.cache or Path(temporary) / "audit.cache", args.bit_depth or FULL_DEPTH)
         audited = check_all(args.images, images, cache, max(1, args.threads))
+    depth = judge_depth(audited.checks, args.bit_depth)
     findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
+    summary["notes"] += depth
+    summary["left_out_files"] = read_json(args.unpacked)["left_out"] if args.unpacked else []
     write_findings(args.output, findings)
     for note in summary["notes"]:
         logger.warning("%s", note)
     if args.unpacked:  # its log has them already
-        unpacked = read_json(args.unpacked)
-        summary["notes"] = [*unpacked["notes"], *unpacked["left_out"], *summary["notes"]]
+        summary["notes"] = [*read_json(args.unpacked)["notes"], *summary["notes"]]
     write_json(args.summary, summary)
     if args.on_bad_image == "fail":
         refuse_bad(findings, args.images, args.output.with_name(f"{args.output.stem}_bad.csv"))

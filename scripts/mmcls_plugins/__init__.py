@@ -9,8 +9,11 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
     from scripts.mmcls_plugins.dataset import EpochSampler, SeededCustomDataset
-    from scripts.mmcls_plugins.images import LoadPackedImage
+    from scripts.mmcls_plugins.images import LoadImage, LoadPackedImage
     from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
     from scripts.mmcls_plugins.runner import ReproducibleRunner
 
-__all__ = ["EpochSampler", "LoadPackedImage", "ReproducibleRunner", "SeededCustomDataset", "WeightedLabelSmoothLoss"]
+__all__ = [
+    "EpochSampler", "LoadImage", "LoadPackedImage", "ReproducibleRunner", "SeededCustomDataset",
+    "WeightedLabelSmoothLoss",
+]  # fmt: skip

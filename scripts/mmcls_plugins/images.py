@@ -6,12 +6,49 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmcls.datasets import PIPELINES
 from torch import nn
 
 from scripts.lib.base.environment import Variable
+from scripts.lib.data.decoding import FULL_DEPTH, Undecodable, decode_image
 from scripts.lib.data.pixel_cache import PixelCache
+
+
+@PIPELINES.register_module()
+class LoadImage:
+    """``LoadImageFromFile`` with the same pixels in every environment; the keys of its result are the same.
+
+    Parameters
+    ----------
+    color_type : ``color``, or ``grayscale`` for one channel.
+    bit_depth : bits that images of 16 bits a channel use.
+    """
+
+    def __init__(self, color_type: str = "color", bit_depth: int = FULL_DEPTH) -> None:
+        self.color_type, self.bit_depth = color_type, bit_depth
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the image, uint8 of shape (height, width, 3), blue, green, red; of one channel (height, width).
+
+        Raises
+        ------
+        OSError : it cannot be read.
+        """
+        name = results["img_info"]["filename"]
+        path = Path(results.get("img_prefix") or "", name)
+        try:
+            image = decode_image(path.read_bytes(), self.color_type == "grayscale", bit_depth=self.bit_depth)
+        except Undecodable as error:
+            raise OSError(str(error)) from error
+        results |= {"filename": str(path), "ori_filename": name, "img": image}
+        n_channels = 1 if image.ndim == 2 else 3
+        plain = {"mean": np.zeros(n_channels, np.float32), "std": np.ones(n_channels, np.float32), "to_rgb": False}
+        return results | {"img_shape": image.shape, "ori_shape": image.shape, "img_norm_cfg": plain}
+
+    def __repr__(self) -> str:
+        return f"LoadImage(color_type={self.color_type!r}, bit_depth={self.bit_depth})"
 
 
 @PIPELINES.register_module()

@@ -45,6 +45,7 @@ class Inputs:
     device : ``cpu`` or ``cuda``, resolved.
     pixel_cache : folder of the pixel cache, for the fast recipe.
     train_counts : training images of each class, for ``balance``.
+    bit_depth : bits that images of 16 bits a channel use; None: all.
     """
 
     experiment: Experiment
@@ -57,6 +58,7 @@ class Inputs:
     device: str
     pixel_cache: str | None = None
     train_counts: Sequence[int] = ()
+    bit_depth: int | None = None
 
     @property
     def is_fast(self) -> bool:
@@ -163,7 +165,7 @@ def _data(
     base: config_file.Config, model: config_file.Config, inputs: Inputs, schedule: Schedule
 ) -> config_file.Config:
     """Return the config's ``data``; where the user sets a size of image, *model* is told too."""
-    train_pipeline, test_pipeline = patches.pipelines(base["data"])
+    train_pipeline, test_pipeline = patches.pipelines(base["data"], inputs.bit_depth)
     image_size = inputs.experiment.size_seen()
     if image_size is not None:
         scale = image_size / patches.input_size(test_pipeline)
@@ -306,6 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--checkpoint", type=Path, help="weights to start from; without it, training starts at random")
     parser.add_argument("--pixel-cache", type=Path, metavar="DIR", help="what pack_images made (recipe: fast)")
+    parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (all)")
     parser.add_argument("--output", type=Path, required=True, help="config.py to write")
     return parser
 
@@ -328,6 +331,7 @@ def main(args: argparse.Namespace) -> None:
             device=resolve_device(experiment.device),
             pixel_cache=str(args.pixel_cache) if args.pixel_cache else None,
             train_counts=[images_of[label] for label in range(len(classes))],
+            bit_depth=args.bit_depth,
         )
         write(args.output, inputs)
     except UserError as error:

@@ -104,7 +104,7 @@ def test_broken_files_are_named_and_skipped(run: TinyRun, tmp_path: Path, caplog
     assert [Path(row["file"]).name for row in rows] == ["good.jpg", "good.png"]
     skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped")]
     names = [Path(line.removeprefix("skipped ").split(":")[0]).name for line in skipped]
-    assert names == ["empty.gif", "half.jpg", "half.png", "link.png", "text.jpg"]
+    assert sorted(names) == ["empty.gif", "half.jpg", "half.png", "link.png", "text.jpg"]
     assert "2 images predicted, 5 skipped" in caplog.text
 
 
@@ -146,7 +146,7 @@ def test_sources_without_images_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         photos.find_images([str(tmp_path / "nowhere")], tmp_path / "out")
     for source in (tmp_path, tmp_path / "*.jpg"):
-        with pytest.raises(UserError, match="no image in"):
+        with pytest.raises(UserError, match="no image that can be read in"):
             photos.find_images([str(source)], tmp_path / "out")
 
 
@@ -256,8 +256,8 @@ def test_broken_files_are_named_and_skipped_with_onnx_too(
         rows = run_predict(onnx, tmp_path / "out", "--images", str(tmp_path))
     assert [Path(row["file"]).name for row in rows] == ["good.jpg"]
     skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped")]
-    assert [Path(line.split(":")[0]).name for line in skipped] == ["half.jpg", "link.png", "text.jpg"]
-    assert "truncated" in skipped[0], "told by pillow: OpenCV 4 fills the rest with grey"
+    assert [Path(line.split(":")[0]).name for line in skipped] == ["link.png", "half.jpg", "text.jpg"]
+    assert "truncated" in skipped[1], "told by pillow: OpenCV 4 fills the rest with grey"
     assert "1 images predicted, 3 skipped" in caplog.text
 
 

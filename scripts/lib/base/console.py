@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +27,8 @@ def one_line(message: object) -> str:
 
 def describe_os_error(error: OSError) -> str:
     """Say in one line what the operating system refused, and what to do about it."""
-    where = f" ({error.filename})" if error.filename else ""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else f"{error.filename or ''}"
+    where = f" ({name.encode('utf-8', 'backslashreplace').decode()})" if name else ""
     remedies = {
         errno.ENOSPC: f"no space left on the device{where}: free some and run the same command again",
         errno.EDQUOT: f"disk quota exceeded{where}: free some (on clusters, home is often small) and run it again",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import lzma
@@ -22,6 +23,7 @@ import zstandard
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
+from scripts.lib.data.image_formats import HEAD, has_image_suffix, sniff
 
 DEFAULT_MAX_IMAGES = 2_000_000
 DEFAULT_MAX_BYTES = 10**12
@@ -55,12 +57,26 @@ class Limits:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of an archive: ``name`` as bytes where its encoding is not known; ``target``: where a link points."""
+    """One entry of an archive.
+
+    ``name``: as bytes where its encoding is not known; ``target``: where a link points; ``format``: of a picture that
+    has no suffix of one, as :func:`scripts.lib.data.image_formats.sniff` calls it.
+    """
 
     name: str | bytes
     size: int
     kind: Kind
     target: str = ""
+    format: str = ""
+
+
+def sniff_entry(name: str | bytes, read: Callable[[int], bytes]) -> str:
+    """Return the format of a picture that has no suffix of one; *read* gives the first bytes of the entry."""
+    if has_image_suffix(name):
+        return ""
+    with contextlib.suppress(*DECODER_ERRORS, OSError, UserError):  # nobody may ever want the content
+        return sniff(read(HEAD), name if isinstance(name, str) else name.decode("latin-1"))
+    return ""
 
 
 class Entries(Sequence[Entry]):
@@ -74,7 +90,7 @@ class Entries(Sequence[Entry]):
         self.archive = archive
         self.most = ENTRIES_PER_IMAGE * limits.images + 1000
         self._names, self._ends, self._sizes = bytearray(), array("Q"), array("Q")
-        self._kinds, self._targets = bytearray(), dict[int, str]()
+        self._kinds, self._targets, self._formats = bytearray(), dict[int, str](), dict[int, str]()
         self._held = 0
         self.oem = False
         self.hard_links: dict[int, int] = {}
@@ -99,6 +115,8 @@ class Entries(Sequence[Entry]):
             )
         if entry.target:
             self._targets[len(self)] = entry.target
+        if entry.format:
+            self._formats[len(self)] = entry.format
         self._names += name
         self._ends.append(len(self._names))
         self._sizes.append(entry.size)
@@ -122,6 +140,7 @@ class Entries(Sequence[Entry]):
             self._sizes[index],
             KINDS[kind],
             self._targets.get(index, ""),
+            self._formats.get(index, ""),
         )
 
 

@@ -14,8 +14,10 @@ from urllib.parse import unquote
 import numpy as np
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data import findings as audit_csv
 from scripts.lib.data.auditing import Audited
+from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.findings import (
     CONTAMINATED,
     KEPT,
@@ -25,18 +27,21 @@ from scripts.lib.data.findings import (
     SET_ASIDE,
     Finding,
 )
-from scripts.lib.data.image_checks import HUGE_PIXELS, SUFFIXES, TINY_EDGE, Checked, Oddity, Status
+from scripts.lib.data.image_checks import HUGE_PIXELS, TINY_EDGE, Checked, Oddity, Status
+from scripts.lib.data.image_formats import SUFFIXES
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.near_duplicates import find_near_duplicates
 from scripts.lib.data.splits import SPLITS, Image
 
+#: Images of 16 bits of which all together use no more are a quarter as bright as they could be, or less.
+DARK_DEPTH = 14
 #: How many files a message lists.
 LISTED = 3
 #: What each oddity is called in audit.csv, and what it means for training.
 ODDITIES = {
     Oddity.ANIMATED: ("animated", "more than one picture; training uses the first"),
     Oddity.CMYK: ("cmyk", "CMYK colours; training converts them to RGB without their profile"),
-    Oddity.SIXTEEN_BIT: ("sixteen_bit", "more than 8 bits a channel; training uses the upper 8"),
+    Oddity.SIXTEEN_BIT: ("sixteen_bit", "more than 8 bits a channel; training uses the upper 8 of those in use"),
     Oddity.ALPHA: ("alpha", "transparency, which training ignores"),
     Oddity.PALETTE: ("palette", "colours from a palette of at most 256"),
     Oddity.BLANK: ("blank", "one colour all over, or nearly"),
@@ -212,6 +217,33 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
         "imbalance": round(max(sizes) / min(sizes), 3),
         "notes": [*notes_on_classes(sorted(classes)), *notes_on_copies(findings)],
     }
+
+
+def judge_depth(checks: Sequence[Checked], bit_depth: int | None) -> list[str]:
+    """Return what there is to say of the bits that images of 16 bits a channel use: one rule holds for all of them.
+
+    Parameters
+    ----------
+    bit_depth : what the user says; None: nothing.
+
+    Raises
+    ------
+    UserError : nobody said anything, and the images would be nearly black.
+    """
+    peaks = [checked.peak for checked in checks if checked.status is Status.READABLE and checked.peak]
+    if not peaks:
+        return []
+    highest = max(peaks)
+    used = max(9, highest.bit_length())
+    of_these = f"{plural(len(peaks), 'image')} of 16 bits a channel: the largest value is {highest:,}"
+    if bit_depth is None and used <= DARK_DEPTH:
+        raise UserError(
+            f"{of_these}, so that they would be nearly black",
+            f"set dataset.bit_depth: {used} (or 16, to train on them as they are)",
+        )
+    white = sum(peak >> (bit_depth or FULL_DEPTH) > 0 for peak in peaks)
+    clipped = f"; in {plural(white, 'image')} some are larger than that, and become white" if white else ""
+    return [f"{of_these}; they are scaled as {bit_depth or FULL_DEPTH} bits (dataset.bit_depth){clipped}"]
 
 
 def _spread(values: Sequence[int]) -> dict[str, int]:

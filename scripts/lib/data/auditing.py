@@ -33,24 +33,26 @@ from tqdm import tqdm
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
+from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.image_checks import COLOUR_EDGE, DETAIL_BYTES, GREY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.splits import Image
 
 logger = logging.getLogger(__name__)
 
 #: To be raised when checks change; another decoder may read other files, so that their versions count as well.
-VERSION = 1
-HEADER = f"mimflow audit {VERSION}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}\n".encode().ljust(128)
+VERSION = 2
+READER = f"mimflow audit {VERSION}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
+HEADER_BYTES = 128
 GREY, COLOUR = GREY_EDGE**2, 2 * COLOUR_EDGE**2
 #: One record; ``checksum`` is the CRC-32 of what stands before it.
 RECORD = np.dtype(
     [
         ("sha256", "u1", (32,)), ("status", "u1"), ("oddities", "u1"), ("orientation", "u1"), ("format", "S9"),
         ("width", "<u4"), ("height", "<u4"), ("detail", f"S{DETAIL_BYTES}"),
-        ("grey", "u1", (GREY,)), ("colour", "u1", (COLOUR,)), ("checksum", "<u4"),
+        ("peak", "<u2"), ("grey", "u1", (GREY,)), ("colour", "u1", (COLOUR,)), ("checksum", "<u4"),
     ]
 )  # fmt: skip
-_BODY = struct.Struct(f"<32sBBB9sII{DETAIL_BYTES}s{GREY}s{COLOUR}s")
+_BODY = struct.Struct(f"<32sBBB9sII{DETAIL_BYTES}sH{GREY}s{COLOUR}s")
 
 
 def encode(digest: bytes, checked: Checked) -> bytes:
@@ -58,39 +60,48 @@ def encode(digest: bytes, checked: Checked) -> bytes:
     body = _BODY.pack(
         digest, checked.status, checked.oddities, checked.orientation, checked.format.encode(),
         min(checked.width, 0xFFFFFFFF), min(checked.height, 0xFFFFFFFF), checked.detail.encode(),
-        checked.grey, checked.colour,
+        checked.peak, checked.grey, checked.colour,
     )  # fmt: skip
     return body + struct.pack("<I", zlib.crc32(body))
 
 
 def decode(records: np.ndarray) -> list[Checked]:
     """Return the checks in records (without the thumbnails, which are read as arrays)."""
-    names = ("status", "format", "width", "height", "oddities", "orientation", "detail")
+    names = ("status", "format", "width", "height", "oddities", "orientation", "detail", "peak")
     kinds, oddities = {kind.value: kind for kind in Status}, functools.cache(Oddity)
+    columns = zip(*(records[name].tolist() for name in names), strict=True)
     return [
-        Checked(kinds[status], name.decode(), width, height, oddities(odd), turn, detail.decode("utf-8", "ignore"))
-        for status, name, width, height, odd, turn, detail in zip(*(records[n].tolist() for n in names), strict=True)
+        Checked(
+            kinds[status], name.decode(), width, height, oddities(odd), turn, text.decode(errors="ignore"), peak=peak
+        )
+        for status, name, width, height, odd, turn, text, peak in columns
     ]
 
 
 class AuditCache:
-    """The records of one file, which is made, or made anew, where it is absent or of another version."""
+    """The records of one file, which is made, or made anew, where it is absent or of another version.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Parameters
+    ----------
+    bit_depth : bits that images of 16 bits a channel are taken to use: their thumbnails depend on it.
+    """
+
+    def __init__(self, path: Path, bit_depth: int = FULL_DEPTH) -> None:
+        self.path, self.bit_depth = path, bit_depth
+        header = f"{READER}, {bit_depth} bits\n".encode().ljust(HEADER_BYTES)
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b") as file:
             file.seek(0)
-            known = file.read(len(HEADER)) == HEADER
+            known = file.read(HEADER_BYTES) == header
         if not known:
-            path.write_bytes(HEADER)
-        os.truncate(path, len(HEADER) + self._sound() * RECORD.itemsize)
+            path.write_bytes(header)
+        os.truncate(path, HEADER_BYTES + self._sound() * RECORD.itemsize)
 
     def _sound(self) -> int:
         """Return how many records stand before the first one that was not written whole."""
         sound = 0
         with open(self.path, "rb") as file:
-            file.seek(len(HEADER))
+            file.seek(HEADER_BYTES)
             while len(record := file.read(RECORD.itemsize)) == RECORD.itemsize:
                 if zlib.crc32(record[:-4]) != int.from_bytes(record[-4:], "little"):
                     break
@@ -104,9 +115,9 @@ class AuditCache:
 
     def records(self) -> np.ndarray:
         """Return all records, of type RECORD, from the file itself: only those that are looked at take memory."""
-        if self.path.stat().st_size == len(HEADER):
+        if self.path.stat().st_size == HEADER_BYTES:
             return np.zeros(0, RECORD)
-        return np.memmap(self.path, RECORD, mode="r", offset=len(HEADER))
+        return np.memmap(self.path, RECORD, mode="r", offset=HEADER_BYTES)
 
 
 #: Files that a process is given at a time, and how many such batches it has before it: it need not wait for the next.
@@ -130,7 +141,12 @@ class Outcome:
 
 
 def check_files(
-    folder: Path, names: Sequence[str], known: np.ndarray, processes: int, patience: int = PATIENCE
+    folder: Path,
+    names: Sequence[str],
+    known: np.ndarray,
+    processes: int,
+    patience: int = PATIENCE,
+    bit_depth: int = FULL_DEPTH,
 ) -> Iterator[list[Outcome]]:
     """Yield what came of the files, in any order, a batch at a time.
 
@@ -140,13 +156,14 @@ def check_files(
     known : digests that need no check, uint8 of shape (files, 32).
     processes : how many work at a time.
     patience : seconds of a processor that one file may take, about.
+    bit_depth : bits that images of 16 bits a channel use.
 
     Raises
     ------
     UserError : a process could not start, or was killed from outside: what becomes of a file must not depend on that.
     """
     waiting = [list(range(start, min(start + BATCH, len(names)))) for start in range(0, len(names), BATCH)][::-1]
-    workers = [_Worker(folder, known, patience) for _ in range(min(processes, len(waiting)))]
+    workers = [_Worker(folder, known, patience, bit_depth) for _ in range(min(processes, len(waiting)))]
     try:
         while waiting or any(worker.batches for worker in workers):
             for ahead in range(AHEAD):
@@ -164,7 +181,7 @@ def check_files(
                     continue
                 failure = worker.describe_end()
                 waiting += worker.batches
-                workers[workers.index(worker)] = _Worker(folder, known, patience)
+                workers[workers.index(worker)] = _Worker(folder, known, patience, bit_depth)
                 if len(batch) > 1:
                     waiting += [[index] for index in reversed(batch)]
                     continue
@@ -182,14 +199,14 @@ def check_files(
 class _Worker:
     """A process that checks files, and the batches that it has before it, the first one first."""
 
-    def __init__(self, folder: Path, known: np.ndarray, patience: int) -> None:
+    def __init__(self, folder: Path, known: np.ndarray, patience: int, bit_depth: int) -> None:
         # spawn: a forked copy of a process whose libraries run threads may hang.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.batches: list[list[int]] = []
         self.started = False
         self.patience = patience
-        self.process = context.Process(target=_work, args=(theirs, folder, known, patience), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, folder, known, patience, bit_depth), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -240,7 +257,7 @@ class _Worker:
         self.process.join()
 
 
-def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, patience: int) -> None:
+def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, patience: int, bit_depth: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     messages = image_checks.prepare_process()
     digests = np.sort(np.ascontiguousarray(known).view("S32").ravel())
@@ -250,7 +267,7 @@ def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, pat
             results = []
             for name in connection.recv():
                 limit_time(patience)
-                results.append(_check(f"{folder}/{name}", digests, messages))
+                results.append(_check(f"{folder}/{name}", digests, messages, bit_depth))
             connection.send(results)
 
 
@@ -261,7 +278,7 @@ def limit_time(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
 
 
-def _check(path: str, known: np.ndarray, messages: Any) -> tuple[bytes, bytes, str]:
+def _check(path: str, known: np.ndarray, messages: Any, bit_depth: int) -> tuple[bytes, bytes, str]:
     try:
         with open(path, "rb", buffering=0) as file:
             content = file.read()
@@ -272,7 +289,7 @@ def _check(path: str, known: np.ndarray, messages: Any) -> tuple[bytes, bytes, s
     if index < len(known) and known[index] == digest.rstrip(b"\0"):
         return digest, b"", ""
     try:
-        checked = image_checks.check_image(content, messages)
+        checked = image_checks.check_image(content, messages, bit_depth)
     except Exception as error:  # a parser that hostile bytes reached in a new way
         checked = Checked(Status.UNREADABLE, detail=f"{type(error).__name__} while it was decoded")
     return digest, encode(digest, checked), ""
@@ -303,7 +320,9 @@ def check_all(folder: Path, images: Sequence[Image], cache: AuditCache, processe
     failures: dict[int, str] = {}
     decoded = 0
     with _progress(len(names)) as advance:
-        for outcomes in check_files(folder, names, np.array(cache.records()["sha256"]), processes):
+        for outcomes in check_files(
+            folder, names, np.array(cache.records()["sha256"]), processes, bit_depth=cache.bit_depth
+        ):
             for outcome in outcomes:
                 if outcome.failure:
                     failures[outcome.index] = outcome.failure

@@ -11,12 +11,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from scripts.lib.base.files import sha256_of
+from scripts.lib.base.files import sha256_of, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archive_entries import CHUNK, Entry, Limits
+from scripts.lib.data.archive_entries import CHUNK, Entry, Limits, sniff_entry
 from scripts.lib.data.image_paths import is_junk
 from scripts.lib.data.tar_archives import open_tar
 
@@ -75,6 +76,7 @@ def pack_folder(folder: Path, target: Path, output: Path) -> None:
                     raise UserError(f"{path} shrank while it was read: fetch again when nobody writes there") from error
             count += 1
     tell("packed", count, left_out, folder)
+    write_json(left_out_beside(output), left_out)
 
 
 def list_folder(folder: Path, target: Path, output: Path) -> None:
@@ -83,6 +85,12 @@ def list_folder(folder: Path, target: Path, output: Path) -> None:
     left_out: Counter[str] = Counter()
     count = write_manifest(folder, walk_files(folder, left_out), target)
     tell("listed", count, left_out, folder)
+    write_json(left_out_beside(output), left_out)
+
+
+def left_out_beside(archive: Path) -> Path:
+    """Return the file that says what of a folder is not in its *archive*: how many files, by the reason."""
+    return archive.with_name(f"{archive.name}.left_out.json")
 
 
 def check_apart(folder: Path, output: Path) -> None:
@@ -162,9 +170,22 @@ def read_manifest(manifest: Path) -> Iterator[Listed]:
             yield Listed(name, size, digest)
 
 
-def manifest_entries(manifest: Path) -> list[Entry]:
-    """Return the files of a manifest as the entries of an archive."""
-    return [Entry(os.fsencode(listed.name), listed.size, "file") for listed in read_manifest(manifest)]
+def manifest_entries(manifest: Path, folder: Path) -> list[Entry]:
+    """Return the files of a manifest of *folder* as the entries of an archive."""
+
+    def read(name: str, size: int) -> bytes:
+        with open(folder / name, "rb") as file:
+            return file.read(size)
+
+    return [
+        Entry(
+            os.fsencode(listed.name),
+            listed.size,
+            "file",
+            format=sniff_entry(listed.name, partial(read, listed.name)),
+        )
+        for listed in read_manifest(manifest)
+    ]
 
 
 def read_listed(manifest: Path, folder: Path, index: int) -> bytes:

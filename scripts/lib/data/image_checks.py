@@ -1,13 +1,11 @@
 """Check one image file: can the trainer read it to its end, what is odd about it, and what does it look like.
 
-Pillow reads the header, unless it is that of a plain JPEG; OpenCV, which the trainer reads with
-(``mmcv.imfrombytes``), decodes. A JPEG is decoded at a fraction of its size, which parses all of the file in half of
-the time.
+Pillow reads the header, unless it is that of a plain JPEG; the picture is decoded as the trainer decodes it, a JPEG at
+a fraction of its size, which parses all of the file in half of the time.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import struct
@@ -22,14 +20,18 @@ import cv2
 import numpy as np
 from PIL import Image
 
-#: More pixels than any photograph (100 MP cameras) are a decompression bomb: three bytes a pixel, in every worker.
-TOO_MANY_PIXELS = 100_000_000
-#: Training makes the shorter side some 256 pixels: a picture of 1 x 65,535 would take 13 GB.
-MOST_ELONGATED = 1000
-#: Scans of a progressive JPEG: ten are usual, and each takes as long as a whole picture.
-MOST_SCANS = 100
-START_OF_SCAN = b"\xff\xda"
-TILE_WIDTH, TILE_HEIGHT = 322, 323
+from scripts.lib.data import decoding
+from scripts.lib.data.decoding import (
+    REDUCED,
+    Undecodable,
+    bits_of,
+    decode_image,
+    deep_peak,
+    find_bomb,
+    opened,
+    size_of_bomb,
+)
+
 #: Larger ones cost time and memory, and training shrinks them to some 50,000 pixels anyway.
 HUGE_PIXELS = 25_000_000
 #: Shorter sides below this hold less than the smallest images of well-known sets (CIFAR's are exactly 32 pixels).
@@ -42,18 +44,12 @@ ROUNDING = 4
 #: by 0.08, twice what near copies may differ by), and REDUCED_EDGE where the sides are no multiples (the last, padded
 #: block would shift the thumbnail). Other pictures are shrunk to that.
 EXACT_EDGE, REDUCED_EDGE = 72, 128
-REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 #: Edges of the thumbnails by which copies are recognised: brightness, and each of two colour differences.
 GREY_EDGE, COLOUR_EDGE = 16, 8
 #: Longest `detail` that is kept, in bytes of UTF-8.
-DETAIL_BYTES = 120
+DETAIL_BYTES = 160
 #: A WebP download that was padded with zeros; blank WebP images end in zeros for up to 6 % of their bytes.
 WEBP_ZEROS = 0.25
-#: The suffixes of each format, by Pillow's names for them; MPO is a JPEG with further pictures behind it.
-SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",), "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"), "GIF": (".gif",), "PPM": (".ppm", ".pgm"),
-}  # fmt: skip
 
 
 class Status(IntEnum):
@@ -85,7 +81,8 @@ class Checked:
 
     ``format``: Pillow's name, "" where it knows none; ``orientation``: EXIF, 1 to 8; ``width``, ``height``: as stored;
     ``detail``: why it cannot be read; ``grey``: 16 x 16 bytes of brightness; ``colour``: 2 x 8 x 8 bytes of colour
-    differences (Cr, Cb), both of the picture as the trainer sees it, "" where it cannot.
+    differences (Cr, Cb), both of the picture as the trainer sees it, "" where it cannot; ``peak``: the largest value of
+    one of 16 bits a channel, 0 for others.
     """
 
     status: Status = Status.READABLE
@@ -97,44 +94,7 @@ class Checked:
     detail: str = ""
     grey: bytes = b""
     colour: bytes = b""
-
-
-def find_bomb(image: Image.Image, content: bytes) -> str:
-    """Return why an opened image must not be decoded, in a few words; "" where it may.
-
-    Parameters
-    ----------
-    image : of which only the header has been read.
-    content : the whole file.
-    """
-    if too_large := size_of_bomb(*image.size):
-        return too_large
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        if tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0) > TOO_MANY_PIXELS:
-            return f"tiles of more than {TOO_MANY_PIXELS:,} pixels"
-    if "progressive" in image.info and content.count(START_OF_SCAN) > MOST_SCANS:
-        return f"a JPEG of more than {MOST_SCANS} scans"
-    return ""
-
-
-def size_of_bomb(width: int, height: int) -> str:
-    """Return why a picture of this size must not be decoded; "" where it may."""
-    if width * height > TOO_MANY_PIXELS:
-        return f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
-    if max(width, height) > MOST_ELONGATED * min(width, height):
-        return f"{width} x {height} pixels: one side is more than {MOST_ELONGATED:,} times the other"
-    return ""
-
-
-def png_declares_too_much(content: bytes) -> bool:
-    """Tell whether a chunk of a PNG is said to be longer than the file: OpenCV 5 takes that much memory for it."""
-    position = 8
-    while position + 8 <= len(content):
-        if content[position + 4 : position + 8] == b"IEND":
-            return False
-        position += 12 + int.from_bytes(content[position : position + 4], "big")
-    return position > len(content)
+    peak: int = 0
 
 
 class DecoderMessages:
@@ -165,7 +125,9 @@ def prepare_process() -> DecoderMessages:
     return DecoderMessages()
 
 
-def check_image(content: bytes, messages: DecoderMessages | None = None) -> Checked:
+def check_image(
+    content: bytes, messages: DecoderMessages | None = None, bit_depth: int = decoding.FULL_DEPTH
+) -> Checked:
     """Return what the bytes of one file say; never raises.
 
     Parameters
@@ -173,31 +135,29 @@ def check_image(content: bytes, messages: DecoderMessages | None = None) -> Chec
     content : the whole file.
     messages : where the C libraries' words go; without it, a JPEG whose data end before the picture does, though its
         end marker is there, passes.
+    bit_depth : bits that pictures of 16 bits a channel use.
     """
     header = _read_plain_jpeg(content) or _read_header(content)
     if header.status is not Status.READABLE:
         return header
     if header.format in ("JPEG", "MPO") and not jpeg_is_whole(content):
         return _bad(header, Status.TRUNCATED, "the data end before the end of the JPEG")
-    if header.format == "PNG" and png_declares_too_much(content):
-        return _bad(header, Status.TRUNCATED, "the data end before the end of the PNG")
     factor = 1
     if header.format in ("JPEG", "MPO"):
         factor = _fraction(header.width, header.height)
     if messages:
         messages.take()
     try:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED.get(factor, cv2.IMREAD_COLOR))
-    except (cv2.error, MemoryError):
-        picture = None
+        picture = decode_image(content, factor=factor, bit_depth=bit_depth)
+        peak = deep_peak(content) if Oddity.SIXTEEN_BIT in header.oddities else 0
+    except Undecodable as error:
+        return _explain(header, content, messages.take() if messages else "", str(error))
     printed = messages.take() if messages else ""
-    if picture is None:
-        return _explain(header, content, printed)
     if "premature end" in printed:  # libjpeg goes on with grey
         return _bad(header, Status.TRUNCATED, "the data of the JPEG end before the picture does")
     if header.format == "WEBP" and len(content) - len(content.rstrip(b"\0")) > WEBP_ZEROS * len(content):
         return _bad(header, Status.TRUNCATED, "the rest of the file is zeros")
-    return _look(header, picture)
+    return replace(_look(header, picture), peak=peak)
 
 
 def _fraction(width: int, height: int) -> int:
@@ -251,28 +211,24 @@ def _read_plain_jpeg(content: bytes) -> Checked | None:
 
 def _read_header(content: bytes) -> Checked:
     """Return what the header says; nothing is decoded."""
-    if not content:
-        return _bad(Checked(), Status.UNREADABLE, "the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with opened(content) as image:
             name, width, height = image.format or "", image.width, image.height
             if bomb := find_bomb(image, content):
                 return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=bomb)
             oddities, orientation = _oddities(image, content), _orientation(image, content)
             return Checked(Status.READABLE, name, width, height, oddities, orientation)
-    except Image.DecompressionBombError:
-        return _bad(Checked(), Status.TOO_MANY_PIXELS, f"more than {TOO_MANY_PIXELS:,} pixels")
     except Exception as error:  # hostile bytes reach every corner of the parsers
         return _explain_header(content, error)
 
 
 def _explain_header(content: bytes, error: Exception) -> Checked:
-    if name := _cut_short(content):
+    if isinstance(error.__cause__, Image.DecompressionBombError):
+        return _bad(Checked(), Status.TOO_MANY_PIXELS, str(error))
+    if error.__cause__ and (name := _cut_short(content)):
         return _bad(Checked(format=name), Status.TRUNCATED, f"the data end before the end of the {name}")
-    if not content.strip(b"\0"):
-        return _bad(Checked(), Status.UNREADABLE, "the file holds nothing but zeros")
-    if isinstance(error, Image.UnidentifiedImageError):
-        return _bad(Checked(), Status.UNREADABLE, "not an image, or its header is damaged")
+    if error.__cause__ is None or isinstance(error.__cause__, Image.UnidentifiedImageError):
+        return _bad(Checked(), Status.UNREADABLE, str(error))
     return _bad(Checked(), Status.UNREADABLE, f"its header cannot be read: {error}")
 
 
@@ -282,25 +238,13 @@ def _oddities(image: Image.Image, content: bytes) -> Oddity:
         oddities |= Oddity.ANIMATED
     if image.mode == "CMYK":
         oddities |= Oddity.CMYK
-    if _bits(image, content) > 8:
+    if bits_of(image, content) > 8:
         oddities |= Oddity.SIXTEEN_BIT
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         oddities |= Oddity.ALPHA
     if image.mode in ("P", "PA") and image.format != "GIF":  # a GIF always has one
         oddities |= Oddity.PALETTE
     return oddities
-
-
-def _bits(image: Image.Image, content: bytes) -> int:
-    """Return the bits of a channel; Pillow calls many images of 16 bits RGB."""
-    if image.format == "PNG":
-        return content[24]
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (1,)))  # type: ignore[attr-defined]
-    if image.format == "PPM":
-        match = re.match(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)", content)
-        return int(match[1]).bit_length() if match else 1
-    return 16 if image.mode.startswith(("I", "F")) else 8
 
 
 def _orientation(image: Image.Image, content: bytes) -> int:
@@ -367,20 +311,20 @@ def _cut_short(content: bytes) -> str:
     return ""
 
 
-def _explain(header: Checked, content: bytes, printed: str) -> Checked:
-    """Return why OpenCV cannot decode a file, in the words of whoever says more."""
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-        reason = ""
-    except Exception as error:
-        reason = str(error)
+def _explain(header: Checked, content: bytes, printed: str, reason: str) -> Checked:
+    """Return why a file cannot be decoded, in the words of whoever says more."""
     if name := _cut_short(content):
         return _bad(header, Status.TRUNCATED, f"the data end before the end of the {name}")
-    # libpng error: IDAT: CRC error
-    library = re.search(r"^\w+ error: (.+)$", printed, flags=re.MULTILINE)
-    reason = reason or (library[1] if library else "") or "OpenCV, which training reads with, cannot decode it"
-    cut = re.search(r"truncated|not enough|premature|unexpected end|incomplete", reason, flags=re.IGNORECASE)
+    if header.format in ("JPEG", "MPO", "PNG"):  # OpenCV's own words are none
+        try:
+            with opened(content) as image:
+                image.load()
+        except Exception as error:
+            reason = str(error)
+        else:  # libpng error: IDAT: CRC error
+            library = re.search(r"^\w+ error: (.+)$", printed, flags=re.MULTILINE)
+            reason = library[1] if library else "OpenCV, which training reads with, cannot decode it"
+    cut = re.search(r"truncated|not enough|premature|unexpected end|incomplete|data end", reason, flags=re.IGNORECASE)
     return _bad(header, Status.TRUNCATED if cut else Status.UNREADABLE, reason)
 
 

@@ -9,9 +9,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from scripts.lib.data.image_formats import has_image_suffix
 from scripts.lib.data.split_words import WORDS
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 #: Folders and files that computers leave behind; everything hidden (a leading dot) is junk as well.
 JUNK = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
@@ -69,7 +69,7 @@ def is_junk(components: Sequence[str]) -> bool:
 
 def is_image(name: str) -> bool:
     """Tell whether a file is an image by its name."""
-    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return has_image_suffix(name)
 
 
 def name_key(name: str) -> tuple[str, str]:

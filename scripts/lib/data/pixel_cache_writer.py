@@ -8,7 +8,6 @@ eighth of it, which JPEG can do at a fraction of the time.
 from __future__ import annotations
 
 import csv
-import io
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +15,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from scripts.lib.base.files import sync_file, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_checks import REDUCED, find_bomb, png_declares_too_much
+from scripts.lib.data.decoding import FULL_DEPTH, REDUCED, Undecodable, decode_image, find_bomb, opened
 from scripts.lib.data.pixel_cache import COLUMNS, INDEX, METADATA, PIXELS
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
@@ -54,28 +52,19 @@ def reduction(width: int, height: int, short_side: int) -> int:
     return next((factor for factor in REDUCED if min(width, height) >= factor * REDUCED_MARGIN * short_side), 1)
 
 
-def decode(content: bytes, short_side: int) -> np.ndarray:
+def decode(content: bytes, short_side: int, bit_depth: int = FULL_DEPTH) -> np.ndarray:
     """Return an image with its shorter side at *short_side*: uint8, (height, width, 3), blue, green, red.
 
     Raises
     ------
-    ValueError : *content* is no image that mmcv can decode.
+    Undecodable : *content* is no image that can be decoded.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as header:
-            if find_bomb(header, content):
-                raise ValueError("a decompression bomb")
-            if header.format == "PNG" and png_declares_too_much(content):
-                raise ValueError("not an image, or a broken one")
-            factor = reduction(*header.size, short_side) if header.format == "JPEG" else 1
-            grey = factor == 1 and header.mode == "L" and header.format in GREY_FORMATS
-        buffer = np.frombuffer(content, np.uint8)
-        flag = "grayscale" if grey else "color"
-        image = mmcv.imfrombytes(content, flag) if factor == 1 else cv2.imdecode(buffer, REDUCED[factor])
-    except (OSError, cv2.error, Image.DecompressionBombError) as error:
-        raise ValueError("not an image, or a broken one") from error
-    if image is None:
-        raise ValueError("not an image, or a broken one")
+    with opened(content) as header:
+        if bomb := find_bomb(header, content):
+            raise Undecodable(bomb)
+        factor = reduction(*header.size, short_side) if header.format == "JPEG" else 1
+        grey = factor == 1 and header.mode == "L" and header.format in GREY_FORMATS
+    image = decode_image(content, grey, factor, bit_depth)
     height, width = image.shape[:2]
     if min(height, width) != short_side:
         image = mmcv.imresize(
@@ -85,7 +74,14 @@ def decode(content: bytes, short_side: int) -> np.ndarray:
 
 
 def write_pixel_cache(
-    images: Path, names: Sequence[str], short_side: int, folder: Path, *, raw_limit: int, threads: int
+    images: Path,
+    names: Sequence[str],
+    short_side: int,
+    folder: Path,
+    *,
+    raw_limit: int,
+    threads: int,
+    bit_depth: int = FULL_DEPTH,
 ) -> str:
     """Write *names* of *images*, in their order, into *folder*; return the format: raw or jpeg.
 
@@ -94,6 +90,7 @@ def write_pixel_cache(
     short_side : of each image, in pixels.
     raw_limit : bytes of pixels from which on they are compressed.
     threads : images decoded at a time; the result does not depend on it.
+    bit_depth : bits that images of 16 bits a channel use.
 
     Raises
     ------
@@ -108,7 +105,7 @@ def write_pixel_cache(
     with open(folder / PIXELS, "wb") as pixels, open(folder / INDEX, "w", encoding="utf-8", newline="") as index:
         writer = csv.writer(index, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for name, image in zip(names, _decoded(images, names, short_side, threads), strict=True):
+        for name, image in zip(names, _decoded(images, names, short_side, threads, bit_depth), strict=True):
             content = (image if kind == "raw" else cv2.imencode(".jpg", image, quality)[1]).tobytes()
             pixels.write(content)
             writer.writerow([name, offset, len(content), *image.shape[:2]])
@@ -124,23 +121,21 @@ def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) ->
 
     def size(name: str) -> tuple[int, int]:
         try:
-            with Image.open(images / name) as header:
+            with opened((images / name).read_bytes()) as header:
                 return size_in_cache(*header.size, short_side)
-        except Image.DecompressionBombError:
-            return short_side, short_side
-        except OSError as error:
+        except (OSError, Undecodable) as error:
             raise _unreadable(images / name, error) from error
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(size, names))
 
 
-def _decoded(images: Path, names: Sequence[str], short_side: int, threads: int) -> Iterator[np.ndarray]:
+def _decoded(images: Path, names: Sequence[str], short_side: int, threads: int, bit_depth: int) -> Iterator[np.ndarray]:
     """Yield the images in order; decoding runs ahead by AHEAD images, so that memory stays flat."""
 
     def read(name: str) -> np.ndarray:
         try:
-            return decode((images / name).read_bytes(), short_side)
+            return decode((images / name).read_bytes(), short_side, bit_depth)
         except (OSError, ValueError) as error:
             raise _unreadable(images / name, error) from error
 
@@ -155,5 +150,5 @@ def _decoded(images: Path, names: Sequence[str], short_side: int, threads: int) 
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else "not an image, or a broken one"
-    return UserError(f"{path}: {reason}; repair it or leave it out of the data")
+    known = isinstance(error, OSError) and error.strerror
+    return UserError(f"{path}: {known or error}; repair it or leave it out of the data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.image_formats import HEAD, is_read, sniff
 from scripts.lib.data.image_paths import is_image, is_junk, name_key
 from scripts.lib.data.split_words import WORDS
 
@@ -140,8 +142,21 @@ def _image_files(folder: Path, split: str) -> list[str]:
     for current, folders, files in os.walk(folder / split):
         folders[:] = [name for name in folders if not is_junk([name])]
         below = Path(current).relative_to(folder).as_posix()
-        paths += [f"{below}/{name}".removeprefix("./") for name in files if is_image(name) and not is_junk([name])]
+        paths += [
+            f"{below}/{name}".removeprefix("./")
+            for name in files
+            if not is_junk([name]) and (is_image(name) or _is_read(Path(current, name)))
+        ]
     return paths
+
+
+def _is_read(path: Path) -> bool:
+    """Tell from its first bytes whether a file without the suffix of an image is one."""
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            with open(path, "rb") as file:
+                return is_read(sniff(file.read(HEAD), path.name))
+    return False
 
 
 def settle_given_splits(images: Sequence[Image]) -> list[Image]:

@@ -17,7 +17,7 @@ import zstandard
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import archive_entries
-from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage
+from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage, sniff_entry
 from scripts.lib.data.encodings import decodes
 
 #: Bytes of one extended header of a tar: a longer one would be read into memory whole.
@@ -195,11 +195,14 @@ def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
             size = member.size if linked is None else entries[linked].size
             total += size
             check_size(archive, total, compressed, limits)
+            name = _tar_name(member)
             if linked is None:
-                entries.append(Entry(_tar_name(member), size, _tar_kind(member), _tar_target(member)))
+                stream = tar.extractfile(member) if member.isreg() else None
+                format_name = sniff_entry(name, stream.read) if stream else ""
+                entries.append(Entry(name, size, _tar_kind(member), _tar_target(member), format_name))
             else:
                 entries.hard_links[len(entries)] = linked
-                entries.append(Entry(_tar_name(member), size, "file"))
+                entries.append(Entry(name, size, "file", format=entries[linked].format))
         if kind != "tar":
             while tar.fileobj.read(archive_entries.CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
                 pass

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from scripts.lib.base.download import Progress
-from scripts.lib.base.files import atomic_path, remove_leftovers
+from scripts.lib.base.files import atomic_path, find_json, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data import image_paths, label_files, layouts
@@ -27,7 +27,8 @@ from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Lim
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
 from scripts.lib.data.encodings import Encoding, find_encoding
 from scripts.lib.data.file_kinds import names_archive
-from scripts.lib.data.folders import MANIFEST, link_files, manifest_entries, read_listed
+from scripts.lib.data.folders import MANIFEST, left_out_beside, link_files, manifest_entries, read_listed
+from scripts.lib.data.image_formats import describe_unread, is_read
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
 from scripts.lib.data.layouts import Folders, Layout
@@ -90,7 +91,7 @@ class Contents:
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, with an example; ``remarks``: what was decided by names alone."""
+    """How often something was left out for each reason, with an example; ``remarks``: what names alone decided."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -138,8 +139,9 @@ def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, le
             left_out.add(name, IS_JUNK)
         elif entry.kind == "link":
             left_out.add(name, IS_LINK)
-        elif not is_image(components[-1]):
-            left_out.add(name, IS_ARCHIVE if names_archive(components[-1]) else NOT_AN_IMAGE)
+        elif not is_image(components[-1]) and not is_read(entry.format):
+            other = IS_ARCHIVE if names_archive(components[-1]) else NOT_AN_IMAGE
+            left_out.add(name, describe_unread(entry.format) if entry.format else other)
         else:
             images.append(index)
             paths.append((*(folders.setdefault(name, name) for name in components[:-1]), components[-1]))
@@ -384,8 +386,9 @@ def hard_links_of(content: Contents) -> Mapping[int, int]:
 
 def read_origin(origin: Origin, kind: str, limits: Limits, left_out: LeftOut) -> Contents:
     """Return what one archive holds."""
-    entries = manifest_entries(origin.archive) if kind == MANIFEST else read_entries(origin.archive, kind, limits)
-    return sift(origin, kind, entries, limits, left_out)
+    if origin.folder is not None:
+        return sift(origin, MANIFEST, manifest_entries(origin.archive, origin.folder), limits, left_out)
+    return sift(origin, kind, read_entries(origin.archive, kind, limits), limits, left_out)
 
 
 def unpack(archive: Path, output: Path, limits: Limits) -> None:
@@ -407,6 +410,8 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> LeftO
 
 def _unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, stack: ExitStack) -> LeftOut:
     left_out = LeftOut()
+    for origin in origins:
+        left_out.counts.update(find_json(left_out_beside(origin.archive)))
     contents, bare = [], []  # origins without a second compression
     for number, origin in enumerate(origins):
         kind = sniff_format(origin.archive) if origin.folder is None else MANIFEST

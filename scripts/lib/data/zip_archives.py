@@ -12,13 +12,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data import archive_entries
-from scripts.lib.data.archive_entries import Entries, Entry, Inflated, Kind, Limits, check_size, damage
+from scripts.lib.data.archive_entries import Entries, Entry, Inflated, Kind, Limits, check_size, damage, sniff_entry
 
 #: The systems of "version made by" whose programs write names as MS-DOS did: FAT, NTFS, VFAT.
 _WRITE_OEM = (0, 10, 11, 14)
@@ -49,8 +50,15 @@ def list_zip(archive: Path, limits: Limits) -> Entries:
                     link = content.read(longest).decode("utf-8", "replace")
                 target = posixpath.join(posixpath.dirname(info.filename), link)[:longest]
             entries.oem |= info.create_system in _WRITE_OEM
-            entries.append(Entry(_zip_name(info), info.file_size, kind, target))
+            name = _zip_name(info)
+            format_name = sniff_entry(name, partial(_first_bytes, zipped, info)) if kind == "file" else ""
+            entries.append(Entry(name, info.file_size, kind, target, format_name))
     return entries
+
+
+def _first_bytes(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> bytes:
+    with open_zip_entry(zipped, info) as content:
+        return content.read(size)
 
 
 @contextmanager

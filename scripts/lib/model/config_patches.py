@@ -16,6 +16,8 @@ from scripts.lib.runs.config_file import Config, nodes, plain
 IMAGENET_TRAIN_IMAGES = 1_281_167
 #: Sizes of images that base configs read from pickled data sets rather than from files.
 PICKLED_IMAGE_SIZE = {"CIFAR10": 32, "CIFAR100": 32, "MNIST": 28, "FashionMNIST": 28}
+#: Steps that read an image's file: ours, and mmcls's, which decodes otherwise in some environments.
+LOADERS = ("LoadImage", "LoadImageFromFile")
 #: What mmcls's train.py, mmcv's runner and mim's test read; all else in a base config is an intermediate variable.
 TOP_LEVEL_KEYS = (
     "custom_imports", "model", "data", "sampler", "optimizer", "optimizer_config", "lr_config", "momentum_config",
@@ -58,8 +60,8 @@ def _is_pretrained(init_cfg: Any) -> bool:
     return any(isinstance(item, Mapping) and item.get("type") == "Pretrained" for item in items)
 
 
-def pipelines(data: Config) -> tuple[list[Config], list[Config]]:
-    """Return (train, test) pipelines of a base config, able to start from image files.
+def pipelines(data: Config, bit_depth: int | None = None) -> tuple[list[Config], list[Config]]:
+    """Return (train, test) pipelines of a base config, able to start from image files, which ``LoadImage`` reads.
 
     CIFAR's and MNIST's start from arrays that a pickle holds: loading, and their fixed size, are put in front.
     """
@@ -67,10 +69,12 @@ def pipelines(data: Config) -> tuple[list[Config], list[Config]]:
     size = PICKLED_IMAGE_SIZE.get(train["type"])
     result = []
     for steps in (plain(train["pipeline"]), plain(test["pipeline"])):
-        if steps[0]["type"] != "LoadImageFromFile":
-            gray = any(step["type"] == "Normalize" and len(step["mean"]) == 1 for step in steps)
-            load: Config = {"type": "LoadImageFromFile"}
-            if gray:
+        load = load_step(bit_depth)
+        if steps[0]["type"] in LOADERS:
+            load |= {"color_type": steps[0]["color_type"]} if "color_type" in steps[0] else {}
+            steps = [load, *steps[1:]]
+        else:
+            if any(step["type"] == "Normalize" and len(step["mean"]) == 1 for step in steps):
                 load["color_type"] = "grayscale"
                 for step in steps:
                     if step["type"] == "Normalize":
@@ -78,6 +82,11 @@ def pipelines(data: Config) -> tuple[list[Config], list[Config]]:
             steps = [load, *([{"type": "Resize", "size": size}] if size else []), *steps]
         result.append(steps)
     return result[0], result[1]
+
+
+def load_step(bit_depth: int | None) -> Config:
+    """Return the step that reads an image's file; *bit_depth*: of images of 16 bits a channel, None for all 16."""
+    return {"type": "LoadImage"} | ({"bit_depth": bit_depth} if bit_depth else {})
 
 
 def _unwrap(dataset: Config) -> Config:

@@ -118,12 +118,12 @@ def make_fast(config: config_file.Config, size: int, pixel_cache: str, iteration
     UserError : a base for grey images.
     """
     model, data = config["model"], config["data"]
-    normalization = _normalization(data["test"]["pipeline"])
+    normalization, load_file = _normalization(data["test"]["pipeline"]), data["test"]["pipeline"][0]
     if patches.class_accepts(model["backbone"], "norm_eval"):
         model["backbone"]["norm_eval"] = True
     model.pop("train_cfg", None)
     _smooth_labels(model)
-    for split, pipeline in _pipelines(size, pixel_cache, normalization).items():
+    for split, pipeline in _pipelines(size, pixel_cache, normalization, load_file).items():
         data[split]["pipeline"] = pipeline
     config["optimizer"] = _optimizer(config["optimizer"], config["runner"]["device"])
     config["lr_config"] = {
@@ -157,8 +157,10 @@ def _smooth_labels(model: config_file.Config) -> None:
         model["head"]["loss"] = {**smooth, "mode": "original", "loss_weight": loss.get("loss_weight", 1.0)}
 
 
-def _pipelines(size: int, pixel_cache: str, normalization: dict[str, Any]) -> dict[str, list[config_file.Config]]:
-    """Return the pipeline of each split: train and val read the *pixel_cache*, test reads the files."""
+def _pipelines(
+    size: int, pixel_cache: str, normalization: dict[str, Any], load_file: config_file.Config
+) -> dict[str, list[config_file.Config]]:
+    """Return the pipeline of each split: train and val read the *pixel_cache*, test reads the files by *load_file*."""
     load = {"type": "LoadPackedImage", "folder": pixel_cache}
     image = {"type": "ImageToTensor", "keys": ["img"]}
     crop = {"type": "CenterCrop", "crop_size": size}
@@ -175,7 +177,7 @@ def _pipelines(size: int, pixel_cache: str, normalization: dict[str, Any]) -> di
         ],
         "val": [dict(load), dict(crop), dict(image), dict(collect)],
         "test": [
-            {"type": "LoadImageFromFile"},
+            load_file,
             {"type": "Resize", "size": (cached_short_side(size), -1), "backend": "pillow"},
             crop,
             {"type": "Normalize", **normalization},

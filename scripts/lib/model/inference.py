@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.model.checkpoint_file import UNREADABLE, printable
 from scripts.lib.runs.onnx_model import Batch
 from scripts.mmcls_plugins.hooks import forward_hooks
@@ -58,11 +59,12 @@ class OrReason(Dataset):
 
 
 def is_decodable(path: Path) -> bool:
-    """Say whether mmcv can decode *path*."""
+    """Say whether *path* is an image that can be decoded."""
     try:
-        return mmcv.imfrombytes(path.read_bytes()) is not None
-    except (ValueError, cv2.error):
+        decode_image(path.read_bytes())
+    except Undecodable:
         return False
+    return True
 
 
 def load_config(path: Path) -> Any:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import glob
 import os
-import warnings
+import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_paths import IMAGE_SUFFIXES, JUNK
+from scripts.lib.data.image_checks import Status, check_image
+from scripts.lib.data.image_formats import HEAD, describe_unread, is_read, sniff
+from scripts.lib.data.image_paths import JUNK, is_image, is_junk
 from scripts.lib.runs.onnx_model import Batch, OnnxModel, predict_files
 from scripts.lib.runs.run_folder import RunFolder
 
@@ -51,50 +52,82 @@ class Photos:
 
 
 def check_whole(path: Path) -> None:
-    """Raise OSError unless *path* is an image that can be decoded to its end.
+    """Raise OSError unless *path* is an image that can be decoded to its end, as the audit of a data set judges it.
 
-    OpenCV 4 (the cuda11 environment), which mmcls reads with, fills the missing part of a truncated JPEG with grey
-    and says nothing; OpenCV 5 refuses it.
+    OpenCV 4 (the cuda11 environment) fills the missing part of a truncated JPEG with grey and says nothing.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tags that hold nonsense, and of large images
+    if why := describe_special(path):
+        raise OSError(why)
+    checked = check_image(path.read_bytes())
+    if checked.status is not Status.READABLE:
+        kind = "" if checked.status is Status.UNREADABLE else f"{checked.status.name.lower().replace('_', ' ')}: "
+        raise OSError(f"{kind}{checked.detail}")
+
+
+def describe_special(path: Path) -> str:
+    """Return what *path* is that is no file, and would be waited for or not end; "" for a file."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return "a link to nothing" if path.is_symlink() else error.strerror or str(error)
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    return "" if stat.S_ISREG(mode) else f"{kinds.get(stat.S_IFMT(mode), 'a device')}, not a file"
+
+
+@dataclass
+class Others:
+    """What lies beside photographs. ``unread``: why each of these pictures is not read; ``ignored``: no pictures."""
+
+    unread: dict[Path, str] = field(default_factory=dict)
+    ignored: int = 0
+
+    def sift(self, path: Path) -> bool:
+        """Tell whether *path* is an image, by its suffix or its first bytes; take note of what is none that is read."""
         try:
-            with Image.open(path) as image:
-                image.draft("RGB", (64, 64))  # a JPEG is then read whole but computed at an eighth of its size
-                image.load()
-        except Image.UnidentifiedImageError as error:
-            raise OSError("not an image") from error
-        except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise OSError(f"broken, or too large an image ({error})") from error
+            if why := describe_special(path):
+                self.unread[path] = why
+                return False
+            if is_image(path.name):
+                return True
+            with open(path, "rb") as file:
+                name = sniff(file.read(HEAD), path.name)
+        except OSError as error:
+            self.unread[path] = error.strerror or str(error)
+            return False
+        if name and not is_read(name):
+            self.unread[path] = describe_unread(name)
+        self.ignored += not name
+        return is_read(name)
 
 
-def find_images(sources: Iterable[str], skip: Path) -> list[Photo]:
+def find_images(sources: Iterable[str], skip: Path, others: Others | None = None) -> list[Photo]:
     """Return the images in files, folders (their sub folders too) and patterns, sorted within each source.
 
     Names keep the sub folders below the folder, or the pattern's fixed part; two that would be equal are numbered.
-    Nothing hidden is taken, and nothing in *skip*, where earlier results lie.
+    Nothing hidden is taken, and nothing in *skip*, where earlier results lie. *others* tells what else is there.
 
     Raises
     ------
     UserError : a source does not exist, or there is no image in all of them.
     """
-    sources = list(sources)
+    sources, others = list(sources), others or Others()
     named_files: list[tuple[Path, Path]] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            named_files += [(file, file.relative_to(path)) for file in _walk(path, skip)]
+            named_files += [(file, file.relative_to(path)) for file in _walk(path, skip, others)]
         elif path.exists():
             named_files.append((path, Path(path.name)))
         elif glob.has_magic(source):
             base = Path(*_fixed_parts(path))
             for match in sorted(glob.glob(source, recursive=True)):
-                files = _walk(Path(match), skip) if os.path.isdir(match) else [Path(match)]
+                files = _walk(Path(match), skip, others) if os.path.isdir(match) else [Path(match)]
                 named_files += [(file, file.relative_to(base)) for file in files]
         else:
             raise UserError(f"--images: {source}: no such file or folder; check the path")
     if not named_files:
-        raise UserError(f"--images: no image in {', '.join(sources)}; known are {' '.join(sorted(IMAGE_SUFFIXES))}")
+        found = "".join(f"; {printable(path)}: {why}" for path, why in list(others.unread.items())[:3])
+        raise UserError(f"--images: no image that can be read in {', '.join(sources)}{found or '; check the path'}")
     unique: dict[str, tuple[Path, Path]] = {}
     for path, name in named_files:  # an image that is given twice is predicted once
         unique.setdefault(os.path.realpath(path), (path, name))
@@ -102,7 +135,7 @@ def find_images(sources: Iterable[str], skip: Path) -> list[Photo]:
     return [Photo(path, name) for (path, _), name in zip(unique.values(), names, strict=True)]
 
 
-def _walk(folder: Path, skip: Path) -> Iterator[Path]:
+def _walk(folder: Path, skip: Path, others: Others) -> Iterator[Path]:
     skipped = os.path.realpath(skip)
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(
@@ -113,7 +146,7 @@ def _walk(folder: Path, skip: Path) -> Iterator[Path]:
             and os.path.realpath(os.path.join(parent, name)) != skipped
         )
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            if not is_junk([name]) and others.sift(Path(parent, name)):
                 yield Path(parent, name)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.model.config_patches import LOADERS
 from scripts.mmcls_plugins.hooks import forward_hooks
 
 #: Pixels a side of the image that is sent through the test pipeline to see what size the model gets.
@@ -209,7 +210,7 @@ def sample_image(config: Any) -> Tensor:
     import numpy as np
     from mmcls.datasets.pipelines import Compose
 
-    steps = [step for step in config.data.test.pipeline if step["type"] != "LoadImageFromFile"]
+    steps = [step for step in config.data.test.pipeline if step["type"] not in LOADERS]
     is_grey = any(step.get("color_type") == "grayscale" for step in config.data.test.pipeline)
     sized = any("size" in step or "crop_size" in step for step in steps)
     pixels = LARGE if sized else USUAL

@@ -217,7 +217,9 @@ def _data(inputs: CardInputs) -> dict[str, Any]:
         "images": {name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in SPLITS},
         "group_by": split.get("group_by"),
         "audit": None if inputs.audit is None else verdict(inputs.audit),
-        "notes": [] if inputs.audit is None else inputs.audit.get("notes", []),
+        "audit_notes": []
+        if inputs.audit is None
+        else [*inputs.audit.get("notes", []), *inputs.audit.get("left_out_files", [])],
     }
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import shorten
 from scripts.lib.model.photos import Model, Photo, printable
 from scripts.lib.pages.fonts import pil_font
+from scripts.lib.pages.thumbnails import read_rgb
 from scripts.lib.runs.onnx_model import Batch
 
 logger = logging.getLogger(__name__)
@@ -97,11 +97,7 @@ def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequen
 
     Not by atomic_path: forcing each of thousands of drawings to the disk takes longer than making them.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(photo.path) as image:
-            image.draft("RGB", (LARGEST, LARGEST))
-            drawn = annotate(image, names, probabilities)
+    drawn = annotate(read_rgb(photo.path.read_bytes(), LARGEST), names, probabilities)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp{target.suffix}")
     try:

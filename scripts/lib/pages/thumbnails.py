@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_checks import find_bomb
+from scripts.lib.data.decoding import REDUCED, Undecodable, decode_image, deep_peak, find_bomb, opened
 
 #: Of JPEG.
 QUALITY = 80
@@ -29,25 +27,28 @@ def thumbnail(path: Path, longest: int) -> Image.Image:
     UserError : it is missing, broken or no image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tags that hold nonsense, and of large images
-            content = path.read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
-                if find_bomb(image, content):
-                    raise ValueError("a decompression bomb")
-                image.draft("RGB", (2 * longest, 2 * longest))  # a large JPEG is then decoded at a fraction of its size
-                image.load()
-                return shrink(_rgb(ImageOps.exif_transpose(image)), longest)
-    except Exception as error:  # hostile bytes reach every corner of Pillow's parsers
+        return shrink(read_rgb(path.read_bytes(), longest), longest)
+    except (OSError, Undecodable) as error:
         known = isinstance(error, OSError) and error.strerror
-        reason = one_line(known) if known else "not an image, or a broken one"
-        raise UserError(f"{path}: {reason}; repair it or leave it out of the data") from error
+        raise UserError(f"{path}: {one_line(known or error)}; repair it or leave it out of the data") from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+def read_rgb(content: bytes, longest: int) -> Image.Image:
+    """Return the picture that the model sees, upright; a large JPEG at a fraction of its size, not below *longest*.
+
+    Of 16 bits a channel, those that the picture itself uses are shown.
+
+    Raises
+    ------
+    Undecodable : it cannot be read.
+    """
+    with opened(content) as header:
+        if bomb := find_bomb(header, content):
+            raise Undecodable(bomb)
+        size = max(header.size)
+    factor = next((factor for factor in REDUCED if size >= 2 * longest * factor), 1)
+    bit_depth = max(8, deep_peak(content).bit_length())
+    return Image.fromarray(decode_image(content, factor=factor, bit_depth=bit_depth)[..., ::-1])
 
 
 def shrink(image: Image.Image, longest: int) -> Image.Image:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.decoding import FULL_DEPTH, Undecodable, decode_image
 
 #: Names of what goes in and of what comes out.
 INPUT, OUTPUT = "images", "probabilities"
@@ -48,6 +49,7 @@ class Preprocessing:
     channel_order : RGB, BGR or GREY.
     normalisation : OUTSIDE (the model takes float32 of shape (n, channels, height, width), normalised) or INSIDE (it
         takes bytes of shape (n, height, width, channels)).
+    bit_depth : bits that images of 16 bits a channel use.
     """
 
     steps: list[dict[str, Any]]
@@ -55,10 +57,11 @@ class Preprocessing:
     std: list[float]
     channel_order: str
     normalisation: str
+    bit_depth: int = FULL_DEPTH
 
     def metadata(self) -> dict[str, str]:
         """Return it as the texts that go into a model."""
-        numbers = {name: json.dumps(getattr(self, name)) for name in ("steps", "mean", "std")}
+        numbers = {name: json.dumps(getattr(self, name)) for name in ("steps", "mean", "std", "bit_depth")}
         return {**numbers, "channel_order": self.channel_order, "normalisation": self.normalisation}
 
     @staticmethod
@@ -68,7 +71,7 @@ class Preprocessing:
         if order not in (RGB, BGR, GREY) or normalisation not in (OUTSIDE, INSIDE):
             raise ValueError(f"channel_order {order!r}, normalisation {normalisation!r}")
         steps, mean, std = (json.loads(metadata[key]) for key in ("steps", "mean", "std"))
-        return Preprocessing(steps, mean, std, order, normalisation)
+        return Preprocessing(steps, mean, std, order, normalisation, int(metadata.get("bit_depth", FULL_DEPTH)))
 
     def prepare(self, content: bytes) -> np.ndarray:
         """Return the image in the bytes of a file as the model wants it, without the axis of the batch.
@@ -77,14 +80,10 @@ class Preprocessing:
         ------
         OSError : it cannot be decoded.
         """
-        # mmcls reads with OpenCV too. That turns photographs upright, as their EXIF tag says.
-        flag = cv2.IMREAD_GRAYSCALE if self.channel_order == GREY else cv2.IMREAD_COLOR
         try:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
-        except cv2.error:
-            image = None
-        if image is None:
-            raise OSError("not an image, or a broken one")
+            image = decode_image(content, self.channel_order == GREY, bit_depth=self.bit_depth)
+        except Undecodable as error:
+            raise OSError(str(error)) from error
         for step in self.steps:
             image = STEPS[step["step"]](image, step)
         if image.ndim == 2:

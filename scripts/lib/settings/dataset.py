@@ -203,6 +203,12 @@ class Dataset(Section):
         description="Images that cannot be read, do not fit into memory, or are in two classes: `set_aside` "
         "leaves them out and lists them in audit.csv, `fail` stops before anything is trained.",
     )
+    bit_depth: Annotated[StrictInt, Field(ge=9, le=16)] | None = Field(
+        None,
+        description="Bits that images of 16 bits a channel use: 12 for those of many microscopes and cameras. Larger"
+        " values become white. Default: 16; where all values fit in 14 bits, so that the images would be nearly black,"
+        " mimflow stops and names the number to write here.",
+    )
     license: str | None = Field(
         None, description="License of the images, as recorded in the provenance. Alias: `licence`."
     )

@@ -85,6 +85,11 @@ class Options:
         return f"--group-by={shlex.quote(pattern)}" if pattern else ""
 
     @property
+    def bit_depth(self) -> str:
+        """The bits that images of 16 bits a channel use, where the user says so."""
+        return option("bit-depth", str(self.settings.dataset.bit_depth or ""))
+
+    @property
     def folds(self) -> str:
         """The number of folds."""
         return option("folds", str(self.layout.folds or ""))

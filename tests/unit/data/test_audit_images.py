@@ -69,7 +69,7 @@ def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
         "images": 30, "set_aside": 0, "left_out": 0, "findings": {},
         "classes": {"apple": {"all": 15}, "草莓": {"all": 15}}, "formats": {"JPEG": 30},
         "widths": {"min": 96, "median": 96, "max": 96}, "heights": {"min": 96, "median": 96, "max": 96},
-        "imbalance": 1.0, "notes": [],
+        "imbalance": 1.0, "notes": [], "left_out_files": [],
     }  # fmt: skip
 
 

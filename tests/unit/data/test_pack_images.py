@@ -157,7 +157,9 @@ def test_one_channel_of_a_grey_image_gives_the_pixels_of_three(mode: str, extens
 def test_a_broken_image_is_named(images: tuple[Path, list[str]], tmp_path: Path, content: bytes | None) -> None:
     folder, names = images
     (folder / "broken.jpg").write_bytes((folder / "c.jpg").read_bytes()[:-50] if content is None else content)
-    with pytest.raises(UserError, match=r"broken\.jpg: not an image, or a broken one; repair it"):
+    with pytest.raises(
+        UserError, match=r"broken\.jpg: (the file is empty|a text|Truncated|a broken image).*; repair it"
+    ):
         write_pixel_cache(folder, [*names, "broken.jpg"], SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=2)
 
 

@@ -30,6 +30,13 @@ def end(log: Path, error: BaseException | None) -> int:
         (UserError("a.jpg: not\nan image", "leave it out"), 1, (Ending.FAILED, "a.jpg: not an image", "leave it out")),
         (Stopped("training was stopped", "go on"), 1, (Ending.STOPPED, "training was stopped", "go on")),
         (OSError(errno.EROFS, "", "x"), 1, (Ending.FAILED, "read-only file system (x): choose another folder; ", "")),
+        (
+            OSError(errno.ENOENT, "", "苹果".encode()),
+            1,
+            (Ending.FAILED, "no such file or folder (苹果): check the path; ", ""),
+        ),
+        (OSError(errno.ENOTDIR, "No", b"a\xff"), 1, (Ending.FAILED, "No (a\\udcff); ", "")),
+        (OSError(errno.EACCES, "", 7), 1, (Ending.FAILED, "permission denied (7): check who owns it; ", "")),
         (ValueError("1: 2"), 1, (Ending.FAILED, "unexpected ValueError: 1: 2; ", "")),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, (Ending.INTERRUPTED, "interrupted", "")),
     ],

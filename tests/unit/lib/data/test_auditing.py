@@ -18,7 +18,7 @@ from planted_images import encoded, photograph
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import auditing
-from scripts.lib.data.auditing import HEADER, RECORD, AuditCache, Outcome, check_files, decode, encode
+from scripts.lib.data.auditing import HEADER_BYTES, RECORD, AuditCache, Outcome, check_files, decode, encode
 from scripts.lib.data.image_checks import Checked, Oddity, Status
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -165,6 +165,14 @@ def test_a_record_of_zeros_after_a_power_cut_is_dropped(tmp_path: Path) -> None:
 def test_another_version_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     filled(path)
-    path.write_bytes(HEADER.replace(b"audit 1", b"audit 0") + path.read_bytes()[len(HEADER) :])
+    filled_cache = path.read_bytes()
+    path.write_bytes(filled_cache.replace(f"audit {auditing.VERSION}".encode(), b"audit 0", 1))
     assert len(AuditCache(path).records()) == 0
-    assert path.read_bytes() == auditing.HEADER
+    assert path.read_bytes() == filled_cache[:HEADER_BYTES]
+
+
+def test_what_was_seen_at_another_bit_depth_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    filled(path)
+    assert len(AuditCache(path, bit_depth=12).records()) == 0
+    assert len(AuditCache(path, bit_depth=12).records()) == 0

@@ -21,7 +21,8 @@ from planted_images import encoded, photograph
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
-from scripts.lib.data.image_checks import MOST_SCANS, Status, check_image, find_bomb, png_declares_too_much
+from scripts.lib.data.decoding import MOST_SCANS, find_bomb, png_declares_too_much
+from scripts.lib.data.image_checks import Status, check_image
 from scripts.lib.data.pixel_cache_writer import decode
 from scripts.lib.pages.thumbnails import thumbnail
 

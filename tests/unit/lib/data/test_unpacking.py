@@ -155,7 +155,7 @@ def test_labels_are_read_from_the_folder_and_must_be_those_that_were_listed(tmp_
 def test_a_damaged_manifest_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "archive.jsonl").write_text('["abc", 1')
     with pytest.raises(UserError, match=r"archive\.jsonl: damaged"):
-        manifest_entries(tmp_path / "archive.jsonl")
+        manifest_entries(tmp_path / "archive.jsonl", tmp_path)
 
 
 def test_an_archive_cannot_pass_for_a_manifest(tmp_path: Path) -> None:

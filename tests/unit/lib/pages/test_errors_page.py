@@ -77,7 +77,7 @@ def test_a_missing_and_a_broken_image_are_one_line(hostile: tuple[Predictions, P
     predictions, folder = hostile
     broken = folder / predictions.files[2]
     broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"2\.jpg: not an image, or a broken one; repair it"):
+    with pytest.raises(UserError, match=r"2\.jpg: .+; repair it"):
         errors_page.render(predictions, folder)
     broken.unlink()
     with pytest.raises(UserError, match=r"2\.jpg: No such file or directory; repair it"):

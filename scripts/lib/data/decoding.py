@@ -1,0 +1,274 @@
+"""The pixels of a picture: the one place where a file becomes what the model sees, equal in every environment.
+
+OpenCV decodes JPEG and PNG, whose bits are those of every version of it, and what has 16 bits a channel; Pillow decodes
+all else: OpenCV 4, which the cuda11 environment has, reads neither GIF nor AVIF and does not turn WebP.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from scripts.lib.data.image_formats import HEAD, SUFFIXES, describe_foreign, sniff
+
+#: More pixels than any photograph (100 MP cameras) are a decompression bomb: three bytes a pixel, in every worker.
+TOO_MANY_PIXELS = 100_000_000
+#: Training makes the shorter side some 256 pixels: a picture of 1 x 65,535 would take 13 GB.
+MOST_ELONGATED = 1000
+#: Scans of a progressive JPEG: ten are usual, and each takes as long as a whole picture.
+MOST_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
+#: Fractions of its size at which a JPEG can be decoded, in less time.
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+#: Bits of a channel that pictures of more than 8 are taken to fill, where nobody says so.
+FULL_DEPTH = 16
+BROKEN = "a broken image: OpenCV cannot decode it"
+#: Tags of TIFF: width and height of its tiles, bits of a sample, samples of a pixel, kind of a sample.
+TILE_WIDTH, TILE_HEIGHT, BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 322, 323, 258, 277, 339
+_SAMPLES = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
+_PNG = b"\x89PNG\r\n\x1a\n"
+#: Formats that Pillow is asked for: it opens an MPO as a JPEG first.
+_BY_PILLOW = [name for name in SUFFIXES if name != "MPO"]
+#: Chunks of a PNG that count beside those that no PNG is without: transparency and how it is turned; of an animation.
+_PNG_OPTIONAL, _PNG_FRAMES = (b"tRNS", b"eXIf"), (b"acTL", b"fcTL", b"fdAT")
+
+
+class Undecodable(ValueError):
+    """A file that is no picture, or one that cannot be decoded; the message says why."""
+
+
+def decode_image(content: bytes, grey: bool = False, factor: int = 1, bit_depth: int = FULL_DEPTH) -> np.ndarray:
+    """Return the pixels of a file as the model sees them, turned as its EXIF data say.
+
+    Parameters
+    ----------
+    content : the whole file.
+    grey : one channel.
+    factor : 2, 4, 8: a JPEG comes at that fraction of its size; others, and grey ones, as they are.
+    bit_depth : bits that pictures of 16 bits a channel use; what lies above them becomes white.
+
+    Returns
+    -------
+    np.ndarray : uint8 of shape (height, width, 3), blue, green, red; with *grey* of shape (height, width).
+
+    Raises
+    ------
+    Undecodable : it cannot be read.
+    """
+    flag = cv2.IMREAD_GRAYSCALE if grey else REDUCED.get(factor, cv2.IMREAD_COLOR)
+    if content.startswith(b"\xff\xd8\xff"):
+        return _by_opencv(content, flag)
+    flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
+    if content.startswith(_PNG):
+        if png_declares_too_much(content):
+            raise Undecodable("the data end before the end of the PNG")
+        content = png_of_pixels(content)
+        deep = content[24:25] == b"\x10"
+        return _to_bytes(_deep(content, flag), bit_depth) if deep else _by_opencv(content, flag)
+    with opened(content) as image:
+        if bomb := find_bomb(image, content):
+            raise Undecodable(bomb)
+        bits = bits_of(image, content)
+        if (bits > 8 and image.format in ("TIFF", "JPEG2000")) or (bits == FULL_DEPTH and image.format == "PPM"):
+            if (
+                bits != FULL_DEPTH
+            ):  # OpenCV widens those of a TIFF to 16 bits, and leaves those of a JPEG 2000 as they are
+                bit_depth = FULL_DEPTH if image.format == "TIFF" else bits
+            return _to_bytes(_deep(content, flag), bit_depth)
+        return _by_pillow(image, grey)
+
+
+def deep_peak(content: bytes) -> int:
+    """Return the largest value in a picture of 16 bits a channel, before it is scaled; 0 for other pictures."""
+    if content.startswith(_PNG):
+        deep, content = content[24:25] == b"\x10", png_of_pixels(content)
+    elif content.startswith(b"\xff\xd8\xff"):
+        return 0
+    else:
+        with opened(content) as image:
+            deep = image.format in ("TIFF", "JPEG2000", "PPM") and bits_of(image, content) == FULL_DEPTH
+    return int(_deep(content, cv2.IMREAD_COLOR).max()) if deep else 0
+
+
+def _by_opencv(content: bytes, flag: int) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
+    except (cv2.error, MemoryError) as error:
+        raise Undecodable(BROKEN) from error
+    if image is None:
+        raise Undecodable(BROKEN)
+    return image
+
+
+def _deep(content: bytes, flag: int) -> np.ndarray:
+    """Return the values of a picture of up to 16 bits a channel as they are: uint16."""
+    image = _by_opencv(content, flag | cv2.IMREAD_ANYDEPTH)
+    if image.dtype != np.uint16:
+        raise Undecodable(f"its values are read as {image.dtype}, not as 16 bits: convert it to 8 or 16 bits")
+    return image
+
+
+def _to_bytes(image: np.ndarray, bits: int) -> np.ndarray:
+    """Return values of *bits* bits as uint8: their upper 8 bits, 255 for what needs more."""
+    return np.minimum(image >> (bits - 8), 255).astype(np.uint8)
+
+
+def _by_pillow(image: Image.Image, grey: bool) -> np.ndarray:
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # a PGM of more than 8 bits, which Pillow has scaled to 16, and would cut off
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        pixels = np.asarray(image.convert("L" if grey else "RGB"))
+    except Exception as error:  # hostile bytes reach every corner of Pillow's parsers
+        raise Undecodable(str(error) or type(error).__name__) from error
+    return np.ascontiguousarray(pixels if grey else pixels[..., ::-1])
+
+
+def opened(content: bytes) -> Image.Image:
+    """Return a picture of which only the header has been read.
+
+    Raises
+    ------
+    Undecodable : it is none of a format that is read, or its header is damaged.
+    """
+    if strange := describe_samples(content):
+        raise Undecodable(strange)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of tags that hold nonsense, and of large images
+            return Image.open(io.BytesIO(png_of_pixels(content, _PNG_FRAMES)), formats=_BY_PILLOW)
+    except Image.DecompressionBombError as error:
+        raise Undecodable(f"more than {TOO_MANY_PIXELS:,} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise Undecodable(describe_unidentified(content)) from error
+    except Exception as error:
+        raise Undecodable(str(error) or type(error).__name__) from error
+
+
+def describe_unidentified(content: bytes) -> str:
+    """Return what a file is that is no picture of a format that is read, or one whose header is damaged."""
+    name = sniff(content[:HEAD])
+    unknown = f"damaged or truncated: it begins as {name}" if name else "not an image, or its header is damaged"
+    return describe_foreign(content) or unknown
+
+
+def find_bomb(image: Image.Image, content: bytes) -> str:
+    """Return why an opened image must not be decoded, in a few words; "" where it may.
+
+    Parameters
+    ----------
+    image : of which only the header has been read.
+    content : the whole file.
+    """
+    if too_large := size_of_bomb(*image.size):
+        return too_large
+    if image.format == "TIFF":
+        tags = _tags(image)
+        if tags.get(TILE_WIDTH, 0) * tags.get(TILE_HEIGHT, 0) > TOO_MANY_PIXELS:
+            return f"tiles of more than {TOO_MANY_PIXELS:,} pixels"
+    if "progressive" in image.info and content.count(START_OF_SCAN) > MOST_SCANS:
+        return f"a JPEG of more than {MOST_SCANS} scans"
+    return ""
+
+
+def size_of_bomb(width: int, height: int) -> str:
+    """Return why a picture of this size must not be decoded; "" where it may."""
+    if width * height > TOO_MANY_PIXELS:
+        return f"{width} x {height} pixels, more than {TOO_MANY_PIXELS:,}"
+    if max(width, height) > MOST_ELONGATED * min(width, height):
+        return f"{width} x {height} pixels: one side is more than {MOST_ELONGATED:,} times the other"
+    return ""
+
+
+def _tags(image: Image.Image) -> Any:
+    return image.tag_v2  # type: ignore[attr-defined]
+
+
+def describe_samples(content: bytes) -> str:
+    """Return what a TIFF holds where that is no picture of 8 or 16 bits; "" where it is one, and for other files.
+
+    It asks for the tags, not for the picture: Pillow cannot open what is strange.
+    """
+    if not content.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return ""
+    try:
+        tags: Any = ImageFileDirectory_v2(content[: 8 if 42 in content[2:4] else 16])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tags.load(file)
+    except Exception:  # of a damaged one, the decoder says more
+        return ""
+    samples, kind = tags.get(SAMPLES_PER_PIXEL, 1), tags.get(SAMPLE_FORMAT, (1,))
+    bits, kind = tags.get(BITS_PER_SAMPLE, (1,)), kind[0] if isinstance(kind, tuple) else kind
+    bits = bits[0] if isinstance(bits, tuple) else bits
+    if samples > 4:
+        return f"a TIFF of {samples} bands: choose three of them, or one, and convert these to PNG or TIFF"
+    if kind not in (1, 4) or bits > 16:
+        return f"a TIFF of {bits}-bit {_SAMPLES.get(kind, 'numbers')}: convert it to unsigned integers of 8 or 16 bits"
+    return ""
+
+
+def bits_of(image: Image.Image, content: bytes) -> int:
+    """Return the bits of a channel; Pillow calls many images of 16 bits RGB."""
+    if image.format == "PNG":
+        return content[24]
+    if image.format == "TIFF":
+        return max(_tags(image).get(BITS_PER_SAMPLE, (1,)))
+    if image.format == "PPM":
+        match = re.match(rb"P[2356]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)", content)
+        return int(match[1]).bit_length() if match else 1
+    if image.format == "JPEG2000":
+        start = content.find(b"\xff\x4f\xff\x51")  # start of the code stream, then its size: ISO/IEC 15444-1, A.5.1
+        return (content[start + 42] & 127) + 1 if 0 <= start < len(content) - 42 else 8
+    return 16 if image.mode.startswith(("I", "F")) else 8
+
+
+def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of each chunk of a PNG; the last end may lie behind the data."""
+    position = len(_PNG)
+    while position + 8 <= len(content):
+        end = position + 12 + int.from_bytes(content[position : position + 4], "big")
+        yield content[position + 4 : position + 8], position, end
+        position = end
+
+
+def png_declares_too_much(content: bytes) -> bool:
+    """Tell whether a chunk of a PNG is said to be longer than the file: OpenCV 5 takes that much memory for it."""
+    for kind, _, end in _png_chunks(content):
+        if kind == b"IEND":
+            return False
+        if end > len(content):
+            return True
+    return False
+
+
+def png_of_pixels(content: bytes, besides: tuple[bytes, ...] = ()) -> bytes:
+    """Return a PNG without texts, colour profiles and the like: large or damaged ones do not make it unreadable.
+
+    Parameters
+    ----------
+    content : any file; one that is no PNG comes back as it is.
+    besides : kinds of chunks that stay as well.
+    """
+    if not content.startswith(_PNG):
+        return content
+    chunks = list(_png_chunks(content))
+    kept = [chunk for chunk in chunks if _stays(content, *chunk, (*_PNG_OPTIONAL, *besides))]
+    return content if len(kept) == len(chunks) else _PNG + b"".join(content[start:end] for _, start, end in kept)
+
+
+def _stays(content: bytes, kind: bytes, start: int, end: int, wanted: tuple[bytes, ...]) -> bool:
+    if not kind.isalpha() or kind[:1].isupper():  # a capital: needed for the pixels; no name: damage, for the decoder
+        return True
+    return kind in wanted and zlib.crc32(content[start + 4 : end - 4]) == int.from_bytes(content[end - 4 : end], "big")

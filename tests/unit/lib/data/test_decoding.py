@@ -1,0 +1,214 @@
+"""The same file gives the same pixels: by every reader, and with the decoders of every environment."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import picture_formats
+import pytest
+from PIL import Image, ImageOps
+
+from scripts.lib.data.decoding import Undecodable, decode_image
+from scripts.lib.data.image_checks import Status, check_image
+from scripts.lib.data.pixel_cache_writer import decode
+from scripts.lib.model.config_patches import load_step
+from scripts.lib.pages.thumbnails import thumbnail
+from scripts.lib.runs.onnx_model import BGR, INSIDE, Preprocessing
+
+ROOT = Path(__file__).resolve().parents[4]
+LOSSLESS, OTHERS = picture_formats.lossless(), picture_formats.others()
+FILES = LOSSLESS | OTHERS
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_every_lossless_format_gives_the_pixels_that_were_saved(name: str) -> None:
+    image = Image.fromarray(picture_formats.picture())
+    if " turned " in name:
+        image.getexif()[0x0112] = int(name[-1])
+        ImageOps.exif_transpose(image, in_place=True)
+    np.testing.assert_array_equal(decode_image(LOSSLESS[name])[..., ::-1], np.asarray(image))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_other_format_looks_like_the_picture(name: str) -> None:
+    decoded = decode_image(OTHERS[name])
+    assert decoded.dtype == np.uint8 and decoded.ndim == 3
+    if name != "tiff 12" and "turned" not in name:
+        mean = picture_formats.picture().mean()
+        assert decoded.shape == (picture_formats.HEIGHT, picture_formats.WIDTH, 3) and abs(decoded.mean() - mean) < 15
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_all_readers_see_the_same_pixels(name: str, tmp_path: Path) -> None:
+    from mmcls.datasets.builder import PIPELINES
+
+    import scripts.mmcls_plugins  # noqa: F401
+
+    content, expected = FILES[name], decode_image(FILES[name])
+    (tmp_path / "picture").write_bytes(content)
+    load = PIPELINES.build(load_step(None))
+    loaded = load({"img_prefix": str(tmp_path), "img_info": {"filename": "picture"}})["img"]
+    np.testing.assert_array_equal(loaded, expected)
+    np.testing.assert_array_equal(decode(content, min(expected.shape[:2])), expected)
+    prepared = Preprocessing([], [0.0] * 3, [1.0] * 3, BGR, INSIDE).prepare(content)
+    np.testing.assert_array_equal(prepared, expected)
+    assert check_image(content).status is Status.READABLE
+    if name not in ("tiff 12", "pgm 12"):  # a page shows the bits that are used
+        np.testing.assert_array_equal(np.asarray(thumbnail(tmp_path / "picture", 100)), expected[..., ::-1])
+
+
+PROGRAM = """
+import hashlib, json, pathlib, sys
+from scripts.lib.data.decoding import decode_image
+hashes = {}
+for path in pathlib.Path(sys.argv[1]).iterdir():
+    for grey in (False, True):
+        hashes[f"{path.name} {grey}"] = hashlib.sha256(decode_image(path.read_bytes(), grey).tobytes()).hexdigest()
+    if path.name.startswith("jpeg"):
+        for factor in (2, 4, 8):
+            pixels = decode_image(path.read_bytes(), factor=factor)
+            hashes[f"{path.name} {factor}"] = hashlib.sha256(pixels.tobytes()).hexdigest()
+print(json.dumps(hashes))
+"""
+
+
+def decoders(lock: str) -> dict[str, str]:
+    """Return the versions of what decodes in an environment."""
+    spec = importlib.util.spec_from_file_location("install", ROOT / "envs/install.py")
+    assert spec and spec.loader
+    install = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(install)
+    pins = dict(install.read_lock(ROOT / "envs" / f"{lock}.lock"))
+    return {name: pins[name] for name in ("numpy", "opencv-python-headless", "pillow")}
+
+
+def hashes_by(python: Path | str, folder: Path) -> dict[str, str]:
+    command = [str(python), "-c", PROGRAM, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lock", ["cpu", "cuda11", "cuda13"])
+def test_the_decoders_of_each_environment_give_the_same_pixels(lock: str, tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    (tmp_path / "files").mkdir()
+    for name, content in FILES.items():
+        (tmp_path / "files" / name).write_bytes(content)
+    wanted = decoders(lock)
+    if {name: version(name) for name in wanted} == wanted:
+        python: Path | str = sys.executable
+    else:
+        python = tmp_path / "venv/bin/python"
+        subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+        pins = [f"{name}=={number}" for name, number in wanted.items()]
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", *pins], check=True)
+    here = {}
+    for name, content in FILES.items():
+        here[name] = hashlib.sha256(decode_image(content).tobytes()).hexdigest()
+    there = hashes_by(python, tmp_path / "files")
+    assert {name: there[f"{name} False"] for name in here} == here
+    assert there == hashes_by(sys.executable, tmp_path / "files")
+
+
+# --- what is no fault of the picture ----------------------------------------------------------------------------------
+
+PNG = LOSSLESS["png"]
+LARGE = picture_formats.zlib.compress(b"a" * 3_000_000)
+HARMLESS = {
+    "a large compressed text": picture_formats.chunk(b"zTXt", b"x\0\0" + LARGE),
+    "a large profile": picture_formats.chunk(b"iCCP", b"x\0\0" + LARGE),
+    "a large international text": picture_formats.chunk(b"iTXt", b"x\0\1\0\0\0" + LARGE),
+    "many texts": b"".join(picture_formats.chunk(b"zTXt", b"x\0\0" + LARGE[:2900]) for _ in range(99)),
+    "a text with a wrong check sum": picture_formats.chunk(b"tEXt", b"x\0hello", damage=1),
+    "a time with a wrong check sum": picture_formats.chunk(b"tIME", bytes(7), damage=1),
+    "a turn with a wrong check sum": picture_formats.chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0", damage=1),
+    "a chunk that nobody knows": picture_formats.chunk(b"niCe", b"\xff" * 9, damage=7),
+}
+
+
+@pytest.mark.parametrize("added", HARMLESS.values(), ids=list(HARMLESS))
+def test_a_png_is_read_whatever_its_unimportant_chunks_hold(added: bytes, tmp_path: Path) -> None:
+    content = picture_formats.with_chunk(PNG, added)
+    checked = check_image(content)
+    assert (checked.status, checked.detail, checked.width) == (Status.READABLE, "", picture_formats.WIDTH)
+    np.testing.assert_array_equal(decode_image(content), decode_image(PNG))
+    np.testing.assert_array_equal(decode(content, picture_formats.HEIGHT), decode_image(PNG))
+
+
+# --- files that are no such pictures ----------------------------------------------------------------------------------
+
+STRANGE = {
+    "13 bands": (picture_formats.tiff(13, 8), "a TIFF of 13 bands"),
+    "floating point": (picture_formats.tiff(1, 32, 3), "a TIFF of 32-bit floating-point numbers"),
+    "three of floating point": (picture_formats.tiff(3, 32, 3), "a TIFF of 32-bit floating-point numbers"),
+    "signs": (picture_formats.tiff(1, 16, 2), "a TIFF of 16-bit signed integers"),
+    "long integers": (picture_formats.tiff(1, 32), "a TIFF of 32-bit unsigned integers"),
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a Git LFS pointer"),
+    "git annex": (b"/annex/objects/SHA256E-s9--00.jpg\n", "a git-annex pointer"),
+    "a web page": (b"\n<!DOCTYPE html>\n<html>", "a web page"),
+    "an answer": (b'{"message": "Not Found"}', "a JSON text"),
+    "an archive": (b"PK\x03\x04\x14\0", "a zip archive"),
+    "nothing": (b"", "the file is empty"),
+    "zeros": (bytes(999), "nothing but zeros"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which mimflow does not read: convert to JPEG"),
+    "heif": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heix", "HEIC"),
+    "a film": (b"\0\0\0\x18ftypmp42\0\0\0\0isommp42", "video"),
+    "svg": (b'<?xml version="1.0"?>\n<!-- a -->\n<svg xmlns="x">', "SVG"),
+    "pdf": (b"%PDF-1.7\n", "PDF"),
+    "photoshop": (b"8BPS\0\1", "Photoshop"),
+    "truncated png": (PNG[:300], "the data end before the end of the PNG"),
+    "truncated avif": (OTHERS["avif"][:300], "AVIF"),
+    "truncated jp2": (LOSSLESS["jp2"][:300], "broken data stream"),
+    "truncated bmp": (LOSSLESS["bmp"][:900], "truncated"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), STRANGE.values(), ids=list(STRANGE))
+def test_what_lies_in_place_of_a_picture_is_said(content: bytes, said: str) -> None:
+    checked = check_image(content)
+    assert checked.status in (Status.UNREADABLE, Status.TRUNCATED) and said in checked.detail
+    with pytest.raises(Undecodable):
+        decode_image(content)
+
+
+# --- bits that are used -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".pgm", ".ppm"])
+def test_12_bits_in_16_are_scaled_by_the_same_rule_in_every_format(suffix: str) -> None:
+    colours, grey = picture_formats.deep()
+    pixels = (grey if suffix == ".pgm" else colours) >> 4
+    content = picture_formats.encode_deep(pixels, suffix)
+    expected = np.broadcast_to((pixels >> 4).reshape(*pixels.shape[:2], -1), colours.shape)
+    np.testing.assert_array_equal(decode_image(content, bit_depth=12), expected)
+    assert decode_image(content).max() < 16, "as 16 bits it is nearly black"
+    assert check_image(content).peak == pixels.max()
+    assert decode_image(content, bit_depth=10).max() == 255, "what is larger becomes white"
+
+
+def test_a_file_that_says_its_bits_is_scaled_by_them() -> None:
+    for name in ("pgm 12", "pgm 4", "tiff 12"):
+        np.testing.assert_array_equal(decode_image(FILES[name], bit_depth=9), decode_image(FILES[name]))
+        assert decode_image(FILES[name]).max() > 200 or name == "tiff 12"
+        assert check_image(FILES[name]).peak == 0
+
+
+def test_a_page_shows_the_bits_that_are_used(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture_formats.encode_deep(picture_formats.deep()[0] >> 6, ".png"))
+    assert np.asarray(thumbnail(tmp_path / "a.png", 100)).mean() > 100
+
+
+def test_a_jpeg_comes_at_a_fraction_of_its_size() -> None:
+    large = io.BytesIO()
+    Image.fromarray(picture_formats.picture()).resize((640, 480)).save(large, "JPEG")
+    assert [decode_image(large.getvalue(), factor=factor).shape[0] for factor in (2, 4, 8)] == [240, 120, 60]
