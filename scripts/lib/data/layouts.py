@@ -186,14 +186,16 @@ def _by_structure(tree: Tree, told: str | None) -> tuple[Places, list[str], bool
     tops = _group(tree, depth)
     places: Places = {}
     remarks = []
-    if splits := _splits_of(tops):
+    splits = _splits_of(tops)
+    within = None if splits else _splits_within(tops)
+    if splits:
         wrapped = _wrappers({top: tops[top] for top in splits})
         for folder in tree:
             top = folder[depth] if len(folder) > depth else ""
             inside = folder[depth + 1 + wrapped[top] :] if top in splits else ()
             places[folder] = (splits[top], *inside) if inside else NO_CLASS if top in splits else NO_SPLIT
         remarks.append(_told(splits))
-    elif within := _splits_within(tops):
+    elif within:
         for folder in tree:
             top = folder[depth] if len(folder) > depth else ""
             at = depth + 1 + _shared_depth(tops.get(top, {}), is_split)
@@ -207,7 +209,7 @@ def _by_structure(tree: Tree, told: str | None) -> tuple[Places, list[str], bool
         if not isinstance(to, str):
             classes[to[first]][to[first + 1 :]] += tree[folder]
     if told is None:
-        remarks += _check_classes(classes, has_splits=bool(first))
+        remarks += _check_classes(classes, splits or within or {})
     elif told == "inner":
         inner = {name: _shared_depth(below) for name, below in classes.items()}
         for folder, to in places.items():
@@ -274,8 +276,12 @@ def _say_the_same(names: Collection[SplitName]) -> bool:
 # --- what may be classes or not ---------------------------------------------------------------------------------------
 
 
-def _check_classes(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
+def _check_classes(classes: Mapping[str, Tree], known: Collection[str]) -> list[str]:
     """Refuse classes that may be splits, or variants of a data set; return a note on those that only seem so.
+
+    Parameters
+    ----------
+    known : the folders that are splits.
 
     Raises
     ------
@@ -298,18 +304,18 @@ def _check_classes(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
                     f"set {KEY}: {_suggested(splits)} if they are splits (the rest is left out), outer if"
                     f" {_listed(classes)} are the classes",
                 )
-    remarks = _check_names(classes)
+    remarks = _check_names(classes, known)
     _check_nested(classes)
-    return remarks + _check_alike(classes, has_splits)
+    return remarks + _check_alike(classes, has_splits=bool(known))
 
 
-def _check_names(classes: Mapping[str, Tree]) -> list[str]:
+def _check_names(classes: Mapping[str, Tree], known: Collection[str] = ()) -> list[str]:
     """Refuse class folders some of which are called as splits; return a note on one that may well be a class."""
     read = {name: split for name in classes if (split := read_split_name(name))}
-    alone = {name: split for name, split in read.items() if not any(map(_is_word, split.rest))}
+    alone = {name: split for name, split in read.items() if name in known or not any(map(_is_word, split.rest))}
     others = _listed(set(classes) - set(alone))
     named = {name: split.split for name, split in alone.items()}
-    if len(classes) > 1 and (len(alone) > 1 or any(split.is_no_class for split in alone.values())):
+    if len(classes) > 1 and (len(alone) > 1 or any(name in known or alone[name].is_no_class for name in alone)):
         _refuse(
             f"folders called as splits ({_listed(alone)}) "
             + (f"are beside others ({others})" if others else "are alike"),

@@ -91,7 +91,7 @@ class Contents:
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, with an example; ``remarks``: what names alone decided."""
+    """How often something was left out for each reason, with an example; ``remarks``: what was guessed."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
