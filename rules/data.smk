@@ -28,7 +28,7 @@ rule unpack_archive:
         labels=list(layout.label_files.values()),
     output:
         images=directory(layout.images),
-        left_out=f"{layout.dataset}/left_out.json",
+        record=f"{layout.dataset}/unpacked.json",
     params:
         sources=options.sources,
     log:
@@ -39,7 +39,7 @@ rule unpack_archive:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources}"
-        " --output {output.images:q} --left-out {output.left_out:q} --log {log:q}"
+        " --output {output.images:q} --record {output.record:q} --log {log:q}"
 
 
 rule audit_images:
@@ -47,7 +47,7 @@ rule audit_images:
         "looking for bad data in {input.images}"
     input:
         images=rules.unpack_archive.output.images,
-        left_out=rules.unpack_archive.output.left_out,
+        record=rules.unpack_archive.output.record,
     output:
         csv=f"{layout.dataset}/audit.csv",
         json=f"{layout.dataset}/audit.json",
@@ -65,7 +65,7 @@ rule audit_images:
     resources:
         gpu=resources.data_gpus,
     shell:
-        "python -m scripts.data.audit_images --images {input.images:q} --left-out {input.left_out:q} --on-bad-image {params.on_bad_image} {params.group_by}"
+        "python -m scripts.data.audit_images --images {input.images:q} --unpacked {input.record:q} --on-bad-image {params.on_bad_image} {params.group_by}"
         " {params.bit_depth}"
         " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
 

@@ -28,13 +28,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="[train|val|test/]<class>/<file>")
     parser.add_argument("--output", type=Path, required=True, metavar="CSV", help="findings, one a row")
     parser.add_argument("--summary", type=Path, required=True, metavar="JSON", help="counts, sizes, notes")
+    parser.add_argument("--unpacked", type=Path, metavar="JSON", help="record of unpack_archive, for the notes")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="what is known of files by content; is added to")
     parser.add_argument(
         "--on-bad-image", choices=["set_aside", "fail"], default="set_aside",
         help="go on without images that cannot be used, or stop (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (16)")
-    parser.add_argument("--left-out", type=Path, metavar="JSON", help="what unpack_archive left out")
     parser.add_argument("--group-by", metavar="PATTERN", help="regular expression: known groups, searched in paths")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="files at a time (all cores)"
@@ -58,13 +58,13 @@ def main(args: argparse.Namespace) -> None:
     findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
     summary["notes"] += depth
-    summary["left_out_files"] = read_json(args.left_out)["left_out"] if args.left_out else []
+    summary["left_out_files"] = read_json(args.unpacked)["left_out"] if args.unpacked else []
     write_findings(args.output, findings)
-    write_json(args.summary, summary)
     for note in summary["notes"]:
         logger.warning("%s", note)
-    for line in summary["left_out_files"]:
-        logger.info("%s", line)
+    if args.unpacked:  # its log has them already
+        summary["notes"] = [*read_json(args.unpacked)["notes"], *summary["notes"]]
+    write_json(args.summary, summary)
     if args.on_bad_image == "fail":
         refuse_bad(findings, args.images, args.output.with_name(f"{args.output.stem}_bad.csv"))
     seconds = time.monotonic() - began

@@ -19,6 +19,7 @@ from scripts.lib.base.files import atomic_path, remove_leftovers, sha256_of, wri
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import HashRecord, NoArchive, format_record, read_record, sniff_format
+from scripts.lib.data.file_kinds import piece_of
 from scripts.lib.data.folders import list_folder, pack_folder
 from scripts.lib.settings.dataset import Source
 from scripts.lib.settings.load import parse_section
@@ -86,8 +87,15 @@ def fetch_url(source: Source, url: str, output: Path, known: HashRecord | None, 
         if source.sha256
         else f"it is not the file of the first fetch; to accept it, delete {record} and fetch again"
     )
+    check_whole(urlsplit(url).path.rpartition("/")[2])
     result = download((url, *source.mirrors), output, sha256=expected, check=_check_archive, mismatch=mismatch)
     return result.sha256
+
+
+def check_whole(name: str) -> None:
+    """Refuse what is called as a piece of an archive: that a piece is damaged would lead nowhere."""
+    if remedy := piece_of(name):
+        raise UserError(f"dataset.source: {name} is one of the pieces of an archive", remedy)
 
 
 def _check_archive(path: Path) -> None:
@@ -119,6 +127,7 @@ def take_over(source: Source | Path, output: Path) -> str:
             elif path.is_dir():
                 pack_folder(path, temporary, output)
             elif path.is_file():
+                check_whole(path.name)
                 sniff_format(path)
                 _link_or_copy(path, temporary)
             else:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.files import write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import DEFAULT_MAX_BYTES, DEFAULT_MAX_IMAGES, DEFAULT_MAX_RATIO, Limits
 from scripts.lib.data.unpacking import Origin, unpack_all
@@ -62,12 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="zip or tar (plain, gz, bz2, xz, zst); several: one data set",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write; replaced when it exists")
-    parser.add_argument("--left-out", type=Path, metavar="JSON", help="file for what is no image, and why")
+    parser.add_argument("--record", type=Path, metavar="JSON", help="write what was left out, and what was guessed")
     parser.add_argument(
         "--sources",
         metavar="JSON",
-        help="what is known of each archive, a list of objects with any of split, label, labels (as in dataset.source),"
-        " kept (label files that are in no archive) and folder (the archive is this folder's manifest)",
+        help="what is known of each archive, a list of objects with any of split, label, labels, folders (as in"
+        " dataset.source), name, kept (label files that are in no archive) and folder (the archive is this folder's"
+        " manifest)",
     )
     for option, default, text in (
         ("--max-images", DEFAULT_MAX_IMAGES, "refuse more images than this"),
@@ -81,7 +83,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Unpack the archives of one data set."""
     origins = parse_origins(args.archive, args.sources or json.dumps([{} for _ in args.archive]))
-    unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio), args.left_out)
+    left_out = unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
+    if args.record:
+        write_json(args.record, {"notes": left_out.remarks, "left_out": left_out.lines()})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import gzip
 import lzma
+import posixpath
+import re
 import struct
 import tarfile
 import zipfile
@@ -78,7 +80,11 @@ def sniff_entry(name: str | bytes, read: Callable[[int], bytes]) -> str:
 
 
 class Entries(Sequence[Entry]):
-    """Entries in about 20 bytes each besides their names: as objects, two million of them would take 500 MB."""
+    """Entries in about 20 bytes each besides their names: as objects, two million of them would take 500 MB.
+
+    ``oem``: MS-DOS or Windows wrote them, with names in the encoding of MS-DOS where they do not say another one.
+    ``hard_links``: of an entry that is another name of an earlier one, which one that is; its kind is that of a file.
+    """
 
     def __init__(self, archive: Path, limits: Limits) -> None:
         self.archive = archive
@@ -86,6 +92,8 @@ class Entries(Sequence[Entry]):
         self._names, self._ends, self._sizes = bytearray(), array("Q"), array("Q")
         self._kinds, self._targets, self._formats = bytearray(), dict[int, str](), dict[int, str]()
         self._held = 0
+        self.oem = False
+        self.hard_links: dict[int, int] = {}
 
     def append(self, entry: Entry) -> None:
         """Add an entry; refuse it where there are too many, or their names too long."""
@@ -180,6 +188,22 @@ def check_size(archive: Path, unpacked: int, compressed: int, limits: Limits) ->
             f"{archive}: refused as a decompression bomb: {megabytes(compressed)} unpack to more than"
             f" {limits.ratio:g} times as much (--max-ratio); nothing was written"
         )
+
+
+def check_name(archive: Path, name: str) -> None:
+    """Refuse a name that would land outside the folder it is unpacked to."""
+    components = re.split(r"[/\\]", name)
+    if "\0" in name:
+        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
+    if name[:1] in ("/", "\\") or ".." in components or re.match(r"[A-Za-z]:([/\\]|$)", name):
+        raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
+
+
+def check_link(archive: Path, name: str, target: str) -> None:
+    """Refuse a link out of the archive; *target* is relative to its root."""
+    inside = posixpath.normpath(target)
+    if target.startswith("/") or inside == ".." or inside.startswith("../"):
+        raise UserError(f"{archive}: refused: its entry {name!r} is a link out of it; nothing was written")
 
 
 class Inflated:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.archive_entries import Entries, Limits
-from scripts.lib.data.tar_archives import list_tar, open_tar, tar_members
+from scripts.lib.data.archive_entries import CHUNK, DECODER_ERRORS, Entries, Limits, damage
+from scripts.lib.data.file_kinds import kind_of
+from scripts.lib.data.tar_archives import Metered, decompressed, list_tar, open_tar, tar_members
 from scripts.lib.data.zip_archives import list_zip, open_zip, open_zip_entry
 
 #: How archives begin.
 MAGIC = {
-    b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz",
+    b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"PK00PK\x03\x04": "zip",
+    b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "zst",
 }  # fmt: skip
-#: What people offer instead of an archive that we read.
-FOREIGN = {b"Rar!": "a RAR archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive", b"<": "a web page", b"{": "a JSON text"}
+#: Bytes by which a file is judged; and how the kinds begin of what is compressed and an archive itself.
+HEAD, TWICE = 4096, "twice-"
 
 
 class NoArchive(UserError):
@@ -32,23 +37,83 @@ class NoArchive(UserError):
 
 
 def sniff_format(path: Path) -> str:
-    """Return zip, tar, gz, bz2, xz or zst by the first bytes of *path*.
+    """Return zip, tar, gz, bz2, xz or zst by the first bytes of *path*: of the last four, a tar that is compressed.
+
+    What is compressed and no tar, but an archive itself, is ``twice-gz``, and so on: see :func:`unwrapped`.
 
     Raises
     ------
     NoArchive : it is none of these.
     """
     with open(path, "rb") as file:
-        head = file.read(tarfile.BLOCKSIZE)
-    for magic, name in MAGIC.items():
-        if head.startswith(magic):
-            return name
-    if _is_tar_header(head):
-        return "tar"
-    unknown = "no archive that mimflow knows" if head else "an empty file"
-    what = next((what for magic, what in FOREIGN.items() if head.lstrip().startswith(magic)), unknown)
-    content = f"{what}, not a zip or tar (.gz, .bz2, .xz, .zst)"
-    raise NoArchive(path, content, "repack it, or give the unpacked folder")
+        kind, head = _sniff(file)
+        if kind in ("zip", "tar"):
+            return kind
+        if not kind:
+            raise NoArchive(path, *_describe(head))
+        file.seek(0)
+        try:
+            with decompressed(file, kind) as stream:
+                inner, head = _sniff(stream)
+        except (*DECODER_ERRORS, OSError):
+            return kind  # its damage is said when it is read
+    if not inner and head:
+        what, remedy = _describe(head)
+        raise NoArchive(path, f"compressed by {kind}, and inside it {what}", remedy)
+    return kind if inner in ("tar", "") else f"{TWICE}{kind}"
+
+
+def _sniff(stream: IO[bytes]) -> tuple[str, bytes]:
+    """Return the kind of an archive, "" for none, and how it begins."""
+    head = b""
+    while len(head) < HEAD and (piece := stream.read(HEAD - len(head))):
+        head += piece
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    if kind == "zip" and kind_of(head):
+        kind = ""  # a document of Office is a zip as well
+    return kind or ("tar" if _is_tar_header(head[: tarfile.BLOCKSIZE]) else ""), head
+
+
+def _describe(head: bytes) -> tuple[str, str]:
+    """Return what begins with *head*, which no archive does, and what to do."""
+    what, remedy = kind_of(head) or ("", "")
+    if not what and not head:
+        what, remedy = "an empty file", "bring it here again: it was not fetched, or not copied"
+    if not what and head.lstrip()[:1] in (b"{", b"["):
+        what = "a JSON text"
+    if not what and head[:60].isascii() and b"\0" not in head:
+        what = f"a text ({one_line(head[:60].decode())!r})"
+    what = f"{what or 'no archive that mimflow knows'}, not a zip or tar (.gz, .bz2, .xz, .zst)"
+    return what, remedy or "repack it, or give the unpacked folder"
+
+
+@contextmanager
+def unwrapped(archive: Path, kind: str, limits: Limits, folder: Path) -> Iterator[tuple[Path, str, Limits]]:
+    """Yield an archive that can be read, its kind and limits: of a gzipped zip, the zip, in *folder* for as long.
+
+    What comes out of all layers together is limited as if there were one.
+
+    Raises
+    ------
+    UserError : it is compressed more than twice, damaged, or a decompression bomb.
+    """
+    if not kind.startswith(TWICE):
+        yield archive, kind, limits
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / archive.name
+    try:
+        with open(archive, "rb") as file, damage(archive), decompressed(file, kind.removeprefix(TWICE)) as stream:
+            metered = Metered(stream, archive, limits)
+            with open(path, "wb") as whole:
+                while piece := metered.read(CHUNK):
+                    whole.write(piece)
+        inner, size = sniff_format(path), max(path.stat().st_size, 1)
+        if inner.startswith(TWICE):
+            raise UserError(f"{archive}: compressed again and again", "unpack it and give the folder")
+        yield path, inner, replace(limits, ratio=limits.ratio * archive.stat().st_size / size)
+    finally:
+        shutil.rmtree(folder)
 
 
 def _is_tar_header(head: bytes) -> bool:

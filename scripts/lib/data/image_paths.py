@@ -1,4 +1,4 @@
-"""Decide under which class, split and name an image of an archive goes: pure functions over names."""
+"""The names of images: how archives encode them, which are junk, and how they are written below images/."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import itertools
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from scripts.lib.data.image_formats import has_image_suffix
+from scripts.lib.data.split_words import WORDS
 
-#: How people call the splits of a data set, to how we call them.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 #: Folders and files that computers leave behind; everything hidden (a leading dot) is junk as well.
 JUNK = frozenset(
     {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information"}
@@ -24,44 +19,9 @@ JUNK = frozenset(
 
 #: Longest name of a file in bytes (ext4, XFS, Lustre, NFS) and longest path below images/ (PATH_MAX is 4,096).
 LONGEST_NAME, LONGEST_PATH = 255, 1024
-NO_CLASS = "outside any class folder"
-NO_SPLIT = "outside the train, val and test folders"
 
 #: The folders and the file name of one image.
 Components = tuple[str, ...]
-
-
-def encoding_of(names: Iterable[str | bytes]) -> str | None:
-    """Return the encoding of those *names* that are bytes: utf-8, or else gb18030 (which holds GBK); None: neither.
-
-    One decision for the whole archive, since about one in fifty Chinese words of two characters is, in GBK, valid
-    UTF-8 by chance.
-    """
-    possible = ["utf-8", "gb18030"]
-    for name in names:
-        if isinstance(name, bytes) and not name.isascii():
-            possible = [encoding for encoding in possible if decodes(name, encoding)]
-    return possible[0] if possible else None
-
-
-def decode_name(name: str | bytes, encoding: str | None) -> str:
-    """Return *name* as text; without an encoding, in the first that fits it.
-
-    Bytes that fit none become surrogates, which :func:`safe_component` writes as %XX.
-    """
-    if isinstance(name, str):
-        return name
-    encoding = encoding or next((e for e in ("utf-8", "gb18030") if decodes(name, e)), None)
-    return name.decode(encoding) if encoding else name.decode("utf-8", "surrogateescape")
-
-
-def decodes(name: bytes, encoding: str) -> bool:
-    """Tell whether *name* is valid in *encoding*."""
-    try:
-        name.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def safe_component(name: str) -> str:
@@ -142,91 +102,6 @@ def group_of(path: str, pattern: str | re.Pattern[str]) -> str:
     return (match[1 if match.re.groups else 0] or "") if match else ""
 
 
-def find_layout(paths: Sequence[Components]) -> list[Components | str]:
-    """Return for each image where it goes, ([split,] class, ..., file), or the reason why it is left out.
-
-    The folders that all images share are stripped. Where what is left are folders called train, val or test (or
-    the like), with class folders inside, they are the splits; else the first folders are the classes (a vehicle data
-    set may well have a class *train*). Splits inside class folders are turned round.
-
-    Parameters
-    ----------
-    paths : folders and file name of each image, as they lie in the archive.
-    """
-    paths = _strip_shared(paths)
-    if _are_splits(paths):
-        splits = [_split(path[0]) if len(path) > 1 else None for path in paths]
-        inside = iter(_strip_shared([path[1:] for path, split in zip(paths, splits, strict=True) if split]))
-        return [NO_SPLIT if split is None else _in_class((split,), next(inside)) for split in splits]
-    if _are_classes_of_splits(paths):
-        return [(SPLIT_NAMES[path[1].lower()], path[0], *path[2:]) if len(path) > 2 else NO_CLASS for path in paths]
-    return [_in_class((), path) for path in paths]
-
-
-def find_classes(paths: Sequence[Components]) -> list[Components | str]:
-    """Return for each image where it goes, (class, ..., file), as :func:`find_layout` does, but without any split."""
-    stripped = _strip_shared(paths)
-    parted = _are_splits(stripped) or _are_classes_of_splits(stripped)
-    return [target[1:] if parted and not isinstance(target, str) else target for target in find_layout(paths)]
-
-
-def find_splits_of_class(paths: Sequence[Components], label: str, split: str | None = None) -> list[Components | str]:
-    """Return for each image of the class *label* where it goes, ([split,] class, ..., file).
-
-    The folders that all images share are stripped; where those below are called train, val or test, they are splits,
-    unless all images belong to the given *split*.
-    """
-    folders = [path[:-1] for path in paths]
-    depth = len(posixpath.commonprefix([min(folders), max(folders)])) if folders else 0
-    stripped = [path[depth:] for path in paths]
-    if split:
-        return [(split, label, *path) for path in stripped]
-    splits = {_split(path[0]) if len(path) > 1 else None for path in stripped}
-    if None not in splits and "train" in splits:
-        return [(SPLIT_NAMES[path[0].lower()], label, *path[1:]) for path in stripped]
-    return [(label, *path) for path in stripped]
-
-
-def _split(folder: str) -> str | None:
-    return SPLIT_NAMES.get(folder.lower())
-
-
-def _in_class(before: Components, path: Components) -> Components | str:
-    return before + path if len(path) > 1 else NO_CLASS
-
-
-def _strip_shared(paths: Sequence[Components]) -> list[Components]:
-    """Remove the leading folders that all images share, unless that leaves no folder: then it is the only class.
-
-    Images that lie directly in one of those folders (a cover, a sample picture) do not keep it.
-    """
-    depth = 0
-    while True:
-        folders = {path[depth] for path in paths if len(path) > depth + 1}
-        if len(folders) != 1:
-            break
-        depth += 1
-    if not folders:
-        depth = min((len(path) - 2 for path in paths if len(path) > 1), default=0)
-    return [path[depth:] or path[-1:] for path in paths]
-
-
-def _are_splits(paths: Sequence[Components]) -> bool:
-    """Tell whether the first folders are splits: all are called so; or train with class folders, and another one."""
-    folders = {path[0] for path in paths if len(path) > 1}
-    named = {split for folder in folders if (split := _split(folder))}
-    if folders and all(_split(folder) for folder in folders):
-        return True
-    train_has_classes = any(len(path) > 2 and _split(path[0]) == "train" for path in paths)
-    return train_has_classes and len(named) > 1
-
-
-def _are_classes_of_splits(paths: Sequence[Components]) -> bool:
-    """Tell whether each class folder holds nothing but train, val and test folders."""
-    inside = [_split(path[1]) if len(path) > 2 else None for path in paths if len(path) > 1]
-    return bool(inside) and None not in inside and "train" in inside
-
-
 class Taken:
     """The names given so far: a second file of the same name gets ``~2``, a third ``~3``."""
 
@@ -239,7 +114,7 @@ class Taken:
         whole = "/".join(components)
         if len(whole.encode()) > LONGEST_PATH:  # split and class stay; the folders below them go
             digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
-            kept = 2 if components[0] in SPLIT_NAMES.values() and len(components) > 2 else 1
+            kept = 2 if components[0] in WORDS and len(components) > 2 else 1
             components = [*components[:kept], f"long~{digest}{posixpath.splitext(components[-1])[1]}"]
         path = ""
         for folder in components[:-1]:

@@ -10,15 +10,20 @@ import csv
 import difflib
 import io
 import posixpath
+import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from urllib.parse import unquote
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decodes, is_image, is_junk, safe_component
+from scripts.lib.base.units import plural
+from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
+from scripts.lib.data.label_text import KEY, read_text
+from scripts.lib.data.split_columns import SplitColumns
+from scripts.lib.data.split_words import WORDS, read_split_name
 
 #: How people head the columns of such tables; of several, the first here is taken.
 FILE_COLUMNS = (
@@ -29,17 +34,16 @@ LABEL_COLUMNS = (
     "label", "class", "category", "label_name", "class_name", "category_name", "labels", "target", "species", "breed",
     "标签", "类别", "分类",
 )  # fmt: skip
-SPLIT_COLUMNS = ("split", "part", "subset", "set", "partition", "划分", "数据集")
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
+#: The first line by which Excel knows the delimiter.
+SEP = re.compile(r'"?sep=(.)"?,*', re.IGNORECASE)
 #: Suffixes of files with lines ``path label``, where such a file is given alone.
 ANNOTATION_SUFFIXES = (".txt", ".lst")
-SUFFIXES = (".csv", ".tsv", *ANNOTATION_SUFFIXES)
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", *ANNOTATION_SUFFIXES)
 #: Largest file of labels in bytes: it is read into memory.
 LONGEST_FILE = 512 * 1024 * 1024
 #: How many names a message lists.
 LISTED = 5
-#: The setting, as messages name it.
-KEY = "dataset.source.labels"
 
 #: ``dataset.source.labels``: a file, or what (train, val, test, classes) to a file each.
 Spec = str | Mapping[str, str]
@@ -58,42 +62,42 @@ class Row:
         return f"{self.source[0]}, line {self.source[1]}"
 
 
-def read_labels(spec: Spec, read: Callable[[str], bytes]) -> list[Row]:
+def read_labels(
+    spec: Spec, read: Callable[[str], bytes], remarks: list[str] | None = None, encoding: str | None = None
+) -> list[Row]:
     """Return the rows of the files that *spec* names.
 
     Parameters
     ----------
     read : returns the content of a file named in *spec*.
+    remarks : what to tell is added to them.
+    encoding : of :func:`read_text`.
 
     Raises
     ------
     UserError : a file that cannot be understood; file, line and remedy are named.
     """
+
+    remarks = [] if remarks is None else remarks
+
+    def text_of(name: str, columns: Collection[str] = FILE_COLUMNS) -> str:
+        return read_text(name, read(name), columns, encoding, remarks.append)
+
     if isinstance(spec, str):
-        text = decode(spec, read(spec))
-        return read_annotations(spec, text, "") if _is_annotations(spec, text) else read_table(spec, text)
+        text = text_of(spec)
+        return read_annotations(spec, text, "") if _is_annotations(spec, text) else read_table(spec, text, remarks)
     classes = None
     if "classes" in spec:
-        classes = [name for line in _lines(decode(spec["classes"], read(spec["classes"]))) if (name := line.strip())]
+        classes = [name for line in _lines(text_of(spec["classes"], columns=())) if (name := line.strip())]
         if twice := [name for name, count in Counter(classes).items() if count > 1]:
             raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
     rows = [
         row
         for split, name in spec.items()
         if split != "classes"
-        for row in read_annotations(name, decode(name, read(name)), split, classes)
+        for row in read_annotations(name, text_of(name), split, classes)
     ]
     return rows if classes is None else name_labels(rows, classes, spec["classes"])
-
-
-def decode(name: str, content: bytes) -> str:
-    """Return the text of a file: UTF-8, UTF-16 where it begins so (Excel's "Unicode text"), else GB18030."""
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")) and decodes(content, "utf-16"):
-        return content.decode("utf-16")
-    for encoding in ("utf-8-sig", "gb18030"):
-        if decodes(content, encoding):
-            return content.decode(encoding)
-    raise UserError(f"{KEY}: {name} is neither UTF-8 nor GB18030 text: save it as UTF-8")
 
 
 def _lines(text: str) -> list[str]:
@@ -109,16 +113,21 @@ def _is_annotations(name: str, text: str) -> bool:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def read_table(name: str, text: str) -> list[Row]:
+def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[Row]:
     """Return the rows of a CSV table; its columns are found by their names, its delimiter is comma, semicolon or tab.
 
     A table without a heading is understood where its first column holds names of images.
     """
     lines = _lines(text)
+    if declared := SEP.fullmatch(lines[0]):
+        lines[0] = ""
     first = next((line for line in lines if line.strip()), "")
-    delimiter = max(DELIMITERS, key=lambda char: len(next(csv.reader([first], delimiter=char), [])))
-    reader = csv.reader(io.StringIO("\n".join(lines), newline=""), delimiter=delimiter, skipinitialspace=True)
-    columns: tuple[int, int, int | None] | None = None
+    likely = max(DELIMITERS, key=lambda char: len(next(csv.reader([first], delimiter=char), [])))
+    reader = csv.reader(
+        io.StringIO("\n".join(lines), newline=""), delimiter=declared[1] if declared else likely,
+        skipinitialspace=True,
+    )  # fmt: skip
+    columns: tuple[int, int] | None = None
     rows = []
     try:
         for cells in reader:
@@ -126,40 +135,59 @@ def read_table(name: str, text: str) -> list[Row]:
                 continue
             if columns is None:
                 columns = _find_columns(name, cells)
-                if not is_image(cells[columns[0]].strip()):
+                is_heading = not is_image(cells[columns[0]].strip())
+                names = cells if is_heading else ["", "", "split"][: len(cells)]
+                split_columns = SplitColumns(names, columns)
+                if is_heading:
                     continue
-            file, label, split = (cells[index].strip() if index is not None and index < len(cells) else ""
-                                  for index in columns)  # fmt: skip
-            rows.append(Row(file, label, _split_of(name, reader.line_num, split), (name, reader.line_num)))
+            file, label = (cells[index].strip() if index < len(cells) else "" for index in columns)
+            if "\n" in file + label:
+                raise csv.Error("a name goes over several lines")
+            rows.append(Row(file, label, "", (name, reader.line_num)))
+            split_columns.add(cells)
+        if text.count('"') % 2 and rows and any("\n" in cell for cell in cells):
+            raise csv.Error("a cell goes on to the end of the file")
     except csv.Error as error:
-        raise UserError(f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})") from error
+        raise UserError(
+            f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})", "look for a quote that is not closed"
+        ) from error
     if not rows:
         raise UserError(f"{KEY}: {name} has no rows: it must have a heading and a row an image, as file,label")
-    return rows
+    splits, note = split_columns.find()
+    if note and remarks is not None:
+        remarks.append(f"{name}: {note}")
+    return rows if splits is None else [_in_split(row, word) for row, word in zip(rows, splits, strict=True)]
 
 
-def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int, int | None]:
-    """Return the indices of the columns of file, label and split."""
-    names = [" ".join(cell.split()).lower().replace(" ", "_") for cell in heading]
-    file, label, split = (next((names.index(known) for known in all_known if known in names), None)
-                          for all_known in (FILE_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS))  # fmt: skip
+def _names(heading: Sequence[str]) -> list[str]:
+    return [" ".join(cell.split()).lower().replace(" ", "_") for cell in heading]
+
+
+def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int]:
+    """Return the indices of the columns of file and label."""
+    names = _names(heading)
+    file, label = (next((names.index(known) for known in all_known if known in names), None)
+                   for all_known in (FILE_COLUMNS, LABEL_COLUMNS))  # fmt: skip
     if file is None and label is None and is_image(heading[0].strip()) and len(heading) in (2, 3):
-        return 0, 1, 2 if len(heading) == 3 else None
+        return 0, 1
+    if any(is_image(cell.strip()) for cell in heading):
+        row = ", ".join(repr(cell.strip()) for cell in heading[:LISTED])
+        raise UserError(
+            f"{KEY}: {name} has no heading: its first line is a row ({row})",
+            f"write a line above it that names its {plural(len(heading), 'column')}, as file,label,...",
+        )
     for index, what, known in ((file, "files", "file"), (label, "classes", "label")):
         if index is None:
             columns = ", ".join(repr(cell.strip()) for cell in heading[: 2 * LISTED])
             raise UserError(f"{KEY}: {name} has no column of {what} (its columns: {columns}): name one {known!r}")
     assert file is not None and label is not None
-    return file, label, split
+    return file, label
 
 
-def _split_of(name: str, line: int, word: str) -> str:
-    if not word:
-        return ""
-    split = SPLIT_NAMES.get(word.lower())
-    if split is None:
-        raise UserError(f"{KEY}: {name}, line {line}: {word!r} is no split of a data set: write train, val or test")
-    return split
+def _in_split(row: Row, word: str) -> Row:
+    if word and word not in WORDS:
+        raise UserError(f"{KEY}: {row}: {word!r} is no split of a data set: write train, val or test")
+    return replace(row, split=word)
 
 
 # --- annotation files -------------------------------------------------------------------------------------------------
@@ -264,17 +292,25 @@ def place_images(
         remarks.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
     if twice:
         remarks.append(f"{twice} rows of {name} say again what another one says")
-    return _targets(row_of, paths, name), remarks
+    targets, remark = _targets(row_of, paths, name)
+    return targets, [*remarks, *filter(None, [remark])]
 
 
-def _targets(row_of: Sequence[Row | None], paths: Sequence[Components], name: str) -> list[Components | str]:
+def _targets(
+    row_of: Sequence[Row | None], paths: Sequence[Components], name: str
+) -> tuple[list[Components | str], str]:
     labelled = [path for path, row in zip(paths, row_of, strict=True) if row and row.label]
     depth = len(shared_folders(labelled))
     has_splits = any(row and row.split for row in row_of)
-    tops = {path[depth].lower() for path in labelled if len(path) > depth + 1}
-    loose = any(len(path) == depth + 1 for path in labelled)
-    are_splits = tops <= SPLIT_NAMES.keys() and "train" in {SPLIT_NAMES.get(top) for top in tops}
-    from_folders = are_splits and not has_splits and not loose
+    split_of, are_splits = folder_splits({path[depth:-1] for path in labelled})
+    from_folders = are_splits and not has_splits
+    remark = ""
+    if split_of and not has_splits:
+        shown = ", ".join(f"{folder!r} as {split}" for folder, split in sorted(split_of.items())[:LISTED])
+        remark = f"folders are read as splits by their names: {shown}" if are_splits else (
+            f"{name} names no splits, and folders are called so ({shown}), but not all that images are in: they are"
+            " ignored; to use them, write a column split, with train, val or test in it"
+        )  # fmt: skip
     targets: list[Components | str] = []
     for path, row in zip(paths, row_of, strict=True):
         if row is None:
@@ -285,13 +321,25 @@ def _targets(row_of: Sequence[Row | None], paths: Sequence[Components], name: st
             targets.append(f"neither train, val nor test in {name}")
         else:
             rest = path[depth:]
-            split = SPLIT_NAMES[rest[0].lower()] if from_folders else row.split
-            if len(rest) > 1 and split and SPLIT_NAMES.get(rest[0].lower()) == split:
+            split = split_of[rest[0]] if from_folders else row.split
+            if len(rest) > 1 and split and split_of.get(rest[0]) == split:
                 rest = rest[1:]
             if len(rest) > 1 and rest[0] == row.label:
                 rest = rest[1:]
             targets.append((*((split,) if split else ()), class_folder(row.label), *rest))
-    return targets
+    return targets, remark
+
+
+def folder_splits(folders: Collection[Components]) -> tuple[dict[str, str], bool]:
+    """Return the splits that first folders are called as, and whether all of *folders* are in one: train and more.
+
+    Folders with other words in their names are none, unless all have the same.
+    """
+    tops = {folder[0] for folder in folders if folder}
+    read = {top: name for top in tops if (name := read_split_name(top))}
+    alike = len({name.rest for name in read.values()}) == 1
+    splits = {top: name.split for top, name in read.items() if alike or not name.rest}
+    return splits, splits.keys() == tops and all(folders) and "train" in splits.values()
 
 
 def shared_folders(paths: Sequence[Components]) -> Components:
@@ -373,7 +421,7 @@ class _Finder:
         reasons: tuple[Callable[[Components], bool], ...] = (
             lambda path: all(name == other for name, other in zip(path[::-1], wanted[::-1], strict=False)),
             lambda path: len(path) == self.depth + len(wanted),
-            lambda path: bool(row.split) and row.split in {SPLIT_NAMES.get(folder.lower()) for folder in path[:-1]},
+            lambda path: bool(row.split) and row.split in {n.split for n in map(read_split_name, path[:-1]) if n},
         )
         for reason in reasons:
             if len(candidates) > 1:

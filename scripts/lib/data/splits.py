@@ -15,11 +15,12 @@ from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_formats import HEAD, is_read, sniff
 from scripts.lib.data.image_paths import is_image, is_junk, name_key
+from scripts.lib.data.split_words import WORDS
 
 logger = logging.getLogger(__name__)
 
 #: The splits, lowest first.
-SPLITS = ("train", "val", "test")
+SPLITS = tuple(WORDS)
 #: How many folds there may be.
 FEWEST_FOLDS, MOST_FOLDS = 2, 20
 

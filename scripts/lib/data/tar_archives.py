@@ -18,7 +18,7 @@ import zstandard
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import archive_entries
 from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage, sniff_entry
-from scripts.lib.data.image_paths import decodes
+from scripts.lib.data.encodings import decodes
 
 #: Bytes of one extended header of a tar: a longer one would be read into memory whole.
 LONGEST_HEADER = 1024 * 1024
@@ -101,7 +101,7 @@ def _check_pax(body: bytes) -> None:
         position = end
 
 
-class _Metered:
+class Metered:
     """A decompressed stream that stops when more comes out of it than the limits allow."""
 
     def __init__(self, stream: IO[bytes], archive: Path, limits: Limits) -> None:
@@ -131,7 +131,7 @@ def open_tar(archive: Path, kind: str, limits: Limits) -> Iterator[tarfile.TarFi
                 if kind == "tar":  # seekable: contents need not be read to list the names
                     tar = stack.enter_context(tarfile.open(fileobj=file, mode="r:", **options))
                 else:
-                    metered: Any = _Metered(stack.enter_context(_decompressed(file, kind)), archive, limits)
+                    metered: Any = Metered(stack.enter_context(decompressed(file, kind)), archive, limits)
                     tar = stack.enter_context(tarfile.open(fileobj=metered, mode="r|", **options))
                 yield tar
         except _Sparse as error:
@@ -143,7 +143,7 @@ def open_tar(archive: Path, kind: str, limits: Limits) -> Iterator[tarfile.TarFi
 
 
 @contextmanager
-def _decompressed(file: IO[bytes], kind: str) -> Iterator[Any]:
+def decompressed(file: IO[bytes], kind: str) -> Iterator[Any]:
     """Open the decompressed stream of *file*."""
     if kind == "zst":
         decompressor = zstandard.ZstdDecompressor(max_window_size=archive_entries.WINDOW)
@@ -165,20 +165,44 @@ def tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         tar.members.clear()  # type: ignore[attr-defined]
 
 
+class _Paths:
+    """The files of a tar by their names, as far as hard links ask for them: few archives have any."""
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries, self.known, self.by_name = entries, 0, dict[bytes, int]()
+
+    def find(self, name: str) -> int | None:
+        """Return the earlier entry that has the content of *name*, None where there is none."""
+        for index in range(self.known, len(self.entries)):
+            entry = self.entries[index]
+            raw = entry.name.encode("utf-8", "surrogateescape") if isinstance(entry.name, str) else entry.name
+            if entry.kind == "file":
+                self.by_name[posixpath.normpath(raw)] = self.entries.hard_links.get(index, index)
+        self.known = len(self.entries)
+        return self.by_name.get(posixpath.normpath(name.encode("utf-8", "surrogateescape")))
+
+
 def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
     """Return the entries of a tar, in order."""
     entries = Entries(archive, limits)
     total, compressed = 0, archive.stat().st_size
+    paths = _Paths(entries)
     with open_tar(archive, kind, limits) as tar:
         for member in tar_members(tar):
             if member.size < 0:  # by a pax header; the next entry would be this one again
                 raise _BadHeader(f"a size of {member.size} bytes")
-            total += member.size
+            linked = paths.find(member.linkname) if member.islnk() else None
+            size = member.size if linked is None else entries[linked].size
+            total += size
             check_size(archive, total, compressed, limits)
-            name, kind = _tar_name(member), _tar_kind(member)
-            stream = tar.extractfile(member) if kind == "file" else None
-            format_name = sniff_entry(name, stream.read) if stream else ""
-            entries.append(Entry(name, member.size, kind, _tar_target(member), format_name))
+            name = _tar_name(member)
+            if linked is None:
+                stream = tar.extractfile(member) if member.isreg() else None
+                format_name = sniff_entry(name, stream.read) if stream else ""
+                entries.append(Entry(name, size, _tar_kind(member), _tar_target(member), format_name))
+            else:
+                entries.hard_links[len(entries)] = linked
+                entries.append(Entry(name, size, "file", format=entries[linked].format))
         if kind != "tar":
             while tar.fileobj.read(archive_entries.CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
                 pass

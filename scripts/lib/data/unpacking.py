@@ -7,32 +7,44 @@ from __future__ import annotations
 
 import json
 import logging
-import posixpath
+import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from scripts.lib.base.download import Progress
-from scripts.lib.base.files import atomic_path, find_json, remove_leftovers, write_json
+from scripts.lib.base.files import atomic_path, find_json, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
-from scripts.lib.data import image_paths, label_files
-from scripts.lib.data.archive_entries import CHUNK, Damaged, Entry, Limits, damage
-from scripts.lib.data.archives import open_contents, read_entries, sniff_format
+from scripts.lib.data import image_paths, label_files, layouts
+from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, check_link, check_name, damage
+from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
+from scripts.lib.data.encodings import Encoding, find_encoding
+from scripts.lib.data.file_kinds import names_archive
 from scripts.lib.data.folders import MANIFEST, left_out_beside, link_files, manifest_entries, read_listed
 from scripts.lib.data.image_formats import describe_unread, is_read
-from scripts.lib.data.image_paths import SPLIT_NAMES, Components, decode_name, is_image, is_junk, safe_component
+from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
+from scripts.lib.data.layouts import Folders, Layout
+from scripts.lib.data.split_words import WORDS, read_split_name
 
 logger = logging.getLogger(__name__)
 
 NOT_AN_IMAGE = "not an image"
 IS_JUNK = "junk (hidden files, __MACOSX, Thumbs.db and the like)"
 IS_LINK = "a link"
+IS_ARCHIVE = "an archive inside the archive"
+#: Why nothing remains, to what to do.
+REMEDIES = {
+    IS_ARCHIVE: "unpack it once and give the folder, or list the archives in it as dataset.source, with label or split",
+    IS_LINK: "pack the files that the links lead to (tar --dereference), or give the folder",
+}
 
 #: Where each entry of an archive goes below images/; None: nowhere.
 Targets = list[str | None]
@@ -42,16 +54,20 @@ Targets = list[str | None]
 class Origin:
     """One of the archives that make up a data set, and what the settings say of its images.
 
-    ``split``, ``label``: of all of them; ``labels``: the files that say it of each; ``kept``: where those of them lie
-    that are not in an archive; ``folder``: the archive is the manifest of this folder, whose files are linked to.
+    ``split``, ``label``: of all of them; ``folders``: what its folders are; ``labels``: the files that say it of each;
+    ``kept``: where those of them lie that are not in an archive; ``folder``: the archive is the manifest of this
+    folder, whose files are linked to; ``name``: of its url or path; ``encoding``: ``dataset.encoding``.
     """
 
     archive: Path
     split: str | None = None
     label: str | None = None
+    folders: Folders | None = None
     labels: Spec | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None
+    name: str = ""
+    encoding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,25 +76,26 @@ class Contents:
 
     kind: str
     entries: Sequence[Entry]
-    encoding: str | None
+    encoding: Encoding
     images: list[int]
     paths: list[Components]
 
     def name(self, index: int) -> str:
         """Return the name of an entry as text: all of them would fill memory."""
-        return decode_name(self.entries[index].name, self.encoding)
+        return self.encoding.decode(self.entries[index].name)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all entries."""
-        return (decode_name(entry.name, self.encoding) for entry in self.entries)
+        return (self.encoding.decode(entry.name) for entry in self.entries)
 
 
 @dataclass
 class LeftOut:
-    """How often something was left out for each reason, and an example."""
+    """How often something was left out for each reason, with an example; ``remarks``: what was guessed."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def add(self, name: str, reason: str) -> None:
         self.counts[reason] += 1
@@ -91,38 +108,25 @@ class LeftOut:
         return [f"left out {n}: {reason}{example.get(reason, '')}" for reason, n in sorted(self.counts.items())]
 
 
-def check_name(archive: Path, name: str) -> None:
-    """Refuse a name that would land outside the folder it is unpacked to."""
-    components = re.split(r"[/\\]", name)
-    if "\0" in name:
-        raise UserError(f"{archive}: refused: its entry {name!r} has a NUL in its name; nothing was written")
-    if name[:1] in ("/", "\\") or ".." in components or re.match(r"[A-Za-z]:([/\\]|$)", name):
-        raise UserError(f"{archive}: refused: its entry {name!r} would land outside the folder; nothing was written")
-
-
-def check_link(archive: Path, name: str, target: str) -> None:
-    """Refuse a link out of the archive; *target* is relative to its root."""
-    inside = posixpath.normpath(target)
-    if target.startswith("/") or inside == ".." or inside.startswith("../"):
-        raise UserError(f"{archive}: refused: its entry {name!r} is a link out of it; nothing was written")
-
-
-def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
-    """Find the images among *entries*.
+def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
+    """Find the images among the *entries* of an archive.
 
     Raises
     ------
     UserError : an entry, or the archive as a whole, is refused.
     """
     # Names are decoded one by one: all of them as text would fill memory.
-    encoding = image_paths.encoding_of(entry.name for entry in entries)
-    names = (decode_name(entry.name, encoding) for entry in entries)
+    archive, oem = origin.archive, isinstance(entries, Entries) and entries.oem
+    encoding = find_encoding((entry.name for entry in entries), origin.encoding, oem)
+    if remark := encoding.describe(f"names in {origin.folder or archive.name}"):
+        left_out.remarks.append(remark)
+    names = (encoding.decode(entry.name) for entry in entries)
     backslashes = not any("/" in name for name in names)  # some Windows tools write them between folders
     folders: dict[str, str] = {}  # each is held once
     images: list[int] = []
     paths: list[Components] = []
     for index, entry in enumerate(entries):
-        name = decode_name(entry.name, encoding)
+        name = encoding.decode(entry.name)
         check_name(archive, name)
         if entry.kind == "device":
             raise UserError(f"{archive}: refused: its entry {name!r} is a device or a pipe; nothing was written")
@@ -136,7 +140,8 @@ def sift(archive: Path, kind: str, entries: Sequence[Entry], limits: Limits, lef
         elif entry.kind == "link":
             left_out.add(name, IS_LINK)
         elif not is_image(components[-1]) and not is_read(entry.format):
-            left_out.add(name, describe_unread(entry.format) if entry.format else NOT_AN_IMAGE)
+            other = IS_ARCHIVE if names_archive(components[-1]) else NOT_AN_IMAGE
+            left_out.add(name, describe_unread(entry.format) if entry.format else other)
         else:
             images.append(index)
             paths.append((*(folders.setdefault(name, name) for name in components[:-1]), components[-1]))
@@ -163,18 +168,27 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     ------
     UserError : the settings and the archives do not fit each other.
     """
-    layouts: list[list[Components | str]] = [[] for _ in origins]
+    targets_of: list[list[Components | str]] = [[] for _ in origins]
+    has_splits = [False for _ in origins]
     for group in _planned_together(origins):
         paths = [path for index in group for path in contents[index].paths]
-        layout_of_group = iter(_layout(origins, contents, group, paths, limits))
+        layout = _layout(origins, contents, group, paths, limits)
+        left_out.remarks += layout.remarks
+        layout_of_group = iter(layout.targets)
         for index in group:
-            layouts[index] = [next(layout_of_group) for _ in contents[index].paths]
-    check_splits(origins, layouts)
+            targets_of[index] = [next(layout_of_group) for _ in contents[index].paths]
+            has_splits[index] = layout.has_splits
+        splits = {} if layout.has_splits else splits_by_name({index: origins[index].name for index in group})
+        for index, split in splits.items():
+            targets_of[index] = [to if isinstance(to, str) else (split, *to) for to in targets_of[index]]
+            has_splits[index] = True
+            left_out.remarks.append(f"dataset.source.{index} is read as {split} by its name, {origins[index].name!r}")
+    check_splits(targets_of, has_splits)
     taken = image_paths.Taken()
     planned: list[Targets] = []
-    for content, layout in zip(contents, layouts, strict=True):
+    for content, layout_of_archive in zip(contents, targets_of, strict=True):
         targets: Targets = [None] * len(content.entries)
-        for index, target in zip(content.images, layout, strict=True):
+        for index, target in zip(content.images, layout_of_archive, strict=True):
             if isinstance(target, str):
                 left_out.add(content.name(index), target)
             else:
@@ -183,11 +197,19 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     return planned
 
 
+def splits_by_name(names: Mapping[int, str]) -> dict[int, str]:
+    """Return the splits of archives called as train, test, ...; none where one is not, or says something else, too."""
+    read = {index: split for index, name in names.items() if (split := read_split_name(name))}
+    splits = {index: split.split for index, split in read.items()}
+    alike = len(read) == len(names) and len({split.rest for split in read.values()}) == 1
+    return splits if alike and "train" in splits.values() and len(set(splits.values())) > 1 else {}
+
+
 def _planned_together(origins: Sequence[Origin]) -> list[list[int]]:
     groups: dict[str, list[int]] = {}
     for index, origin in enumerate(origins):
         alone = origin.labels is None and (origin.split or origin.label)
-        key = str(index) if alone else json.dumps([origin.labels, origin.split])
+        key = str(index) if alone else json.dumps([origin.labels, origin.split, origin.folders])
         groups.setdefault(key, []).append(index)
     return list(groups.values())
 
@@ -198,32 +220,55 @@ def _layout(
     group: Sequence[int],
     paths: Sequence[Components],
     limits: Limits,
-) -> list[Components | str]:
+) -> Layout:
     """Return where the images of archives that are planned together go."""
     origin = origins[group[0]]
     if not paths:
-        return []
+        return Layout([], [], False)
     if origin.labels is not None:
         read = partial(read_label_file, origins=origins, contents=contents, group=group, limits=limits)
-        rows = label_files.read_labels(origin.labels, read)
+        remarks: list[str] = []
+        rows = label_files.read_labels(origin.labels, read, remarks, origin.encoding)
         if origin.split:
             rows = [replace(row, split=origin.split) for row in rows if row.split in ("", origin.split)]
         table = origin.labels if isinstance(origin.labels, str) else " and ".join(origin.labels.values())
-        targets, remarks = label_files.place_images(rows, paths, table)
-        for remark in remarks:
-            logger.warning("%s", remark)
-        return targets
+        targets, more = label_files.place_images(rows, paths, table)
+        named = {label_files.class_folder(row.label) for row in rows}
+        placed = [to for to in targets if not isinstance(to, str)]
+        return Layout(
+            targets, [*remarks, *more], all(len(to) > 2 and to[0] in WORDS and to[1] in named for to in placed)
+        )
     if origin.label is not None:
-        return image_paths.find_splits_of_class(paths, label_files.class_folder(origin.label), origin.split)
+        label = label_files.class_folder(origin.label)
+        return layouts.find_splits_of_class(paths, label, origin.split, origin.folders)
     if origin.split:
-        targets = image_paths.find_classes(paths)
-        return [target if isinstance(target, str) else (origin.split, *target) for target in targets]
-    return image_paths.find_layout(paths)
+        layout = layouts.find_classes(paths, origin.folders)
+        split = origin.split
+        targets = [to if isinstance(to, str) else (split, *to) for to in layout.targets]
+        return Layout(targets, layout.remarks, True)
+    return layouts.find_layout(paths, origin.folders)
 
 
-def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | None], folder: Path, total: int) -> None:
-    """Write the entries that have a target below *folder*, which exists and is ours alone."""
-    made = {folder}
+def extract(
+    archive: Path,
+    kind: str,
+    limits: Limits,
+    targets: Sequence[str | None],
+    hard_links: Mapping[int, int],
+    folder: Path,
+    total: int,
+) -> None:
+    """Write the entries that have a target below *folder*, which exists and is ours alone.
+
+    A hard link becomes one: to the file that the archive has it to, wherever that goes, else to its first other name.
+    """
+    targets, made = list(targets), {folder}
+    links: list[tuple[str, str]] = []
+    for index, original in hard_links.items():
+        if target := targets[index]:
+            targets[index] = None
+            first = targets[original] = targets[original] or target
+            links += [(first, target)] if first != target else []
     with damage(archive), Progress("unpacking", 0, total) as progress:
         for target, size, content in open_contents(archive, kind, limits, targets):
             path = folder / target
@@ -240,23 +285,28 @@ def extract(archive: Path, kind: str, limits: Limits, targets: Sequence[str | No
                     progress.advance(len(chunk))
             if written != size:
                 raise Damaged(f"{archive}: damaged or truncated ({target!r} ends after {written} of {size} bytes)")
+    for first, target in links:
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        os.link(folder / first, folder / target)
 
 
-def check_splits(origins: Sequence[Origin], layouts: Sequence[Sequence[Components | str]]) -> None:
-    """Refuse archives some of which give their images a split and some do not: such a data set cannot be split."""
-    with_split = [any(_split_of(target) for target in layout) for layout in layouts]
-    without = [any(not isinstance(t, str) and not _split_of(t) for t in layout) for layout in layouts]
-    # One archive has splits or has none, whatever its classes are called: find_layout() sees to it.
-    if len(origins) > 1 and any(with_split) and any(without):
-        index, other = without.index(True), with_split.index(True)
+def check_splits(targets_of: Sequence[Sequence[Components | str]], has_splits: Sequence[bool]) -> None:
+    """Refuse archives some of which give their images a split and some do not, and classes that look like splits."""
+    placed = [{target[0] for target in layout if not isinstance(target, str)} for layout in targets_of]
+    with_split = [index for index, names in enumerate(placed) if names and has_splits[index]]
+    without = [index for index, names in enumerate(placed) if names and not has_splits[index]]
+    if with_split and without:
         raise UserError(
-            f"dataset.source.{index}: its images are in no split (train, val, test), those of"
-            f" dataset.source.{other} are: add `split:` to dataset.source.{index}"
+            f"dataset.source.{without[0]}: its images are in no split (train, val, test), those of"
+            f" dataset.source.{with_split[0]} are: add `split:` to dataset.source.{without[0]}"
         )
-
-
-def _split_of(target: Components | str) -> str | None:
-    return target[0] if not isinstance(target, str) and len(target) > 2 and target[0] in SPLIT_NAMES.values() else None
+    names = set[str]().union(*placed)
+    if without and names <= WORDS.keys():
+        raise UserError(
+            f"dataset.source: classes that are called {' and '.join(sorted(names))}, and no others, cannot be told from"
+            " splits",
+            f"rename one of them, or name the folders of the splits in {layouts.KEY}",
+        )
 
 
 def read_label_file(
@@ -312,6 +362,7 @@ def find_file(content: Contents, name: str) -> list[int]:
 
 def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) -> bytes:
     """Return the content of one entry, a text."""
+    index = hard_links_of(content).get(index, index)
     name, size = content.name(index), content.entries[index].size
     if size > LONGEST_FILE:
         raise UserError(f"{KEY}: {name} in {origin.archive} is larger than {megabytes(LONGEST_FILE)}")
@@ -328,12 +379,16 @@ def read_entry(origin: Origin, content: Contents, index: int, limits: Limits) ->
     raise AssertionError("an entry that was listed is there")
 
 
-def read_origin(origin: Origin, limits: Limits, left_out: LeftOut) -> Contents:
+def hard_links_of(content: Contents) -> Mapping[int, int]:
+    """Return of each entry that is another name of an earlier one which one that is."""
+    return content.entries.hard_links if isinstance(content.entries, Entries) else {}
+
+
+def read_origin(origin: Origin, kind: str, limits: Limits, left_out: LeftOut) -> Contents:
     """Return what one archive holds."""
     if origin.folder is not None:
-        return sift(origin.archive, MANIFEST, manifest_entries(origin.archive, origin.folder), limits, left_out)
-    kind = sniff_format(origin.archive)
-    return sift(origin.archive, kind, read_entries(origin.archive, kind, limits), limits, left_out)
+        return sift(origin, MANIFEST, manifest_entries(origin.archive, origin.folder), limits, left_out)
+    return sift(origin, kind, read_entries(origin.archive, kind, limits), limits, left_out)
 
 
 def unpack(archive: Path, output: Path, limits: Limits) -> None:
@@ -341,17 +396,30 @@ def unpack(archive: Path, output: Path, limits: Limits) -> None:
     unpack_all([Origin(archive)], output, limits)
 
 
-def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, record: Path | None = None) -> None:
+def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits) -> LeftOut:
     """Unpack the archives of one data set as the folder *output*, which appears only when it is whole.
 
-    Parameters
-    ----------
-    record : file for what was left out, a JSON object with the list ``left_out`` of one line a reason.
+    Returns
+    -------
+    What was left out, and what was decided without a setting.
     """
+    remove_leftovers(output)
+    with ExitStack() as stack:
+        return _unpack_all(origins, output, limits, stack)
+
+
+def _unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, stack: ExitStack) -> LeftOut:
     left_out = LeftOut()
     for origin in origins:
         left_out.counts.update(find_json(left_out_beside(origin.archive)))
-    contents = [read_origin(origin, limits, left_out) for origin in origins]
+    contents, bare = [], []  # origins without a second compression
+    for number, origin in enumerate(origins):
+        kind = sniff_format(origin.archive) if origin.folder is None else MANIFEST
+        folder = output.with_name(f".{output.stem}.{os.getpid()}.{number}.tmp{output.suffix}")
+        path, kind, own_limits = stack.enter_context(unwrapped(origin.archive, kind, limits, folder))
+        bare.append(replace(origin, archive=path))
+        contents.append(read_origin(bare[-1], kind, own_limits, left_out))
+    origins = bare
     check_number([origin.archive for origin in origins], sum(len(content.images) for content in contents), limits)
     planned = plan(origins, contents, limits, left_out)
     report(planned, left_out, origins)
@@ -360,9 +428,9 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, record: 
         for content, targets in zip(contents, planned, strict=True)
     ]
     kinds = [content.kind for content in contents]
+    hard_links = [hard_links_of(content) for content in contents]
     del contents
     output.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output)
     free = shutil.disk_usage(output.parent).free
     total = sum(size for size, origin in zip(totals, origins, strict=True) if origin.folder is None)
     if total > free:
@@ -372,28 +440,32 @@ def unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, record: 
         )
     with atomic_path(output) as temporary:
         temporary.mkdir()
-        for origin, kind, targets, size in zip(origins, kinds, planned, totals, strict=True):
+        for origin, kind, targets, links, size in zip(origins, kinds, planned, hard_links, totals, strict=True):
             if origin.folder is None:
-                extract(origin.archive, kind, limits, targets, temporary, size)
+                extract(origin.archive, kind, limits, targets, links, temporary, size)
             else:
                 link_files(origin.archive, origin.folder, targets, temporary)
-    if record:
-        write_json(record, {"left_out": left_out.lines()})
     targets = [target for targets in planned for target in targets]
     logger.info("%s %s", "linked" if all(origin.folder for origin in origins) else "unpacked", summary(targets))
+    return left_out
 
 
 def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:
     """Say what is left out, one line a reason, and which classes look alike; stop when nothing remains."""
     for line in left_out.lines():
         logger.info("%s", line)
-    classes = {split_target(target)[1] for targets in planned for target in targets if target is not None}
+    for note in left_out.remarks:
+        logger.warning("%s", note)
+    classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
     if not classes:
         why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(left_out.counts.items()))
         raise UserError(
             f"{', '.join(str(origin.archive) for origin in origins)}: no image in a class folder"
-            f" (left out: {why or 'nothing, it is empty'}):"
-            " an archive must hold one folder a class with its images in it"
+            f" (left out: {why or 'nothing, it is empty'})",
+            next(
+                (remedy for reason, remedy in REMEDIES.items() if reason in left_out.counts),
+                "an archive must hold one folder a class with its images in it",
+            ),
         )
     if warning := label_files.describe_alike(sorted(classes)):
         logger.warning("%s", warning)
@@ -402,7 +474,7 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
 def split_target(target: str) -> tuple[str, str]:
     """Return split ("" for none) and class folder of an image below images/."""
     first, *rest = target.split("/")
-    return (first, rest[0]) if first in SPLIT_NAMES.values() and len(rest) > 1 else ("", first)
+    return (first, rest[0]) if first in WORDS and len(rest) > 1 else ("", first)
 
 
 def summary(targets: Sequence[str | None]) -> str:

@@ -21,6 +21,9 @@ from scripts.lib.base.units import megabytes
 from scripts.lib.data import archive_entries
 from scripts.lib.data.archive_entries import Entries, Entry, Inflated, Kind, Limits, check_size, damage, sniff_entry
 
+#: The systems of "version made by" whose programs write names as MS-DOS did: FAT, NTFS, VFAT.
+_WRITE_OEM = (0, 10, 11, 14)
+
 
 def list_zip(archive: Path, limits: Limits) -> Entries:
     """Return the entries of a zip, in the order of its central directory."""
@@ -46,6 +49,7 @@ def list_zip(archive: Path, limits: Limits) -> Entries:
                 with open_zip_entry(zipped, info) as content:
                     link = content.read(longest).decode("utf-8", "replace")
                 target = posixpath.join(posixpath.dirname(info.filename), link)[:longest]
+            entries.oem |= info.create_system in _WRITE_OEM
             name = _zip_name(info)
             format_name = sniff_entry(name, partial(_first_bytes, zipped, info)) if kind == "file" else ""
             entries.append(Entry(name, info.file_size, kind, target, format_name))
@@ -73,7 +77,12 @@ def _check_directory(archive: Path, file: IO[bytes], limits: Limits) -> None:
     """
     end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
     if not end:
-        raise zipfile.BadZipFile("it has no central directory")
+        raise zipfile.BadZipFile("it has no central directory: it is not whole, or the first part of a split zip")
+    if end[1]:
+        raise UserError(
+            f"{archive}: only the last part of a zip that was split into {end[1] + 1}",
+            "join them: put all parts (.z01, .z02, ..., .zip) in one folder, then zip -s 0 NAME.zip --out whole.zip",
+        )
     size, position = end[5], end[9] - end[5] - (76 if end[0] == b"PK\x06\x06" else 0)
     if position < 0:
         raise zipfile.BadZipFile("its central directory is larger than itself")

@@ -9,7 +9,18 @@ from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictInt
 
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
-from scripts.lib.settings.sections import FileName, Fraction, LocalPath, Name, Section, Seed, Sha256, Text, Url
+from scripts.lib.settings.sections import (
+    Encoding,
+    FileName,
+    Fraction,
+    LocalPath,
+    Name,
+    Section,
+    Seed,
+    Sha256,
+    Text,
+    Url,
+)
 
 #: Suffixes by which an archive is recognised in a url or path; the content decides what it is.
 ARCHIVE_SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".tgz", ".tar", ".zip")
@@ -48,6 +59,35 @@ Labels = Annotated[
 ]
 
 
+Names = FileName | Annotated[list[FileName], Field(min_length=1)]
+
+
+class SplitFolders(Section):
+    """The folders of each split, by name or path. What is in none is left out or, if `train` is not named, is train."""
+
+    train: Names | None = Field(
+        None, description="Folders of the training images, from which missing splits are taken."
+    )
+    val: Names | None = Field(None, description="Folders of the validation images.")
+    test: Names | None = Field(None, description="Folders of the test images.")
+
+    @model_validator(mode="after")
+    def _differ(self) -> SplitFolders:
+        values = [value for value in (self.train, self.val, self.test) if value is not None]
+        names = [name for value in values for name in ([value] if isinstance(value, str) else value)]
+        if not names:
+            raise ValueError("name a folder for train, val or test")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"the folder {twice[0]!r} stands there twice")
+        return self
+
+
+Folders = Annotated[
+    Annotated[Literal["outer", "inner"], Tag("word")] | Annotated[SplitFolders, Tag("section")],
+    Discriminator(lambda value: "section" if isinstance(value, dict | SplitFolders) else "word"),
+]
+
+
 class Source(Section):
     """Where an archive comes from: exactly one of `url`, `path` and `sample`; and what its folders do not tell."""
 
@@ -69,6 +109,11 @@ class Source(Section):
         "file with lines `path label`; a local file, else one in the archive.",
     )
     label: Text | None = Field(None, description="All images have this class: for one archive per class.")
+    folders: Folders | None = Field(
+        None,
+        description="What the folders are, if their names do not tell: the folders of each split; `outer` or `inner`: "
+        "of two levels of folders that may both be the classes, this one is.",
+    )
     split: Literal["train", "val", "test"] | None = Field(
         None, description="All images belong to this split: for one archive per split."
     )
@@ -86,6 +131,10 @@ class Source(Section):
             raise ValueError("in_place: true reads a folder where it is: give it as path")
         if self.labels is not None and self.label is not None:
             raise ValueError("labels say the class of each image, label one class of them all: give one of the two")
+        if self.folders is not None and self.labels is not None:
+            raise ValueError("labels say the class of each image, folders what the folders are: give one of the two")
+        if isinstance(self.folders, SplitFolders) and self.split is not None:
+            raise ValueError("split is that of all images, folders name those of each split: give one of the two")
         for name in self.label_files():
             if name.startswith(("/", "~")) and not Path(name).expanduser().is_file():
                 raise ValueError(f"there is no file {name!r}: check dataset.source.labels")
@@ -153,6 +202,12 @@ class Dataset(Section):
     split: Splitting = Field(Splitting(), description="How they are divided.")
     classes: list[str] | None = Field(
         None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
+    )
+    encoding: Encoding | None = Field(
+        None,
+        description="Encoding of names in archives and of files of labels that are not in Unicode: `gb18030`, `cp932`,"
+        " `cp949`, `cp950`, `cp1252`, `cp437`, `cp1251`, `cp866` or any other of Python. Default: the most plausible"
+        " one, which the log and the page of the data name.",
     )
     on_bad_image: Literal["set_aside", "fail"] = Field(
         "set_aside",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -51,6 +52,22 @@ Sha256 = Annotated[
     str, AfterValidator(_lower_sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 ]
 
+#: What Python calls encodings of text, and no file name is written in.
+_NO_ENCODINGS = ("idna", "punycode", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined")
+
+
+def _encoding_name(text: str) -> str:
+    try:
+        name = codecs.lookup(text).name
+        if "a/b.jpg".encode(name) == b"a/b.jpg" and name not in _NO_ENCODINGS:
+            return name
+    except (LookupError, ValueError, TypeError):
+        pass
+    known = "gb18030, big5, cp932 (Japanese), cp949 (Korean), cp1252, cp437 (Western), cp1251, cp866 (Cyrillic)"
+    raise ValueError(f"{text[:40]!r} is no encoding of names; some that are: {known}")
+
+
+Encoding = Annotated[str, AfterValidator(_encoding_name)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
 
 

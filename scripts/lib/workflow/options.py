@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scripts.lib.base import long_values
 from scripts.lib.settings.dataset import Source
@@ -12,7 +14,7 @@ from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
 
 #: Keys of a source that unpack_archive needs and fetch_archive does not.
-UNPACKED_BY = {"labels", "label", "split"}
+UNPACKED_BY = {"labels", "label", "split", "folders"}
 
 
 def option(name: str, *values: str) -> str:
@@ -74,8 +76,12 @@ class Options:
         copies = self.layout.label_files
         if kept := {name: copies[name] for name in source.label_files() if name in copies}:
             values["kept"] = kept
+        if len(self.layout.sources) > 1 and not (source.split or source.labels):
+            values["name"] = Path(source.path or urlsplit(source.url or "").path).name  # train.zip, test.zip
         if source.in_place:
             values["folder"] = source.path
+        if encoding := self.settings.dataset.encoding:
+            values["encoding"] = encoding
         return values
 
     @property

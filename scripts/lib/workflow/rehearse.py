@@ -154,7 +154,7 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     run_group = Resources(settings, load_site(profile), layout).run_group
     fetched = layout.downloads()
     lists = [f"splits/{split}.txt" for split in ("train", "val", "test")]
-    names_made = ("images/", "left_out.json", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
+    names_made = ("images/", "unpacked.json", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
     made = [f"{layout.dataset}/{name}" for name in names_made]
     short_sides = {experiment.cached_short_side() for experiment in settings.experiments.values()}
     made += [f"{layout.pixel_cache.format(short_side=pixels)}/" for pixels in short_sides if pixels]

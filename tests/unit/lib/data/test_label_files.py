@@ -91,11 +91,6 @@ def test_a_table_that_cannot_be_understood_is_one_line(lines: list[str], words: 
     assert str(caught.value).startswith("dataset.source.labels: ") and "\n" not in str(caught.value)
 
 
-def test_bytes_that_are_no_text_are_one_line() -> None:
-    with pytest.raises(UserError, match=r"labels: t.csv is neither UTF-8 nor GB18030 text"):
-        read_labels("t.csv", {"t.csv": b"\x89PNG\xff\xff\xff"}.__getitem__)
-
-
 FILES = {
     "train.txt": b"x/a 1.jpg 0\n\nx/b.jpg 1\r\n",
     "test.txt": b"c.jpg 1\n",

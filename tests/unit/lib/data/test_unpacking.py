@@ -26,7 +26,7 @@ from scripts.lib.data.folders import (
     walk_files,
     write_manifest,
 )
-from scripts.lib.data.image_paths import find_classes, find_splits_of_class
+from scripts.lib.data.layouts import find_classes, find_splits_of_class
 from scripts.lib.data.splits import find_images
 from scripts.lib.data.unpacking import Origin, unpack_all
 from scripts.lib.settings.load import load_settings
@@ -283,11 +283,14 @@ def test_options_that_make_no_sense_are_one_line(text: str, words: str) -> None:
 
 
 def test_names_alone_decide() -> None:
-    assert find_classes([("x", "1.jpg"), ("x", "2.jpg")]) == [("x", "1.jpg"), ("x", "2.jpg")]
+    assert find_classes([("x", "1.jpg"), ("x", "2.jpg")]).targets == [("x", "1.jpg"), ("x", "2.jpg")]
     parted = [("cat", "train", "1.jpg"), ("dog", "train", "1.jpg"), ("dog", "val", "2.jpg")]
-    assert find_classes(parted) == [("cat", "1.jpg"), ("dog", "1.jpg"), ("dog", "2.jpg")]
-    assert find_classes([]) == find_splits_of_class([], "x") == []
-    assert find_splits_of_class([("train", "1.jpg"), ("2.jpg",)], "x") == [("x", "train", "1.jpg"), ("x", "2.jpg")]
+    assert find_classes(parted).targets == [("cat", "1.jpg"), ("dog", "1.jpg"), ("dog", "2.jpg")]
+    assert find_classes([]).targets == find_splits_of_class([], "x").targets == []
+    assert find_splits_of_class([("train", "1.jpg"), ("2.jpg",)], "x").targets == [
+        ("x", "train", "1.jpg"),
+        ("x", "2.jpg"),
+    ]
 
 
 # --- what the workflow is told ----------------------------------------------------------------------------------------

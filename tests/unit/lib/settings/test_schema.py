@@ -57,6 +57,19 @@ def test_the_license_has_its_former_key_as_an_alias() -> None:
     assert "dataset.licence: unknown key, did you mean license?" in error_of(config)  # not both, though an alias
 
 
+@pytest.mark.parametrize(
+    ("value", "name"), [("GBK", "gbk"), ("Shift_JIS", "shift_jis"), ("latin-1", "iso8859-1"), ("UTF8", "utf-8")]
+)
+def test_an_encoding_of_names_is_any_of_python_by_any_of_its_names(value: str, name: str) -> None:
+    assert load_settings(with_value("dataset.encoding", value)).dataset.encoding == name
+
+
+@pytest.mark.parametrize("value", ["klingon", "utf-16", "base64", "idna", "utf-7", "a\nb", "x" * 500, 437, ""])
+def test_what_is_no_encoding_of_names_is_refused_in_one_line(value: object) -> None:
+    message = error_of(with_value("dataset.encoding", value))
+    assert "dataset.encoding" in message and "\n" not in message and len(message) < 400
+
+
 def test_labels_are_shuffled_only_where_it_is_said_so() -> None:
     experiment = load_settings(LEAST).experiments["m"]
     assert experiment.shuffle_labels is False

@@ -1,0 +1,164 @@
+"""What people offer as an archive is unpacked where that is safe, else said what it is, with what to do."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from scripts.data.fetch_archive import check_whole
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.archive_entries import Limits
+from scripts.lib.data.unpacking import Origin, unpack_all
+
+FILES = {"cat/1.jpg": b"one", "cat/2.jpg": b"two", "dog/1.jpg": b"three"}
+
+
+def zipped(files: Mapping[str, bytes] = FILES) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(files: Mapping[str, bytes] = FILES, links: Mapping[str, str] | None = None) -> bytes:
+    """Return a tar of *files* and, behind them, of hard *links* to names."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, target
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+def unpacked(folder: Path, content: bytes, limits: Limits | None = None) -> dict[str, bytes]:
+    (folder / "archive.bin").write_bytes(content)
+    try:
+        unpack_all([Origin(folder / "archive.bin")], folder / "images", limits or Limits())
+    finally:
+        assert set(os.listdir(folder)) <= {"archive.bin", "images"}
+    images = folder / "images"
+    return {path.relative_to(images).as_posix(): path.read_bytes() for path in images.rglob("*") if path.is_file()}
+
+
+def refused(folder: Path, content: bytes, limits: Limits | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        unpacked(folder, content, limits)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "images").exists()
+    return str(caught.value)
+
+
+# --- what is just unpacked --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_an_archive_that_was_compressed_again_is_unpacked(tmp_path: Path, compress: type) -> None:
+    assert unpacked(tmp_path, compress(zipped())) == FILES  # type: ignore[call-arg]
+    assert unpacked(tmp_path, compress(gzip.compress(tarred()))) == FILES  # type: ignore[call-arg]
+
+
+def test_layers_of_compression_have_one_limit(tmp_path: Path) -> None:
+    zeros = {"cat/1.jpg": bytes(40_000_000), "dog/1.jpg": b"x"}
+    assert "bomb" in refused(tmp_path, gzip.compress(zipped(zeros)))
+    assert "--max-bytes" in refused(tmp_path, gzip.compress(zipped()), Limits(bytes=100))
+    assert "again and again" in refused(tmp_path, gzip.compress(gzip.compress(gzip.compress(tarred()))))
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_hard_links_of_a_tar_are_the_files_that_they_are(tmp_path: Path, compress: type) -> None:
+    links = {"set/cat/1.jpg": "all/1.jpg", "set/dog/2.jpg": "./all/2.jpg", "set/dog/3.jpg": "set/dog/2.jpg"}
+    content = tarred({"all/1.jpg": b"one", "all/2.jpg": b"two"}, links)
+    images = unpacked(tmp_path, compress(content))  # type: ignore[call-arg]
+    assert {name: images[name] for name in images if "all" not in name} == {
+        "set/cat/1.jpg": b"one", "set/dog/2.jpg": b"two", "set/dog/3.jpg": b"two",
+    }  # fmt: skip
+    hidden = tarred({".store/a": b"one", ".store/b": b"two"}, {"cat/1.jpg": ".store/a", "dog/2.jpg": ".store/b"})
+    assert unpacked(tmp_path, hidden) == {"cat/1.jpg": b"one", "dog/2.jpg": b"two"}
+
+
+def test_hard_links_count_as_what_they_unpack_to(tmp_path: Path) -> None:
+    links = {f"dog/{number}.jpg": "cat/1.jpg" for number in range(100)}
+    content = tarred({"cat/1.jpg": bytes(1000)}, links)
+    assert "--max-bytes" in refused(tmp_path, content, Limits(bytes=50_000))
+    assert "no image" in refused(tmp_path, tarred({"notes.txt": b""}, {"cat/1.jpg": "cat/2.jpg"}))
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+INNER = {
+    "a zip in a zip": zipped({"data/photos.zip": zipped()}),
+    "a tar of tars": tarred({"n01440764.tar": tarred(), "n01443537.tar": tarred()}),
+    "a zip of pieces": zipped({"a.zip.001": b"x", "a.z02": b"x", "a.part1.rar": b"x"}),
+    "a tar of 7z": tarred({"train.7z": b"x", "test.7z": b"x"}),
+}
+
+
+@pytest.mark.parametrize("case", INNER)
+def test_archives_inside_an_archive_are_said(tmp_path: Path, case: str) -> None:
+    message = refused(tmp_path, INNER[case])
+    assert "an archive inside the archive" in message and "unpack it once and give the folder" in message
+
+
+KINDS = {
+    "a RAR archive": b"Rar!\x1a\x07\x01\x00 and so on",
+    "a 7z archive": b"7z\xbc\xaf\x27\x1c\x00\x04",
+    "a web page": b"\n <!DOCTYPE html><html>please log in</html>",
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "an empty file": b"",
+    "a JSON text": b'{"error": "not found"}',
+    "a text ('404: Not Found')": b"404: Not Found\n",
+    "an Office document": zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b""}),
+    "a Python pickle": pickle.dumps({"data": b"x"}),
+    "an HDF5 file": b"\x89HDF\r\n\x1a\n\x00",
+    "a Parquet table": b"PAR1\x15\x00",
+    "a JPEG image": b"\xff\xd8\xff\xe0 a photograph",
+    "inside it an IDX file": gzip.compress(b"\x00\x00\x08\x03\x00\x00\xea\x60"),
+    "inside it a web page": gzip.compress(b"<html></html>"),
+    "the first part of a split zip": b"PK\x07\x08PK\x03\x04",
+    "no archive that mimflow knows": b"\x01\x02\x03\xff" * 300,
+}
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_what_is_no_archive_is_said_with_what_to_do(tmp_path: Path, what: str) -> None:
+    message = refused(tmp_path, KINDS[what])
+    assert what in message
+    assert "not a zip or tar (.gz, .bz2, .xz, .zst): " in message
+
+
+def test_the_last_part_of_a_split_zip_is_said(tmp_path: Path) -> None:
+    content = bytearray(zipped())
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 4 : end + 6] = b"\x02\x00"  # the number of this disk
+    message = refused(tmp_path, bytes(content))
+    assert "only the last part of a zip that was split into 3: join them" in message and "zip -s 0" in message
+    assert "first part of a split zip" in refused(tmp_path, zipped()[:-40])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.zip.001", "a.7z.002", "a.z01", "a.part2.rar", "a.r00", "a.tar.gz.003", "A.ZIP.001"]
+)
+def test_a_piece_of_an_archive_is_known_by_its_name(name: str) -> None:
+    with pytest.raises(UserError, match=r"is one of the pieces of an archive: .*piece"):
+        check_whole(name)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "photos.tar.2024", "a.rar", "zip", "archive.0"])
+def test_a_whole_archive_is_no_piece(name: str) -> None:
+    check_whole(name)

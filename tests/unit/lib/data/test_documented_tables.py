@@ -1,0 +1,198 @@
+"""The tables of docs/your-data.md are what the code does with real files.
+
+A row is added to one of the lists below. To write the tables anew:
+MIMFLOW_TABLES=write make test ARGS=tests/unit/lib/data/test_documented_tables.py
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from folder_trees import images
+from hostile_files import Zipped, zip_of
+from planted_images import encoded, photograph
+
+from scripts.data import audit_images
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.archive_entries import Limits
+from scripts.lib.data.image_paths import Components
+from scripts.lib.data.label_files import read_labels
+from scripts.lib.data.layouts import Folders, find_layout
+from scripts.lib.data.unpacking import Origin, unpack_all
+
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs" / "your-data.md"
+
+#: Folders as tests/helpers/folder_trees.py has them, and what `folders` says of them.
+LAYOUTS: list[tuple[str, Folders | None]] = [
+    ("{apple,pear}", None),
+    ("fruit/data/{apple,pear}", None),
+    ("apple pear/{small,large}", None),
+    ("{train,val,test}/{apple,pear}", None),
+    ("fruit/{train,val}/{apple,pear}", None),
+    ("{train,test}/{apple,pear} docs", None),
+    ("{apple,pear}/{train,test}", None),
+    ("{training_set,test_set}/{apple,pear}", None),
+    ("{Training+Data,Validation+Data}/{apple,pear}", None),
+    ("{seg_train/seg_train,seg_test/seg_test}/{apple,pear} seg_pred", None),
+    ("{训练集,验证集,测试集}/{苹果,梨}", None),
+    ("{entrenamiento,prueba}/{manzana,pera}", None),
+    ("train/{apple,pear} test", None),
+    ("car ship train", None),
+    ("{color,grayscale}/{apple,pear}", None),
+    ("{color,grayscale}/{apple,pear}", {"train": "color"}),
+    ("{color,grayscale}/{apple,pear}", "inner"),
+    ("fold{1,2,3}/{apple,pear}", None),
+    ("fold{1,2,3}/{apple,pear}", {"train": ["fold1", "fold2"], "test": "fold3"}),
+    ("{cat,dog}/{left,right}", None),
+    ("{cat,dog}/{left,right}", "outer"),
+    ("apple pear test/{apple,pear}", None),
+    ("apple pear test/{apple,pear}", {"test": "test"}),
+    ("{apple,pear}_{train,test}", None),
+]
+
+
+def pnm(number: int, mode: str) -> bytes:
+    return encoded(photograph(number).convert(mode), "PPM")
+
+
+#: A format, the name of a file of it, and its content, which shows another picture for each number.
+FORMATS: list[tuple[str, str, Callable[[int], bytes]]] = [
+    ("JPEG", "1.jpg", lambda n: encoded(photograph(n))),
+    ("JPEG", "1.jpeg", lambda n: encoded(photograph(n))),
+    ("PNG", "1.png", lambda n: encoded(photograph(n), "PNG")),
+    ("WebP", "1.webp", lambda n: encoded(photograph(n), "WEBP")),
+    ("BMP", "1.bmp", lambda n: encoded(photograph(n), "BMP")),
+    ("TIFF", "1.tif", lambda n: encoded(photograph(n), "TIFF")),
+    ("GIF", "1.gif", lambda n: encoded(photograph(n).convert("P"), "GIF")),
+    ("PPM", "1.ppm", lambda n: pnm(n, "RGB")),
+    ("PGM", "1.pgm", lambda n: pnm(n, "L")),
+    ("JPEG named as PNG", "1.png", lambda n: encoded(photograph(n))),
+    ("a text", "1.txt", lambda n: b"a text"),
+]
+#: An encoding, a name in it, and whether it is tried in a zip that does not say its encoding, and in a table.
+ENCODINGS: list[tuple[str, str, bool, bool]] = [
+    ("UTF-8", "Müller 草莓", True, True),
+    ("UTF-16", "Müller 草莓", False, True),
+    ("GB18030", "草莓 苹果", True, True),
+    ("Big5", "草莓 蘋果", True, True),
+    ("Shift_JIS", "りんご 柴犬", True, True),
+    ("EUC-JP", "りんご 柴犬", False, True),
+    ("EUC-KR", "사과 강아지", True, True),
+    ("Windows-1252", "Müller Größe", True, True),
+    ("cp437", "Müller Größe", True, False),
+    ("cp850", "maçã limão", True, False),
+    ("Windows-1250", "jabłko żółw", True, True),
+    ("Windows-1251", "яблоко груша", True, True),
+    ("cp866", "яблоко груша", True, False),
+    ("KOI8-R", "яблоко груша", True, True),
+    ("Windows-1253", "μήλο αχλάδι", True, True),
+    ("Windows-1254", "kayısı şeftali", True, True),
+]
+
+
+def describe_layout(paths: list[Components], folders: Folders | None) -> str:
+    """Return what *paths* are read as, in a few words."""
+    try:
+        layout = find_layout(paths, folders)
+    except UserError as error:
+        return f"refused: {error.what.removeprefix('dataset.source: ')}"
+    classes: dict[str, list[str]] = {}
+    left_out = []
+    for path, to in zip(paths, layout.targets, strict=True):
+        if isinstance(to, str):
+            left_out.append("/".join(path[:-1]))
+        else:
+            names = classes.setdefault(to[0] if layout.has_splits else "classes", [])
+            names += [to[int(layout.has_splits)]] if to[int(layout.has_splits)] not in names else []
+    lists = {
+        names: ", ".join(split for split in classes if classes[split] == list(names))
+        for names in map(tuple, classes.values())
+    }
+    text = "; ".join(
+        f"{splits} {'of ' if layout.has_splits else ''}{', '.join(names)}" for names, splits in lists.items()
+    )
+    return text + (f"; left out: {', '.join(left_out)}" if left_out else "")
+
+
+def layout_rows() -> list[list[str]]:
+    rows = [["in the archive", "`folders`", "read as"]]
+    for text, folders in LAYOUTS:
+        shown = ", ".join(f"`{word}/`".replace("+", " ") for word in text.split())
+        setting = "" if folders is None else f"`{json.dumps(folders).replace(chr(34), '')}`"
+        rows.append([shown, setting, describe_layout(images(text), folders)])
+    return rows
+
+
+def format_rows(folder: Path) -> list[list[str]]:
+    """Return what becomes of a file of each format, unpacked and audited."""
+    rows = [["format", "for example", "what becomes of it"]]
+    files = {f"{number}{file.removeprefix('1')}": content(number) for number, (_, file, content) in enumerate(FORMATS)}
+    other = Zipped(b"b/other.jpg", encoded(photograph(len(FORMATS))))
+    left_out = {}
+    for name, data in files.items():
+        (folder / f"{name}.zip").write_bytes(zip_of(Zipped(f"a/{name}".encode(), data), other))
+        left_out[name] = unpack_all([Origin(folder / f"{name}.zip")], folder / name, Limits()).lines()
+    (folder / "all.zip").write_bytes(
+        zip_of(*(Zipped(f"a/{name}".encode(), data) for name, data in files.items()), other)
+    )
+    unpack_all([Origin(folder / "all.zip")], folder / "images", Limits())
+    words = f"--images {folder}/images --output {folder}/audit.csv --summary {folder}/audit.json --threads 1"
+    audit_images.main(audit_images.build_parser().parse_args(words.split()))
+    by_file: dict[str, list[str]] = {name: [] for name in files}
+    with open(folder / "audit.csv", encoding="utf-8", newline="") as table:
+        for row in csv.DictReader(table):
+            by_file[row["file"].removeprefix("a/")].append(f"{row['action'].replace('_', ' ')}: {row['detail']}")
+    for (name, file, _), (key, lines) in zip(FORMATS, by_file.items(), strict=True):
+        lines += [line.split(", such as")[0].replace(" 1:", ":") for line in left_out[key]]
+        rows.append([name, f"`{file}`", "; ".join(lines) or "read"])
+    return rows
+
+
+def encoding_rows(folder: Path) -> list[list[str]]:
+    """Return which encodings are read right, in a zip that does not declare its encoding and in a table."""
+    rows = [["encoding", "a name in a zip", "a name in a table"]]
+    for number, (encoding, name, in_zip, in_table) in enumerate(ENCODINGS):
+        zipped, table = folder / f"{number}.zip", f"file,label\n1.jpg,{name}\n"
+        read = ["", ""]
+        if in_zip:
+            zipped.write_bytes(
+                zip_of(*(Zipped(f"{label}/1.jpg".encode(encoding), b"x", flags=0) for label in (name, "b")))
+            )
+            unpack_all([Origin(zipped)], folder / str(number), Limits())
+            read[0] = next(path.name for path in (folder / str(number)).iterdir() if path.name != "b")
+        if in_table:
+            read[1] = read_labels("t.csv", lambda _, text=table, how=encoding: text.encode(how))[0].label  # type: ignore[misc]
+        assert set(read) <= {name, ""}, f"{encoding}: {read}"
+        rows.append([encoding, *read])
+    return rows
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """Return a table of Markdown."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["layouts", "formats", "encodings"])
+def test_the_tables_of_the_documentation_are_what_the_code_does(name: str, tmp_path: Path) -> None:
+    rows = {
+        "layouts": layout_rows,
+        "formats": lambda: format_rows(tmp_path),
+        "encodings": lambda: encoding_rows(tmp_path),
+    }
+    text = DOCUMENT.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}: written by test_documented_tables.py -->\n", "<!-- end -->"
+    before, _, rest = text.partition(begin)
+    assert rest, f"{DOCUMENT} has no line {begin}"
+    documented, _, after = rest.partition(end)
+    made = markdown(rows[name]())
+    if os.environ.get("MIMFLOW_TABLES") == "write":
+        DOCUMENT.write_text(before + begin + made + end + after, encoding="utf-8")
+    else:
+        assert documented == made, "MIMFLOW_TABLES=write writes the table anew"

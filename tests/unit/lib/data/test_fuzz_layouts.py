@@ -1,0 +1,215 @@
+"""Trees of folders nobody thought of: every file is taken, set aside or left out, and no split becomes a class.
+
+By hand, longer: FUZZ_EXAMPLES=100000 python -m pytest -m long tests/unit/lib/data/test_fuzz_layouts.py
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hostile_files import Zipped, zip_of
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from PIL import Image as Picture
+from planted_images import encoded
+
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.archive_entries import Limits
+from scripts.lib.data.audit_findings import find_all, summarise
+from scripts.lib.data.auditing import AuditCache, check_all
+from scripts.lib.data.findings import SET_ASIDE
+from scripts.lib.data.folders import left_out_beside, pack_folder, walk_files, write_manifest
+from scripts.lib.data.image_checks import Status
+from scripts.lib.data.image_paths import safe_component
+from scripts.lib.data.layouts import find_layout
+from scripts.lib.data.split_words import ALSO_CLASSES, WORDS
+from scripts.lib.data.splits import Image, find_images
+from scripts.lib.data.unpacking import Origin, unpack_all
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10000"))
+CLASSES = ("cat", "dog", "草莓", "two words", "Müller", "1", "2", "left", "right", "d'or", "犬", "собака", "x.jpg")
+FILLERS = ("{}", "{}", "{}_set", "{} Data", "seg_{}", "{}2017", "{}集", "my-{}-images", "1_{}")
+UNKNOWN = ("alpha", "beta", "color", "grayscale", "fold1", "fold2", "第一", "second part", "c'", "1", "2")
+SUFFIXES = (".jpg", ".jpg", ".JPG", ".png", ".jpeg", ".jfif", ".heic", ".txt", "", ".webp", ".jpg.txt")
+JUNK = (
+    "__MACOSX/._1.jpg",
+    ".hidden/1.jpg",
+    "Thumbs.db",
+    ".DS_Store",
+    "notes.txt",
+    "cover.jpg",
+    "labels.csv",
+    "docs/fig.png",
+)
+#: Where files cost least.
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+SEEDS = st.integers(0, 2**32)
+ENCODINGS = ("utf-8", "utf-8", "gb18030", "cp437", "cp1251", "shift_jis")
+
+
+def fuzz(examples: int) -> settings:
+    return settings(
+        max_examples=examples, deadline=None, derandomize="FUZZ_EXAMPLES" not in os.environ, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+def small(number: int) -> bytes:
+    """Return a picture of few pixels; another number gives another one, by another encoder."""
+    image = Picture.new("RGB", (5, 4), (number * 37 % 256, number * 91 % 256, number % 256))
+    return encoded(image, ("PNG", "JPEG", "BMP", "GIF")[number % 4])
+
+
+CONTENTS = (*map(small, range(16)), b"", b"no image", small(1)[:40])
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files, and which of their folders are splits or variants, by their names."""
+
+    files: dict[str, bytes]
+    no_classes: frozenset[str]
+
+    def __repr__(self) -> str:
+        return "\n".join([*self.files, f"no classes: {sorted(self.no_classes)}"])
+
+
+SPLIT_WORDS = {split: sorted(words.split()) for split, words in WORDS.items()}
+
+
+def tree_of(seed: int) -> Tree:
+    """Return a data set as people lay it out: splits in any words, variants, wrappers, junk, odd suffixes, copies.
+
+    From a seed, since hypothesis takes ten times as long to draw each name by itself.
+    """
+    rng = random.Random(seed)
+    classes = rng.sample(CLASSES, rng.randint(2, 4))
+    kind = rng.choice(("plain", "splits", "splits", "inside", "variants", "both"))
+    tops: list[str] = []
+    never: list[str] = []
+    if kind in ("splits", "inside", "both"):
+        filler, changed = rng.choice(FILLERS), rng.choice((str, str.upper, str.capitalize))
+        splits = ("train", *rng.choice((("val",), ("test",), ("val", "test"))))
+        words = {split: rng.choice(SPLIT_WORDS[split]) for split in splits}
+        tops = [filler.format(changed(word)) for word in words.values()]
+        never = [top for top, word in zip(tops[1:], list(words.values())[1:], strict=True) if word not in ALSO_CLASSES]
+    variants = [name for name in rng.sample(UNKNOWN, rng.randint(2, 3)) if name not in classes]
+    if kind not in ("variants", "both"):
+        variants = []
+    folders = [
+        *(f"{a}/{b}/{c}" for a in tops or [""] for b in variants or [""] for c in classes if kind != "inside"),
+        *(f"{c}/{a}" for c in classes for a in tops if kind == "inside"),
+    ]
+    wrapper = rng.choice(("", "", "data", "my set/images", "train"))
+    files: dict[str, bytes] = {}
+    for number, folder in enumerate(folders):
+        # One image at least in each folder: without it the tree is another one.
+        images = {"0.jpg": CONTENTS[number % 16]}
+        images |= {f"{index}{rng.choice(SUFFIXES)}": rng.choice(CONTENTS) for index in range(1, rng.randint(1, 3))}
+        for name, content in images.items():
+            files["/".join(filter(None, (wrapper, *folder.split("/"), name)))] = content
+    for name in rng.sample(JUNK, rng.randint(0, 3)):
+        files["/".join(filter(None, (rng.choice((wrapper, "")), name)))] = rng.choice(CONTENTS)
+    if rng.random() < 0.2:  # names and files without any order
+        parts = (*CLASSES, *UNKNOWN, *tops, "train", "test", "")
+        for number in range(rng.randint(1, 6)):
+            files["/".join(filter(None, (*rng.choices(parts, k=rng.randint(0, 4)), f"r{number}.jpg")))] = CONTENTS[
+                number
+            ]
+        tops, variants = never, []
+    return Tree(files, frozenset({*tops, *(variants if len(variants) > 1 else [])} - set(classes)))
+
+
+def archive_of(tree: Tree, kind: str, encoding: str, folder: Path) -> tuple[Origin, int]:
+    """Write *tree* as an archive or a folder; return it, and how many of its files it leaves out itself."""
+    if kind == "zip":
+        names = {name: name.encode(encoding, "replace").replace(b"?", b"_") for name in tree.files}
+        files = {raw: tree.files[name] for name, raw in names.items()}
+        flags = 0 if encoding != "utf-8" else 0x800
+        (folder / "a.zip").write_bytes(zip_of(*(Zipped(raw, content, flags=flags) for raw, content in files.items())))
+        return Origin(folder / "a.zip"), 0
+    for name, content in tree.files.items():
+        path = folder / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    left_out: Counter[str] = Counter()
+    if kind == "tar":
+        count = sum(1 for _ in walk_files(folder / "photos", left_out))
+        pack_folder(folder / "photos", folder / "a.tar", folder / "a.tar")
+        return Origin(folder / "a.tar"), len(tree.files) - count
+    count = write_manifest(folder / "photos", walk_files(folder / "photos", left_out), folder / "a.jsonl")
+    return Origin(folder / "a.jsonl", folder=folder / "photos"), len(tree.files) - count
+
+
+@fuzz(400)
+@given(seed=SEEDS)
+def test_no_split_becomes_a_class(seed: int) -> None:
+    tree = tree_of(seed)
+    note(repr(tree))
+    paths = [tuple(name.split("/")) for name in tree.files]
+    try:
+        layout = find_layout(paths)
+    except UserError as error:
+        assert str(error) == one_line(error) and "dataset.source.folders" in str(error)
+        return
+    assert len(layout.targets) == len(paths)
+    classes = {to[int(layout.has_splits)] for to in layout.targets if not isinstance(to, str)}
+    assert not classes & tree.no_classes
+
+
+def check(seed: int, folder: Path) -> list[Image]:
+    """Unpack a tree, all of whose files are accounted for; return its images, [] where it is refused in one line."""
+    tree, rng = tree_of(seed), random.Random(seed)
+    kind, encoding = rng.choice(("zip", "zip", "tar", "manifest")), rng.choice(ENCODINGS)
+    note(f"{kind}, {encoding}: {tree!r}")
+    origin, before = archive_of(tree, kind, encoding, folder)
+    output = folder / "results" / "images"
+    try:
+        left_out = unpack_all([origin], output, Limits())
+        images = find_images(output)
+    except UserError as error:
+        assert str(error) == one_line(error)
+        return []
+    before = 0 if left_out_beside(origin.archive).is_file() else before  # what was left out then is counted, too
+    entries = len(zipfile.ZipFile(origin.archive).namelist()) if kind == "zip" else len(tree.files) - before
+    placed = sum(len(files) for _, _, files in os.walk(output))
+    assert placed + left_out.counts.total() == entries
+    assert len(images) == placed
+    assert not {image.label for image in images} & {safe_component(name) for name in tree.no_classes}
+    return images
+
+
+@pytest.mark.parametrize("examples", [40, pytest.param(EXAMPLES, marks=pytest.mark.long)])
+def test_every_file_is_taken_or_left_out(examples: int) -> None:
+    @fuzz(examples)
+    @given(seed=SEEDS)
+    def with_each(seed: int) -> None:
+        with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+            check(seed, Path(folder))
+
+    with_each()
+
+
+@pytest.mark.long
+def test_every_image_is_read_or_set_aside(tmp_path: Path) -> None:
+    images = []
+    for seed in range(200):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        for image in check(seed, folder):
+            images.append(replace(image, path=f"{seed}/results/images/{image.path}", label=f"{seed} {image.label}"))
+    audited = check_all(tmp_path, images, AuditCache(tmp_path / "cache"), 1)
+    findings = find_all(images, audited)
+    set_aside = {finding.file for finding in findings if finding.action == SET_ASIDE}
+    pairs = zip(images, audited.checks, strict=True)
+    unreadable = {image.path for image, checked in pairs if checked.status is not Status.READABLE}
+    assert len(images) > 1000 and unreadable and unreadable <= set_aside <= {image.path for image in images}
+    assert summarise(images, audited.checks, findings)["set_aside"] == len(set_aside)
