@@ -53,7 +53,7 @@ class SplitName(NamedTuple):
 def plain(text: str) -> str:
     """Return *text* without accents and capitals, so that names are compared as people read them."""
     decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return unicodedata.normalize("NFC", "".join(char for char in decomposed if unicodedata.category(char) != "Mn"))
+    return unicodedata.normalize("NFC", "".join(char for char in decomposed if unicodedata.category(char)[0] != "M"))
 
 
 SPLIT_OF = {plain(word): split for split, words in WORDS.items() for word in words.split()}

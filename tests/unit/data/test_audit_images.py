@@ -59,6 +59,13 @@ def clean(folder: Path, splits: tuple[str, ...] = ("",), per_class: int = 6) -> 
     return save_files(folder, files)
 
 
+def test_what_unpacking_guessed_and_left_out_is_among_the_notes(tmp_path: Path) -> None:
+    record = {"notes": ["folders are read as splits by their names: 'a' as train"], "left_out": ["left out 3: junk"]}
+    (tmp_path / "unpacked.json").write_text(json.dumps(record))
+    audit(clean(tmp_path / "images", per_class=1), "--unpacked", str(tmp_path / "unpacked.json"))
+    assert json.loads((tmp_path / "audit.json").read_text())["notes"] == record["notes"] + record["left_out"]
+
+
 def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
     files = {
         f"{label}/{number}.jpg": encode_jpeg(render_image(label, number, size=96))

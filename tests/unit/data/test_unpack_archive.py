@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import lzma
 import os
 import random
@@ -18,6 +19,7 @@ import pytest
 import zstandard
 from raw_zip import zip_of_raw_names
 
+from scripts.data.unpack_archive import build_parser, main
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import archive_entries, unpacking
 from scripts.lib.data.archive_entries import Damaged, Limits
@@ -261,6 +263,22 @@ def test_hidden_folders_are_not_classes(tmp_path: Path, caplog: pytest.LogCaptur
     assert "left out 1: not an image, such as 'set/readme.txt'" in caplog.text
     assert f"left out 1: {NO_CLASS}, such as 'set/c.jpg'" in caplog.text
     assert "unpacked 3 images of 2 classes" in caplog.text
+
+
+def test_what_was_guessed_and_left_out_is_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {f"{split}/{label}/1.jpg": b"x" for split in ("seg_train", "seg_test") for label in ("cat", "dog")}
+    archive = write_zip(tmp_path / "a.zip", files | {"seg_pred/2.jpg": b"y", "readme.txt": b"z"})
+    words = f"--archive {archive} --output {tmp_path}/images --record {tmp_path}/unpacked.json"
+    main(build_parser().parse_args(words.split()))
+    record = json.loads((tmp_path / "unpacked.json").read_text())
+    assert record == {
+        "notes": ["folders are read as splits by their names: 'seg_test' as test, 'seg_train' as train"],
+        "left_out": [
+            "left out 1: not an image, such as 'readme.txt'",
+            f"left out 1: {NO_SPLIT}, such as 'seg_pred/2.jpg'",
+        ],
+    }
+    assert record["notes"][0] in caplog.text
 
 
 def test_an_archive_without_class_folders_is_refused(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ JUNK = (
 )
 #: Where files cost least.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+#: Those in which the names of folders can be compared.
+DECODED = ("utf-8", "gb18030")
 SEEDS = st.integers(0, 2**32)
 ENCODINGS = ("utf-8", "utf-8", "gb18030", "cp437", "cp1251", "shift_jis")
 
@@ -149,7 +151,7 @@ def archive_of(tree: Tree, kind: str, encoding: str, folder: Path) -> tuple[Orig
     return Origin(folder / "a.jsonl", folder=folder / "photos"), len(tree.files) - count
 
 
-@fuzz(400)
+@fuzz(250)
 @given(seed=SEEDS)
 def test_no_split_becomes_a_class(seed: int) -> None:
     tree = tree_of(seed)
@@ -169,7 +171,6 @@ def check(seed: int, folder: Path) -> list[Image]:
     """Unpack a tree, all of whose files are accounted for; return its images, [] where it is refused in one line."""
     tree, rng = tree_of(seed), random.Random(seed)
     kind, encoding = rng.choice(("zip", "zip", "tar", "manifest")), rng.choice(ENCODINGS)
-    note(f"{kind}, {encoding}: {tree!r}")
     origin, before = archive_of(tree, kind, encoding, folder)
     output = folder / "results" / "images"
     try:
@@ -183,7 +184,8 @@ def check(seed: int, folder: Path) -> list[Image]:
     placed = sum(len(files) for _, _, files in os.walk(output))
     assert placed + left_out.counts.total() == entries
     assert len(images) == placed
-    assert not {image.label for image in images} & {safe_component(name) for name in tree.no_classes}
+    if kind != "zip" or encoding in DECODED:
+        assert not {image.label for image in images} & {safe_component(name) for name in tree.no_classes}
     return images
 
 
@@ -192,6 +194,7 @@ def test_every_file_is_taken_or_left_out(examples: int) -> None:
     @fuzz(examples)
     @given(seed=SEEDS)
     def with_each(seed: int) -> None:
+        note(repr(tree_of(seed)))
         with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
             check(seed, Path(folder))
 

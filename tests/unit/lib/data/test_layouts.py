@@ -28,7 +28,7 @@ WHOLE = " ".join(expand("{train,test}/{cat,dog}"))
         "训练 测试",
         "学習データ テスト用画像", "학습 평가", "entrenamiento prueba", "Entraînement Test", "treino teste",
         "Trainingsdaten Testdaten", "addestramento prova", "Обучающая+выборка Тестовая+выборка", "eğitim test",
-        "trening test", "trainval test", "Training PrivateTest",
+        "trening test", "प्रशिक्षण परीक्षण", "trainval test", "Training PrivateTest",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("inside", ["{}/{{cat,dog}}", "data/{}/images/{{cat,dog}}"])

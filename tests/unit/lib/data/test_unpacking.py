@@ -238,6 +238,26 @@ def test_files_of_one_name_in_two_archives_are_both_kept(tmp_path: Path) -> None
     assert (tmp_path / "images/cat/1~2.jpg").read_text() == "two.zip cat/1.jpg"
 
 
+@pytest.mark.parametrize("names", [("train.zip", "test.zip"), ("seg_train.tar", "seg_test.zip"), ("训练集", "测试集")])
+def test_archives_called_as_splits_are_splits(tmp_path: Path, names: tuple[str, str]) -> None:
+    first, second = (write_zip(tmp_path / name, ["cat/1.jpg", "dog/2.jpg"]) for name in names)
+    origins = Origin(first, name=names[0].replace(".tar", ".zip")), Origin(second, name=names[1])
+    left_out = unpack_all(origins, tmp_path / "images", Limits())
+    assert images(tmp_path / "images") == ["test/cat/1.jpg", "test/dog/2.jpg", "train/cat/1.jpg", "train/dog/2.jpg"]
+    assert left_out.remarks[1] == f"dataset.source.1 is read as test by its name, {names[1]!r}"
+    other = Origin(first, name="train.zip"), Origin(second, name="more.zip")
+    assert unpacked(tmp_path / "other", *other) == ["cat/1.jpg", "cat/1~2.jpg", "dog/2.jpg", "dog/2~2.jpg"]
+
+
+@pytest.mark.parametrize("table", ["file,label\na,train\nb,test\n", "file,label\na,val\nb,train\n"])
+def test_classes_that_would_be_read_as_splits_are_refused(tmp_path: Path, table: str) -> None:
+    (tmp_path / "l.csv").write_text(table)
+    archive, kept = write_zip(tmp_path / "a.zip", ["a.jpg", "b.jpg"]), {"l.csv": str(tmp_path / "l.csv")}
+    origin = Origin(archive, labels="l.csv", kept=kept)
+    with pytest.raises(UserError, match="and no others, cannot be told from splits: rename one"):
+        unpack_all([origin], tmp_path / "images", Limits())
+
+
 def test_one_table_for_all_archives_lies_in_one_of_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = write_zip(tmp_path / "one.zip", ["1.jpg"]), write_zip(tmp_path / "two.zip", ["2.jpg"])
     labels = tmp_path / "notes.zip"
@@ -291,6 +311,32 @@ def test_names_alone_decide() -> None:
         ("x", "train", "1.jpg"),
         ("x", "2.jpg"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        ("middle", "should be 'outer' or 'inner'"),
+        ({"tain": "a"}, "folders.tain: unknown key, did you mean train"),
+        ({"train": "a", "test": ["b", "a"]}, "the folder 'a' stands there twice"),
+        ({}, "name a folder for train, val or test"),
+    ],
+)
+def test_a_setting_of_folders_that_makes_no_sense_is_one_line(folders: Any, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        settings_of({"url": "http://h/a.zip", "folders": folders})
+    with pytest.raises(UserError, match="give one of the two"):
+        settings_of({"url": "http://h/a.zip", "folders": "outer", "labels": "l.csv"})
+
+
+def test_unpack_archive_is_told_what_folders_are_and_how_archives_are_called() -> None:
+    source = [
+        {"url": "http://h/train.zip?x=1", "folders": {"train": ["a", "b"]}},
+        {"url": "http://h/test.zip", "split": "test"},
+    ]
+    assert json.loads(options_of(source).sources.removeprefix("--sources ").strip("'")) == [
+        {"folders": {"train": ["a", "b"]}, "name": "train.zip"}, {"split": "test"},
+    ]  # fmt: skip
 
 
 # --- what the workflow is told ----------------------------------------------------------------------------------------

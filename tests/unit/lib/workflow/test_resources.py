@@ -71,6 +71,6 @@ def test_a_device_that_is_not_there_is_said_before_anything_runs(
     if not is_missing:
         check_devices(settings, has_gpu)
         return
-    with pytest.raises(UserError, match="^experiments.a.device: cuda .*no NVIDIA GPU") as caught:
+    with pytest.raises(UserError, match=r"^experiments\.a\.device: cuda .*no NVIDIA GPU") as caught:
         check_devices(settings, has_gpu)
     assert caught.value.remedy
