@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +20,19 @@ logger = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
+#: Characters that steer a terminal instead of being read, in names of files, answers of servers, outputs of programs:
+#: escape codes, and those that turn the direction of writing. Line ends and tabs stay.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def without_steering(text: str) -> str:
+    """Return *text* with a ? for each character that would steer the terminal."""
+    return STEERING.sub("?", text)
+
+
 def one_line(message: object) -> str:
-    """Return *message* with every run of white space (line ends too) as one space."""
-    return " ".join(str(message).split())
+    """Return *message* as text to be read, with every run of white space (line ends too) as one space."""
+    return without_steering(" ".join(str(message).split()))
 
 
 def describe_os_error(error: OSError) -> str:
@@ -37,6 +48,14 @@ def describe_os_error(error: OSError) -> str:
     return remedies.get(error.errno or 0, f"{error.strerror or error}{where}")
 
 
+class ReadableFormatter(logging.Formatter):
+    """Writes no escape codes, wherever a message has its text from: a log is looked at in a terminal, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or lines, of *record*."""
+        return without_steering(super().format(record))
+
+
 class Terminal(logging.StreamHandler):
     """A handler of its own type: mmcv silences every plain StreamHandler of the root logger when it is imported."""
 
@@ -48,7 +67,7 @@ def configure_logging(log: Path | None) -> None:
     logging.raiseExceptions = False  # a log on a full disk must not hide the line that says so
     terminal = Terminal(sys.stderr)
     terminal.setLevel(logging.INFO)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(ReadableFormatter("%(message)s"))
     # Warnings of libraries are for the log: no user can act on mmcv's notice of its own next version.
     logging.captureWarnings(True)
     terminal.addFilter(lambda record: record.name != "py.warnings")
@@ -57,8 +76,8 @@ def configure_logging(log: Path | None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         outcome_path(log).unlink(missing_ok=True)
         log.write_bytes(b"")  # emptied here and appended to, so that a child process may write to it as well
-        file = logging.FileHandler(log, mode="a", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file = logging.FileHandler(log, mode="a", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(ReadableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
     # Chatty libraries fill a log that people must read.
     for name in ("matplotlib", "PIL", "fontTools", "urllib3", "h5py"):

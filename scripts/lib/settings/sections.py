@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -40,7 +41,17 @@ Sha256 = Annotated[
     str, AfterValidator(_lower_sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 ]
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
+
+def _readable_url(url: str) -> str:
+    try:
+        if urlsplit(url).hostname and urlsplit(url).port != 0:
+            return url
+    except ValueError as error:
+        raise ValueError(f"not an address: {error}") from error
+    raise ValueError("not an address: it names no host, or port 0")
+
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+"), AfterValidator(_readable_url)]
 FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]")]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
