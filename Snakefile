@@ -9,6 +9,7 @@ if not workflow.overwrite_configfiles:
     configfile: "configs/demo.yaml"
 
 
+from scripts.lib.workflow.failures import tell_causes
 from scripts.lib.workflow.session import Session
 
 session = Session(config, workflow.configfiles)
@@ -59,3 +60,4 @@ onsuccess:
 onerror:
     controller.release()
     session.tell_errors()
+    tell_causes(log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import re
 import signal
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.outcome import Ending, Outcome, outcome_path
 from scripts.lib.base.problems import Stopped, UserError
 
@@ -84,6 +86,19 @@ def configure_logging(log: Path | None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
+    """Return what is to be said where an error comes of a full disk: one that it names, or one that is written to."""
+    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, None):
+        return None
+    named = getattr(error, "filename", None)
+    paths = [path for value in vars(args).values() for path in (value if isinstance(value, list) else [value])]
+    folders = [path for path in [*paths, Path(os.fsdecode(named)) if named else None] if isinstance(path, Path)]
+    certain = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    full = describe_full_disk([*folders, *usual_folders()], certain)
+    other = "" if isinstance(error, OSError) else f" ({type(error).__name__}: {one_line(error)[:200]})"
+    return Outcome(Ending.FAILED, one_line(full.what) + other, full.remedy) if full else None
+
+
 def run_cli(
     build_parser: Callable[[], argparse.ArgumentParser],
     main: Callable[[argparse.Namespace], None],
@@ -102,9 +117,9 @@ def run_cli(
     parser = build_parser()
     parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
     args = parser.parse_args(argv)
-    configure_logging(args.log)
     hint = f"; details: {args.log}" if args.log else ""
     try:
+        configure_logging(args.log)
         main(args)
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
@@ -112,14 +127,17 @@ def run_cli(
         outcome = Outcome(ending, one_line(error.what), one_line(error.remedy))
     except OSError as error:
         logger.debug("stopped by the operating system", exc_info=True)
-        outcome = Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint)
+        full = _full_disk(error, args)
+        outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint)
     except KeyboardInterrupt:
         outcome = Outcome(Ending.INTERRUPTED, "interrupted")
     except Exception as error:  # the outermost frame: a traceback goes to the log
-        if not args.log:
+        full = _full_disk(error, args)  # torch, sqlite and others have errors of their own for it
+        if not (full or args.log):
             raise
         logger.debug("unexpected error", exc_info=True)
-        outcome = Outcome(Ending.FAILED, f"unexpected {type(error).__name__}: {one_line(error)}{hint}")
+        unexpected = f"unexpected {type(error).__name__}: {one_line(error)}{hint}"
+        outcome = full or Outcome(Ending.FAILED, unexpected)
     else:
         sys.exit(0)
     interrupted = outcome.ending == Ending.INTERRUPTED

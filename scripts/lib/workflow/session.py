@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from scripts.lib.base.disks import check_folders
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.base.problems import UserError
@@ -60,6 +61,7 @@ class Session:
             try:
                 if workflow.non_local_exec:
                     check_path(sys.executable)
+                check_folders(Path(self.layout.dataset))
                 clear_the_way(os.environ, controller)
             except UserError as error:
                 _exit(str(error))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from http_server import HttpServer, refused_url
+from small_disk import small_disk
 
 from scripts.lib.base import download as module
 from scripts.lib.base import http_request
@@ -406,28 +407,18 @@ def test_a_slow_line_is_no_reason_to_give_up(server: HttpServer, tmp_path: Path)
     assert abs(signal.getitimer(signal.ITIMER_REAL)[0] - before[0]) < 10  # another's alarm goes on
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB (needs root)."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
 @pytest.mark.parametrize("body", ["closed", "chunked"])
-def test_a_body_without_end_leaves_the_disk_as_it_was(server: HttpServer, small_disk: Path, body: str) -> None:
+def test_a_body_without_end_leaves_the_disk_as_it_was(server: HttpServer, tmp_path: Path, body: str) -> None:
     raw = answer() if body == "closed" else answer("Transfer-Encoding: chunked", body=b"ffffffff\r\na")
     server.serve("endless.zip", b"", raw=raw, endless=10**12)
     server.serve("good.zip", CONTENT)
-    urls = [server.url("endless.zip"), server.url("good.zip")]
-    assert download(urls, small_disk / "a.zip", sha256=SHA256).url == urls[1]
-    assert leftovers(small_disk) == ["a.zip"]
-    with pytest.raises(UserError, match=r"without saying how many there are.*nearly full.*free some space"):
-        download(urls[:1], small_disk / "b.zip")
-    assert leftovers(small_disk) == ["a.zip"]
+    with small_disk(tmp_path / "small") as disk:
+        urls = [server.url("endless.zip"), server.url("good.zip")]
+        assert download(urls, disk / "a.zip", sha256=SHA256).url == urls[1]
+        assert leftovers(disk) == ["a.zip"]
+        with pytest.raises(UserError, match=r"without saying how many there are.*nearly full.*free some space"):
+            download(urls[:1], disk / "b.zip")
+        assert leftovers(disk) == ["a.zip"]
 
 
 def test_a_body_longer_than_expected_is_broken_off(server: HttpServer, tmp_path: Path) -> None:
