@@ -21,10 +21,16 @@ def existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
+def existing_folder(path: Path) -> Path:
+    """Return the folder of :func:`existing`."""
+    nearest = existing(path)
+    return nearest if nearest.is_dir() else nearest.parent
+
+
 def full_disks(folders: Iterable[Path]) -> list[Path]:
     """Return those of *folders*, one a disk, on whose disk nothing more can be written."""
     full: dict[int, Path] = {}
-    for folder in map(existing, folders):
+    for folder in map(existing_folder, folders):
         disk = os.statvfs(folder)
         no_room = disk.f_bavail * disk.f_frsize < LEAST_BYTES and disk.f_blocks > 0
         if no_room or (disk.f_files > 0 and disk.f_favail == 0):
@@ -52,7 +58,7 @@ def describe_full_disk(folders: Sequence[Path], certain: bool = False) -> UserEr
     """
     full = full_disks(folders)
     if certain and not full:
-        full = [min(map(existing, folders), key=lambda folder: shutil.disk_usage(folder).free)]
+        full = [min(map(existing_folder, folders), key=lambda folder: shutil.disk_usage(folder).free)]
     if not full:
         return None
     return UserError(f"no space left on the disk of {' and of '.join(map(str, full))}", REMEDY)
