@@ -39,7 +39,6 @@ setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11; PR
 
 demo: ## set up, then run the whole workflow on rendered photographs and print the path of the report
 	@$(READY)
-	@python -m scripts.check_settings configs/demo.yaml
 	@$(SNAKEMAKE) $(ARGS)
 
 run: ## run the workflow on your data (CONFIG=configs/mine.yaml; on a cluster PROFILE=profiles/slurm)
