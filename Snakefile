@@ -59,4 +59,4 @@ onsuccess:
 
 onerror:
     controller.release()
-    session.note_errors()
+    session.note_errors(log)

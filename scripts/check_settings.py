@@ -1,4 +1,4 @@
-"""Check configuration files: say nothing when all is well, else one line that names the file and the key."""
+"""Check configuration files, and that results can be written here: nothing when all is well, else one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.disks import check_folders
 from scripts.lib.settings.load import load_settings, read_file
 
 
@@ -19,9 +20,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check each file; say nothing when all is well."""
+    """Check each file, and that its results can be written; say nothing when all is well."""
     for path in args.files:
-        load_settings(read_file(path), [path])
+        settings = load_settings(read_file(path), [path])
+        check_folders(Path("results") / settings.dataset.name)
 
 
 if __name__ == "__main__":

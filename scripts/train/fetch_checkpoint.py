@@ -40,6 +40,13 @@ from scripts.lib.settings.schema import Checkpoint
 logger = logging.getLogger(__name__)
 #: A requirement that names one version of one package, and nothing else (no option, no address).
 PINNED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*==\s*[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+#: How files begin that servers send in place of weights.
+NO_WEIGHTS = {
+    b"<": "a web page",
+    b"{": "a JSON text",
+    b"\x1f\x8b": "a gzip file",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
 #: With fewer of the base config's backbone tensors than this in the file, the user is warned.
 EXPECTED_SHARE = 0.9
 
@@ -82,7 +89,7 @@ def fetch_original(checkpoint: Checkpoint, base_config: str, destination: Path) 
         urls, expected = mirrored(weights.url, checkpoint.mirrors), checkpoint.sha256 or weights.sha256_prefix
         name = f"{weights.file_name} (zoo: {weights.model})"
     try:
-        result = download(urls, destination, sha256=expected)
+        result = download(urls, destination, sha256=expected, check=_check_content)
     except UserError as error:
         raise UserError(
             f"{error}; without internet here, give the weights by checkpoint: {{path: ...}} or {{package: ...}} (as in"
@@ -92,6 +99,19 @@ def fetch_original(checkpoint: Checkpoint, base_config: str, destination: Path) 
     if expected is None:
         logger.info("no sha256 was given: pin this file with checkpoint.sha256: %s", result.sha256)
     return name
+
+
+def _check_content(path: Path) -> None:
+    """Refuse what holds no weights at once, so that the next mirror is tried: login pages are served as 200, too."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+    content = (
+        "an empty file"
+        if not head
+        else next((NO_WEIGHTS[magic] for magic in NO_WEIGHTS if head.lstrip().startswith(magic)), "")
+    )
+    if content:
+        raise UserError(f"the server sent {content}, no weights")
 
 
 def fetch_wheel(requirement: str, sha256: str, folder: Path) -> Path:

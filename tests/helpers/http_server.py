@@ -44,6 +44,12 @@ class Resource:
     bytes_per_second: float | None = None
     #: Extra or replaced headers.
     headers: dict[str, str] = field(default_factory=dict)
+    #: Answer with exactly these bytes, header and body, whatever they are.
+    raw: bytes | None = None
+    #: Go on with the last byte of the body until the client goes away, or this many bytes were sent.
+    endless: int = 0
+    #: Seconds before anything is answered.
+    silence: float = 0.0
 
     @property
     def etag(self) -> str:
@@ -142,6 +148,11 @@ class _Handler(BaseHTTPRequestHandler):
             resource.failures -= failing
         if failing:
             return self._plain(resource.status, resource.retry_after)
+        time.sleep(resource.silence)
+        if resource.raw is not None:
+            with self.owner.lock:
+                self.owner.requests.append(Request(unquote(urlsplit(self.path).path).lstrip("/"), asked, 0))
+            return self._send_body(resource, resource.raw)
         content, start = resource.content, 0
         if asked and resource.ranges and self._same(resource):
             start = int(asked.removeprefix("bytes=").split("-")[0])
@@ -183,6 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if pace is not None:
                     self.wfile.flush()
                     time.sleep(step / pace)
+            for _ in range(0, resource.endless, 65536):
+                self.wfile.write(body[-1:] * 65536)
             self.wfile.flush()
         except OSError:  # the client went away
             pass

@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import os
+import re
 import signal
 import stat
 import sys
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
 from scripts.lib.base.problems import STOPPED, Stopped, UserError
@@ -23,9 +25,19 @@ logger = logging.getLogger(__name__)
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
+#: Characters that steer a terminal instead of being read, in names of files, answers of servers, outputs of programs:
+#: escape codes, and those that turn the direction of writing. Line ends and tabs stay.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def without_steering(text: str) -> str:
+    """Return *text* with a ? for each character that would steer the terminal."""
+    return STEERING.sub("?", text)
+
+
 def one_line(message: object) -> str:
-    """Return *message* with every run of white space (line ends too) as one space."""
-    return " ".join(str(message).split())
+    """Return *message* as text to be read, with every run of white space (line ends too) as one space."""
+    return without_steering(" ".join(str(message).split()))
 
 
 def describe_os_error(error: OSError) -> str:
@@ -40,6 +52,14 @@ def describe_os_error(error: OSError) -> str:
         errno.ENOENT: f"no such file or folder{where}: check the path",
     }
     return remedies.get(error.errno or 0, f"{error.strerror or error}{where}")
+
+
+class ReadableFormatter(logging.Formatter):
+    """Writes no escape codes, wherever a message has its text from: a log is looked at in a terminal, too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or lines, of *record*."""
+        return without_steering(super().format(record))
 
 
 class Terminal(logging.StreamHandler):
@@ -61,7 +81,7 @@ def configure_logging(log: Path | None) -> None:
     logging.raiseExceptions = False  # a log on a full disk must not hide the line that says so
     terminal = Terminal(sys.stderr)
     terminal.setLevel(logging.INFO)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(ReadableFormatter("%(message)s"))
     # Warnings of libraries are for the log: no user can act on mmcv's notice of its own next version.
     logging.captureWarnings(True)
     terminal.addFilter(lambda record: record.name != "py.warnings")
@@ -70,12 +90,25 @@ def configure_logging(log: Path | None) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         outcome_path(log).unlink(missing_ok=True)
         log.write_bytes(b"")  # emptied here and appended to, so that a child process may write to it as well
-        file = logging.FileHandler(log, mode="a", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        file = logging.FileHandler(log, mode="a", encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(ReadableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
     # Chatty libraries fill a log that people must read.
     for name in ("matplotlib", "PIL", "fontTools", "urllib3", "h5py"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
+    """Return what is to be said where an error comes of a full disk: one that it names, or one that is written to."""
+    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, None):
+        return None
+    named = getattr(error, "filename", None)
+    paths = [path for value in vars(args).values() for path in (value if isinstance(value, list) else [value])]
+    folders = [path for path in [*paths, Path(os.fsdecode(named)) if named else None] if isinstance(path, Path)]
+    certain = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    full = describe_full_disk([*folders, *usual_folders()], certain)
+    other = "" if isinstance(error, OSError) else f" ({type(error).__name__}: {one_line(error)[:200]})"
+    return Outcome(Ending.FAILED, one_line(full.what) + other, full.remedy) if full else None
 
 
 def run_cli(
@@ -96,9 +129,9 @@ def run_cli(
     parser = build_parser()
     parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
     args = parser.parse_args(argv)
-    configure_logging(args.log)
     hint = f"; details: {args.log}" if args.log else ""
     try:
+        configure_logging(args.log)
         main(args)
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
@@ -106,15 +139,17 @@ def run_cli(
         outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
     except OSError as error:
         logger.debug("stopped by the operating system", exc_info=True)
-        outcome = Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)
+        full = _full_disk(error, args)
+        outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)
     except KeyboardInterrupt:
         outcome = Outcome(Ending.INTERRUPTED, "interrupted")
     except Exception as error:  # the outermost frame: a traceback goes to the log
-        if not args.log:
+        full = _full_disk(error, args)  # torch, sqlite and others have errors of their own for it
+        if not (full or args.log):
             raise
         logger.debug("unexpected error", exc_info=True)
         what = f"{type(error).__name__}: {one_line(error)}"
-        outcome = Outcome(Ending.FAILED, f"unexpected {what}{hint}", again=may_pass(what))
+        outcome = full or Outcome(Ending.FAILED, f"unexpected {what}{hint}", again=may_pass(what))
     else:
         sys.exit(0)
     interrupted = outcome.ending == Ending.INTERRUPTED

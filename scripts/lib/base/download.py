@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import hashlib
 import json
@@ -13,17 +12,28 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-import requests
-import urllib3
+from requests import Response
 from tqdm import tqdm
 
 from scripts.lib.base.console import can_rewrite, one_line
 from scripts.lib.base.files import sha256_of, sync_file, sync_folder, write_json
+from scripts.lib.base.http_request import (
+    AttemptFailed,
+    Identity,
+    NoRoom,
+    Pace,
+    Session,
+    SourceFailed,
+    check_status,
+    continues,
+    identity_of,
+    request,
+)
 from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.base.units import megabytes
 
@@ -37,16 +47,14 @@ LONGEST_BACKOFF = 60.0
 #: An attempt that brought at least this many new bytes does not count as a failure: a line that breaks every few
 #: megabytes still gets the whole file, and the number of attempts stays bounded by the size of the file.
 PROGRESS_BYTES = 1024 * 1024
-#: Seconds to wait for a connection, and for the next bytes.
-CONNECT_TIMEOUT, READ_TIMEOUT = 15.0, 60.0
 #: Seconds between two lines of progress where stderr is no terminal.
 PROGRESS_SECONDS = 10.0
 #: Bytes read at once; what a breaking connection can lose.
-CHUNK = 64 * 1024
+CHUNK = 16 * 1024
+#: A file whose size nobody says is broken off when it leaves less than this share of the disk, or this many bytes.
+RESERVED_SHARE, RESERVED_BYTES = 0.05, 10**9
 #: The shortest prefix of a sha256 that counts as a check (the model zoo's file names carry 8 digits).
 SHORTEST_PREFIX = 8
-#: Answers that another attempt may change: timeouts, too many requests, a server in trouble.
-TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True)
@@ -56,34 +64,6 @@ class Download:
     url: str
     sha256: str
     size: int
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a server says of a file, to tell whether a partial file is the beginning of the same one."""
-
-    etag: str | None = None
-    last_modified: str | None = None
-    size: int | None = None
-
-    @property
-    def validator(self) -> str | None:
-        """The value for If-Range: a strong ETag, else the date (RFC 9110, section 13.1.5)."""
-        if self.etag and not self.etag.startswith("W/"):
-            return self.etag
-        return self.last_modified
-
-
-class SourceFailed(Exception):
-    """One address cannot give the file; the next mirror may. The message is one line."""
-
-
-class AttemptFailed(Exception):
-    """One attempt failed; the same address may work after a while. ``wait``: seconds that the server asked for."""
-
-    def __init__(self, message: str, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 def download(
@@ -119,15 +99,18 @@ def download(
     _check_arguments(urls, sha256)
     destination.parent.mkdir(parents=True, exist_ok=True)
     failures = []
+    remedy = "check the address, that this machine reaches the internet, and the proxy variables"
     for url in urls:
         try:
             partial = _fetch(url, destination, size)
+            _examine(partial, check)  # first: "a web page" says more than a wrong hash
             digest = _verify(partial, sha256, size, mismatch)
-            _examine(partial, check)
         except SourceFailed as failure:
             failures.append(f"{shown(url)}: {one_line(failure)}")
             if len(urls) > 1:
                 logger.warning("%s", failures[-1])
+            if isinstance(failure, NoRoom):
+                remedy = "free some space and run the same command again, or find a mirror that has the right file"
             continue
         result = Download(url, digest, partial.stat().st_size)
         sync_file(partial)
@@ -136,15 +119,15 @@ def download(
         for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
             leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
         return result
-    raise PassingError(
-        f"could not fetch {destination.name} from {'; nor from '.join(failures)}"
-        " (check the address, that this machine reaches the internet, and the proxy variables)"
-    )
+    raise PassingError(f"could not fetch {destination.name} from {'; nor from '.join(failures)} ({remedy})")
 
 
 def shown(url: str) -> str:
     """Return *url* as it may be shown: no user name, no password, no query (signatures, tokens)."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket without its partner
+        return "an address that cannot be read"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -158,7 +141,12 @@ def _check_arguments(urls: Sequence[str], sha256: str | None) -> None:
     if not urls:
         raise UserError("no address to fetch from: give a url")
     for url in urls:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        try:
+            parts = urlsplit(url)
+            right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError as error:
+            raise UserError(f"a url or mirror that is no address: {error}", "correct it") from error
+        if not right:
             raise UserError(f"url {shown(url)!r}: only http:// and https:// addresses can be fetched")
     if sha256 is not None:
         digits = set("0123456789abcdef")
@@ -170,11 +158,12 @@ def _examine(partial: Path, check: Callable[[Path], None] | None) -> None:
     """Let *check* look at the file; delete it and raise SourceFailed when it complains."""
     if check is None:
         return
+    encoded = _encoding_note(partial)
     try:
         check(partial)
     except UserError as error:
         _discard(partial)
-        raise SourceFailed(f"{error}; the file was deleted") from error
+        raise SourceFailed(f"{error}{encoded}; the file was deleted") from error
 
 
 def _verify(partial: Path, sha256: str | None, size: int | None, mismatch: str) -> str:
@@ -185,12 +174,21 @@ def _verify(partial: Path, sha256: str | None, size: int | None, mismatch: str) 
         raise SourceFailed(f"wrong size: expected {size} bytes, got {got_size}; the file was deleted")
     digest = sha256_of(partial)
     if sha256 is not None and not digest.startswith(sha256.lower()):
+        encoded = _encoding_note(partial)
         _discard(partial)
         raise SourceFailed(
-            f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes);"
+            f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes){encoded};"
             f" the file was deleted: {mismatch}"
         )
     return digest
+
+
+def _encoding_note(partial: Path) -> str:
+    """Say that the server compressed the file on its way, which explains why it is another; "" if it did not."""
+    known = _read_identity(partial)
+    if known is None or known.encoding is None:
+        return ""
+    return f" (the server compressed it, with Content-Encoding {known.encoding}, though it was asked not to)"
 
 
 def _fetch(url: str, destination: Path, size: int | None) -> Path:
@@ -198,7 +196,7 @@ def _fetch(url: str, destination: Path, size: int | None) -> Path:
     partial = part_path(destination, url)
     failed_in_a_row = 0
     reached = partial.stat().st_size if partial.exists() else 0
-    with requests.Session() as session:
+    with Session() as session:
         while True:
             try:
                 _attempt(session, url, partial, destination.name, size)
@@ -215,7 +213,7 @@ def _fetch(url: str, destination: Path, size: int | None) -> Path:
                 time.sleep(wait)
 
 
-def _attempt(session: requests.Session, url: str, partial: Path, name: str, expected_size: int | None) -> None:
+def _attempt(session: Session, url: str, partial: Path, name: str, expected_size: int | None) -> None:
     """Make *partial* whole by one request: its missing end, or all of it where the server cannot resume."""
     known = _read_identity(partial)
     have = partial.stat().st_size if known and partial.exists() else 0
@@ -224,103 +222,37 @@ def _attempt(session: requests.Session, url: str, partial: Path, name: str, expe
         headers["Range"] = f"bytes={have}-"
         if known.validator:
             headers["If-Range"] = known.validator
-    with _request(session, url, headers) as response:
+    with Pace() as pace, request(session, url, headers) as response:
         if response.status_code == 416 and have and known and known.size in (None, have):
             return  # nothing is missing
         if response.status_code in (206, 416) and not (
-            response.status_code == 206 and known and _continues(response, known, have)
+            response.status_code == 206 and known and continues(response, known, have)
         ):
             _discard(partial)
             raise AttemptFailed("the file on the server changed, or its answer does not fit; starting again from 0")
-        _check_status(response)
+        check_status(response)
         if response.status_code == 200:  # a fresh start, or a server that ignores Range
             if have:
                 logger.info("%s: the server cannot resume this file; starting again from 0", shown(url))
-            have, known = 0, _identity_of(response)
             _discard(partial)
+            have, known = 0, identity_of(response)
             write_json(_identity_path(partial), asdict(known))
         assert known is not None
         total = known.size
         if expected_size is not None and total is not None and total != expected_size:
             _discard(partial)
             raise SourceFailed(f"wrong size: expected {expected_size} bytes, the server has {total}")
-        _check_space(partial, None if total is None else total - have)
+        end = total if total is not None else expected_size
+        _check_space(partial, end, have)
         if have:
             logger.info("%s: going on at %s", shown(url), megabytes(have))
-        _receive(response, partial, have, total, name)
+        _receive(response, partial, have, end, name, pace)
     got = partial.stat().st_size
     if total is not None and got < total:  # urllib3 1 ends a short body in silence
         raise AttemptFailed(f"the connection broke after {got} of {total} bytes")
     if total is not None and got > total:
         _discard(partial)
         raise SourceFailed(f"wrong size: the server declared {total} bytes and sent {got}; the file was deleted")
-
-
-@contextlib.contextmanager
-def _request(session: requests.Session, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-    """Yield the answer; say network errors, also while it is read, as AttemptFailed or SourceFailed."""
-    try:
-        with session.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)) as response:
-            yield response
-    except requests.exceptions.SSLError as error:  # before ConnectionError, its parent
-        raise SourceFailed(f"the certificate was not accepted: {_reason(error)}") from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise SourceFailed(f"not an address: {error}") from error
-    except requests.exceptions.TooManyRedirects as error:
-        raise SourceFailed("too many redirects") from error
-    except requests.exceptions.ProxyError as error:
-        raise AttemptFailed(f"the proxy did not answer: {_reason(error)}") from error
-    except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
-        raise AttemptFailed("the server did not answer in time") from error
-    except requests.exceptions.RequestException as error:
-        raise AttemptFailed(f"no connection: {_reason(error)}") from error
-    except urllib3.exceptions.HTTPError as error:  # while the body is read, below requests
-        raise AttemptFailed("the connection broke") from error
-
-
-def _reason(error: Exception) -> str:
-    """Return the innermost text of a chain of network errors: the outer ones repeat addresses and object ids."""
-    inner: BaseException = error
-    while True:
-        reason = getattr(inner, "reason", None) or next((a for a in inner.args if isinstance(a, BaseException)), None)
-        if not isinstance(reason, BaseException):
-            break
-        inner = reason
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
-    text = one_line(inner)
-    return text.rpartition(": ")[2] if "object at 0x" in text else text
-
-
-def _check_status(response: requests.Response) -> None:
-    if response.status_code in (200, 206):
-        return
-    message = f"the server answered {response.status_code} {response.reason or ''}".rstrip()
-    if response.status_code in TRANSIENT_STATUS:
-        asked = response.headers.get("Retry-After", "")
-        raise AttemptFailed(message, wait=float(asked) if asked.isdigit() else 0.0)
-    raise SourceFailed(message)
-
-
-def _continues(response: requests.Response, known: Identity, have: int) -> bool:
-    """Tell whether a 206 answer is the rest of the file that the partial one began."""
-    unit, _, content_range = response.headers.get("Content-Range", "").partition(" ")
-    span, _, total = content_range.partition("/")
-    start = span.partition("-")[0]
-    etag, date = response.headers.get("ETag"), response.headers.get("Last-Modified")
-    return (
-        unit == "bytes"
-        and start == str(have)
-        and (total == "*" or known.size is None or total == str(known.size))
-        and (known.etag is None or etag in (None, known.etag))
-        and (known.last_modified is None or date in (None, known.last_modified))
-    )
-
-
-def _identity_of(response: requests.Response) -> Identity:
-    length = response.headers.get("Content-Length", "")
-    size = int(length) if length.isdigit() else None
-    return Identity(response.headers.get("ETag"), response.headers.get("Last-Modified"), size)
 
 
 def _identity_path(partial: Path) -> Path:
@@ -340,21 +272,42 @@ def _discard(partial: Path) -> None:
     _identity_path(partial).unlink(missing_ok=True)
 
 
-def _check_space(partial: Path, missing: int | None) -> None:
+def _check_space(partial: Path, total: int | None, have: int) -> None:
+    """Refuse a file of *total* bytes, of which *have* are here, that the disk has no room for."""
     free = shutil.disk_usage(partial.parent).free
-    if missing is not None and missing > free:
-        raise UserError(
-            f"no space left for {partial.parent}: {megabytes(missing)} are to be fetched, {megabytes(free)} are free:"
-            " free some and run the same command again"
+    if total is not None and total - have > free:
+        if not have:
+            _discard(partial)
+        raise NoRoom(
+            f"no space left for {partial.parent}: {megabytes(total - have)} are to be fetched,"
+            f" {megabytes(free)} are free"
         )
 
 
-def _receive(response: requests.Response, partial: Path, have: int, total: int | None, name: str) -> None:
-    """Append the body of *response* to *partial* (of *have* bytes)."""
+def _receive(response: Response, partial: Path, have: int, total: int | None, name: str, pace: Pace) -> None:
+    """Append the body of *response* to *partial* (of *have* bytes).
+
+    Raises
+    ------
+    NoRoom : it has no end in sight, and the disk has.
+    """
+    disk = shutil.disk_usage(partial.parent)
+    most = have + disk.free - min(RESERVED_SHARE * disk.total, RESERVED_BYTES) if total is None else total
     with open(partial, "ab") as file, Progress(name, have, total) as progress:
         while chunk := response.raw.read(CHUNK, decode_content=False):
+            pace.received += len(chunk)
+            if progress.have + len(chunk) > most:
+                break
             file.write(chunk)
             progress.advance(len(chunk))
+    if chunk:
+        _discard(partial)
+        if total is not None:
+            raise SourceFailed(f"wrong size: expected {total} bytes, the server sends more; the file was deleted")
+        raise NoRoom(
+            f"it sent {megabytes(progress.have)} without saying how many there are, and the disk of {partial.parent}"
+            " is nearly full; the file was deleted"
+        )
 
 
 class Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from rich.cells import cell_len
@@ -44,7 +45,7 @@ def shorten(text: str, width: int) -> str:
 def shorten_all(names: Sequence[str], width: int) -> list[str]:
     """Shorten *names*, and number those that would look alike."""
     short = [shorten(name, width) for name in names]
+    count = Counter(short)
     return [
-        name if short.count(name) == 1 else f"{shorten(name, width - 4)} #{index + 1}"
-        for index, name in enumerate(short)
+        name if count[name] == 1 else f"{shorten(name, width - 4)} #{index + 1}" for index, name in enumerate(short)
     ]

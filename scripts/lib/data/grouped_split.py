@@ -53,7 +53,7 @@ def make_units(images: Iterable[tuple[str, str]], sets: Iterable[tuple[str, Sequ
             names.append((known[0], name))
     together: dict[str, list[str]] = defaultdict(list)
     for path in labels:
-        together[joined[path] if path in joined else path].append(path)
+        together[joined[path] if path in joined else path].append(path)  # noqa: SIM401 (it has no get)
     name_of: dict[str, str] = {}
     for path, name in names:
         root = joined[path]

@@ -104,7 +104,7 @@ class DecoderMessages:
     """
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (open as long as the process lives)
         os.dup2(self.file.fileno(), 2)
 
     def take(self) -> str:

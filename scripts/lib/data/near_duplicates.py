@@ -102,7 +102,7 @@ def find_near_duplicates(grey: np.ndarray, colour: np.ndarray, threads: int = 1)
             sets.merge(group[0], other)
     groups: dict[int, list[int]] = {}
     for index, unique in zip(compared.tolist(), which.ravel().tolist(), strict=True):
-        groups.setdefault(sets[unique] if unique in sets else unique, []).append(index)
+        groups.setdefault(sets[unique] if unique in sets else unique, []).append(index)  # noqa: SIM401 (no get)
     return sorted(group for group in groups.values() if len(group) > 1)
 
 

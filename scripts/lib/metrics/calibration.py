@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +103,9 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float | Non
     if all_right or of_label.mean() <= logits.mean():
         return None
     least = minimize_scalar(
-        lambda log_temperature: _cross_entropy(logits / np.exp(log_temperature), labels),
+        lambda log_temperature: _mean_loss(
+            [_losses(logits[rows] / np.exp(log_temperature), labels[rows]) for rows in metrics.row_blocks(logits)]
+        ),
         bounds=tuple(np.log(TEMPERATURES)),  # a factor is the same step everywhere
         method="bounded",
         options={"xatol": 1e-6},
@@ -115,7 +118,10 @@ def apply_temperature(probabilities: Probabilities, temperature: float) -> np.nd
 
     The logarithms of the probabilities are the model's logits up to a number for each image, which softmax cancels.
     """
-    return np.asarray(softmax(logits_of(probabilities) / temperature, axis=1))
+    scaled = np.empty_like(probabilities)
+    for rows in metrics.row_blocks(probabilities):
+        scaled[rows] = softmax(logits_of(probabilities[rows]) / temperature, axis=1)
+    return scaled
 
 
 def logits_of(probabilities: Probabilities) -> np.ndarray:
@@ -125,8 +131,14 @@ def logits_of(probabilities: Probabilities) -> np.ndarray:
 
 def cross_entropy(probabilities: Probabilities, labels: Labels) -> float:
     """Return the mean of -log(probability of the label), in nats; *probabilities* has shape (n, classes)."""
-    return _cross_entropy(logits_of(probabilities), labels)
+    blocks = metrics.row_blocks(probabilities)
+    return _mean_loss([_losses(logits_of(probabilities[rows]), labels[rows]) for rows in blocks])
 
 
-def _cross_entropy(logits: np.ndarray, labels: Labels) -> float:
-    return float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()) + 0.0  # never written as -0
+def _losses(logits: np.ndarray, labels: Labels) -> np.ndarray:
+    """Return log(probability of the label) of each image."""
+    return np.asarray(log_softmax(logits, axis=1)[np.arange(len(labels)), labels])
+
+
+def _mean_loss(losses: Sequence[np.ndarray]) -> float:
+    return float(-np.concatenate(losses).mean()) + 0.0  # never written as -0

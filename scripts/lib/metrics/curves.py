@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from scripts.lib.metrics.metrics import Labels, Probabilities
+from scripts.lib.metrics.metrics import Labels, Probabilities, row_blocks
 
 TOP_K = 10
 #: Points of an averaged curve; its area does not depend on them.
@@ -76,32 +76,54 @@ def best_and_worst(curves: Sequence[Curve | None], each: int = 5) -> tuple[list[
 def _curves(
     probabilities: Probabilities,
     labels: Labels,
-    draw: Callable[[np.ndarray, np.ndarray], Curve | None],
+    draw: Callable[..., Curve | None],
     on_grid: Callable[[Curve], np.ndarray],
 ) -> Curves:
     """Return every class's curve by *draw*, of which the macro average is the mean of *on_grid*."""
-    is_class = labels[:, None] == np.arange(probabilities.shape[1])
-    of_class = [draw(truth, score) for truth, score in zip(is_class.T, probabilities.T, strict=True)]
+    of_class = [draw(labels == label, score) for label, score in enumerate(probabilities.T)]
     defined = [curve for curve in of_class if curve is not None]
     macro = None
     if defined:
         # One after another: 200 classes on the grid at once are no gain.
         mean = sum((on_grid(curve) for curve in defined), np.zeros(len(GRID))) / len(defined)
         macro = Curve(GRID, mean, float(np.mean([curve.area for curve in defined])))
-    return Curves(of_class, draw(is_class.ravel(), probabilities.ravel()), macro)
+    return Curves(of_class, draw(*_pooled(probabilities, labels)), macro)
 
 
-def _precision_recall(truth: np.ndarray, score: np.ndarray) -> Curve | None:
+def _pooled(probabilities: Probabilities, labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return truth, score and weight of all pairs of an image and a class, in as many rows as there are images.
+
+    Both kinds of curves turn only where a true class is; how many wrong ones lie between two of these is enough. The
+    scores are ranks.
+    """
+    of_label = probabilities[np.arange(len(labels)), labels]
+    levels, images = np.unique(of_label, return_counts=True)
+    equal, between = np.zeros(len(levels)), np.zeros(len(levels) + 1)
+    for rows in row_blocks(probabilities):
+        values = probabilities[rows].ravel()
+        above = np.searchsorted(levels, values, "left")
+        is_level = levels[np.minimum(above, len(levels) - 1)] == values
+        equal += np.bincount(above[is_level], minlength=len(equal))
+        between += np.bincount(above[~is_level], minlength=len(between))
+    ranks = np.arange(len(levels))
+    weights = np.concatenate([images, equal - images, between])
+    rank_of = np.concatenate([2 * ranks + 1, 2 * ranks + 1, 2 * np.arange(len(between))])
+    used = weights > 0
+    return (np.arange(len(weights)) < len(levels))[used], rank_of[used], weights[used]
+
+
+def _precision_recall(truth: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> Curve | None:
     if not truth.any():
         return None
-    precision, recall, _ = precision_recall_curve(truth, score, drop_intermediate=True)
-    return Curve(recall[::-1], precision[::-1], float(average_precision_score(truth, score)))
+    precision, recall, _ = precision_recall_curve(truth, score, sample_weight=weight, drop_intermediate=True)
+    area = average_precision_score(truth, score, sample_weight=weight)
+    return Curve(recall[::-1], precision[::-1], float(area))
 
 
-def _roc(truth: np.ndarray, score: np.ndarray) -> Curve | None:
+def _roc(truth: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> Curve | None:
     if truth.all() or not truth.any():
         return None
-    false_positives, true_positives, _ = roc_curve(truth, score)
+    false_positives, true_positives, _ = roc_curve(truth, score, sample_weight=weight)
     return Curve(false_positives, true_positives, float(auc(false_positives, true_positives)))
 
 

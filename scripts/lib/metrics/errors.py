@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scripts.lib.metrics.metrics import row_blocks
 from scripts.lib.runs.predictions import Predictions
 
 
@@ -30,8 +31,9 @@ class ConfusedPair:
 
 def most_confident(predictions: Predictions, chosen: np.ndarray) -> list[int]:
     """Return the rows of the *chosen* images (bool), the most confident first, equal ones by file name."""
-    confidence = predictions.probabilities.max(axis=1)
-    return sorted(np.flatnonzero(chosen).tolist(), key=lambda row: (-confidence[row], predictions.files[row]))
+    rows = np.flatnonzero(chosen).tolist()
+    confidence = dict(zip(rows, predictions.probabilities[rows].max(axis=1).tolist(), strict=True))
+    return sorted(rows, key=lambda row: (-confidence[row], predictions.files[row]))
 
 
 def confident_errors(predictions: Predictions) -> list[int]:
@@ -54,12 +56,16 @@ def label_suspects(predictions: Predictions) -> list[Suspect]:
     sums = np.bincount(labels, weights=probabilities[each, labels], minlength=classes)
     # Of a class without images nothing is known.
     thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    reached = np.where(probabilities >= thresholds, probabilities, -1.0)
-    suggested = reached.argmax(axis=1)
-    others = probabilities.copy()
-    others[each, labels] = -1.0
-    margin = probabilities[each, labels] - others.max(axis=1)
-    rows = np.flatnonzero((reached.max(axis=1) >= 0) & (suggested != labels)).tolist()
+    suggested, highest, margin = np.zeros(len(labels), np.int64), np.zeros(len(labels)), np.zeros(len(labels))
+    for block in row_blocks(probabilities):
+        of_block, block_labels = probabilities[block], labels[block]
+        reached = np.where(of_block >= thresholds, of_block, -1.0)
+        suggested[block], highest[block] = reached.argmax(axis=1), reached.max(axis=1)
+        of_label = (np.arange(len(of_block)), block_labels)
+        others = of_block.copy()
+        others[of_label] = -1.0
+        margin[block] = of_block[of_label] - others.max(axis=1)
+    rows = np.flatnonzero((highest >= 0) & (suggested != labels)).tolist()
     rows.sort(key=lambda row: (margin[row], predictions.files[row]))
     return [Suspect(row, int(suggested[row])) for row in rows]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ ECE_BINS = 15
 RESAMPLES = 2000
 #: Fewer successes (or failures) than this are where Wilson's interval covers too rarely.
 RARE = 4
+#: Probabilities that are worked on at once where copies of all would not fit into memory: 32 MB.
+BLOCK_VALUES = 4_000_000
 #: Top-5 among five classes or fewer is always 1: no metric.
 TOP5_MIN_CLASSES = 6
 
@@ -209,6 +211,12 @@ def bootstrap_calibration_error(
     estimate = expected_calibration_error(probabilities, labels, bins)
     low, high = _pair(np.quantile(errors, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]))
     return max(0.0, min(estimate, 2 * estimate - high)), min(1.0, max(estimate, 2 * estimate - low))
+
+
+def row_blocks(probabilities: Probabilities) -> Iterator[slice]:
+    """Yield slices that divide the rows into blocks of some megabytes, for what would copy them all."""
+    rows = max(1, BLOCK_VALUES // probabilities.shape[1])
+    yield from (slice(start, start + rows) for start in range(0, len(probabilities), rows))
 
 
 def confidence_bins(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.intervals import ALPHA, ENOUGH_SEEDS, MODELS, RECIPE, difference_interval
-from scripts.lib.runs.predictions import read_predictions
+from scripts.lib.runs.predictions import read_answers
 from scripts.lib.runs.run_folder import RunFolder
 
 #: Of comparisons.csv, one row a pair of experiments.
@@ -72,13 +72,9 @@ def read_correct(folder: Path) -> Correct:
     ------
     UserError : it is missing, or not a file of this form.
     """
-    predictions = read_predictions(RunFolder(folder).predictions)
-    order = sorted(range(len(predictions.files)), key=predictions.files.__getitem__)
-    return Correct(
-        tuple(predictions.files[i] for i in order),
-        tuple(predictions.classes[predictions.labels[i]] for i in order),
-        (predictions.labels == predictions.predictions)[order],
-    )
+    table = read_answers(RunFolder(folder).predictions).sort_values("file", kind="stable")
+    right = (table["label"] == table["prediction"]).to_numpy()
+    return Correct(tuple(table["file"]), tuple(table["label"]), right)
 
 
 def join_folds(of_folds: Mapping[int, Correct]) -> Correct:

@@ -31,13 +31,15 @@ COLOURS = 8
 #: Points at most, and the radius that they are then drawn with, in pixels.
 RADII = ((300, 5.0), (1000, 4.0), (MOST_POINTS, 3.0))
 #: Classes at most, the size of their names on the map in pixels, and their columns.
-NAME_SIZES = ((12, 14.0, 26), (40, 12.0, 20), (100, 10.0, 14), (1_000_000, 8.5, 12))
+NAME_SIZES = ((12, 14.0, 26), (40, 12.0, 20), (100, 10.0, 14), (200, 8.5, 12))
+#: Of more classes than the last of them, those with the most images on the map are named: names would hide it.
+NAMED_CLASSES = NAME_SIZES[-1][0]
 #: Classes at most whose names stand on their images; of more they stand above them, as the groups are small.
 NAMES_INSIDE = 12
 #: Pixels of the longer side of the small images and their quality, the best first; the first that fits is taken.
 THUMBNAILS = ((96, 75), (80, 65), (64, 60), (48, 50), (32, 40))
-#: Characters that all small images may take together: the page is to stay below 5 MB.
-THUMBNAIL_ROOM = 3_800_000
+#: Characters that all small images may take together: a report of many runs holds as many pages.
+THUMBNAIL_ROOM = 1_500_000
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,14 @@ def confidence_of(probability: float) -> str:
 
 
 def names_of(image_map: Map) -> list[ClassName]:
-    """Return the names of the classes, each at the median of its points or as near as no other name is."""
+    """Return the names of the classes, each at the median of its points or as near as no other name is.
+
+    Of very many classes only those with the most images are named.
+    """
     medians = medians_of(image_map.predictions.labels, image_map.positions)
+    images = np.bincount(image_map.predictions.labels)
+    most_images = sorted(medians, key=lambda label: -images[label])[:NAMED_CLASSES]
+    medians = {label: medians[label] for label in sorted(most_images)}
     size, columns = next((size, columns) for most, size, columns in NAME_SIZES if len(medians) <= most)
     lift = 0.0 if len(medians) <= NAMES_INSIDE else size
     steps = sorted((step * size / 2 for step in range(-30, 31)), key=lambda step: (abs(step), step))
@@ -214,6 +222,7 @@ def render(image_map: Map, pictures: Sequence[str], total: int, seed: int, title
         radius=next(size for most, size in RADII if len(points) <= most),
         points=points,
         names=names_of(image_map),
+        most_names=NAMED_CLASSES,
         classes=shown.classes,
         colours=image_map.colours,
         n_colours=COLOURS,

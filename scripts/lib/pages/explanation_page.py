@@ -158,9 +158,9 @@ def as_seen(image: np.ndarray, pipeline: Any) -> Image.Image:
 
 
 #: At most: correct and misclassified images of a class, misclassified images of the pair confused most, classes.
-EXAMPLES, PAIR_IMAGES, MOST_CLASSES = 2, 8, 60
+EXAMPLES, PAIR_IMAGES, MOST_CLASSES = 2, 8, 30
 #: Of all pictures together: the first of LENGTHS with which they take at most this is used.
-MOST_BYTES = 2_800_000
+MOST_BYTES = 1_500_000
 #: So many images tell how large the pictures of all will be.
 SAMPLE = 24
 #: What of a difference between predictions.csv and the model another machine may make.
@@ -209,18 +209,19 @@ def choose(predictions: Predictions, features: np.ndarray | None = None, most_cl
     """Choose the images to explain; *features*: of the network, shape (images, dims)."""
     labels, predicted = predictions.labels, predictions.predictions
     wrong = predicted != labels
-    classes = [
+    n, n_wrong = np.bincount(labels), np.bincount(labels[wrong], minlength=int(labels.max()) + 1)
+    classes = sorted(np.flatnonzero(n).tolist(), key=lambda label: -n_wrong[label])
+    shown = [
         ClassExamples(
             label,
-            int((labels == label).sum()),
-            int((wrong & (labels == label)).sum()),
+            int(n[label]),
+            int(n_wrong[label]),
             most_confident(predictions, ~wrong & (labels == label))[:EXAMPLES],
             most_confident(predictions, wrong & (labels == label))[:EXAMPLES],
         )
-        for label in np.unique(labels).tolist()
+        for label in classes[:most_classes]
     ]
-    classes.sort(key=lambda shown: -shown.n_wrong)
-    shown, hidden = classes[:most_classes], max(0, len(classes) - most_classes)
+    hidden = len(classes) - len(shown)
     confused = most_confused(predictions)
     if confused is None:
         return Choice(shown, hidden)

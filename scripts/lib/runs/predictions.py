@@ -6,15 +6,26 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from scripts.lib.base.console import one_line
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 
 PROBABILITY = "prob:"
 HEAD = ("file", "label", "prediction")
+FORMAT: dict[str, Any] = {
+    "encoding": "utf-8",
+    "keep_default_na": False,  # every name stays the text that it is: a class may be called 1, NA or null
+    "dtype": dict.fromkeys(HEAD, str),
+    "float_precision": "round_trip",
+    "lineterminator": "\n",
+}
+#: Images that are read at once: a table of all of them, beside the array, would be twice the memory.
+BLOCK_ROWS = 2000
 
 
 @dataclass(frozen=True)
@@ -62,24 +73,20 @@ def read_predictions(path: Path) -> Predictions:
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with scripts.evaluate.predict_images")
     try:
-        # Every name stays the text that it is: a class may be called 1, NA or null.
-        table = pd.read_csv(
-            path,
-            encoding="utf-8",
-            keep_default_na=False,
-            dtype=dict.fromkeys(HEAD, str),
-            float_precision="round_trip",
-            lineterminator="\n",
-        )
+        heads, blocks, classes = _read_blocks(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a predictions.csv ({error}); make it again") from error
-    classes = [name.removeprefix(PROBABILITY) for name in table.columns[len(HEAD) :]]
-    if tuple(table.columns[: len(HEAD)]) != HEAD or not classes or table.empty:
-        raise UserError(f"{path}: not a predictions.csv (columns {', '.join(HEAD)}, prob:<class>...); make it again")
-    try:
-        probabilities = table.iloc[:, len(HEAD) :].to_numpy(dtype=np.float64)
     except ValueError as error:
         raise UserError(f"{path}: a probability is not a number; make the file again") from error
+    if not blocks:
+        raise UserError(f"{path}: not a predictions.csv (columns {', '.join(HEAD)}, prob:<class>...); make it again")
+    table = pd.concat(heads, ignore_index=True)
+    probabilities = np.empty((len(table), len(classes)))
+    end = len(table)
+    while blocks:  # each is let go when it is copied: never two of everything
+        block = blocks.pop()
+        probabilities[end - len(block) : end] = block
+        end -= len(block)
     label_of = {name: label for label, name in enumerate(classes)}
     labels, predictions = (table[column].map(label_of) for column in ("label", "prediction"))
     if labels.isna().any() or predictions.isna().any() or not np.isfinite(probabilities).all():
@@ -87,6 +94,42 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(
         table["file"].tolist(), labels.to_numpy(np.int64), predictions.to_numpy(np.int64), probabilities, classes
     )
+
+
+def read_answers(path: Path) -> pd.DataFrame:
+    """Return file, label and prediction (names) of each image of a predictions.csv, without the probabilities.
+
+    Raises
+    ------
+    UserError : it is missing or empty, or not a file of this form.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make it with scripts.evaluate.predict_images")
+    try:
+        table = pd.read_csv(path, usecols=list(HEAD), **FORMAT)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a predictions.csv ({one_line(error)[:300]}); make it again") from error
+    if table.empty:
+        raise UserError(f"{path}: holds no image; make it again")
+    return table
+
+
+def _read_blocks(path: Path) -> tuple[list[pd.DataFrame], list[np.ndarray], list[str]]:
+    """Return the columns HEAD and the probabilities of a predictions.csv, block by block, and its classes.
+
+    Nothing of a file that has other columns, or no row.
+    """
+    with pd.read_csv(path, chunksize=BLOCK_ROWS, **FORMAT) as reader:
+        heads: list[pd.DataFrame] = []
+        blocks: list[np.ndarray] = []
+        classes: list[str] = []
+        for table in reader:
+            classes = [name.removeprefix(PROBABILITY) for name in table.columns[len(HEAD) :]]
+            if tuple(table.columns[: len(HEAD)]) != HEAD or not classes or table.empty:
+                break
+            heads.append(table.iloc[:, : len(HEAD)].copy())
+            blocks.append(table.iloc[:, len(HEAD) :].to_numpy(dtype=np.float64))
+    return heads, blocks, classes
 
 
 def read_features(path: Path, images: int) -> np.ndarray:

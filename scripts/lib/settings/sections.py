@@ -6,6 +6,7 @@ import codecs
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -68,7 +69,6 @@ def _encoding_name(text: str) -> str:
 
 
 Encoding = Annotated[str, AfterValidator(_encoding_name)]
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+")]
 
 
 def _can_be_opened(path: str) -> str:
@@ -84,6 +84,18 @@ def _can_be_opened(path: str) -> str:
 
 LocalPath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_can_be_opened)]
 FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]"), AfterValidator(_can_be_opened)]
+
+
+def _readable_url(url: str) -> str:
+    try:
+        if urlsplit(url).hostname and urlsplit(url).port != 0:
+            return url
+    except ValueError as error:
+        raise ValueError(f"not an address: {error}") from error
+    raise ValueError("not an address: it names no host, or port 0")
+
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+"), AfterValidator(_readable_url)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 #: A number, and no text that Python would take for one; .inf and .nan are none.

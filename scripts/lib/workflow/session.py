@@ -19,6 +19,7 @@ from snakemake.utils import update_config
 
 from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
+from scripts.lib.base.disks import check_folders
 from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
@@ -26,6 +27,7 @@ from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
+from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
 from scripts.lib.workflow.narrator import Narrator
@@ -55,6 +57,7 @@ class Session:
         files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
         self.narrator: Narrator | None = None
         self.errors: list[str] = []
+        self.causes: list[str] = []  # of failed jobs that could not say it themselves
         self.has_failed = False
         self.interrupts = 0
         use_this_python()
@@ -119,7 +122,7 @@ class Session:
         lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
         if self.narrator is not None:
             self.narrator.close()
-        lines = [*lines, *[STOPPED] * (self.interrupts > 0)]
+        lines = [*lines, *self.causes, *[STOPPED] * (self.interrupts > 0)]
         for line in lines:
             print(line, file=sys.stderr, flush=True)
         if self.interrupts:
@@ -150,6 +153,7 @@ class Session:
                     slurm.check_answers()
                 elif is_whole(workflow):
                     check_devices(self.layout.settings, has_gpu())
+                check_folders(Path(self.layout.dataset))
                 clear_the_way(os.environ, controller)
                 if submits:
                     slurm.leave_job(os.environ)
@@ -187,9 +191,10 @@ class Session:
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
         return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
 
-    def note_errors(self) -> None:
+    def note_errors(self, logs: Sequence[str]) -> None:
         """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""
         self.has_failed = True
+        self.causes = [f"error: {cause}" for cause in causes(logs)]
         files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if is_recent(path, self.started)]
         outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
         calm = {Ending.INTERRUPTED, *([Ending.STOPPED] if self.interrupts else [])}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -114,6 +116,27 @@ def test_mirrors_help_out(server: HttpServer, archive: Path, tmp_path: Path) -> 
     server.serve("b.zip", archive.read_bytes())
     source = Source(url=server.url("a.zip"), mirrors=[server.url("b.zip")])
     assert get(source, tmp_path).read_bytes() == archive.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nPK", "Content-Length is not a size"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n", "leads to no address"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"<html>" * 99), "Content-Encoding gzip"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>\x1b[31m</html>", "a web page"),
+        (b"HTTP/1.1 404 \x1b[31mgone\r\nContent-Length: 0\r\n\r\n", r"404 \?\[31mgone"),
+    ],
+)
+def test_a_server_that_answers_nonsense_is_passed_over(
+    server: HttpServer, archive: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, raw: bytes, words: str
+) -> None:
+    server.serve("a.zip", b"", raw=raw)
+    server.serve("b.zip", archive.read_bytes())
+    source = Source(url=server.url("a.zip"), mirrors=[server.url("b.zip")], sha256=sha256(archive.read_bytes()))
+    assert get(source, tmp_path).read_bytes() == archive.read_bytes()
+    assert re.search(words, caplog.text)
+    assert names(tmp_path / "d") == ["archive.sha256", "archive.zip"]
 
 
 def test_a_login_page_is_no_archive(server: HttpServer, tmp_path: Path) -> None:

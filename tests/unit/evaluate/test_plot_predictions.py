@@ -20,9 +20,10 @@ from scripts.evaluate import plot_predictions
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.calibration import calibrate
+from scripts.lib.metrics.curves import precision_recall_curves, roc_curves
 from scripts.lib.metrics.metrics import per_class_table, wilson_interval
 from scripts.lib.metrics.selective import selective_prediction
-from scripts.lib.pages.figures import classes, curves, reliability, selective
+from scripts.lib.pages.figures import classes, confusion_matrix, curves, reliability, selective
 from scripts.lib.pages.figures.style import house_style, save_figure
 from scripts.lib.runs.predictions import Predictions
 
@@ -359,3 +360,38 @@ def test_the_confidence_of_each_tenth_is_written_above() -> None:
     confidence = np.sort(data.probabilities.max(axis=1))[::-1]
     assert written == pytest.approx([confidence[20 * tenth - 1] for tenth in range(1, 11)], abs=1.1e-3)
     assert figure.axes[1].get_xlim() == figure.axes[0].get_xlim()
+
+
+# --- very many classes ------------------------------------------------------------------------------------------------
+
+
+def test_of_many_classes_the_most_confused_are_in_the_matrix() -> None:
+    labels = np.repeat(np.arange(300), 2)
+    predicted = labels.copy()
+    predicted[[598, 599]] = 7  # both of class 299
+    data = certain(labels.tolist(), predicted.tolist(), classes=300)
+    counts = np.zeros((300, 300), np.int64)
+    np.add.at(counts, (labels, predicted), 1)
+    drawn_classes = confusion_matrix.most_confused_classes(counts)
+    assert len(drawn_classes) == confusion_matrix.DRAWN_CLASSES
+    assert {7, 299} <= set(drawn_classes.tolist()) and sorted(drawn_classes) == drawn_classes.tolist()
+    text = all_text(drawn(confusion_matrix.draw(data)))
+    assert "the 100 of 300 classes with the most confusions" in text
+    assert "598 of 600 images right" in text and "2 ×  class 299 → class 007" in text
+
+
+def test_of_many_classes_some_curves_are_drawn_and_said() -> None:
+    figure = drawn(lines(simulate(600, 150)))
+    assert len(figure.axes[0].lines) == curves.PALE_LINES + 2 * curves.NAMED_EACH + 2
+    assert f"grey: {curves.PALE_LINES} of the 140 others" in all_text(figure)
+
+
+@pytest.mark.parametrize("classes_", [2, 7, 300])
+def test_the_curve_of_all_pairs_is_that_of_scikit_learn(classes_: int) -> None:
+    data = simulate(400, classes_)
+    data.probabilities[:, 0] = data.probabilities[:, 0].round(1)  # ties
+    truth, score = data.labels[:, None] == np.arange(classes_), data.probabilities
+    precision, roc = (kind(score, data.labels).micro for kind in (precision_recall_curves, roc_curves))
+    assert precision is not None and roc is not None
+    assert precision.area == pytest.approx(sk.average_precision_score(truth.ravel(), score.ravel()), abs=1e-12)
+    assert roc.area == pytest.approx(sk.roc_auc_score(truth.ravel(), score.ravel()), abs=1e-12)

@@ -278,7 +278,11 @@ def test_the_data_section_says_what_the_audit_found(args: Namespace, run: CardIn
     audited = read(args, audit_summary=tmp_path / "audit.json")
     text = text_of(to_markdown(audited))
     assert "Contaminated: 5 given val or test images" in text and "2 of 1,000 images were set aside" in text
-    told = ["2 images of 16 bits", "folders are read as splits by their names: 'seg_train' as train", "left out 3: not an image"]
+    told = [
+        "2 images of 16 bits",
+        "folders are read as splits by their names: 'seg_train' as train",
+        "left out 3: not an image",
+    ]
     (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {}, "notes": told}))
     data = section(to_markdown(read(args, audit_summary=tmp_path / "audit.json")), "Training and evaluation data")
     assert all(f"- {note}".replace("_", r"\_") in data for note in told)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
 import logging
 import os
+import re
 import subprocess
 import zipfile
 from argparse import Namespace
@@ -118,6 +120,26 @@ def test_an_unreachable_host_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"could not fetch x\.pth from http://127\.0\.0\.1.*attempts"):
         run({"url": refused_url("x.pth")}, tmp_path / "x.pth")
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><title>\x1b[31mLog in", "a web page"),
+        (b'{"error": "quota"}', "a JSON text"),
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
+        (gzip.compress(b"weights"), r"a gzip file.*Content-Encoding gzip.*not to"),
+    ],
+)
+def test_a_mirror_that_sends_no_weights_is_passed_over(
+    server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes, words: str
+) -> None:
+    server.serve("a.pth", content, headers={"Content-Encoding": "gzip"} if content[:1] == b"\x1f" else {})
+    server.serve("b.pth", checkpoint_bytes())
+    run({"url": server.url("a.pth"), "mirrors": [server.url("b.pth")]}, tmp_path / "weights.pth")
+    assert re.search(words, caplog.text)
+    assert leftovers(tmp_path) == ["weights.pth"]
 
 
 def test_a_wrong_hash_leaves_nothing(server: HttpServer, tmp_path: Path) -> None:

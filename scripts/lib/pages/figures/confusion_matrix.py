@@ -18,6 +18,8 @@ from scripts.lib.runs.predictions import Predictions
 #: More classes than this, and a count in every cell is no longer legible.
 ANNOTATED_CLASSES = 40
 LISTED_CONFUSIONS = 20
+#: More classes than this are not drawn: what a matrix takes grows with their square, and nobody reads it.
+DRAWN_CLASSES = 100
 SHARE_TICKS = (0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1)
 
 
@@ -31,17 +33,22 @@ def draw(predictions: Predictions, title: str = "") -> Figure:
 def draw_counts(counts: np.ndarray, classes: Sequence[str], title: str = "") -> Figure:
     """Draw a confusion matrix: colour is the share of the true class (row), text the number of images.
 
+    Of many classes only those that are confused most are drawn; shares and totals are still of all.
+
     Parameters
     ----------
     counts : int array of shape (classes, classes), rows are the true classes.
     """
-    n = len(classes)
+    drawn = most_confused_classes(counts)
+    n = len(drawn)
     # Inches a cell, and points of the names beside it: they shrink with the number of classes down to what one can
     # still read when zooming in.
-    cell = float(np.interp(n, [2, 10, 30, 100, 200], [1.1, 0.5, 0.34, 0.14, 0.085]))
-    size = float(np.interp(n, [10, 30, 100, 200], [10, 8.5, 6.5, 4.8]))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    names = shorten_all(list(classes), NAME_WIDTH)
+    cell = float(np.interp(n, [2, 10, 30, 100], [1.1, 0.5, 0.34, 0.14]))
+    size = float(np.interp(n, [10, 30, 100], [10, 8.5, 6.5]))
+    of_drawn = counts[np.ix_(drawn, drawn)]
+    shares = of_drawn / np.maximum(counts[drawn].sum(axis=1, keepdims=True), 1)
+    all_names = shorten_all(list(classes), NAME_WIDTH)
+    names = [all_names[label] for label in drawn]
     annotated = n <= ANNOTATED_CLASSES
     with house_style():
         inches = n * cell
@@ -62,13 +69,25 @@ def draw_counts(counts: np.ndarray, classes: Sequence[str], title: str = "") -> 
         bar.set_label("share of the true class")
         bar.outline.set_visible(False)
         if annotated:
-            _write_counts(axes, counts, shares, cell, size + 1)
+            _write_counts(axes, of_drawn, shares, cell, size + 1)
         else:
-            _list_confusions(bar.ax, counts, names)
+            _list_confusions(bar.ax, counts, all_names)
         right, total = int(counts.trace()), int(counts.sum())
         result = f"{right} of {total} images right ({right / max(total, 1):.1%})"
-        axes.set_title(f"{title}\n{result}" if title else result, linespacing=1.5)
+        left_out = f"the {n} of {len(classes):,} classes with the most confusions" if n < len(classes) else ""
+        axes.set_title("\n".join(filter(None, [title, result, left_out])), linespacing=1.5)
         return figure
+
+
+def most_confused_classes(counts: np.ndarray, most: int = DRAWN_CLASSES) -> np.ndarray:
+    """Return the labels, ascending, of the at most *most* classes with the most images in wrong rows or columns.
+
+    Parameters
+    ----------
+    counts : int array of shape (classes, classes).
+    """
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    return np.sort(np.argsort(-errors, kind="stable")[:most])
 
 
 def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: float, size: float) -> None:
@@ -82,10 +101,11 @@ def _write_counts(axes: Axes, counts: np.ndarray, shares: np.ndarray, cell: floa
 
 def _list_confusions(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
     """List the commonest confusions above *axes*, where cells are too small for numbers."""
-    wrong = counts * ~np.eye(len(counts), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:LISTED_CONFUSIONS]
-    pairs = [(row, column) for row, column in zip(*np.unravel_index(order, counts.shape), strict=True)]
-    lines = [f"{wrong[pair]} ×  {names[pair[0]]} → {names[pair[1]]}" for pair in pairs if wrong[pair]]
+    rows, columns = np.nonzero(counts)
+    images, wrong = counts[rows, columns], rows != columns
+    order = np.argsort(-images[wrong], kind="stable")[:LISTED_CONFUSIONS]
+    pairs = zip(images[wrong][order], rows[wrong][order], columns[wrong][order], strict=True)
+    lines = [f"{n} ×  {names[row]} → {names[column]}" for n, row, column in pairs]
     text = "\n".join(["commonest confusions (true → predicted):", *lines])
     axes.text(0, 1.15, text, transform=axes.transAxes, va="bottom", fontsize=9, linespacing=1.5)
 

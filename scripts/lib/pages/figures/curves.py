@@ -18,6 +18,8 @@ from scripts.lib.runs.predictions import Predictions
 
 NAMED_EACH = 5
 PALE = "#D0D0D0"
+#: Pale lines at most, of classes spread evenly over the areas: more hide each other.
+PALE_LINES = 90
 #: Where the step of a precision goes: from the recall before it to its own. The averages are drawn as they are.
 STEP, LINE = "steps-pre", "default"
 
@@ -48,9 +50,8 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
     """Draw the curve of each class and the averages, and write the areas below *axes*."""
     best, worst = best_and_worst(curves.of_class, NAMED_EACH)
     named = {*best, *worst}
-    for label, curve in enumerate(curves.of_class):
-        if curve is not None and label not in named:
-            _draw_curve(axes, curve, None, drawstyle, color=PALE, linewidth=0.5)
+    for curve in _spread([curve for i, curve in enumerate(curves.of_class) if curve is not None and i not in named]):
+        _draw_curve(axes, curve, None, drawstyle, color=PALE, linewidth=0.5)
     for labels, looks in ((best, COLD_LINES), (worst[::-1], WARM_LINES)):
         for label, (colour, dashes) in zip(labels, looks, strict=False):
             look = {"color": colour, "linestyle": dashes, "linewidth": 1.3}
@@ -63,7 +64,8 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
     order = [*range(len(handles) - 1, len(handles) - 1 - averages, -1), *range(len(handles) - averages)]
     undefined = sum(curve is None for curve in curves.of_class)
     hidden = len(names) - undefined - len(named)
-    remarks = [f"the {len(best)} best, the {len(worst)} worst; grey: the {hidden} others"] if hidden else []
+    grey = f"{PALE_LINES} of the {hidden:,} others" if hidden > PALE_LINES else f"the {hidden} others"
+    remarks = [f"the {len(best)} best, the {len(worst)} worst; grey: {grey}"] if hidden else []
     if undefined:
         remarks.append(f"no curve for {undefined} of {len(names)} classes: without images, or without others")
     axes.legend(
@@ -71,6 +73,13 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
         bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8, handlelength=3.5, title="\n".join(remarks) or None,
         title_fontsize=8, alignment="left",
     )  # fmt: skip
+
+
+def _spread(curves: Sequence[Curve]) -> list[Curve]:
+    """Return at most PALE_LINES of *curves*, spread evenly over their areas, in their order."""
+    by_area = sorted(range(len(curves)), key=lambda index: curves[index].area)
+    chosen = {by_area[i] for i in np.linspace(0, len(curves) - 1, min(len(curves), PALE_LINES)).round().astype(int)}
+    return [curves[index] for index in sorted(chosen)]
 
 
 def _draw_curve(axes: Axes, curve: Curve | None, name: str | None, drawstyle: str, **look: Any) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import logging
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from http_server import HttpServer, refused_url
+from small_disk import small_disk
 
 from scripts.lib.base import download as module
+from scripts.lib.base import http_request
 from scripts.lib.base.download import download, part_path, shown
 from scripts.lib.base.problems import UserError
 
@@ -170,7 +176,7 @@ def test_a_wrong_size_leaves_nothing(server: HttpServer, tmp_path: Path) -> None
     with pytest.raises(UserError, match=f"expected 5 bytes, the server has {len(CONTENT)}"):
         download([server.url("a.zip")], tmp_path / "a.zip", size=5)
     server.serve("b.zip", CONTENT, declare_length=False)
-    with pytest.raises(UserError, match=f"expected 5 bytes, got {len(CONTENT)}"):
+    with pytest.raises(UserError, match="expected 5 bytes, the server sends more"):
         download([server.url("b.zip")], tmp_path / "b.zip", size=5)
     assert leftovers(tmp_path) == []
 
@@ -269,3 +275,190 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
     server.serve("a.zip", CONTENT)
     download([server.url("a.zip")], tmp_path / "a.zip")
     assert "of 0.3 MB (100 %)" in caplog.text
+
+
+def answer(*headers: str, status: str = "200 OK", body: bytes = CONTENT) -> bytes:
+    """Return an answer as it goes over the line."""
+    lines = [f"HTTP/1.1 {status}", *headers, "Connection: close", "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+#: What a server may send, and what is said of it.
+FAULTS = {
+    "superscript length": (answer("Content-Length: \xb2"), "Content-Length is not a size"),
+    "negative length": (answer("Content-Length: -5"), "Content-Length is not a size: '-5'"),
+    "signed length": (answer("Content-Length: +5"), "Content-Length is not a size"),
+    "length of underscores": (answer("Content-Length: 1_0"), "Content-Length is not a size"),
+    "length in words": (answer("Content-Length: many\x1b[2J"), "Content-Length is not a size"),
+    "length of 5000 digits": (answer("Content-Length: " + "9" * 5000), "Content-Length"),
+    "two lengths": (answer("Content-Length: 5", "Content-Length: 6"), "Content-Length"),
+    "two lengths in one": (answer("Content-Length: 5, 6"), "Content-Length"),
+    "length of 1e20": (answer("Content-Length: 100000000000000000000"), "no space left"),
+    "location without its bracket": (answer("Location: http://[::1", status="302 Found"), "leads to no address"),
+    "location with a wrong port": (answer("Location: http://127.0.0.1:99999/", status="301 Moved"), "address"),
+    "location with words as port": (answer("Location: http://127.0.0.1:x/", status="301 Moved"), "address"),
+    "location that is no text": (answer("Location: http://\xff\xfe/", status="302 Found"), "address"),
+    "location that is too long": (answer(f"Location: http://{'a' * 70}.b/", status="302 Found"), ""),
+    "location on the disk": (answer("Location: file:///etc/passwd", status="302 Found"), "not an address"),
+    "location by ftp": (answer("Location: ftp://127.0.0.1/a.zip", status="307 Temporary"), "not an address"),
+    "location without host": (answer("Location: http:///a.zip", status="302 Found"), "404 Not Found"),
+    "location that is itself": (answer("Location: /bad.zip", status="302 Found"), "too many redirects"),
+    "escape codes in the status": (answer(status="404 \x1b[31m\x9b2J\x07red"), "404 ?[31m?2J?red"),
+    "endless status": (answer(status="404 " + "x" * 9000), "404 xxx"),
+    "no http": (b"\x1b[31mSSH-2.0-OpenSSH_9.2\r\n\r\n", "no connection"),
+    "http 0.9": (b"<html>hello</html>", "no connection"),
+    "nothing": (b"", "no connection"),
+    "range without being asked": (answer("Content-Range: bytes 0-4/5", status="206 Partial"), "does not fit"),
+    "chunks that break off": (answer("Transfer-Encoding: chunked", body=b"5\r\nabcde\r\n"), "the connection broke"),
+    "chunks of no size": (answer("Transfer-Encoding: chunked", body=b"\xb2\r\nabcde\r\n"), "the connection broke"),
+    "packed": (answer("Content-Encoding: gzip", body=b"\x1f\x8bxxx"), "though it was asked not to"),
+    "too many headers": (answer(*[f"X-{i}: 1" for i in range(200)]), "no connection"),
+    "a page": (answer(body=b"<html>\x1b[31m</html>"), "wrong sha256"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_server_that_answers_nonsense_is_one_line_and_the_next_mirror_is_tried(
+    server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    raw, words = FAULTS[fault]
+    server.serve("bad.zip", b"", raw=raw)
+    server.serve("good.zip", CONTENT)
+    result = download([server.url("bad.zip"), server.url("good.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert result.url == server.url("good.zip")
+    lines = [record.getMessage() for record in caplog.records if "trying again" not in record.getMessage()]
+    assert len(lines) == 1 and lines[0].startswith(server.url("bad.zip")) and words in lines[0]
+    assert lines[0].isprintable() and len(lines[0]) < 500
+    assert leftovers(tmp_path) == ["a.zip"]
+    with pytest.raises(UserError):
+        download([server.url("bad.zip")], tmp_path / "b.zip", sha256=SHA256)
+    assert not (tmp_path / "b.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [
+        ("\xb2", 1.0),
+        ("-5", 1.0),
+        ("9" * 5000, 60.0),
+        ("1e9", 1.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 60.0),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 1.0),
+        ("Sun, 99 Nov 99999999 08:49:37 GMT", 1.0),
+        ("soon", 1.0),
+        ("", 1.0),
+    ],
+)
+def test_a_server_may_ask_to_wait_in_any_way(
+    server: HttpServer, tmp_path: Path, no_waiting: list[float], asked: str, waits: float
+) -> None:
+    server.serve("a.zip", CONTENT, failures=1, retry_after=asked)
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert no_waiting == [waits]
+
+
+def test_a_date_in_retry_after_is_waited_for(server: HttpServer, tmp_path: Path, no_waiting: list[float]) -> None:
+    server.serve("a.zip", CONTENT, failures=1, retry_after=email.utils.formatdate(time.time() + 20, usegmt=True))
+    download([server.url("a.zip")], tmp_path / "a.zip")
+    assert 15 < no_waiting[0] <= 20
+
+
+def test_a_relative_redirect_is_followed_and_its_page_not_read(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("good.zip", CONTENT)
+    page = server.serve("a.zip", b"", raw=answer("Location: good.zip", status="302 Found"), endless=10**12)
+    begun = time.monotonic()
+    download([server.url("a.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert time.monotonic() - begun < 5
+    assert page.content == b""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_request, "RATE_WINDOW", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("slow", ["header", "body", "chunks", "redirects", "nothing"])
+def test_a_server_that_is_too_slow_is_given_up(
+    server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, slow: str
+) -> None:
+    raw = {"header": answer(), "chunks": answer("Transfer-Encoding: chunked", body=b"1\r\na\r\n" * 1000)}.get(slow)
+    if slow == "redirects":
+        raw = answer("Location: /slow.zip", status="302 Found", body=b"")
+    silence = {"nothing": 30, "redirects": 0.15}.get(slow, 0)
+    server.serve(
+        "slow.zip", CONTENT, raw=raw, bytes_per_second=20 * 16 if slow != "redirects" else None, silence=silence
+    )
+    server.serve("good.zip", CONTENT)
+    begun = time.monotonic()
+    result = download([server.url("slow.zip"), server.url("good.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert result.url == server.url("good.zip")
+    assert "too slow" in caplog.text
+    assert time.monotonic() - begun < 10
+    assert leftovers(tmp_path) == ["a.zip"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_slow_line_is_no_reason_to_give_up(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT, bytes_per_second=300_000)
+    before = signal.getitimer(signal.ITIMER_REAL)
+    download([server.url("a.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert len(server.asked("a.zip")) == 1
+    assert abs(signal.getitimer(signal.ITIMER_REAL)[0] - before[0]) < 10  # another's alarm goes on
+
+
+@pytest.mark.parametrize("body", ["closed", "chunked"])
+def test_a_body_without_end_leaves_the_disk_as_it_was(server: HttpServer, tmp_path: Path, body: str) -> None:
+    raw = answer() if body == "closed" else answer("Transfer-Encoding: chunked", body=b"ffffffff\r\na")
+    server.serve("endless.zip", b"", raw=raw, endless=10**12)
+    server.serve("good.zip", CONTENT)
+    with small_disk(tmp_path / "small") as disk:
+        urls = [server.url("endless.zip"), server.url("good.zip")]
+        assert download(urls, disk / "a.zip", sha256=SHA256).url == urls[1]
+        assert leftovers(disk) == ["a.zip"]
+        with pytest.raises(UserError, match=r"without saying how many there are.*nearly full.*free some space"):
+            download(urls[:1], disk / "b.zip")
+        assert leftovers(disk) == ["a.zip"]
+
+
+def test_a_body_longer_than_expected_is_broken_off(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", b"", raw=answer(), endless=10**12)
+    with pytest.raises(UserError, match=f"expected {len(CONTENT)} bytes, the server sends more"):
+        download([server.url("a.zip")], tmp_path / "a.zip", size=len(CONTENT))
+    assert leftovers(tmp_path) == []
+
+
+def test_an_etag_that_cannot_be_sent_back_is_not_kept(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT, break_after=50_000, breaks=1, validators=False, headers={"ETag": '"\xe9\x1b[m"'})
+    download([server.url("a.zip")], tmp_path / "a.zip", sha256=SHA256)
+    assert [request.status for request in server.asked("a.zip")] == [200, 206]
+
+
+def test_a_server_that_does_not_speak_tls_is_not_called_a_wrong_certificate(server: HttpServer, tmp_path: Path) -> None:
+    server.serve("a.zip", CONTENT)
+    urls = [server.url("a.zip").replace("http:", "https:"), server.url("a.zip")]
+    assert download(urls, tmp_path / "a.zip").url == urls[1]
+    with pytest.raises(UserError, match="no encrypted connection") as caught:
+        download(urls[:1], tmp_path / "b.zip")
+    assert "certificate" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:99999/a", "http://h:x/a", "https://"])
+def test_an_address_that_cannot_be_read_is_one_line(tmp_path: Path, url: str) -> None:
+    with pytest.raises(UserError, match="url"):
+        download([url], tmp_path / "a.zip")
+    shown(url)
+
+
+def test_no_text_of_others_steers_the_terminal(tmp_path: Path) -> None:
+    program = (
+        "import argparse, logging; from scripts.lib.base.console import run_cli\n"
+        "def main(args):\n"
+        "    logging.warning('a\\x1b[2Jb\\r\\x9bc')\n"
+        "    raise ValueError('\\x1b]0;title\\x07 \\u202egnp.exe \\udcff')\n"
+        f"run_cli(argparse.ArgumentParser, main, ['--log', {str(tmp_path / 'log')!r}])"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    for text in (result.stderr, (tmp_path / "log").read_text()):
+        assert "a?[2Jb??c" in text and "?]0;title" in text
+        assert text.replace("\n", "").isprintable()

@@ -1,0 +1,106 @@
+"""Disks that are full or cannot be written: which one, and what to do, in one line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from scripts.lib.base.problems import UserError
+
+#: A disk with less than this left is full for us, and a folder must take so much to be called writable.
+LEAST_BYTES = 1024 * 1024
+REMEDY = "free some space there (`df -h`, and `df -i` for the number of files), then run the same command again"
+
+
+def existing(path: Path) -> Path:
+    """Return *path*, or the nearest folder above it that exists."""
+    path = path.expanduser().absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the folder of :func:`existing`."""
+    nearest = existing(path)
+    return nearest if nearest.is_dir() else nearest.parent
+
+
+def full_disks(folders: Iterable[Path]) -> list[Path]:
+    """Return those of *folders*, one a disk, on whose disk nothing more can be written."""
+    full: dict[int, Path] = {}
+    for folder in map(existing_folder, folders):
+        disk = os.statvfs(folder)
+        no_room = disk.f_bavail * disk.f_frsize < LEAST_BYTES and disk.f_blocks > 0
+        if no_room or (disk.f_files > 0 and disk.f_favail == 0):
+            full.setdefault(folder.stat().st_dev, folder)
+    return list(full.values())
+
+
+def usual_folders() -> list[Path]:
+    """Return where every command writes: the working folder, the one for temporary files, and shared memory."""
+    folders = [Path.cwd(), temporary_folder(), Path("/dev/shm")]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def temporary_folder() -> Path:
+    """Return the folder for temporary files that the user chose, whether it can be used or not."""
+    return Path(os.environ.get("TMPDIR") or "/tmp")
+
+
+def describe_full_disk(folders: Sequence[Path], certain: bool = False) -> UserError | None:
+    """Return what is to be said of full disks among those of *folders*; None where there is none.
+
+    Parameters
+    ----------
+    certain : one of them was full, though an unfinished file may be gone since: then it is the one with the least room.
+    """
+    full = full_disks(folders)
+    if certain and not full:
+        full = [min(map(existing_folder, folders), key=lambda folder: shutil.disk_usage(folder).free)]
+    if not full:
+        return None
+    return UserError(f"no space left on the disk of {' and of '.join(map(str, full))}", REMEDY)
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Write to *folder*, or where it will be made, and remove it again.
+
+    Raises
+    ------
+    UserError : the disk is full or read-only, the folder is somebody else's, or there is a file in its way.
+    """
+    here = existing(folder)
+    if not here.is_dir():
+        raise UserError(f"{what}: {here} is a file, no folder", "move it away")
+    try:
+        with tempfile.NamedTemporaryFile(dir=here, prefix=".mimflow-") as file:
+            file.write(bytes(LEAST_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        full = describe_full_disk([here])
+        reason, remedy = (full.what, full.remedy) if full else (error.strerror, "choose another, or ask who owns it")
+        raise UserError(f"{what}: {here} cannot be written: {reason}", remedy) from error
+
+
+def check_folders(results: Path) -> None:
+    """Make sure that a workflow can write its results, its logs, Snakemake's own files and temporary ones.
+
+    Raises
+    ------
+    UserError : it cannot.
+    """
+    check_writable(results, "the folder of the results")
+    check_writable(Path("logs"), "the folder of the logs")
+    check_writable(Path(".snakemake"), "Snakemake's folder")
+    folder = temporary_folder()
+    if not folder.is_dir():
+        raise UserError(
+            f"the folder of temporary files: there is no folder {folder}", "make it, or set TMPDIR to another"
+        )
+    try:
+        check_writable(folder, "the folder of temporary files")
+    except UserError as error:
+        raise UserError(error.what, f"{error.remedy}, or set TMPDIR to another folder") from error

@@ -1,0 +1,52 @@
+"""The causes of a failure that a job could not tell: a real kill, and what Slurm says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.lib.workflow.failures import causes, killed_rules
+
+SLURM = """Error in rule train_model:
+    message: SLURM-job '17' failed, SLURM status is: 'OUT_OF_MEMORY'. For further error details see the log
+    jobid: 3
+"""
+BASH = """RuleException:
+CalledProcessError in file "Snakefile", line 5:
+Command 'set -euo pipefail;  python -m x | tee y' returned non-zero exit status 137.
+[Sun Nov 29 02:10:16 2026]
+Error in rule plot_predictions:
+    message: None
+"""
+OTHER = BASH.replace("137", "1").replace("plot_predictions", "evaluate_model")
+
+
+@pytest.mark.parametrize(
+    ("log", "rules"),
+    [
+        (SLURM, ["train_model"]),
+        (BASH, ["plot_predictions"]),
+        (OTHER + BASH, ["plot_predictions"]),
+        (BASH + OTHER + SLURM, ["plot_predictions", "train_model"]),
+        (OTHER + SLURM.replace("OUT_OF_MEMORY", "TIMEOUT"), []),
+        ("died with <Signals.SIGKILL: 9>.", ["a job"]),
+        ("", []),
+    ],
+)
+def test_the_rules_that_were_killed_are_named(log: str, rules: list[str]) -> None:
+    assert killed_rules(log) == rules
+
+
+def test_a_killed_job_is_said_in_one_line(tmp_path: Path) -> None:
+    shell = "python -c 'import os; os.kill(os.getpid(), 9)'"
+    (tmp_path / "Snakefile").write_text(f'rule train_model:\n    output: "a"\n    shell: "{shell}"\n')
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", str(tmp_path)]
+    subprocess.run([*command, "--snakefile", str(tmp_path / "Snakefile")], capture_output=True, timeout=120)
+    logs = [str(path) for path in (tmp_path / ".snakemake" / "log").iterdir()]
+    lines = causes(logs)
+    assert re.match("train_model was killed, most likely because memory ran out: lower batch_size", lines[0])
+    assert "mem_mb" in lines[0]
