@@ -26,6 +26,9 @@ from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 
+#: Options by which only a part of the workflow is asked for, as its downloads; Snakemake parses them after the Snakefile.
+PARTIAL = frozenset({"--until", "-U", "--omit-from", "-O", "--"})
+
 
 class Session:
     """One start of Snakemake on a checked configuration.
@@ -66,7 +69,7 @@ class Session:
             try:
                 if workflow.non_local_exec:
                     check_path(sys.executable)
-                elif is_whole(workflow):
+                elif not PARTIAL.intersection(word.split("=")[0] for word in sys.argv):
                     check_devices(self.layout.settings, version("torch"), has_gpu())
                 clear_the_way(os.environ, controller)
             except UserError as error:
@@ -75,7 +78,8 @@ class Session:
 
     def report_command(self, workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
-        if not is_whole(workflow):
+        asked = workflow.dag_settings
+        if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
         settings = to_json(self.config)
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
@@ -105,12 +109,6 @@ def read_configuration(files: Sequence[str | Path], arguments: Sequence[str]) ->
         key, _, text = argument.partition("=")
         update_config(config, {key: strict_yaml.parse(text, f"--config {key}")})
     return config
-
-
-def is_whole(workflow: Any) -> bool:
-    """Tell whether all of the workflow was asked for, and not the downloads alone, for example."""
-    asked = workflow.dag_settings
-    return not (asked.until or asked.omit_from or set(asked.targets) - {"all"})
 
 
 def use_this_python() -> None:
