@@ -26,7 +26,7 @@ from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 
-#: Options by which only a part of the workflow is asked for, as its downloads; Snakemake parses them after the Snakefile.
+#: Options by which only a part of the workflow is asked for; Snakemake itself knows them after the Snakefile only.
 PARTIAL = frozenset({"--until", "-U", "--omit-from", "-O", "--"})
 
 
