@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dag import archive_bytes, settings, snakemake
+from dag import QUICK, archive_bytes, settings, snakemake
 
 pytestmark = pytest.mark.long
 
@@ -72,3 +72,10 @@ def test_a_key_that_stands_twice_stops_snakemake_itself(tmp_path: Path, way: str
     }[way]
     result = snakemake(tmp_path, tmp_path / files, *options, "-n")
     assert result.returncode != 0 and f"error: {message.split('/')[0]}" in result.stdout.replace("profiles/mine/", "")
+
+
+def test_a_device_that_is_not_there_stops_before_anything_is_fetched(tmp_path: Path) -> None:
+    config = settings({"url": "http://127.0.0.1:9/x.zip"}, quick={**QUICK, "device": "cuda"})
+    result = snakemake(tmp_path, config)
+    assert result.returncode != 0 and "error: experiments.quick.device: cuda" in result.stdout
+    assert "could not fetch" not in result.stdout and not (tmp_path / "results").exists()

@@ -41,6 +41,8 @@ from scripts.lib.workflow.surroundings_check import checkout_problems
 
 #: The rules that compute on the device of the experiment, and fail where torch cannot use it.
 USES_GPU = frozenset({"patch_config", "fit_head", "train_model", "predict_images"})
+#: Options by which only a part of the workflow is asked for; Snakemake itself knows them after the Snakefile only.
+PARTIAL = frozenset({"--until", "-U", "--omit-from", "-O", "--"})
 
 
 class Session:
@@ -151,7 +153,7 @@ class Session:
                 if submits:
                     check_path(sys.executable)
                     slurm.check_answers()
-                elif is_whole(workflow):
+                elif not PARTIAL.intersection(word.split("=")[0] for word in sys.argv):
                     check_devices(self.layout.settings, has_gpu())
                 check_folders(Path(self.layout.dataset))
                 clear_the_way(os.environ, controller)
@@ -185,7 +187,8 @@ class Session:
 
     def report_command(self, workflow: Any) -> str:
         """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
-        if not is_whole(workflow):
+        asked = workflow.dag_settings
+        if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
         settings = to_json(self.config)
         words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
@@ -255,12 +258,6 @@ def read_configuration(files: Sequence[str | Path], arguments: Sequence[str]) ->
         key, _, text = argument.partition("=")
         update_config(config, {key: strict_yaml.parse(text, f"--config {key}")})
     return config
-
-
-def is_whole(workflow: Any) -> bool:
-    """Tell whether all of the workflow was asked for, and not the downloads alone, for example."""
-    asked = workflow.dag_settings
-    return not (asked.until or asked.omit_from or set(asked.targets) - {"all"})
 
 
 def use_this_python() -> None:
