@@ -146,7 +146,9 @@ class Session:
             self._exit(f"{problem.what}: {problem.remedy}")
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
-            self.narrator.names |= {workflow.dag.jobid(job): job.message or job.rule.name for job in workflow.dag.needrun_jobs()}
+            self.narrator.names |= {
+                workflow.dag.jobid(job): job.message or job.rule.name for job in workflow.dag.needrun_jobs()
+            }
             for line in why(workflow):
                 self.narrator.say(f"because {line}")
         may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
