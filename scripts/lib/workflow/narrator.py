@@ -112,6 +112,8 @@ class Narrator(logging.Handler):
         elif event == LogEvent.PROGRESS:
             self._done, self._total = fields["done"], fields["total"]
             self._stage = "writing the report" if self._done == self._total else ""
+        elif event == LogEvent.RUN_INFO and not fields["stats"]["total"]:
+            self._say_nothing()
         elif event == LogEvent.RUN_INFO:
             self._total, self._stage = fields["stats"]["total"], ""
             self.say(
@@ -132,9 +134,7 @@ class Narrator(logging.Handler):
     def _hear(self, record: logging.LogRecord) -> None:
         text = str(record.getMessage()).strip()
         if text.startswith(NOTHING):
-            report = self.results / self.dataset / "report.html"
-            where = f"; the report: {report}" if report.is_file() else ""
-            self.say(f"nothing to do: everything is made as the settings say{where}")
+            self._say_nothing()
         elif text.startswith("Trying to restart job") and self.failures:
             failure = self.failures.pop()
             reason = failure.reason()
@@ -142,6 +142,11 @@ class Narrator(logging.Handler):
             self.say(f"{failure.what} is tried again: {reason}")
         elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
             self.say(text)
+
+    def _say_nothing(self) -> None:
+        report = self.results / self.dataset / "report.html"
+        where = f"; the report: {report}" if report.is_file() else ""
+        self.say(f"nothing to do: everything is made as the settings say{where}")
 
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)

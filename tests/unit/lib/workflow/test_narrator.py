@@ -104,11 +104,18 @@ def test_of_an_interruption_nothing_is_an_error(folder: Path) -> None:
     assert [line for line in narrated(folder, body) if not line.startswith("9 steps")] == [""]
 
 
-def test_nothing_to_do_names_the_report(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        'logger.info("Nothing to be done (all requested files are present and up to date).")',
+        'tell(LogEvent.RUN_INFO, stats={"total": 0})',
+    ],
+)
+def test_nothing_to_do_names_the_report(body: str, folder: Path) -> None:
     (folder / "results/d").mkdir(parents=True)
     (folder / "results/d/report.html").touch()
-    body = 'logger.info("Nothing to be done (all requested files are present and up to date).")'
-    assert "results/d/report.html" in narrated(folder, body)[0]
+    first = narrated(folder, body)[0]
+    assert first.startswith("nothing to do") and first.endswith("results/d/report.html")
 
 
 def test_on_a_terminal_one_line_tells_how_things_stand_and_no_line_is_destroyed(folder: Path) -> None:
