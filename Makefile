@@ -92,7 +92,7 @@ endef
 ALL_TESTS := tests/unit tests/workflow tests/faults tests/grid
 
 test: ## the tests of a few minutes: unit tests, every rule once, one killed training, one page in a browser
-	$(call pytest,-m 'not long' -n 2 --dist loadgroup --no-loadscope-reorder)
+	$(call pytest,-m 'not long' -n 2 --dist loadfile --no-loadscope-reorder)
 
 test-all: ## every test that needs no cluster (test-faults and test-grid are parts of it; needs Chromium)
 	$(call pytest,$(ALL_TESTS))
