@@ -61,7 +61,19 @@ def setup(root: Path, *arguments: str, **variables: str) -> subprocess.Completed
 def make(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run make in *root*, free of what a make around this test has set."""
     env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
-    for name in ("CONFIG", "RUN", "IMAGES", "OUT", "ARCHIVE", "DATA", "PROFILE", "ENV", "PYTHON", "ARGS"):
+    for name in (
+        "CONFIG",
+        "RUN",
+        "IMAGES",
+        "OUT",
+        "ARCHIVE",
+        "DATA",
+        "PROFILE",
+        "ENV",
+        "PYTHON",
+        "ARGS",
+        "MIMFLOW_SHELL",
+    ):
         env.pop(name, None)
     return subprocess.run(
         ["make", *arguments], cwd=root, env=env | variables, text=True, capture_output=True, check=False

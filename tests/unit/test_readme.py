@@ -47,8 +47,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def scripts() -> list[str]:
-    """Return the modules that are commands of mimflow's own; the options of `start` are Snakemake's."""
-    paths = sorted(path for path in (ROOT / "scripts").rglob("*.py") if path.name != "start.py")
+    """Return the modules that are commands of mimflow's own; `start` and `mim` have the options of other programs."""
+    paths = sorted(path for path in (ROOT / "scripts").rglob("*.py") if path.name not in {"start.py", "mim.py"})
     return [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in paths

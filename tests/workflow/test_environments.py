@@ -256,7 +256,8 @@ def test_snakemake_typed_by_hand_starts_in_the_known_environment(project):
     install = load(project / "envs" / "install.py")
     install.write_snakemake((project / ".venv").resolve())
     code = "import os, sys; print(os.environ['MPLBACKEND'], os.environ['HOME'], sys.argv[1:])"
-    (project / "snakemake.py").write_text(code)
+    (project / "scripts/lib/workflow").mkdir()
+    (project / "scripts/lib/workflow/start.py").write_text(code)
     hostile = {"MPLBACKEND": "module://x", "PYTHONWARNINGS": "error", "PYTHONHOME": "/x", "HOME": "/none", "ARGS": "x"}
 
     command = [project / ".venv/bin/snakemake", "a b", "$x"]

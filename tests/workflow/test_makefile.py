@@ -91,7 +91,7 @@ def test_each_value_of_each_command_reaches_it_as_typed(project, target, variabl
 @pytest.mark.parametrize("value", [HOSTILE[0], HOSTILE[3], ALL_IN_ONE])
 def test_a_value_that_is_no_environment_and_no_python_is_refused_and_not_run(project, variable, value):
     (project / ".venv").unlink()
-    before = {*project.iterdir()}
+    before = sorted(project.iterdir())
     result = make(project, "setup", f"{variable}={value}")
 
     assert result.returncode != 0

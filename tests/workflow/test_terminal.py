@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dag import QUICK, ROOT, archive_bytes, settings
+from set_up import copy_project
 from terminal import CTRL_C, Terminal
 
 from scripts.lib.workflow.machine_check import TorchBuild, built_torch
@@ -73,7 +74,7 @@ def test_a_run_that_wants_a_gpu_is_refused_before_its_first_job(tmp_path: Path) 
     terminal = run(tmp_path, config)
     assert terminal.end(120) == 1 and is_calm(terminal)
     last = terminal.lines()[-1]
-    assert last.startswith("error: the experiment a is to train with device: cuda") and "ENV=cuda" in last
+    assert last.startswith("error: experiments.a.device: cuda") and "set device: auto" in last
     assert not (tmp_path / "logs").exists()
     assert run(tmp_path, config, "--until", "fetch_archive").end(120) == 0  # on a machine that only fetches
 
@@ -91,11 +92,11 @@ def test_a_second_start_says_why_steps_run_again_and_a_third_that_there_is_nothi
 
 
 def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "envs", tmp_path / "envs")
-    shutil.copy(ROOT / "Makefile", tmp_path)
+    project = copy_project(tmp_path / "project")
+    (project / ".venv").unlink()
     environment = {"PIP_NO_INDEX": "1", "MAKEFLAGS": "", "MAKELEVEL": ""}
-    terminal = Terminal(["make", "setup", "ENV=cpu", f"PYTHON={sys.executable}"], tmp_path, environment)
-    terminal.wait_for("setup: creating .venv", 60)
+    terminal = Terminal(["make", "setup", "ENV=cpu", f"PYTHON={sys.executable}"], project, environment)
+    terminal.wait_for("setup: creating the environment", 60)
     terminal.press(CTRL_C)
     assert terminal.end(60) != 0
     assert terminal.lines()[-1] == STOPPED and is_calm(terminal), terminal.output

@@ -99,7 +99,7 @@ def download(
     _check_arguments(urls, sha256)
     destination.parent.mkdir(parents=True, exist_ok=True)
     failures = []
-    remedy = "check the address, that this machine reaches the internet, and the proxy variables"
+    remedy = "(check the address, that this machine reaches the internet, and the proxy variables)"
     for url in urls:
         try:
             partial = _fetch(url, destination, size)
@@ -110,7 +110,7 @@ def download(
             if len(urls) > 1:
                 logger.warning("%s", failures[-1])
             if isinstance(failure, NoRoom):
-                remedy = "free some space and run the same command again, or find a mirror that has the right file"
+                remedy = "(free some space and run the same command again, or find a mirror that has the right file)"
             continue
         result = Download(url, digest, partial.stat().st_size)
         sync_file(partial)
@@ -119,7 +119,7 @@ def download(
         for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
             leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
         return result
-    raise PassingError(f"could not fetch {destination.name} from {'; nor from '.join(failures)} ({remedy})")
+    raise PassingError(f"could not fetch {destination.name} from {'; nor from '.join(failures)} {remedy}")
 
 
 def shown(url: str) -> str:

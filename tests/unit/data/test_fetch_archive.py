@@ -123,7 +123,10 @@ def test_mirrors_help_out(server: HttpServer, archive: Path, tmp_path: Path) -> 
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nPK", "Content-Length is not a size"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\nContent-Length: 0\r\n\r\n", "leads to no address"),
-        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"<html>" * 99, mtime=0), "Content-Encoding gzip"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"<html>" * 99, mtime=0),
+            "Content-Encoding gzip",
+        ),
         (b"HTTP/1.1 200 OK\r\n\r\n<html>\x1b[31m</html>", "a web page"),
         (b"HTTP/1.1 404 \x1b[31mgone\r\nContent-Length: 0\r\n\r\n", r"404 \?\[31mgone"),
     ],

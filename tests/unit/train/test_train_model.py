@@ -26,7 +26,7 @@ GPU = {"runner": {"device": "cuda", "threads": 2, "deterministic": False}}
 
 def test_mim_is_called_for_the_device_of_the_config() -> None:
     on_cpu = mim_command(Path("c.py"), CPU, Path("w"), 4, 2)
-    assert on_cpu[1:4] == ["train", "mmcls", "c.py"]
+    assert on_cpu[3:6] == ["train", "mmcls", "c.py"]
     assert on_cpu[on_cpu.index("--gpus") + 1] == "0" and "--deterministic" in on_cpu
     on_gpu = mim_command(Path("c.py"), GPU, Path("w"), 4, 2)
     assert on_gpu[on_gpu.index("--gpus") + 1] == "1" and "--deterministic" not in on_gpu

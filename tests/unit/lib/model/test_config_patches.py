@@ -101,7 +101,7 @@ def test_pickled_data_sets_become_image_files() -> None:
 
 
 def test_one_channel_models_read_gray_images() -> None:
-    steps = build("lenet5_mnist", learning_rate=0.01)["data"]["test"]["pipeline"]
+    _, steps = patches.pipelines(Config.fromfile(model_zoo.config_path("lenet5_mnist"))["data"])
     assert steps[0]["color_type"] == "grayscale"
 
 

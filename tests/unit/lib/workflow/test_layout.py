@@ -46,10 +46,12 @@ def test_runs_of_two_folds_are_two_jobs_with_logs_and_names_of_their_own() -> No
     settings = settings_with(folds=2)
     layout = Layout(settings)
     group = Resources(settings, Site(), layout).run_group
-    patterns = (
-        group, layout.run_logs, layout.title.replace("wildcards.", ""), Options(settings, Site(), layout).fold
-    )  # fmt: skip
-    of_folds = [{text.format(experiment="a", seed=0, fold=fold) for text in patterns} for fold in (0, 1)]
+    patterns = (group, layout.run_logs, layout.title.replace("wildcards.", ""))
+    option = Options(settings, Site(), layout).fold
+    of_folds = [
+        {option(SimpleNamespace(fold=fold)), *(text.format(experiment="a", seed=0, fold=fold) for text in patterns)}
+        for fold in ("0", "1")
+    ]
     assert of_folds[0] == {"run_d_a_0_fold0", "logs/d/a/seed0/fold0", "a, seed 0, fold 0", "--fold 0"}
     assert not of_folds[0] & of_folds[1]
     assert ReportMenu(settings).shown("classes", "model card")["labels"] == {
@@ -67,7 +69,7 @@ def test_without_folds_nothing_speaks_of_them() -> None:
     texts = [value for owner in (layout, resources) for value in vars(owner).values() if isinstance(value, str)]
     texts += [*layout.targets(), *layout.runs(layout.run.path)]
     texts += [*layout.start_of(wildcards), *layout.export_of(wildcards)]
-    texts += [options.run_json(wildcards), options.folds, options.fold]
+    texts += [options.run_json(wildcards), options.folds, options.fold(wildcards)]
     texts += [str(ReportMenu(settings).shown("classes", "model card")["labels"])]
     assert not [text for text in texts if "fold" in text]
     assert layout.splits("train") == [layout.train] == ["results/d/splits/train.txt"]
