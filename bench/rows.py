@@ -89,13 +89,15 @@ def make_config(
 
 
 def stock(config: Row) -> Row:
-    """Return the same config with mmcv's own runner, sampler, data set and checkpoints."""
+    """Return the same config with mmcv's own runner, sampler, data set, reading of images and checkpoints."""
     plain = copy.deepcopy(config)
     del plain["sampler"]
     plain["runner"] = {"type": "EpochBasedRunner", "max_epochs": config["runner"]["max_epochs"]}
     for split in ("train", "val", "test"):
         plain["data"][split]["type"] = "CustomDataset"
         del plain["data"][split]["seed"]
+        first = plain["data"][split]["pipeline"][0]
+        plain["data"][split]["pipeline"][0] = {**first, "type": "LoadImageFromFile"}
     plain["custom_imports"] = {"imports": [], "allow_failed_imports": False}
     plain["checkpoint_config"] = {"interval": 1, "max_keep_ckpts": 2}
     return plain
