@@ -30,7 +30,7 @@ MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
 ENOUGH, SMALL = 8, 2
 #: Sizes that are tried in the place of one that does not fit: multiples of what, how many in each direction,
 #: and for how many seconds of processor time.
-TRIES, SECONDS = {32: 8, 4: 4}, 20.0
+TRIES, SECONDS = {32: 8, 4: 4}, 60.0
 #: Of torch's words, as many characters are shown.
 WORDS = 160
 
