@@ -1,4 +1,4 @@
-"""Base configs of eight families train through the workflow, on 2 and on 12 classes."""
+"""Base configs of eight families train through the workflow on 2 classes, and three of them on 12."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "swin": {"base_config": "swin-tiny_16xb64_in1k", "image_size": 64},
     "convnext": {"base_config": "convnext-tiny_32xb128_in1k", "image_size": 32},
 }
+#: Those whose losses are computed in different ways: with many classes a head has another loss, and top-5.
+OF_MANY_CLASSES = ("mobilenet-v2", "mixup-cutmix", "swin")
 COMMON = {"checkpoint": "none", "epochs": 1, "batch_size": 8, "threads": 1, "device": "cpu"}
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("classes", [2, 12])
 def test_every_family_trains_an_epoch(tmp_path: Path, classes: int) -> None:
+    families = FAMILIES if classes == 2 else {name: FAMILIES[name] for name in OF_MANY_CLASSES}
     archive = tmp_path / "data.zip"
     archive.write_bytes(archive_bytes([f"class {i}" for i in range(classes)], per_class=12 if classes == 2 else 4))
-    config = settings({"path": str(archive)}, **{name: {**COMMON, **base} for name, base in FAMILIES.items()})
-    targets = [f"results/small/{name}/seed0/train_log.csv" for name in FAMILIES]
+    config = settings({"path": str(archive)}, **{name: {**COMMON, **base} for name, base in families.items()})
+    targets = [f"results/small/{name}/seed0/train_log.csv" for name in families]
     result = snakemake(tmp_path, config, "--", *targets)
     assert result.returncode == 0, result.stdout
-    for name in FAMILIES:
+    for name in families:
         run = tmp_path / "results/small" / name / "seed0"
         assert read_config(run / "config.py")["model"]["head"]["topk"] == ((1,) if classes == 2 else (1, 5))
         assert len((run / "train_log.csv").read_text().splitlines()) == 2
