@@ -200,7 +200,7 @@ def test_names_from_outside_are_text_in_every_place() -> None:
 {{ code | fenced }}
 """
     values = {"title": "# <b>title</b> #", "names": HOSTILE, "header": ["<i>", "b|c"], "code": "a ``` b\n````"}
-    document = markdown.MARKDOWN.from_string(template).render(values)
+    document = markdown.MARKDOWN["en"].from_string(template).render(values)
     texts = Text(markdown.to_html(document))
     both = [name for name in HOSTILE for _ in range(2)]
     expected = ["# <b>title</b> #", *both, *HOSTILE, "<i> b|c", *(f"{name} x" for name in HOSTILE), "a ``` b ````"]
