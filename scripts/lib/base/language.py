@@ -18,7 +18,7 @@ from scripts.lib.base import strict_yaml
 
 LANGUAGES = ("en", "zh")
 _language: ContextVar[str] = ContextVar("language", default="en")
-#: In an English text of chinese.yaml: {} is any text, {tr} one that is translated too, (s) an ending that may be missing.
+#: In an English text of chinese.yaml: {} is any text, {tr} one that is translated too, (s) an s that may be missing.
 _VARIABLE = re.compile(r"\\\{(?:tr)?\\\}|\\\(s\\\)")
 
 
@@ -81,11 +81,9 @@ def _chinese() -> tuple[dict[str, str], list[tuple[re.Pattern[str], list[bool], 
     Of the latter: the pattern, whether each of its variables is translated too, the Chinese.
     """
     table: dict[str, str] = strict_yaml.read(Path(__file__).with_name("chinese.yaml"))
-    fixed = {text: len(re.sub(r"\{(tr)?\}", "", text)) for text in table if re.search(r"\{(tr)?\}", text)}
-    order = sorted(fixed, key=lambda text: -fixed[text])
-    return table, [
-        (_pattern(text), [word == "tr" for word in re.findall(r"\{(\w*)\}", text)], table[text]) for text in order
-    ]
+    variables = {text: found for text in table if (found := re.findall(r"\{(?:tr)?\}", text))}
+    order = sorted(variables, key=lambda text: len("".join(variables[text])) - len(text))
+    return table, [(_pattern(text), [name == "{tr}" for name in variables[text]], table[text]) for text in order]
 
 
 def _pattern(english: str) -> re.Pattern[str]:
