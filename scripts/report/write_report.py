@@ -71,6 +71,13 @@ def mend_page(report: Path, language: str) -> None:
     write_text(report, page.replace(end_of_head, head, 1))
 
 
+def show_results(report: Path, leaderboard: Path, language: str) -> None:
+    """Print the last lines of a run: the leaderboard, and where the report is."""
+    with speaking(language):
+        print(render_text(read_leaderboard(leaderboard), colour=sys.stdout.isatty()), flush=True)
+        print(tr(f"report: {report} (open it in a browser; it needs no network)"), flush=True)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
@@ -89,10 +96,7 @@ def main(args: argparse.Namespace) -> None:
     make_report(args.snakefile, settings, report, output)
     language = load_settings(read_file(settings), [settings]).report.language
     mend_page(report, language)
-    board = read_leaderboard(args.dataset / "leaderboard.csv")
-    with speaking(language):
-        print(render_text(board, colour=sys.stdout.isatty()), flush=True)
-        print(tr(f"report: {report} (open it in a browser; it needs no network)"), flush=True)
+    show_results(report, args.dataset / "leaderboard.csv", language)
 
 
 if __name__ == "__main__":

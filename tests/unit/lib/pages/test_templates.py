@@ -123,7 +123,7 @@ def of_data(root: Path, names: list[str], sizes: tuple[int, int], **summary: Any
     whole = {"images": 9, "set_aside": 2, "left_out": 1, "findings": {name: 1 for name in names}, "notes": NOTES}
     whole |= {"classes": {"苹果": {"all": sizes[0] + 1}, "梨": {"all": sizes[1]}}, "left_out_files": LEFT_OUT}
     whole |= {"formats": {"JPEG": 9}, "widths": {"min": 1, "median": 2, "max": 3}, **summary}
-    by_name = {name: Split(tuple(images), (0,) * len(images)) for name, images in splits.items()}
+    by_name = {name: Split(name, images, [0] * len(images)) for name, images in splits.items()}
     return data_page.Data(found, whole, Splits(by_name, 3), ["苹果", "梨"], pictures(root, files))
 
 
