@@ -39,4 +39,4 @@ def english_in(text: str) -> list[str]:
 
 def english_on(page: str) -> list[str]:
     """Return the English phrases of a page."""
-    return [found for text in Visible(page).texts for found in english_in(text)]
+    return [phrase for text in Visible(page).texts for phrase in english_in(text)]

@@ -69,8 +69,8 @@ def tr(text: str) -> str:
         return exact[text]
     for pattern, translated, chinese in patterns:
         if match := pattern.fullmatch(text):
-            parts = zip(match.groups(), translated, strict=True)
-            return chinese.format(*(tr(part) if is_text else part for part, is_text in parts))
+            values = zip(match.groups(), translated, strict=True)
+            return chinese.format(*(tr(value) if is_text else value for value, is_text in values))
     return text
 
 
@@ -81,7 +81,7 @@ def _chinese() -> tuple[dict[str, str], list[tuple[re.Pattern[str], list[bool], 
     Of the latter: the pattern, whether each of its variables is translated too, the Chinese.
     """
     table: dict[str, str] = strict_yaml.read(Path(__file__).with_name("chinese.yaml"))
-    variables = {text: found for text in table if (found := re.findall(r"\{(?:tr)?\}", text))}
+    variables = {text: names for text in table if (names := re.findall(r"\{(?:tr)?\}", text))}
     order = sorted(variables, key=lambda text: len("".join(variables[text])) - len(text))
     return table, [(_pattern(text), [name == "{tr}" for name in variables[text]], table[text]) for text in order]
 
@@ -89,5 +89,5 @@ def _chinese() -> tuple[dict[str, str], list[tuple[re.Pattern[str], list[bool], 
 def _pattern(english: str) -> re.Pattern[str]:
     """Return what a text with variables looks like when they are filled in."""
     return re.compile(
-        _VARIABLE.sub(lambda found: "s?" if found[0] == r"\(s\)" else "(.+?)", re.escape(english)), re.DOTALL
+        _VARIABLE.sub(lambda match: "s?" if match[0] == r"\(s\)" else "(.+?)", re.escape(english)), re.DOTALL
     )

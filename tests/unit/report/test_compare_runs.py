@@ -15,6 +15,7 @@ from small_runs import Page, answer, make_run, run_cli_on
 
 from scripts.lib.base.language import speaking
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.findings import CONTAMINATED
 from scripts.lib.metrics import cost, leaderboard, paired
 from scripts.lib.metrics.intervals import accuracy_interval
 from scripts.lib.metrics.metrics import compute_metrics, wilson_interval
@@ -380,7 +381,7 @@ def test_in_chinese_all_but_the_tables_of_numbers_is_chinese(tmp_path: Path, see
         make_run(tmp_path, name, seed, value, accuracy_majority=0.3) for name, value in values for seed in range(seeds)
     ]
     (folders[-1] / "config.py").write_text("data = {'train': {'shuffle_labels': True}}\nrunner = {'device': 'cuda'}\n")
-    (tmp_path / "audit.csv").write_text("file,finding,action,group,detail\n3.jpg,leaked,kept,g,\n4.jpg,leaked,kept,,\n")
+    (tmp_path / "audit.csv").write_text(f"file,finding,action,group,detail\n3.jpg,{CONTAMINATED},kept,g,\n")
     files = {}
     for language in ("en", "zh"):
         out = tmp_path / language
@@ -412,7 +413,9 @@ def test_what_comparisons_and_costs_say_is_translated_whatever_it_is() -> None:
         for verdict in (paired.NOT_TOLD_APART, paired.WORSE, paired.NOT_COMPARABLE, paired.TOO_FEW_SEEDS)
     ]
     with speaking("zh"):
-        said = [*(text for of in sources for text in cost.remarks(pd.DataFrame(of))), cost.in_sum(pd.DataFrame(sums))]
-        said += paired.remarks(table)
-        said += [remark for board in boards for remark in leaderboard.remarks(board)]
-    assert len(said) > 10 and not [text for text in said if english_in(text)]
+        remarks = [
+            *(text for of in sources for text in cost.remarks(pd.DataFrame(of))),
+            cost.in_sum(pd.DataFrame(sums)),
+        ]
+        remarks += [remark for board in boards for remark in leaderboard.remarks(board)]
+    assert len(remarks) > 10 and not [text for text in remarks if english_in(text)]

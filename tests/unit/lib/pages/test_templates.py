@@ -60,8 +60,7 @@ LONG = ("confusion_matrix", "classes", "curves")
 
 
 def words_of(figure: Figure) -> list[str]:
-    found = figure.findobj(Text)
-    return [text.get_text() for text in found if text.get_text().strip()]  # type: ignore[attr-defined]
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text().strip()]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "data"), [*((name, SMALL) for name in FIGURES), *((name, LARGE) for name in LONG)])
@@ -118,16 +117,16 @@ def test_the_page_of_grad_cam_is_chinese(data: Predictions) -> None:
 def of_data(root: Path, names: list[str], sizes: tuple[int, int], **summary: Any) -> data_page.Data:
     """A data set of two classes in which each of *names* was found."""
     files = [f"苹果/{number}.jpg" for number in range(sizes[0])] + [f"梨/{number}.jpg" for number in range(sizes[1])]
-    found = [Finding(files[0], name, "kept", "g", "exact copy of a.jpg") for name in names]
+    rows = [Finding(files[0], name, "kept", "g", "exact copy of a.jpg") for name in names]
     splits = {"train": files, "val": files[:1], "test": files[:2]}
-    whole = {"images": 9, "set_aside": 2, "left_out": 1, "findings": {name: 1 for name in names}, "notes": NOTES}
+    whole = {"images": 9, "set_aside": 2, "left_out": 1, "findings": {name: 1 for name in names}, "notes": REMARKS}
     whole |= {"classes": {"苹果": {"all": sizes[0] + 1}, "梨": {"all": sizes[1]}}, "left_out_files": LEFT_OUT}
     whole |= {"formats": {"JPEG": 9}, "widths": {"min": 1, "median": 2, "max": 3}, **summary}
     by_name = {name: Split(name, images, [0] * len(images)) for name, images in splits.items()}
-    return data_page.Data(found, whole, Splits(by_name, 3), ["苹果", "梨"], pictures(root, files))
+    return data_page.Data(rows, whole, Splits(by_name, 3), ["苹果", "梨"], pictures(root, files))
 
 
-NOTES = [
+REMARKS = [
     "splits are read from the column 'Usage': train 3, val 1, test 1",
     "labels.csv: the column 'fold' ('a', 'b') may be a split and is ignored: to use it, call it split, and write train,"
     " val or test in it",
