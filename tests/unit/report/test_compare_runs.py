@@ -416,6 +416,7 @@ def test_what_comparisons_and_costs_say_is_translated_whatever_it_is() -> None:
         remarks = [
             *(text for of in sources for text in cost.remarks(pd.DataFrame(of))),
             cost.in_sum(pd.DataFrame(sums)),
+            *paired.remarks(table),
         ]
         remarks += [remark for board in boards for remark in leaderboard.remarks(board)]
     assert len(remarks) > 10 and not [text for text in remarks if english_in(text)]
