@@ -13,7 +13,7 @@ from chinese import english_in, english_on
 from rich.cells import cell_len
 from small_runs import Page, answer, make_run, run_cli_on
 
-from scripts.lib.base.language import speaking
+from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import CONTAMINATED
 from scripts.lib.metrics import cost, leaderboard, paired
@@ -415,7 +415,7 @@ def test_what_comparisons_and_costs_say_is_translated_whatever_it_is() -> None:
     with speaking("zh"):
         remarks = [
             *(text for of in sources for text in cost.remarks(pd.DataFrame(of))),
-            cost.in_sum(pd.DataFrame(sums)),
+            tr(cost.in_sum(pd.DataFrame(sums))),
             *paired.remarks(table),
         ]
         remarks += [remark for board in boards for remark in leaderboard.remarks(board)]
