@@ -59,6 +59,6 @@ def test_each_text_of_the_table_is_one_of_the_code() -> None:
     code = " ".join(path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.rglob("*.py")))
     code = " ".join(re.sub(r'"\s*f?"', "", code.replace("\\n", " ")).split())
     for english in TABLE:
-        parts = [part.split() for part in re.split(r"\{(?:tr)?\}|\(s\)", english)]
-        triples = [" ".join(part[i : i + 3]).strip(" :;,.") for part in parts for i in range(max(1, len(part) - 2))]
+        pieces = [piece.split() for piece in re.split(r"\{(?:tr)?\}|\(s\)", english)]
+        triples = [" ".join(piece[i : i + 3]).strip(" :;,.") for piece in pieces for i in range(max(1, len(piece) - 2))]
         assert 2 * sum(triple in code for triple in triples) >= len(triples), english
