@@ -108,6 +108,7 @@ rule describe_data:
     output:
         report(f"{layout.dataset}/audit.html", **menu.shown("audit", "audit of the images", category="Data")),
     params:
+        language=options.language,
         images=layout.images,
         folder=subpath(input.classes, parent=True),
         dataset=layout.settings.dataset.name,
@@ -117,7 +118,7 @@ rule describe_data:
     shell:
         "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
         " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
-        " --output {output:q} --log {log:q}"
+        " --output {output:q} {params.language} --log {log:q}"
 
 
 rule pack_images:

@@ -67,6 +67,7 @@ rule plot_predictions:
         report(layout.run.figures / "selective.svg", **menu.shown("selective", "accuracy against confidence")),
         report(layout.run.figures / "errors.html", **menu.shown("errors", "the most confident errors")),
     params:
+        language=options.language,
         images=layout.images,
         figures=subpath(output[0], parent=True),
     log:
@@ -76,7 +77,7 @@ rule plot_predictions:
     shell:
         "python -m scripts.evaluate.plot_predictions --predictions {input.test:q} --val-predictions {input.val:q}"
         " --images {params.images:q} --output {params.figures:q}"
-        f" --title '{layout.title}' --log {{log:q}}"
+        f" --title '{layout.title}' {{params.language}} --log {{log:q}}"
 
 
 rule map_embedding:
@@ -88,6 +89,7 @@ rule map_embedding:
     output:
         report(layout.run.figures / "embedding.html", **menu.shown("embedding", "map of the test images")),
     params:
+        language=options.language,
         images=layout.images,
     log:
         f"{layout.run_logs}/map_embedding.log",
@@ -96,7 +98,7 @@ rule map_embedding:
     shell:
         "python -m scripts.evaluate.map_embedding --predictions {input.predictions:q} --features {input.features:q}"
         f" --images {{params.images:q}} --title '{layout.title}' --seed {{wildcards.seed}}"
-        " --output {output:q} --log {log:q}"
+        " --output {output:q} {params.language} --log {log:q}"
 
 
 rule explain_model:
@@ -110,6 +112,7 @@ rule explain_model:
     output:
         report(layout.run.figures / "gradcam.html", **menu.shown("explain", "what the model looks at (Grad-CAM)")),
     params:
+        language=options.language,
         images=layout.images,
     log:
         f"{layout.run_logs}/explain_model.log",
@@ -122,7 +125,7 @@ rule explain_model:
         "python -m scripts.evaluate.explain_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --predictions {input.predictions:q} --features {input.features:q}"
         f" --output {{output:q}} --title '{layout.title}'"
-        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --threads {threads} --gpus {resources.gpu} {params.language} --log {log:q}"
 
 
 rule export_model:
@@ -140,6 +143,7 @@ rule export_model:
         example=layout.run.onnx_example,
         html=report(layout.run.export_page, **menu.shown("export", "the model as ONNX")),
     params:
+        language=options.language,
         images=layout.images,
     log:
         f"{layout.run_logs}/export_model.log",
@@ -150,7 +154,7 @@ rule export_model:
         "python -m scripts.evaluate.export_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.split:q} --classes {input.classes:q}"
         " --predictions {input.predictions:q} --output {output.onnx:q} --report {output.json:q}"
-        " --example {output.example:q} --html {output.html:q} --threads {threads} --log {log:q}"
+        " --example {output.example:q} --html {output.html:q} --threads {threads} {params.language} --log {log:q}"
 
 
 rule describe_model:
@@ -162,13 +166,15 @@ rule describe_model:
     output:
         html=report(layout.run.model_page, **menu.shown("model", "layers, parameters, FLOPs")),
         json=layout.run.model,
+    params:
+        language=options.language,
     log:
         f"{layout.run_logs}/describe_model.log",
     group:
         resources.run_group
     shell:
         "python -m scripts.evaluate.describe_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
-        " --output {output.html:q} --json {output.json:q} --log {log:q}"
+        " --output {output.html:q} --json {output.json:q} {params.language} --log {log:q}"
 
 
 rule plot_training_curves:
@@ -178,10 +184,12 @@ rule plot_training_curves:
         rules.train_model.output.log,
     output:
         report(layout.run.figures / "training_curves.svg", **menu.shown("training_curves", "training curves")),
+    params:
+        language=options.language,
     log:
         f"{layout.run_logs}/plot_training_curves.log",
     group:
         resources.run_group
     shell:
         "python -m scripts.evaluate.plot_training_curves --train-log {input:q} --output {output:q}"
-        f" --title '{layout.title}' --log {{log:q}}"
+        f" --title '{layout.title}' {{params.language}} --log {{log:q}}"

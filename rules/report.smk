@@ -19,6 +19,7 @@ rule record_provenance:
         json=layout.run.provenance,
         html=report(layout.run.provenance_page, **menu.shown("provenance", "config and environment")),
     params:
+        language=options.language,
         run=subpath(output.json, parent=True),
         splits=subpath(input.train, parent=True),
         records=layout.archive_records(),
@@ -33,7 +34,7 @@ rule record_provenance:
         "python -m scripts.report.record_provenance --run {params.run:q} --archive {input.archives:q}"
         " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
         " --config {input.config:q} --settings {params.settings:q} --output {output.json:q} --html {output.html:q}"
-        " --log {log:q}"
+        " {params.language} --log {log:q}"
 
 
 rule write_model_card:
@@ -52,6 +53,7 @@ rule write_model_card:
         markdown=layout.run.model_card,
         html=report(layout.run.model_card_page, **menu.shown("model_card", "model card")),
     params:
+        language=options.language,
         run=subpath(output.markdown, parent=True),
         license=options.license,
         export=options.export,
@@ -62,7 +64,7 @@ rule write_model_card:
     shell:
         "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
         " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.license}"
-        " --output {output.markdown:q} --html {output.html:q} --log {log:q}"
+        " --output {output.markdown:q} --html {output.html:q} {params.language} --log {log:q}"
 
 
 rule compare_runs:
@@ -91,6 +93,7 @@ rule compare_runs:
             **menu.shown("leaderboard_figure", "figure", category="Leaderboard"),
         ),
     params:
+        language=options.language,
         runs=layout.runs(layout.run.path),
         price=options.price,
     log:
@@ -99,7 +102,7 @@ rule compare_runs:
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
         " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --audit {input.audit:q}"
-        " --figure {output.figure:q} --html {output.html:q} --log {log:q}"
+        " --figure {output.figure:q} --html {output.html:q} {params.language} --log {log:q}"
 
 
 rule describe_crate:

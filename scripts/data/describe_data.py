@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.problems import UserError
@@ -23,9 +24,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt, one name a line")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--title", default="", metavar="NAME", help="name of the data set, for the heading")
+    language.add_option(parser)
     return parser
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Write the page."""
     if not args.classes.is_file():

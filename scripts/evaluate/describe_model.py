@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json, write_text
 from scripts.lib.base.units import human
@@ -24,15 +25,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its weights, best.pth")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the same as numbers, model.json")
+    language.add_option(parser)
     return parser
 
 
 def model_page(summary: Mapping[str, Any]) -> str:
     """Return the page of what :func:`summarise` computed."""
-    title = "The model: layers, parameters, multiply-adds"
+    title = language.tr("The model: layers, parameters, multiply-adds")
     return templates.page("model.html", title, style="model.css", summary=summary)
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Write the page and the numbers."""
     from scripts.lib.model.inference import build_model, load_config, read_checkpoint

@@ -9,6 +9,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from scripts.lib.base import language
 from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.cluster.gpus import claimed_gpus
@@ -39,9 +40,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
     parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
+    language.add_option(parser)
     return parser
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Write the page; of a model that cannot be explained, one that says why."""
     predictions = read_predictions(args.predictions)

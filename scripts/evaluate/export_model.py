@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
@@ -49,9 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--preprocessing", action="store_true", help="put the normalisation into the model: it then takes bytes"
     )
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of both engines (2)")
+    language.add_option(parser)
     return parser
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     config = load_config(args.config)
     name = f"{args.config}: {config.model.backbone.type}"
@@ -146,7 +149,7 @@ def export_page(record: Mapping[str, Any], program: str) -> str:
         if key != "steps"
     ]
     return templates.page(
-        "export.html", "Exported model", **record, preprocessing=[*steps, *normalisation], program=program
+        "export.html", language.tr("Exported model"), **record, preprocessing=[*steps, *normalisation], program=program
     )
 
 

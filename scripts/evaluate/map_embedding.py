@@ -6,6 +6,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
@@ -24,9 +25,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--title", default="", metavar="TEXT", help="a line above it")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="draws images where there are many (0)")
+    language.add_option(parser)
     return parser
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Write the page."""
     if not args.images.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.pages import errors_page
@@ -21,9 +22,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder that their file names mean")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
     parser.add_argument("--title", default="", metavar="TEXT", help="a line above each figure")
+    language.add_option(parser)
     return parser
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Draw them all."""
     test = read_predictions(args.predictions)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
@@ -33,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--audit", type=Path, metavar="FILE", help="audit.csv: adds accuracy without contaminated images"
     )
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print an existing leaderboard.csv as a table")
+    language.add_option(parser)
     return parser
 
 
@@ -82,6 +84,7 @@ def leaderboard_page(
     )
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Write the leaderboard, its figure, and what else is wanted; or print an existing one."""
     if args.show:
@@ -104,7 +107,7 @@ def main(args: argparse.Namespace) -> None:
         board["against_best"] = board["experiment"].map(verdicts)
     contaminated = contamination.find_contamination(correct, args.audit) if args.audit else None
     board = contamination.add_columns(board, contaminated)
-    title = f"Test accuracy on {runs['dataset'].iloc[0]}"
+    title = language.tr(f"Test accuracy on {runs['dataset'].iloc[0]}")
     save_figure(leaderboard_figure.draw(board, runs, title), args.figure)
     if args.html:
         write_text(args.html, leaderboard_page(board, title, costs, comparisons, contaminated))

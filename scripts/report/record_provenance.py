@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scripts.lib.base import long_values
+from scripts.lib.base import language, long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
 from scripts.lib.base.files import hash_weights, sha256_of, write_json, write_text
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--settings", default="{}", metavar="JSON", help="this run's part of the settings")
     file("--output", required=True, help="provenance.json")
     file("--html", help="the same as a page for the report, if wanted")
+    language.add_option(parser)
     return parser
 
 
@@ -155,7 +156,7 @@ def provenance_page(provenance: Mapping[str, Any], config_text: str) -> str:
     history = {title: circumstances[title.lower().replace("-", "")] for title in ("Training", "Machine", "Set-up")}
     return templates.page(
         "provenance.html",
-        f"Config and environment: {circumstances['training']['folder']}",
+        language.tr(f"Config and environment: {circumstances['training']['folder']}"),
         facts={title: flatten(content) for title, content in facts.items()},
         files={"What went in": inputs["files"], "What came out": provenance["outputs"]},
         history={title: flatten(content) for title, content in history.items()},
@@ -174,6 +175,7 @@ def flatten(value: Any, name: str = "") -> list[tuple[str, str]]:
     return [row for key, entry in items for row in flatten(entry, key)]
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Write the record, and the page."""
     run = RunFolder(args.run)

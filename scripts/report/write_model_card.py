@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_json, write_text
 from scripts.lib.base.problems import UserError
@@ -89,9 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--license", default="", metavar="TEXT", help="of the images, as the settings say")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model_card.md")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report")
+    language.add_option(parser)
     return parser
 
 
+@language.in_its_language
 def main(args: argparse.Namespace) -> None:
     """Write the model card."""
     inputs = read_inputs(

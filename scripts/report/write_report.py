@@ -16,6 +16,7 @@ from markupsafe import Markup
 from scripts.lib.base import long_values, strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages.fonts import embedded_face
@@ -70,6 +71,13 @@ def mend_page(report: Path, language: str) -> None:
     write_text(report, page.replace(end_of_head, head, 1))
 
 
+def show_results(report: Path, leaderboard: Path, language: str) -> None:
+    """Print the last lines of a run: the leaderboard, and where the report is."""
+    with speaking(language):
+        print(render_text(read_leaderboard(leaderboard), colour=sys.stdout.isatty()), flush=True)
+        print(tr(f"report: {report} (open it in a browser; it needs no network)"), flush=True)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
@@ -86,10 +94,9 @@ def main(args: argparse.Namespace) -> None:
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(args.snakefile, settings, report, output)
-    mend_page(report, load_settings(read_file(settings), [settings]).report.language)
-    board = read_leaderboard(args.dataset / "leaderboard.csv")
-    print(render_text(board, colour=sys.stdout.isatty()), flush=True)
-    print(f"report: {report} (open it in a browser; it needs no network)", flush=True)
+    language = load_settings(read_file(settings), [settings]).report.language
+    mend_page(report, language)
+    show_results(report, args.dataset / "leaderboard.csv", language)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,15 @@ def test_other_epochs_rerun_training_and_what_follows_but_no_data(finished: Fini
         assert f"\n{rule} " in result.stdout
 
 
+def test_another_language_draws_again_and_computes_no_number(finished: Finished) -> None:
+    folder, config, _ = finished
+    result = snakemake(folder, {**config, "report": {"language": "zh"}}, "--dry-run")
+    for rule in ("unpack_archive", "audit_images", "split_dataset", "train_model", "predict_images", "evaluate_model"):
+        assert f"\n{rule} " not in result.stdout
+    for rule in ("describe_data", "plot_predictions", "write_model_card", "compare_runs"):
+        assert f"\n{rule} " in result.stdout
+
+
 @pytest.mark.long
 def test_training_by_hand_with_the_first_line_gives_the_weights_of_the_workflow(
     finished: Finished,

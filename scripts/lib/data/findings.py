@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 
@@ -114,24 +115,25 @@ def verdict(summary: Mapping[str, Any]) -> str:
     total, counts = int(summary["images"]), Counter(summary["findings"])
     aside, left_out, contaminated = int(summary["set_aside"]), int(summary["left_out"]), counts[CONTAMINATED]
     if aside:
-        text = f"{aside:,} of {plural(total, 'image')} {_was(aside)} set aside"
+        text = tr(f"{aside:,} of {plural(total, 'image')} {_was(aside)} set aside")
     else:
-        text = f"None of {plural(total, 'image')} had to be set aside"
+        text = tr(f"None of {plural(total, 'image')} had to be set aside")
     if contaminated:
-        out = f"; {left_out:,} {_was(left_out)} left out of training for it" if left_out else ""
+        out = tr(f"; {left_out:,} {_was(left_out)} left out of training for it") if left_out else ""
         are = "is" if contaminated == 1 else "are"
-        return (
+        first = tr(
             f"Contaminated: {plural(contaminated, 'given val or test image')} {are} in a lower split too, as a copy,"
-            f" near copy or by its group{out}. {text}."
+            " near copy or by its group"
         )
+        return f"{first}{out}{tr('. ')}{text}{tr('.')}"
     words = {DUPLICATE: "copy", NEAR_DUPLICATE: "near copy"}
-    copies = [plural(counts[name], word) for name, word in words.items() if counts[name]]
+    copies = [tr(plural(counts[name], word)) for name, word in words.items() if counts[name]]
     if copies:
         stay = "stays" if counts[DUPLICATE] + counts[NEAR_DUPLICATE] == 1 else "stay"
-        text += f", {' and '.join(copies)} {stay} in one split"
+        text += tr(f", {tr(' and ').join(copies)} {stay} in one split")
     if left_out:
-        text += f", {left_out:,} {_was(left_out)} left out of training"
-    return f"{text}, none is contaminated."
+        text += tr(f", {left_out:,} {_was(left_out)} left out of training")
+    return text + tr(", none is contaminated.")
 
 
 def _was(count: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scripts.lib.base.language import tr
 from scripts.lib.data.findings import CONTAMINATED, read_findings, still_trained_on
 from scripts.lib.metrics.intervals import accuracy_interval
 from scripts.lib.metrics.paired import Correct, CorrectBySeed, stack_seeds
@@ -85,7 +86,7 @@ def cells(contamination: Contamination, ranking: Sequence[str]) -> tuple[list[st
         [str(row["experiment"]), str(row["runs"]), *_interval(row, "with"), *_interval(row, "without"), row["n_rest"]]
         for _, row in contamination.table.set_index("experiment").loc[list(ranking)].reset_index().iterrows()
     ]
-    return header, rows
+    return [tr(name) for name in header], rows
 
 
 def terminal_line(leaderboard: pd.DataFrame, colour: bool = False) -> str:
@@ -99,12 +100,12 @@ def terminal_line(leaderboard: pd.DataFrame, colour: bool = False) -> str:
     if COUNT not in leaderboard or leaderboard.empty:
         return ""
     best = leaderboard.iloc[0]
-    text = (
+    text = tr(
         f"The test split is contaminated: train or val as given holds {best[COUNT]} of {best['n_test']} test images, or"
         " images like them, see audit.html."
     )
     if pd.notna(best[WITHOUT]):
-        text += (
+        text += tr(
             f" Without them {best['experiment']} has {_percent(best[WITHOUT])} %, instead of"
             f" {_percent(best['accuracy_top1_mean'])} %."
         )
@@ -114,7 +115,7 @@ def terminal_line(leaderboard: pd.DataFrame, colour: bool = False) -> str:
 def _interval(row: pd.Series, name: str) -> tuple[str, str]:
     if pd.isna(row[name]):
         return "-", "-"
-    return _percent(row[name]), f"{_percent(row[f'{name}_low'])} to {_percent(row[f'{name}_high'])}"
+    return _percent(row[name]), tr(f"{_percent(row[f'{name}_low'])} to {_percent(row[f'{name}_high'])}")
 
 
 def _percent(share: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import JobRecord
@@ -293,10 +294,10 @@ def cells(costs: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         [*(str(row[name]) for name in run), *(number(row[name], places) for name, places in digits.items())]
         for _, row in costs.iterrows()
     ]
-    sums = ["in sum", *[""] * (len(run) - 1), *(number(total[f"{name}_sum"], digits[name]) for name in digits)]
+    sums = [tr("in sum"), *[""] * (len(run) - 1), *(number(total[f"{name}_sum"], digits[name]) for name in digits)]
     nothing = {"-", "0", "0.00", "0.000"}
     kept = [i for i in range(len(header)) if i < len(run) or any(row[i] not in nothing for row in rows)]
-    return [header[i] for i in kept], [[row[i] for i in kept] for row in [*rows, sums]]
+    return [tr(header[i]) for i in kept], [[row[i] for i in kept] for row in [*rows, sums]]
 
 
 def remarks(costs: pd.DataFrame) -> list[str]:
@@ -307,7 +308,7 @@ def remarks(costs: pd.DataFrame) -> list[str]:
         "Energy: of the GPUs alone, while they trained, as their driver counts it.": OF_GPUS in energy_of,
         "Energy: of whole nodes, as Slurm counts it, with what else ran there.": OF_NODES in energy_of,
     }
-    return [remark for remark, holds in remarks.items() if holds]
+    return [tr(remark) for remark, holds in remarks.items() if holds]
 
 
 def in_sum(leaderboard: pd.DataFrame) -> str:

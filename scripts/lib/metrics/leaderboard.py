@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from rich.cells import cell_len
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import columns
 from scripts.lib.metrics import contamination, cost, paired
@@ -154,7 +155,7 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             str(row["experiment"]),
             *(str(row[name]) for name in numbers),
             percent(row["accuracy_top1_mean"]),
-            f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}"
+            tr(f"{percent(row['accuracy_top1_ci95_low'])} to {percent(row['accuracy_top1_ci95_high'])}")
             + (" *" if row["interval"] == MODELS else ""),
             percent(row.get("accuracy_balanced_mean", math.nan)),
             percent(row["accuracy_top5_mean"]),
@@ -165,19 +166,19 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             number(row["gpu_seconds_mean"]),
             number(row["images_per_second_mean"], 1),
             str(row["n_test"]),
-            str(row.get("remark") or "-"),
+            tr(row.get("remark") or "-"),
         ]
         for _, row in leaderboard.iterrows()
     ]
     kept = [i for i in range(len(header)) if i < len(numbers) + 3 or any(row[i] != "-" for row in rows)]
-    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    return [tr(header[i]) for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def remarks(leaderboard: pd.DataFrame) -> list[str]:
     """Return what a reader of the leaderboard should know."""
     remarks = [text for interval, text in INTERVALS.items() if (leaderboard["interval"] == interval).any()]
-    remarks += [_floor(leaderboard), _best_and_others(leaderboard), cost.in_sum(leaderboard)]
-    return [remark for remark in remarks if remark]
+    remarks += [_floor(leaderboard), *_best_and_others(leaderboard), cost.in_sum(leaderboard)]
+    return [tr(remark) for remark in remarks if remark]
 
 
 def _floor(leaderboard: pd.DataFrame) -> str:
@@ -188,10 +189,10 @@ def _floor(leaderboard: pd.DataFrame) -> str:
     return f"Always the most frequent class of the test images: {low if low == high else f'{low} to {high}'}."
 
 
-def _best_and_others(leaderboard: pd.DataFrame) -> str:
+def _best_and_others(leaderboard: pd.DataFrame) -> list[str]:
     """Say which experiments the paired tests cannot tell from the best; empty where there were none."""
     if "against_best" not in leaderboard or not (leaderboard["against_best"] == paired.BEST).any():
-        return ""
+        return []
     names = {
         verdict: [str(name) for name in of_verdict["experiment"]]
         for verdict, of_verdict in leaderboard.groupby("against_best")
@@ -208,13 +209,13 @@ def _best_and_others(leaderboard: pd.DataFrame) -> str:
         texts.append(f"The best is better than each of the others by paired tests{made}.")
     if others:
         texts.append(f"Not comparable with the best: {_listed(others)}.")
-    return " ".join(texts)
+    return texts
 
 
 def _listed(names: Sequence[str]) -> str:
     shown = names if len(names) <= LISTED_EXPERIMENTS else names[: LISTED_EXPERIMENTS - 1]
     more = len(names) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return ", ".join(shown) + (tr(f" and {more} more") if more else "")
 
 
 def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.intervals import ALPHA, ENOUGH_SEEDS, MODELS, RECIPE, difference_interval
 from scripts.lib.runs.predictions import read_answers
@@ -242,13 +243,13 @@ def cells(comparisons: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 str(row["seeds"]),
                 str(row["n_images"]),
                 points(row["difference"]),
-                f"{points(row['difference_ci95_low'])} to {points(row['difference_ci95_high'])}"
+                tr(f"{points(row['difference_ci95_low'])} to {points(row['difference_ci95_high'])}")
                 + (" *" if row["interval"] == MODELS else ""),
                 f"{row['only_a_right']}, {row['only_b_right']}",
                 p_text(row["p_holm"]),
             ]
-        rows.append([str(row["experiment_a"]), str(row["experiment_b"]), *numbers, str(row["verdict"])])
-    return header, rows
+        rows.append([str(row["experiment_a"]), str(row["experiment_b"]), *numbers, tr(row["verdict"])])
+    return [tr(name) for name in header], rows
 
 
 def p_text(value: float) -> str:
@@ -269,4 +270,4 @@ def remarks(comparisons: pd.DataFrame) -> list[str]:
         remarks.append(f"{TOO_FEW_SEEDS.capitalize()}: these models differ, but with other seeds it may be otherwise.")
     if "folds" in comparisons:
         remarks.append("Cross-validation: each image counts once a seed, by the model that was not trained on it.")
-    return remarks
+    return [tr(remark) for remark in remarks]

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from scripts.lib.base import strict_yaml
+from scripts.lib.base.language import language, tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import findings
@@ -122,8 +123,6 @@ MOST_CLASSES = 400
 #: More classes than these stand in columns beside each other, where the window is wide enough.
 MOST_IN_ONE_COLUMN = 12
 DONE = {findings.SET_ASIDE: "Set aside.", findings.LEFT_OUT: "Left out of training.", findings.KEPT: "Used."}
-#: Of each finding: title, meaning, what was done and advice. What matters most is first.
-MEANINGS: dict[str, dict[str, str]] = strict_yaml.read(templates.FOLDER / "findings.yaml")
 
 
 @dataclass(frozen=True)
@@ -140,6 +139,12 @@ class Data:
         return label_of(file, has_given_splits(self.summary))
 
 
+def meanings() -> dict[str, dict[str, str]]:
+    """Return of each finding title, meaning, what was done and advice; what matters most is first."""
+    folder = templates.FOLDER / ("" if language() == "en" else language())
+    return strict_yaml.read(folder / "findings.yaml")  # type: ignore[no-any-return]
+
+
 def data_page(data: Data, title: str = "") -> str:
     """Return the page."""
     counts = _count_classes(data)
@@ -148,14 +153,14 @@ def data_page(data: Data, title: str = "") -> str:
     n_found = Counter(row.finding for row in data.findings)
     return templates.page(
         "data.html",
-        f"{TITLE}: {title}" if title else TITLE,
+        templates.heading(TITLE) + (f": {title}" if title else ""),
         style=("pictures.css", "data.css"),
         verdict=verdict(data.summary),
         state=_state(data.summary),
         contaminated=_contaminated(data),
         notes=[*data.summary.get("notes", []), *data.summary.get("left_out_files", [])],
         findings=[(n_found[name], _meaning(name, data)) for name in order_of(n_found)],
-        absent=[meaning["title"] for name, meaning in MEANINGS.items() if not n_found[name]],
+        absent=[meaning["title"] for name, meaning in meanings().items() if not n_found[name]],
         folds=data.splits.folds,
         classes=data.classes,
         splits=SPLITS,
@@ -192,16 +197,16 @@ def _contaminated(data: Data) -> dict[str, int]:
 
 def order_of(findings: Mapping[str, Any]) -> list[str]:
     """Return the names of what was found, what matters most first."""
-    positions = {name: index for index, name in enumerate(MEANINGS)}
+    positions = {name: index for index, name in enumerate(meanings())}
     return sorted(findings, key=lambda name: (positions.get(name, len(positions)), name))
 
 
 def _meaning(name: str, data: Data) -> dict[str, str]:
     """Return the texts of a finding; of one that is not known, what became of its images."""
-    if name in MEANINGS:
-        return MEANINGS[name]
+    if known := meanings().get(name):
+        return known
     action = [row.action for row in data.findings if row.finding == name][-1]
-    return {"title": name, "meaning": "", "done": DONE.get(action, ""), "advice": ""}
+    return {"title": name, "meaning": "", "done": tr(DONE.get(action, "")), "advice": ""}
 
 
 def _count_classes(data: Data) -> dict[str, Counter[str]]:

@@ -15,10 +15,11 @@ import numpy as np
 from PIL import Image
 from rich.cells import cell_len
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import shorten
 from scripts.lib.metrics.embedding import MOST_POINTS, choose, embed, one_thread, trustworthiness_of
-from scripts.lib.pages.templates import page
+from scripts.lib.pages.templates import heading, page
 from scripts.lib.pages.thumbnails import shrink, thumbnail
 from scripts.lib.runs.predictions import Predictions
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 WIDTH, HEIGHT, MARGIN = 900, 640, 24
 #: How many there are in embedding.css.
 COLOURS = 8
+#: What embedding.js writes about an image.
+SHOWN = ("true class: ", "predicted: ", " (wrong)", "confidence: ")
 #: Points at most, and the radius that they are then drawn with, in pixels.
 RADII = ((300, 5.0), (1000, 4.0), (MOST_POINTS, 3.0))
 #: Classes at most, the size of their names on the map in pixels, and their columns.
@@ -214,7 +217,7 @@ def render(image_map: Map, pictures: Sequence[str], total: int, seed: int, title
     ]
     return page(
         "embedding.html",
-        f"Map of the images: {title}" if title else "Map of the images",
+        heading("Map of the images", title),
         style="embedding.css",
         script="embedding.js",
         width=WIDTH,
@@ -232,5 +235,5 @@ def render(image_map: Map, pictures: Sequence[str], total: int, seed: int, title
         most_of_a_class=max(n),
         seed=seed,
         trustworthiness=image_map.trustworthiness,
-        data={"points": rows, "classes": shown.classes},
+        data={"points": rows, "classes": shown.classes, "words": {name: tr(name) for name in SHOWN}},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from scripts.lib.metrics.errors import confident_errors, label_suspects
-from scripts.lib.pages.templates import page
+from scripts.lib.pages.templates import heading, page
 from scripts.lib.pages.thumbnails import Picture, percent, thumbnail
 from scripts.lib.runs.predictions import Predictions
 
@@ -30,7 +30,7 @@ def render(predictions: Predictions, images: Path, title: str = "", most: int = 
 
     return page(
         "errors.html",
-        f"{TITLE}: {title}" if title else TITLE,
+        heading(TITLE, title),
         style=["pictures.css", "errors.css"],
         total=len(predictions.files),
         n_errors=len(errors),

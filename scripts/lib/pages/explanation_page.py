@@ -13,6 +13,7 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image, ImageOps
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.errors import most_confident, most_confused
 from scripts.lib.model.gradcam import FeatureLayer, NoFeatureLayer, class_logits, find_layer, grad_cam
@@ -277,14 +278,9 @@ def encode(explanations: Explanations, shown: Sequence[int]) -> dict[int, list[P
     return pictures
 
 
-def heading(title: str) -> str:
-    """Return the heading of the page of a run that *title* names."""
-    return f"{TITLE}: {title}" if title else TITLE
-
-
 def skipped_page(title: str, reason: str) -> str:
     """Return the page of a model that cannot be explained."""
-    return templates.page("skipped.html", heading(title), reason=reason)
+    return templates.page("skipped.html", templates.heading(TITLE, title), reason=reason)
 
 
 def explanation_page(predictions: Predictions, choice: Choice, explanations: Explanations, title: str = "") -> str:
@@ -296,7 +292,7 @@ def explanation_page(predictions: Predictions, choice: Choice, explanations: Exp
 
     return templates.page(
         "explanation.html",
-        heading(title),
+        templates.heading(TITLE, title),
         style=("pictures.css", "explanation.css"),
         colours=[to_hex(matplotlib.colormaps[COLOURS](value)) for value in (0.0, 0.25, 0.5, 0.75, 1.0)],
         explanations=explanations,
@@ -328,7 +324,7 @@ def _example(
     for shown, picture in zip(explained.maps, maps, strict=True):
         kind = "true" if shown.label != predicted else "correct" if predicted == label else "predicted"
         name = predictions.classes[shown.label]
-        column = {"picture": picture, "kind": kind, "alt": f"map of {name}", "label": name, "empty": shown.empty}
+        column = {"picture": picture, "kind": kind, "alt": tr(f"map of {name}"), "label": name, "empty": shown.empty}
         columns.append(column | {"probability": percent(float(predictions.probabilities[row, shown.label]))})
     for other in like:
         name = predictions.classes[predictions.labels[other]]

@@ -9,8 +9,9 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from scripts.lib.base.console import one_line
+from scripts.lib.base.language import language
 from scripts.lib.base.units import human, percent
-from scripts.lib.pages.templates import ENVIRONMENT
+from scripts.lib.pages.templates import ENVIRONMENTS
 
 
 def escape(value: object) -> Markup:
@@ -34,19 +35,14 @@ def fenced(text: str, language: str = "sh") -> Markup:
 
 
 #: Every value of a template goes through escape, as it goes through HTML's escaping in a page.
-MARKDOWN = ENVIRONMENT.overlay(finalize=escape)
-MARKDOWN.filters = {
-    **ENVIRONMENT.filters,
-    "fenced": fenced,
-    "human": human,
-    "percent": percent,
-    "thousands": "{:,}".format,
-}
+MARKDOWN = {name: environment.overlay(finalize=escape) for name, environment in ENVIRONMENTS.items()}
+for environment in MARKDOWN.values():
+    environment.filters = {**environment.filters, "fenced": fenced, "human": human, "percent": percent}
 
 
 def render(name: str, **values: Any) -> str:
     """Return the template *name* filled with *values*, which are escaped unless they are Markup."""
-    return MARKDOWN.get_template(name).render(**values)
+    return MARKDOWN[language()].get_template(name).render(**values)
 
 
 def to_html(text: str) -> Markup:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import read_lines, sha256_of
+from scripts.lib.base.language import tr
 from scripts.lib.base.units import percent
 from scripts.lib.data.findings import verdict
 from scripts.lib.data.splits import SPLITS
@@ -75,12 +76,12 @@ class CardInputs:
     def which_run(self) -> str:
         """Which of the experiment's runs it is."""
         seed, fold = self.provenance["inputs"]["training"].get("seed"), fold_of(self.provenance)
-        return f"seed {seed}" + ("" if fold is None else f", fold {fold}")
+        return tr(f"seed {seed}" + ("" if fold is None else f", fold {fold}"))
 
     @property
     def title(self) -> str:
         run = self.provenance["run"]
-        return f"Model card: {run['experiment']} on {run['dataset']}, {self.which_run}"
+        return tr(f"Model card: {run['experiment']} on {run['dataset']}") + f", {self.which_run}"
 
 
 def fold_of(provenance: Mapping[str, Any]) -> int | None:
@@ -107,7 +108,7 @@ def card_values(inputs: CardInputs) -> dict[str, Any]:
     machine = circumstances["machine"]
     return {
         "title": inputs.title,
-        "unknown": UNKNOWN,
+        "unknown": tr(UNKNOWN),
         "folder": inputs.folder,
         "run": provenance["run"],
         "which_run": inputs.which_run,
@@ -207,13 +208,13 @@ def _uses(inputs: CardInputs) -> dict[str, Any]:
 def _data(inputs: CardInputs) -> dict[str, Any]:
     """Return what the model was trained and evaluated on."""
     archives = [entry for name, entry in inputs.files.items() if ARCHIVE.fullmatch(name)]
-    sources = [_source(str(archive.get("source") or UNKNOWN)) for archive in archives]
+    sources = [_source(str(archive.get("source") or tr(UNKNOWN))) for archive in archives]
     split = inputs.provenance["inputs"]["settings"]["dataset"].get("split", {})
     return {
         "license": inputs.license,
-        "rendered_images": any(source.startswith(RENDERED) for source in sources),
+        "rendered_images": any(source.startswith(tr(RENDERED)) for source in sources),
         "sources": list(dict.fromkeys(sources)),
-        "archive_hashes": ", ".join(str(archive.get("sha256") or UNKNOWN) for archive in archives),
+        "archive_hashes": ", ".join(str(archive.get("sha256") or tr(UNKNOWN)) for archive in archives),
         "images": {name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in SPLITS},
         "group_by": split.get("group_by"),
         "audit": None if inputs.audit is None else verdict(inputs.audit),
@@ -230,20 +231,20 @@ def _source(record: str) -> str:
     ('drawn by mimflow itself', 'drawn by mimflow itself {"images_per_class": 20}')
     """
     first, _, options = record.partition(" ")
-    return f"{RENDERED} {options.replace('{}', '')}".strip() if first == "sample" else record
+    return f"{tr(RENDERED)} {options.replace('{}', '')}".strip() if first == "sample" else record
 
 
 def images_of(entry: Mapping[str, Any] | None, inputs: CardInputs) -> str:
     """Return how many images a split names; only from the very file that the run was made with."""
     if entry is None:
-        return UNKNOWN
+        return tr(UNKNOWN)
     recorded = Path(entry["path"])
     fold = inputs.provenance["run"].get("fold", "")
     moved = dataset_folder(inputs.folder.resolve()) / "splits" / fold / recorded.name
     for path in (recorded, moved):
         if path.is_file() and sha256_of(path) == entry["sha256"]:
             return f"{len(read_lines(path)):,}"
-    return UNKNOWN
+    return tr(UNKNOWN)
 
 
 def _recipe(inputs: CardInputs) -> dict[str, Any]:

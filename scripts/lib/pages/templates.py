@@ -11,21 +11,31 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from scripts.lib.base.language import language, tr
 from scripts.lib.base.units import human, plural
 from scripts.lib.pages.fonts import embedded_face
 
 FOLDER = Path(__file__).with_name("templates")
 #: Name of the font that a page brings along, for the characters of its range only.
 OWN_FONT = "mimflow"
-ENVIRONMENT = Environment(
-    loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-)
-ENVIRONMENT.filters |= {"human": human, "plural": plural, "thousands": "{:,}".format}
+
+
+def _environment(*folders: Path) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"human": human, "plural": plural, "thousands": "{:,}".format, "tr": tr}
+    return environment
+
+
+#: Of each language; what its own folder lacks holds no words.
+ENVIRONMENTS = {"en": _environment(FOLDER), "zh": _environment(FOLDER / "zh", FOLDER)}
 
 
 def render(name: str, **values: Any) -> Markup:
     """Return the template *name* filled with *values*, which are escaped unless they are Markup."""
-    return Markup(ENVIRONMENT.get_template(name).render(**values))
+    return Markup(ENVIRONMENTS[language()].get_template(name).render(**values))
 
 
 def source(name: str) -> Markup:
@@ -33,10 +43,13 @@ def source(name: str) -> Markup:
     return Markup((FOLDER / name).read_text(encoding="utf-8"))
 
 
-def page(
-    name: str, title: str, *, language: str = "en", style: str | Sequence[str] = (), script: str = "", **values: Any
-) -> str:
-    """Return a whole page.
+def heading(words: str, of: str = "") -> str:
+    """Return a page's heading: what it shows, and of which run or data set."""
+    return f"{tr(words)}: {tr(of)}" if of else tr(words)
+
+
+def page(name: str, title: str, *, style: str | Sequence[str] = (), script: str = "", **values: Any) -> str:
+    """Return a whole page, in the language that is spoken.
 
     Parameters
     ----------
@@ -55,7 +68,7 @@ def page(
     return render(
         "base.html",
         title=title,
-        language=language,
+        language=language(),
         policy=Markup(policy),
         face=Markup(embedded_face(Markup.escape(title) + body, OWN_FONT)),
         styles=[source(file) for file in ("base.css", *styles)],

@@ -228,7 +228,9 @@ class Report(Section):
     """How report.html is written."""
 
     language: Literal["en", "zh"] = Field(
-        "en", description="Language of its menu and of the captions that explain each figure: English or Chinese."
+        "en",
+        description="Language of its menu, captions, pages and figures, of the model cards and of a run's last lines:"
+        " English or Chinese. Tables of numbers (CSV, JSON) are the same in both.",
     )
 
 

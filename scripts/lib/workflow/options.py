@@ -116,6 +116,12 @@ class Options:
         """The license of the images."""
         return option("license", self.settings.dataset.license or "")
 
+    @property
+    def language(self) -> str:
+        """The language of what is drawn, where it is not English."""
+        language = self.settings.report.language
+        return option("language", language if language != "en" else "")
+
     # -- runs ---------------------------------------------------------------------------------------------------------
 
     def checkpoint_json(self, wildcards: Any) -> str:

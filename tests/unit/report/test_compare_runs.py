@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from chinese import english_in, english_on
 from rich.cells import cell_len
 from small_runs import Page, answer, make_run, run_cli_on
 
+from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics import leaderboard, paired
+from scripts.lib.data.findings import CONTAMINATED
+from scripts.lib.metrics import cost, leaderboard, paired
 from scripts.lib.metrics.intervals import accuracy_interval
 from scripts.lib.metrics.metrics import compute_metrics, wilson_interval
 from scripts.lib.pages.figures import leaderboard as leaderboard_figure
@@ -369,3 +372,51 @@ def test_the_best_accuracy_on_val_is_that_of_the_epoch_that_was_kept(tmp_path: P
     log = pd.read_csv(run / "train_log.csv").assign(val_accuracy=[0.9, 0.7], is_best=[0, 1])
     log.to_csv(run / "train_log.csv", index=False)
     assert run_cli_on([run], tmp_path)["val_accuracy_best_mean"].tolist() == [0.7]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_in_chinese_all_but_the_tables_of_numbers_is_chinese(tmp_path: Path, seeds: int) -> None:
+    values = [("a", 0.95), ("b", 0.6), ("c", 0.94)]
+    folders = [
+        make_run(tmp_path, name, seed, value, accuracy_majority=0.3) for name, value in values for seed in range(seeds)
+    ]
+    (folders[-1] / "config.py").write_text("data = {'train': {'shuffle_labels': True}}\nrunner = {'device': 'cuda'}\n")
+    (tmp_path / "audit.csv").write_text(f"file,finding,action,group,detail\n3.jpg,{CONTAMINATED},kept,g,\n")
+    files = {}
+    for language in ("en", "zh"):
+        out = tmp_path / language
+        out.mkdir()
+        more = ["--html", out / "l.html", "--comparisons", out / "c.csv", "--costs", out / "costs.csv"]
+        more += ["--audit", tmp_path / "audit.csv", "--price", "2", "--currency", "CNY", "--language", language]
+        run_cli_on(folders, out, *map(str, more))
+        files[language] = {path.name: path.read_bytes() for path in out.glob("*.csv")}
+    assert files["zh"] == files["en"], "results are the same in each language"
+    assert not english_on((tmp_path / "zh" / "l.html").read_text(encoding="utf-8"))
+    board = leaderboard.read_leaderboard(tmp_path / "zh" / "l.csv")
+    with speaking("zh"):
+        text = leaderboard.render_text(board)
+    assert not english_in(text) and "测试集受到污染" in text and "对照（打乱标签）" in text
+    lines = text.splitlines()[:5]
+    assert len({cell_len(line) for line in lines[:2]}) == 1, "Chinese characters are two columns wide"
+
+
+def test_what_comparisons_and_costs_say_is_translated_whatever_it_is() -> None:
+    sources = {"source": [cost.ACCOUNTING], "energy_of": [cost.OF_NODES]}, {"source": [""], "energy_of": [cost.OF_GPUS]}
+    sums = {name: [7.0] for name in cost.SUMS} | {"currency": ["CNY"], "seeds": [2]}
+    table = pd.DataFrame({
+        "interval": ["recipe", "these models"], "p_value": [0.01, 0.2], "p_holm": [0.1, 0.2], "folds": 3,
+        "verdict": [f"{paired.TOO_FEW_SEEDS}; the models of a are better", paired.NOT_TOLD_APART],
+    })  # fmt: skip
+    names = ["best", *(f"experiment{number}" for number in range(12))]
+    boards = [
+        pd.DataFrame({"experiment": names, "interval": "recipe", "against_best": ["best", *[verdict] * 12]})
+        for verdict in (paired.NOT_TOLD_APART, paired.WORSE, paired.NOT_COMPARABLE, paired.TOO_FEW_SEEDS)
+    ]
+    with speaking("zh"):
+        remarks = [
+            *(text for of in sources for text in cost.remarks(pd.DataFrame(of))),
+            tr(cost.in_sum(pd.DataFrame(sums))),
+            *paired.remarks(table),
+        ]
+        remarks += [remark for board in boards for remark in leaderboard.remarks(board)]
+    assert len(remarks) > 10 and not [text for text in remarks if english_in(text)]

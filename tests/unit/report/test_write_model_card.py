@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from chinese import english_in
 from markdown_it import MarkdownIt
 from simulated_predictions import predictions_of, simulate, write_csv
 from tiny_run import CLASSES, TinyRun, make_run
 
 from scripts.evaluate import describe_model, evaluate_model, predict_images
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.language import speaking
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY
 from scripts.lib.metrics.errors import ConfusedPair, most_confused
@@ -200,7 +202,7 @@ def test_names_from_outside_are_text_in_every_place() -> None:
 {{ code | fenced }}
 """
     values = {"title": "# <b>title</b> #", "names": HOSTILE, "header": ["<i>", "b|c"], "code": "a ``` b\n````"}
-    document = markdown.MARKDOWN.from_string(template).render(values)
+    document = markdown.MARKDOWN["en"].from_string(template).render(values)
     texts = Text(markdown.to_html(document))
     both = [name for name in HOSTILE for _ in range(2)]
     expected = ["# <b>title</b> #", *both, *HOSTILE, "<i> b|c", *(f"{name} x" for name in HOSTILE), "a ``` b ````"]
@@ -393,6 +395,33 @@ def test_an_exported_model_is_told_of(run: CardInputs) -> None:
     assert facts["predictions that are the checkpoint's"] == "200 of 200" and facts["opset"] == "17"
     assert facts["largest difference of a probability"] == "1.2e-07" and "ONNX" in text_of(document)
     to_markdown(replace(run, export={}))
+
+
+@pytest.mark.parametrize("kind", ["few", "many", "exported", "audited"])
+def test_the_chinese_model_card_is_chinese_and_has_the_same_numbers(
+    run: CardInputs, args: Namespace, tmp_path: Path, kind: str
+) -> None:
+    if kind == "many":
+        run = replace(with_predictions(run, simulate(600, 3), tmp_path), val=simulate(300, 3))
+    if kind == "exported":
+        parity = {"images": 200, "same_prediction": 200, "largest_difference": 1.2e-7}
+        run = replace(run, export={"model": {"input": "images: float of shape (1, 2)"}, "parity": parity})
+    if kind == "audited":
+        summary = {"images": 1000, "set_aside": 2, "left_out": 7, "classes": {}, "findings": {CONTAMINATED: 5}}
+        run = replace(run, audit=summary | {"left_out_files": ["left out 3: not an image, such as 'a.txt'"]})
+    english = to_markdown(run)
+    with speaking("zh"):
+        chinese = to_markdown(run)
+    outside = re.sub(r"(?s)```.*?```", "", chinese)
+    for name in run.predictions.classes:
+        outside = outside.replace(str(markdown.escape(name)), "")
+    assert not english_in(re.sub(r"(?m)^\| command.*|^\| 命令.*", "", outside))
+    # Counts of which nothing is said in one language are 0, or 1 (one class likewise).
+    assert numbers_in(chinese) == numbers_in(english)
+
+
+def numbers_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w.])\d+(?:[.,]\d+)*", text)) - {"0", "1"}
 
 
 def test_a_missing_file_is_one_line(args: Namespace, tmp_path: Path) -> None:

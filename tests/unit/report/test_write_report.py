@@ -8,9 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+from chinese import english_in
 from fontTools.ttLib import TTFont
+from small_runs import make_run, run_cli_on
 
 from scripts.lib.base.problems import UserError
+from scripts.report import write_report
 from scripts.report.write_report import mend_page
 
 
@@ -27,6 +30,17 @@ def test_a_chinese_report_brings_its_characters_along(tmp_path: Path) -> None:
     known = TTFont(io.BytesIO(base64.b64decode(data[1]))).getBestCmap()
     # of the menu, and of the captions
     assert {ord(char) for char in "混淆矩阵排行榜圆圈标出权重"} <= set(known)
+
+
+@pytest.mark.parametrize(("language", "line"), [("en", "report: {} (open it"), ("zh", "报告：{}（用浏览器打开")])
+def test_the_last_lines_speak_the_language_of_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], language: str, line: str
+) -> None:
+    run_cli_on([make_run(tmp_path, "a", seed, 0.9) for seed in range(2)], tmp_path)
+    write_report.show_results(tmp_path / "report.html", tmp_path / "l.csv", language)
+    text = capsys.readouterr().out
+    assert line.format(tmp_path / "report.html") in text.splitlines()[-1]
+    assert bool(english_in(text)) == (language == "en")
 
 
 def test_a_page_without_a_head_is_one_line(tmp_path: Path) -> None:

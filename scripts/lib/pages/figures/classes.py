@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import accuracy_score
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.text import shorten_all
 from scripts.lib.metrics.metrics import per_class_table
 from scripts.lib.pages.figures.style import GREY, GRID, NAME_WIDTH, SKY_BLUE, VERMILLION, house_style
@@ -49,11 +50,12 @@ def draw(predictions: Predictions, title: str = "") -> Figure:
         axes.set_ylim(last + 0.7, -0.7)
         if cut:
             hidden = ranked.iloc[WORST:-BEST]["recall"]
-            text = f"... {len(hidden)} classes between, recall {hidden.min():.1%} to {hidden.max():.1%} ..."
+            text = tr(f"... {len(hidden)} classes between, recall {hidden.min():.1%} to {hidden.max():.1%} ...")
             axes.text(0.02, WORST, text, va="center", fontsize=8)
         floor = float(table["n"].max() / table["n"].sum())
-        axes.axvline(accuracy, color="black", linestyle="--", linewidth=1, label=f"overall accuracy {accuracy:.1%}")
-        axes.axvline(floor, color=GREY, linestyle=":", linewidth=1.5, label=f"always the commonest class: {floor:.1%}")
+        overall, commonest = tr(f"overall accuracy {accuracy:.1%}"), tr(f"always the commonest class: {floor:.1%}")
+        axes.axvline(accuracy, color="black", linestyle="--", linewidth=1, label=overall)
+        axes.axvline(floor, color=GREY, linestyle=":", linewidth=1.5, label=commonest)
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         axes.set_title("\n".join(filter(None, [title, _subtitle(table, names, cut)])), fontsize=10, linespacing=1.4)
         return figure
@@ -61,14 +63,14 @@ def draw(predictions: Predictions, title: str = "") -> Figure:
 
 def _draw_rows(axes: Axes, rows: pd.DataFrame, positions: np.ndarray) -> None:
     """Draw the bars, intervals, F1 and numbers of images of *rows*."""
-    axes.barh(positions, rows["recall"], height=0.7, color=SKY_BLUE, label="recall")
+    axes.barh(positions, rows["recall"], height=0.7, color=SKY_BLUE, label=tr("recall"))
     ends = rows["recall_ci95_low"], rows["recall_ci95_high"]
-    axes.hlines(positions, *ends, color="black", linewidth=1, label="95 % interval of the recall")
+    axes.hlines(positions, *ends, color="black", linewidth=1, label=tr("95 % interval of the recall"))
     # Not cut off at the frame: an F1 of 1 is a whole diamond.
     style: dict[str, Any] = {"color": VERMILLION, "markersize": 4.5, "clip_on": False}
     axes.plot(rows["f1"], positions, "D", linestyle="none", label="F1", **style)
     beside = axes.get_yaxis_transform()
-    axes.text(1.02, -1, "images", transform=beside, va="center", fontsize=8)
+    axes.text(1.02, -1, tr("images"), transform=beside, va="center", fontsize=8)
     for y, n in zip(positions, rows["n"], strict=True):
         axes.text(1.02, y, str(n), transform=beside, va="center", fontsize=8)
     axes.set_xlim(0, 1)
@@ -80,11 +82,11 @@ def _draw_rows(axes: Axes, rows: pd.DataFrame, positions: np.ndarray) -> None:
 def _subtitle(table: pd.DataFrame, names: pd.Series, cut: bool) -> str:
     """Say what is drawn, and what is not."""
     count = int((table["n"] > 0).sum())
-    lines = ["recall and F1 of each class, the lowest recall first"]
+    lines = [tr("recall and F1 of each class, the lowest recall first")]
     if cut:
-        lines = [f"of {count} classes, the {WORST} with the lowest recall and the {BEST} with the highest"]
+        lines = [tr(f"of {count} classes, the {WORST} with the lowest recall and the {BEST} with the highest")]
     without = names[table["n"] == 0].tolist()
     if without:
-        more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
-        lines.append(f"no test image: {', '.join(without[:NAMED_CLASSES])}{more}")
+        more = tr(f" and {len(without) - NAMED_CLASSES} more") if len(without) > NAMED_CLASSES else ""
+        lines.append(tr("no test image: ") + ", ".join(without[:NAMED_CLASSES]) + more)
     return "\n".join(lines)

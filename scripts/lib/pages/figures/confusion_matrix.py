@@ -11,6 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.text import shorten_all
 from scripts.lib.pages.figures.style import NAME_WIDTH, house_style
 from scripts.lib.runs.predictions import Predictions
@@ -60,21 +61,21 @@ def draw_counts(counts: np.ndarray, classes: Sequence[str], title: str = "") -> 
         axes.set_xticks(range(n), names, rotation=90 if n > 4 else 0, fontsize=size)
         axes.set_yticks(range(n), names, fontsize=size)
         axes.tick_params(length=2 if n <= 60 else 1, width=0.5)
-        axes.set_xlabel("predicted class")
-        axes.set_ylabel("true class")
+        axes.set_xlabel(tr("predicted class"))
+        axes.set_ylabel(tr("true class"))
         axes.spines[:].set_visible(False)
         _cell_borders(axes, n)
         bar = figure.colorbar(image, ax=axes, shrink=min(0.9, 2.5 / inches), aspect=15, pad=0.02, ticks=SHARE_TICKS)
         bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-        bar.set_label("share of the true class")
+        bar.set_label(tr("share of the true class"))
         bar.outline.set_visible(False)
         if annotated:
             _write_counts(axes, of_drawn, shares, cell, size + 1)
         else:
             _list_confusions(bar.ax, counts, all_names)
         right, total = int(counts.trace()), int(counts.sum())
-        result = f"{right} of {total} images right ({right / max(total, 1):.1%})"
-        left_out = f"the {n} of {len(classes):,} classes with the most confusions" if n < len(classes) else ""
+        result = tr(f"{right} of {total} images right ({right / max(total, 1):.1%})")
+        left_out = tr(f"the {n} of {len(classes):,} classes with the most confusions") if n < len(classes) else ""
         axes.set_title("\n".join(filter(None, [title, result, left_out])), linespacing=1.5)
         return figure
 
@@ -106,7 +107,7 @@ def _list_confusions(axes: Axes, counts: np.ndarray, names: Sequence[str]) -> No
     order = np.argsort(-images[wrong], kind="stable")[:LISTED_CONFUSIONS]
     pairs = zip(images[wrong][order], rows[wrong][order], columns[wrong][order], strict=True)
     lines = [f"{n} ×  {names[row]} → {names[column]}" for n, row, column in pairs]
-    text = "\n".join(["commonest confusions (true → predicted):", *lines])
+    text = "\n".join([tr("commonest confusions (true → predicted):"), *lines])
     axes.text(0, 1.15, text, transform=axes.transAxes, va="bottom", fontsize=9, linespacing=1.5)
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.text import shorten_all
 from scripts.lib.metrics.curves import Curve, Curves, best_and_worst, precision_recall_curves, roc_curves, top_k_hits
 from scripts.lib.metrics.metrics import wilson_interval
@@ -56,8 +57,8 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
         for label, (colour, dashes) in zip(labels, looks, strict=False):
             look = {"color": colour, "linestyle": dashes, "linewidth": 1.3}
             _draw_curve(axes, curves.of_class[label], names[label], drawstyle, **look)
-    _draw_curve(axes, curves.macro, "macro average", LINE, color="black", linestyle="--", linewidth=1.6)
-    _draw_curve(axes, curves.micro, "micro average", drawstyle, color="black", linewidth=1.6)
+    _draw_curve(axes, curves.macro, tr("macro average"), LINE, color="black", linestyle="--", linewidth=1.6)
+    _draw_curve(axes, curves.micro, tr("micro average"), drawstyle, color="black", linewidth=1.6)
     # The averages come last, to lie on top of the others, and are named first.
     handles, texts = axes.get_legend_handles_labels()
     averages = sum(curve is not None for curve in (curves.macro, curves.micro))
@@ -65,9 +66,9 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
     undefined = sum(curve is None for curve in curves.of_class)
     hidden = len(names) - undefined - len(named)
     grey = f"{PALE_LINES} of the {hidden:,} others" if hidden > PALE_LINES else f"the {hidden} others"
-    remarks = [f"the {len(best)} best, the {len(worst)} worst; grey: {grey}"] if hidden else []
+    remarks = [tr(f"the {len(best)} best, the {len(worst)} worst; grey: ") + tr(grey)] if hidden else []
     if undefined:
-        remarks.append(f"no curve for {undefined} of {len(names)} classes: without images, or without others")
+        remarks.append(tr(f"no curve for {undefined} of {len(names)} classes: without images, or without others"))
     axes.legend(
         [handles[i] for i in order], [texts[i] for i in order], loc="upper left",
         bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8, handlelength=3.5, title="\n".join(remarks) or None,
@@ -93,9 +94,9 @@ def _draw_curve(axes: Axes, curve: Curve | None, name: str | None, drawstyle: st
 def _name_axes(axes: Axes, x: str, y: str, title: str) -> None:
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.02)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title)
+    axes.set_xlabel(tr(x))
+    axes.set_ylabel(tr(y))
+    axes.set_title(tr(title))
     axes.grid(color=GRID, linewidth=0.6)
 
 
@@ -105,9 +106,9 @@ def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
     k = np.arange(1, len(hits) + 1)
     commonest = np.cumsum(np.sort(np.bincount(labels, minlength=len(hits)))[::-1])[: len(hits)]
     low, high = np.array([wilson_interval(int(count), n) for count in hits]).T
-    axes.vlines(k, low, high, color=BLUE, linewidth=1, label="95 % interval")
-    axes.plot(k, hits / n, "o-", color=BLUE, markersize=4, label="the model")
-    axes.plot(k, commonest / n, "s:", color=GREY, markersize=3, label="always the k commonest classes")
+    axes.vlines(k, low, high, color=BLUE, linewidth=1, label=tr("95 % interval"))
+    axes.plot(k, hits / n, "o-", color=BLUE, markersize=4, label=tr("the model"))
+    axes.plot(k, commonest / n, "s:", color=GREY, markersize=3, label=tr("always the k commonest classes"))
     for x, share, end in zip(k, hits / n, low, strict=True):
         axes.annotate(
             f"{share:.1%}", (float(x), float(end)), xytext=(0, -3), textcoords="offset points", ha="center",
@@ -117,8 +118,8 @@ def _draw_top_k(axes: Axes, hits: np.ndarray, labels: np.ndarray) -> None:
     axes.set_ylim(-0.01, 1.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel("k: classes that the model may name")
-    axes.set_ylabel("images whose class is among them")
-    axes.set_title("top-k accuracy")
+    axes.set_xlabel(tr("k: classes that the model may name"))
+    axes.set_ylabel(tr("images whose class is among them"))
+    axes.set_title(tr("top-k accuracy"))
     axes.grid(color=GRID, linewidth=0.6)
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.13), frameon=False, fontsize=8)

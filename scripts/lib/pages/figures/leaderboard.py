@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.text import shorten_all
 from scripts.lib.pages.figures.style import BLUE, GREY, GRID, house_style
 
@@ -29,17 +30,17 @@ def draw(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Figu
         rows = np.arange(n)
         mean = leaderboard["accuracy_top1_mean"].to_numpy()
         low, high = (leaderboard[f"accuracy_top1_ci95_{end}"].to_numpy() for end in ("low", "high"))
-        axes.hlines(rows, low, high, color=BLUE, linewidth=2, label="95 % interval")
-        axes.plot(mean, rows, "D", color=BLUE, markersize=6, label="mean")
+        axes.hlines(rows, low, high, color=BLUE, linewidth=2, label=tr("95 % interval"))
+        axes.plot(mean, rows, "D", color=BLUE, markersize=6, label=tr("mean"))
         rows_of_runs = runs["experiment"].map(row_of)
-        run = "one fold" if "fold" in runs else "one seed"
+        run = tr("one fold" if "fold" in runs else "one seed")
         axes.plot(
             runs["accuracy_top1"], rows_of_runs, "o", color="none", markeredgecolor="black", markersize=4, label=run
         )
         names = shorten_all(leaderboard["experiment"].tolist(), 40)
         if "remark" in leaderboard:
             names = [
-                f"{name}\n{remark}" if remark else name
+                f"{name}\n{tr(remark)}" if remark else name
                 for name, remark in zip(names, leaderboard["remark"], strict=True)
             ]
         axes.set_yticks(rows, names)
@@ -47,7 +48,7 @@ def draw(leaderboard: pd.DataFrame, runs: pd.DataFrame, title: str = "") -> Figu
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         margin = max(0.02, 0.05 * float(np.nanmax(high) - np.nanmin(low)))
         axes.set_xlim(max(0, float(np.nanmin(low)) - margin), min(1.005, float(np.nanmax(high)) + margin))
-        axes.set_xlabel("test accuracy (top-1)" + _draw_floor(axes, leaderboard))
+        axes.set_xlabel(tr("test accuracy (top-1)") + _draw_floor(axes, leaderboard))
         axes.grid(axis="x", color=GRID, linewidth=0.6)
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside lower center", ncols=4, frameon=False)
@@ -65,9 +66,9 @@ def _draw_floor(axes: Axes, leaderboard: pd.DataFrame) -> str:
     if known.nunique() != 1:
         return ""
     floor = float(known.iloc[0])
-    text = f"always the most frequent class: {floor:.1%}"
+    text = tr(f"always the most frequent class: {floor:.1%}")
     low, high = axes.get_xlim()
     if not low <= floor <= high:
-        return f"\n{text}, {'left' if floor < low else 'right'} of what is shown"
+        return f"\n{text}" + tr(", left of what is shown" if floor < low else ", right of what is shown")
     axes.axvline(floor, color=GREY, linestyle="--", linewidth=1, zorder=0, label=text)
     return ""

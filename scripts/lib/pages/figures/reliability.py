@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.metrics.calibration import Reliability, calibrate
 from scripts.lib.pages.figures.style import GREY, GRID, SKY_BLUE, VERMILLION, house_style
@@ -53,20 +54,22 @@ def draw(test: Predictions, title: str = "", val: Predictions | None = None) -> 
         calibration = calibrate(test.probabilities, test.labels)
     else:
         calibration = calibrate(test.probabilities, test.labels, val.probabilities, val.labels)
-    panels = [("as the model is", calibration.before)]
+    panels = [(tr("as the model is"), calibration.before)]
     if calibration.after is not None:
-        panels.append((f"temperature {calibration.temperature:.3g}, fitted on val", calibration.after))
+        panels.append((tr(f"temperature {calibration.temperature:.3g}, fitted on val"), calibration.after))
     with house_style():
         figure = Figure(figsize=(5 * len(panels), 6), layout="constrained")
         grid = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=[3, 1])
         for (name, values), axes, below in zip(panels, grid[0], grid[1], strict=True):
             _draw_accuracy(axes, values)
-            axes.set_title(f"{name}\nECE {values.ece:.3f}, cross-entropy {values.cross_entropy:.3f}", fontsize=9)
+            axes.set_title(
+                f"{name}\n" + tr(f"ECE {values.ece:.3f}, cross-entropy {values.cross_entropy:.3f}"), fontsize=9
+            )
             _draw_counts(below, values)
         for axes in (*grid[0][1:], *grid[1][1:]):
             axes.set_ylabel("")
         if calibration.after is None:
-            note = WITHOUT_VAL if val is None else UNDETERMINED
+            note = tr(WITHOUT_VAL if val is None else UNDETERMINED)
             grid[0][0].set_title(f"{grid[0][0].get_title()}\n{note}", fontsize=8.5)
         handles, names = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
@@ -81,13 +84,13 @@ def _draw_accuracy(axes: Axes, values: Reliability) -> None:
     left, right = values.edges[:-1][used], values.edges[1:][used]
     middle = (left + right) / 2
     bars = {"width": right - left, "color": SKY_BLUE, "edgecolor": "white"}
-    axes.bar(middle, values.accuracy[used], label="accuracy", **bars)
-    axes.hlines(values.confidence[used], left, right, color=VERMILLION, linewidth=2.5, label="mean confidence")
-    axes.vlines(middle, values.low[used], values.high[used], color="black", linewidth=1, label="95 % interval")
+    axes.bar(middle, values.accuracy[used], label=tr("accuracy"), **bars)
+    axes.hlines(values.confidence[used], left, right, color=VERMILLION, linewidth=2.5, label=tr("mean confidence"))
+    axes.vlines(middle, values.low[used], values.high[used], color="black", linewidth=1, label=tr("95 % interval"))
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_ylabel("accuracy of the images in the bin")
+    axes.set_ylabel(tr("accuracy of the images in the bin"))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="y", color=GRID, linewidth=0.6)
 
@@ -106,5 +109,5 @@ def _draw_counts(axes: Axes, values: Reliability) -> None:
     axes.set_ylim(0, (1.7 if wide else 1.25) * float(values.count.max()))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.set_ylabel("images")
-    axes.set_xlabel("confidence (probability of the predicted class)")
+    axes.set_ylabel(tr("images"))
+    axes.set_xlabel(tr("confidence (probability of the predicted class)"))

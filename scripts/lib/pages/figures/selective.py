@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from scripts.lib.base.language import tr
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.lib.metrics.selective import TARGETS, Selective, describe, point_at, selective_prediction, written
 from scripts.lib.pages.figures.style import BLUE, GREY, GRID, SKY_BLUE, VERMILLION, house_style
@@ -28,19 +29,19 @@ def draw(predictions: Predictions, title: str = "") -> Figure:
         figure = Figure(figsize=(8, 6), layout="constrained")
         axes = figure.add_subplot()
         low, high, where = _band(selective)
-        axes.fill_between(where, low, high, color=SKY_BLUE, alpha=0.35, linewidth=0, label="95 % interval")
+        axes.fill_between(where, low, high, color=SKY_BLUE, alpha=0.35, linewidth=0, label=tr("95 % interval"))
         marker = "o" if len(coverage) <= MARKED_POINTS else None
-        axes.plot(coverage, accuracy, color=BLUE, marker=marker, markersize=3, label="accuracy of what is answered")
-        axes.axhline(accuracy[-1], color=GREY, linestyle="--", linewidth=0.8, label="all images answered")
+        axes.plot(coverage, accuracy, color=BLUE, marker=marker, markersize=3, label=tr("accuracy of what is answered"))
+        axes.axhline(accuracy[-1], color=GREY, linestyle="--", linewidth=0.8, label=tr("all images answered"))
         _mark_targets(axes, selective)
         bottom = min(accuracy[coverage >= STEADY_COVERAGE].min(), low[where >= STEADY_COVERAGE].min())
         axes.set_ylim(max(-0.01, float(bottom) - 0.02), 1.01)
         axes.set_xlim(0, 1.01)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1))
-        axes.set_xlabel("share of the images answered, the most confident first")
-        figure.supxlabel("\n".join(describe(selective)), fontsize=8, linespacing=1.5)
-        axes.set_ylabel("accuracy")
+        axes.set_xlabel(tr("share of the images answered, the most confident first"))
+        figure.supxlabel("\n".join(map(tr, describe(selective))), fontsize=8, linespacing=1.5)
+        axes.set_ylabel(tr("accuracy"))
         axes.grid(color=GRID, linewidth=0.6)
         # Below: somewhere on the axes a curve always runs through it.
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False, fontsize=8)
@@ -75,5 +76,5 @@ def _name_thresholds(axes: Axes, selective: Selective) -> None:
     shares = np.linspace(0.1, 1, 10)
     above.set_xlim(axes.get_xlim())
     above.set_xticks(shares, [written(selective.threshold_at(share)) for share in shares.tolist()], fontsize=7)
-    above.set_xlabel("confidence from which on so many are answered", fontsize=8)
+    above.set_xlabel(tr("confidence from which on so many are answered"), fontsize=8)
     above.tick_params(length=2)

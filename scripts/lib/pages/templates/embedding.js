@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const find = name => document.getElementById(name);
-  const { points, classes } = JSON.parse(find("data").textContent);
+  const { points, classes, words } = JSON.parse(find("data").textContent);
   const map = find("map"), tooltip = find("tooltip"), picture = tooltip.querySelector("img");
   const lines = [...tooltip.querySelectorAll("p")], wrongOnly = find("wrong");
   const marks = [...map.querySelectorAll("[data-i]")].sort((a, b) => a.dataset.i - b.dataset.i);
@@ -26,9 +26,9 @@
     marks[i].classList.add("on");
     picture.hidden = !image;
     if (image) picture.src = "data:image/webp;base64," + image; else picture.removeAttribute("src");
-    [file, "true class: " + classes[label],
-     "predicted: " + classes[prediction] + (label === prediction ? "" : " (wrong)"),
-     "confidence: " + confidence].forEach((text, line) => { lines[line].textContent = text; });
+    [file, words["true class: "] + classes[label],
+     words["predicted: "] + classes[prediction] + (label === prediction ? "" : words[" (wrong)"]),
+     words["confidence: "] + confidence].forEach((text, line) => { lines[line].textContent = text; });
     tooltip.hidden = false;
     place();
   }
