@@ -37,7 +37,8 @@ class Checkout:
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.folder / name, follow_symlinks=False)
         # Jobs have the folder of mimflow on their path, and none of the user's.
-        shutil.copy2(HERE / "gpu_plugin.py", self.folder)
+        for plugin in ("gpu_plugin.py", "waiting_plugin.py"):
+            shutil.copy2(HERE / plugin, self.folder)
         (self.folder / ".venv").symlink_to(Path(sys.executable).parent.parent)
 
     def edit(self, file: str, *changes: tuple[str, str]) -> None:

@@ -208,9 +208,9 @@ def test_without_accounting_the_end_of_a_job_is_seen_by_squeue(
         # The data job and the first step of a run: two jobs, the second of which waits for the end of the first.
         target = "results/small/narrow/seed0/config.py"
         began = time.monotonic()
-        status, output = checkout.run("snakemake", target, "--profile", "slurm", "--configfile", config, seconds=180)
+        status, output = checkout.run("snakemake", target, "--profile", "slurm", "--configfile", config, seconds=600)
         took = time.monotonic() - began
         states = [row["State"] for row in cluster.jobs() if row["WorkDir"] == str(checkout.folder)]
     assert status == 0, output
     assert states == ["COMPLETED"] * 2
-    assert took < 120, output
+    assert took < 300, output  # with a busy machine; else the plugin asks the accounting for as long as it may

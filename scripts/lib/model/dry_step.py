@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from mmcv.utils import import_modules_from_strings
 from torch.overrides import TorchFunctionMode
 
 from scripts.lib.base.console import one_line
@@ -50,6 +51,10 @@ def check(config: Config, smallest: int, rebuild: Callable[..., Config]) -> None
     ------
     UserError : it cannot: the key at fault and values that fit, as far as some tries find them.
     """
+    try:
+        import_modules_from_strings(**config["custom_imports"])
+    except ImportError as error:
+        raise UserError(f"overrides: custom_imports: {one_line(error)}", "put the module into this folder") from error
     reason = failure_of(config, smallest)
     if not reason:
         return
@@ -130,8 +135,6 @@ def _try(model: Config, trained: Shape, tested: Shape, device: str) -> str:
 
 def _step(model: Config, trained: Shape, tested: Shape, device: str) -> None:
     from mmcls.models import build_classifier
-
-    import scripts.mmcls_plugins  # noqa: F401  (registers ours)
 
     if device == "meta":
         with _OnMeta():
