@@ -41,4 +41,5 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process waits for the other at the end."""
-    items.sort(key=lambda item: not item.nodeid.startswith(FINISHED))
+    first = (FINISHED, "tests/faults/", "tests/workflow/")
+    items.sort(key=lambda item: next((i for i, start in enumerate(first) if item.nodeid.startswith(start)), len(first)))

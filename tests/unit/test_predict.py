@@ -245,6 +245,7 @@ def test_the_command_as_typed(run: TinyRun, tmp_path: Path) -> None:
     assert failed.stderr.splitlines()[-1].startswith("error: --images:") and "Traceback" not in failed.stderr
 
 
+@pytest.mark.long
 def test_the_onnx_file_predicts_what_the_checkpoint_does(run: TinyRun, onnx: Path, tmp_path: Path) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for number, name in enumerate(["a.jpg", "b.png", "deep/c.webp", "d.gif"]):

@@ -171,6 +171,7 @@ def texts_of_code() -> str:
     return "\n".join(texts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", explained("README.md"))
 def test_every_explained_error_is_one_that_the_code_says(line: str) -> None:
     for piece in re.split(r"\.\.\.|nan", line):
@@ -224,6 +225,7 @@ def test_the_picture_has_every_rule_of_the_snakefile_and_no_other() -> None:
     assert words - stages - rules == set() and rules <= words
 
 
+@pytest.mark.long
 def test_the_arrows_of_the_picture_are_the_dependencies_of_the_rules(tmp_path: Path) -> None:
     assert reachable(drawn_edges("README.md")) == reachable(rulegraph(tmp_path))
 

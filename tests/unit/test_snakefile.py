@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
 import yaml
 
 from scripts.lib.runs.run_folder import RESERVED_NAMES
@@ -78,6 +79,7 @@ def two_archives() -> dict[str, Rule]:
     return rules("http://host/a.zip", "http://host/b.tar.gz")
 
 
+@pytest.mark.long
 def test_each_rule_is_in_the_section_of_its_script_and_bears_its_name() -> None:
     read = {name: rule for name, rule in one_archive().items() if name != "all"}
     assert len(read) > 20 and {rule.section for rule in read.values()} == set(SECTIONS)
@@ -115,6 +117,7 @@ def steps_of(rule: Rule, fetched: str) -> set[int]:
     return steps
 
 
+@pytest.mark.long
 def test_watch_knows_what_the_rules_of_a_data_set_write() -> None:
     # Of the data set's rules, describe_data alone is nothing that a run waits for.
     names = {name for name, rule in one_archive().items() if rule.section == "data"} - {"describe_data"}
@@ -152,6 +155,7 @@ rule mine:
 """
 
 
+@pytest.mark.long
 def test_another_workflow_can_use_the_rules_as_a_module(tmp_path: Path) -> None:
     text = MODULE.format(config=str(ROOT / "configs/demo.yaml"), snakefile=str(ROOT / "Snakefile"))
     (tmp_path / "Snakefile").write_text(text, encoding="utf-8")

@@ -498,6 +498,7 @@ def watched() -> Iterator[tuple[list[str], list[str]]]:
         _recorders.remove(record)
 
 
+@pytest.mark.long
 def test_hundreds_of_runs_are_looked_at_quickly_and_nothing_is_touched(project: Project) -> None:
     grid(project, 300)
     project.snakemake("demo/new/seed0/config.py", alive=False)
@@ -627,6 +628,7 @@ def test_long_names_stay_apart_when_they_are_shortened() -> None:
     assert len({line.split(" training")[0] for line in lines[3:]}) == 2
 
 
+@pytest.mark.long
 def test_where_there_is_no_room_running_runs_come_first() -> None:
     done = [replace(DONE, seed=seed) for seed in range(40)]
     waiting = [replace(WAITS, seed=seed) for seed in range(40, 60)]
@@ -750,6 +752,7 @@ def test_sigterm_gives_the_terminal_back(project: Project) -> None:
     assert "\x1b[?1049l" in terminal.text and "\x1b[?25h" in terminal.text
 
 
+@pytest.mark.long
 def test_the_live_view_ends_with_the_leaderboard_when_all_is_done(project: Project) -> None:
     lease = project.lease(project.work())
     terminal = Terminal(project.folder, "--interval", "0.1")

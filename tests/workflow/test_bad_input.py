@@ -21,6 +21,7 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_an_unknown_key_stops_before_anything_runs(tmp_path: Path, archive: Path) -> None:
     config = settings({"path": str(archive)}, quick={**QUICK, "epoch": 3})
     result = snakemake(tmp_path, config)

@@ -179,6 +179,7 @@ def built_without_packages(install: ModuleType, monkeypatch: pytest.MonkeyPatch)
     )
 
 
+@pytest.mark.long
 def test_without_network_the_environment_stays_as_it_was(project):
     before = (project / ".venv").resolve()
     change_lock(project)

@@ -83,6 +83,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.long
 def test_from_a_breaking_server_to_a_split_with_hostile_names(server: HttpServer, tmp_path: Path) -> None:
     content = photos(HOSTILE_CLASSES, each=6)
     server.serve("a.zip", content, break_after=20_000, breaks=1)
@@ -107,6 +108,7 @@ def test_from_a_breaking_server_to_a_split_with_hostile_names(server: HttpServer
     assert not (ROOT / "pwned").exists() and not (tmp_path / "pwned").exists()
 
 
+@pytest.mark.long
 def test_a_killed_fetch_goes_on_where_it_stopped(server: HttpServer, tmp_path: Path) -> None:
     content = photos(["a", "b"], each=100, size=10_000)
     resource = server.serve("a.zip", content, bytes_per_second=1_000_000)
@@ -165,6 +167,7 @@ def test_a_truncated_or_foreign_archive_is_one_line(tmp_path: Path, damage: str)
     assert names(tmp_path) == ["archive.zip"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -216,6 +219,7 @@ def test_a_full_disk_stops_a_copy_in_one_line(small_disk: Path, tmp_path: Path, 
     assert names(small_disk) == ["fetch.log", "fetch.outcome.json"]
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_unpacking_in_one_line(small_disk: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive.zip"
     archive.write_bytes(photos(["a", "b"], each=10, size=100_000))
@@ -225,6 +229,7 @@ def test_a_full_disk_stops_unpacking_in_one_line(small_disk: Path, tmp_path: Pat
     assert names(small_disk) == []
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_a_split_in_one_line(small_disk: Path, tmp_path: Path) -> None:
     (tmp_path / "archive.zip").write_bytes(photos(["a", "b"]))
     assert unpack(tmp_path / "archive.zip", tmp_path).returncode == 0

@@ -67,6 +67,7 @@ def test_the_reason_of_a_failure_is_the_last_line_and_stands_there_once(tmp_path
     assert len(terminal.lines()) < 15 and "Error in rule" not in terminal.output
 
 
+@pytest.mark.long
 @pytest.mark.skipif((built_torch() or TorchBuild()).cuda is not None, reason="needs a CPU build of torch")
 def test_a_run_that_wants_a_gpu_is_refused_before_its_first_job(tmp_path: Path) -> None:
     config = settings({"path": "data.zip"}, a={**QUICK, "device": "cuda"}, b=QUICK)

@@ -67,6 +67,7 @@ def test_what_unpacking_guessed_and_left_out_is_among_the_notes(tmp_path: Path) 
     assert (summary["notes"], summary["left_out_files"]) == (record["notes"], record["left_out"])
 
 
+@pytest.mark.long
 def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
     files = {
         f"{label}/{number}.jpg": encode_jpeg(render_image(label, number, size=96))
@@ -112,6 +113,7 @@ def defects() -> dict[str, tuple[bytes, str, str]]:
     }
 
 
+@pytest.mark.long
 def test_every_planted_defect_is_found_and_none_is_invented(tmp_path: Path) -> None:
     images = clean(tmp_path / "images")
     planted = defects()
@@ -209,6 +211,7 @@ def decoded(caplog: pytest.LogCaptureFixture) -> int:
     return int(last.split(" decoded")[0].rpartition(" ")[2])
 
 
+@pytest.mark.long
 def test_a_rerun_decodes_only_what_is_new_and_says_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     images = clean(tmp_path / "images")
@@ -262,6 +265,7 @@ def test_class_names_that_are_probably_one_are_noted() -> None:
     assert notes_on_classes(["apple", "pear", "100%"]) == []
 
 
+@pytest.mark.long
 def test_the_command_prints_nothing_per_file_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     images = clean(tmp_path / "images", per_class=150)
     for number in range(20):

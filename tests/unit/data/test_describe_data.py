@@ -188,6 +188,7 @@ def test_files_that_are_set_aside_as_bombs_or_broken_are_not_opened(tmp_path: Pa
     assert page.count("not opened") == 5 and page.count("<bdi>why</bdi>") == 4
 
 
+@pytest.mark.long
 def test_a_huge_image_is_shown_only_where_its_format_decodes_a_fraction(tmp_path: Path) -> None:
     folder = tmp_path / "images" / "a"
     folder.mkdir(parents=True)

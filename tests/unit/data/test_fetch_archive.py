@@ -276,6 +276,7 @@ def test_what_a_killed_copy_left_is_removed(archive: Path, tmp_path: Path) -> No
     assert names(tmp_path / "d") == ["archive.sha256", "archive.zip"]
 
 
+@pytest.mark.long
 def test_the_sample_is_rendered(tmp_path: Path) -> None:
     output = get(Source(sample=Sample(images_per_class=4, size=32)), tmp_path)
     assert zipfile.ZipFile(output).namelist()

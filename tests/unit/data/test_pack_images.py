@@ -49,6 +49,7 @@ def images(tmp_path: Path) -> tuple[Path, list[str]]:
     return folder, [*sizes, "grey.png", "turned.jpg"]
 
 
+@pytest.mark.long
 def test_validation_sees_the_pixels_that_prediction_will_see(images: tuple[Path, list[str]], tmp_path: Path) -> None:
     folder, names = images
     assert write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=2) == "raw"

@@ -45,6 +45,7 @@ def stages() -> dict[str, list[Stage]]:
     return {name: describe(build(name), torch.zeros(1, 3, 224, 224)) for name in PUBLISHED}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_numbers_are_those_that_the_papers_give(stages: dict[str, list[Stage]], name: str) -> None:
     parameters, millions = PUBLISHED[name]

@@ -500,6 +500,7 @@ def shown_pictures(page: str) -> list[Image.Image]:
     return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
+@pytest.mark.long
 def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) -> None:
     predictions = read_predictions(run.folder / "predictions.csv")
     features = np.random.default_rng(0).normal(size=(len(predictions.files), 4)).astype(np.float32)
@@ -520,6 +521,7 @@ def test_the_page_shows_each_image_and_its_maps(run: TinyRun, tmp_path: Path) ->
     assert page == again, "the same input gives the same bytes"
 
 
+@pytest.mark.long
 def test_each_image_gets_the_maps_of_its_own_classes(run: TinyRun) -> None:
     """More images than a batch, against one image at a time, read and cropped by Pillow alone."""
     predictions = read_predictions(run.folder / "predictions.csv")

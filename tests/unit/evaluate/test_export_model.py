@@ -81,6 +81,7 @@ def exported(run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Exported
     return result
 
 
+@pytest.mark.long
 def test_the_graph_takes_any_number_of_images_and_holds_its_weights(exported: Exported) -> None:
     model = onnx.load(exported.folder / "model.onnx", load_external_data=False)
     onnx.checker.check_model(model, full_check=True)
@@ -113,6 +114,7 @@ def test_every_test_image_is_compared_from_its_file_on(exported: Exported) -> No
     assert np.ptp(rows, axis=0).max() > 0.1, "the network of this test must tell images apart"
 
 
+@pytest.mark.long
 def test_the_same_checkpoint_gives_the_same_bytes_without_a_path_in_them(exported: Exported, tmp_path: Path) -> None:
     again = predicted(exported.run, tmp_path / "again")
     again.export()
@@ -136,6 +138,7 @@ def test_the_command_says_two_lines_and_its_log_has_no_warnings(run: TinyRun, tm
     assert "arn" not in log.replace("learn", ""), log  # Warning, warnings.warn
 
 
+@pytest.mark.long
 def test_bytes_go_in_where_the_model_normalises(exported: Exported, tmp_path: Path) -> None:
     inside = predicted(exported.run, tmp_path / "inside")
     inside.export("--preprocessing")
@@ -250,6 +253,7 @@ def test_only_a_clear_change_of_mind_or_of_probability_breaks_parity() -> None:
     assert not parity.holds and parity.largest < onnx_parity.TOLERANCE
 
 
+@pytest.mark.long
 def test_predictions_of_another_checkpoint_are_refused_and_no_model_is_left(run: TinyRun, tmp_path: Path) -> None:
     exported = predicted(run, tmp_path / "run")
     table = (exported.folder / "predictions.csv").read_text(encoding="utf-8").splitlines()

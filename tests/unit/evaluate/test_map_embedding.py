@@ -87,6 +87,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_page(tmp_path_factory.mktemp("map"), *clusters(15, CLASSES))
 
 
+@pytest.mark.long
 def test_the_same_input_gives_the_same_bytes(page: str, tmp_path: Path) -> None:
     assert make_page(tmp_path, *clusters(15, CLASSES)) == page
 

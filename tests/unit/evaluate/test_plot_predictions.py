@@ -129,6 +129,7 @@ def hostile() -> Predictions:
     return predictions_of(data.probabilities, data.labels, HOSTILE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("draw", [classes.draw, curves.draw, reliability.draw, selective.draw])
 def test_the_same_numbers_give_the_same_bytes(draw: Callable[..., Figure], tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg"):
@@ -317,6 +318,7 @@ def read_both(root: Path, test: Predictions, val: Predictions) -> Predictions:
     return reliability.read_val_predictions(write_csv(root / "val.csv", val), test, source)
 
 
+@pytest.mark.long
 def test_the_temperature_is_fitted_on_val(tmp_path: Path) -> None:
     test, val = simulate(100, 4, seed=1), simulate(100, 4, seed=2)
     val.files[:] = [f"val/{name}" for name in val.files]
@@ -380,12 +382,14 @@ def test_of_many_classes_the_most_confused_are_in_the_matrix() -> None:
     assert "598 of 600 images right" in text and "2 ×  class 299 → class 007" in text
 
 
+@pytest.mark.long
 def test_of_many_classes_some_curves_are_drawn_and_said() -> None:
     figure = drawn(lines(simulate(600, 150)))
     assert len(figure.axes[0].lines) == curves.PALE_LINES + 2 * curves.NAMED_EACH + 2
     assert f"grey: {curves.PALE_LINES} of the 140 others" in all_text(figure)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("classes_", [2, 7, 300])
 def test_the_curve_of_all_pairs_is_that_of_scikit_learn(classes_: int) -> None:
     data = simulate(400, classes_)

@@ -77,6 +77,7 @@ def test_features_are_what_the_last_layer_makes_the_probabilities_of(run: TinyRu
     assert np.allclose(probabilities, read_predictions(tmp_path / "p.csv").probabilities, atol=1e-6)
 
 
+@pytest.mark.long
 def test_features_change_no_byte_of_the_table_and_are_the_same_bytes_again(run: TinyRun, tmp_path: Path) -> None:
     without = predict(run, tmp_path / "p.csv", "--batch-size", "4")
     for name in ("a.npy", "b.npy"):

@@ -167,6 +167,7 @@ def with_predictions(run: CardInputs, predictions: Any, root: Path) -> CardInput
     return replace(run, predictions=predictions, metrics=metrics, per_class=pd.read_csv(root / "per_class.csv"))
 
 
+@pytest.mark.long
 def test_markdown_and_page_say_the_same_and_are_the_same_again(args: Namespace) -> None:
     write_model_card.main(args)
     document, page = args.output.read_text(encoding="utf-8"), args.html.read_text(encoding="utf-8")
@@ -213,6 +214,7 @@ def test_names_from_outside_are_text_in_every_place() -> None:
     assert "ordered_list_open" not in kinds and not {"script", "i", "b"} & texts.elements
 
 
+@pytest.mark.long
 def test_what_went_in_is_what_the_files_say(run: CardInputs) -> None:
     facts = facts_of(to_markdown(run))
     assert facts["train images (the weights)"] == "63" and facts["val images (the best epoch)"] == "1"
@@ -239,6 +241,7 @@ def test_the_images_of_a_split_that_has_changed_are_not_on_record(
     assert images_of(None, run) == "not on record"
 
 
+@pytest.mark.long
 def test_the_model_card_of_a_fold_says_which_images_its_numbers_are_about(run: CardInputs) -> None:
     provenance = {**run.provenance, "run": run.provenance["run"] | {"fold": "fold1"}}
     of_fold = replace(run, provenance=provenance)
@@ -253,6 +256,7 @@ def test_the_model_card_of_a_fold_says_which_images_its_numbers_are_about(run: C
     assert images_of(entry, of_fold) == "2", "of a folder that was moved"
 
 
+@pytest.mark.long
 def test_the_accuracy_is_said_with_its_interval(run: CardInputs, tmp_path: Path) -> None:
     changed = with_predictions(run, simulate(400, 8), tmp_path)
     right = int((changed.predictions.labels == changed.predictions.predictions).sum())
@@ -273,6 +277,7 @@ def known_predictions() -> Any:
     return predictions_of(probabilities, np.repeat([0, 1, 2], 10), ["<a>", "b|b", "c", "d"])
 
 
+@pytest.mark.long
 def test_the_data_section_says_what_the_audit_found(args: Namespace, run: CardInputs, tmp_path: Path) -> None:
     assert "audited" not in text_of(to_markdown(run))
     summary = {"images": 1000, "set_aside": 2, "left_out": 7, "classes": {"a": {"train": 1}}}
@@ -299,6 +304,7 @@ def test_of_pairs_that_are_confused_equally_often_the_one_of_the_most_confident_
     assert most_confused(predictions) == ConfusedPair(1, 2, there=1, back=0, equal=1)
 
 
+@pytest.mark.long
 def test_best_and_worst_class_and_the_confused_pair(run: CardInputs, tmp_path: Path) -> None:
     assert most_confused(known_predictions()) == ConfusedPair(1, 2, there=3, back=2, equal=0)
     turned = [0, 2, 1, 3]
@@ -321,6 +327,7 @@ def test_best_and_worst_class_and_the_confused_pair(run: CardInputs, tmp_path: P
     assert "none; no test image was misclassified" in text_of(to_markdown(replace(run, predictions=perfect)))
 
 
+@pytest.mark.long
 def test_the_model_card_says_where_to_see_why_and_how_to_use_the_model_with_one_file(
     run: CardInputs, tmp_path: Path
 ) -> None:
@@ -336,6 +343,7 @@ def test_the_model_card_says_where_to_see_why_and_how_to_use_the_model_with_one_
     assert "8.9 MB" in used and "ab12" in used, "so that a reader to whom it is sent can tell that it is the one"
 
 
+@pytest.mark.long
 def test_the_model_card_says_what_kept_images_together(run: CardInputs) -> None:
     assert "see that what belongs together was kept together" in text_of(to_markdown(run))
     provenance = copy.deepcopy(run.provenance)
@@ -344,6 +352,7 @@ def test_the_model_card_says_what_kept_images_together(run: CardInputs) -> None:
     assert "Images for which p[0-9]+ finds the same" in text and "too narrow" in text
 
 
+@pytest.mark.long
 def test_drawn_images_are_not_called_photographs(run: CardInputs) -> None:
     warning = "nothing of real photographs"
     assert warning not in text_of(to_markdown(run))
@@ -359,6 +368,7 @@ def test_many_images_are_not_called_few(run: CardInputs, tmp_path: Path) -> None
     assert "Few images" not in text and "Nothing is known" not in text and "One seed, 0" in text
 
 
+@pytest.mark.long
 def test_a_temperature_comes_from_the_images_of_val(run: CardInputs, tmp_path: Path) -> None:
     test = simulate(500, 5, strength=1.0)
     sharp = test.probabilities**3 / (test.probabilities**3).sum(axis=1, keepdims=True)
@@ -373,6 +383,7 @@ def test_a_temperature_comes_from_the_images_of_val(run: CardInputs, tmp_path: P
     assert "divided by" not in text_of(to_markdown(replace(changed, val=None)))
 
 
+@pytest.mark.long
 def test_energy_and_cost_are_of_this_run(args: Namespace, run: CardInputs, tmp_path: Path) -> None:
     facts = facts_of(to_markdown(run))
     assert facts["time"] == "64 s" and facts["energy"] == "not measured" and "cost" not in facts
@@ -384,6 +395,7 @@ def test_energy_and_cost_are_of_this_run(args: Namespace, run: CardInputs, tmp_p
     assert facts["energy"] == "0.1235 kWh (GPUs)" and facts["cost"] == "1.50 CNY"
 
 
+@pytest.mark.long
 def test_an_exported_model_is_told_of(run: CardInputs) -> None:
     assert "ONNX" not in text_of(to_markdown(run))
     export: Mapping[str, Any] = {
@@ -434,6 +446,7 @@ def test_a_missing_file_is_one_line(args: Namespace, tmp_path: Path) -> None:
         read(args, run=tmp_path)
 
 
+@pytest.mark.long
 def test_balanced_classes_are_named_and_balanced_accuracy_stands_once(run: CardInputs) -> None:
     rows = facts_of(to_markdown(run))
     assert "balance" not in rows

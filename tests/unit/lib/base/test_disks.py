@@ -67,6 +67,7 @@ def run(module: str, *options: str | Path) -> str:
     return errors[0]
 
 
+@pytest.mark.long
 def test_a_script_on_a_full_disk_names_the_disk(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("cat/1.jpg", bytes(3_000_000))

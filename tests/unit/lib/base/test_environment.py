@@ -122,6 +122,7 @@ def test_a_folder_for_caches_that_takes_nothing_is_replaced(tmp_path: Path, full
     assert (known["XDG_CACHE_HOME"], known["TORCH_HOME"]) == (str(CACHES), str(tmp_path / "torch"))
 
 
+@pytest.mark.long
 def test_mim_gets_a_home_that_it_can_write(tmp_path: Path, full: Path) -> None:
     assert writable_home({"HOME": str(tmp_path)}) == str(tmp_path)
     environment = os.environ | {"HOME": writable_home({"HOME": str(full)})}

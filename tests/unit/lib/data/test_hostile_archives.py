@@ -767,6 +767,7 @@ def test_a_window_of_gigabytes_in_a_zip_is_refused(tmp_path: Path) -> None:
 # --- memory and time ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "name"), [(BZ2, "bz2"), (LZMA, "lzma")])
 def test_an_entry_that_declares_a_byte_and_holds_gigabytes_takes_no_memory(
     tmp_path: Path, method: int, name: str
@@ -808,6 +809,7 @@ def test_a_zip_of_more_entries_than_allowed_is_refused_before_they_are_read(tmp_
     assert peak < MEMORY
 
 
+@pytest.mark.long
 def test_a_tar_of_tiny_headers_takes_less_than_100_bytes_of_memory_for_each(tmp_path: Path) -> None:
     """Two million, the most images that are allowed, then take less than 200 MB (measured: 31 bytes, 62 MB)."""
     count = 5000
@@ -845,6 +847,7 @@ def test_a_malformed_pax_header_takes_no_time(tmp_path: Path, body: bytes) -> No
     assert peak < MEMORY and seconds < 10
 
 
+@pytest.mark.long
 def test_bz2_streams_are_unpacked_a_piece_at_a_time(tmp_path: Path) -> None:
     bomb = compress(tar_of(DOG_TARRED), "bz2") + bz2.compress(bytes(60 * 2**20)) * 20
     archive = tmp_path / "a.tar.bz2"

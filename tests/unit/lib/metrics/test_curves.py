@@ -15,6 +15,7 @@ def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=int)[labels]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n", "classes"), [(100, 2), (300, 10), (600, 200)])
 def test_areas_are_scikit_learns(n: int, classes: int) -> None:
     data = simulate(n, classes)

@@ -79,6 +79,7 @@ def test_the_batch_of_a_base_config_is_read_from_its_name(name: str, batch: int 
     assert base_batch_size(name) == batch
 
 
+@pytest.mark.long
 def test_the_batch_read_from_each_name_is_a_multiple_of_what_its_config_loads_on_a_gpu(loaded: dict) -> None:
     # An IPU is fed 17 images at a time and accumulates 32 of them: 17 x 32 = 544.
     unlike_gpus = {"lenet5_mnist", "vit-base-p16_ft-4xb544-ipu_in1k"}

@@ -133,6 +133,7 @@ def test_the_page_is_the_same_twice(hostile: tuple[Predictions, Path]) -> None:
     assert "<h1>The most confident errors: run 0</h1>" in page and len(pictures(page)) == 3
 
 
+@pytest.mark.long
 def test_the_page_does_without_torch() -> None:
     code = "import sys, scripts.lib.pages.errors_page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode == 0

@@ -63,6 +63,7 @@ def test_names_that_would_look_alike_are_numbered() -> None:
     assert all(cell_len(name) <= 16 for name in names)
 
 
+@pytest.mark.long
 def test_a_page_brings_along_the_chinese_characters_that_it_shows_and_no_others() -> None:
     import base64
     import io

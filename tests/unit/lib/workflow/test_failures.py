@@ -41,6 +41,7 @@ def test_the_rules_that_were_killed_are_named(log: str, rules: list[str]) -> Non
     assert killed_rules(log) == rules
 
 
+@pytest.mark.long
 def test_a_killed_job_is_said_in_one_line(tmp_path: Path) -> None:
     shell = "python -c 'import os; os.kill(os.getpid(), 9)'"
     (tmp_path / "Snakefile").write_text(f'rule train_model:\n    output: "a"\n    shell: "{shell}"\n')

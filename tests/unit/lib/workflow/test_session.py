@@ -37,6 +37,7 @@ run_cli(argparse.ArgumentParser, main)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("statement", "attempts"),
     [

@@ -104,6 +104,7 @@ def test_archive_is_stored_with_fixed_times(archive: Path) -> None:
             assert member.date_time == (1980, 1, 1, 0, 0, 0)
 
 
+@pytest.mark.long
 def test_number_of_processes_does_not_change_a_byte(archive: Path, tmp_path: Path) -> None:
     write_archive(tmp_path / "two.zip", images_per_class=2, size=SIZE, seed=3, processes=2)
     assert sha256_of(tmp_path / "two.zip") == sha256_of(archive)
@@ -138,6 +139,7 @@ def test_impossible_numbers_are_refused_and_nothing_is_left(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_command_line_writes_the_same_archive(archive: Path, tmp_path: Path) -> None:
     output = tmp_path / "a folder" / "sample.zip"
     command = [sys.executable, "-m", "scripts.lib.data.sample.render", "--images-per-class", "2"]

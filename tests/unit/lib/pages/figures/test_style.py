@@ -52,6 +52,7 @@ def test_names_of_2_to_200_classes_do_not_overlap_and_stay_inside(classes: int) 
     assert min(label.get_fontsize() for label in labels) >= 4.5
 
 
+@pytest.mark.long
 def test_counts_are_written_where_they_fit_and_listed_where_not() -> None:
     counts = confusion(10)
     written = [text.get_text() for text in confusion_matrix.draw_counts(counts, list("abcdefghij")).axes[0].texts]
@@ -85,6 +86,7 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path: Path) -> None:
     assert draw_both(tmp_path / "a") == draw_both(tmp_path / "b")
 
 
+@pytest.mark.long
 def test_text_needs_no_font_and_hostile_names_no_parser(tmp_path: Path) -> None:
     for svg in draw_both(tmp_path):
         text = svg.decode("utf-8")
