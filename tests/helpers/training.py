@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def make_data(folder: Path, order: int = 1) -> None:
 def assert_a_kill_changes_nothing(folder: Path, experiment: dict[str, Any], beyond: int) -> Training:
     """Kill a run after the state of iteration *beyond*, finish it, hold it against one left alone; return it."""
     alone = Training(folder / "alone", experiment)
+    shutil.copytree(alone.folder, folder / "killed")
     status, output = alone.finish()
     assert status == 0, output
     killed = Training(folder / "killed", experiment)

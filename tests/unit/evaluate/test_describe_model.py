@@ -53,6 +53,7 @@ def test_the_numbers_are_those_that_the_papers_give(stages: dict[str, list[Stage
     assert sum(stage.multiply_adds for stage in stages[name]) / 1e6 == pytest.approx(millions, rel=0.03)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["mobilenet-v2_8xb32_in1k", "swin-tiny_16xb64_in1k"])
 def test_torch_counts_the_same(stages: dict[str, list[Stage]], name: str) -> None:
     counter = pytest.importorskip("torch.utils.flop_counter", reason="torch 2.0 has no counter").FlopCounterMode

@@ -90,6 +90,7 @@ def test_the_batch_read_from_each_name_is_a_multiple_of_what_its_config_loads_on
             assert batch == int(gpus[1]) * per_gpu, name
 
 
+@pytest.mark.long
 def test_only_the_multi_label_configs_are_called_so(loaded: dict) -> None:
     expected = {name for name, config in loaded.items() if config.data.train.type == "VOC"}
     assert {name for name in loaded if is_multi_label(name)} == expected
