@@ -130,6 +130,7 @@ def test_a_killed_fetch_goes_on_where_it_stopped(server: HttpServer, tmp_path: P
     assert names(tmp_path) == ["archive.sha256", "archive.zip", "fetch.log"]
 
 
+@pytest.mark.long
 def test_mirrors_are_tried_in_order(server: HttpServer, tmp_path: Path) -> None:
     content = photos(["a", "b"])
     server.serve("wrong.zip", photos(["x", "y"]))
@@ -143,12 +144,14 @@ def test_mirrors_are_tried_in_order(server: HttpServer, tmp_path: Path) -> None:
     assert (tmp_path / "archive.zip").read_bytes() == content
 
 
+@pytest.mark.long
 def test_an_unreachable_host_is_one_line(tmp_path: Path) -> None:
     result = fetch(f'{{"url": "{refused_url("mine.zip")}"}}', tmp_path)
     is_one_error(result, "mine.zip", "Connection refused", "proxy")
     assert names(tmp_path) == ["fetch.log", "fetch.outcome.json"]
 
 
+@pytest.mark.long
 def test_wrong_bytes_are_one_line_and_leave_nothing(server: HttpServer, tmp_path: Path) -> None:
     content = photos(["a", "b"])
     server.serve("a.zip", content)
@@ -158,6 +161,7 @@ def test_wrong_bytes_are_one_line_and_leave_nothing(server: HttpServer, tmp_path
     assert names(tmp_path) == ["fetch.log", "fetch.outcome.json"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["truncated", "text"])
 def test_a_truncated_or_foreign_archive_is_one_line(tmp_path: Path, damage: str) -> None:
     content = photos(["a", "b"])
@@ -198,6 +202,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("declare_length", [True, False])
 def test_a_full_disk_stops_a_fetch_in_one_line(
     server: HttpServer, small_disk: Path, tmp_path: Path, declare_length: bool
@@ -209,6 +214,7 @@ def test_a_full_disk_stops_a_fetch_in_one_line(
     assert len(server.requests) == 1  # not tried again
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_full_disk_stops_a_copy_in_one_line(small_disk: Path, tmp_path: Path, kind: str) -> None:
     source = tmp_path / "given"
@@ -239,6 +245,7 @@ def test_a_full_disk_stops_a_split_in_one_line(small_disk: Path, tmp_path: Path)
     assert names(small_disk) == ["filler"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", ["fetch_archive", "unpack_archive", "split_dataset"])
 def test_every_option_has_help(script: str) -> None:
     result = run(script, "--help")

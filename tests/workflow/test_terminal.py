@@ -103,6 +103,7 @@ def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:
     assert terminal.lines()[-1] == STOPPED and is_calm(terminal), terminal.output
 
 
+@pytest.mark.long
 def test_a_step_of_the_set_up_that_takes_long_is_not_silent(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "envs", tmp_path / "envs")
     child = "[sys.executable, '-c', 'import time; time.sleep(3)']"

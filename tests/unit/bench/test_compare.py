@@ -273,6 +273,7 @@ def test_a_failed_command_is_told_by_its_last_line(tmp_path):
         processes.execute([sys.executable, "-c", "import sys; sys.exit('error: no such thing')"], tmp_path / "log")
 
 
+@pytest.mark.long
 def test_memory_of_all_processes_of_a_row_is_counted(tmp_path):
     child = "x = bytearray(120_000_000); import time; time.sleep(1.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
@@ -285,6 +286,7 @@ def test_plain_mim_gets_no_memory_settings_of_mimflow(monkeypatch):
     assert variables["OMP_NUM_THREADS"] == "2" and not any(name.startswith("MALLOC_") for name in variables)
 
 
+@pytest.mark.long
 def test_what_a_command_started_ends_with_the_bench(tmp_path, monkeypatch):
     note = f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))"
     child = f"import pathlib, os, time; {note}; time.sleep(99)"
@@ -306,6 +308,7 @@ def test_what_a_command_started_ends_with_the_bench(tmp_path, monkeypatch):
     pytest.fail("the child of the command is still there")
 
 
+@pytest.mark.long
 def test_the_clock_leaves_imports_out(tmp_path):
     output = tmp_path / "t.json"
     module = tmp_path / "slow_module.py"

@@ -175,6 +175,7 @@ def test_a_given_val_without_a_test_is_the_test(tmp_path: Path) -> None:
     assert summary["classes"]["apple"] == {"train": 4, "test": 3}
 
 
+@pytest.mark.long
 def test_images_of_a_known_group_in_test_and_train_are_contaminated(tmp_path: Path) -> None:
     files = {
         f"{split}/{label}/patient{patient}_{number}.jpg": encoded(photograph(20 * patient + number))
@@ -234,6 +235,7 @@ def test_a_rerun_decodes_only_what_is_new_and_says_the_same(tmp_path: Path, capl
     assert [(tmp_path / name).read_bytes() for name in ("audit.csv", "audit.json")] == written
 
 
+@pytest.mark.long
 def test_bad_images_stop_it_where_they_shall_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     images = clean(tmp_path / "images")
@@ -298,6 +300,7 @@ def deep_images(folder: Path, peaks: dict[str, int]) -> Path:
     return save_files(folder, files)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("peaks", "bits"),
     [
@@ -316,6 +319,7 @@ def test_images_of_16_bits_are_never_silently_black(peaks: dict[str, int], bits:
     assert f"they are scaled as {bits} bits (dataset.bit_depth)" in note and "white" not in note
 
 
+@pytest.mark.long
 def test_what_is_above_the_bit_depth_is_counted_and_full_range_is_taken_as_it_is(tmp_path: Path) -> None:
     images = deep_images(tmp_path / "images", {".png": 60_000, ".tif": 1000})
     audit(images)

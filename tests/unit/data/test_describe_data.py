@@ -144,6 +144,7 @@ def test_the_verdict_is_red_where_images_are_contaminated_and_only_there(tmp_pat
     assert "1 (25.0 %) has its like" in page and "known group with training" not in page
 
 
+@pytest.mark.long
 def test_names_from_outside_are_text_in_every_place(tmp_path: Path) -> None:
     files = [save(tmp_path, f"{name}/{name} {number}.jpg", number) for number, name in enumerate(HOSTILE)]
     rows = [(file, finding, "kept", "g", HOSTILE[1]) for file in files for finding in ("duplicate", "tiny")]

@@ -567,6 +567,7 @@ def test_a_disk_too_small_is_said_before_anything_is_written(tmp_path: Path, mon
     assert contents(tmp_path / "out") == {}
 
 
+@pytest.mark.long
 def test_random_damage_ends_in_one_line_or_in_images(tmp_path: Path) -> None:
     """A small fuzz: whatever byte is wrong, the answer is a UserError or files below the output, never a traceback."""
     generator = random.Random(1)

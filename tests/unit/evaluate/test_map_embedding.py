@@ -226,6 +226,7 @@ def test_features_of_something_else_are_one_line(tmp_path: Path, content: bytes 
         map_embedding.read_features(tmp_path / "none.npy", 45)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_in_a_browser_pointing_and_choosing_show_what_was_asked_for(page: str, tmp_path: Path) -> None:
     (tmp_path / "map.html").write_text(page, encoding="utf-8")

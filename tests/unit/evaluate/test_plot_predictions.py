@@ -210,6 +210,7 @@ def test_of_many_classes_the_ends_are_drawn_and_the_cut_is_said() -> None:
     assert "60 classes between, recall" in text
 
 
+@pytest.mark.long
 def test_60_classes_are_all_drawn() -> None:
     figure = drawn(bars(simulate(600, 60)))
     assert len(figure.axes[0].get_yticklabels()) == 60 and "between" not in all_text(figure)
@@ -254,6 +255,7 @@ def test_of_few_classes_all_are_named(n_classes: int) -> None:
     assert len(looks) == n_classes + 2, "no two lines look the same"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_classes", [2, 10, 200])
 def test_the_names_below_leave_the_curves_about_square(n_classes: int) -> None:
     for axes in drawn(lines(simulate(max(100, 2 * n_classes), n_classes))).axes:
@@ -284,6 +286,7 @@ def test_without_val_only_the_model_as_it_is_is_drawn_and_the_figure_says_so() -
     assert "no predictions of the val images were given" in all_text(figure)
 
 
+@pytest.mark.long
 def test_with_val_both_errors_and_the_temperature_are_written(tmp_path: Path) -> None:
     test, val = simulate(200, 4, seed=1), simulate(200, 4, seed=2)
     calibration = calibrate(test.probabilities, test.labels, val.probabilities, val.labels)
@@ -367,6 +370,7 @@ def test_the_confidence_of_each_tenth_is_written_above() -> None:
 # --- very many classes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_of_many_classes_the_most_confused_are_in_the_matrix() -> None:
     labels = np.repeat(np.arange(300), 2)
     predicted = labels.copy()

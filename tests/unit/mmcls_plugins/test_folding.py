@@ -52,6 +52,7 @@ def test_absorbing_and_folding_change_the_numbers_and_not_the_function(name: str
     assert all(is_absorbed(norm) for norm in norms)
 
 
+@pytest.mark.long
 def test_folding_keeps_names_gradients_and_what_a_stock_model_computes() -> None:
     stock, images = zoo_model("resnet18_8xb32_in1k"), torch.randn(2, 3, 64, 64)
     absorb(normalised_convolutions(stock, images))

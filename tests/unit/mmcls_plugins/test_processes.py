@@ -145,6 +145,7 @@ def test_processes_have_stopped_when_one_said_so_and_none_failed(statuses: list[
     assert have_stopped(statuses) is stopped
 
 
+@pytest.mark.long
 def test_a_process_dies_with_its_parent_in_whatever_session(tmp_path: Path) -> None:
     child = "from scripts.mmcls_plugins.distributed_process import die_with_parent; die_with_parent(); "
     child += f"import pathlib, time; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(60)"

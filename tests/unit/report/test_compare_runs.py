@@ -374,6 +374,7 @@ def test_the_best_accuracy_on_val_is_that_of_the_epoch_that_was_kept(tmp_path: P
     assert run_cli_on([run], tmp_path)["val_accuracy_best_mean"].tolist() == [0.7]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_in_chinese_all_but_the_tables_of_numbers_is_chinese(tmp_path: Path, seeds: int) -> None:
     values = [("a", 0.95), ("b", 0.6), ("c", 0.94)]

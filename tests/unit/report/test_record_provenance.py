@@ -212,6 +212,7 @@ def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monk
     assert environment["lock_sha256"] == hashlib.sha256(b"lock").hexdigest()
 
 
+@pytest.mark.long
 def test_the_page_shows_config_and_settings_and_runs_nothing(run: TinyRun, tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
     record(run, tmp_path, "--html", str(tmp_path / "p.html"), settings={"dataset": {hostile: [hostile, None, 1.5]}})

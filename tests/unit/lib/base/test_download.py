@@ -377,6 +377,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_request, "RATE_WINDOW", 0.2)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("slow", ["header", "body", "chunks", "redirects", "nothing"])
 def test_a_server_that_is_too_slow_is_given_up(

@@ -62,6 +62,7 @@ def plant_deadly_file(path: Path, how: signal.Signals) -> threading.Thread:
     return killer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "failure"),
     [

@@ -174,6 +174,7 @@ def losses_of(loss: dict[str, Any], logits: torch.Tensor, labels: torch.Tensor) 
     return build_loss(dict(loss))(logits, labels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_a_weighted_loss_is_the_plain_one_of_images_drawn_equally_often(smoothing: float, mixed: bool) -> None:

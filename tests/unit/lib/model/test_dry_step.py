@@ -26,6 +26,7 @@ def write_config(folder: Path, base: str, n_train: int = 50, **values: Any) -> P
     return folder / "config.py"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("base", "values", "message"),
     [

@@ -98,6 +98,7 @@ def test_the_map_is_chinese() -> None:
     assert not english_on(page) and json.dumps("真实类别：") in page, "what embedding.js writes"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("data", [SMALL, LARGE, RIGHT], ids=["pair", "many", "none"])
 def test_the_page_of_grad_cam_is_chinese(data: Predictions) -> None:
     grey = Image.new("RGB", (16, 16))
@@ -139,6 +140,7 @@ REMARKS = [
 LEFT_OUT = ["left out 3: not an image, such as 'a.txt'", "left out 2: a link", "left out 1: no row in labels.csv"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", [sorted(data_page.meanings()), ["tiny"], []], ids=["all", "one", "none"])
 @pytest.mark.parametrize("sizes", [(3, 3), (9, 2)], ids=["equal", "unequal"])
 def test_the_page_of_the_data_is_chinese(tmp_path: Path, names: list[str], sizes: tuple[int, int]) -> None:
@@ -155,6 +157,7 @@ def test_the_verdict_of_the_audit_is_chinese(counts: dict[str, int], aside: int,
     assert not re.search("[A-Za-z]", text) and text.endswith("。")
 
 
+@pytest.mark.long
 def test_the_pages_of_the_model_the_export_and_the_origin_are_chinese() -> None:
     stage = {"name": "layer1", "type": "ResLayer", "output": [1, 2], "parameters": 3, "multiply_adds": 4, "layers": []}
     model = {"type": "ImageClassifier", "backbone": "ResNet"}

@@ -45,6 +45,7 @@ def test_a_dead_process_of_this_machine_loses_it_at_once(tmp_path: Path) -> None
     Lease(tmp_path).acquire(patience=0)
 
 
+@pytest.mark.long
 def test_a_trainer_that_outlives_its_parent_still_holds_it(tmp_path: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

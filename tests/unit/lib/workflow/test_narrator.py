@@ -85,6 +85,7 @@ def test_a_job_that_was_killed_is_explained_by_the_clusters_log(folder: Path) ->
     assert line in (last := narrated(folder, GROUP)[-1]) and "training a, seed 0" in last and "7.log" in last
 
 
+@pytest.mark.long
 def test_what_a_later_attempt_mended_is_no_error(folder: Path) -> None:
     Outcome(Ending.FAILED, "the server does not answer", again=True).write(folder / "logs/fetch.outcome.json")
     body = """
@@ -98,6 +99,7 @@ logger.info("Trying to restart job 1.")
     assert not any(line.startswith("error: ") for line in narrated(folder, body))
 
 
+@pytest.mark.long
 def test_of_an_interruption_nothing_is_an_error(folder: Path) -> None:
     body = 'narrator.is_stopping = True\nstep("stopped; the same command goes on\\n")\n'
     body += 'step("error: training was stopped by SIGINT; its state is in work\\n")\ntime.sleep(1)\n' + GROUP
@@ -118,6 +120,7 @@ def test_nothing_to_do_names_the_report(body: str, folder: Path) -> None:
     assert first.startswith("nothing to do") and first.endswith("results/d/report.html")
 
 
+@pytest.mark.long
 def test_on_a_terminal_one_line_tells_how_things_stand_and_no_line_is_destroyed(folder: Path) -> None:
     body = """
 tell(LogEvent.RUN_INFO, stats={"total": 36})
