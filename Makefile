@@ -91,16 +91,19 @@ define pytest
 endef
 ALL_TESTS := tests/unit tests/workflow tests/faults tests/grid
 
+# Two processes, each of which takes a file of tests when it has done one: no core is idle, none is fought for.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: ## the tests of a few minutes: unit tests, every rule once, one killed training, one page in a browser
-	$(call pytest,-m 'not long' -n 2 --dist loadfile --no-loadscope-reorder)
+	$(call pytest,-m 'not long' $(IN_TWO))
 
 test-all: ## every test that needs no cluster (test-faults and test-grid are parts of it; needs Chromium)
-	$(call pytest,$(ALL_TESTS))
+	$(call pytest,$(ALL_TESTS) $(IN_TWO))
 
 test-faults: ## training that is killed, stopped, starved of disk or damaged
 	$(call pytest,tests/faults)
 
-test-grid: ## the report of 30 classes and six runs in a browser (needs Chromium; minutes)
+test-grid: ## the report of 30 classes and four runs in a browser (needs Chromium; minutes)
 	$(call pytest,tests/grid)
 
 watch: ## all runs, live: progress, best accuracy, images/s, time left (ARGS=--once: print it once)

@@ -41,5 +41,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process waits for the other at the end."""
-    first = (FINISHED, "tests/faults/", "tests/workflow/")
+    slow = tuple(f"tests/workflow/test_{name}.py" for name in ("base_configs", "fast", "folds"))
+    first = ("tests/faults/", "tests/grid/", FINISHED, slow, "tests/workflow/")
     items.sort(key=lambda item: next((i for i, start in enumerate(first) if item.nodeid.startswith(start)), len(first)))

@@ -94,7 +94,7 @@ def configure_logging(log: Path | None) -> None:
         file.setFormatter(ReadableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         root.addHandler(file)
     # Chatty libraries fill a log that people must read.
-    for name in ("matplotlib", "PIL", "fontTools", "urllib3", "h5py"):
+    for name in ("matplotlib", "PIL", "fontTools", "urllib3", "h5py", "markdown_it"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
