@@ -140,7 +140,7 @@ class Session:
 
     def shell_prefix(self) -> str:
         """Return what stands before each shell line: the site's modules."""
-        return module_prefix(self.site)
+        return module_prefix(self.site).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
