@@ -15,9 +15,10 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from snakemake.settings.enums import Quietness
+from snakemake.shell import shell
 from snakemake.utils import update_config
 
-from scripts.lib.base import strict_yaml
+from scripts.lib.base import interrupts, strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
 from scripts.lib.base.disks import check_folders
 from scripts.lib.base.environment import ROOT, Variable, job_environment
@@ -91,6 +92,7 @@ class Session:
             return
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
             signal.signal(signal.SIGINT, self._interrupt)
+            shell._process_args = {**shell._process_args, "preexec_fn": self._prepare_job}
         sys.excepthook = _without_interrupts(sys.excepthook)
         atexit.register(self._conclude)
         handlers = workflow.logger_manager.logger.handlers
@@ -108,6 +110,12 @@ class Session:
         warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
         self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
         workflow.logger_manager.logger.addHandler(self.narrator)
+
+    def _prepare_job(self) -> None:
+        """Hold Ctrl-C back in the process of a job, until it can end calmly; end it where that came before."""
+        interrupts.hold()
+        if self.interrupts:
+            os._exit(EXIT_INTERRUPTED)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Begin to stop at the first Ctrl-C, let it go on at the second, and end at the third."""
@@ -139,8 +147,11 @@ class Session:
         sys.exit(1)
 
     def shell_prefix(self) -> str:
-        """Return what stands before each shell line: the site's modules."""
-        return module_prefix(self.site).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
+        """Return what stands before each shell line: the site's modules, and that the shell becomes the command.
+
+        So a Ctrl-C that the shell has not seen yet reaches the command.
+        """
+        return module_prefix(self.site).replace("{", "{{").replace("}", "}}") + "exec "  # Snakemake formats it
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""

@@ -8,6 +8,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+from scripts.lib.base import interrupts
 from scripts.lib.base.problems import STOPPED
 
 
@@ -20,6 +21,7 @@ def stop(_number: int, _frame: FrameType | None) -> NoReturn:
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
         signal.signal(signal.SIGINT, stop)  # until the workflow's own takes its place
+    interrupts.take()
 
     from snakemake.cli import main
 
