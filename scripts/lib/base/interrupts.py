@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 
 _CTRL_C = {signal.SIGINT}
 
@@ -40,6 +39,8 @@ def held() -> Iterator[None]:
     ------
     KeyboardInterrupt : at the end, if it came in between.
     """
+    from multiprocessing import resource_tracker  # late: every command loads this module, few start helpers
+
     resource_tracker.ensure_running()  # its start would end with Ctrl-C unblocked
     came: list[int] = []
     # Both: a library's thread would take the signal that this one blocks, and helpers inherit what is blocked.
