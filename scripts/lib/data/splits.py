@@ -16,7 +16,6 @@ from scripts.lib.data.image_formats import HEAD, is_read, sniff
 from scripts.lib.data.image_paths import is_image, is_junk, name_key
 from scripts.lib.data.split_words import WORDS
 
-
 #: The splits, lowest first.
 SPLITS = tuple(WORDS)
 #: How many folds there may be.
