@@ -90,16 +90,8 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 
 def page_of(data: Path, _summary: dict[str, Any]) -> str:
     files = ["--audit", data / "audit.csv", "--summary", data / "audit.json", "--splits", data / "splits"]
-    run(
-        describe_data,
-        *files,
-        "--images",
-        data / "images",
-        "--classes",
-        data / "classes.txt",
-        "--output",
-        data / "a.html",
-    )
+    folders = ["--images", data / "images", "--classes", data / "classes.txt"]
+    run(describe_data, *files, *folders, "--output", data / "a.html")
     page = (data / "a.html").read_text(encoding="utf-8")
     row = r'<td>(.+?)</td><td class="number">(.+?)</td><td>.*?</td>\s*<td>(.+?)</td>'
     findings = [f"{title}: {plural(int(n), 'image')}. {done}" for title, n, done in re.findall(row, page)]
