@@ -61,4 +61,4 @@ def terminal_lines(summary: Mapping[str, Any], classes: Collection[str], page: s
     if not lines:
         return []
     more = [tr(f"and {len(lines) - MOST} more: {page}")] if len(lines) > MOST else []
-    return [f"{tr('images')}{tr(': ')}{verdict(summary)}", *(f"  {line}" for line in [*lines[:MOST], *more])]
+    return [f"{tr('the images')}{tr(': ')}{verdict(summary)}", *(f"  {line}" for line in [*lines[:MOST], *more])]
