@@ -54,7 +54,7 @@ def test_each_translation_has_the_variables_of_its_text_and_is_chinese() -> None
     for english, chinese in TABLE.items():
         variables = len(re.findall(r"\{(?:tr)?\}", english))
         assert {int(number) for number in re.findall(r"\{(\d+)\}", chinese)} == set(range(variables)), english
-        assert re.search("[\u4e00-\u9fff，。]", chinese) or english == chinese, english
+        assert re.search("[\u4e00-\u9fff，。：]", chinese) or english == chinese, english
 
 
 def test_each_text_of_the_table_is_one_of_the_code() -> None:
