@@ -22,6 +22,7 @@ from scripts.lib.base import interrupts, strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
 from scripts.lib.base.disks import check_folders
 from scripts.lib.base.environment import ROOT, Variable, job_environment
+from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
@@ -188,8 +189,9 @@ class Session:
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
             self.narrator.names |= {workflow.dag.jobid(job): job.message or job.rule.name for job in jobs}
-            for line in why(workflow):
-                self.narrator.say(f"because {line}")
+            with speaking(self.layout.settings.report.language):
+                for line in why(workflow):
+                    self.narrator.say(tr(f"because {line}"))
         may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
