@@ -15,6 +15,7 @@ from mmcv.runner import EpochBasedRunner
 from mmcv.runner.checkpoint import get_state_dict, weights_to_cpu
 from torch import nn
 
+from scripts.lib.base import tensor_file
 from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.files import atomic_path, sha256_of, tensors_sha256, write_text
 from scripts.lib.base.outcome import Ending, Outcome
@@ -37,7 +38,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU; nothing but tensors and plain values is accepted."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return tensor_file.read(path)
 
 
 class StateStore:

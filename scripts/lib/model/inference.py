@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import sys
 import warnings
@@ -18,11 +17,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from scripts.lib.base import tensor_file
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.shared_memory import fitting_workers
 from scripts.lib.data.decoding import Undecodable, decode_image
-from scripts.lib.model.checkpoint_file import UNREADABLE, printable
+from scripts.lib.model.checkpoint_file import printable
 from scripts.lib.runs.onnx_model import Batch
 from scripts.mmcls_plugins.hooks import forward_hooks
 
@@ -112,17 +112,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train the run first")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNREADABLE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch makes of a truncated file
-            raise
+        content = tensor_file.read(path)
+    except tensor_file.Unreadable as error:
         raise UserError(
             f"{path}: damaged, or no checkpoint of plain tensors ({printable(error)}); train the run again"
         ) from error
-    if not isinstance(content, dict):
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
         raise UserError(f"{path}: holds no weights; give the best.pth of a run")
-    weights = content.get("state_dict", content)
-    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}, content.get("meta") or {}
+    tensors = {str(name).removeprefix("module."): value for name, value in weights.items() if torch.is_tensor(value)}
+    meta = content.get("meta")
+    return tensors, meta if isinstance(meta, dict) else {}
 
 
 def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, threads: int = 0) -> torch.nn.Module:

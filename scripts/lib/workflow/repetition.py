@@ -156,11 +156,11 @@ def _hash_now(path: Path) -> str:
         return ""
     if path.suffix != ".pth":
         return sha256_of(path)
-    from scripts.lib.model.checkpoint_file import UNREADABLE  # late: it loads torch
+    from scripts.lib.base.tensor_file import Unreadable  # late: it loads torch
 
     try:
         return hash_weights(path)
-    except UNREADABLE:
+    except Unreadable:
         return "no weights"
 
 
