@@ -50,8 +50,8 @@ class HoldsMore(Unreadable):
     """The file asks for classes or functions beyond tensors and plain values: *names*."""
 
     def __init__(self, names: list[str]) -> None:
-        super().__init__(", ".join(names))
-        self.names = names
+        self.names = [ascii(name)[1:-1][:100] for name in names]
+        super().__init__(", ".join(self.names[:4]))
 
 
 class TooLarge(Unreadable):

@@ -23,6 +23,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.shared_memory import fitting_workers
 from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.model.checkpoint_file import printable
+from scripts.lib.runs import config_file
 from scripts.lib.runs.onnx_model import Batch
 from scripts.mmcls_plugins.hooks import forward_hooks
 
@@ -68,16 +69,27 @@ def is_decodable(path: Path) -> bool:
     return True
 
 
-def load_config(path: Path) -> Any:
-    """Read an mmcls config.
+def load_config(path: Path, *, trust: bool = False) -> Any:
+    """Read a run's config as plain values; it is not executed, and only values that may be are built from.
+
+    Parameters
+    ----------
+    trust : accept any values; the word of the person who typed the command.
 
     Raises
     ------
-    UserError : there is no such file.
+    UserError : there is no such file, or one that is not to be trusted (:func:`config_file.read_trusted`).
     """
     if not path.is_file():
         raise UserError(f"{path}: no such config; train the run first")
-    return mmcv.Config.fromfile(str(path))
+    values = config_file.read_trusted(path, trust=trust)
+    if not all(isinstance(values.get(name), dict) for name in ("model", "data")):
+        raise UserError(f"{path}: it has no model or no data; give the config.py of a run")
+    try:
+        mmcv.utils.import_modules_from_strings(**values.get("custom_imports", {}))
+        return mmcv.Config(values)
+    except (ImportError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: mmcv cannot use it: {one_line(error)[:200]}", "train the run again") from error
 
 
 def keep_freed_memory() -> None:
@@ -143,7 +155,10 @@ def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, thre
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False  # else a GPU rounds to 10 bits, and model.onnx does not
     config.model.pretrained = None
-    model = build_classifier(config.model)
+    try:
+        model = build_classifier(config.model)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"config.py: its model cannot be built: {one_line(error)[:300]}", "train the run again") from error
     # EMAHook keeps a second copy of the weights in the model; the averaged ones are under the plain names.
     averaged = {name: tensor for name, tensor in weights.items() if not name.startswith("ema_")}
     try:
