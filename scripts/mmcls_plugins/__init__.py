@@ -1,4 +1,7 @@
-"""What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched: what is theirs is registered."""
+"""What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched.
+
+Our loader of weights is registered with mmcv in the place of its own ones.
+"""
 
 import os
 import warnings

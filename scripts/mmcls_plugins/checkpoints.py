@@ -56,7 +56,9 @@ def load_from_file(filename: str, map_location: Any = None, **_options: Any) -> 
         return tensor_file.read(path)
     except tensor_file.Unreadable as error:
         what = f"weights {filename}: not opened, since they are damaged or hold more than weights ({error})"
-        raise UserError(what, "make them tensors only: checkpoint: {path: ..., sha256: ..., trust_pickle: true}") from error
+        raise UserError(
+            what, "make them tensors only: checkpoint: {path: ..., sha256: ..., trust_pickle: true}"
+        ) from error
 
 
 def replace_loaders() -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from types import FunctionType, MethodType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import torch
 
@@ -346,28 +346,19 @@ def _key(key: Any) -> Any:
 #: The functions and classes that a checkpoint may name, and what stands in their place. All are functions of this
 #: module, so that nothing can be set on them that matters. NumPy's arrays and scalars are no weights: left out.
 CALLS: dict[str, Callable[..., Any]] = {
-    "collections.OrderedDict": _ordered,
-    "collections.defaultdict": _default_dict,
-    "collections.Counter": _counter,
-    "_codecs.encode": _bytes_of,
-    "torch.Size": _size,
-    "torch.device": _device,
+    "collections.OrderedDict": _ordered, "collections.defaultdict": _default_dict, "collections.Counter": _counter,
+    "_codecs.encode": _bytes_of, "torch.Size": _size, "torch.device": _device,
     "torch.serialization._get_layout": _left_out,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    **{
-        f"{module}.{name}": function
-        for module in ("builtins", "__builtin__")
-        for name, function in {
-            "set": _set, "frozenset": _set, "complex": _complex, "bytearray": _byte_array, "list": _left_out,
-            "dict": _default_dict, "int": _left_out, "float": _left_out,
-        }.items()
-    },  # fmt: skip
-    **dict.fromkeys(
-        ("numpy.dtype", "numpy.ndarray", "numpy.core.multiarray.scalar", "numpy.core.multiarray._reconstruct",
-         "numpy._core.multiarray.scalar", "numpy._core.multiarray._reconstruct"), _left_out
-    ),
+    "torch._utils._rebuild_parameter": _parameter, "torch._utils._rebuild_parameter_with_state": _parameter,
 }  # fmt: skip
+_BUILTINS = {
+    "set": _set, "frozenset": _set, "complex": _complex, "bytearray": _byte_array, "dict": _default_dict,
+    "list": _left_out, "int": _left_out, "float": _left_out,
+}  # fmt: skip
+CALLS |= {f"{module}.{name}": call for module in ("builtins", "__builtin__") for name, call in _BUILTINS.items()}
+_NUMPY = ("dtype", "ndarray", *(f"{core}.multiarray.{name}" for core in ("core", "_core")
+                               for name in ("scalar", "_reconstruct")))  # fmt: skip
+CALLS |= {f"numpy.{name}": _left_out for name in _NUMPY}
 #: Rebuilt by a reader, which knows the storages.
 REBUILT = (
     "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3",
@@ -384,7 +375,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     """
 
     #: Without arrays of bytes of a declared size, buffers from elsewhere, and the registry of extensions.
-    dispatch = {
+    dispatch: ClassVar[dict[int, Callable[..., Any]]] = {
         opcode: function
         for opcode, function in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
         if bytes([opcode])

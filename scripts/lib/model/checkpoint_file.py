@@ -61,7 +61,9 @@ def read_foreign(path: Path, name: str, *, trust_pickle: bool = False) -> dict[s
         content = _load_trusted(path, name)
     except tensor_file.TooLarge as error:
         what = f"{name} is refused: {printable(error)}"
-        raise UserError(what, "it is damaged, or made to fill the memory: fetch it again, from where you trust") from error
+        raise UserError(
+            what, "it is damaged, or made to fill the memory: fetch it again, from where you trust"
+        ) from error
     except tensor_file.Unreadable as error:
         logger.debug("reading %s", path, exc_info=True)
         raise UserError(f"{name} is damaged (cut short?), or no PyTorch checkpoint: fetch it again") from error

@@ -158,7 +158,9 @@ def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, thre
     try:
         model = build_classifier(config.model)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"config.py: its model cannot be built: {one_line(error)[:300]}", "train the run again") from error
+        raise UserError(
+            f"config.py: its model cannot be built: {one_line(error)[:300]}", "train the run again"
+        ) from error
     # EMAHook keeps a second copy of the weights in the model; the averaged ones are under the plain names.
     averaged = {name: tensor for name, tensor in weights.items() if not name.startswith("ema_")}
     try:

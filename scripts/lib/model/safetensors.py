@@ -49,7 +49,11 @@ def read(path: Path, name: str) -> dict[str, torch.Tensor]:
                 continue
             kind, shape, (begin, end) = TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
             count = math.prod(shape)
-            if min((begin, *shape), default=0) < 0 or end - begin != count * element_size(kind) or start + end > len(data):
+            if (
+                min((begin, *shape), default=0) < 0
+                or end - begin != count * element_size(kind)
+                or start + end > len(data)
+            ):
                 raise ValueError(f"{key} does not lie in the file")
             taken += end - begin
             if taken > len(data) or len(shape) > MOST_DIMENSIONS:

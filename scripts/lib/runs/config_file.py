@@ -90,7 +90,7 @@ def read_trusted(path: Path, *, trust: bool = False) -> dict[str, Any]:
     for key, value in config_values.unknown(config, with_paths=True):
         raise UserError(
             f"{path}: refused: {key}: {_shown(value)} is not known to be harmless",
-            "in a run of your own, remove it and `make run` makes it again; of one that you trust, predict takes --trust",
+            "of a run of yours, remove it and `make run` makes it again; if you trust its maker, predict takes --trust",
         )
     return config
 
@@ -107,7 +107,9 @@ def check_executable(path: Path) -> dict[str, Any]:
     written = render(config, "", "").split("\n", HEADER_LINES)[HEADER_LINES:]
     comments = all(line.startswith("# ") and not CODING.search(line) for line in header[:2]) and header[2:] == [""]
     if body != written or not comments or "{{" in text:
-        raise UserError(f"{path} is not as patch_config writes it, so it is not executed", "remove it: it is made again")
+        raise UserError(
+            f"{path} is not as patch_config writes it, so it is not executed", "remove it: it is made again"
+        )
     return config
 
 

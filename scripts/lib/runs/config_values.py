@@ -18,23 +18,24 @@ KEYS = frozenset(
     balanced balanced_validation base_channels base_width betas bias bias_decay_mult bit_depth bits block_cfgs
     brightness by_epoch bypass_duplicate cal_acc channels_last checkpoint_config checkpoint_minutes class_weight
     cls_token color_type contrast conv_cfg cool_down_ratio cool_down_time crop_size custom_hooks custom_keys cycle
-    dampening data decay_mult deep_stem deploy depth deterministic device dim dim_mul_in_attention direction dist_params
-    dropout drop_last drop_path_rate drop_rate dropout_rate efficientnet_padding efficientnet_style eigval eigvec
-    embed_dims eps erase_prob evaluate_first evaluation expansion feedforward_channels ffn_ratio fill_color fill_std
+    dampening data decay_mult deep_stem deploy depth deterministic device dim dim_mul_in_attention direction dropout
+    drop_last drop_path_rate drop_rate dropout_rate efficientnet_padding efficientnet_style eigval eigvec embed_dims
+    eps erase_prob evaluate_first evaluation expansion feedforward_channels ffn_ratio fill_color fill_std
     find_unused_parameters first_stride flip_prob fold_norm foreach fp16 frozen_stages fused gamma
     gap_before_final_norm gpus grad_clip groups head hidden_dim hooks hparams hue img_size in_channels init_cfg
-    interpolation interval keep_states keys label_smooth_val lam layer layer_cfgs log_config log_level loss loss_scale
-    loss_weight lr lr_config lr_mult magnitude magnitude_key magnitude_level magnitude_range magnitude_std max_area_ratio
-    max_epochs max_keep_ckpts max_norm max_num mean metric metric_options mid_channels min_area_ratio min_lr
-    min_lr_ratio mode model momentum momentum_config neck nesterov nonlinearity norm_after_stage norm_cfg
-    norm_decay_mult norm_eval norm_type normalize num_classes num_fcs num_heads num_layers num_policies num_samples
-    num_stages optimizer optimizer_config out_channels out_indices pad_mode pad_small_map pad_val padding paramwise_cfg
-    patch_size patience persistent_workers pin_memory pipeline policies policy power pretrained_window_sizes priority
-    prob qkv_bias random_negative_prob ratio reduction reparam_conv_kernels requires_grad runner sampler samples_per_gpu
-    saturation scale scales se_ratio seed shape shear shuffle_labels size stage_cfgs std stem_channels step style t2t_cfg
-    test test_mode thr threads thrs to_rgb token_dims topk total_level train train_cfg train_dataloader translate type
-    use_abs_pos_encoding use_performer use_sigmoid use_soft val warm_up warmup warmup_by_epoch warmup_iters warmup_ratio
-    weight_decay widen_factor width_per_group window_size with_cp workers_per_gpu
+    interpolation interval keep_states keys label_smooth_val lam layer layer_cfgs log_config log_level loss
+    loss_scale loss_weight lr lr_config lr_mult magnitude magnitude_key magnitude_level magnitude_range
+    magnitude_std max_area_ratio max_epochs max_keep_ckpts max_norm max_num mean metric metric_options mid_channels
+    min_area_ratio min_lr min_lr_ratio mode model momentum momentum_config neck nesterov nonlinearity
+    norm_after_stage norm_cfg norm_decay_mult norm_eval norm_type normalize num_classes num_fcs num_heads num_layers
+    num_policies num_samples num_stages optimizer optimizer_config out_channels out_indices pad_mode pad_small_map
+    pad_val padding paramwise_cfg patch_size patience persistent_workers pin_memory pipeline policies policy power
+    pretrained_window_sizes priority prob qkv_bias random_negative_prob ratio reduction reparam_conv_kernels
+    requires_grad runner sampler samples_per_gpu saturation scale scales se_ratio seed shape shear shuffle_labels
+    size stage_cfgs std stem_channels step style t2t_cfg test test_mode thr threads thrs to_rgb token_dims topk
+    total_level train train_cfg train_dataloader translate type use_abs_pos_encoding use_performer use_sigmoid
+    use_soft val warm_up warmup warmup_by_epoch warmup_iters warmup_ratio weight_decay widen_factor width_per_group
+    window_size with_cp workers_per_gpu
     """.split()  # noqa: SIM905
 )
 #: Classes that a config may name: all compute only. Not among them: TIMMBackbone, Albu, the datasets of mmcls, loggers
@@ -45,20 +46,19 @@ CLASSES = frozenset(
     ConvNeXt CrossEntropyLoss DeiTClsHead DenseNet DistilledVisionTransformer EfficientFormer EfficientFormerClsHead
     EfficientNet FocalLoss GeneralizedMeanPooling GlobalAveragePooling HRFuseScales HRNet HorNet ImageClassifier
     LabelSmoothLoss LeNet5 LinearClsHead MViT MlpMixer MobileNetV2 MobileNetV3 MultiLabelClsHead
-    MultiLabelLinearClsHead PCPVT PoolFormer RegNet RepMLPNet RepVGG Res2Net ResNeSt ResNeXt ResNet ResNetV1c ResNetV1d
-    ResNet_CIFAR SEResNeXt SEResNet SVT SeesawLoss ShuffleNetV1 ShuffleNetV2 StackedLinearClsHead SwinTransformer
-    SwinTransformerV2 T2T_ViT TNT VAN VGG VisionTransformer VisionTransformerClsHead WeightedLabelSmoothLoss
-    BatchCutMix BatchMixup BatchResize Constant Xavier Normal TruncNormal Uniform Kaiming Caffe2Xavier
-    BN BN1d BN2d BN3d GN IN IN1d IN2d IN3d LN LN2d SyncBN Conv Conv1d Conv2d Conv2dAdaptivePadding ConvAWS ConvWS Linear
-    LayerNorm BatchNorm2d Clamp Clip ELU GELU HSigmoid HSwish LeakyReLU PReLU RReLU ReLU ReLU6 SiLU Sigmoid Swish Tanh
-    DropPath Dropout reflect replicate zero bilinear nearest
-    AutoAugment AutoContrast Brightness CenterCrop Collect ColorJitter ColorTransform Contrast Cutout Equalize
-    ImageToTensor Invert Lighting LoadImage LoadImageFromFile LoadPackedImage Normalize Pad Posterize RandAugment
-    RandomCrop RandomErasing RandomFlip RandomGrayscale RandomResizedCrop Resize Rotate Sharpness Shear Solarize
-    SolarizeAdd ToHalf ToNumpy ToTensor Translate Transpose
-    SeededCustomDataset EpochSampler ReproducibleRunner TextLoggerHook EMAHook PreciseBNHook EmptyCacheHook
-    ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Lamb NAdam RAdam RMSprop Rprop SGD
-    step Step fixed exp poly Poly inv CosineAnnealing CosineAnnealingCooldown CosineRestart FlatCosineAnnealing
+    MultiLabelLinearClsHead PCPVT PoolFormer RegNet RepMLPNet RepVGG Res2Net ResNeSt ResNeXt ResNet ResNetV1c
+    ResNetV1d ResNet_CIFAR SEResNeXt SEResNet SVT SeesawLoss ShuffleNetV1 ShuffleNetV2 StackedLinearClsHead
+    SwinTransformer SwinTransformerV2 T2T_ViT TNT VAN VGG VisionTransformer VisionTransformerClsHead
+    WeightedLabelSmoothLoss BatchCutMix BatchMixup BatchResize Constant Xavier Normal TruncNormal Uniform Kaiming
+    Caffe2Xavier BN BN1d BN2d BN3d GN IN IN1d IN2d IN3d LN LN2d SyncBN Conv Conv1d Conv2d Conv2dAdaptivePadding
+    ConvAWS ConvWS Linear LayerNorm BatchNorm2d Clamp Clip ELU GELU HSigmoid HSwish LeakyReLU PReLU RReLU ReLU ReLU6
+    SiLU Sigmoid Swish Tanh DropPath Dropout reflect replicate zero bilinear nearest AutoAugment AutoContrast
+    Brightness CenterCrop Collect ColorJitter ColorTransform Contrast Cutout Equalize ImageToTensor Invert Lighting
+    LoadImage LoadImageFromFile LoadPackedImage Normalize Pad Posterize RandAugment RandomCrop RandomErasing
+    RandomFlip RandomGrayscale RandomResizedCrop Resize Rotate Sharpness Shear Solarize SolarizeAdd ToHalf ToNumpy
+    ToTensor Translate Transpose SeededCustomDataset EpochSampler ReproducibleRunner TextLoggerHook EMAHook
+    PreciseBNHook EmptyCacheHook ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Lamb NAdam RAdam RMSprop Rprop
+    SGD step Step fixed exp poly Poly inv CosineAnnealing CosineAnnealingCooldown CosineRestart FlatCosineAnnealing
     LinearAnnealing OneCycle Cyclic cyclic
     """.split()  # noqa: SIM905
 )
@@ -126,11 +126,11 @@ def _entry(name: Any, value: Any, above: str, dotted: str, with_paths: bool) -> 
         yield dotted, value
     elif above == "custom_keys" and PARAMETER.fullmatch(name):
         yield from _unknown(value, name, dotted, with_paths)
-    elif with_paths and last in PATHS and isinstance(value, str | None):
-        return
-    elif with_paths and last == "classes" and isinstance(value, list) and all(isinstance(x, str) for x in value):
-        return
-    elif last in FIXED and value == FIXED[last]:
+    elif (
+        (with_paths and last in PATHS and isinstance(value, str | None))
+        or (with_paths and last == "classes" and isinstance(value, list) and all(isinstance(x, str) for x in value))
+        or (last in FIXED and value == FIXED[last])
+    ):
         return
     elif any(part not in KEYS for part in parts) or (not parts and not name.isdigit()):
         yield dotted, value

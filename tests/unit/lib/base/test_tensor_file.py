@@ -1,4 +1,4 @@
-"""Files of torch.save: the same tensors as torch reads, whatever is hostile in one not run, and no memory for claims."""
+"""Files of torch.save: the same tensors as torch reads, nothing hostile run, and no memory for mere claims."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, way: str, zipped: bool) -> Non
         assert isinstance(caught.value, HoldsMore) and caught.value.names
 
 
-def archive(path: Path, data: bytes, storages: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED) -> Path:
+def archive(
+    path: Path, data: bytes, storages: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED
+) -> Path:
     """Write a checkpoint by hand."""
     with zipfile.ZipFile(path, "w", method) as file:
         file.writestr("archive/data.pkl", data)

@@ -14,7 +14,9 @@ from scripts.lib.runs.config_file import check_executable, read_config, read_tru
 CONFIG: dict[str, Any] = {
     "custom_imports": {"imports": ["scripts.mmcls_plugins"], "allow_failed_imports": False},
     "model": {"type": "ImageClassifier", "backbone": {"type": "ResNet", "depth": 18}},
-    "data": {"train": {"type": "SeededCustomDataset", "data_prefix": "results/d/images", "classes": ["a", "b {{ x }}"]}},
+    "data": {
+        "train": {"type": "SeededCustomDataset", "data_prefix": "results/d/images", "classes": ["a", "b {{ x }}"]}
+    },
     "load_from": "results/checkpoints/x.pth",
 }
 

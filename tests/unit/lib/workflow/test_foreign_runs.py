@@ -52,7 +52,10 @@ def test_no_override_of_a_bundle_reaches_an_import_or_a_file(way: str) -> None:
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"checkpoint": {"url": "https://x.org/a.pth", "sha256": "0" * 64, "trust_pickle": True}}, "trust_pickle: True"),
+        (
+            {"checkpoint": {"url": "https://x.org/a.pth", "sha256": "0" * 64, "trust_pickle": True}},
+            "trust_pickle: True",
+        ),
         ({"checkpoint": {"path": "a.pth", "hook": "x"}}, "checkpoint.hook: 'x'"),
         ({"shell": "rm -r ~"}, "experiments.e.shell: 'rm -r ~'"),
         ({"overrides": "load_from"}, "experiments.e.overrides: 'load_from'"),
@@ -143,8 +146,7 @@ def mutated(draw: Any, base: Any, most: int = 3) -> Any:
     return result
 
 
-@quick
-@settings(max_examples=2000)
+@settings(quick, max_examples=2000)
 @given(mutated(provenance()))
 def test_any_provenance_is_used_or_refused_in_one_line(values: dict[str, Any]) -> None:
     folder = Path("/nowhere/results/d/e/seed3")
@@ -162,8 +164,7 @@ def test_any_provenance_is_used_or_refused_in_one_line(values: dict[str, Any]) -
     likely_causes("weights", values, values)
 
 
-@quick
-@settings(max_examples=500)
+@settings(quick, max_examples=500)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: f'{{"format": 1, "run": {text}}}'.encode()))
 def test_any_bytes_as_a_provenance_are_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = Path(tmp_path_factory.getbasetemp()) / "provenance.json"
@@ -176,8 +177,7 @@ def test_any_bytes_as_a_provenance_are_one_line(tmp_path_factory: pytest.TempPat
 lines = st.tuples(st.sampled_from(["0" * 64, "0" * 63, "g" * 64, ""]), st.sampled_from(["  ", " ", "\t"]), words)
 
 
-@quick
-@settings(max_examples=1000)
+@settings(quick, max_examples=1000)
 @given(st.lists(lines.map("".join), max_size=4).map("\n".join).map(str.encode) | st.binary(max_size=200))
 def test_any_manifest_is_read_or_refused_in_one_line(content: bytes) -> None:
     stream = io.BytesIO()
@@ -195,8 +195,7 @@ def test_any_manifest_is_read_or_refused_in_one_line(content: bytes) -> None:
     assert all(NAME.fullmatch(name) and ".." not in Path(name).parts for name in names)
 
 
-@quick
-@settings(max_examples=1500)
+@settings(quick, max_examples=1500)
 @given(mutated(yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text(encoding="utf-8"))))
 def test_any_settings_are_read_or_refused_in_one_line(values: Any) -> None:
     before = set(Path.cwd().iterdir())
