@@ -148,8 +148,8 @@ class Experiment(Section):
     )
     overrides: dict[str, Any] = Field(
         {},
-        description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last. They can "
-        "import code (SECURITY.md).",
+        description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last. They "
+        "can import code (SECURITY.md).",
     )
 
     @field_validator("base_config")
