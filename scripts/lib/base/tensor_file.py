@@ -337,8 +337,8 @@ def _instance(value: Any, *kinds: type) -> Any:
 
 def _key(key: Any) -> Any:
     """Return a key of a table; of nested ones, the hash may take for ever."""
-    parts = key if isinstance(key, tuple) else (key,)
-    if len(parts) > MOST_DIMENSIONS or any(isinstance(part, tuple) for part in parts):
+    items = key if isinstance(key, tuple) else (key,)
+    if len(items) > MOST_DIMENSIONS or any(isinstance(item, tuple) for item in items):
         raise ValueError("a key is a nested tuple")
     return key
 

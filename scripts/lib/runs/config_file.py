@@ -89,7 +89,7 @@ def read_trusted(path: Path, *, trust: bool = False) -> dict[str, Any]:
         return config
     for key, value in config_values.unknown(config, with_paths=True):
         raise UserError(
-            f"{path}: refused: {key}: {_shown(value)} is not known to be harmless",
+            f"{path}: refused: {config_values.described(key, value)} is not known to be harmless",
             "of a run of yours, remove it and `make run` makes it again; if you trust its maker, predict takes --trust",
         )
     return config
@@ -120,11 +120,6 @@ def was_written_here(path: Path) -> bool:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 Config = dict[str, Any]

@@ -51,7 +51,7 @@ CLASSES = frozenset(
     SwinTransformer SwinTransformerV2 T2T_ViT TNT VAN VGG VisionTransformer VisionTransformerClsHead
     WeightedLabelSmoothLoss BatchCutMix BatchMixup BatchResize Constant Xavier Normal TruncNormal Uniform Kaiming
     Caffe2Xavier BN BN1d BN2d BN3d GN IN IN1d IN2d IN3d LN LN2d SyncBN Conv Conv1d Conv2d Conv2dAdaptivePadding
-    ConvAWS ConvWS Linear LayerNorm BatchNorm2d Clamp Clip ELU GELU HSigmoid HSwish LeakyReLU PReLU RReLU ReLU ReLU6
+    ConvAWS ConvWS Linear LayerNorm GroupNorm LayerScale BatchNorm2d Clamp Clip ELU GELU HSigmoid HSwish LeakyReLU PReLU RReLU ReLU ReLU6
     SiLU Sigmoid Swish Tanh DropPath Dropout reflect replicate zero bilinear nearest AutoAugment AutoContrast
     Brightness CenterCrop Collect ColorJitter ColorTransform Contrast Cutout Equalize ImageToTensor Invert Lighting
     LoadImage LoadImageFromFile LoadPackedImage Normalize Pad Posterize RandAugment RandomCrop RandomErasing
@@ -87,10 +87,10 @@ FIXED = {
 }
 DEEPEST = 24
 
-Found = Iterator[tuple[str, Any]]
+Entries = Iterator[tuple[str, Any]]
 
 
-def unknown(values: Any, *, with_paths: bool = False) -> Found:
+def unknown(values: Any, *, with_paths: bool = False) -> Entries:
     """Yield the dotted key and the value of each entry of a config, or of overrides, that is not known to be harmless.
 
     Parameters
@@ -104,7 +104,7 @@ def unknown(values: Any, *, with_paths: bool = False) -> Found:
     yield from _unknown(values, "", "", with_paths)
 
 
-def _unknown(value: Any, key: str, dotted: str, with_paths: bool) -> Found:
+def _unknown(value: Any, key: str, dotted: str, with_paths: bool) -> Entries:
     """*key* is the last one that is no index; *dotted* is the whole, for messages."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
@@ -119,9 +119,9 @@ def _unknown(value: Any, key: str, dotted: str, with_paths: bool) -> Found:
         yield dotted, value
 
 
-def _entry(name: Any, value: Any, above: str, dotted: str, with_paths: bool) -> Found:
-    parts = [part for part in name.split(".") if not part.isdigit()] if isinstance(name, str) else []
-    last = parts[-1] if parts else above
+def _entry(name: Any, value: Any, above: str, dotted: str, with_paths: bool) -> Entries:
+    steps = [step for step in name.split(".") if not step.isdigit()] if isinstance(name, str) else []
+    last = steps[-1] if steps else above
     if dotted.count(".") > DEEPEST or not isinstance(name, str):
         yield dotted, value
     elif above == "custom_keys" and PARAMETER.fullmatch(name):
@@ -132,7 +132,7 @@ def _entry(name: Any, value: Any, above: str, dotted: str, with_paths: bool) -> 
         or (last in FIXED and value == FIXED[last])
     ):
         return
-    elif any(part not in KEYS for part in parts) or (not parts and not name.isdigit()):
+    elif any(step not in KEYS for step in steps) or (not steps and not name.isdigit()):
         yield dotted, value
     else:
         yield from _unknown(value, last, dotted, with_paths)
@@ -144,3 +144,13 @@ def _is_harmless(value: Any, key: str) -> bool:
     if key in NAMES:
         return value in CLASSES
     return key in CHOICES and bool(WORD.fullmatch(value))
+
+
+def described(key: str, value: Any) -> str:
+    """Return a key and its value from elsewhere as one short line that is safe on a terminal."""
+    name = "".join(character if character.isprintable() else "?" for character in key)
+    return f"{_cut(name, 200)}: {_cut(ascii(value), 80)}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.runs import config_values
+from scripts.lib.runs.config_values import described
 from scripts.lib.runs.provenance import ARCHIVE
 
 #: What is read of a provenance, and the types that it may have there.
 SHAPE: dict[str, tuple[type, ...]] = {
     "inputs.training.device": (str,),
+    "inputs.training.deterministic": (object,),
     "inputs.settings.dataset.source": (dict, list),
     "inputs.settings.experiments": (dict,),
     "inputs.files": (dict,),
@@ -31,6 +32,13 @@ SHAPE: dict[str, tuple[type, ...]] = {
     "circumstances.machine.gpus": (list,),
     "circumstances.machine.instruction_sets": (list,),
     "circumstances.machine.variables": (dict,),
+    **{f"circumstances.machine.{name}": (object,) for name in ("tf32", "cuda", "cudnn", "driver", "kernels", "cpu")},
+}
+#: Of these lists, what is in them.
+LISTS = {
+    "circumstances.training.nondeterministic_operations": str,
+    "circumstances.machine.instruction_sets": str,
+    "circumstances.machine.gpus": dict,
 }
 #: Of the files in a provenance, as they are called there; none of them leads out of the run's folder.
 FILE = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/){0,2}[A-Za-z0-9_][\w.-]*")
@@ -39,9 +47,7 @@ ENVIRONMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Where a checkpoint may be fetched from by the word of its settings; its file is opened as tensors only.
 CHECKPOINT_KEYS = frozenset({"zoo", "url", "path", "package", "member", "sha256", "mirrors"})
-DATASET_KEYS = frozenset(
-    {"name", "source", "split", "classes", "encoding", "on_bad_image", "bit_depth", "license", "licence"}
-)
+DATASET_KEYS = frozenset({"name", "source", "split", "classes", "encoding", "on_bad_image", "bit_depth", "license"})
 SOURCE_KEYS = frozenset(
     {"url", "mirrors", "sha256", "path", "sample", "in_place", "labels", "label", "folders", "split", "part"}
 )
@@ -60,14 +66,17 @@ def check_provenance(provenance: Mapping[str, Any], path: Path) -> None:
     """
 
     def refuse(key: str, value: Any) -> None:
-        raise UserError(f"{path}: {key} is {_shown(value)}: it was changed, or is not of mimflow's")
+        raise UserError(f"{path}: {described(key, value)}: it was changed, or is not of mimflow's")
 
     for key, kinds in SHAPE.items():
         value: Any = provenance
         for name in key.split("."):
             value = value.get(name, refuse) if isinstance(value, Mapping) else refuse
-        if type(value) not in kinds:
+        is_right = value is not refuse and (object in kinds or type(value) in kinds)
+        if not is_right or (key in LISTS and not all(isinstance(item, LISTS[key]) for item in value)):
             refuse(key, "missing" if value is refuse else value)
+    if not all(isinstance(gpu.get("name"), str) for gpu in provenance["circumstances"]["machine"]["gpus"]):
+        refuse("circumstances.machine.gpus", provenance["circumstances"]["machine"]["gpus"])
     inputs = provenance["inputs"]
     files = {f"inputs.files.{name}": (name, entry, True) for name, entry in inputs["files"].items()}
     files |= {f"outputs.{name}": (name, entry, False) for name, entry in provenance["outputs"].items()}
@@ -126,19 +135,14 @@ def check_settings(provenance: Mapping[str, Any], where: Path, *, trust: bool = 
         *(("dataset.source.", entry, SOURCE_KEYS) for entry in (source if isinstance(source, list) else [source])),
         *([(f"experiments.{name}.checkpoint.", checkpoint, CHECKPOINT_KEYS)] if isinstance(checkpoint, dict) else []),
     ]
-    found = [(f"{above}{key}", value) for above, table, known in tables for key, value in table.items()
+    refused = [(f"{above}{key}", value) for above, table, known in tables for key, value in table.items()
              if key not in known and value not in (None, False)]  # fmt: skip
-    found += [(f"experiments.{name}.overrides.{key}".rstrip("."), value)
+    refused += [(f"experiments.{name}.overrides.{key}".rstrip("."), value)
               for key, value in config_values.unknown(experiment.get("overrides") or {})]  # fmt: skip
     if checkpoint != "none" and "checkpoint" not in inputs["files"]:  # else its copy is taken, as tensors only
-        found.append((f"experiments.{name}.checkpoint", checkpoint))
-    for key, value in found:
+        refused.append((f"experiments.{name}.checkpoint", checkpoint))
+    for key, value in refused:
         raise UserError(
-            f"{where}: refused: {key}: {_shown(value)} is not known to be harmless",
+            f"{where}: refused: {described(key, value)} is not known to be harmless",
             "if you trust where it comes from, add --trust (make: ARGS=--trust)",
         )
-
-
-def _shown(value: Any) -> str:
-    text = one_line(ascii(value))
-    return text if len(text) <= 80 else text[:77] + "..."
