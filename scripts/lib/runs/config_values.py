@@ -51,15 +51,15 @@ CLASSES = frozenset(
     SwinTransformer SwinTransformerV2 T2T_ViT TNT VAN VGG VisionTransformer VisionTransformerClsHead
     WeightedLabelSmoothLoss BatchCutMix BatchMixup BatchResize Constant Xavier Normal TruncNormal Uniform Kaiming
     Caffe2Xavier BN BN1d BN2d BN3d GN IN IN1d IN2d IN3d LN LN2d SyncBN Conv Conv1d Conv2d Conv2dAdaptivePadding
-    ConvAWS ConvWS Linear LayerNorm GroupNorm LayerScale BatchNorm2d Clamp Clip ELU GELU HSigmoid HSwish LeakyReLU PReLU RReLU ReLU ReLU6
-    SiLU Sigmoid Swish Tanh DropPath Dropout reflect replicate zero bilinear nearest AutoAugment AutoContrast
-    Brightness CenterCrop Collect ColorJitter ColorTransform Contrast Cutout Equalize ImageToTensor Invert Lighting
-    LoadImage LoadImageFromFile LoadPackedImage Normalize Pad Posterize RandAugment RandomCrop RandomErasing
-    RandomFlip RandomGrayscale RandomResizedCrop Resize Rotate Sharpness Shear Solarize SolarizeAdd ToHalf ToNumpy
-    ToTensor Translate Transpose SeededCustomDataset EpochSampler ReproducibleRunner TextLoggerHook EMAHook
-    PreciseBNHook EmptyCacheHook ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Lamb NAdam RAdam RMSprop Rprop
-    SGD step Step fixed exp poly Poly inv CosineAnnealing CosineAnnealingCooldown CosineRestart FlatCosineAnnealing
-    LinearAnnealing OneCycle Cyclic cyclic
+    ConvAWS ConvWS Linear LayerNorm GroupNorm LayerScale BatchNorm2d Clamp Clip ELU GELU HSigmoid HSwish LeakyReLU
+    PReLU RReLU ReLU ReLU6 SiLU Sigmoid Swish Tanh DropPath Dropout reflect replicate zero bilinear nearest
+    AutoAugment AutoContrast Brightness CenterCrop Collect ColorJitter ColorTransform Contrast Cutout Equalize
+    ImageToTensor Invert Lighting LoadImage LoadImageFromFile LoadPackedImage Normalize Pad Posterize RandAugment
+    RandomCrop RandomErasing RandomFlip RandomGrayscale RandomResizedCrop Resize Rotate Sharpness Shear Solarize
+    SolarizeAdd ToHalf ToNumpy ToTensor Translate Transpose SeededCustomDataset EpochSampler ReproducibleRunner
+    TextLoggerHook EMAHook PreciseBNHook EmptyCacheHook ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Lamb NAdam
+    RAdam RMSprop Rprop SGD step Step fixed exp poly Poly inv CosineAnnealing CosineAnnealingCooldown CosineRestart
+    FlatCosineAnnealing LinearAnnealing OneCycle Cyclic cyclic
     """.split()  # noqa: SIM905
 )
 #: Keys that may hold a word: a choice among what mmcls has, which it looks up in a table.
