@@ -69,7 +69,7 @@ CHOICES = frozenset(
     nonlinearity pad_mode padding priority reduction style warmup
     """.split()  # noqa: SIM905
 )
-WORD = re.compile(r"[A-Za-z0-9_-]{1,40}(/\d{1,4})?")
+WORD = re.compile(r"[A-Za-z0-9_-]{1,40}(\.\d[A-Za-z0-9]{0,8})?(/\d{1,4})?")  # regnetx_6.4gf, 1024/20
 #: Keys whose value names a class.
 NAMES = ("type", "policy", "layer")
 #: Where the images and the weights lie: files that are read as data, whatever they hold.

@@ -13,7 +13,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.runs import config_values
 from scripts.lib.runs.config_values import described
 from scripts.lib.runs.provenance import ARCHIVE
-from scripts.lib.settings.dataset import Dataset
 
 #: What is read of a provenance, and the types that it may have there.
 SHAPE: dict[str, tuple[type, ...]] = {
