@@ -351,7 +351,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "torch.serialization._get_layout": _left_out,
     "torch._utils._rebuild_parameter": _parameter, "torch._utils._rebuild_parameter_with_state": _parameter,
 }  # fmt: skip
-_BUILTINS = {
+_BUILTINS: dict[str, Callable[..., Any]] = {
     "set": _set, "frozenset": _set, "complex": _complex, "bytearray": _byte_array, "dict": _default_dict,
     "list": _left_out, "int": _left_out, "float": _left_out,
 }  # fmt: skip
@@ -366,7 +366,10 @@ REBUILT = (
 )  # fmt: skip
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _Unpickler(_PythonUnpickler):
     """Interprets a pickle in Python: the faster one in C takes memory by what a pickle declares.
 
     Attributes
@@ -377,7 +380,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     #: Without arrays of bytes of a declared size, buffers from elsewhere, and the registry of extensions.
     dispatch: ClassVar[dict[int, Callable[..., Any]]] = {
         opcode: function
-        for opcode, function in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+        for opcode, function in _PythonUnpickler.dispatch.items()
         if bytes([opcode])
         not in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.EXT1, pickle.EXT2, pickle.EXT4)
     }

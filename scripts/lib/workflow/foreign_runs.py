@@ -84,8 +84,8 @@ def check_provenance(provenance: Mapping[str, Any], path: Path) -> None:
         hashes = [entry.get(kind, "") for kind in ("sha256", "weights_sha256")] if isinstance(entry, dict) else [0]
         if not FILE.fullmatch(name) or not all(isinstance(hashed, str) for hashed in hashes) or "sha256" not in entry:
             refuse(key, entry)
-        place = entry.get("path") if has_path else name
-        if not isinstance(place, str) or not FILE.fullmatch(PurePosixPath(place).name):
+        file_path = entry.get("path") if has_path else name
+        if not isinstance(file_path, str) or not FILE.fullmatch(PurePosixPath(file_path).name):
             refuse(f"{key}.path", entry.get("path"))
     commit, environment = inputs["code"]["commit"], inputs["environment"]["name"]
     if commit and not COMMIT.fullmatch(commit):  # `git show` would take another text for an option
