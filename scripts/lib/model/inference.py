@@ -86,7 +86,7 @@ def load_config(path: Path, *, trust: bool = False) -> Any:
     if not all(isinstance(values.get(name), dict) for name in ("model", "data")):
         raise UserError(f"{path}: it has no model or no data; give the config.py of a run")
     try:
-        mmcv.utils.import_modules_from_strings(**values.get("custom_imports", {}))
+        mmcv.utils.import_modules_from_strings(**values.get("custom_imports", {"imports": ["scripts.mmcls_plugins"]}))
         return mmcv.Config(values)
     except (ImportError, KeyError, TypeError) as error:
         raise UserError(f"{path}: mmcv cannot use it: {one_line(error)[:200]}", "train the run again") from error

@@ -56,7 +56,8 @@ CLASSES = frozenset(
     AutoAugment AutoContrast Brightness CenterCrop Collect ColorJitter ColorTransform Contrast Cutout Equalize
     ImageToTensor Invert Lighting LoadImage LoadImageFromFile LoadPackedImage Normalize Pad Posterize RandAugment
     RandomCrop RandomErasing RandomFlip RandomGrayscale RandomResizedCrop Resize Rotate Sharpness Shear Solarize
-    SolarizeAdd ToHalf ToNumpy ToTensor Translate Transpose SeededCustomDataset EpochSampler ReproducibleRunner
+    SolarizeAdd ToHalf ToNumpy ToTensor Translate Transpose SeededCustomDataset CustomDataset EpochSampler
+    ReproducibleRunner
     TextLoggerHook EMAHook PreciseBNHook EmptyCacheHook ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Lamb NAdam
     RAdam RMSprop Rprop SGD step Step fixed exp poly Poly inv CosineAnnealing CosineAnnealingCooldown CosineRestart
     FlatCosineAnnealing LinearAnnealing OneCycle Cyclic cyclic
