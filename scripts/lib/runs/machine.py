@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,17 @@ def describe_software() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    env = read_stamp().get("env")
-    lock = ROOT / "envs" / f"{env}.lock"
     return {
         "versions": versions,
-        "environment": {"name": env, "lock_sha256": sha256_of(lock) if lock.is_file() else None},
+        "environment": {"name": read_stamp().get("env"), "lock_sha256": lock_sha256()},
     }
+
+
+@cache
+def lock_sha256() -> str | None:
+    """Return the hash of the lock that this environment came from; None where another tool made it."""
+    lock = ROOT / "envs" / f"{read_stamp().get('env')}.lock"
+    return sha256_of(lock) if lock.is_file() else None
 
 
 def read_stamp() -> dict[str, Any]:

@@ -32,6 +32,7 @@ from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
 from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
+from scripts.lib.workflow import records
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.report_menu import ReportMenu
@@ -83,6 +84,7 @@ class Session:
         self.options = RuleOptions(Options(settings, self.site, self.layout))
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
+        records.keep(workflow)
 
     def narrate(self, workflow: Any) -> None:
         """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
@@ -185,14 +187,18 @@ class Session:
         controller.take(slurm=workflow.non_local_exec)
         spare_attempts(workflow.scheduler, self.started)
 
-    def report_command(self, workflow: Any) -> str:
-        """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
+    def settings_json(self, wildcards: Any) -> str:
+        """Return the whole configuration for write_report; a params function, since JSON is full of braces."""
+        return to_json(self.config)
+
+    def show_command(self, workflow: Any) -> str:
+        """Return the shell line that prints the results; nothing to do when only a part of the workflow was asked for."""
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
-        settings = to_json(self.config)
-        words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
-        return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
+        language = self.layout.settings.report.language
+        words = ["python", "-m", "scripts.report.write_report", "--dataset", self.layout.dataset]
+        return shlex.join([*words, "--show", "--language", language])
 
     def note_errors(self, logs: Sequence[str]) -> None:
         """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""
