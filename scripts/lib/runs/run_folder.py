@@ -48,6 +48,7 @@ class WorkFolder(_Folder):
     best = _File("best.pth")
     last = _File("last.pth")
     train_log = _File("train_log.csv")
+    provenance = _File("provenance.json")  # as it was first recorded
 
 
 @dataclass(frozen=True)
