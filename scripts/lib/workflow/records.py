@@ -285,6 +285,19 @@ class Records(FilePersistence):
         return code_sha256((found[1],)) if found else None
 
 
+def kept_line(others: Mapping[str, list[str]]) -> str:
+    """Return which files were made by other code and stand all the same; empty where there are none.
+
+    >>> kept_line({"train_model": ["results/demo/a/seed0/best.pth"]})[:57]
+    "made by other code or packages than today's, and kept: tr"
+    """
+    if not others:
+        return ""
+    steps = ", ".join(f"{name} ({len(files)})" for name, files in sorted(others.items()))
+    again = f"ARGS='--forcerun {min(others)}'"
+    return f"made by other code or packages than today's, and kept: {steps}; to make a step again: {again}"
+
+
 def rule_name(rule: Any) -> str:
     """Return the name of a rule by its script: where mimflow is a module of another workflow, rules bear others."""
     found = SCRIPT.search(rule.shellcmd or "")

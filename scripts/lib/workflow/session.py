@@ -63,6 +63,7 @@ class Session:
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
         self.has_failed = False
         self.interrupts = 0
+        self.workflow = workflow
         use_this_python()
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)
@@ -126,6 +127,8 @@ class Session:
         lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
         if self.narrator is not None:
             self.narrator.close()
+        if note := records.kept_line(getattr(self.workflow.persistence, "others", {})):
+            print(f"note: {note}", file=sys.stderr, flush=True)
         lines = [*lines, *self.causes, *[STOPPED] * (self.interrupts > 0)]
         for line in lines:
             print(line, file=sys.stderr, flush=True)
@@ -170,6 +173,10 @@ class Session:
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
+        for folder in getattr(workflow.persistence, "edited", []):
+            what = f"{folder}: its images are not those that were unpacked: some were changed, added or removed"
+            remedy = f"copy it elsewhere and name that copy as dataset.source.path, or delete {folder} for the first ones"
+            self._exit(f"{what}: {remedy}")
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
         planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
