@@ -9,7 +9,7 @@ from typing import Any
 from dag import ROOT, snakemake
 
 #: What each rule would run is replaced by writing its outputs: of each what it is made of, and by what settings.
-SNAKEFILE = '''
+SNAKEFILE = """
 import inspect as _inspect
 from pathlib import Path as _Path
 
@@ -26,7 +26,7 @@ def _write_outputs(*_words, **_options):
 
 
 shell = _write_outputs
-'''
+"""
 
 
 def run(folder: Path, config: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:

@@ -43,9 +43,7 @@ def planned(folder: Path, config: dict[str, Any]) -> set[str]:
     return {line.split(" ")[0] for line in result.stdout.split("Job stats:")[-1].splitlines() if line[:1].isalpha()}
 
 
-def test_copied_results_are_finished_and_stay_what_they_are(
-    made: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_copied_results_are_finished_and_stay_what_they_are(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder = copied(made[0], tmp_path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert "Nothing to be done" in stand_in.run(folder, made[1], "-n").stdout

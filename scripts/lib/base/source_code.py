@@ -40,15 +40,15 @@ def code_sha256(modules: Sequence[str], root: Path = ROOT) -> str:
 @cache
 def sources_of(modules: Sequence[str], root: Path = ROOT) -> list[Path]:
     """Return the files of *modules* and of all that they import of mimflow, with the data that bears their names."""
-    found: set[Path] = set()
+    sources: set[Path] = set()
     waiting = [path for module in modules for path in _files_of(module, root)]
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found.add(path)
+        if path not in sources:
+            sources.add(path)
             waiting += [file for name in _imports(path) for file in _files_of(name, root)]
-    data = {file for path in found for file in _data_of(path)}
-    return sorted(found | data)
+    data = {file for path in sources for file in _data_of(path)}
+    return sorted(sources | data)
 
 
 _sha256 = cache(sha256_of)

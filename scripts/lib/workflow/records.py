@@ -1,7 +1,7 @@
 """What made each file of results/: recorded beside the files, and compared by content at each start of Snakemake.
 
 Snakemake's own records lie in .snakemake and go by names and times: results that came without them would stand for any
-settings, and a file that was changed would be taken for what it was. These are the records of a class of Snakemake's
+settings, and a file that was changed would pass as what it was. These are the records of a class of Snakemake's
 for that purpose, so that `-n`, `--list-changes` and the reasons of jobs say what these say.
 """
 
@@ -281,8 +281,8 @@ class Records(FilePersistence):
         return [serialized(value) for value in job.non_derived_params]
 
     def _code_of(self, rule: Any) -> str | None:
-        found = SCRIPT.search(rule.shellcmd or "")
-        return code_sha256((found[1],)) if found else None
+        script = SCRIPT.search(rule.shellcmd or "")
+        return code_sha256((script[1],)) if script else None
 
 
 def kept_line(others: Mapping[str, list[str]]) -> str:
@@ -300,8 +300,8 @@ def kept_line(others: Mapping[str, list[str]]) -> str:
 
 def rule_name(rule: Any) -> str:
     """Return the name of a rule by its script: where mimflow is a module of another workflow, rules bear others."""
-    found = SCRIPT.search(rule.shellcmd or "")
-    return found[1].rpartition(".")[2] if found else str(rule.name)
+    script = SCRIPT.search(rule.shellcmd or "")
+    return script[1].rpartition(".")[2] if script else str(rule.name)
 
 
 def serialized(value: Any) -> str:
@@ -324,10 +324,10 @@ def params_change(old: Iterable[Any], new: Iterable[Any]) -> ParamsChange:
 
 def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return which of a job's files are others than before; what lies outside results/ may have another path."""
-    own = {name: value for name, value in old.items() if not isinstance(value, dict)}
-    changed = [name for name, value in new.items() if record_file(name) is not None and own.get(name) != value]
+    products = {name: value for name, value in old.items() if not isinstance(value, dict)}
+    changed = [name for name, value in new.items() if record_file(name) is not None and products.get(name) != value]
     lines = [f"{name} is another one than before" for name in changed]
-    if gone := [name for name in own if name not in new]:
+    if gone := [name for name in products if name not in new]:
         lines.append(f"{gone[0]} does not belong to it any more")
     before = sorted(value["sha256"] for value in old.values() if isinstance(value, dict))
     foreign = {name: value for name, value in new.items() if record_file(name) is None}
@@ -336,4 +336,3 @@ def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         others = [name for name, value in foreign.items() if not value or value["sha256"] not in before]
         lines.append(f"{(others or ['a file'])[0]} is another one than before")
     return lines
-

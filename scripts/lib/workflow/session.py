@@ -26,13 +26,13 @@ from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
+from scripts.lib.workflow import records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
 from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
-from scripts.lib.workflow import records
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.report_menu import ReportMenu
@@ -175,7 +175,9 @@ class Session:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
         for folder in getattr(workflow.persistence, "edited", []):
             what = f"{folder}: its images are not those that were unpacked: some were changed, added or removed"
-            remedy = f"copy it elsewhere and name that copy as dataset.source.path, or delete {folder} for the first ones"
+            remedy = (
+                f"copy it elsewhere and name that copy as dataset.source.path, or delete {folder} for the first ones"
+            )
             self._exit(f"{what}: {remedy}")
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
@@ -199,7 +201,7 @@ class Session:
         return to_json(self.config)
 
     def show_command(self, workflow: Any) -> str:
-        """Return the shell line that prints the results; nothing to do when only a part of the workflow was asked for."""
+        """Return the shell line that prints the results; none of them where only a part of the workflow was asked for."""
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"

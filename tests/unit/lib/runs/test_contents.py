@@ -36,11 +36,11 @@ def test_what_was_changed_is_seen(tmp_path: Path, damage: object, what: str) -> 
     path = tmp_path / "folder" / "deep" / "a.jpg"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"aaaa")
-    place = path if what == "file" else tmp_path / "folder"
-    known = content_of(place)
+    target = path if what == "file" else tmp_path / "folder"
+    known = content_of(target)
     assert known
     damage(path)  # type: ignore[operator]
-    now = content_of(place, known.as_json())
+    now = content_of(target, known.as_json())
     assert now and now.sha256 != known.sha256
 
 
