@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ def describe_software() -> dict[str, Any]:
     }
 
 
-@cache
 def lock_sha256() -> str | None:
     """Return the hash of the lock that this environment came from; None where another tool made it."""
     lock = ROOT / "envs" / f"{read_stamp().get('env')}.lock"

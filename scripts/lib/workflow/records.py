@@ -89,6 +89,7 @@ class Records(FilePersistence):
     def __init__(self, *words: Any, **options: Any) -> None:
         super().__init__(*words, **options)
         self.dag.workflow.iocache.collect_mtime = _same_time  # until jobs run: no file is newer than another
+        self._lock = lock_sha256()
         self._folders: dict[Path, dict[str, Any]] = {}
         self._differences: dict[Any, Difference] = {}
         self._began: dict[Any, dict[str, Any]] = {}  # by job: what it was given
@@ -168,7 +169,7 @@ class Records(FilePersistence):
             "inputs": self._began.pop(job, None) or self._inputs(job),
             "outputs": {name: content.as_json() for name, content in outputs.items() if content},
             "code": self._code_of(job.rule),
-            "lock": lock_sha256(),
+            "lock": self._lock,
             "starttime": began,
             "endtime": time.time(),
             "job_hash": hash(job),
@@ -229,7 +230,7 @@ class Records(FilePersistence):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
         difference = Difference(params=params_change(made.get("params") or [], self._settings(job)))
         difference.files = [*changed_inputs(made.get("inputs", {}), self._inputs(job)), *self._changed(made, there)]
-        others = made.get("code") != self._code_of(job.rule) or made.get("lock") != lock_sha256()
+        others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
         if others and rule_name(job.rule) in FOLLOW_THE_CODE:
             difference.code = True
         elif others and not difference:
@@ -332,7 +333,7 @@ def changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before = sorted(value["sha256"] for value in old.values() if isinstance(value, dict))
     foreign = {name: value for name, value in new.items() if record_file(name) is None}
     after = sorted(value["sha256"] for value in foreign.values() if value)
-    if before != after:
+    if after and before != after:  # one that is not there any more is no other one
         others = [name for name, value in foreign.items() if not value or value["sha256"] not in before]
         lines.append(f"{(others or ['a file'])[0]} is another one than before")
     return lines

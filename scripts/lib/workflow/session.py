@@ -201,7 +201,7 @@ class Session:
         return to_json(self.config)
 
     def show_command(self, workflow: Any) -> str:
-        """Return the shell line that prints the results; none of them where only a part of the workflow was asked for."""
+        """Return the shell line that prints the results; nothing where only a part of the workflow was asked for."""
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
