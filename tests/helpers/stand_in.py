@@ -22,7 +22,7 @@ def _write_outputs(*_words, **_options):
             path.write_text(f"{path} {names['params']!r}")
         else:
             path.mkdir(parents=True, exist_ok=True)
-            (path / "a.jpg").write_text(str(names["params"]))
+            (path / "a.jpg").write_text(f"an image {names['params']!r}")
 
 
 shell = _write_outputs
