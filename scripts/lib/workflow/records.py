@@ -106,7 +106,8 @@ class Records(FilePersistence):
         if path not in self._folders:
             content = find_json(path)
             jobs = content.get("jobs") if content.get("format") == FORMAT else None
-            self._folders[path] = jobs if isinstance(jobs, dict) else {}
+            entries = jobs.items() if isinstance(jobs, dict) else ()
+            self._folders[path] = {first: job for first, job in entries if is_record(job)}
         return self._folders[path]
 
     def _find(self, output: str) -> dict[str, Any] | None:
@@ -228,7 +229,7 @@ class Records(FilePersistence):
         there = [name for name in names if os.path.lexists(name)]
         if made is None or set(made.get("outputs", {})) != set(names):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
-        difference = Difference(params=params_change(made.get("params") or [], self._settings(job)))
+        difference = Difference(params=params_change(map(str, made["params"]), self._settings(job)))
         difference.files = [*changed_inputs(made.get("inputs", {}), self._inputs(job)), *self._changed(made, there)]
         others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
         if others and rule_name(job.rule) in FOLLOW_THE_CODE:
@@ -297,6 +298,16 @@ def kept_line(others: Mapping[str, list[str]]) -> str:
     steps = ", ".join(f"{name} ({len(files)})" for name, files in sorted(others.items()))
     again = f"ARGS='--forcerun {min(others)}'"
     return f"made by other code or packages than today's, and kept: {steps}; to make a step again: {again}"
+
+
+def is_record(job: Any) -> bool:
+    """Tell whether an entry of a made.json has the form of one: what somebody changed counts as nothing."""
+    if not isinstance(job, dict) or not all(isinstance(job.get(name), dict) for name in ("inputs", "outputs")):
+        return False
+    contents = [*job["outputs"].values(), *(value for value in job["inputs"].values() if isinstance(value, dict))]
+    return isinstance(job.get("params"), list) and all(
+        isinstance(content, dict) and isinstance(content.get("sha256"), str) for content in contents
+    )
 
 
 def rule_name(rule: Any) -> str:
