@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import snakemake.workflow
 from pydantic import BaseModel
 from snakemake.io import Mtime
 from snakemake.persistence import NO_PARAMS_CHANGE, RECORD_FORMAT_VERSION, MetadataRecord, ParamsChange
@@ -46,6 +45,8 @@ def keep(workflow: Any) -> None:
     Only of the process that decides what runs: a job on a node is told what to do.
     """
     if workflow.is_main_process:
+        import snakemake.workflow  # here, since it imports itself by way of the others
+
         snakemake.workflow.FilePersistence = Records  # the class of Snakemake's backend `file`
 
 
