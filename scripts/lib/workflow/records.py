@@ -274,7 +274,7 @@ class Records(FilePersistence):
         content = content_of(Path(name), known)
         if content is None:
             return known["sha256"] if known else None
-        if known and path and content.sha256 == known.get("sha256") and content.as_json() != known:
+        if made and known and path and content.sha256 == known.get("sha256") and content.as_json() != known:
             self._jobs(path)[next(iter(made["outputs"]))]["outputs"][name] = content.as_json()
             self._stale.add(path)
         return content.sha256
