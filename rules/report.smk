@@ -1,4 +1,4 @@
-# What is told of all runs: provenance, model cards, the comparison, the RO-Crate.
+# What is told of all runs: provenance, model cards, the comparison, the RO-Crate, the report.
 
 
 rule record_provenance:
@@ -125,3 +125,22 @@ rule describe_crate:
     shell:
         "python -m scripts.report.describe_crate --folder {params.folder:q} --runs {params.runs:q} {params.license}"
         " --output {output:q} --log {log:q}"
+
+
+rule write_report:
+    message:
+        f"writing {layout.report}"
+    input:
+        shown=layout.results(),
+        captions=menu.captions(),
+    output:
+        layout.report,
+    params:
+        settings=session.settings_json,
+        dataset=subpath(output[0], parent=True),
+    log:
+        f"{layout.logs}/write_report.log",
+    localrule: True
+    shell:
+        "python -m scripts.report.write_report --snakefile {workflow.main_snakefile:q} --settings {params.settings:q}"
+        " --dataset {params.dataset:q} --log {log:q}"

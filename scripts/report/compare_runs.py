@@ -14,7 +14,7 @@ from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics import contamination, cost, leaderboard, paired
+from scripts.lib.metrics import contamination, cost, leaderboard, likeness, paired
 from scripts.lib.pages import templates
 
 logger = logging.getLogger(__name__)
@@ -95,14 +95,16 @@ def main(args: argparse.Namespace) -> None:
     from scripts.lib.pages.figures import leaderboard as leaderboard_figure  # not for --show: matplotlib is slow
     from scripts.lib.pages.figures.style import save_figure
 
-    runs = leaderboard.collect(args.runs)
+    runs, groups = likeness.set_apart(leaderboard.collect(args.runs))
     costs = leaderboard.collect_costs(runs, args.price, args.currency)
     runs = runs.merge(costs, on=[name for name in leaderboard.RUN if name in runs], validate="one_to_one")
     correct = leaderboard.read_correct(runs)
     board = leaderboard.compare(runs, correct)
+    if any(groups.values()):
+        board["made_with"] = board["experiment"].map(groups)
     comparisons = None
     if args.comparisons:
-        comparisons = paired.compare_pairs(correct, board["experiment"].tolist())
+        comparisons = paired.compare_pairs(correct, board["experiment"].tolist(), groups)
         verdicts = paired.against_best(comparisons, board["experiment"].iloc[0])
         board["against_best"] = board["experiment"].map(verdicts)
     contaminated = contamination.find_contamination(correct, args.audit) if args.audit else None

@@ -1,4 +1,4 @@
-"""Make Snakemake's HTML report of a finished workflow, then show the leaderboard and where the report is."""
+"""Make Snakemake's HTML report of all results; or print the leaderboard and where the report is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from scripts.lib.base import long_values, strict_yaml
+from scripts.lib.base import language, long_values, strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.language import speaking, tr
@@ -87,22 +87,27 @@ def show_results(dataset: Path, language: str) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
-    parser.add_argument("--settings", required=True, metavar="JSON", help="the whole configuration")
-    parser.add_argument("--snakefile", type=Path, required=True, help="the workflow")
+    parser.add_argument("--settings", metavar="JSON", help="the whole configuration")
+    parser.add_argument("--snakefile", type=Path, help="the workflow")
     parser.add_argument("--dataset", type=Path, required=True, help="results/<dataset>, where report.html is written")
+    parser.add_argument("--show", action="store_true", help="only print the leaderboard, and where the report is")
+    language.add_option(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the settings, the report, and the last lines that a user sees."""
+    """Write the settings and the report; or print the last lines that a user sees."""
     settings, report = args.dataset / "settings.yaml", args.dataset / "report.html"
+    if args.show:
+        show_results(args.dataset, args.language)
+        return
+    if not (args.settings and args.snakefile):
+        raise UserError("give --settings and --snakefile, or --show; see --help")
     write_settings(settings, json.loads(long_values.take(args.settings)))
-    output = Path("logs") / args.dataset.name / "write_report.log"
+    output = Path("logs") / args.dataset.name / "write_report.txt"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(args.snakefile, settings, report, output)
-    language = load_settings(read_file(settings), [settings]).report.language
-    mend_page(report, language)
-    show_results(args.dataset, language)
+    mend_page(report, load_settings(read_file(settings), [settings]).report.language)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ class Layout:
         name = settings.dataset.name
         self.dataset = f"results/{name}"
         self.images = f"{self.dataset}/images"
+        self.report = f"{self.dataset}/report.html"
         self.sources = settings.dataset.sources()
         #: One for each of ``sources``.
         self.archives = [
@@ -94,6 +95,10 @@ class Layout:
 
     def targets(self) -> list[str]:
         """Return what a complete run of the workflow leaves."""
+        return [*self.results(), self.report]
+
+    def results(self) -> list[str]:
+        """Return the same without the report, which shows it: of each job that makes something of it, one file."""
         return [
             f"{self.dataset}/leaderboard.csv",
             f"{self.dataset}/audit.html",

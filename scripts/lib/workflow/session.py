@@ -28,6 +28,7 @@ from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
+from scripts.lib.workflow import records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.layout import Layout
@@ -64,6 +65,7 @@ class Session:
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
         self.has_failed = False
         self.interrupts = 0
+        self.workflow = workflow
         use_this_python()
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)
@@ -85,6 +87,7 @@ class Session:
         self.options = RuleOptions(Options(settings, self.site, self.layout))
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
+        records.keep(workflow)
 
     def narrate(self, workflow: Any) -> None:
         """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
@@ -133,6 +136,8 @@ class Session:
         lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
         if self.narrator is not None:
             self.narrator.close()
+        if note := records.kept_line(getattr(self.workflow.persistence, "others", {})):
+            print(f"note: {note}", file=sys.stderr, flush=True)
         lines = [*lines, *self.causes, *[STOPPED] * (self.interrupts > 0)]
         for line in lines:
             print(line, file=sys.stderr, flush=True)
@@ -180,6 +185,12 @@ class Session:
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
+        for folder in getattr(workflow.persistence, "edited", []):
+            what = f"{folder}: its images are not those that were unpacked: some were changed, added or removed"
+            remedy = (
+                f"copy it elsewhere and name that copy as dataset.source.path, or delete {folder} for the first ones"
+            )
+            self._exit(f"{what}: {remedy}")
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
         planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
@@ -198,14 +209,18 @@ class Session:
         controller.take(slurm=workflow.non_local_exec)
         spare_attempts(workflow.scheduler, self.started)
 
-    def report_command(self, workflow: Any) -> str:
-        """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
+    def settings_json(self, wildcards: Any) -> str:
+        """Return the whole configuration for write_report; a params function, since JSON is full of braces."""
+        return to_json(self.config)
+
+    def show_command(self, workflow: Any) -> str:
+        """Return the shell line that prints the results; nothing where only a part of the workflow was asked for."""
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
-        settings = to_json(self.config)
-        words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
-        return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
+        language = self.layout.settings.report.language
+        words = ["python", "-m", "scripts.report.write_report", "--dataset", self.layout.dataset]
+        return shlex.join([*words, "--show", "--language", language])
 
     def note_errors(self, logs: Sequence[str]) -> None:
         """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""
