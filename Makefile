@@ -8,7 +8,7 @@ endif
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
-VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA ARGS ENV PROFILE PYTHON
+VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA QUICK ARGS ENV PROFILE PYTHON
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 
@@ -67,10 +67,10 @@ predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 
 	@$(CALM) $(READY) $(STOPS)
 	@$(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES"
 
-verify: ## repeat a run from its provenance and compare every hash (RUN=results/demo/NAME/seed0)
+verify: ## repeat a run and compare every hash (RUN=results/demo/NAME/seed0; QUICK=yes: only hash its files, or RUN=results)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
-	@$(START) python -m scripts.verify --run="$$RUN"
+	@test "$$QUICK" != yes || ARGS="--quick $$ARGS"; $(START) python -m scripts.verify --run="$$RUN"
 
 bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scripts.lib.base import long_values
+from scripts.lib.base import long_values, products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import atomic_path, copy_file, remove_leftovers, sha256_of, write_text
@@ -156,7 +156,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Fetch one archive."""
-    fetch(parse_source(args.source), args.output, args.record)
+    source = parse_source(args.source)
+    fetch(source, args.output, args.record)
+    local = source if isinstance(source, Path) else Path(source.path or "")
+    if local.expanduser().is_file():
+        products.record_source(args.output, local.expanduser())
 
 
 if __name__ == "__main__":

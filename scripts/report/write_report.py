@@ -7,13 +7,13 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from scripts.lib.base import long_values, strict_yaml
+from scripts.lib.base import long_values, products, strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.language import speaking, tr
@@ -22,6 +22,9 @@ from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.templates import OWN_FONT, render
 from scripts.lib.settings.load import load_settings, read_file
+from scripts.lib.settings.schema import Settings
+from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.renewal import find_changes
 from scripts.lib.workflow.report_menu import CHINESE
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,22 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings that the workflow ran with, whatever files and options they came from."""
     header = "# The settings of the last run, as one file: snakemake --configfile takes it.\n"
     write_text(path, header + strict_yaml.dump(dict(settings)))
+
+
+def check_unchanged(settings: Settings, own: Sequence[Path]) -> None:
+    """Refuse to show what is not what its job made: an edited number looks like a measured one.
+
+    Parameters
+    ----------
+    own : what is written anew here.
+
+    Raises
+    ------
+    UserError : a file is gone or changed.
+    """
+    if changes := [change for change in find_changes(Layout(settings)) if change.product not in own]:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(f"no report is made: {changes[0]}{more}", "run the same command again: it is made again")
 
 
 def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> None:
@@ -93,9 +112,12 @@ def main(args: argparse.Namespace) -> None:
     write_settings(settings, json.loads(long_values.take(args.settings)))
     output = Path("logs") / args.dataset.name / "write_report.log"
     output.parent.mkdir(parents=True, exist_ok=True)
+    loaded = load_settings(read_file(settings), [settings])
+    check_unchanged(loaded, [settings, report])
     make_report(args.snakefile, settings, report, output)
-    language = load_settings(read_file(settings), [settings]).report.language
+    language = loaded.report.language
     mend_page(report, language)
+    products.record("write_report", [settings, report])
     show_results(report, args.dataset / "leaderboard.csv", language)
 
 

@@ -247,6 +247,8 @@ def main(args: argparse.Namespace) -> None:
         weights = with_our_names(weights, shapes, name)
         check_fit(weights, args.base_config, name, shapes)
     write_checkpoint(weights, args.output)
+    if checkpoint.path:
+        products.record_source(args.output, Path(checkpoint.path).expanduser())
     logger.info("%s: %d tensors", args.output, len(weights))
 
 

@@ -132,7 +132,55 @@ def changes(path: Path, *, thorough: bool = True, keep: bool = True) -> Iterator
 def expected(path: Path) -> dict[str, Any] | None:
     """Return what is recorded of a product; None where nothing is."""
     found = [entry for file in _records(path.parent) if isinstance(entry := find_json(file).get(path.name), dict)]
-    return next((entry for entry in found if entry.keys() in (_ENTRY, {"folder"})), None)
+    return next(filter(_is_entry, found), None)
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    if entry.keys() == {"folder"}:
+        return isinstance(entry["folder"], str)
+    numbers = [entry.get(name) for name in ("size", "mtime", "ctime")]
+    return entry.keys() == _ENTRY and all(isinstance(number, int) for number in numbers)
+
+
+def recorded_hashes(path: Path) -> Iterator[tuple[Path, str, Path]]:
+    """Yield each file of a product, its recorded sha256, and the record; of a folder also its list of files."""
+    entry = expected(path) or {}
+    if "folder" not in entry:
+        yield path, entry.get("sha256", ""), path.parent / RECORDS
+        return
+    entries = _read_listing(path, entry["folder"])
+    if entries is None:
+        yield _listing(path), "", path.parent / RECORDS
+    for name, known in (entries or {}).items():
+        yield path / name, known.sha256, _listing(path)
+
+
+def is_record(file: Path) -> bool:
+    """Tell whether a file is a record that can be read."""
+    entries = find_json(file).values()
+    return bool(entries) and all(isinstance(entry, dict) and _is_entry(entry) for entry in entries)
+
+
+def record_source(product: Path, source: Path) -> None:
+    """Record the local file that a product was taken from."""
+    write_json(_source_of(product), vars(Entry.of(source)))
+
+
+def source_changed(product: Path, source: Path) -> bool:
+    """Tell whether a product was taken from other content than *source* has now; False where nothing is recorded."""
+    entry, path = find_json(_source_of(product)), source
+    if entry.keys() != _ENTRY or not path.is_file():
+        return False
+    if _difference(path, Entry(**entry), thorough=False):
+        return True
+    if vars(now := Entry.of(path, entry["sha256"])) != entry:
+        with suppress(OSError):
+            write_json(_source_of(product), vars(now))
+    return False
+
+
+def _source_of(product: Path) -> Path:
+    return product.parent / RECORDS / f"{product.name}.source"
 
 
 _ENTRY = {"size", "mtime", "ctime", "sha256"}

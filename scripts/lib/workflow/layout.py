@@ -11,16 +11,11 @@ from typing import Any
 
 from snakemake.io import WILDCARD_REGEX
 
+from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
 from scripts.lib.settings.schema import Experiment, Settings
-
-
-def record_path(path: str) -> str:
-    """Return where the sha256 of a fetched file is recorded: beside it, so that `sha256sum -c` checks it."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{name.partition('.')[0]}.sha256"
 
 
 #: Links to files whose paths cannot be inputs of a rule, below the working directory.
@@ -168,6 +163,15 @@ class Layout:
         if path in self.archives:
             return self.sources[self.archives.index(path)]
         return next(name for name, copy in self.label_files.items() if copy == path)
+
+    def local_sources(self) -> list[tuple[str, Path]]:
+        """Return the products that are taken from local files, and these files."""
+        named = [(copy, name) for name, copy in self.label_files.items()]
+        named += [(path, source.path) for path, source in zip(self.archives, self.sources, strict=True) if source.path]
+        for experiment in self.settings.experiments.values():
+            if path := (experiment.checkpoint_request() or {}).get("path"):
+                named.append((self.checkpoint.format(checkpoint=experiment.checkpoint_name()), path))
+        return [(product, Path(name).expanduser()) for product, name in dict(named).items()]
 
     def local_source(self, wildcards: Any) -> list[str]:
         """Return the local file that is fetched, so that a newer one is fetched anew; a folder is not."""

@@ -34,6 +34,7 @@ from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
+from scripts.lib.workflow.renewal import in_red, renew
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
@@ -165,6 +166,13 @@ class Session:
         elif workflow.is_main_process and "--unlock" in sys.argv:
             unlock(controller)
         return controller
+
+    def renew(self, workflow: Any) -> None:
+        """When all rules are known: have made again what is gone, damaged or was edited, and say so."""
+        is_real = will_run(sys.argv[1:], workflow.output_settings.dryrun)
+        if workflow.is_main_process and (is_real or workflow.output_settings.dryrun):
+            for line in renew(workflow, self.layout, is_real):
+                print(in_red(line), file=sys.stderr, flush=True)
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
