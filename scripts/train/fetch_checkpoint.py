@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import h5py
 import torch
 
+from scripts.lib.base import products
 from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import sha256_of

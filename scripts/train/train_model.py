@@ -214,7 +214,9 @@ def begin_anew(work: WorkFolder) -> None:
     damaged = [path.name for path in ends if path.exists() and not is_whole(path)]
     gone = [path.name for path in ends if not path.exists()] if work.last.exists() else []
     if damaged or gone:
-        what = " and ".join(f"{', '.join(names)} {how}" for names, how in ((damaged, "damaged"), (gone, "gone")) if names)
+        what = " and ".join(
+            f"{', '.join(names)} {how}" for names, how in ((damaged, "damaged"), (gone, "gone")) if names
+        )
         logger.warning("%s: %s: training begins anew, and comes out the same", work.path, what)
         for path in ends:
             path.unlink(missing_ok=True)

@@ -192,5 +192,7 @@ def check_fetched(path: Path) -> None:
     if record.is_file() and known is None:
         raise UserError(f"{record}: damaged: its first line is no sha256", f"remove {path} and it: it is fetched again")
     if known and (digest := sha256_of(path)) != known.sha256:
-        what = f"{path}: not the file that was fetched: sha256 {digest[:12]}..., {record.name} says {known.sha256[:12]}..."
+        what = (
+            f"{path}: not the file that was fetched: sha256 {digest[:12]}..., {record.name} says {known.sha256[:12]}..."
+        )
         raise UserError(what, "remove it and run the same command: it is fetched again")

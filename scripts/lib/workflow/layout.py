@@ -17,7 +17,6 @@ from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
 from scripts.lib.settings.schema import Experiment, Settings
 
-
 #: Links to files whose paths cannot be inputs of a rule, below the working directory.
 LINKS = Path(".snakemake/mimflow-links")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from scripts.lib.base import products
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import sha256_of
-from scripts.lib.base.products import CHANGED, GONE
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.products import CHANGED, GONE
 from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import read_record, record_path
 from scripts.lib.data.folders import check_folder
@@ -104,7 +104,7 @@ def _read_in_place(run: FinishedRun) -> Iterator[str]:
 def _of_folder(folder: Path) -> Iterator[Expected]:
     for path in products.recorded(folder):
         yield from (Expected(file, sha256, by) for file, sha256, by in products.recorded_hashes(path))
-    for file in folder.glob("*.pth.sha256"):  # of a work folder
+    for file in folder.glob("*.*.sha256"):  # of a work folder
         if (path := file.with_suffix("")).is_file():
             yield Expected(path, file.read_text(encoding="utf-8", errors="replace").strip(), str(file))
     for file in folder.glob("*.sha256"):

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,13 @@ def find_changes(layout: Layout, keep: bool = True) -> list[Change]:
         folders += [run.path, run.figures]
     paths = [path for folder in dict.fromkeys(folders) for path in products.recorded(folder)]
     paths += [Path(path) for path in layout.downloads() if Path(path).parent != dataset]
-    changes = [change for path in paths for change in products.changes(path, thorough=False, keep=keep)]
+    # fetch_archive writes the record of a file beside it, not as an output.
+    fetched = dict(zip(map(Path, layout.records()), map(Path, layout.all_fetched()), strict=True))
+    changes = [
+        replace(change, product=fetched.get(path, path))
+        for path in paths
+        for change in products.changes(path, thorough=False, keep=keep)
+    ]
     return [*(change for change in changes if _matters(change, layout)), *_other_sources(layout)]
 
 
