@@ -38,18 +38,18 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     write_text(path, header + strict_yaml.dump(dict(settings)))
 
 
-def check_unchanged(settings: Settings, own: Sequence[Path]) -> None:
+def check_unchanged(settings: Settings, without: Sequence[Path]) -> None:
     """Refuse to show what is not what its job made: an edited number looks like a measured one.
 
     Parameters
     ----------
-    own : what is written anew here.
+    without : what is written anew here.
 
     Raises
     ------
     UserError : a file is gone or changed.
     """
-    if changes := [change for change in find_changes(Layout(settings)) if change.product not in own]:
+    if changes := [change for change in find_changes(Layout(settings)) if change.product not in without]:
         more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
         raise UserError(f"no report is made: {changes[0]}{more}", "run the same command again: it is made again")
 

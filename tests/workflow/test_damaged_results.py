@@ -84,7 +84,7 @@ REASONS = {
     "bundle": {"": "does not put it in"},
     "watch": {"": "shows numbers of train_log.csv and leaderboard.csv only"},
 }  # fmt: skip
-#: Taken for what it is though it is gone: it was removed to save space, and is made again when a step needs it.
+#: Whose absence is no damage: it was removed to save space, and is made again when a step needs it.
 SPARE = ("small/archive.zip",)
 
 
@@ -141,7 +141,7 @@ def damaged(there: Settings, request: pytest.FixtureRequest, tmp_path: Path) -> 
     shutil.copyfile(kept, path)
 
 
-def said(command: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> str:
+def answer_of(command: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> str:
     """Return what a command says of a damaged file: one line; "" for nothing."""
     capsys.readouterr()
     try:
@@ -189,7 +189,7 @@ def test_no_damage_passes_without_a_word(
     for command, call, expected in zip(
         COMMANDS, commands(there, tmp_path / "b.tar").values(), TABLE[pattern], strict=True
     ):
-        line = said(call, capsys)
+        line = answer_of(call, capsys)
         if fault is Path.unlink and expected != NOTHING and is_spare(pattern, command):
             continue
         if expected == NOTHING:
@@ -209,24 +209,24 @@ def test_back_dated_and_copied_files_are_the_same(
     for path in RESULTS.rglob("*"):
         back_date(path)
     for command, call in commands(there, tmp_path / "b.tar").items():
-        assert said(call, capsys) == "", command
+        assert answer_of(call, capsys) == "", command
 
 
-@pytest.mark.parametrize("place", [0.01, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("position", [0.01, 0.3, 0.6, 0.9])
 def test_a_damaged_bundle_is_refused(
-    there: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: float
+    there: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str], position: float
 ) -> None:
     path = tmp_path / "b.tar"
-    assert said(commands(there, path)["bundle"], capsys) == ""
+    assert answer_of(commands(there, path)["bundle"], capsys) == ""
     with open(path, "r+b") as file:
-        file.seek(int(place * path.stat().st_size) // 512 * 512 + 20)
+        file.seek(int(position * path.stat().st_size) // 512 * 512 + 20)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte ^ 1]))
-    line = said(lambda: repeat.main(repeat.build_parser().parse_args(["--archive", str(path)])), capsys)
+    line = answer_of(lambda: repeat.main(repeat.build_parser().parse_args(["--archive", str(path)])), capsys)
     assert str(path) in line
-    os.truncate(path, int(place * path.stat().st_size))
-    assert said(lambda: repeat.main(repeat.build_parser().parse_args(["--archive", str(path)])), capsys)
+    os.truncate(path, int(position * path.stat().st_size))
+    assert answer_of(lambda: repeat.main(repeat.build_parser().parse_args(["--archive", str(path)])), capsys)
 
 
 def test_snakemake_makes_again_what_is_gone_or_changed(finished: Finished, tmp_path: Path) -> None:

@@ -131,8 +131,8 @@ def changes(path: Path, *, thorough: bool = True, keep: bool = True) -> Iterator
 
 def expected(path: Path) -> dict[str, Any] | None:
     """Return what is recorded of a product; None where nothing is."""
-    found = [entry for file in _records(path.parent) if isinstance(entry := find_json(file).get(path.name), dict)]
-    return next(filter(_is_entry, found), None)
+    entries = [entry for file in _records(path.parent) if isinstance(entry := find_json(file).get(path.name), dict)]
+    return next(filter(_is_entry, entries), None)
 
 
 def _is_entry(entry: dict[str, Any]) -> bool:
@@ -215,8 +215,8 @@ def _difference(path: Path, entry: Entry, thorough: bool) -> str:
 
 def _files(folder: Path, below: str = "") -> Iterator[tuple[str, Path]]:
     """Yield the files in a folder: path in it, with slashes, and the file; not through links to folders."""
-    with os.scandir(folder) as found:
-        for item in sorted(found, key=lambda item: item.name):
+    with os.scandir(folder) as scanned:
+        for item in sorted(scanned, key=lambda item: item.name):
             if item.is_dir(follow_symlinks=False):
                 yield from _files(Path(item.path), f"{below}{item.name}/")
             elif item.name != TIMESTAMP:
