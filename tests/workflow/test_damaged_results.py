@@ -195,7 +195,7 @@ def test_no_damage_passes_without_a_word(
         if expected == NOTHING:
             assert not line and (REASONS[command].get(damaged.name) or REASONS[command][""]), command
         else:
-            assert damaged.name in line, (command, line)
+            assert damaged.stem.partition(".")[0] in line, (command, line)
 
 
 def is_spare(pattern: str, command: str) -> bool:
