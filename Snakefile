@@ -46,6 +46,7 @@ include: "rules/train.smk"  # pretrained weights and settings -> a trained model
 include: "rules/evaluate.smk"  # a trained model -> predictions, metrics, figures, ONNX
 include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard, RO-Crate
 
+
 session.renew(workflow)
 
 

@@ -156,7 +156,9 @@ def answer_of(command: Callable[[], Any], capsys: pytest.CaptureFixture[str]) ->
 
 def commands(settings: Settings, output: Path) -> dict[str, Callable[[], Any]]:
     def run() -> None:
-        if changes := renewal.find_changes(Layout(settings), keep=False):
+        changes = renewal.find_changes(Layout(settings), keep=False)
+        # What no rule makes is no job's to make again.
+        if changes := [change for change in changes if change.product.name not in ("report.html", "settings.yaml")]:
             raise UserError(changes[0])
 
     def predict() -> None:
@@ -237,5 +239,5 @@ def test_snakemake_makes_again_what_is_gone_or_changed(finished: Finished, tmp_p
     result = snakemake(tmp_path / "p", finished[1], "-n")
     assert f"{RUN}/best.pth is gone: it is made again" in result.stdout
     assert "leaderboard.csv is not what was made" in result.stdout
-    assert "rule train_model:" in result.stdout and "rule unpack_archive:" not in result.stdout
+    assert "scripts.train.train_model" in result.stdout and "scripts.data.unpack_archive" not in result.stdout
     assert result.returncode == 0 and not jobs_run(result.stdout)
