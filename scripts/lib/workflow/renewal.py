@@ -81,14 +81,14 @@ def renew(workflow: Any, layout: Layout, is_real: bool) -> list[str]:
 
 def _force(workflow: Any, paths: set[str]) -> None:
     """Do as --forcerun does with *paths*; what the user gave is known only after the Snakefile was read."""
-    build = workflow._build_dag
+    prepare = workflow._prepare_dag
 
-    def with_forced() -> None:
+    def with_forced(*args: Any, **options: Any) -> None:
         workflow.dag_settings.forcerun = frozenset(workflow.dag_settings.forcerun) | paths
-        build()
+        prepare(*args, **options)
 
     if paths:
-        workflow._build_dag = with_forced
+        workflow._prepare_dag = with_forced
 
 
 def _tell(changes: Iterable[Change], is_real: bool) -> Iterator[str]:
