@@ -10,7 +10,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import fields
-from itertools import chain
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -87,8 +86,9 @@ def main(args: argparse.Namespace) -> None:
     """Unpack the archives of one data set."""
     origins = parse_origins(args.archive, args.sources or json.dumps([{} for _ in args.archive]))
     # Here they are read for the last time.
-    for path in dict.fromkeys(chain.from_iterable([origin.archive, *origin.kept.values()] for origin in origins)):
-        check_fetched(Path(path))
+    kept = [Path(path) for origin in origins for path in origin.kept.values()]
+    for path in dict.fromkeys([*(origin.archive for origin in origins), *kept]):
+        check_fetched(path)
     left_out = unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
     if args.record:
         write_json(args.record, {"notes": left_out.remarks, "left_out": left_out.lines()})

@@ -103,7 +103,7 @@ def _read_in_place(run: FinishedRun) -> Iterator[str]:
 
 def _of_folder(folder: Path) -> Iterator[Expected]:
     for path in products.recorded(folder):
-        yield from (Expected(file, sha256, by) for file, sha256, by in products.recorded_hashes(path))
+        yield from (Expected(file, sha256, str(by)) for file, sha256, by in products.recorded_hashes(path))
     for file in folder.glob("*.*.sha256"):  # of a work folder
         if (path := file.with_suffix("")).is_file():
             yield Expected(path, file.read_text(encoding="utf-8", errors="replace").strip(), str(file))
