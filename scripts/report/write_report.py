@@ -7,7 +7,7 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from scripts.lib.pages import data_summary
 from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.templates import OWN_FONT, render
 from scripts.lib.settings.load import load_settings, read_file
+from scripts.lib.settings.schema import Settings
+from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.renewal import find_changes
 from scripts.lib.workflow.report_menu import CHINESE
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,22 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings that the workflow ran with, whatever files and options they came from."""
     header = "# The settings of the last run, as one file: snakemake --configfile takes it.\n"
     write_text(path, header + strict_yaml.dump(dict(settings)))
+
+
+def check_unchanged(settings: Settings, without: Sequence[Path]) -> None:
+    """Refuse to show what is not what its job made: an edited number looks like a measured one.
+
+    Parameters
+    ----------
+    without : what is written anew here.
+
+    Raises
+    ------
+    UserError : a file is gone or changed.
+    """
+    if changes := [change for change in find_changes(Layout(settings)) if change.product not in without]:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(f"no report is made: {changes[0]}{more}", "run the same command again: it is made again")
 
 
 def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> None:
@@ -106,8 +125,10 @@ def main(args: argparse.Namespace) -> None:
     write_settings(settings, json.loads(long_values.take(args.settings)))
     output = Path("logs") / args.dataset.name / "write_report.txt"
     output.parent.mkdir(parents=True, exist_ok=True)
+    loaded = load_settings(read_file(settings), [settings])
+    check_unchanged(loaded, [settings, report])
     make_report(args.snakefile, settings, report, output)
-    mend_page(report, load_settings(read_file(settings), [settings]).report.language)
+    mend_page(report, loaded.report.language)
 
 
 if __name__ == "__main__":

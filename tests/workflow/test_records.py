@@ -99,7 +99,11 @@ def deleted(name: str) -> Callable[[Path, dict[str, Any]], dict[str, Any]]:
         (edited(f"{RUN}/metrics.json"), {"evaluate_model", "compare_runs", "write_report"}, {"train_model"}),
         (edited("results/small/images/a.jpg"), {"unpack_archive"}, {"fetch_archive"}),
         (deleted("results/small/report.html"), {"write_report"}, {"compare_runs", "train_model"}),
-        (deleted(f"{RUN}/made.json"), {"train_model", "compare_runs"}, {"unpack_archive", "split_dataset"}),
+        (
+            deleted(f"{RUN}/.made/train_model.json"),
+            {"train_model", "compare_runs"},
+            {"unpack_archive", "split_dataset"},
+        ),
     ],
 )
 def test_what_differs_is_made_again(
@@ -128,8 +132,8 @@ def test_images_that_somebody_changed_are_neither_used_nor_thrown_away(
 
 
 def test_a_record_says_what_each_file_was_made_of(made: tuple[Path, dict[str, Any]]) -> None:
-    jobs = json.loads((made[0] / RUN / "made.json").read_text())["jobs"]
-    job = next(job for first, job in jobs.items() if first.endswith("/metrics.json"))
-    assert job["rule"] == "evaluate_model" and set(job["outputs"]) >= {f"{RUN}/metrics.json", f"{RUN}/per_class.csv"}
-    assert set(job["inputs"]) == {f"{RUN}/predictions.csv", "results/small/splits/train.txt"}
-    assert len(job["code"]) == 64
+    job = json.loads((made[0] / RUN / ".made/evaluate_model.json").read_text())
+    origin = job["origin"]
+    assert origin["rule"] == "evaluate_model" and set(job["files"]) == {"metrics.json", "per_class.csv"}
+    assert set(origin["inputs"]) == {f"{RUN}/predictions.csv", "results/small/splits/train.txt"}
+    assert len(origin["code"]) == 64

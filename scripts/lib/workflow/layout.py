@@ -11,17 +11,11 @@ from typing import Any
 
 from snakemake.io import WILDCARD_REGEX
 
+from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
 from scripts.lib.settings.schema import Experiment, Settings
-
-
-def record_path(path: str) -> str:
-    """Return where the sha256 of a fetched file is recorded: beside it, so that `sha256sum -c` checks it."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{name.partition('.')[0]}.sha256"
-
 
 #: Links to files whose paths cannot be inputs of a rule, below the working directory.
 LINKS = Path(".snakemake/mimflow-links")

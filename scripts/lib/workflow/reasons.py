@@ -54,7 +54,8 @@ def why(workflow: Any) -> list[str]:
         if reason.code_changed:
             lines |= {"mimflow itself has changed": None}
         if reason.input_changed:
-            lines |= dict.fromkeys(workflow.persistence.difference(job).files)
+            told = set(map(str, workflow.persistence.changes))  # in red, when they were found
+            lines |= dict.fromkeys(line for line in workflow.persistence.difference(job).files if line not in told)
         for file in sorted(set(reason.updated_input) - set(reason.updated_input_run)):
             lines |= {f"{file} is newer than what was made of it": None}
         if reason.incomplete_output:

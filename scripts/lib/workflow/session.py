@@ -37,6 +37,7 @@ from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
+from scripts.lib.workflow.renewal import Told, edited_images
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
@@ -87,7 +88,8 @@ class Session:
         self.options = RuleOptions(Options(settings, self.site, self.layout))
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
-        records.keep(workflow)
+        is_real = will_run(sys.argv[1:], workflow.output_settings.dryrun)
+        records.keep(workflow, Told(Path(self.layout.images), is_real))
 
     def narrate(self, workflow: Any) -> None:
         """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
@@ -185,12 +187,9 @@ class Session:
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
-        for folder in getattr(workflow.persistence, "edited", []):
-            what = f"{folder}: its images are not those that were unpacked: some were changed, added or removed"
-            remedy = (
-                f"copy it elsewhere and name that copy as dataset.source.path, or delete {folder} for the first ones"
-            )
-            self._exit(f"{what}: {remedy}")
+        images = Path(self.layout.images)
+        if any(change.product == images for change in getattr(workflow.persistence, "changes", [])):
+            self._exit(edited_images(images))
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
         planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}

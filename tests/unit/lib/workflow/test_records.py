@@ -1,33 +1,34 @@
-"""Records of what made a file: where they lie, how two differ, and what somebody has broken."""
+"""Records of what made a file: which files have one, how two differ, and what somebody has broken."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from scripts.lib.workflow.records import changed_inputs, is_record, params_change, record_file
+from scripts.lib.base import products
+from scripts.lib.workflow.records import FORMAT, changed_inputs, find_origin, is_product, params_change
 
 GOOD: dict[str, Any] = {
+    "format": FORMAT,
     "params": ["'1'"],
     "inputs": {"a": {"sha256": "0"}, "b": "0"},
-    "outputs": {"c": {"sha256": "0"}},
+    "outputs": ["c"],
 }
 
 
 @pytest.mark.parametrize(
-    ("path", "record"),
+    ("path", "is_one"),
     [
-        ("results/d/e/seed0/fold1/best.pth", "results/d/e/seed0/fold1/made.json"),
-        ("results/d/images", "results/d/made.json"),
-        ("results/checkpoints/a.pth", "results/checkpoints/made.json"),
-        ("results/d/packed/160", "results/d/made.json"),
-        ("/data/results/d/a.zip", "None"),
-        ("mine.txt", "None"),
+        ("results/d/e/seed0/fold1/best.pth", True),
+        ("results/checkpoints/a.pth", True),
+        ("/data/results/d/a.zip", False),
+        ("mine.txt", False),
     ],
 )
-def test_a_record_lies_in_the_folder_that_is_copied_with_the_file(path: str, record: str) -> None:
-    assert str(record_file(path)) == record
+def test_products_are_what_lies_below_results(path: str, is_one: bool) -> None:
+    assert is_product(path) == is_one
 
 
 @pytest.mark.parametrize(("old", "new", "differs"), [("ab", "ab", False), ("ab", "ba", True), ("ab", "a", True)])
@@ -49,7 +50,15 @@ def test_files_are_told_by_their_content(old: dict[str, Any], new: dict[str, Any
     assert changed_inputs(old, new) == lines
 
 
-@pytest.mark.parametrize("broken", [None, [], {}, {"outputs": []}, {"inputs": {"a": {}}}, {"outputs": {"c": "0"}}])
-def test_a_broken_record_counts_as_none(broken: Any) -> None:
-    assert is_record(GOOD)
-    assert not is_record(GOOD | broken if broken else broken)
+@pytest.mark.parametrize(
+    "broken", [{"format": 2}, {"outputs": {}}, {"inputs": []}, {"inputs": {"a": {}}}, {"params": None}]
+)
+def test_a_broken_record_counts_as_none(tmp_path: Path, broken: dict[str, Any]) -> None:
+    file = tmp_path / "c"
+    file.touch()
+    assert find_origin(str(file)) is None
+    products.record("job", [file])
+    products.describe([file], GOOD)
+    assert find_origin(str(file)) == GOOD
+    products.describe([file], GOOD | broken)
+    assert find_origin(str(file)) is None

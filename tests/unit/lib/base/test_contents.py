@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.runs.contents import content_of
+from scripts.lib.base.contents import content_of
 
 
 def flipped(path: Path) -> None:

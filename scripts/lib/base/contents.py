@@ -55,25 +55,25 @@ def _seen(status: os.stat_result) -> list[int]:
 
 def _seen_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    for name, entry in _files(folder):
+    for name, entry in files_of(folder):
         digest.update(f"{name}\0{_seen(entry.stat())}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
 def _sha256_of_folder(folder: Path) -> str:
     digest = hashlib.sha256()
-    for name, entry in _files(folder):
+    for name, entry in files_of(folder):
         digest.update(f"{name}\0{sha256_of(entry.path)}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
-def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Yield the files below a folder by name, but what file managers, and Snakemake, leave in it."""
+def files_of(folder: Path, prefix: str = "") -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield the files below a folder, by their path in it, but what file managers, and Snakemake, leave there."""
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith(".") or entry.name in LITTER:
                 continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(Path(entry.path), f"{prefix}{entry.name}/")
+                yield from files_of(Path(entry.path), f"{prefix}{entry.name}/")
             else:
                 yield f"{prefix}{entry.name}", entry
