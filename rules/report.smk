@@ -150,6 +150,6 @@ rule write_report:
         f"{layout.logs}/write_report.log",
     localrule: True
     shell:
-        "python -m scripts.report.write_report --snakefile {workflow.main_snakefile:q} --settings {params.settings:q}"
+        f"python -m scripts.report.write_report --snakefile {session.snakefile} --settings {{params.settings:q}}"
         " --dataset {params.dataset:q}"
         " --makes {output:q} {params.dataset:q}/settings.yaml --log {log:q}"

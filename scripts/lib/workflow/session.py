@@ -67,6 +67,8 @@ class Session:
         self.has_failed = False
         self.interrupts = 0
         self.workflow = workflow
+        #: For shell lines. Not a parameter of a rule: results that were copied into another clone are the same.
+        self.snakefile = shlex.quote(str(workflow.main_snakefile)).replace("{", "{{").replace("}", "}}")
         use_this_python()
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)
