@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from scripts.lib.base import language, long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
-from scripts.lib.base.files import find_json, hash_weights, sha256_of, write_json, write_text
+from scripts.lib.base.files import find_json, hash_weights, is_whole, sha256_of, write_json, write_sum, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder
@@ -156,10 +156,11 @@ def first_record(run: RunFolder, config: Path, provenance: dict[str, Any]) -> di
     work = find_work_folder(run, sha256_of(config))
     if work is None:
         return provenance
-    kept = find_json(work.provenance)
+    kept = find_json(work.provenance) if is_whole(work.provenance) else {}
     if kept.get("format") == FORMAT and _hashes(kept) == _hashes(provenance):
         return kept
     write_json(work.provenance, provenance)
+    write_sum(work.provenance)
     return provenance
 
 

@@ -69,7 +69,11 @@ def _records(folder: Path) -> tuple[list[Expected], list[str]]:
     expected: list[Expected] = []
     lines: list[str] = []
     folders = [Path(parent) for parent, _, _ in os.walk(folder)]
-    for run in (path for path in folders if (path / RunFolder.provenance).is_file()):
+    # A work folder keeps the first provenance of its training: a copy of the run's.
+    runs = (
+        path for path in folders if (path / RunFolder.provenance).is_file() and path.parent.name != RunFolder.work.name
+    )
+    for run in runs:
         try:
             finished = FinishedRun.read(run)
             expected += _of_provenance(finished, run)
