@@ -146,6 +146,7 @@ def mutated(draw: Any, base: Any, most: int = 3) -> Any:
     return result
 
 
+@pytest.mark.long
 @settings(quick, max_examples=2000)
 @given(mutated(provenance()))
 def test_any_provenance_is_used_or_refused_in_one_line(values: dict[str, Any]) -> None:
@@ -164,6 +165,7 @@ def test_any_provenance_is_used_or_refused_in_one_line(values: dict[str, Any]) -
     likely_causes("weights", values, values)
 
 
+@pytest.mark.long
 @settings(quick, max_examples=500)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: f'{{"format": 1, "run": {text}}}'.encode()))
 def test_any_bytes_as_a_provenance_are_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
