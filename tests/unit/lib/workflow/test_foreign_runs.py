@@ -165,7 +165,6 @@ def test_any_provenance_is_used_or_refused_in_one_line(values: dict[str, Any]) -
     likely_causes("weights", values, values)
 
 
-@pytest.mark.long
 @settings(quick, max_examples=500)
 @given(st.binary(max_size=60) | st.text(max_size=60).map(lambda text: f'{{"format": 1, "run": {text}}}'.encode()))
 def test_any_bytes_as_a_provenance_are_one_line(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
@@ -197,6 +196,7 @@ def test_any_manifest_is_read_or_refused_in_one_line(content: bytes) -> None:
     assert all(NAME.fullmatch(name) and ".." not in Path(name).parts for name in names)
 
 
+@pytest.mark.long
 @settings(quick, max_examples=1500)
 @given(mutated(yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text(encoding="utf-8"))))
 def test_any_settings_are_read_or_refused_in_one_line(values: Any) -> None:
