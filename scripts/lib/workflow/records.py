@@ -60,7 +60,7 @@ async def _same_time(_path: Any) -> Mtime:
 
 def is_product(name: str) -> bool:
     """Tell whether a file of a rule is below results/, where its record lies beside it."""
-    return Path(name).parts[:1] == ("results",)
+    return name.startswith("results/")
 
 
 def find_origin(name: str) -> dict[str, Any] | None:
@@ -231,10 +231,10 @@ class Records(FilePersistence):
         """Yield what became of the files that a job made; also of those that are no outputs of its rule."""
         paths = dict.fromkeys([*map(Path, names), *products.made_with(Path(names[0]))])
         for path in paths:
-            if os.path.lexists(path) and self._look(path) == products.recorded_sha256(path):
-                continue
             change = next(products.changes(path, thorough=False, keep=False), None)
-            if change is not None and (change.how != GONE or change.path != path or path.name not in MAY_BE_GONE):
+            if change is None:
+                self._sha256.setdefault(str(path), products.recorded_sha256(path))
+            elif change.how != GONE or change.path != path or path.name not in MAY_BE_GONE:
                 self.changes.append(change)
                 self.tell(change)
                 yield str(change)
