@@ -26,6 +26,7 @@ from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
+from scripts.lib.workflow import fork_server
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.layout import Layout
@@ -139,8 +140,9 @@ class Session:
         sys.exit(1)
 
     def shell_prefix(self) -> str:
-        """Return what stands before each shell line: the site's modules."""
-        return module_prefix(self.site)
+        """Return what stands before each shell line: the site's modules, or the way to the server that forks."""
+        prefix = module_prefix(self.site) or fork_server.shell_prefix()
+        return prefix.replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
@@ -183,6 +185,8 @@ class Session:
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
+        if not workflow.non_local_exec:
+            self.fork_server = fork_server.start(job.rule.name for job in jobs)
         spare_attempts(workflow.scheduler, self.started)
 
     def report_command(self, workflow: Any) -> str:
