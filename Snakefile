@@ -3,6 +3,10 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
+from scripts.lib.workflow.start import catch_interrupts
+
+catch_interrupts(workflow)
+
 # Snakemake merges `configfile:` with --configfile: with one, nothing of the demo may remain.
 if not workflow.overwrite_configfiles:
 

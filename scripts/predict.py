@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes an image in table and drawing (5)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where a run runs (auto)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time (16)")
+    parser.add_argument("--trust", action="store_true", help="accept a run whose config names code of its own")
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes, or threads, that read images (2)"
     )
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
     if args.onnx:
         model = open_onnx(args.onnx, photos, args.batch_size, args.workers)
     else:
-        model = open_run(args.run, photos, args.device, args.batch_size, args.workers)
+        model = open_run(args.run, photos, args.device, args.batch_size, args.workers, trust=args.trust)
     for path, why in others.unread.items():
         logger.warning("skipped %s: %s", printable(path), why)
     counts = write_predictions(model, photos, output, args.top, is_drawn=not args.no_draw)

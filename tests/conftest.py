@@ -39,6 +39,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a parameter of bytes by its argument: its content may hold the time at which it was made (gzip).
+
+    The processes of ``-n 2`` refuse to begin when a test has not the same name in both.
+    """
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process waits for the other at the end."""
     slow = tuple(f"tests/workflow/test_{name}.py" for name in ("base_configs", "fast", "folds"))

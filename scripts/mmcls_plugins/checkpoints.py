@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 
 import torch
 from mmcv.runner import EpochBasedRunner
-from mmcv.runner.checkpoint import get_state_dict, weights_to_cpu
+from mmcv.runner.checkpoint import CheckpointLoader, get_state_dict, weights_to_cpu
 from torch import nn
 
+from scripts.lib.base import tensor_file
 from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.files import atomic_path, sha256_of, tensors_sha256, write_text
 from scripts.lib.base.outcome import Ending, Outcome
@@ -37,7 +38,34 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU; nothing but tensors and plain values is accepted."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return tensor_file.read(path)
+
+
+def load_from_file(filename: str, map_location: Any = None, **_options: Any) -> Any:
+    """Read weights for mmcv, wherever a config names some (``load_from``, ``init_cfg``, ...): a local file, as data.
+
+    Raises
+    ------
+    UserError : no local file, or none that holds tensors and plain values only.
+    """
+    path = Path(str(filename)).expanduser()
+    if not path.is_file():
+        remedy = "give a local file, or let mimflow fetch it: checkpoint: {url: ...}"
+        raise UserError(f"weights {filename}: there is no such file", remedy)
+    try:
+        return tensor_file.read(path)
+    except tensor_file.Unreadable as error:
+        what = f"weights {filename}: not opened, since they are damaged or hold more than weights ({error})"
+        raise UserError(
+            what, "make them tensors only: checkpoint: {path: ..., sha256: ..., trust_pickle: true}"
+        ) from error
+
+
+def replace_loaders() -> None:
+    """Have mmcv read all weights by :func:`load_from_file`; its own loaders unpickle, and download where they like."""
+    schemes = CheckpointLoader._schemes
+    for prefix in list(schemes):
+        CheckpointLoader.register_scheme(prefix, load_from_file, force=True)
 
 
 class StateStore:

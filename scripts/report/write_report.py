@@ -15,10 +15,12 @@ from markupsafe import Markup
 
 from scripts.lib.base import long_values, strict_yaml
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import write_text
+from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.findings import read_summary
 from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
+from scripts.lib.pages import data_summary
 from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.templates import OWN_FONT, render
 from scripts.lib.settings.load import load_settings, read_file
@@ -71,10 +73,14 @@ def mend_page(report: Path, language: str) -> None:
     write_text(report, page.replace(end_of_head, head, 1))
 
 
-def show_results(report: Path, leaderboard: Path, language: str) -> None:
-    """Print the last lines of a run: the leaderboard, and where the report is."""
+def show_results(dataset: Path, language: str) -> None:
+    """Print the last lines of a run: the leaderboard, what became of the images, and where the report is."""
+    report = dataset / "report.html"
+    audit, classes = read_summary(dataset / "audit.json"), read_lines(dataset / "classes.txt")
     with speaking(language):
-        print(render_text(read_leaderboard(leaderboard), colour=sys.stdout.isatty()), flush=True)
+        print(render_text(read_leaderboard(dataset / "leaderboard.csv"), colour=sys.stdout.isatty()), flush=True)
+        for line in data_summary.terminal_lines(audit, classes, str(dataset / "audit.html")):
+            print(line, flush=True)
         print(tr(f"report: {report} (open it in a browser; it needs no network)"), flush=True)
 
 
@@ -96,7 +102,7 @@ def main(args: argparse.Namespace) -> None:
     make_report(args.snakefile, settings, report, output)
     language = load_settings(read_file(settings), [settings]).report.language
     mend_page(report, language)
-    show_results(report, args.dataset / "leaderboard.csv", language)
+    show_results(args.dataset, language)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
 from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.runs import attempts, energy
-from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.config_file import check_executable, read_config
 from scripts.lib.runs.lease import Lease, living_group
 from scripts.lib.runs.progress_line import Progress, closing_line
 from scripts.lib.runs.run_folder import WorkFolder
@@ -274,6 +274,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.config.is_file():
         # mim would silently search mmcls for a config of that name and train it.
         raise UserError(f"{args.config}: there is no such config: run patch_config first")
+    check_executable(args.config)
     work = WorkFolder(choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on])))
     lease = Lease(work.path)
     lease.acquire()

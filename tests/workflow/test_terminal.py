@@ -44,7 +44,7 @@ def is_calm(terminal: Terminal) -> bool:
     ],
 )
 def test_ctrl_c_ends_in_one_calm_line(shown: str, seconds: float, keys: bytes, tmp_path: Path) -> None:
-    source = {"sample": {"images_per_class": 500, "size": 320, "seed": 0}}
+    source = {"sample": {"images_per_class": 100, "size": 320, "seed": 0}}
     terminal = run(tmp_path, settings(source))
     terminal.wait_for(shown, 300)
     time.sleep(seconds)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from scripts.lib.base import interrupts
 from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
@@ -131,6 +132,7 @@ def run_cli(
     args = parser.parse_args(argv)
     hint = f"; details: {args.log}" if args.log else ""
     try:
+        interrupts.take()
         configure_logging(args.log)
         main(args)
     except UserError as error:

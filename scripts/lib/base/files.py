@@ -139,9 +139,18 @@ def tensors_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
 
 
 def hash_weights(path: Path) -> str:
-    """Return :func:`tensors_sha256` of a checkpoint file; nothing but tensors and plain values is accepted."""
+    """Return :func:`tensors_sha256` of a checkpoint file; nothing but tensors and plain values is accepted.
+
+    Raises
+    ------
+    Unreadable : it is no checkpoint, or damaged (:mod:`scripts.lib.base.tensor_file`).
+    """
     import torch
 
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    weights = content.get("state_dict", content)
+    from scripts.lib.base import tensor_file  # late: it loads torch
+
+    content = tensor_file.read(path)
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise tensor_file.Unreadable("it holds no weights")
     return tensors_sha256({name: tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)})

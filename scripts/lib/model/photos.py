@@ -226,12 +226,14 @@ def check_run(run: Path) -> None:
             raise UserError(f"--run: {run} has no {file.name}; give a finished run, such as results/demo/.../seed0")
 
 
-def open_run(run: Path, photos: Sequence[Photo], device: str, batch_size: int, workers: int) -> Model:
-    """Return the checkpoint of a run, ready to predict; *device* may be ``auto``."""
+def open_run(
+    run: Path, photos: Sequence[Photo], device: str, batch_size: int, workers: int, *, trust: bool = False
+) -> Model:
+    """Return the checkpoint of a run, ready to predict; *device* may be ``auto``, *trust* as load_config has it."""
     # Only here, since torch and mmcls take seconds to load: a mistake in the command is answered at once.
     from scripts.lib.model.inference import build_model, choose_device, iterate, load_config, read_checkpoint
 
-    config = load_config(RunFolder(run).config)
+    config = load_config(RunFolder(run).config, trust=trust)
     weights, meta = read_checkpoint(RunFolder(run).best)
     classes = classes_of(config, meta, run)
     device = choose_device(device)

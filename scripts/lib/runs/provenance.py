@@ -34,7 +34,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
         provenance = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file: give the folder of a finished run, results/.../seed0") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}): it was changed, or cut short") from error
     if not isinstance(provenance, dict) or provenance.get("format") != FORMAT:
         raise UserError(f"{path}: written by another version of mimflow: `make run` writes it anew")

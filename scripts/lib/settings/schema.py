@@ -147,7 +147,9 @@ class Experiment(Section):
         "the most frequent class, test images are contaminated. With few classes use several seeds.",
     )
     overrides: dict[str, Any] = Field(
-        {}, description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last."
+        {},
+        description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last. They "
+        "can import code (SECURITY.md).",
     )
 
     @field_validator("base_config")

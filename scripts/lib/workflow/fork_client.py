@@ -1,51 +1,61 @@
 """Run `python -m MODULE ...` as a fork of the workflow's server: same arguments, files, environment, signals and end.
 
-`python -I -S fork_client.py -m MODULE ...`, from the shell lines of the rules. Standard library only, and little of
-it: it starts in a few hundredths of a second.
+`python -I -S fork_client.py SOCKET -m MODULE ...`, from the shell lines of the rules. Standard library only, and little
+of it: it starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 #: What a request begins with: the number of its bytes. Beside it go the files 0, 1 and 2.
 HEAD = struct.Struct("!Q")
 #: What the server says: first the number of the process (0: none of its own), then the status of its end.
 ANSWER = struct.Struct("!i")
-#: The variable that says where the server is.
-VARIABLE = "MIMFLOW_FORK"
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def become_python() -> NoReturn:
-    """Run the command as if there were no server."""
-    for number in FORWARDED:
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
-    os.execvp("python", ["python", *sys.argv[1:]])
+def become_python(mask: Iterable[int]) -> NoReturn:
+    """Run the command as if there were no server.
+
+    Parameters
+    ----------
+    mask : the signals that were blocked when this process began.
+    """
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.execvp("python", ["python", *sys.argv[2:]])
 
 
-def ask(connection: socket.socket, ignored: list[int]) -> int:
+def ask(connection: socket.socket, ignored: list[int], mask: Iterable[int]) -> int:
     """Ask the server for a process; return its number, or 0.
+
+    Parameters
+    ----------
+    connection : not connected yet.
+    ignored, mask : the signals that this process was started with ignored, and blocked.
 
     Raises
     ------
     OSError : the server is not there.
     """
-    connection.connect(os.environ[VARIABLE])
+    connection.connect(sys.argv[1])
     request = {
-        "arguments": sys.argv[1:],
+        "arguments": sys.argv[2:],
         "folder": os.getcwd(),
         "environment": dict(os.environ),
         "ignored": ignored,
+        "mask": [int(number) for number in mask],
     }
-    body = json.dumps(request).encode()  # ASCII: names that are no UTF-8 are escaped
+    body = marshal.dumps(request)  # the server is the same Python; json would double the time of this process
     socket.send_fds(connection, [HEAD.pack(len(body))], [0, 1, 2])
     connection.sendall(body)
     return answer(connection)
@@ -70,37 +80,35 @@ def end_by(number: int) -> NoReturn:
     if number != signal.SIGKILL:
         signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    signal.pause()
-    os._exit(1)
+    os._exit(128 + number)  # where it is blocked
 
 
 def main() -> NoReturn:
     """Wait for the end of the step, and end as it did."""
-    process, early = 0, list[int]()
-
-    def forward(number: int, _frame: object) -> None:
-        if process:
-            os.kill(process, number)
-        else:
-            early.append(number)
-
-    ignored = [number for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
-    for number in FORWARDED:
-        if number not in ignored:
-            signal.signal(number, forward)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for the step
+    ignored = [int(number) for number in FORWARDED if signal.getsignal(number) == signal.SIG_IGN]
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            process = ask(connection, [int(number) for number in ignored])
+            process = ask(connection, ignored, mask)
         except OSError:
             process = 0
-        if early:
-            end_by(early[0])  # the server ends a process whose client is gone
         if not process:
-            become_python()
+            become_python(mask)
+
+        def forward(number: int, _frame: object) -> None:
+            try:
+                os.kill(process, number)
+            except ProcessLookupError:  # it has just ended
+                pass
+
+        for number in FORWARDED:
+            if number not in ignored:
+                signal.signal(number, forward)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
         try:
             status = answer(connection)
         except OSError:
-            end_by(signal.SIGKILL)  # as the step did: nobody but the system kills the server
+            end_by(signal.SIGKILL)  # as the step did: the server has ended, and the workflow with it
     if os.WIFSIGNALED(status):
         end_by(os.WTERMSIG(status))
     os._exit(os.WEXITSTATUS(status))

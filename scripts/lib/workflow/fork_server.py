@@ -1,16 +1,17 @@
 """A process that loads torch and the like once, and becomes each step of a run by forking: no step loads them again.
 
 Loading takes 2 to 5 seconds of the processor, most of what the steps around a small training cost. The shell lines of
-the rules stay as they are: in the workflow's shell, ``python`` is :mod:`fork_client`, which hands its arguments,
-environment and open files to this server and ends as the step does. Where there is no server, or the environment is
-another, the client becomes the ordinary ``python``. Training is never forked: it starts as ``mim`` starts it.
+the rules stay as they are: the workflow's shell becomes :mod:`fork_client`, which hands its arguments, environment and
+open files to this server and ends as the step does. Where there is no server, or the environment is another, the client
+becomes the ordinary ``python``. Training is never forked: it starts as ``mim`` starts it. Nor is what runs in a Slurm
+job of its own, whose Snakemake starts no server.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import json
+import marshal
 import os
 import runpy
 import selectors
@@ -18,16 +19,19 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import interrupts
 from scripts.lib.base.environment import Variable
 from scripts.lib.workflow import fork_client
 
@@ -49,39 +53,50 @@ RULES = frozenset(
 ENOUGH = 2
 #: What may differ between a step and the server: what each shell sets, and what Snakemake sets for each job.
 OF_A_JOB = (
-    *("_", "SHLVL", "PWD", "OLDPWD", str(Variable.FORK), "TMPDIR", "TMP", "TEMPDIR", "TEMP"),
+    *("_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMPDIR", "TEMP"),
     *("*_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
 )
+#: The socket in the server's folder.
+SOCKET = "fork"
 _PR_SET_PDEATHSIG = 1
 
 
-def shell_prefix() -> str:
-    """Return what stands before each shell line (bash), so that the steps in it go to the server."""
-    client = shlex.quote(str(Path(fork_client.__file__).resolve()))
-    return (
-        f'[ -z "${{{Variable.FORK}:-}}" ] || python() {{ case "${{2:-}}" in {"|".join(MODULES)})'
-        f' command python -I -S {client} "$@";; *) command python "$@";; esac; }}; '
-    )
+@dataclass(frozen=True)
+class Forks:
+    """A server that was started. It serves until the other end of its standard input is closed, as by a SIGKILL.
+
+    Parameters
+    ----------
+    process : the server's.
+    folder : where its socket lies; the server removes it.
+    """
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def shell_prefix(self) -> str:
+        """Return what stands before each shell line (bash), so that a step goes to the server: in place of ``exec``."""
+        client = shlex.join([str(Path(fork_client.__file__).resolve()), str(self.folder / SOCKET)])
+        return (
+            f'step() {{ case "$3" in {"|".join(MODULES)}) shift; exec python -I -S {client} "$@";; *) exec "$@";; esac;'
+            " }; step "
+        )
 
 
-def start(planned: Iterable[str]) -> subprocess.Popen[bytes] | None:
-    """Begin to load what the steps need, where enough are planned, and tell the jobs where the server is.
-
-    Not where MIMFLOW_FORK is set already.
-
-    It ends with this process, or with the last step after it.
+def start(planned: Iterable[str]) -> Forks | None:
+    """Begin to load what the steps need, where enough are planned and MIMFLOW_FORK does not forbid it.
 
     Parameters
     ----------
     planned : the rule of each planned job.
     """
-    if Variable.FORK in os.environ or sum(rule in RULES for rule in planned) < ENOUGH:
+    if os.environ.get(Variable.FORK) == "no" or sum(rule in RULES for rule in planned) < ENOUGH:
         return None
     folder = Path(tempfile.mkdtemp(prefix="mimflow-"))  # nobody else may enter it
     with socket.socket(socket.AF_UNIX) as listener:
         try:
-            listener.bind(str(folder / "fork"))
-        except OSError:  # the name is too long for a socket
+            listener.bind(str(folder / SOCKET))
+        except OSError:  # the name is too long for a socket, or the file system has none
             folder.rmdir()
             return None
         listener.listen(256)
@@ -93,8 +108,7 @@ def start(planned: Iterable[str]) -> subprocess.Popen[bytes] | None:
             pass_fds=[listener.fileno()],
             process_group=0,  # Ctrl-C reaches a step through its client, once
         )
-    os.environ[Variable.FORK] = str(folder / "fork")
-    return server
+    return Forks(server, folder)
 
 
 class Step(BaseException):
@@ -123,7 +137,7 @@ class Server:
             end.setblocking(False)
 
     def serve(self) -> None:
-        """Serve until the workflow is gone and no step is left.
+        """Serve until the workflow is gone; what steps it has left end with this process.
 
         Raises
         ------
@@ -133,16 +147,14 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for source in (self.listener, self.children, sys.stdin):
             self.selector.register(source, selectors.EVENT_READ)
-        has_workflow = True
-        while has_workflow or self.clients:
+        while True:
             for key, _events in self.selector.select():
+                if key.fileobj is sys.stdin:  # the other end is closed
+                    return
                 if key.fileobj is self.listener:
                     self.accept()
                 elif key.fileobj is self.children:
                     self.reap()
-                elif key.fileobj is sys.stdin:  # the other end is closed
-                    has_workflow = False
-                    self.selector.unregister(sys.stdin)
                 else:
                     self.abandon(key.fileobj)
 
@@ -153,11 +165,11 @@ class Server:
         try:
             head, files, _flags, _address = socket.recv_fds(connection, fork_client.HEAD.size, 3)
             (size,) = fork_client.HEAD.unpack(head)
-            request = json.loads(connection.recv(size, socket.MSG_WAITALL))
+            request = marshal.loads(connection.recv(size, socket.MSG_WAITALL))
             is_like_this = (comparable(request["environment"]), request["folder"]) == (self.environment, os.getcwd())
             process = self.fork(request, files) if is_like_this else 0
             connection.sendall(fork_client.ANSWER.pack(process))
-        except (OSError, ValueError, fork_client.struct.error):  # a client that was killed
+        except (OSError, EOFError, ValueError, struct.error):  # a client that was killed
             process = 0
         finally:
             for file in files:
@@ -188,6 +200,7 @@ class Server:
         for end in (self.listener, self.children, self.wakes, *self.clients.values()):
             end.close()
         self.selector.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
         raise Step(request)
 
     def reap(self) -> None:
@@ -251,6 +264,7 @@ def run(request: Mapping[str, Any]) -> None:
 
 def main() -> None:
     """Load, and serve."""
+    interrupts.hold()
     folder, file = Path(sys.argv[1]), int(sys.argv[2])
     step = None
     with socket.socket(fileno=file) as listener:

@@ -26,6 +26,7 @@ from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_software
 from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
 from scripts.lib.runs.run_folder import RunFolder, dataset_folder, run_name
+from scripts.lib.workflow.foreign_runs import check_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,10 @@ class FinishedRun:
         ------
         UserError : it is not the folder of a finished run.
         """
-        return cls(folder.resolve(), read_provenance(RunFolder(folder).provenance))
+        path = RunFolder(folder).provenance
+        provenance = read_provenance(path)
+        check_provenance(provenance, path)
+        return cls(folder.resolve(), provenance)
 
     @property
     def name(self) -> str:
@@ -156,11 +160,11 @@ def _hash_now(path: Path) -> str:
         return ""
     if path.suffix != ".pth":
         return sha256_of(path)
-    from scripts.lib.model.checkpoint_file import UNREADABLE  # late: it loads torch
+    from scripts.lib.base.tensor_file import Unreadable  # late: it loads torch
 
     try:
         return hash_weights(path)
-    except UNREADABLE:
+    except Unreadable:
         return "no weights"
 
 

@@ -15,12 +15,14 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from snakemake.settings.enums import Quietness
+from snakemake.shell import shell
 from snakemake.utils import update_config
 
-from scripts.lib.base import strict_yaml
+from scripts.lib.base import interrupts, strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
 from scripts.lib.base.disks import check_folders
 from scripts.lib.base.environment import ROOT, Variable, job_environment
+from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
@@ -59,6 +61,7 @@ class Session:
         self.started = time.time()
         files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
         self.narrator: Narrator | None = None
+        self.forks: fork_server.Forks | None = None
         self.errors: list[str] = []
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
         self.has_failed = False
@@ -92,6 +95,7 @@ class Session:
             return
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
             signal.signal(signal.SIGINT, self._interrupt)
+            shell._process_args = {**shell._process_args, "preexec_fn": self._prepare_job}
         sys.excepthook = _without_interrupts(sys.excepthook)
         atexit.register(self._conclude)
         handlers = workflow.logger_manager.logger.handlers
@@ -109,6 +113,12 @@ class Session:
         warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
         self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
         workflow.logger_manager.logger.addHandler(self.narrator)
+
+    def _prepare_job(self) -> None:
+        """Hold Ctrl-C back in the process of a job, until it can end calmly; end it where that came before."""
+        interrupts.hold()
+        if self.interrupts:
+            os._exit(EXIT_INTERRUPTED)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Begin to stop at the first Ctrl-C, let it go on at the second, and end at the third."""
@@ -140,9 +150,12 @@ class Session:
         sys.exit(1)
 
     def shell_prefix(self) -> str:
-        """Return what stands before each shell line: the site's modules, or the way to the server that forks."""
-        prefix = module_prefix(self.site) or fork_server.shell_prefix()
-        return prefix.replace("{", "{{").replace("}", "}}")  # Snakemake formats it
+        """Return what stands before each shell line: the site's modules, and that the shell becomes the command.
+
+        So a Ctrl-C that the shell has not seen yet reaches the command.
+        """
+        become = self.forks.shell_prefix() if self.forks else "exec "
+        return (module_prefix(self.site) + become).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
@@ -179,14 +192,16 @@ class Session:
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
             self.narrator.names |= {workflow.dag.jobid(job): job.message or job.rule.name for job in jobs}
-            for line in why(workflow):
-                self.narrator.say(f"because {line}")
+            with speaking(self.layout.settings.report.language):
+                for line in why(workflow):
+                    self.narrator.say(tr(f"because {line}"))
         may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
-        if not workflow.non_local_exec:
-            self.fork_server = fork_server.start(job.rule.name for job in jobs)
+        if not (workflow.non_local_exec or self.site.modules):  # which make another environment
+            self.forks = fork_server.start(job.rule.name for job in jobs)
+            shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
 
     def report_command(self, workflow: Any) -> str:
