@@ -58,6 +58,8 @@ OF_A_JOB = (
 )
 #: The socket in the server's folder.
 SOCKET = "fork"
+#: So long a client may take to say what it asks for.
+SECONDS = 10
 _PR_SET_PDEATHSIG = 1
 
 
@@ -161,26 +163,27 @@ class Server:
     def accept(self) -> None:
         """Fork for a client, or send it away."""
         connection, _address = self.listener.accept()
-        files: list[int] = []
-        try:
-            head, files, _flags, _address = socket.recv_fds(connection, fork_client.HEAD.size, 3)
-            (size,) = fork_client.HEAD.unpack(head)
-            request = marshal.loads(connection.recv(size, socket.MSG_WAITALL))
-            is_like_this = (comparable(request["environment"]), request["folder"]) == (self.environment, os.getcwd())
-            process = self.fork(request, files) if is_like_this else 0
-            connection.sendall(fork_client.ANSWER.pack(process))
-        except (OSError, EOFError, ValueError, struct.error):  # a client that was killed
-            process = 0
-        finally:
-            for file in files:
-                os.close(file)
+        connection.settimeout(SECONDS)  # one that was stopped must not stop the others
+        process, files = 0, list[int]()
+        with suppress(OSError, EOFError, ValueError, TypeError, struct.error):  # one that was killed
+            try:
+                head, files, _flags, _address = socket.recv_fds(connection, fork_client.HEAD.size, 3)
+                with connection.makefile("rb") as stream:
+                    request = marshal.loads(stream.read(*fork_client.HEAD.unpack(head)))
+                here = (self.environment, os.getcwd())
+                if (comparable(request["environment"]), request["folder"]) == here:
+                    process = self.fork(request, files, connection)
+                connection.sendall(fork_client.ANSWER.pack(process))
+            finally:
+                for file in files:
+                    os.close(file)
         if process:
             self.clients[process] = connection
-            self.selector.register(connection, selectors.EVENT_READ)
+            self.selector.register(connection, selectors.EVENT_READ)  # also where it is gone by now
         else:
             connection.close()
 
-    def fork(self, request: Mapping[str, Any], files: list[int]) -> int:
+    def fork(self, request: Mapping[str, Any], files: list[int], connection: socket.socket) -> int:
         """Return the process of a step; in that process, raise it."""
         server = os.getpid()
         process = os.fork()
@@ -197,7 +200,7 @@ class Server:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, file in enumerate(files):
             os.dup2(file, number)
-        for end in (self.listener, self.children, self.wakes, *self.clients.values()):
+        for end in (connection, self.listener, self.children, self.wakes, *self.clients.values()):
             end.close()
         self.selector.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
@@ -219,8 +222,10 @@ class Server:
 
     def abandon(self, connection: Any) -> None:
         """End the step whose client was killed."""
-        self.selector.unregister(connection)
-        os.kill(next(process for process, client in self.clients.items() if client is connection), signal.SIGKILL)
+        for process, client in self.clients.items():
+            if client is connection:  # else it has just been told
+                self.selector.unregister(connection)
+                os.kill(process, signal.SIGKILL)
 
 
 def comparable(environment: Mapping[str, str]) -> dict[str, str]:
