@@ -59,7 +59,7 @@ OF_A_JOB = (
 #: The socket in the server's folder.
 SOCKET = "fork"
 #: So long a client may take to say what it asks for.
-SECONDS = 10
+SECONDS = 5
 _PR_SET_PDEATHSIG = 1
 
 
@@ -104,6 +104,7 @@ def start(planned: Iterable[str]) -> Forks | None:
         listener.listen(256)
         server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(folder), str(listener.fileno())],
+            env={**os.environ},  # as the jobs have it: a C library may have set more
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -243,6 +244,7 @@ def load() -> None:
     for name in LIBRARIES:
         with suppress(ImportError):  # the step that needs it says so
             import_module(name)
+    del os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"]
     if "/libcuda.so" in Path("/proc/self/maps").read_text():
         sys.exit(1)
     gc.collect()
@@ -254,8 +256,9 @@ def run(request: Mapping[str, Any]) -> None:
     import threadpoolctl
     import torch
 
-    os.environ.clear()
-    os.environ.update(request["environment"])
+    for name in os.environ.keys() - comparable(os.environ).keys():
+        del os.environ[name]
+    os.environ.update(request["environment"])  # beside what the libraries have set
     tempfile.tempdir = None
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
     if threads:  # which the libraries read when they were loaded

@@ -23,11 +23,11 @@ from scripts.lib.workflow.fork_server import Forks
 
 PROBE = """
 import json, os, signal, sys, time
-import torch, threadpoolctl
 
 def main():
     words = sys.argv[1:]
     if words[0] == "tell":
+        import torch, threadpoolctl
         print(json.dumps({
             "words": words, "name": __name__, "file": os.path.basename(sys.argv[0]), "folder": os.getcwd(),
             "environment": {k: v for k, v in os.environ.items() if k != "_"},
@@ -60,6 +60,8 @@ if __name__ == "__main__":
 
 #: A socket that is not there: each step is an ordinary process.
 NOWHERE = Path("/nowhere")
+#: Pytest's own variable, another one in each test.
+CHANGING = "PYTEST_CURRENT_TEST"
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,8 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
         patch.delenv(name)
     for name, value in known.items():
         patch.setenv(name, value)
-    patch.delenv(Variable.FORK, raising=False)
+    for name in (Variable.FORK, CHANGING):
+        patch.delenv(name, raising=False)
     forks = fork_server.start(["predict_images", "export_model"])
     assert forks and forks.process.stdin
     assert run(forks.folder, "exit", "0").returncode == 0  # it has loaded
@@ -86,7 +89,8 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 def environment(**changes: str) -> dict[str, str]:
     """Return the environment of a job of one thread."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **changes}
+    known = {name: value for name, value in os.environ.items() if name != CHANGING}
+    return {**known, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **changes}
 
 
 def command(folder: Path, *words: str) -> list[str]:
