@@ -35,7 +35,7 @@ def main():
             "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "handlers": [str(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
             "pools": sorted({pool["num_threads"] for pool in threadpoolctl.threadpool_info()}),
-        }))
+        }, sort_keys=True))
         print("to stderr", file=sys.stderr)
     elif words[0] == "exit":
         sys.exit(int(words[1]))
