@@ -28,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +200,8 @@ class Server:
             signal.signal(number, signal.SIG_IGN if number in request["ignored"] else signal.SIG_DFL)
         if signal.SIGINT not in request["ignored"]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number, file in enumerate(files):
-            os.dup2(file, number)
+        for standard, file in enumerate(files):
+            os.dup2(file, standard)
         for end in (connection, self.listener, self.children, self.wakes, *self.clients.values()):
             end.close()
         self.selector.close()
@@ -244,7 +245,6 @@ def load() -> None:
     for name in LIBRARIES:
         with suppress(ImportError):  # the step that needs it says so
             import_module(name)
-    del os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"]
     if "/libcuda.so" in Path("/proc/self/maps").read_text():
         sys.exit(1)
     gc.collect()
@@ -256,15 +256,15 @@ def run(request: Mapping[str, Any]) -> None:
     import threadpoolctl
     import torch
 
-    for name in os.environ.keys() - comparable(os.environ).keys():
-        del os.environ[name]
-    os.environ.update(request["environment"])  # beside what the libraries have set
+    os.environ.clear()  # also of what the libraries have set
+    os.environ.update(request["environment"])
     tempfile.tempdir = None
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
     if threads:  # which the libraries read when they were loaded
         threadpoolctl.threadpool_limits(threads)
         torch.set_num_threads(threads)
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=os.isatty(1))
     _option, module, *words = request["arguments"]
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -27,10 +27,11 @@ import json, os, signal, sys, time
 def main():
     words = sys.argv[1:]
     if words[0] == "tell":
-        import torch, threadpoolctl
+        environment = {name: value for name, value in os.environ.items() if name != "_"}
+        import torch, threadpoolctl  # which add to it
         print(json.dumps({
             "words": words, "name": __name__, "file": os.path.basename(sys.argv[0]), "folder": os.getcwd(),
-            "environment": {k: v for k, v in os.environ.items() if k != "_"},
+            "environment": environment,
             "threads": torch.get_num_threads(), "input": sys.stdin.read(), "path": sys.path[0],
             "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
             "handlers": [str(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)],
