@@ -8,7 +8,7 @@ endif
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
-VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA ARGS ENV PROFILE PYTHON
+VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA QUICK ARGS ENV PROFILE PYTHON
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 
@@ -69,10 +69,10 @@ predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 
 	@$(CALM) $(READY) $(STOPS)
 	@$(CALM) $(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES" $(STOPS)
 
-verify: ## repeat a run from its provenance and compare every hash (RUN=results/demo/NAME/seed0)
+verify: ## repeat a run and compare every hash (RUN=results/demo/NAME/seed0; QUICK=yes: only hash its files, or RUN=results)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
-	@$(CALM) $(START) python -m scripts.verify --run="$$RUN" $(STOPS)
+	@test "$$QUICK" != yes || ARGS="--quick $$ARGS"; $(CALM) $(START) python -m scripts.verify --run="$$RUN" $(STOPS)
 
 bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)

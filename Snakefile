@@ -48,7 +48,7 @@ rule all:
 include: "rules/data.smk"  # the source -> images, looked at and split
 include: "rules/train.smk"  # pretrained weights and settings -> a trained model
 include: "rules/evaluate.smk"  # a trained model -> predictions, metrics, figures, ONNX
-include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard, RO-Crate
+include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard, RO-Crate, the report
 
 
 onstart:
@@ -57,8 +57,7 @@ onstart:
 
 onsuccess:
     controller.release()
-    # In braces, since Snakemake formats a shell line, and JSON is full of braces.
-    shell("{report}", report=session.report_command(workflow))
+    shell("{show}", show=session.show_command(workflow))
 
 
 onerror:

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.workflow import repetition
+from scripts.lib.workflow import quick, repetition
 from scripts.lib.workflow.foreign_runs import check_settings
 from scripts.lib.workflow.repetition import FinishedRun, conclude
 
@@ -26,11 +26,17 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="Snakemake profile to run with (profiles/local)",
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="train nothing: only compare the hashes; RUN may be a folder of runs"
+    )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Print `identical`, or the first stage that differs and the likely cause (exit status 1)."""
+    if args.quick:
+        quick.verify(args.run)
+        return
     run = FinishedRun.read(args.run)
     changed = repetition.changed_since(run)
     if changed:

@@ -49,8 +49,8 @@ def main(args: argparse.Namespace) -> None:
             group_pattern(args.group_by)
         except ValueError as error:
             raise UserError(f"--group-by: {error}") from error
-    found = find_images(args.images)
-    images = settle_given_splits(found)
+    every_image = find_images(args.images)
+    images = settle_given_splits(every_image)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         cache = AuditCache(args.cache or Path(temporary) / "audit.cache", args.bit_depth or FULL_DEPTH)
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     depth = judge_depth(audited.checks, args.bit_depth)
     findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
-    summary["notes"] += [*([VAL_IS_TEST] if images != found else []), *depth]
+    summary["notes"] += [*([VAL_IS_TEST] if images != every_image else []), *depth]
     summary["left_out_files"] = read_json(args.unpacked)["left_out"] if args.unpacked else []
     write_findings(args.output, findings)
     for note in summary["notes"]:

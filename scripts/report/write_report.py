@@ -1,4 +1,4 @@
-"""Make Snakemake's HTML report of a finished workflow, then show the leaderboard and where the report is."""
+"""Make Snakemake's HTML report of all results; or print the leaderboard and where the report is."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from scripts.lib.base import long_values, strict_yaml
+from scripts.lib.base import language, long_values, strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.language import speaking, tr
@@ -24,6 +24,9 @@ from scripts.lib.pages import data_summary
 from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.templates import OWN_FONT, render
 from scripts.lib.settings.load import load_settings, read_file
+from scripts.lib.settings.schema import Settings
+from scripts.lib.workflow.layout import Layout
+from scripts.lib.workflow.renewal import find_changes
 from scripts.lib.workflow.report_menu import CHINESE
 
 logger = logging.getLogger(__name__)
@@ -35,6 +38,22 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
     """Write the settings that the workflow ran with, whatever files and options they came from."""
     header = "# The settings of the last run, as one file: snakemake --configfile takes it.\n"
     write_text(path, header + strict_yaml.dump(dict(settings)))
+
+
+def check_unchanged(settings: Settings, without: Sequence[Path]) -> None:
+    """Refuse to show what is not what its job made: an edited number looks like a measured one.
+
+    Parameters
+    ----------
+    without : what is written anew here.
+
+    Raises
+    ------
+    UserError : a file is gone or changed.
+    """
+    if changes := [change for change in find_changes(Layout(settings)) if change.product not in without]:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(f"no report is made: {changes[0]}{more}", "run the same command again: it is made again")
 
 
 def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> None:
@@ -87,22 +106,29 @@ def show_results(dataset: Path, language: str) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.report.write_report", description=__doc__)
-    parser.add_argument("--settings", required=True, metavar="JSON", help="the whole configuration")
-    parser.add_argument("--snakefile", type=Path, required=True, help="the workflow")
+    parser.add_argument("--settings", metavar="JSON", help="the whole configuration")
+    parser.add_argument("--snakefile", type=Path, help="the workflow")
     parser.add_argument("--dataset", type=Path, required=True, help="results/<dataset>, where report.html is written")
+    parser.add_argument("--show", action="store_true", help="only print the leaderboard, and where the report is")
+    language.add_option(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the settings, the report, and the last lines that a user sees."""
+    """Write the settings and the report; or print the last lines that a user sees."""
     settings, report = args.dataset / "settings.yaml", args.dataset / "report.html"
+    if args.show:
+        show_results(args.dataset, args.language)
+        return
+    if not (args.settings and args.snakefile):
+        raise UserError("give --settings and --snakefile, or --show; see --help")
     write_settings(settings, json.loads(long_values.take(args.settings)))
-    output = Path("logs") / args.dataset.name / "write_report.log"
+    output = Path("logs") / args.dataset.name / "write_report.txt"
     output.parent.mkdir(parents=True, exist_ok=True)
+    loaded = load_settings(read_file(settings), [settings])
+    check_unchanged(loaded, [settings, report])
     make_report(args.snakefile, settings, report, output)
-    language = load_settings(read_file(settings), [settings]).report.language
-    mend_page(report, language)
-    show_results(args.dataset, language)
+    mend_page(report, loaded.report.language)
 
 
 if __name__ == "__main__":

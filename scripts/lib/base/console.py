@@ -12,10 +12,11 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from scripts.lib.base import interrupts
+from scripts.lib.base import interrupts, products
 from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
@@ -129,12 +130,18 @@ def run_cli(
     """
     parser = build_parser()
     parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
+    paths = partial(parser.add_argument, type=Path, nargs="*", default=[], metavar="PATH")
+    paths("--reads", help="products of other rules: refused where they are not what their records say")
+    paths("--makes", help="products of this rule, which are recorded with their hashes")
     args = parser.parse_args(argv)
     hint = f"; details: {args.log}" if args.log else ""
     try:
         interrupts.take()
         configure_logging(args.log)
+        products.check(args.reads)
         main(args)
+        if args.makes:
+            products.record(args.log.stem if args.log else Path(parser.prog).stem, args.makes)
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED

@@ -30,7 +30,7 @@ from scripts.lib.data.findings import (
 )
 from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
-from scripts.lib.pages.data_summary import meanings, notes, order_of
+from scripts.lib.pages.data_summary import assumptions, meanings, order_of
 from scripts.lib.pages.thumbnails import Picture, thumbnail
 
 #: Pixels of the longer side of a picture.
@@ -152,7 +152,7 @@ def data_page(data: Data, title: str = "") -> str:
         verdict=verdict(data.summary),
         state=_state(data.summary),
         contaminated=_contaminated(data),
-        notes=notes(data.summary, data.classes),
+        notes=assumptions(data.summary, data.classes),
         findings=[(n_found[name], _meaning(name, data)) for name in order_of(n_found)],
         absent=[meaning["title"] for name, meaning in meanings().items() if not n_found[name]],
         folds=data.splits.folds,

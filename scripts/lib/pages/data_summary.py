@@ -27,7 +27,7 @@ def order_of(findings: Mapping[str, Any]) -> list[str]:
     return sorted(findings, key=lambda name: (positions.get(name, len(positions)), name))
 
 
-def notes(summary: Mapping[str, Any], classes: Collection[str] = ()) -> list[str]:
+def assumptions(summary: Mapping[str, Any], classes: Collection[str] = ()) -> list[str]:
     """Return a line for each guess, and for each reason why files were left out; the other arguments: see `remarks`."""
     of_others = sum(sum(of_splits.values()) for name, of_splits in summary["classes"].items() if name not in classes)
     others = [f"left out {of_others:,}: of classes that dataset.classes does not name"] if classes and of_others else []
@@ -47,7 +47,7 @@ def remarks(summary: Mapping[str, Any], classes: Collection[str] = ()) -> list[s
         title, done = (known.get(name, {}).get(key, "") for key in ("title", "done"))
         count = tr(plural(summary["findings"][name], "image"))
         lines.append(f"{title or name}{tr(': ')}{count}{tr('. ') if done else ''}{done}")
-    return [*lines, *notes(summary, classes)]
+    return [*lines, *assumptions(summary, classes)]
 
 
 def terminal_lines(summary: Mapping[str, Any], classes: Collection[str], page: str) -> list[str]:

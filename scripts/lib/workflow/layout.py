@@ -11,17 +11,11 @@ from typing import Any
 
 from snakemake.io import WILDCARD_REGEX
 
+from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
 from scripts.lib.settings.schema import Experiment, Settings
-
-
-def record_path(path: str) -> str:
-    """Return where the sha256 of a fetched file is recorded: beside it, so that `sha256sum -c` checks it."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{name.partition('.')[0]}.sha256"
-
 
 #: Links to files whose paths cannot be inputs of a rule, below the working directory.
 LINKS = Path(".snakemake/mimflow-links")
@@ -56,6 +50,7 @@ class Layout:
         name = settings.dataset.name
         self.dataset = f"results/{name}"
         self.images = f"{self.dataset}/images"
+        self.report = f"{self.dataset}/report.html"
         self.sources = settings.dataset.sources()
         #: One for each of ``sources``.
         self.archives = [
@@ -94,6 +89,10 @@ class Layout:
 
     def targets(self) -> list[str]:
         """Return what a complete run of the workflow leaves."""
+        return [*self.results(), self.report]
+
+    def results(self) -> list[str]:
+        """Return the same without the report, which shows it: of each job that makes something of it, one file."""
         return [
             f"{self.dataset}/leaderboard.csv",
             f"{self.dataset}/audit.html",

@@ -28,7 +28,7 @@ from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
-from scripts.lib.workflow import fork_server
+from scripts.lib.workflow import fork_server, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.layout import Layout
@@ -37,6 +37,7 @@ from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
+from scripts.lib.workflow.renewal import Told, edited_images
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
@@ -66,6 +67,9 @@ class Session:
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
         self.has_failed = False
         self.interrupts = 0
+        self.workflow = workflow
+        #: For shell lines. Not a parameter of a rule: results that were copied into another clone are the same.
+        self.snakefile = shlex.quote(str(workflow.main_snakefile)).replace("{", "{{").replace("}", "}}")
         use_this_python()
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)
@@ -87,6 +91,8 @@ class Session:
         self.options = RuleOptions(Options(settings, self.site, self.layout))
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
+        is_real = will_run(sys.argv[1:], workflow.output_settings.dryrun)
+        records.keep(workflow, Told(Path(self.layout.images), is_real))
 
     def narrate(self, workflow: Any) -> None:
         """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
@@ -135,6 +141,8 @@ class Session:
         lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
         if self.narrator is not None:
             self.narrator.close()
+        if note := records.kept_line(getattr(self.workflow.persistence, "others", {})):
+            print(f"note: {note}", file=sys.stderr, flush=True)
         lines = [*lines, *self.causes, *[STOPPED] * (self.interrupts > 0)]
         for line in lines:
             print(line, file=sys.stderr, flush=True)
@@ -183,6 +191,9 @@ class Session:
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
+        images = Path(self.layout.images)
+        if any(change.product == images for change in getattr(workflow.persistence, "changes", [])):
+            self._exit(edited_images(images))
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
         planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
@@ -204,14 +215,18 @@ class Session:
             shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
 
-    def report_command(self, workflow: Any) -> str:
-        """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
+    def settings_json(self, wildcards: Any) -> str:
+        """Return the whole configuration for write_report; a params function, since JSON is full of braces."""
+        return to_json(self.config)
+
+    def show_command(self, workflow: Any) -> str:
+        """Return the shell line that prints the results; nothing where only a part of the workflow was asked for."""
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
-        settings = to_json(self.config)
-        words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
-        return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
+        language = self.layout.settings.report.language
+        words = ["python", "-m", "scripts.report.write_report", "--dataset", self.layout.dataset]
+        return shlex.join([*words, "--show", "--language", language])
 
     def note_errors(self, logs: Sequence[str]) -> None:
         """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""

@@ -107,18 +107,18 @@ def card_of(data: Path, summary: dict[str, Any]) -> str:
     return "\n".join(data_summary.remarks(summary, ["a", "b"]))
 
 
-@pytest.mark.parametrize("place", [page_of, terminal_of, card_of])
+@pytest.mark.parametrize("text_of", [page_of, terminal_of, card_of])
 def test_all_that_was_left_out_changed_or_guessed_is_told(
-    place: Callable[[Path, dict[str, Any]], str], summary: tuple[Path, dict[str, Any]]
+    text_of: Callable[[Path, dict[str, Any]], str], summary: tuple[Path, dict[str, Any]]
 ) -> None:
-    text = place(*summary)
+    text = text_of(*summary)
     assert not {what: line for what, line in TOLD.items() if line not in text}, text
 
 
 def test_the_chinese_lines_are_chinese(summary: tuple[Path, dict[str, Any]]) -> None:
     with speaking("zh"):
         lines = data_summary.terminal_lines(summary[1], ["a", "b"], "audit.html")
-    assert not {line: found for line in lines if (found := english_in(line))}
+    assert not {line: words for line in lines if (words := english_in(line))}
 
 
 def test_of_clean_data_nothing_is_said_and_of_too_much_where_the_rest_is() -> None:
