@@ -79,7 +79,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
         patch.setenv(name, value)
     for name in (Variable.FORK, CHANGING):
         patch.delenv(name, raising=False)
-    forks = fork_server.start(["predict_images", "export_model"])
+    forks = fork_server.start(["predict_images"] * fork_server.ENOUGH)
     assert forks and forks.process.stdin
     assert run(forks.folder, "exit", "0").returncode == 0  # it has loaded
     yield forks
@@ -209,7 +209,7 @@ def test_nothing_remains_when_the_workflow_is_killed(tmp_path: Path) -> None:
     """The server and its steps end with the process that started the server, and no file of theirs stays."""
     (tmp_path / "probe.py").write_text(PROBE)
     code = (
-        "import sys; from scripts.lib.workflow import fork_server as f; forks = f.start(['predict_images'] * 2);"
+        "import sys; from scripts.lib.workflow import fork_server as f; forks = f.start(['predict_images'] * f.ENOUGH);"
         "print(forks.folder, forks.process.pid, flush=True); sys.stdin.read()"
     )
     variables = {**job_environment(os.environ), "TMPDIR": str(tmp_path)}
@@ -237,18 +237,22 @@ def test_nothing_remains_when_the_workflow_is_killed(tmp_path: Path) -> None:
     assert is_gone(step) and is_gone(int(server)) and not Path(folder).exists()
 
 
-@pytest.mark.parametrize("value", [None, "no"])
-def test_one_step_alone_needs_no_server_and_a_variable_forbids_it(
-    value: str | None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("planned", "value"),
+    [
+        (["write_model_card", "compare_runs", "describe_crate", "write_report"], None),
+        (["split_dataset", "fit_head", "train_model"] * 9, None),
+        (["predict_images"] * 9, "no"),
+    ],
+)
+def test_few_steps_need_no_server_and_a_variable_forbids_it(
+    planned: list[str], value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_words, **_options: pytest.fail("it was started"))
     monkeypatch.delenv(Variable.FORK, raising=False)
     if value:
         monkeypatch.setenv(Variable.FORK, value)
-    assert (
-        fork_server.start(["compare_runs", *["split_dataset", "train_model"] * 2, *["predict_images"] * bool(value)])
-        is None
-    )
+    assert fork_server.start(planned) is None
 
 
 def test_the_shell_becomes_the_client_or_the_command(tmp_path: Path) -> None:
@@ -275,8 +279,8 @@ def test_the_shell_becomes_the_client_or_the_command(tmp_path: Path) -> None:
 
 def test_the_rules_that_are_forked_are_those_whose_lines_the_shell_hands_on() -> None:
     rules = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
-    assert rules.count("shell:") == len(re.findall(r"shell:\s+\"python -m scripts\.", rules)), "a step is one command"
-    modules = dict(re.findall(r"^rule (\w+):.*?\"python -m ([\w.]+)", rules, re.MULTILINE | re.DOTALL))
+    assert rules.count("shell:") == len(re.findall(r"shell:\s+f?\"python -m scripts\.", rules)), "a step is one command"
+    modules = dict(re.findall(r"^rule (\w+):.*?f?\"python -m ([\w.]+)", rules, re.MULTILINE | re.DOTALL))
     matching = {rule for rule, module in modules.items() if any(fnmatchcase(module, p) for p in fork_server.MODULES)}
     assert matching == fork_server.RULES
 
@@ -299,7 +303,7 @@ def test_forked_steps_write_the_same_bytes(tmp_path: Path) -> None:
         "model.json",
         "config.py",
     ]
-    names += [str(path.relative_to(folder)) for path in (folder / "figures").iterdir()]
+    names += [str(path.relative_to(folder)) for path in (folder / "figures").iterdir() if path.is_file()]
     before = {name: (folder / name).read_bytes() for name in names}
     rules = ("patch_config", "predict_images", "export_model", "plot_predictions", "explain_model", "map_embedding")
     result = snakemake(
