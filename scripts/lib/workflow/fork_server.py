@@ -23,7 +23,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -86,15 +86,21 @@ class Forks:
         )
 
 
-def start(planned: Iterable[str]) -> Forks | None:
-    """Begin to load what the steps need, where enough are planned and MIMFLOW_FORK does not forbid it.
+def are_wanted(planned: Iterable[str], modules: Sequence[str], is_slurm: bool) -> bool:
+    """Tell whether steps are to be forked: enough of them, in this process's environment, on this machine.
 
     Parameters
     ----------
     planned : the rule of each planned job.
+    modules : those of the site, which make another environment.
+    is_slurm : the steps run in jobs of their own.
     """
-    if os.environ.get(Variable.FORK) == "no" or sum(rule in RULES for rule in planned) < ENOUGH:
-        return None
+    is_possible = not (modules or is_slurm or os.environ.get(Variable.FORK) == "no")
+    return is_possible and sum(rule in RULES for rule in planned) >= ENOUGH
+
+
+def start() -> Forks | None:
+    """Begin to load what the steps need; return None where there can be no socket."""
     folder = Path(tempfile.mkdtemp(prefix="mimflow-"))  # nobody else may enter it
     with socket.socket(socket.AF_UNIX) as listener:
         try:

@@ -210,8 +210,8 @@ class Session:
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
-        if not (workflow.non_local_exec or self.site.modules):  # which make another environment
-            self.forks = fork_server.start(job.rule.name for job in jobs)
+        if fork_server.are_wanted((job.rule.name for job in jobs), self.site.modules, workflow.non_local_exec):
+            self.forks = fork_server.start()
             shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -79,9 +80,10 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
         patch.setenv(name, value)
     for name in (Variable.FORK, CHANGING):
         patch.delenv(name, raising=False)
-    forks = fork_server.start(["predict_images"] * fork_server.ENOUGH)
+    forks = fork_server.start()
     assert forks and forks.process.stdin
     assert run(forks.folder, "exit", "0").returncode == 0  # it has loaded
+    assert str(forks.folder) not in " ".join(os.environ.values())  # which sbatch hands to jobs on other machines
     yield forks
     forks.process.stdin.close()
     assert forks.process.wait(120) == 0 and not forks.folder.exists()
@@ -209,7 +211,7 @@ def test_nothing_remains_when_the_workflow_is_killed(tmp_path: Path) -> None:
     """The server and its steps end with the process that started the server, and no file of theirs stays."""
     (tmp_path / "probe.py").write_text(PROBE)
     code = (
-        "import sys; from scripts.lib.workflow import fork_server as f; forks = f.start(['predict_images'] * f.ENOUGH);"
+        "import sys; from scripts.lib.workflow import fork_server as f; forks = f.start();"
         "print(forks.folder, forks.process.pid, flush=True); sys.stdin.read()"
     )
     variables = {**job_environment(os.environ), "TMPDIR": str(tmp_path)}
@@ -238,21 +240,36 @@ def test_nothing_remains_when_the_workflow_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("planned", "value"),
+    ("planned", "modules", "is_slurm", "value", "wanted"),
     [
-        (["write_model_card", "compare_runs", "describe_crate", "write_report"], None),
-        (["split_dataset", "fit_head", "train_model"] * 9, None),
-        (["predict_images"] * 9, "no"),
+        (["patch_config", "predict_images", "evaluate_model", "export_model", "write_report"], [], False, None, True),
+        (["write_model_card", "compare_runs", "describe_crate", "write_report"], [], False, None, False),
+        (["split_dataset", "fit_head", "train_model"] * 9, [], False, None, False),
+        (["predict_images"] * 9, ["cuda/11.8"], False, None, False),
+        (["predict_images"] * 9, [], True, None, False),
+        (["predict_images"] * 9, [], False, "no", False),
     ],
 )
-def test_few_steps_need_no_server_and_a_variable_forbids_it(
-    planned: list[str], value: str | None, monkeypatch: pytest.MonkeyPatch
+def test_steps_are_forked_where_many_of_them_run_here(
+    planned: list[str],
+    modules: list[str],
+    is_slurm: bool,
+    value: str | None,
+    wanted: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(subprocess, "Popen", lambda *_words, **_options: pytest.fail("it was started"))
     monkeypatch.delenv(Variable.FORK, raising=False)
     if value:
         monkeypatch.setenv(Variable.FORK, value)
-    assert fork_server.start(planned) is None
+    assert fork_server.are_wanted(planned, modules, is_slurm) == wanted
+
+
+def test_a_folder_whose_name_is_too_long_for_a_socket_leaves_ordinary_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 30)))
+    (tmp_path / ("long" * 30)).mkdir()
+    assert fork_server.start() is None and not any((tmp_path / ("long" * 30)).iterdir())
 
 
 def test_the_shell_becomes_the_client_or_the_command(tmp_path: Path) -> None:
