@@ -22,7 +22,7 @@ KINDS = ("images", "code", "packages", "machine")
 def read_likeness(folder: Path) -> tuple[str, ...]:
     """Return what a run was made of, one text for each of KINDS; all empty where its provenance does not say."""
     provenance = find_json(RunFolder(folder).provenance)
-    if not provenance:
+    if "inputs" not in provenance:
         return ("",) * len(KINDS)
     inputs, machine = provenance["inputs"], provenance["circumstances"]["machine"]
     is_fold = "fold" in provenance["run"]  # each has a split of its own

@@ -180,13 +180,24 @@ class Records(FilePersistence):
     def software_stack_changed(self, job: Any, file: Any = None) -> Any:
         return iter([False]) if file is None else False
 
+    def save_iocache(self) -> None:
+        """Snakemake knows what would run."""
+        super().save_iocache()
+        self._look_at_all()
+
     def drop_iocache(self) -> None:
         """Snakemake knows what is to run, and it will: remember the times of files that are what they were."""
         super().drop_iocache()
+        self._look_at_all()
         for name in self._sha256 if self.dag.workflow.is_main_process else ():
             for _change in products.changes(Path(name), thorough=False):
                 pass
         self._sha256.clear()
+
+    def _look_at_all(self) -> None:
+        """Find what somebody changed also of jobs that run for another reason, of which Snakemake does not ask."""
+        for job in list(self.dag.jobs):
+            self.difference(job)
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 

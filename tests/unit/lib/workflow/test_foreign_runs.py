@@ -146,6 +146,7 @@ def mutated(draw: Any, base: Any, most: int = 3) -> Any:
     return result
 
 
+@pytest.mark.long
 @settings(quick, max_examples=2000)
 @given(mutated(provenance()))
 def test_any_provenance_is_used_or_refused_in_one_line(values: dict[str, Any]) -> None:
@@ -195,6 +196,7 @@ def test_any_manifest_is_read_or_refused_in_one_line(content: bytes) -> None:
     assert all(NAME.fullmatch(name) and ".." not in Path(name).parts for name in names)
 
 
+@pytest.mark.long
 @settings(quick, max_examples=1500)
 @given(mutated(yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text(encoding="utf-8"))))
 def test_any_settings_are_read_or_refused_in_one_line(values: Any) -> None:
