@@ -12,8 +12,11 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterable
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a quarter of the time in which this starts
+    from collections.abc import Iterable
+    from typing import NoReturn
 
 #: What a request begins with: the number of its bytes. Beside it go the files 0, 1 and 2.
 HEAD = struct.Struct("!Q")
