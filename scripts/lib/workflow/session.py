@@ -28,7 +28,7 @@ from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
-from scripts.lib.workflow import records
+from scripts.lib.workflow import fork_server, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.layout import Layout
@@ -62,6 +62,7 @@ class Session:
         self.started = time.time()
         files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
         self.narrator: Narrator | None = None
+        self.forks: fork_server.Forks | None = None
         self.errors: list[str] = []
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
         self.has_failed = False
@@ -161,7 +162,8 @@ class Session:
 
         So a Ctrl-C that the shell has not seen yet reaches the command.
         """
-        return module_prefix(self.site).replace("{", "{{").replace("}", "}}") + "exec "  # Snakemake formats it
+        become = self.forks.shell_prefix() if self.forks else "exec "
+        return (module_prefix(self.site) + become).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
@@ -208,6 +210,9 @@ class Session:
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
+        if fork_server.are_wanted((job.rule.name for job in jobs), self.site.modules, workflow.non_local_exec):
+            self.forks = fork_server.start()
+            shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
 
     def settings_json(self, wildcards: Any) -> str:
