@@ -22,6 +22,7 @@ from scripts.lib.data.findings import read_summary
 from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages import data_summary
 from scripts.lib.pages.fonts import embedded_face
+from scripts.lib.pages.report_size import bounded
 from scripts.lib.pages.templates import OWN_FONT, render
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.settings.schema import Settings
@@ -72,7 +73,7 @@ def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> 
 
 
 def mend_page(report: Path, language: str) -> None:
-    """Put into Snakemake's page what it lacks: the top of tall figures, and Chinese characters.
+    """Put into Snakemake's page what it lacks: the top of tall figures, Chinese characters, and a bound on its size.
 
     Its window centres a figure that is taller than itself, so that nobody can scroll to the figure's top. And it takes
     the reader's fonts, who may have no Chinese one; the pages that it shows in frames have their own.
@@ -89,7 +90,13 @@ def mend_page(report: Path, language: str) -> None:
     end_of_head, page = head.splitlines()[-1], report.read_text(encoding="utf-8")
     if end_of_head not in page:
         raise UserError(f"{report}: Snakemake's page has no head", "use the Snakemake of the lock (make setup)")
-    write_text(report, page.replace(end_of_head, head, 1))
+    with speaking(language):
+        page, left_out = bounded(page.replace(end_of_head, head, 1))
+    if left_out:
+        logger.warning(
+            "%s: %d pages would make it too large; they stay files, such as %s", report, len(left_out), left_out[0]
+        )
+    write_text(report, page)
 
 
 def show_results(dataset: Path, language: str) -> None:
