@@ -32,6 +32,8 @@ VENV = ROOT / ".venv"
 STORE = ROOT / ".venvs"
 #: An environment that is no longer .venv stays for as long after a workflow last ran from it: its jobs may be queued.
 UNUSED_SECONDS = 86400.0
+#: What lets PyPI's torchvision be imported beside a torch without CUDA: of the cpu environment.
+OPERATORS = ENVS / "torchvision_operators.py"
 STAMP = VENV / "mimflow-environment.json"
 DEV_STAMP = VENV / "mimflow-linters.json"
 #: Written when a set-up begins: the next one goes on with the same ENV.
@@ -43,6 +45,9 @@ DEFAULT_ENV = "cpu"
 GLIBC = {"cpu": (2, 28), "cuda11": (2, 17), "cuda13": (2, 28)}
 DISK_GB = {"cpu": 3, "cuda11": 8, "cuda13": 9}
 
+#: Lines of `pip check` that are no problem. timm imports huggingface_hub only where it downloads, which mimflow does.
+FINE = r"^No broken requirements|^timm \S+ requires huggingface[-_]hub, which is not installed"
+
 #: Options of Snakemake with which it computes nothing: then an older environment will do.
 LOOKING = {"--dry-run", "--dryrun", "--unlock", "--summary", "-S", "-D", "--detailed-summary", "--list-rules", "-l"}
 #: On a terminal, no step is silent for longer.
@@ -52,7 +57,7 @@ SILENCE_SECONDS = 10
 SELF_TEST = """
 import time, warnings
 warnings.filterwarnings("ignore")
-import cv2, mmcls, mmcv, snakemake, torch
+import cv2, mmcls, mmcv, snakemake, timm, torch
 from mim.version import __version__ as mim_version
 from mmcls.models import build_classifier
 model = build_classifier(dict(
@@ -62,7 +67,7 @@ start = time.perf_counter()
 with torch.no_grad():
     probabilities = model(img=torch.zeros(1, 3, 64, 64), img_metas=None, return_loss=False)
 assert len(probabilities) == 1 and len(probabilities[0]) == 2, probabilities
-print(f"torch {torch.__version__}, mmcls {mmcls.__version__}, mmcv {mmcv.__version__}, mim {mim_version}, "
+print(f"torch {torch.__version__}, mmcls {mmcls.__version__}, mmcv {mmcv.__version__}, mim {mim_version}, timm {timm.__version__}, "
       f"forward pass {time.perf_counter() - start:.2f} s")
 """
 
@@ -109,8 +114,7 @@ def inputs_of(env: str) -> list[Path]:
     """Return the files that determine what environment *env* holds."""
     files = [ENVS / "build.lock", ENVS / f"{env}.lock", ENVS / "sdists.lock"]
     if env == "cpu":
-        files += [ENVS / "cpu-torch.txt", *sorted((ENVS / "torchvision-standin").rglob("*.toml"))]
-        files += sorted((ENVS / "torchvision-standin" / "torchvision").glob("*.py"))
+        files += [ENVS / "cpu-torch.txt", OPERATORS]
     return files
 
 
@@ -251,11 +255,21 @@ def build(env: str, venv: Path, source: list[str]) -> str:
     build_environment(env, source, venv)
     (site_packages(venv) / "mimflow.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     write_snakemake(venv)
-    run([python(venv), "-m", "pip", "check"], "checking that all requirements agree")
+    check_requirements(venv)
     printed = run([python(venv), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True)
     write_stamp(venv / STAMP.name, {"env": env, "inputs": hash_of(inputs_of(env)), "path": str(venv)})
     (venv / STARTED).unlink()
     return printed.strip().splitlines()[-1]
+
+
+def check_requirements(venv: Path) -> None:
+    """Raise SetupError where a package misses one that it requires, but for those that nothing of ours imports."""
+    # Always with status 0: whether it found something else is read below.
+    check = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'pip', 'check'])"
+    printed = run([python(venv), "-c", check], "checking that all requirements agree", capture=True)
+    problems = [line for line in printed.splitlines() if line and not re.search(FINE, line)]
+    if problems:
+        raise SetupError(f"the installed packages do not agree: {'; '.join(problems)}; please report it")
 
 
 def write_snakemake(venv: Path) -> None:
@@ -340,17 +354,20 @@ def build_environment(env: str, source: list[str], venv: Path) -> None:
     with scratch_folder() as scratch:
         wheels = scratch if not source else ROOT / "wheelhouse" / env
         if not source:
-            build_own_wheels(env, interpreter, scratch)
-        built = ["mmcv", "connection_pool", *(["torchvision"] if env == "cpu" else [])]
+            build_own_wheels(interpreter, scratch)
+        built = ["mmcv", "connection_pool"]
         pip(
             ["install", "--no-index", "--no-deps", "--find-links", str(wheels), *built],
             "installing " + ", ".join(built),
             interpreter,
             quiet=True,
         )
+    if env == "cpu":
+        shutil.copy(OPERATORS, site_packages(venv) / "mimflow_torchvision.py")
+        (site_packages(venv) / "mimflow_torchvision.pth").write_text("import mimflow_torchvision\n", encoding="utf-8")
 
 
-def build_own_wheels(env: str, python_: str, target: Path) -> None:
+def build_own_wheels(python_: str, target: Path) -> None:
     """Build the wheels that PyPI lacks into *target*, by an interpreter with build.lock and opencv-python-headless.
 
     Without isolation, because mmcv's setup.py needs the pinned setuptools and asks for opencv-python unless it finds
@@ -359,10 +376,6 @@ def build_own_wheels(env: str, python_: str, target: Path) -> None:
     """
     wheel = ["wheel", "--no-cache-dir", "--no-deps", "--no-build-isolation", "--wheel-dir", str(target)]
     pip([*wheel, "--require-hashes", "-r", str(ENVS / "sdists.lock")], "building mmcv", python_, quiet=True)
-    if env == "cpu":
-        with scratch_folder() as scratch:  # setuptools builds inside the source folder: keep the repository clean
-            copy = shutil.copytree(ENVS / "torchvision-standin", scratch / "standin")
-            pip([*wheel, "--no-index", str(copy)], "building the stand-in for torchvision", python_, quiet=True)
 
 
 def install_linters() -> None:

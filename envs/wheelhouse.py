@@ -72,7 +72,7 @@ def fill_wheelhouse(env: str) -> None:
             helper,
             quiet=True,
         )
-        install.build_own_wheels(env, helper, house)
+        install.build_own_wheels(helper, house)
     install.write_stamp(complete, state)
     size = sum(file.stat().st_size for file in house.iterdir()) / 1e9
     install.say(

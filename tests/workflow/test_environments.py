@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -84,12 +85,53 @@ def test_each_lock_has_every_package_that_its_input_names(env):
         assert version in ("", have[name.lower()])
 
 
-def test_the_stand_in_for_torchvision_can_be_asked_for_anything_and_says_what_is_missing():
-    standin = load(ENVS / "torchvision-standin" / "torchvision" / "__init__.py")
+IMPORTS = """
+import sys
+assert "torch" not in sys.modules
+import torchvision
+from torchvision.ops import nms
+from torchvision.transforms import functional
+print(torchvision.__version__)
+"""
 
-    assert not hasattr(standin, "_check_balance")  # what mmcv asks of every loaded module
-    with pytest.raises(AttributeError, match=r"make setup ENV=cuda11"):
-        _ = standin.models
+
+@pytest.mark.parametrize("options", [[], ["-I"], ["-W", "error"]])
+def test_torchvision_is_imported_beside_a_torch_without_cuda(options):
+    printed = subprocess.run([sys.executable, *options, "-c", IMPORTS], capture_output=True, text=True, check=True)
+
+    assert printed.stdout.startswith("0.")
+
+
+def test_what_declares_torchvisions_operators_loads_nothing_at_the_start_of_python():
+    script = "import sys; print([name for name in ('torch', 'torchvision', 'timm') if name in sys.modules])"
+    started = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    text = (ENVS / "torchvision_operators.py").read_text(encoding="utf-8")
+
+    assert started.stdout == "[]\n"
+    assert re.findall(r"^(?:import|from) .*", text, flags=re.MULTILINE) == ["import sys"]
+
+
+@pytest.mark.parametrize(
+    ("line", "is_fine"),
+    [
+        ("No broken requirements found.", True),
+        ("timm 1.0.31 requires huggingface-hub, which is not installed.", True),
+        ("timm 1.0.31 requires huggingface_hub, which is not installed.", True),
+        ("timm 1.0.31 requires safetensors, which is not installed.", False),
+        ("mmcv 1.7.2 requires addict, which is not installed.", False),
+        ("torchvision 0.28.0 has requirement torch==2.13.0, but you have torch 2.0.1.", False),
+    ],
+)
+def test_only_the_package_that_timm_does_without_may_be_missing(line, is_fine):
+    assert bool(re.search(load(ENVS / "install.py").FINE, line)) == is_fine
+
+
+@pytest.mark.parametrize(("env", "torch"), [("cpu", "2.13.0"), ("cuda13", "2.13.0"), ("cuda11", "2.0.1")])
+def test_torchvision_is_that_of_the_environments_torch(env, torch):
+    releases = {"2.13.0": "0.28.0", "2.0.1": "0.15.2"}
+
+    assert pins(env)["torchvision"] == releases[torch]
+    assert pins(env)["timm"] == "1.0.31" and "huggingface-hub" not in pins(env)
 
 
 # --- the installer -----------------------------------------------------------------------------------------------
