@@ -16,10 +16,11 @@ with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 
     from scripts.mmcls_plugins.images import LoadImage, LoadPackedImage
     from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
     from scripts.mmcls_plugins.runner import ReproducibleRunner
+    from scripts.mmcls_plugins.timm_backbone import TimmFeatures
 
 replace_loaders()
 
 __all__ = [
     "EpochSampler", "LoadImage", "LoadPackedImage", "ReproducibleRunner", "SeededCustomDataset",
-    "WeightedLabelSmoothLoss",
+    "TimmFeatures", "WeightedLabelSmoothLoss",
 ]  # fmt: skip

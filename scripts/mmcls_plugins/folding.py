@@ -101,7 +101,7 @@ def compute_folded(pairs: Iterable[Pair]) -> int:
     for convolution, norm in pairs:
         if is_absorbed(norm):
             convolution.forward = partial(_convolve_and_shift, convolution, norm)  # type: ignore[method-assign]
-            norm.forward = _pass_on  # type: ignore[method-assign, assignment]
+            norm.forward = partial(_pass_on, norm)  # type: ignore[method-assign]
             count += 1
     return count
 
@@ -111,7 +111,11 @@ def _convolve_and_shift(convolution: nn.Conv2d, norm: _BatchNorm, images: torch.
     return convolution._conv_forward(images, convolution.weight, bias)
 
 
-def _pass_on(images: torch.Tensor) -> torch.Tensor:
+def _pass_on(norm: _BatchNorm, images: torch.Tensor) -> torch.Tensor:
+    # timm's BatchNormAct2d has the activation that follows in it.
+    for name in ("drop", "act"):
+        if isinstance(layer := getattr(norm, name, None), nn.Module):
+            images = layer(images)
     return images
 
 

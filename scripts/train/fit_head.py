@@ -34,6 +34,7 @@ from scripts.lib.settings.site import current_site
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
+from scripts.mmcls_plugins.timm_backbone import TimmFeatures
 
 logger = logging.getLogger(__name__)
 #: Images at a time through the backbone.
@@ -78,6 +79,8 @@ def build_pretrained(config: Any, weights: dict[str, torch.Tensor], device: str)
     seed_generators(derive_seed(config.seed, "warm_start"))
     model = inference.build_classifier(copy.deepcopy(config.model))
     model.init_weights()
+    if isinstance(model.backbone, TimmFeatures):
+        weights = model.backbone.fitting(weights, "backbone.")
     for name, tensor in model.state_dict().items():
         if name.startswith("backbone.") and name in weights and weights[name].shape != tensor.shape:
             actual, wanted = ("x".join(map(str, shape)) for shape in (weights[name].shape, tensor.shape))

@@ -1,4 +1,4 @@
-"""Write a run's config.py: a base config of mmcls's model zoo, made for the user's images, that plain mim can train."""
+"""Write a run's config.py: a base config of mmcls's model zoo, or a model of timm, made for the user's images, that plain mim can train."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
-from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.model import fast_recipe, model_zoo, timm_models
 from scripts.lib.model.fast_recipe import FAST, TUTORIAL
 from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
@@ -242,7 +242,8 @@ def learning_rate(experiment: Experiment, config: config_file.Config, effective_
     """
     if experiment.learning_rate != "auto":
         return experiment.learning_rate
-    if experiment.chosen_recipe() == "fast":
+    is_timm = timm_models.is_timm(experiment.base_config)
+    if experiment.chosen_recipe() == "fast" and not is_timm:
         return fast_recipe.learning_rate(experiment.base_config) * effective_batch / FAST.batch_size
     if config["model"]["backbone"]["type"] == "MobileNetV2":
         return TUTORIAL.learning_rate * effective_batch / TUTORIAL.batch_size
@@ -345,12 +346,10 @@ def main(args: argparse.Namespace) -> None:
 
 def write(output: Path, inputs: Inputs) -> None:
     """Write the config of a run."""
-    from mmcv import Config  # late: it takes seconds, and --help should not
-
-    from scripts.lib.model import dry_step
+    from scripts.lib.model import base_configs, dry_step  # late: it takes seconds, and --help should not
 
     experiment = inputs.experiment
-    base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
+    base = base_configs.load(experiment.base_config, pretrained=inputs.checkpoint is not None)
     config = build_config(base, inputs)
     patches.check_weights(config, inputs.checkpoint)
     dry_step.check(config, smallest_batch(config, inputs), partial(_rebuilt, base, inputs))

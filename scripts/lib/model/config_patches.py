@@ -122,7 +122,8 @@ def _scaled(value: int, scale: float) -> int:
 
 def set_backbone_size(model: Config, image_size: int, accepts: Callable[[Config, str], bool]) -> None:
     """Tell a backbone whose layers depend on it (ViT, Swin, Mixer, ...) the new image size."""
-    if "img_size" in model["backbone"] or accepts(model["backbone"], "img_size"):
+    is_timm = model["backbone"]["type"] == "TimmFeatures"  # of which only those that need it have it
+    if "img_size" in model["backbone"] or (accepts(model["backbone"], "img_size") and not is_timm):
         model["backbone"]["img_size"] = image_size
     if accepts(model["backbone"], "pad_small_map"):
         model["backbone"]["pad_small_map"] = True  # Swin refuses maps smaller than its windows otherwise

@@ -137,7 +137,7 @@ def _step(model: Config, trained: Shape, tested: Shape, device: str) -> None:
     from mmcls.models import build_classifier
 
     if device == "meta":
-        with _OnMeta():
+        with OnMeta():
             network = build_classifier(model)
     else:
         network = build_classifier(model)
@@ -150,7 +150,7 @@ def _step(model: Config, trained: Shape, tested: Shape, device: str) -> None:
             network.eval().extract_feat(torch.zeros(tested, device=device))
 
 
-class _OnMeta(TorchFunctionMode):
+class OnMeta(TorchFunctionMode):
     """Makes weights on the meta device, and lets all else be computed, as tables of positions are, on the CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

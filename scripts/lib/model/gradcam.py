@@ -16,7 +16,7 @@ from scripts.mmcls_plugins.hooks import forward_hooks
 
 #: A layer explains a logit that depends on at least this share of its positions, not on a class token alone.
 DEPENDENT_POSITIONS = 0.5
-#: The most class tokens before the patches that a backbone of mmcls has (DeiT: class and distillation).
+#: The most class tokens before the patches that a backbone of mmcls has (DeiT: class and distillation). timm's say it.
 MOST_EXTRA_TOKENS = 2
 #: The modules by which backbones of mmcls make their grids coarser.
 STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
@@ -62,6 +62,7 @@ class FeatureLayer:
     extra_tokens : tokens before those of the grid, where the output is (n, tokens, channels); None where it is
         (n, channels, rows, columns).
     axes : where the rows and the columns of the grid lie in the image.
+    channels_last : the output is (n, rows, columns, channels).
     """
 
     name: str
@@ -69,6 +70,7 @@ class FeatureLayer:
     grid: tuple[int, int]
     extra_tokens: int | None
     axes: tuple[Axis, Axis]
+    channels_last: bool = False
 
     def enlarge(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Return maps of shape (n, rows, columns) at *size* (height, width), bilinearly, each divided by its maximum.
@@ -81,12 +83,16 @@ class FeatureLayer:
 
     def as_map(self, output: torch.Tensor) -> torch.Tensor:
         """Return an output of the layer as (n, channels, rows, columns), without the extra tokens."""
+        if self.channels_last:
+            return output.permute(0, 3, 1, 2)
         if self.extra_tokens is None:
             return output
         return output[:, self.extra_tokens :].transpose(1, 2).unflatten(2, self.grid)
 
     def as_output(self, feature_map: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """Return *feature_map* in the layout of the layer, the extra tokens being those of *output*."""
+        if self.channels_last:
+            return feature_map.permute(0, 2, 3, 1)
         if self.extra_tokens is None:
             return feature_map
         return torch.cat([output[:, : self.extra_tokens], feature_map.flatten(2).transpose(1, 2)], dim=1)
@@ -150,7 +156,7 @@ def find_layer(model: nn.Module, images: torch.Tensor) -> FeatureLayer:
     finally:
         for module in recomputing:
             module.with_cp = True  # type: ignore[assignment]
-    extra = getattr(getattr(model, "backbone", None), "num_extra_tokens", None)
+    extra = extra_tokens(model)
     any_grid = False
     for (name, output), gradient in reversed(list(zip(outputs.items(), gradients, strict=True))):
         # A module that is called several times has no one output.
@@ -210,45 +216,62 @@ def _feature_layer(
     module: nn.Module,
     output: torch.Tensor,
     size: tuple[int, int],
-    extra: int | None,
+    extra: tuple[int | None, bool],
     axes: tuple[Axis, Axis],
 ) -> FeatureLayer | None:
     """Return the layer where its *output* has positions of an image of *size*, else None.
 
     *axes*: where the grid lies as far as it could be followed; the one of another grid is not used.
     """
-    grid, before = (0, 0), None
-    if output.ndim == 4:
-        rows, columns = int(output.shape[2]), int(output.shape[3])
-        if rows * columns > 1 and _mismatch(rows, columns, size) < 1:
-            grid = (rows, columns)
-    # Of tokens the normalised ones are used, as is common: their channels are of one scale.
-    elif output.ndim == 3 and isinstance(module, nn.LayerNorm):
-        tokens = token_grid(int(output.shape[1]), size, extra)
+    grid, before, channels_last = (0, 0), None, False
+    # Swin and others of timm have the channels last.
+    for is_last, first in ((False, 2), (True, 1)) if output.ndim == 4 else ():
+        rows, columns = int(output.shape[first]), int(output.shape[first + 1])
+        if grid == (0, 0) and rows * columns > 1 and _mismatch(rows, columns, size) < 1:
+            grid, channels_last = (rows, columns), is_last
+    # Of tokens the normalised ones are used, as is common: their channels are of one scale. timm has its own RmsNorm.
+    if output.ndim == 3 and hasattr(module, "normalized_shape"):
+        tokens = token_grid(int(output.shape[1]), size, *extra)
         if tokens:
             grid, before = tokens[:2], tokens[2]
     if grid == (0, 0):
         return None
     if grid != tuple(axis.cells for axis in axes):
         axes = (Axis.even(grid[0], size[0]), Axis.even(grid[1], size[1]))
-    return FeatureLayer(name, module, grid, before, axes)
+    return FeatureLayer(name, module, grid, before, axes, channels_last)
 
 
-def token_grid(tokens: int, size: tuple[int, int], extra: int | None = None) -> tuple[int, int, int] | None:
+def extra_tokens(model: nn.Module) -> tuple[int | None, bool]:
+    """Return what a backbone says of tokens before those of the patches, None if nothing; and whether that is certain.
+
+    It is of timm's, whose register tokens are among them; mmcls's ViT says 1 even where it was told to have none.
+    """
+    backbone = getattr(model, "backbone", None)
+    certain: int | None = getattr(backbone, "num_prefix_tokens", None)
+    return (certain, True) if certain is not None else (getattr(backbone, "num_extra_tokens", None), False)
+
+
+def token_grid(
+    tokens: int, size: tuple[int, int], extra: int | None = None, certain: bool = False
+) -> tuple[int, int, int] | None:
     """Return rows, columns and the tokens before them: the grid that is most like an image of *size* in shape.
 
-    *extra* is what the backbone says of its extra tokens, which counts where two grids are equally like the image
-    (mmcls's ViT says 1 even where it was told to have none).
+    Parameters
+    ----------
+    extra : what the backbone says of its extra tokens. It counts where two grids are equally like the image.
+    certain : it has just so many.
 
     >>> token_grid(197, (224, 224))
     (14, 14, 1)
+    >>> token_grid(261, (224, 224), 5, certain=True)
+    (16, 16, 5)
     >>> token_grid(140, (224, 160))
     (14, 10, 0)
     """
     known = [] if extra is None else [extra]
     grids = [
         (_mismatch(rows, (tokens - before) // rows, size), rows, (tokens - before) // rows, before)
-        for before in dict.fromkeys([*known, *range(MOST_EXTRA_TOKENS + 1)])
+        for before in dict.fromkeys([*known, *range(0 if certain else MOST_EXTRA_TOKENS + 1)])
         for rows in range(1, tokens - before + 1)
         if (tokens - before) % rows == 0 and tokens - before > 1
     ]

@@ -1,4 +1,4 @@
-"""What mmcls's model zoo offers: its base configs by name, their weights, batch sizes and tasks.
+"""What base configs there are: those of mmcls's model zoo, with their weights, batch sizes and tasks, and timm's models.
 
 mim installs mmcls's configs and metafiles inside the package, under ``mmcls/.mim``. They are read here as files:
 neither mmcls nor torch is imported, since the Snakefile asks these questions while it is being parsed.
@@ -21,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.model import timm_models
+from scripts.lib.model.fast_recipe import FAST
 
 #: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
 KEPT_NAMES = Path("inputs") / "checkpoints"
@@ -78,6 +80,25 @@ def config_path(name: str) -> Path:
     )
 
 
+def check_name(base_config: str) -> None:
+    """Make sure that a base config of mmcls's zoo, or a model of timm, has this name.
+
+    Raises
+    ------
+    BadBaseConfig : it has not: the closest ones. Or timm is not installed.
+    """
+    if not timm_models.is_timm(base_config):
+        config_path(base_config)
+    elif importlib.util.find_spec("timm") is None:
+        raise BadBaseConfig(f"{base_config}: timm is not installed in this environment: run `make setup`, which adds it")
+    elif timm_models.find(base_config) is None:
+        close = ", ".join(timm_models.closest(base_config))
+        raise BadBaseConfig(
+            f"{base_config!r} is no model of timm: {f'the closest are {close}' if close else 'no name is close to it'}; "
+            "all names: python -m scripts.lib.model.model_zoo timm/"
+        )
+
+
 def weights_of(name: str) -> list[Weights]:
     """Return the zoo's weights for the base config *name*, in the metafile's order; empty when it has none.
 
@@ -124,6 +145,8 @@ def base_batch_size(name: str) -> int | None:
 
     Read from the name (``8xb32``, ``b32x8``), or from the new name of a renamed config; None where neither tells.
     """
+    if timm_models.is_timm(name):
+        return FAST.batch_size
     for candidate in (name, _current_name(name)):
         if candidate in MISNAMED_BATCH:
             return MISNAMED_BATCH[candidate]
@@ -270,11 +293,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the base configs with their batch (images a step) and the names of their weights."""
+    """Print the base configs of mmcls with their batch (images a step) and weights, and the models of timm."""
     for name in config_names():
         if args.text in name:
             weights = ", ".join(weights.model for weights in weights_of(name)) or "none"
             print(f"{name}  batch: {base_batch_size(name) or 'unknown'}  weights: {weights}")
+    for model in dict.fromkeys(timm_models.models().values()):
+        if args.text in (name := timm_models.PREFIX + model.name):
+            parameters = f"{model.parameters / 1e6:.1f} M" if model.parameters else "unknown"
+            license_ = (model.license or "not said") if model.has_weights else "no weights"
+            print(f"{name}  parameters: {parameters}  input: {model.image_size}  license: {license_}")
 
 
 if __name__ == "__main__":

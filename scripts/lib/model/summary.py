@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.config_patches import LOADERS
 from scripts.mmcls_plugins.hooks import forward_hooks
+from scripts.mmcls_plugins.timm_backbone import TimmFeatures
 
 #: Pixels a side of the image that is sent through the test pipeline to see what size the model gets.
 LARGE = 2048
@@ -161,7 +162,7 @@ def describe(model: nn.Module, image: Tensor) -> list[Stage]:
     for top in sorted((top for top in layers if layers[top]), key=lambda top: first_calls[top]):
         kind, shape = type(modules[top]).__name__, traced.shapes.get(top) or layers[top][-1].shape
         is_leaf = next(modules[top].children(), None) is None and top.startswith("backbone.")
-        name = top.removeprefix("backbone.") or "model"
+        name = top.removeprefix("backbone.").removeprefix("model.") or "model"
         if is_leaf and grown:
             stages[-1].name += f", {name}"
             stages[-1].kind += f", {kind}"
@@ -178,13 +179,17 @@ def _tops(model: nn.Module) -> Iterator[str]:
     yield ""
     for name, child in model.named_children():
         yield name
-        if name == "backbone":
+        if name == "backbone" and isinstance(child, TimmFeatures):
+            yield f"{name}.model"
+            yield from _flat_children(child.model, f"{name}.model")
+        elif name == "backbone":
             yield from _flat_children(child, name)
 
 
 def _flat_children(module: nn.Module, prefix: str) -> Iterator[str]:
     for name, child in module.named_children():
-        if isinstance(child, nn.ModuleList):
+        # timm keeps its blocks or stages in a sequence, by these names.
+        if isinstance(child, nn.ModuleList) or (name in ("blocks", "stages") and isinstance(child, nn.Sequential)):
             yield from _flat_children(child, f"{prefix}.{name}")
         else:
             yield f"{prefix}.{name}"
@@ -261,7 +266,7 @@ def described(section: Mapping[str, Any]) -> str:
     """
     sizes = [
         f"{key} {section[key]}"
-        for key in ("arch", "depth", "widen_factor")
+        for key in ("arch", "model_name", "depth", "widen_factor")
         if isinstance(section.get(key), str | int | float)
     ]
     return ", ".join([str(section["type"]), *sizes])

@@ -24,9 +24,10 @@ HEADER_LINES = 3
 
 def render(config: Mapping[str, Any], command: str, base_config: str) -> str:
     """Return *config* as a Python file: values by repr, so that no name from outside can become code."""
+    origin = base_config if base_config.startswith("timm/") else f"mmcls's {base_config}"
     lines = [
         f"# {command}",
-        f"# Made by mimflow's patch_config from mmcls's {base_config}; to change it, change configs/*.yaml.",
+        f"# Made by mimflow's patch_config from {origin}; to change it, change configs/*.yaml.",
         "",
     ]
     for key, value in config.items():

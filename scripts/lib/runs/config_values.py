@@ -26,7 +26,7 @@ KEYS = frozenset(
     interpolation interval keep_states keys label_smooth_val lam layer layer_cfgs log_config log_level loss
     loss_scale loss_weight lr lr_config lr_mult magnitude magnitude_key magnitude_level magnitude_range
     magnitude_std max_area_ratio max_epochs max_keep_ckpts max_norm max_num mean metric metric_options mid_channels
-    min_area_ratio min_lr min_lr_ratio mode model momentum momentum_config neck nesterov nonlinearity
+    min_area_ratio min_lr min_lr_ratio mode model model_name momentum momentum_config neck nesterov nonlinearity
     norm_after_stage norm_cfg norm_decay_mult norm_eval norm_type normalize num_classes num_fcs num_heads num_layers
     num_policies num_samples num_stages optimizer optimizer_config out_channels out_indices pad_mode pad_small_map
     pad_val padding paramwise_cfg patch_size patience persistent_workers pin_memory pipeline policies policy power
@@ -48,7 +48,7 @@ CLASSES = frozenset(
     LabelSmoothLoss LeNet5 LinearClsHead MViT MlpMixer MobileNetV2 MobileNetV3 MultiLabelClsHead
     MultiLabelLinearClsHead PCPVT PoolFormer RegNet RepMLPNet RepVGG Res2Net ResNeSt ResNeXt ResNet ResNetV1c
     ResNetV1d ResNet_CIFAR SEResNeXt SEResNet SVT SeesawLoss ShuffleNetV1 ShuffleNetV2 StackedLinearClsHead
-    SwinTransformer SwinTransformerV2 T2T_ViT TNT VAN VGG VisionTransformer VisionTransformerClsHead
+    SwinTransformer SwinTransformerV2 T2T_ViT TNT TimmFeatures VAN VGG VisionTransformer VisionTransformerClsHead
     WeightedLabelSmoothLoss BatchCutMix BatchMixup BatchResize Constant Xavier Normal TruncNormal Uniform Kaiming
     Caffe2Xavier BN BN1d BN2d BN3d GN IN IN1d IN2d IN3d LN LN2d SyncBN Conv Conv1d Conv2d Conv2dAdaptivePadding
     ConvAWS ConvWS Linear LayerNorm GroupNorm LayerScale BatchNorm2d Clamp Clip ELU GELU HSigmoid HSwish LeakyReLU
@@ -71,6 +71,8 @@ CHOICES = frozenset(
     """.split()  # noqa: SIM905
 )
 WORD = re.compile(r"[A-Za-z0-9_-]{1,40}(\.\d[A-Za-z0-9]{0,8})?(/\d{1,4})?")  # regnetx_6.4gf, 1024/20
+#: A model of timm, with or without the name of weights, none of a hub or a folder, which timm would load and run.
+MODEL_NAME = re.compile(r"[A-Za-z0-9_]{1,80}(\.[A-Za-z0-9_]{1,80})?")
 #: Keys whose value names a class.
 NAMES = ("type", "policy", "layer")
 #: Where the images and the weights lie: files that are read as data, whatever they hold.
@@ -144,6 +146,8 @@ def _is_harmless(value: Any, key: str) -> bool:
         return value is None or isinstance(value, bool | int | float)
     if key in NAMES:
         return value in CLASSES
+    if key == "model_name":
+        return bool(MODEL_NAME.fullmatch(value))
     return key in CHOICES and bool(WORD.fullmatch(value))
 
 

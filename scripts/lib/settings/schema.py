@@ -87,7 +87,8 @@ class Experiment(Section):
     """One way to train; it is run once per seed."""
 
     base_config: str = Field(
-        description="A base config of mmcls's model zoo; all names: `python -m scripts.lib.model.model_zoo`."
+        description="A base config of mmcls's model zoo, or `timm/` and the name of a model of timm, with or without "
+        "the name of its weights (docs/models.md); all names: `python -m scripts.lib.model.model_zoo`."
     )
     checkpoint: CheckpointChoice = Field(
         "zoo", description="`zoo` (the weights of the base config), `none` (from scratch), or another source."
@@ -157,7 +158,7 @@ class Experiment(Section):
     def _in_the_zoo(cls, name: str) -> str:
         name = name.removesuffix(".py")
         try:
-            model_zoo.config_path(name)
+            model_zoo.check_name(name)
         except UserError as error:
             raise ValueError(_without_key(error)) from None
         if model_zoo.loses_single_images(name):
