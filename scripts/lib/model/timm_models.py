@@ -76,7 +76,7 @@ def find(base_config: str) -> TimmModel | None:
 
 def closest(base_config: str) -> list[str]:
     """Return the most similar names of timm's, with PREFIX: of architectures, or with their weights if those were named."""
-    name = base_config.removeprefix(PREFIX)
+    name = base_config.removeprefix(PREFIX).lower()
     architecture, dot, _ = name.partition(".")
     if dot and architecture in models():
         names = [other for other in models() if other.startswith(f"{architecture}.")]

@@ -33,7 +33,7 @@ def test_a_model_is_known_by_its_name_with_or_without_that_of_its_weights(name: 
     ("name", "closest"),
     [
         ("timm/convnextv2_ato", "timm/convnextv2_atto"),
-        ("timm/tf_efficientnet_lite9", "timm/tf_efficientnet_lite0"),
+        ("timm/tf_efficientnet_lite9", "timm/tf_efficientnet_lite4"),
         ("timm/vit_small_patch14_dinov2.lvd42m", "timm/vit_small_patch14_dinov2.lvd142m"),
         ("timm/resnet18.a1", "timm/resnet18.a1_in1k"),
         ("timm/MobileNetV4_conv_small", "timm/mobilenetv4_conv_small"),
