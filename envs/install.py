@@ -67,8 +67,8 @@ start = time.perf_counter()
 with torch.no_grad():
     probabilities = model(img=torch.zeros(1, 3, 64, 64), img_metas=None, return_loss=False)
 assert len(probabilities) == 1 and len(probabilities[0]) == 2, probabilities
-print(f"torch {torch.__version__}, mmcls {mmcls.__version__}, mmcv {mmcv.__version__}, mim {mim_version}, timm {timm.__version__}, "
-      f"forward pass {time.perf_counter() - start:.2f} s")
+print(f"torch {torch.__version__}, mmcls {mmcls.__version__}, mmcv {mmcv.__version__}, mim {mim_version}, "
+      f"timm {timm.__version__}, forward pass {time.perf_counter() - start:.2f} s")
 """
 
 

@@ -1,4 +1,4 @@
-"""Write a run's config.py: a base config of mmcls's model zoo, or a model of timm, made for the user's images, that plain mim can train."""
+"""Write a run's config.py, which plain mim can train: a base config of mmcls, or a model of timm, made for the user's images."""
 
 from __future__ import annotations
 

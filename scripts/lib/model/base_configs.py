@@ -165,7 +165,7 @@ def is_batch_normalised(network: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    # timm has normalisations of its own: RmsNorm, GroupNorm1, ...; a norm is a leaf, or holds an activation (BatchNormAct2d).
+    # timm has normalisations of its own: RmsNorm, GroupNorm1, BatchNormAct2d, ...
     return isinstance(module, _BatchNorm) or "norm" in type(module).__name__.lower()
 
 

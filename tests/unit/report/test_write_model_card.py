@@ -223,7 +223,7 @@ def test_what_went_in_is_what_the_files_say(run: CardInputs) -> None:
     assert facts["sha256 of the archive"] == inputs["files"]["archive"]["sha256"]
     assert facts["sha256 of the weights alone"] == run.provenance["outputs"]["best.pth"]["weights_sha256"]
     assert facts["mimflow, commit"].startswith(inputs["code"]["commit"] or "not on record")
-    assert facts["base config of mmcls"] == "mobilenet-v2_8xb32_in1k" and facts["recipe"] == "fast"
+    assert facts["base config"] == "mobilenet-v2_8xb32_in1k" and facts["recipe"] == "fast"
     assert facts["license of the images"] == "not stated"
     assert facts_of(to_markdown(replace(run, license="CC BY 4.0")))["license of the images"] == "CC BY 4.0"
     text = text_of(to_markdown(run))

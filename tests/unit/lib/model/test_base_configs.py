@@ -125,7 +125,9 @@ def test_the_pipelines_have_timms_size_crop_and_normalisation(
 
 
 def test_the_fast_recipe_normalises_and_sizes_as_timm_says() -> None:
-    experiment = Experiment(base_config="timm/tf_efficientnet_lite0", recipe="fast", checkpoint={"url": "http://x/y.pth"})
+    experiment = Experiment(
+        base_config="timm/tf_efficientnet_lite0", recipe="fast", checkpoint={"url": "http://x/y.pth"}
+    )
     base = base_configs.load(experiment.base_config)
     config = build_config(base, inputs_of(experiment, checkpoint="init.pth", pixel_cache="cache"))
 
@@ -153,7 +155,9 @@ def test_the_learning_rate_of_networks_normalised_by_layers_falls_with_depth(nam
     assert multipliers[first] < 0.05 < 0.5 < multipliers[last] < 1
     assert len(multipliers) < 30, "one for each block, not one for each tensor"
     for key, value in multipliers.items():
-        names = [f"backbone.model.{name}" for name, _ in network.model.named_parameters() if key in f"backbone.model.{name}"]
+        names = [
+            f"backbone.model.{name}" for name, _ in network.model.named_parameters() if key in f"backbone.model.{name}"
+        ]
         assert names and 0 < value < 1
     assert base_configs.learning_rates(network, pretrained=False) == {"lr": FAST.learning_rate}
 
@@ -239,7 +243,9 @@ def _explain(model: nn.Module, images: torch.Tensor, prefix_tokens: int | None) 
     assert layer.grid[0] == layer.grid[1] > 1
     maps, logits = grad_cam(model, layer, images[:2], [0, 1])
     assert maps.shape == (2, *layer.grid) and maps.min() >= 0 and torch.isfinite(logits).all()
-    assert torch.allclose(maps, _by_hand(model, layer.module, images[:2], [0, 1], layer), atol=1e-5 * maps.max() + 1e-12)
+    assert torch.allclose(
+        maps, _by_hand(model, layer.module, images[:2], [0, 1], layer), atol=1e-5 * maps.max() + 1e-12
+    )
 
 
 def _by_hand(model: nn.Module, module: nn.Module, images: torch.Tensor, classes: list[int], layer: Any) -> torch.Tensor:
