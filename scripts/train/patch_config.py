@@ -1,4 +1,4 @@
-"""Write a run's config.py, which plain mim can train: a base config of mmcls, or a model of timm, made for the user's images."""
+"""Write a run's config.py, which plain mim trains: a base config of mmcls or a model of timm, for the user's images."""
 
 from __future__ import annotations
 

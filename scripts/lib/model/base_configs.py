@@ -160,13 +160,10 @@ def learning_rates(network: TimmFeatures, pretrained: bool) -> Config:
 
 def is_batch_normalised(network: nn.Module) -> bool:
     """Tell whether at least half of a network's normalisations are over batches."""
-    kinds = [isinstance(module, _BatchNorm) for module in network.modules() if _is_norm(module)]
+    # timm has normalisations of its own: RmsNorm, GroupNorm1, ...; all have an epsilon, which ConvNormAct has not.
+    norms = [module for module in network.modules() if "norm" in type(module).__name__.lower()]
+    kinds = [isinstance(module, _BatchNorm) for module in norms if hasattr(module, "eps")]
     return 2 * sum(kinds) >= len(kinds) > 0
-
-
-def _is_norm(module: nn.Module) -> bool:
-    # timm has normalisations of its own: RmsNorm, GroupNorm1, BatchNormAct2d, ...
-    return isinstance(module, _BatchNorm) or "norm" in type(module).__name__.lower()
 
 
 def layer_multipliers(model: nn.Module, decay: float) -> dict[str, float]:
@@ -180,7 +177,9 @@ def layer_multipliers(model: nn.Module, decay: float) -> dict[str, float]:
     if not hasattr(model, "group_matcher"):
         return {}
     layers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    last = max(layers.values())
+    count = 1 + max(layers.values())
+    # Networks of more layers get what one of so many has, from the first to the last.
+    step = min(1.0, FAST.decaying_layers / count)
     result = {}
     for name, layer in layers.items():
         parts = name.split(".")
@@ -188,5 +187,5 @@ def layer_multipliers(model: nn.Module, decay: float) -> dict[str, float]:
         uniform = (
             prefix for prefix in prefixes if {layers[other] for other in layers if other.startswith(prefix)} == {layer}
         )
-        result[next(uniform, name)] = round(decay ** (last - layer), 6)
-    return {name: multiplier for name, multiplier in result.items() if multiplier != 1}
+        result[next(uniform, name)] = round(decay ** (step * (count - layer)), 6)  # the head is the layer above
+    return result

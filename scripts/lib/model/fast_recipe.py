@@ -34,6 +34,7 @@ class Fast:
     # Of models of timm that are normalised by layers: the rate of a layer, as a share of that of the layer above it.
     # Usual for fine-tuning transformers is 0.65 to 0.8 (BEiT, MAE, DINOv2); not measured here.
     layer_decay: float = 0.75
+    decaying_layers: int = 14  # a ViT of 12 blocks with what is before and after them, for which that is usual
     weight_decay: float = 0.05  # usual with AdamW
     warmup_epochs: float = 1.0  # the first steps after a fitted head must be small
     warmup_ratio: float = 0.01  # of the learning rate, at the first step

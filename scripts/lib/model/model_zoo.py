@@ -91,7 +91,7 @@ def check_name(base_config: str) -> None:
         config_path(base_config)
     elif importlib.util.find_spec("timm") is None:
         raise BadBaseConfig(
-            f"{base_config}: timm is not installed in this environment: run `make setup`, which adds it"
+            f"{base_config}: this environment has no timm: run `make setup`, which adds it"
         )
     elif timm_models.find(base_config) is None:
         close = ", ".join(timm_models.closest(base_config))

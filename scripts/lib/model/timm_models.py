@@ -75,7 +75,7 @@ def find(base_config: str) -> TimmModel | None:
 
 
 def closest(base_config: str) -> list[str]:
-    """Return the most similar names of timm's, with PREFIX: of architectures, or with their weights if those were named."""
+    """Return the most similar names, with PREFIX: of architectures, or of weights where the architecture is right."""
     name = base_config.removeprefix(PREFIX).lower()
     architecture, dot, _ = name.partition(".")
     if dot and architecture in models():
@@ -107,7 +107,7 @@ def pretrained_cfg(base_config: str) -> dict[str, Any]:
 
 
 def rows() -> list[dict[str, Any]]:
-    """Return timm_models.csv as the installed timm has it: of each architecture first the weights that are its default."""
+    """Return the table as the installed timm has it: of each architecture first the weights that are its default."""
     import timm
     from timm.models import get_pretrained_cfg
 

@@ -1,4 +1,4 @@
-"""Models of timm of many families, from the base config to ONNX: config, one training step, Grad-CAM, layers, export."""
+"""Models of timm of many families: base config, one training step, Grad-CAM, layers, ONNX."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_the_learning_rate_of_networks_normalised_by_layers_falls_with_depth(nam
     multipliers = {key: value["lr_mult"] for key, value in rates["paramwise_cfg"]["custom_keys"].items()}
 
     assert rates["lr"] == FAST.gentle_learning_rate
-    assert multipliers[first] < 0.05 < 0.5 < multipliers[last] < 1
+    assert multipliers[first] < 0.06 < 0.5 < multipliers[last] < 1
     assert len(multipliers) < 30, "one for each block, not one for each tensor"
     for key, value in multipliers.items():
         names = [
