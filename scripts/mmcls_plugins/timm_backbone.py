@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -14,9 +15,11 @@ from mmcls.models.builder import BACKBONES
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.runs.config_values import MODEL_NAME
 
+logger = logging.getLogger(__name__)
 #: The functions of timm's modules that make weights of another origin or another size of image those of a model.
 FILTERS = ("checkpoint_filter_fn", "_filter_fn")
 
@@ -107,7 +110,11 @@ def adapted(weights: Mapping[str, torch.Tensor], model: nn.Module) -> Mapping[st
     if fit or change is None or not weights:
         return weights
     arguments = [dict(weights), model][: len(inspect.signature(change).parameters)]
-    return change(*arguments)
+    try:
+        return change(*arguments)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        logger.warning("timm cannot adapt these weights to the model (%s)", one_line(error)[:200])
+        return weights  # what does not fit is told where they are loaded
 
 
 def _function(model: nn.Module, name: str) -> Any:

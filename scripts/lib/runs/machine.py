@@ -22,10 +22,10 @@ from scripts.lib.base.source_code import COMPUTES, code_sha256
 #: What the set-up leaves in .venv (envs/install.py).
 STAMP = Path(sys.prefix) / "mimflow-environment.json"
 #: Files of scripts/ that its results and pages depend on.
-CODE = (".py", ".html", ".css", ".js", ".md", ".yaml")
+CODE = (".py", ".html", ".css", ".js", ".md", ".yaml", ".csv")
 #: Packages that have a say in the result; the lock's hash stands for all of them.
 PACKAGES = (
-    "torch", "torchvision", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
+    "torch", "torchvision", "timm", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
     "scipy", "pandas", "matplotlib", "snakemake", "snakemake-executor-plugin-slurm", "pydantic",
 )  # fmt: skip
 #: Environment variables that say where a run ran, or that change how its numbers are rounded.

@@ -49,7 +49,7 @@ PACKAGES_OF = {
     "archive": ("opencv-python-headless", "pillow", "numpy"),
     "checkpoint": ("torch", "numpy"),
     "splits": ("scikit-learn", "numpy", "pillow"),
-    "config": ("mmcls", "mmcv"),
+    "config": ("mmcls", "mmcv", "timm"),
 }
 #: Of the file that stands in for an archive where a folder is read in place.
 MANIFEST_SUFFIX = ".jsonl"
