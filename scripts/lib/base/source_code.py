@@ -76,9 +76,8 @@ def _files_of(module: str, root: Path) -> list[Path]:
 
 
 def _data_of(path: Path) -> Iterator[Path]:
-    """Yield what a module reads that bears its name: ``looks.yaml`` of looks.py, ``templates/`` of templates.py."""
-    beside, folder = path.with_suffix(".yaml"), path.with_suffix("")
-    if beside.is_file():
-        yield beside
+    """Yield what a module reads that bears its name: ``looks.yaml``, ``looks.csv``; ``templates/`` of templates.py."""
+    yield from (beside for suffix in (".yaml", ".csv") if (beside := path.with_suffix(suffix)).is_file())
+    folder = path.with_suffix("")
     if folder.is_dir() and not (folder / "__init__.py").exists():
         yield from (file for file in folder.rglob("*") if file.is_file() and file.suffix != ".pyc")

@@ -25,8 +25,8 @@ STAMP = Path(sys.prefix) / "mimflow-environment.json"
 CODE = (".py", ".html", ".css", ".js", ".md", ".yaml", ".csv")
 #: Packages that have a say in the result; the lock's hash stands for all of them.
 PACKAGES = (
-    "torch", "torchvision", "timm", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow", "scikit-learn",
-    "scipy", "pandas", "matplotlib", "snakemake", "snakemake-executor-plugin-slurm", "pydantic",
+    "torch", "torchvision", "timm", "mmcls", "mmcv", "openmim", "numpy", "opencv-python-headless", "pillow",
+    "scikit-learn", "scipy", "pandas", "matplotlib", "snakemake", "snakemake-executor-plugin-slurm", "pydantic",
 )  # fmt: skip
 #: Environment variables that say where a run ran, or that change how its numbers are rounded.
 VARIABLES = (
