@@ -90,9 +90,7 @@ def check_name(base_config: str) -> None:
     if not timm_models.is_timm(base_config):
         config_path(base_config)
     elif importlib.util.find_spec("timm") is None:
-        raise BadBaseConfig(
-            f"{base_config}: this environment has no timm: run `make setup`, which adds it"
-        )
+        raise BadBaseConfig(f"{base_config}: this environment has no timm: run `make setup`, which adds it")
     elif timm_models.find(base_config) is None:
         close = ", ".join(timm_models.closest(base_config))
         raise BadBaseConfig(
