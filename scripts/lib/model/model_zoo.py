@@ -1,4 +1,4 @@
-"""What base configs there are: those of mmcls's model zoo, with their weights, batch sizes and tasks, and timm's models.
+"""The base configs: those of mmcls's model zoo, with their weights, batch sizes and tasks, and the models of timm.
 
 mim installs mmcls's configs and metafiles inside the package, under ``mmcls/.mim``. They are read here as files:
 neither mmcls nor torch is imported, since the Snakefile asks these questions while it is being parsed.
@@ -92,10 +92,10 @@ def check_name(base_config: str) -> None:
     elif importlib.util.find_spec("timm") is None:
         raise BadBaseConfig(f"{base_config}: this environment has no timm: run `make setup`, which adds it")
     elif timm_models.find(base_config) is None:
-        close = ", ".join(timm_models.closest(base_config))
+        close = timm_models.closest(base_config)
+        hint = f"the closest are {', '.join(close)}" if close else "no name is close to it"
         raise BadBaseConfig(
-            f"{base_config!r} is no model of timm: {f'the closest are {close}' if close else 'no name is close to it'}; "
-            "all names: python -m scripts.lib.model.model_zoo timm/"
+            f"{base_config!r} is no model of timm: {hint}; all names: python -m scripts.lib.model.model_zoo timm/"
         )
 
 
