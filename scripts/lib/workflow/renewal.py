@@ -70,7 +70,7 @@ class Told:
 
     def __call__(self, change: Change) -> None:
         """Tell of one."""
-        if change.product == self.images:
+        if is_edited(change, self.images):
             if not self.is_real:  # else the run ends with it
                 print(in_red(edited_images(self.images)), file=sys.stderr, flush=True)
             return
@@ -89,6 +89,11 @@ class Told:
                 shutil.copyfile(change.path, copy)
                 return f" (as it was: {copy})"
         return ""
+
+
+def is_edited(change: Change, images: Path) -> bool:
+    """Tell whether somebody changed the images in results/; links lead to a folder that is the user's own to change."""
+    return change.product == images and not change.path.is_symlink()
 
 
 def edited_images(images: Path) -> str:
