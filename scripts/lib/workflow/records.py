@@ -26,7 +26,7 @@ from scripts.lib.base.contents import content_of
 from scripts.lib.base.products import GONE, Change
 from scripts.lib.base.source_code import code_sha256
 from scripts.lib.runs.machine import lock_sha256
-from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.workflow.renewal import MAY_BE_GONE
 
 #: Another one is as good as none: everything is made again.
 FORMAT = 1
@@ -34,8 +34,6 @@ FORMAT = 1
 SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
 #: Rules that other code of their own has run again: a matter of seconds, and they put numbers side by side.
 FOLLOW_THE_CODE = frozenset({"compare_runs", "describe_crate", "write_report"})
-#: What a user may delete to save room: nothing is made of last.pth, and images are unpacked again when they are needed.
-MAY_BE_GONE = frozenset({str(RunFolder.last), "images"})
 
 
 def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
@@ -73,9 +71,8 @@ def find_origin(name: str) -> dict[str, Any] | None:
 
 
 def is_as_recorded(path: Path) -> bool:
-    """Tell whether a product has a record, and is what that says."""
-    is_known = products.expected(path) is not None
-    return is_known and next(products.changes(path, thorough=False, keep=False), None) is None
+    """Tell whether a product has a record, and is what that says; note its times, which Snakemake may have set."""
+    return products.expected(path) is not None and next(products.changes(path, thorough=False), None) is None
 
 
 @dataclass
@@ -125,10 +122,12 @@ class Records(FilePersistence):
         return products.forget(Path(key)) if is_product(key) else bool(super()._delete_record(key))
 
     def started(self, job: Any, external_jobid: str | None = None) -> None:
-        """Note what a job is given: what somebody changes meanwhile is not what it was made of."""
+        """Note what a job is given of others: what somebody changes meanwhile is not what it was made of.
+
+        Of products it checks itself that they are what was recorded; those of its own group are not there yet.
+        """
         super().started(job, external_jobid)
-        # Of products it checks itself that they are what was recorded.
-        self._began[job] = self._inputs(job, products.recorded_sha256)
+        self._began[job] = self._foreign_inputs(job)
 
     async def finished(self, job: Any) -> None:
         """Record what made the outputs of a job; what they are, the job itself has recorded."""
@@ -137,12 +136,19 @@ class Records(FilePersistence):
             await super().finished(job)
             return
         outputs = [str(file) for file in job.output]
+        if all(map(os.path.lexists, outputs)):  # else it has failed: Snakemake calls this all the same
+            self._record(job, outputs)
+        self._began.pop(job, None)
+        for file in job.output:
+            self._unmark_incomplete(self._get_key(file))
+
+    def _record(self, job: Any, outputs: list[str]) -> None:
         began = min(filter(None, (self._get_recorded_starttime(name) for name in outputs)), default=time.time())
         made = {
             "format": FORMAT,
             "rule": job.rule.name,
             "params": self._settings(job),
-            "inputs": self._began.pop(job, None) or self._inputs(job, products.recorded_sha256),
+            "inputs": self._product_inputs(job, products.recorded_sha256) | self._began.get(job, {}),
             "outputs": outputs,
             "code": self._code_of(job.rule),
             "lock": self._lock,
@@ -151,12 +157,10 @@ class Records(FilePersistence):
             "job_hash": hash(job),
         }
         paths = [Path(name) for name in outputs]
-        unknown = [path for path in paths if os.path.lexists(path) and not is_as_recorded(path)]
+        unknown = [path for path in paths if not is_as_recorded(path)]
         if unknown:
             products.record(job.rule.name, unknown)
         products.describe(paths, made)
-        for file in job.output:
-            self._unmark_incomplete(self._get_key(file))
 
     def has_metadata(self, job: Any) -> bool:
         """Say yes: Snakemake does not make again what nothing is known of. These records do, as a difference."""
@@ -218,7 +222,7 @@ class Records(FilePersistence):
         if made is None or set(made["outputs"]) != set(names):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
         difference = Difference(params=params_change(map(str, made["params"]), self._settings(job)))
-        inputs = self._inputs(job, self._look, made["inputs"])
+        inputs = self._product_inputs(job, self._look) | self._foreign_inputs(job, made["inputs"])
         difference.files = [*changed_inputs(made["inputs"], inputs), *(self._changed(names) if there else ())]
         others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
         if others and rule_name(job.rule) in FOLLOW_THE_CODE:
@@ -239,19 +243,25 @@ class Records(FilePersistence):
                 self.tell(change)
                 yield str(change)
 
-    def _inputs(
-        self, job: Any, look: Callable[[Path], str | None], known: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Return the content of what a job is given: of mimflow's own products the hash, of others their times too."""
-        contents: dict[str, Any] = {}
-        for file in job.input:
-            name = str(file)
-            if is_product(name):
-                contents[name] = look(Path(name))
-                continue
-            entry = (known or {}).get(name)
-            content = content_of(Path(name), entry if isinstance(entry, dict) else None)
-            contents[name] = content.as_json() if content else None
+    @staticmethod
+    def _product_inputs(job: Any, look: Callable[[Path], str | None]) -> dict[str, str | None]:
+        """Return the hash of each of mimflow's own products that a job is given."""
+        return {name: look(Path(name)) for name in map(str, job.input) if is_product(name)}
+
+    @staticmethod
+    def _foreign_inputs(job: Any, known: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any] | None]:
+        """Return the content, with its times, of each other file that a job is given.
+
+        Parameters
+        ----------
+        known : what was recorded of the same files: only what bears other times is read.
+        """
+        contents = {}
+        for name in map(str, job.input):
+            if not is_product(name):
+                entry = (known or {}).get(name)
+                content = content_of(Path(name), entry if isinstance(entry, dict) else None)
+                contents[name] = content.as_json() if content else None
         return contents
 
     def _look(self, path: Path | str) -> str | None:
@@ -265,8 +275,8 @@ class Records(FilePersistence):
         return [serialized(value) for value in job.non_derived_params]
 
     def _code_of(self, rule: Any) -> str | None:
-        script = SCRIPT.search(rule.shellcmd or "")
-        return code_sha256((script[1],)) if script else None
+        script = script_of(rule)
+        return code_sha256((script,)) if script else None
 
 
 def kept_line(others: Mapping[str, list[str]]) -> str:
@@ -282,10 +292,15 @@ def kept_line(others: Mapping[str, list[str]]) -> str:
     return f"made by other code or packages than today's, and kept: {steps}; to make a step again: {again}"
 
 
+def script_of(rule: Any) -> str:
+    """Return the module that a rule runs; empty for a rule without one."""
+    script = SCRIPT.search(rule.shellcmd or "")
+    return script[1] if script else ""
+
+
 def rule_name(rule: Any) -> str:
     """Return the name of a rule by its script: where mimflow is a module of another workflow, rules bear others."""
-    script = SCRIPT.search(rule.shellcmd or "")
-    return script[1].rpartition(".")[2] if script else str(rule.name)
+    return script_of(rule).rpartition(".")[2] or str(rule.name)
 
 
 def serialized(value: Any) -> str:
