@@ -18,6 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # Images of machines set it; each of the hundreds of processes that tests start would compile mimflow anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Of the make that runs the tests: those that tests start would say more than they do when people start them.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 
 #: Tests that look at one finished run, which takes a minute or more to make.

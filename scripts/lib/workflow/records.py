@@ -73,9 +73,8 @@ def find_origin(name: str) -> dict[str, Any] | None:
 
 
 def is_as_recorded(path: Path) -> bool:
-    """Tell whether a product has a record, and is what that says."""
-    is_known = products.expected(path) is not None
-    return is_known and next(products.changes(path, thorough=False, keep=False), None) is None
+    """Tell whether a product has a record, and is what that says; note its times, which Snakemake may have set."""
+    return products.expected(path) is not None and next(products.changes(path, thorough=False), None) is None
 
 
 @dataclass
@@ -125,10 +124,12 @@ class Records(FilePersistence):
         return products.forget(Path(key)) if is_product(key) else bool(super()._delete_record(key))
 
     def started(self, job: Any, external_jobid: str | None = None) -> None:
-        """Note what a job is given: what somebody changes meanwhile is not what it was made of."""
+        """Note what a job is given of others: what somebody changes meanwhile is not what it was made of.
+
+        Of products it checks itself that they are what was recorded; those of its own group are not there yet.
+        """
         super().started(job, external_jobid)
-        # Of products it checks itself that they are what was recorded.
-        self._began[job] = self._inputs(job, products.recorded_sha256)
+        self._began[job] = self._foreign_inputs(job)
 
     async def finished(self, job: Any) -> None:
         """Record what made the outputs of a job; what they are, the job itself has recorded."""
@@ -142,7 +143,7 @@ class Records(FilePersistence):
             "format": FORMAT,
             "rule": job.rule.name,
             "params": self._settings(job),
-            "inputs": self._began.pop(job, None) or self._inputs(job, products.recorded_sha256),
+            "inputs": self._product_inputs(job, products.recorded_sha256) | self._began.pop(job, {}),
             "outputs": outputs,
             "code": self._code_of(job.rule),
             "lock": self._lock,
@@ -218,7 +219,7 @@ class Records(FilePersistence):
         if made is None or set(made["outputs"]) != set(names):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
         difference = Difference(params=params_change(map(str, made["params"]), self._settings(job)))
-        inputs = self._inputs(job, self._look, made["inputs"])
+        inputs = self._product_inputs(job, self._look) | self._foreign_inputs(job, made["inputs"])
         difference.files = [*changed_inputs(made["inputs"], inputs), *(self._changed(names) if there else ())]
         others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
         if others and rule_name(job.rule) in FOLLOW_THE_CODE:
@@ -239,19 +240,25 @@ class Records(FilePersistence):
                 self.tell(change)
                 yield str(change)
 
-    def _inputs(
-        self, job: Any, look: Callable[[Path], str | None], known: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Return the content of what a job is given: of mimflow's own products the hash, of others their times too."""
-        contents: dict[str, Any] = {}
-        for file in job.input:
-            name = str(file)
-            if is_product(name):
-                contents[name] = look(Path(name))
-                continue
-            entry = (known or {}).get(name)
-            content = content_of(Path(name), entry if isinstance(entry, dict) else None)
-            contents[name] = content.as_json() if content else None
+    @staticmethod
+    def _product_inputs(job: Any, look: Callable[[Path], str | None]) -> dict[str, str | None]:
+        """Return the hash of each of mimflow's own products that a job is given."""
+        return {name: look(Path(name)) for name in map(str, job.input) if is_product(name)}
+
+    @staticmethod
+    def _foreign_inputs(job: Any, known: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any] | None]:
+        """Return the content, with its times, of each other file that a job is given.
+
+        Parameters
+        ----------
+        known : what was recorded of the same files: only what bears other times is read.
+        """
+        contents = {}
+        for name in map(str, job.input):
+            if not is_product(name):
+                entry = (known or {}).get(name)
+                content = content_of(Path(name), entry if isinstance(entry, dict) else None)
+                contents[name] = content.as_json() if content else None
         return contents
 
     def _look(self, path: Path | str) -> str | None:
