@@ -138,6 +138,9 @@ class Records(FilePersistence):
             await super().finished(job)
             return
         outputs = [str(file) for file in job.output]
+        if not all(map(os.path.lexists, outputs)):  # also called of a job that has failed
+            self._began.pop(job, None)
+            return
         began = min(filter(None, (self._get_recorded_starttime(name) for name in outputs)), default=time.time())
         made = {
             "format": FORMAT,
@@ -152,7 +155,7 @@ class Records(FilePersistence):
             "job_hash": hash(job),
         }
         paths = [Path(name) for name in outputs]
-        unknown = [path for path in paths if os.path.lexists(path) and not is_as_recorded(path)]
+        unknown = [path for path in paths if not is_as_recorded(path)]
         if unknown:
             products.record(job.rule.name, unknown)
         products.describe(paths, made)
