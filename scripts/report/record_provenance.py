@@ -27,7 +27,7 @@ from scripts.lib.data.folders import check_folder
 from scripts.lib.pages import templates
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
-from scripts.lib.runs.provenance import FORMAT
+from scripts.lib.runs.provenance import FORMAT, files_of_run
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import describe_history, describe_training, find_work_folder, utc
 from scripts.lib.settings.load import describe
@@ -165,8 +165,7 @@ def first_record(run: RunFolder, config: Path, provenance: dict[str, Any]) -> di
 
 
 def _hashes(provenance: Mapping[str, Any]) -> dict[str, str]:
-    files = provenance["inputs"]["files"] | provenance["outputs"]
-    return {name: entry["sha256"] for name, entry in files.items()}
+    return {name: entry["sha256"] for name, entry in files_of_run(provenance).items()}
 
 
 def provenance_page(provenance: Mapping[str, Any], config_text: str) -> str:

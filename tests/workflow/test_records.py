@@ -131,6 +131,22 @@ def test_images_that_somebody_changed_are_neither_used_nor_thrown_away(
     assert (folder / "results/small/images/a.jpg").read_bytes() == content
 
 
+def test_a_step_that_failed_leaves_the_record_of_what_was_made_before(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = copied(made[0], tmp_path)
+    record = folder / RUN / ".made/train_model.json"
+    before, weights = json.loads(record.read_text()), (folder / RUN / "best.pth").read_bytes()
+    (folder / "fails").write_text("best.pth")
+    config = other_epochs(folder, made[1])
+    assert stand_in.run(folder, config).returncode == 1
+    assert json.loads(record.read_text())["origin"] == before["origin"]
+    for name in ("best.pth", "last.pth", "train_log.csv"):  # as from a backup
+        shutil.copyfile(made[0] / RUN / name, folder / RUN / name)
+    assert (folder / RUN / "best.pth").read_bytes() == weights
+    assert "train_model" in planned(folder, config), "they are the weights of other settings"
+
+
 def test_a_record_says_what_each_file_was_made_of(made: tuple[Path, dict[str, Any]]) -> None:
     job = json.loads((made[0] / RUN / ".made/evaluate_model.json").read_text())
     origin = job["origin"]

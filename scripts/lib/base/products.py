@@ -144,9 +144,9 @@ def recorded_sha256(path: Path) -> str | None:
 
 def sha256_now(path: Path) -> str | None:
     """Return the hash of a product as it is now, read only where it does not look as it was made; None without one."""
-    is_same = next(changes(path, thorough=False, keep=False), None) is None
-    if expected(path) is not None and (is_same or not os.path.lexists(path)):
-        return recorded_sha256(path)
+    known = recorded_sha256(path)
+    if known and not (os.path.lexists(path) and any(changes(path, thorough=False, keep=False))):
+        return known
     if path.is_dir():
         return _content({name: Entry.of(file) for name, file in _files(path)})
     return sha256_of(path) if path.is_file() else None
@@ -221,7 +221,7 @@ def _is_entry(entry: Any) -> bool:
     if entry.keys() == {"folder"}:
         return isinstance(entry["folder"], str)
     numbers = [entry.get(name) for name in ("size", "mtime", "ctime")]
-    return entry.keys() == _ENTRY and all(isinstance(number, int) for number in numbers)
+    return entry.keys() == Entry.__dataclass_fields__.keys() and all(isinstance(number, int) for number in numbers)
 
 
 def recorded_hashes(path: Path) -> Iterator[tuple[Path, str, Path]]:
@@ -241,9 +241,6 @@ def is_record(file: Path) -> bool:
     """Tell whether a file is a record that can be read."""
     entries = _entries(find_json(file)).values()
     return bool(entries) and all(map(_is_entry, entries))
-
-
-_ENTRY = {"size", "mtime", "ctime", "sha256"}
 
 
 def recorded(folder: Path) -> list[Path]:

@@ -157,6 +157,11 @@ def _choose(names: Sequence[bytes], candidates: dict[str, float], certain: bool)
     ranked = []
     for prior, encoding in read:
         texts = [encoding.decode(name) for name in names]
+        if encoding.name and not encoding.mixed:  # what is UTF-8 by chance is no text in it
+            texts = [
+                text if decodes(name, encoding.name) else name.decode("ascii", "surrogateescape")
+                for name, text in zip(names, texts, strict=True)
+            ]
         utf8 = [encoding.mixed and decodes(name, "utf-8") for name in names]  # in any language
         groups = [[text for text, is_utf8 in zip(texts, utf8, strict=True) if is_utf8 == of] for of in (True, False)]
         languages = (LANGUAGES, SEVERAL_BYTES.get(encoding.name, LANGUAGES))

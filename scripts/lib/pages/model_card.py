@@ -23,7 +23,7 @@ from scripts.lib.pages import data_summary, markdown, templates
 from scripts.lib.runs.onnx_example import PACKAGES, example
 from scripts.lib.runs.onnx_model import Preprocessing
 from scripts.lib.runs.predictions import Predictions
-from scripts.lib.runs.provenance import ARCHIVE
+from scripts.lib.runs.provenance import ARCHIVE, files_of_run
 from scripts.lib.runs.run_folder import dataset_folder
 from scripts.lib.runs.train_log import kept_epoch
 
@@ -272,7 +272,7 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
 
 def _hashes(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return the sha256 of the files that a reader may want to compare."""
-    files = {**provenance["inputs"]["files"], **provenance["outputs"]}
+    files = files_of_run(provenance)
     hashes = {name: str(files[name]["sha256"]) for name in HASHED if name in files}
     if weights := provenance["outputs"].get("best.pth", {}).get("weights_sha256"):
         hashes["the weights alone"] = str(weights)

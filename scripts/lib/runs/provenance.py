@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,11 @@ SECTIONS = {
     "outputs": set(),
     "circumstances": {"training", "files", "machine", "recorded"},
 }
+
+
+def files_of_run(provenance: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return what a run was made of, and what came out, by the files' names: of each its hashes."""
+    return {**provenance["inputs"]["files"], **provenance["outputs"]}
 
 
 def check_made(run: Path, paths: Iterable[Path]) -> None:

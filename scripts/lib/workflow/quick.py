@@ -19,6 +19,7 @@ from scripts.lib.base.products import CHANGED, GONE
 from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import read_record, record_path
 from scripts.lib.data.folders import check_folder
+from scripts.lib.runs.provenance import files_of_run
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.workflow.repetition import MANIFEST_SUFFIX, FinishedRun
 
@@ -91,8 +92,7 @@ def _records(folder: Path) -> tuple[list[Expected], list[str]]:
 
 def _of_provenance(run: FinishedRun, folder: Path) -> Iterator[Expected]:
     by = str(folder / RunFolder.provenance)
-    sections = (run.provenance["inputs"]["files"], run.provenance["outputs"], run.provenance["circumstances"]["files"])
-    for name, entry in chain.from_iterable(section.items() for section in sections):
+    for name, entry in chain(files_of_run(run.provenance).items(), run.provenance["circumstances"]["files"].items()):
         yield Expected(run.file(name), entry["sha256"], by)
 
 

@@ -26,7 +26,7 @@ from scripts.lib.base.contents import content_of
 from scripts.lib.base.products import GONE, Change
 from scripts.lib.base.source_code import code_sha256
 from scripts.lib.runs.machine import lock_sha256
-from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.workflow.renewal import MAY_BE_GONE
 
 #: Another one is as good as none: everything is made again.
 FORMAT = 1
@@ -34,8 +34,6 @@ FORMAT = 1
 SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
 #: Rules that other code of their own has run again: a matter of seconds, and they put numbers side by side.
 FOLLOW_THE_CODE = frozenset({"compare_runs", "describe_crate", "write_report"})
-#: What a user may delete to save room: nothing is made of last.pth, and images are unpacked again when they are needed.
-MAY_BE_GONE = frozenset({str(RunFolder.last), "images"})
 
 
 def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
@@ -138,15 +136,19 @@ class Records(FilePersistence):
             await super().finished(job)
             return
         outputs = [str(file) for file in job.output]
-        if not all(map(os.path.lexists, outputs)):  # also called of a job that has failed
-            self._began.pop(job, None)
-            return
+        if all(map(os.path.lexists, outputs)):  # else it has failed: Snakemake calls this all the same
+            self._record(job, outputs)
+        self._began.pop(job, None)
+        for file in job.output:
+            self._unmark_incomplete(self._get_key(file))
+
+    def _record(self, job: Any, outputs: list[str]) -> None:
         began = min(filter(None, (self._get_recorded_starttime(name) for name in outputs)), default=time.time())
         made = {
             "format": FORMAT,
             "rule": job.rule.name,
             "params": self._settings(job),
-            "inputs": self._product_inputs(job, products.recorded_sha256) | self._began.pop(job, {}),
+            "inputs": self._product_inputs(job, products.recorded_sha256) | self._began.get(job, {}),
             "outputs": outputs,
             "code": self._code_of(job.rule),
             "lock": self._lock,
@@ -159,8 +161,6 @@ class Records(FilePersistence):
         if unknown:
             products.record(job.rule.name, unknown)
         products.describe(paths, made)
-        for file in job.output:
-            self._unmark_incomplete(self._get_key(file))
 
     def has_metadata(self, job: Any) -> bool:
         """Say yes: Snakemake does not make again what nothing is known of. These records do, as a difference."""
@@ -275,8 +275,8 @@ class Records(FilePersistence):
         return [serialized(value) for value in job.non_derived_params]
 
     def _code_of(self, rule: Any) -> str | None:
-        script = SCRIPT.search(rule.shellcmd or "")
-        return code_sha256((script[1],)) if script else None
+        script = script_of(rule)
+        return code_sha256((script,)) if script else None
 
 
 def kept_line(others: Mapping[str, list[str]]) -> str:
@@ -292,10 +292,15 @@ def kept_line(others: Mapping[str, list[str]]) -> str:
     return f"made by other code or packages than today's, and kept: {steps}; to make a step again: {again}"
 
 
+def script_of(rule: Any) -> str:
+    """Return the module that a rule runs; empty for a rule without one."""
+    script = SCRIPT.search(rule.shellcmd or "")
+    return script[1] if script else ""
+
+
 def rule_name(rule: Any) -> str:
     """Return the name of a rule by its script: where mimflow is a module of another workflow, rules bear others."""
-    script = SCRIPT.search(rule.shellcmd or "")
-    return script[1].rpartition(".")[2] if script else str(rule.name)
+    return script_of(rule).rpartition(".")[2] or str(rule.name)
 
 
 def serialized(value: Any) -> str:

@@ -20,8 +20,8 @@ from scripts.lib.workflow.layout import Layout
 EDITED = frozenset({".csv", ".json", ".md", ".py", ".txt", ".yaml"})
 #: Of changes that are told one by one; a damaged disk may have thousands.
 MOST = 8
-#: Of a run, what a user may delete to save room: nothing is made of it any more.
-MAY_BE_GONE = frozenset({str(RunFolder.init), str(RunFolder.last)})
+#: What a user may delete to save room: nothing is made of a run's weights but best.pth; images are unpacked again.
+MAY_BE_GONE = frozenset({str(RunFolder.init), str(RunFolder.last), "images"})
 
 
 def find_changes(layout: Layout, keep: bool = True) -> list[Change]:
@@ -50,8 +50,8 @@ def find_changes(layout: Layout, keep: bool = True) -> list[Change]:
 
 def _matters(change: Change, layout: Layout) -> bool:
     """Tell whether it is missed: pixels, archives and weights that nothing is made of may be removed to save space."""
-    is_spare = change.product in map(Path, [layout.images, *layout.downloads()])
-    is_spare |= change.product.parent == Path(layout.pixel_cache).parent or change.product.name in MAY_BE_GONE
+    is_spare = change.product.name in MAY_BE_GONE or change.product in map(Path, layout.downloads())
+    is_spare |= change.product.parent == Path(layout.pixel_cache).parent
     return change.how != GONE or not is_spare or change.path != change.product
 
 
@@ -70,7 +70,7 @@ class Told:
 
     def __call__(self, change: Change) -> None:
         """Tell of one."""
-        if change.product == self.images:
+        if is_edited(change, self.images):
             if not self.is_real:  # else the run ends with it
                 print(in_red(edited_images(self.images)), file=sys.stderr, flush=True)
             return
@@ -89,6 +89,11 @@ class Told:
                 shutil.copyfile(change.path, copy)
                 return f" (as it was: {copy})"
         return ""
+
+
+def is_edited(change: Change, images: Path) -> bool:
+    """Tell whether somebody changed the images in results/; links lead to a folder that is the user's own to change."""
+    return change.product == images and not change.path.is_symlink()
 
 
 def edited_images(images: Path) -> str:

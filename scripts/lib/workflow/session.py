@@ -37,7 +37,7 @@ from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
-from scripts.lib.workflow.renewal import Told, edited_images
+from scripts.lib.workflow.renewal import Told, edited_images, is_edited
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
@@ -192,7 +192,7 @@ class Session:
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
         images = Path(self.layout.images)
-        if any(change.product == images for change in getattr(workflow.persistence, "changes", [])):
+        if any(is_edited(change, images) for change in getattr(workflow.persistence, "changes", [])):
             self._exit(edited_images(images))
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())

@@ -64,6 +64,7 @@ def test_names_of_a_language_come_out_right(language: str, encoding: str) -> Non
         (["train/2/seg_TRENING", "train/2/seg_ТЕСТОВЫЙ"], "cp1251"),
         (["обучение/犬", "тест/犬", "обучение/第一"], "cp932"),
         (["訓練/犬", "測試/犬"], "cp950"),
+        (["トレーニング_set/草莓", "トレーニング_set/犬"], "gb18030"),  # 犬 in it is Ȯ in UTF-8, and cp950 has no ト
     ],
 )
 def test_the_names_of_splits_tell_the_encoding_too(folders: list[str], encoding: str) -> None:
