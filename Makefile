@@ -94,7 +94,8 @@ endef
 ALL_TESTS := tests/unit tests/workflow tests/faults tests/grid
 
 # Two processes, each of which takes a file of tests when it has done one: no core is idle, none is fought for.
-IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# A process that a test ends from within is an error, not waited for.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: ## the tests of a few minutes: unit tests, every rule once, one killed training, one page in a browser
 	$(call pytest,-m 'not long' $(IN_TWO))

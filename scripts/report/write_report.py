@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ from markupsafe import Markup
 
 from scripts.lib.base import language, long_values, strict_yaml
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
@@ -62,13 +65,16 @@ def make_report(snakefile: Path, settings: Path, report: Path, output: Path) -> 
 
     Raises
     ------
-    UserError : Snakemake could not make the report.
+    UserError : Snakemake could not make the report, as on a full disk.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--configfile", str(settings)]
     command += ["--report", str(report), "--cores", "1"]
     with open(output, "wb") as stream:
         result = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     if result.returncode != 0:
+        is_full = os.strerror(errno.ENOSPC) in output.read_text(encoding="utf-8", errors="replace")
+        if full := describe_full_disk([report.parent, *usual_folders()], certain=is_full):
+            raise full
         raise UserError(f"{report}: Snakemake could not make the report; details: {output}")
 
 

@@ -3,45 +3,72 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from dag import Finished, snakemake
 from small_disk import fill, small_disk
 
+from scripts.lib.base.disks import LEAST_BYTES
 from scripts.lib.base.files import sha256_of
 
 pytestmark = pytest.mark.long
 
-RUN = Path("results/small/quick/seed0")
+RUN, LOGS = Path("results/small/quick/seed0"), Path("logs/small")
+
+
+@contextmanager
+def filled_when(log: Path, disk: Path) -> Iterator[None]:
+    """Fill *disk* as soon as the step of *log* has begun: with less room than this, no workflow starts."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            if log.exists():
+                return fill(disk)
+
+    log.unlink(missing_ok=True)
+    fill(disk, leave=LEAST_BYTES + 400_000)
+    (disk / "filler").rename(disk / "first")
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for name in ("first", "filler"):
+            (disk / name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
-    ("gone", "room"),
+    ("rule", "gone"),
     [
-        (["best.pth", "last.pth", "train_log.csv", "work"], 300_000),  # not for one state
-        (["figures/confusion_matrix.svg"], 20_000),
-        (["model.onnx"], 20_000),
-        (["../../report.html"], 20_000),
-        (["../../leaderboard.csv"], 0),
+        ("quick/seed0/train_model", ["best.pth", "last.pth", "train_log.csv", "work"]),
+        ("quick/seed0/plot_predictions", ["figures/confusion_matrix.svg"]),
+        ("quick/seed0/export_model", ["model.onnx"]),
+        ("compare_runs", ["../../leaderboard.csv"]),
+        ("write_report", ["../../report.html"]),
     ],
-    ids=lambda value: Path(value[0]).name if isinstance(value, list) else "",
 )
 def test_a_disk_that_fills_is_one_line_and_costs_nothing(
-    finished: Finished, tmp_path: Path, gone: list[str], room: int
+    finished: Finished, tmp_path: Path, rule: str, gone: list[str]
 ) -> None:
     folder = tmp_path / "p"
-    with small_disk(folder / "results", 200) as disk:
+    with small_disk(folder / "results", 100) as disk:
         shutil.copytree(finished[0], folder, symlinks=True, dirs_exist_ok=True)
         weights = sha256_of(folder / RUN / "best.pth")
         for path in (folder / RUN / name for name in gone):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        fill(disk, leave=room)
-        failed = snakemake(folder, finished[1])
-        (disk / "filler").unlink()
+        with filled_when(folder / LOGS / f"{rule}.log", disk):
+            failed = snakemake(folder, finished[1])
         assert failed.returncode == 1 and "Traceback" not in failed.stdout, failed.stdout
         lines = [line for line in failed.stdout.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1 and "full" in lines[0] and failed.stdout.splitlines()[-1] == lines[0], failed.stdout
+        assert len(lines) == 1 and "Error recording" not in failed.stdout, failed.stdout
+        assert "no space left on the disk" in lines[0] and "then run the same command again" in lines[0]
         again = snakemake(folder, finished[1])
         assert again.returncode == 0, again.stdout
         assert all((folder / RUN / name).exists() for name in gone)
