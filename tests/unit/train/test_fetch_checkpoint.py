@@ -14,6 +14,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,14 +154,14 @@ def test_a_file_that_was_refused_leaves_nothing_and_the_old_checkpoint_stays(
     server: HttpServer, tmp_path: Path
 ) -> None:
     (tmp_path / "x.pth").write_bytes(b"old")
-    server.serve("x.pth", checkpoint_bytes(args=Namespace(lr=1)))
+    server.serve("x.pth", checkpoint_bytes(args=SimpleNamespace(lr=1)))
     with pytest.raises(UserError, match="holds more than weights"):
         run({"url": server.url("x.pth")}, tmp_path / "x.pth")
     assert leftovers(tmp_path) == ["x.pth"] and (tmp_path / "x.pth").read_bytes() == b"old"
 
 
 def test_trust_is_for_the_one_file_that_its_hash_names(tmp_path: Path) -> None:
-    path, content = tmp_path / "mine.pth", checkpoint_bytes(args=Namespace(lr=1))
+    path, content = tmp_path / "mine.pth", checkpoint_bytes(args=SimpleNamespace(lr=1))
     path.write_bytes(content)
     with pytest.raises(UserError, match="allows one file only: give its sha256"):
         run({"path": str(path), "trust_pickle": True}, tmp_path / "x.pth")
