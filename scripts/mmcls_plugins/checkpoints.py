@@ -123,6 +123,15 @@ class ResumableRunner(EpochBasedRunner):
         self._unfinished: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
 
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """Load the weights to start from; of a run with other classes all but the head, which is drawn anew."""
+        theirs = (load_from_file(filename).get("meta") or {}).get("CLASSES")
+        ours = (self.meta or {}).get("CLASSES")
+        if theirs and ours and list(theirs) != list(ours):
+            self.logger.info("%s is of other classes: the head is made anew", filename)
+            kwargs["revise_keys"] = [*kwargs.get("revise_keys", [(r"^module\.", "")]), (r"^head\.", "head_of_others.")]
+        return super().load_checkpoint(filename, *args, **kwargs)
+
     @property
     def bare_model(self) -> nn.Module:
         """The model without mmcv's wrapper."""
