@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -86,12 +87,13 @@ def _pretrained_config(name: str) -> Any:
 
 def _others(name: str) -> str:
     """Return the names with weights that may be meant: other tags of this architecture, else those that look alike."""
-    from timm.models import list_pretrained
+    from timm.models import list_models, list_pretrained
 
-    names = list_pretrained()
-    own = [other for other in names if other.partition(".")[0] == name.partition(".")[0]]
-    close = own or difflib.get_close_matches(name, names, n=4, cutoff=0.5)
-    return f"with weights it has {', '.join(close[:4])}" if close else "all names: `timm.list_pretrained()`"
+    architecture = name.partition(".")[0]
+    own = [other for other in list_pretrained() if other.partition(".")[0] == architecture]
+    close = own or difflib.get_close_matches(architecture, list_models(), n=4, cutoff=0.5)
+    what = "its weights are" if own else "the closest names are"
+    return f"{what} {', '.join(close[:4])}" if close else "all names: `timm.list_models()`"
 
 
 def _hub_names(name: str) -> tuple[str, ...]:
@@ -151,7 +153,8 @@ def adapted(
     taken = with_our_names(weights, wanted, name, prefix="")
     if filter_ is not None:
         try:
-            taken = dict(filter_(dict(taken), model))
+            has_model = len(inspect.signature(filter_).parameters) > 1  # some look at the weights alone
+            taken = dict(filter_(dict(taken), model) if has_model else filter_(dict(taken)))
         except Exception as error:  # of another network's weights, whatever timm meets in them
             logger.debug("timm's own filter", exc_info=True)
             logger.info("%s: timm cannot adapt its weights (%s)", name, one_line(error)[:200])
@@ -179,7 +182,6 @@ def for_backbone(weights: Mapping[str, torch.Tensor], model_name: str, name: str
     """
     model, filter_ = build(model_name)
     wanted = model.state_dict()
-    if all(weights[PREFIX + key].shape == value.shape for key, value in wanted.items() if PREFIX + key in weights):
-        if all(PREFIX + key in weights for key in wanted):
-            return dict(weights)
+    if all(PREFIX + key in weights and weights[PREFIX + key].shape == wanted[key].shape for key in wanted):
+        return dict(weights)
     return {PREFIX + key: value for key, value in adapted(weights, model, filter_, name).items()}
