@@ -143,7 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Note the request before the client can see the answer."""
         name = unquote(urlsplit(self.path).path).lstrip("/")
         with self.owner.lock:
-            self.owner.requests.append(Request(name, self.headers.get("Range"), code, self.headers.get("Authorization")))
+            self.owner.requests.append(
+                Request(name, self.headers.get("Range"), code, self.headers.get("Authorization"))
+            )
         super().send_response(code, message)
 
     def _answer(self, resource: Resource | None, asked: str | None) -> None:

@@ -122,9 +122,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-def write_checkpoint(
-    weights: Mapping[str, torch.Tensor], path: Path, meta: Mapping[str, Any] | None = None
-) -> None:
+def write_checkpoint(weights: Mapping[str, torch.Tensor], path: Path, meta: Mapping[str, Any] | None = None) -> None:
     """Write ``{"meta": meta, "state_dict": weights}``, atomically; the same content gives the same bytes."""
     # A tensor may be a view of something larger, which torch.save would write whole.
     state_dict = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}

@@ -7,7 +7,16 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StrictBool, StrictInt, StringConstraints, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
@@ -273,8 +282,18 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _runs_to_start_from(self) -> Settings:
+        starts = starting_runs.StartingRuns(
+            dataset=self.dataset.name,
+            seeds=self.seeds,
+            folds=self.dataset.split.folds,
+            bases={name: experiment.base_config for name, experiment in self.experiments.items()},
+            runs={
+                name: (experiment.checkpoint_request() or {}).get("run")
+                for name, experiment in self.experiments.items()
+            },
+        )
         for name in self.experiments:
-            if problem := starting_runs.problem(name, self):
+            if problem := starts.problem(name):
                 raise ValueError(f"experiments.{name}.checkpoint.run: {problem}")
         return self
 

@@ -72,7 +72,9 @@ def test_what_training_codes_keep_beside_the_weights_is_left_out(
     """mmengine's logs hold arrays and bound methods; nothing of them is imported when the file is read."""
     caplog.set_level(logging.INFO)
     module = types.ModuleType("mmengine.logging.history_buffer")
-    source = "class HistoryBuffer:\n    def mean(self): pass\n    def __init__(self): self.how, self.log = self.mean, LOG"
+    source = (
+        "class HistoryBuffer:\n    def mean(self): pass\n    def __init__(self): self.how, self.log = self.mean, LOG"
+    )
     exec(source, module.__dict__ | {"LOG": np.arange(3.0), "__name__": module.__name__}, module.__dict__)
     buffer = module.HistoryBuffer
     buffer.__module__ = module.__name__
@@ -98,7 +100,9 @@ def test_a_file_that_needs_more_is_opened_when_it_is_trusted(tmp_path: Path) -> 
 
 def test_trust_does_not_make_a_damaged_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    path.write_bytes(save(path, {"args": types.SimpleNamespace(), "state_dict": WEIGHTS}, legacy=True).read_bytes()[:200])
+    path.write_bytes(
+        save(path, {"args": types.SimpleNamespace(), "state_dict": WEIGHTS}, legacy=True).read_bytes()[:200]
+    )
     with pytest.raises(UserError, match=r"damaged|cannot be opened"):
         read_foreign(path, "x.pth", trust_pickle=True)
 

@@ -120,7 +120,9 @@ def test_position_embeddings_of_another_size_are_resampled_as_timm_does_it() -> 
 
 
 def test_what_does_not_fit_is_said_with_names_and_shapes_of_both() -> None:
-    with pytest.raises(UserError, match=r"0 of its \d+ tensors fit; expected cls_token \(1x1x64\), .*the file has") as e:
+    with pytest.raises(
+        UserError, match=r"0 of its \d+ tensors fit; expected cls_token \(1x1x64\), .*the file has"
+    ) as e:
         fit(trained("test_resnet"))
     assert "conv1" in str(e.value) and "\n" not in str(e.value)
     larger = {key: torch.zeros(*(2 * length for length in value.shape)) for key, value in trained("test_vit").items()}
