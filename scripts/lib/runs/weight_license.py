@@ -1,4 +1,4 @@
-"""What the licenses of pretrained weights allow, as far as their ids tell: it is no legal advice, only where to look."""
+"""What the licenses of pretrained weights allow, as far as their ids tell: no legal advice, only where to look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a run can be what another one starts from (`checkpoint: {run: ...}`): it exists or is made first, no circle."""
+"""Whether a run can be what another starts from (`checkpoint: {run: ...}`): it exists or is made first, no circle."""
 
 from __future__ import annotations
 

@@ -32,6 +32,16 @@ class Evil:
         return os.mkdir, (self.folder,)
 
 
+class HistoryBuffer:
+    """As mmengine's: an array, and one of its own methods."""
+
+    def __init__(self) -> None:
+        self.log, self.how = np.arange(3.0), self.mean
+
+    def mean(self) -> float:
+        return float(self.log.mean())
+
+
 def save(path: Path, content: Any, *, legacy: bool = False) -> Path:
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     return path
@@ -72,14 +82,10 @@ def test_what_training_codes_keep_beside_the_weights_is_left_out(
     """mmengine's logs hold arrays and bound methods; nothing of them is imported when the file is read."""
     caplog.set_level(logging.INFO)
     module = types.ModuleType("mmengine.logging.history_buffer")
-    source = (
-        "class HistoryBuffer:\n    def mean(self): pass\n    def __init__(self): self.how, self.log = self.mean, LOG"
-    )
-    exec(source, module.__dict__ | {"LOG": np.arange(3.0), "__name__": module.__name__}, module.__dict__)
-    buffer = module.HistoryBuffer
-    buffer.__module__ = module.__name__
+    monkeypatch.setattr(HistoryBuffer, "__module__", module.__name__)
+    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
     content: dict[str, Any] = {
-        "mmengine": {"meta": {"epoch": 1}, "message_hub": {"log_scalars": {"train/loss": buffer()}}},
+        "mmengine": {"meta": {"epoch": 1}, "message_hub": {"log_scalars": {"train/loss": HistoryBuffer()}}},
         "timm": {"arch": "resnet18", "args": argparse.Namespace(lr=0.1, path=Path("a"))},
         "lightning": {"hyper_parameters": argparse.Namespace(when=datetime.date(2026, 1, 1))},
     }[kind] | {"state_dict": WEIGHTS}
@@ -100,9 +106,8 @@ def test_a_file_that_needs_more_is_opened_when_it_is_trusted(tmp_path: Path) -> 
 
 def test_trust_does_not_make_a_damaged_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    path.write_bytes(
-        save(path, {"args": types.SimpleNamespace(), "state_dict": WEIGHTS}, legacy=True).read_bytes()[:200]
-    )
+    save(path, {"args": types.SimpleNamespace(), "state_dict": WEIGHTS}, legacy=True)
+    path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"damaged|cannot be opened"):
         read_foreign(path, "x.pth", trust_pickle=True)
 
