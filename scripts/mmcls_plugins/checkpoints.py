@@ -130,7 +130,7 @@ class ResumableRunner(EpochBasedRunner):
         if theirs and ours and list(theirs) != list(ours):
             self.logger.info("%s is of other classes: the head is made anew", filename)
             kwargs["revise_keys"] = [*kwargs.get("revise_keys", [(r"^module\.", "")]), (r"^head\.", "head_of_others.")]
-        return super().load_checkpoint(filename, *args, **kwargs)
+        return EpochBasedRunner.load_checkpoint(self, filename, *args, **kwargs)
 
     @property
     def bare_model(self) -> nn.Module:
