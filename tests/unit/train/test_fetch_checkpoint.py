@@ -316,11 +316,8 @@ def as_safetensors(weights: dict[str, torch.Tensor]) -> bytes:
     header, data = {}, b""
     for key, value in weights.items():
         content = value.contiguous().numpy().tobytes()
-        header[key] = {
-            "dtype": "F32",
-            "shape": list(value.shape),
-            "data_offsets": [len(data), len(data) + len(content)],
-        }
+        offsets = [len(data), len(data) + len(content)]
+        header[key] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": offsets}
         data += content
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
@@ -373,7 +370,8 @@ def test_gated_weights_are_one_line_that_says_where_and_how(
     server.serve(RESOLVE + "model.safetensors", b"x", token="right", headers={"X-Error-Code": "GatedRepo"})
     if status == 403:
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    with pytest.raises(UserError, match=r"is gated.*/timm/test_vit\.r160_in1k.*checkpoint: \{path: \.\.\.\}") as caught:
+    message = r"is gated.*/timm/test_vit\.r160_in1k.*checkpoint: \{path: \.\.\.\}"
+    with pytest.raises(UserError, match=message) as caught:
         run({"zoo": None}, tmp_path / "x.pth", TIMM)
     assert "hf_secret" not in str(caught.value) and "\n" not in str(caught.value) and leftovers(tmp_path) == []
 
