@@ -334,7 +334,12 @@ def main(args: argparse.Namespace) -> None:
         weights = read_weights(path, name, trust_pickle=checkpoint.trust_pickle)
         meta = {**origin.meta(), **(_classes_of(path) if checkpoint.path or checkpoint.run else {})}
     is_elsewhere = checkpoint.url or checkpoint.path or checkpoint.package or checkpoint.run
-    if model is not None:
+    if checkpoint.run:
+        shapes = timm_weights.backbone_shapes(model) if model is not None else backbone_shapes(args.base_config)
+        # `overrides` may have changed the shapes; when they are loaded, they are compared with the model itself.
+        shapes |= {key: tuple(value.shape) for key, value in weights.items() if key in shapes}
+        check_fit(weights, args.base_config, name, shapes)
+    elif model is not None:
         weights = timm_weights.for_backbone(weights, model, name)
     # Those that mmcls made for this very config fit.
     elif is_elsewhere or find_weights(args.base_config, checkpoint.zoo) not in weights_of(args.base_config):

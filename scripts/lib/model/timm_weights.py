@@ -171,6 +171,12 @@ def adapted(
     return fitting
 
 
+def backbone_shapes(model_name: str) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of a timm model as a checkpoint of mimflow has them."""
+    model, _ = build(model_name)
+    return {PREFIX + key: tuple(value.shape) for key, value in model.state_dict().items()}
+
+
 def for_backbone(weights: Mapping[str, torch.Tensor], model_name: str, name: str) -> dict[str, torch.Tensor]:
     """Return *weights* as a checkpoint of mimflow has them for ``base_config: timm/<model_name>``.
 

@@ -104,8 +104,21 @@ def test_the_head_of_a_run_with_other_classes_is_not_taken(
     weights = {key: value + 1 for key, value in before.items()}
     torch.save({"meta": {"CLASSES": theirs} if theirs else {}, "state_dict": weights}, tmp_path / "x.pth")
     logger = logging.getLogger("test")
-    runner = SimpleNamespace(meta={"CLASSES": ours}, logger=logger, model=model)
+    runner = SimpleNamespace(meta={"CLASSES": ours}, logger=logger, model=model, bare_model=model)
     ResumableRunner.load_checkpoint(runner, str(tmp_path / "x.pth"))  # type: ignore[arg-type]
     after = model.state_dict()
     assert torch.equal(after["backbone.weight"], weights["backbone.weight"])
     assert torch.equal(after["head.weight"], (before if is_new else weights)["head.weight"])
+
+
+@pytest.mark.parametrize("fault", ["missing", "3x2"])
+def test_a_run_with_another_backbone_is_one_line(tmp_path: Path, fault: str) -> None:
+    model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2)})
+    weights = dict(model.state_dict())
+    weights |= {"backbone.weight": torch.ones(3, 2)}
+    if fault == "missing":
+        del weights["backbone.weight"]
+    torch.save({"meta": {"CLASSES": ["a"]}, "state_dict": weights}, tmp_path / "x.pth")
+    runner = SimpleNamespace(meta={"CLASSES": ["a"]}, logger=logging.getLogger("t"), model=model, bare_model=model)
+    with pytest.raises(UserError, match=f"backbone.weight is {fault}, not 2x2: start from a run of the same"):
+        ResumableRunner.load_checkpoint(runner, str(tmp_path / "x.pth"))  # type: ignore[arg-type]

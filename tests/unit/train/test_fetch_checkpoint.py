@@ -306,7 +306,7 @@ def test_pip_without_a_reason_is_still_one_line(monkeypatch: pytest.MonkeyPatch,
     assert pip_reason("WARNING: x\nERROR: the cause\nERROR: what follows\n") == "the cause"
 
 
-# --- weights of timm, from a hub; safetensors; a run's own --------------------------------------------------------------
+# --- weights of timm, from a hub; safetensors; a run's own ------------------------------------------------------------
 
 TIMM = "timm/test_vit"
 RESOLVE = "timm/test_vit.r160_in1k/resolve/main/"
