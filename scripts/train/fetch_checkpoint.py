@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import h5py
@@ -332,9 +333,10 @@ def main(args: argparse.Namespace) -> None:
     with source_file(checkpoint, args.base_config, args.output) as (path, origin):
         name = str(path) if checkpoint.path else origin.source
         weights = read_weights(path, name, trust_pickle=checkpoint.trust_pickle)
-        meta = {**origin.meta(), **(_classes_of(path) if checkpoint.path or checkpoint.run else {})}
+        own = read_meta(path) if checkpoint.path or checkpoint.run else {}
+    meta = {**origin.meta(), **_classes_in(own)}
     is_elsewhere = checkpoint.url or checkpoint.path or checkpoint.package or checkpoint.run
-    if checkpoint.run:
+    if checkpoint.run or own.keys() >= {"origin", "CLASSES"}:  # a run's, or the copy of it that `make verify` gives
         shapes = timm_weights.backbone_shapes(model) if model is not None else backbone_shapes(args.base_config)
         # `overrides` may have changed the shapes; when they are loaded, they are compared with the model itself.
         shapes |= {key: tuple(value.shape) for key, value in weights.items() if key in shapes}
@@ -350,9 +352,9 @@ def main(args: argparse.Namespace) -> None:
     logger.info("%s: %d tensors; license of the weights: %s", args.output, len(weights), origin.license or "not stated")
 
 
-def _classes_of(path: Path) -> dict[str, list[str]]:
+def _classes_in(meta: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the classes that a run's head is for, as the meta of a checkpoint has them."""
-    classes = read_meta(path).get("CLASSES")
+    classes = meta.get("CLASSES")
     is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     return {"CLASSES": list(classes)} if classes and is_list else {}
 

@@ -425,6 +425,21 @@ def test_a_run_is_a_start_with_its_classes_and_the_license_of_its_own_start(
     assert (tmp_path / "x.pth").read_bytes() == (tmp_path / "y.pth").read_bytes()
 
 
+def test_a_run_may_have_changed_the_backbones_shapes_but_not_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "backbone_shapes", lambda _: {"backbone.conv1.conv.weight": (32, 3, 3, 3)})
+    folder = tmp_path / "results" / "d" / "a" / "seed0"
+    folder.mkdir(parents=True)
+    torch.save({"meta": {"CLASSES": ["a"]}, "state_dict": {"backbone.conv1.conv.weight": torch.ones(8, 3, 3, 3)}},
+               folder / "best.pth")  # fmt: skip
+    assert run({"run": "results/d/a/seed0"}, tmp_path / "x.pth") == run({"path": "x.pth"}, tmp_path / "y.pth")
+    torch.save({"state_dict": {"backbone.stem.weight": torch.ones(32, 3, 3, 3)}}, folder / "best.pth")
+    with pytest.raises(UserError, match=r"none of its 1 tensors fits.*the file has backbone\.stem\.weight \(32x3x3x3\)"):
+        run({"run": "results/d/a/seed0"}, tmp_path / "z.pth")
+
+
 def test_a_run_without_weights_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"there is no results/d/a/seed0/best\.pth"):
