@@ -20,6 +20,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -286,8 +287,8 @@ def _describe_file(path: Path, checkpoint: Checkpoint) -> Origin:
         raise UserError(f"checkpoint.path {path}: wrong sha256: expected {checkpoint.sha256}, got {digest}")
     if checkpoint.sha256 is None:
         logger.info("%s: sha256 %s", path, digest)
-    known = Origin.of(read_meta(path))
-    return known or Origin(path.name, digest, checkpoint.license)
+    known = Origin.of(read_meta(path)) or Origin(path.name, digest)
+    return replace(known, license=checkpoint.license or known.license)
 
 
 def describe_run(run: RunFolder, checkpoint: Checkpoint) -> Origin:

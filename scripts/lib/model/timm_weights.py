@@ -6,6 +6,7 @@ import difflib
 import inspect
 import logging
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,22 +116,22 @@ def build(name: str, **options: Any) -> tuple[nn.Module, Filter | None]:
     UserError : there is no such model, or this torch cannot build it.
     """
     import timm
-    from timm.models import _builder
 
+    builder: Any = sys.modules["timm.models._builder"]
     found: list[Filter | None] = [None]
 
     def note_filter(*_arguments: Any, filter_fn: Filter | None = None, **_options: Any) -> None:
         found.append(filter_fn)
 
-    original = _builder.load_pretrained
-    _builder.load_pretrained = note_filter  # the one place that every architecture hands its function to
+    original = builder.load_pretrained
+    builder.load_pretrained = note_filter  # the one place that every architecture hands its function to
     try:
         model = timm.create_model(name, pretrained=True, num_classes=0, **options)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         _pretrained_config(name)  # a name that is none is said in its own line
         raise UserError(f"timm cannot build {name} here: {one_line(error)[:300]}") from error
     finally:
-        _builder.load_pretrained = original
+        builder.load_pretrained = original
     return model, found[-1]
 
 
