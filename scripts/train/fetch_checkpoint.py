@@ -334,10 +334,13 @@ def main(args: argparse.Namespace) -> None:
     with source_file(checkpoint, args.base_config, args.output) as (path, origin):
         name = str(path) if checkpoint.path else origin.source
         weights = read_weights(path, name, trust_pickle=checkpoint.trust_pickle)
-        own = read_meta(path) if checkpoint.path or checkpoint.run else {}
-    meta = {**origin.meta(), **_classes_in(own)}
+        known_meta = read_meta(path) if checkpoint.path or checkpoint.run else {}
+    meta = {**origin.meta(), **_classes_in(known_meta)}
     is_elsewhere = checkpoint.url or checkpoint.path or checkpoint.package or checkpoint.run
-    if checkpoint.run or own.keys() >= {"origin", "CLASSES"}:  # a run's, or the copy of it that `make verify` gives
+    if checkpoint.run or known_meta.keys() >= {
+        "origin",
+        "CLASSES",
+    }:  # a run's, or the copy of it that `make verify` gives
         shapes = timm_weights.backbone_shapes(model) if model is not None else backbone_shapes(args.base_config)
         # `overrides` may have changed the shapes; when they are loaded, they are compared with the model itself.
         shapes |= {key: tuple(value.shape) for key, value in weights.items() if key in shapes}

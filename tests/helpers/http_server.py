@@ -157,8 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
         if failing:
             return self._plain(resource.status, resource.retry_after)
         time.sleep(resource.silence)
-        if resource.token and (given := self.headers.get("Authorization")) != f"Bearer {resource.token}":
-            return self._plain(403 if given else 401, headers=resource.headers)
+        if resource.token and (authorization := self.headers.get("Authorization")) != f"Bearer {resource.token}":
+            return self._plain(403 if authorization else 401, headers=resource.headers)
         if resource.redirect:
             return self._plain(302, headers={"Location": resource.redirect, **resource.headers})
         if resource.raw is not None:

@@ -91,9 +91,9 @@ def _others(name: str) -> str:
     from timm.models import list_models, list_pretrained
 
     architecture = name.partition(".")[0]
-    own = [other for other in list_pretrained() if other.partition(".")[0] == architecture]
-    close = own or difflib.get_close_matches(architecture, list_models(), n=4, cutoff=0.5)
-    what = "its weights are" if own else "the closest names are"
+    own_names = [other for other in list_pretrained() if other.partition(".")[0] == architecture]
+    close = own_names or difflib.get_close_matches(architecture, list_models(), n=4, cutoff=0.5)
+    what = "its weights are" if own_names else "the closest names are"
     return f"{what} {', '.join(close[:4])}" if close else "all names: `timm.list_models()`"
 
 
@@ -118,10 +118,10 @@ def build(name: str, **options: Any) -> tuple[nn.Module, Filter | None]:
     import timm
 
     builder: Any = sys.modules["timm.models._builder"]
-    found: list[Filter | None] = [None]
+    filters: list[Filter | None] = [None]
 
     def note_filter(*_arguments: Any, filter_fn: Filter | None = None, **_options: Any) -> None:
-        found.append(filter_fn)
+        filters.append(filter_fn)
 
     original = builder.load_pretrained
     builder.load_pretrained = note_filter  # the one place that every architecture hands its function to
@@ -132,7 +132,7 @@ def build(name: str, **options: Any) -> tuple[nn.Module, Filter | None]:
         raise UserError(f"timm cannot build {name} here: {one_line(error)[:300]}") from error
     finally:
         builder.load_pretrained = original
-    return model, found[-1]
+    return model, filters[-1]
 
 
 def adapted(

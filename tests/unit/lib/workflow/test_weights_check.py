@@ -10,18 +10,18 @@ import pytest
 from scripts.lib.workflow.weights_check import weights_notes
 
 
-def notes(base_config: str, request: dict[str, Any] | None) -> list[str]:
+def notes_of(base_config: str, request: dict[str, Any] | None) -> list[str]:
     experiment = SimpleNamespace(base_config=base_config, checkpoint_request=lambda: request)
     return list(map(str, weights_notes(SimpleNamespace(experiments={"a": experiment}))))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("request_", [None, {"zoo": None}, {"path": "x.pth"}, {"url": "http://a/b", "license": "mit"}])
 def test_there_is_no_note_for_what_may_be_used(request_: dict[str, Any] | None) -> None:
-    assert notes("resnet18_8xb32_in1k", request_) == []
+    assert notes_of("resnet18_8xb32_in1k", request_) == []
 
 
 def test_a_license_that_the_user_states_is_judged() -> None:
-    [note] = notes("resnet18_8xb32_in1k", {"path": "folder/x.pth", "license": "cc-by-nc-4.0"})
+    [note] = notes_of("resnet18_8xb32_in1k", {"path": "folder/x.pth", "license": "cc-by-nc-4.0"})
     assert note.startswith("note: experiments.a: the weights of x.pth have cc-by-nc-4.0: non-commercial use only")
 
 
@@ -37,5 +37,5 @@ def test_a_license_that_the_user_states_is_judged() -> None:
 )
 def test_the_weights_of_timm_are_judged_by_its_index(name: str, words: str) -> None:
     pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
-    found = notes(f"timm/{name}", {"zoo": None})
-    assert len(found) == bool(words) and words in "".join(found)
+    lines = notes_of(f"timm/{name}", {"zoo": None})
+    assert len(lines) == bool(words) and words in "".join(lines)
