@@ -337,10 +337,8 @@ def main(args: argparse.Namespace) -> None:
         known_meta = read_meta(path) if checkpoint.path or checkpoint.run else {}
     meta = {**origin.meta(), **_classes_in(known_meta)}
     is_elsewhere = checkpoint.url or checkpoint.path or checkpoint.package or checkpoint.run
-    if checkpoint.run or known_meta.keys() >= {
-        "origin",
-        "CLASSES",
-    }:  # a run's, or the copy of it that `make verify` gives
+    # Of a run, or the copy of it that `make verify` gives.
+    if checkpoint.run or known_meta.keys() >= {"origin", "CLASSES"}:
         shapes = timm_weights.backbone_shapes(model) if model is not None else backbone_shapes(args.base_config)
         # `overrides` may have changed the shapes; when they are loaded, they are compared with the model itself.
         shapes |= {key: tuple(value.shape) for key, value in weights.items() if key in shapes}
