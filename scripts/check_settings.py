@@ -1,4 +1,7 @@
-"""Check configuration files, and that results can be written here: nothing when all is well, else one line."""
+"""Check configuration files, and that results can be written here: nothing when all is well, else one line.
+
+A note, which is no error, names weights whose license is not for every use.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.disks import check_folders
 from scripts.lib.settings.load import load_settings, read_file
+from scripts.lib.workflow.weights_check import weights_notes
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,10 +24,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Check each file, and that its results can be written; say nothing when all is well."""
+    """Check each file, and that its results can be written; say nothing when all is well but notes."""
     for path in args.files:
         settings = load_settings(read_file(path), [path])
         check_folders(Path("results") / settings.dataset.name)
+        for note in weights_notes(settings):
+            print(note)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,21 @@ def look_at_devices(profile: str, config: str) -> Problem | None:
     return machine_check.device_problem(devices, machine_check.built_torch())
 
 
+def look_at_weights(config: str) -> list[Problem]:
+    """Return a note for each experiment whose pretrained weights are not for every use.
+
+    Raises
+    ------
+    UserError : the configuration cannot be read.
+    """
+    try:
+        from scripts.lib.settings.load import load_settings, read_file
+        from scripts.lib.workflow.weights_check import weights_notes
+    except ImportError:
+        return []  # without .venv, which is a problem of its own
+    return weights_notes(load_settings(read_file(Path(config)), [Path(config)]))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.doctor", description=__doc__)
@@ -82,6 +97,7 @@ def main(args: argparse.Namespace) -> None:
         print(line(*fact))
     if unfit := look_at_devices(args.profile or "profiles/local", args.config):
         problems.append(unfit)
+    problems += look_at_weights(args.config)
     if args.profile:
         print(flush=True)
         facts, of_profile = look_at_profile(args.profile, args.config, home)

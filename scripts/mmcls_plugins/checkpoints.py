@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -101,6 +102,20 @@ class StateStore:
         return sorted(self.folder.glob(STATE_PATTERN))
 
 
+def _check_backbone(weights: Mapping[str, torch.Tensor], model: nn.Module, filename: str) -> None:
+    """Refuse weights of a run that lack one of the backbone's tensors, or have it in another shape."""
+    if fitting := getattr(getattr(model, "backbone", None), "fitting", None):
+        weights = fitting(weights, "backbone.")  # a backbone that resamples what is of another size of image
+    for name, tensor in model.state_dict().items():
+        actual = weights[name].shape if name in weights else None
+        if name.startswith("backbone.") and actual != tensor.shape:
+            actual_text, wanted = ("x".join(map(str, shape)) for shape in (actual or (), tensor.shape))
+            raise UserError(
+                f"{filename} does not fit the model: {name} is {actual_text or 'missing'}, not {wanted}",
+                "start from a run of the same base_config and overrides",
+            )
+
+
 class ResumableRunner(EpochBasedRunner):
     """An EpochBasedRunner whose whole state is saved and restored: weights, optimizer, position, log.
 
@@ -122,6 +137,23 @@ class ResumableRunner(EpochBasedRunner):
         self._inner_iter: int = 0
         self._unfinished: dict[str, Any] | None = None
         self._saved_at = time.monotonic()
+
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """Load the weights to start from; of a run with other classes all but the head, which is drawn anew.
+
+        Raises
+        ------
+        UserError : they are of a run whose backbone is another; mmcv would leave out what does not fit.
+        """
+        content = load_from_file(filename)
+        theirs = (content.get("meta") or {}).get("CLASSES")
+        ours = (self.meta or {}).get("CLASSES")
+        if theirs:
+            _check_backbone(content["state_dict"], self.bare_model, filename)
+        if theirs and ours and list(theirs) != list(ours):
+            self.logger.info("%s is of other classes: the head is made anew", filename)
+            kwargs["revise_keys"] = [*kwargs.get("revise_keys", [(r"^module\.", "")]), (r"^head\.", "head_of_others.")]
+        return EpochBasedRunner.load_checkpoint(self, filename, *args, **kwargs)
 
     @property
     def bare_model(self) -> nn.Module:

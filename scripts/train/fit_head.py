@@ -30,6 +30,7 @@ from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.model import inference
 from scripts.lib.model.checkpoint_file import write_checkpoint
 from scripts.lib.model.linear_probe import LogitsElsewhereError, extract, fit_probes
+from scripts.lib.model.weight_origin import Origin
 from scripts.lib.settings.site import current_site
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
@@ -197,11 +198,13 @@ def main(args: argparse.Namespace) -> None:
             build_split(config, split, classes, options.get("shuffle_labels", False))
             for split, options in ((args.train, config.data.train), (args.val, config.data.val))
         ]
-        weights, _ = inference.read_checkpoint(args.checkpoint)
+        weights, meta = inference.read_checkpoint(args.checkpoint)
+        origin = Origin.of(meta)
         device = inference.choose_device(runner.device)
         # On a CPU reading from the pixel cache takes less time than processes for it take from the model.
         workers = 0 if device == "cpu" else args.workers
-        write_checkpoint(fit_head(config, weights, datasets, device, workers), args.output)
+        fitted = fit_head(config, weights, datasets, device, workers)
+        write_checkpoint(fitted, args.output, origin.meta() if origin else None)
 
 
 if __name__ == "__main__":

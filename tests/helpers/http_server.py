@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -44,6 +45,10 @@ class Resource:
     bytes_per_second: float | None = None
     #: Extra or replaced headers.
     headers: dict[str, str] = field(default_factory=dict)
+    #: Lead to this address (302), with ``headers``; a path alone is one on this server.
+    redirect: str | None = None
+    #: Ask for this token (Authorization: Bearer): without it 401, with another one 403, with ``headers``.
+    token: str | None = None
     #: Answer with exactly these bytes, header and body, whatever they are.
     raw: bytes | None = None
     #: Go on with the last byte of the body until the client goes away, or this many bytes were sent.
@@ -63,6 +68,7 @@ class Request:
     path: str
     range: str | None
     status: int
+    authorization: str | None = None
 
 
 class HttpServer:
@@ -137,7 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Note the request before the client can see the answer."""
         name = unquote(urlsplit(self.path).path).lstrip("/")
         with self.owner.lock:
-            self.owner.requests.append(Request(name, self.headers.get("Range"), code))
+            self.owner.requests.append(
+                Request(name, self.headers.get("Range"), code, self.headers.get("Authorization"))
+            )
         super().send_response(code, message)
 
     def _answer(self, resource: Resource | None, asked: str | None) -> None:
@@ -149,6 +157,10 @@ class _Handler(BaseHTTPRequestHandler):
         if failing:
             return self._plain(resource.status, resource.retry_after)
         time.sleep(resource.silence)
+        if resource.token and (authorization := self.headers.get("Authorization")) != f"Bearer {resource.token}":
+            return self._plain(403 if authorization else 401, headers=resource.headers)
+        if resource.redirect:
+            return self._plain(302, headers={"Location": resource.redirect, **resource.headers})
         if resource.raw is not None:
             with self.owner.lock:
                 self.owner.requests.append(Request(unquote(urlsplit(self.path).path).lstrip("/"), asked, 0))
@@ -204,11 +216,13 @@ class _Handler(BaseHTTPRequestHandler):
             # Close with unsent data thrown away: the client sees "connection reset by peer".
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _plain(self, status: int, retry_after: str | None = None) -> None:
+    def _plain(self, status: int, retry_after: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
         self.send_header("Content-Length", "0")
         if retry_after is not None:
             self.send_header("Retry-After", retry_after)
+        for header, value in (headers or {}).items():
+            self.send_header(header, value)
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True

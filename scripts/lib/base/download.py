@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -57,6 +57,14 @@ RESERVED_SHARE, RESERVED_BYTES = 0.05, 10**9
 SHORTEST_PREFIX = 8
 
 
+class NotFetched(PassingError):
+    """No address gave the file; ``refusals`` says why for each."""
+
+    def __init__(self, what: str, refusals: Mapping[str, SourceFailed]) -> None:
+        super().__init__(what)
+        self.refusals = refusals
+
+
 @dataclass(frozen=True)
 class Download:
     """What was fetched: the address that served it, its sha256 (64 hex digits) and its size in bytes."""
@@ -74,6 +82,7 @@ def download(
     size: int | None = None,
     check: Callable[[Path], None] | None = None,
     mismatch: str = "if the file was changed on purpose, put the new hash in its place, else find another mirror",
+    tokens: Mapping[str, str] | None = None,
 ) -> Download:
     """Fetch a file to *destination*, which appears only when it is whole and verified.
 
@@ -89,23 +98,27 @@ def download(
     size : the expected size in bytes; None: what the server declares is checked.
     check : looks at the whole file before it gets its name, and raises UserError when it is not what it should be.
     mismatch : what to do about a wrong sha256, for the message.
+    tokens : what some of the addresses ask for, sent as ``Authorization: Bearer`` to their own host only.
 
     Raises
     ------
-    UserError : no address gave the right file; the message says why for each.
+    NotFetched : no address gave the right file; the message says why for each.
+    UserError : an address or a hash that is none.
     OSError : the disk is full, the folder not writable.
     """
     destination = Path(destination)
     _check_arguments(urls, sha256)
     destination.parent.mkdir(parents=True, exist_ok=True)
+    refusals: dict[str, SourceFailed] = {}
     failures = []
     remedy = "(check the address, that this machine reaches the internet, and the proxy variables)"
     for url in urls:
         try:
-            partial = _fetch(url, destination, size)
+            partial = _fetch(url, destination, size, (tokens or {}).get(url))
             _examine(partial, check)  # first: "a web page" says more than a wrong hash
             digest = _verify(partial, sha256, size, mismatch)
         except SourceFailed as failure:
+            refusals[url] = failure
             failures.append(f"{shown(url)}: {one_line(failure)}")
             if len(urls) > 1:
                 logger.warning("%s", failures[-1])
@@ -119,7 +132,7 @@ def download(
         for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
             leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
         return result
-    raise PassingError(f"could not fetch {destination.name} from {'; nor from '.join(failures)} {remedy}")
+    raise NotFetched(f"could not fetch {destination.name} from {'; nor from '.join(failures)} {remedy}", refusals)
 
 
 def shown(url: str) -> str:
@@ -173,6 +186,9 @@ def _verify(partial: Path, sha256: str | None, size: int | None, mismatch: str) 
         _discard(partial)
         raise SourceFailed(f"wrong size: expected {size} bytes, got {got_size}; the file was deleted")
     digest = sha256_of(partial)
+    known = _read_identity(partial)
+    if sha256 is None and known and known.sha256:
+        sha256, mismatch = known.sha256, "the server announced the one and sent the other; find another mirror"
     if sha256 is not None and not digest.startswith(sha256.lower()):
         encoded = _encoding_note(partial)
         _discard(partial)
@@ -191,7 +207,7 @@ def _encoding_note(partial: Path) -> str:
     return f" (the server compressed it, with Content-Encoding {known.encoding}, though it was asked not to)"
 
 
-def _fetch(url: str, destination: Path, size: int | None) -> Path:
+def _fetch(url: str, destination: Path, size: int | None, token: str | None) -> Path:
     """Return the whole partial file of *url*, after as many attempts as it may take."""
     partial = part_path(destination, url)
     failed_in_a_row = 0
@@ -199,7 +215,7 @@ def _fetch(url: str, destination: Path, size: int | None) -> Path:
     with Session() as session:
         while True:
             try:
-                _attempt(session, url, partial, destination.name, size)
+                _attempt(session, url, partial, destination.name, size, token)
                 return partial
             except AttemptFailed as failure:
                 now = partial.stat().st_size if partial.exists() else 0
@@ -213,11 +229,15 @@ def _fetch(url: str, destination: Path, size: int | None) -> Path:
                 time.sleep(wait)
 
 
-def _attempt(session: Session, url: str, partial: Path, name: str, expected_size: int | None) -> None:
+def _attempt(
+    session: Session, url: str, partial: Path, name: str, expected_size: int | None, token: str | None = None
+) -> None:
     """Make *partial* whole by one request: its missing end, or all of it where the server cannot resume."""
     known = _read_identity(partial)
     have = partial.stat().st_size if known and partial.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # the bytes as they lie on the server, so that sizes and ranges agree
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     if known and have:
         headers["Range"] = f"bytes={have}-"
         if known.validator:

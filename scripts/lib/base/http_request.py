@@ -33,7 +33,18 @@ CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,30})-([0-9]{1,30})/([0-9]{1,30}|\*)"
 
 
 class SourceFailed(Exception):
-    """One address cannot give the file; the next mirror may. The message is one line."""
+    """One address cannot give the file; the next mirror may. The message is one line.
+
+    Attributes
+    ----------
+    status : of the server's answer, where that was the reason; else None.
+    code : its header X-Error-Code, by which a hub of models tells why.
+    """
+
+    def __init__(self, message: object, status: int | None = None, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class NoRoom(SourceFailed):
@@ -57,6 +68,8 @@ class Identity:
     size: int | None = None
     #: How the server says that it compressed the file, though it was asked not to.
     encoding: str | None = None
+    #: The sha256 of the file by the word of a hub of models, whose answer leads to another host.
+    sha256: str | None = None
 
     @property
     def validator(self) -> str | None:
@@ -102,7 +115,11 @@ class Pace:
 
 @contextlib.contextmanager
 def request(session: requests.Session, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
-    """Yield the answer; say network errors, also while it is read, as AttemptFailed or SourceFailed."""
+    """Yield the answer; say network errors, also while it is read, as AttemptFailed or SourceFailed.
+
+    An Authorization among *headers* goes no further than the host of *url*: requests takes it off where a redirect
+    leads to another one.
+    """
     try:
         try:
             response = session.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
@@ -161,7 +178,7 @@ def check_status(response: requests.Response) -> None:
     message = f"the server answered {response.status_code} {foreign(response.reason or '')}".rstrip()
     if response.status_code in TRANSIENT_STATUS:
         raise AttemptFailed(message, wait=_retry_after(response))
-    raise SourceFailed(message)
+    raise SourceFailed(message, response.status_code, foreign(response.headers.get("X-Error-Code", "")))
 
 
 def _retry_after(response: requests.Response) -> float:
@@ -185,7 +202,14 @@ def continues(response: requests.Response, known: Identity, have: int) -> bool:
         and (range_[3] == "*" or known.size is None or int(range_[3]) == known.size)
         and (known.etag is None or etag in (None, known.etag))
         and (known.last_modified is None or date in (None, known.last_modified))
+        and (known.sha256 is None or linked_sha256(response) in (None, known.sha256))
     )
+
+
+def linked_sha256(response: requests.Response) -> str | None:
+    """Return the sha256 that a hub of models names where it leads to the file (X-Linked-ETag); None: it does not."""
+    names = (answer.headers.get("X-Linked-ETag", "").strip('"') for answer in (*response.history, response))
+    return next((name.lower() for name in names if re.fullmatch("[0-9a-fA-F]{64}", name)), None)
 
 
 def identity_of(response: requests.Response) -> Identity:
@@ -207,4 +231,4 @@ def identity_of(response: requests.Response) -> Identity:
     )
     encoding = foreign(headers.get("Content-Encoding", "identity"))
     size = int(lengths.pop()) if lengths else None
-    return Identity(etag, date, size, None if encoding == "identity" else encoding)
+    return Identity(etag, date, size, None if encoding == "identity" else encoding, linked_sha256(response))

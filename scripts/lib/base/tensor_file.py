@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import io
+import logging
 import pickle
 import struct
 import zipfile
@@ -21,6 +22,7 @@ from typing import IO, Any, ClassVar, NamedTuple
 
 import torch
 
+logger = logging.getLogger(__name__)
 #: How torch.save's older format (before torch 1.6) begins: its magic number as a pickle.
 LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 #: A pickle holds names and numbers; the tensors' bytes are elsewhere in the file.
@@ -125,6 +127,8 @@ class _Reader:
             raise
         if unpickler.unknown:
             raise HoldsMore(sorted(unpickler.unknown))
+        if unpickler.beside:
+            logger.info("what it holds beside the weights is left out: %s", ascii(sorted(unpickler.beside))[:200])
         return content
 
     def take(self, count: int, dtype: torch.dtype) -> bytearray:
@@ -356,8 +360,8 @@ _BUILTINS: dict[str, Callable[..., Any]] = {
     "list": _left_out, "int": _left_out, "float": _left_out,
 }  # fmt: skip
 CALLS |= {f"{module}.{name}": call for module in ("builtins", "__builtin__") for name, call in _BUILTINS.items()}
-_NUMPY = ("dtype", "ndarray", *(f"{core}.multiarray.{name}" for core in ("core", "_core")
-                               for name in ("scalar", "_reconstruct")))  # fmt: skip
+_NUMPY = ("dtype", "ndarray", *(f"{core}.{name}" for core in ("core", "_core")
+          for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")))  # fmt: skip
 CALLS |= {f"numpy.{name}": _left_out for name in _NUMPY}
 #: Rebuilt by a reader, which knows the storages.
 REBUILT = (
@@ -366,6 +370,10 @@ REBUILT = (
 )  # fmt: skip
 
 
+#: What training codes keep beside the weights (mmengine its logs, timm and Lightning their options): left out as all
+#: objects are, but no reason to refuse the file. ``getattr`` stands before the methods of such an object.
+BESIDE = ("mmengine.", "omegaconf.", "lightning.", "pytorch_lightning.", "addict.", "easydict.", "yacs.", "datetime.",
+          "pathlib.", "argparse.Namespace", "builtins.getattr", "__builtin__.getattr")  # fmt: skip
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
@@ -374,7 +382,7 @@ class _Unpickler(_PythonUnpickler):
 
     Attributes
     ----------
-    unknown : names that it asked for and did not get.
+    unknown, beside : names that it asked for and did not get, and those of them that are no reason to refuse it.
     """
 
     #: Without arrays of bytes of a declared size, buffers from elsewhere, and the registry of extensions.
@@ -388,7 +396,7 @@ class _Unpickler(_PythonUnpickler):
     def __init__(self, file: _Limited, reader: _Reader) -> None:
         super().__init__(file, encoding="utf-8", errors="replace")
         self.reader = reader
-        self.unknown: set[str] = set()
+        self.unknown, self.beside = set[str](), set[str]()
         names = {name: getattr(self, name.rpartition(".")[2]) for name in REBUILT}
         self.calls = {**CALLS, **names}
 
@@ -403,7 +411,7 @@ class _Unpickler(_PythonUnpickler):
             return getattr(torch, name)
         if full in ("torch._tensor.Tensor", "torch.Tensor", "torch.nn.parameter.Parameter"):
             return _left_out
-        self.unknown.add(full)
+        (self.beside if full.startswith(BESIDE) else self.unknown).add(full)
         return _left_out
 
     def persistent_load(self, pid: Any) -> Any:

@@ -22,6 +22,7 @@ from scripts.lib.metrics.paired import Correct, CorrectBySeed
 from scripts.lib.runs.config_file import nodes, read_config
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
+from scripts.lib.runs.weight_license import origin_of_run, restriction
 
 #: What the reader of a leaderboard is told of the intervals, by what leaderboard.csv says in `interval`.
 INTERVALS = {
@@ -67,6 +68,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         "images_per_second": _throughput(log),
         "remark": CONTROL if any(section.get("shuffle_labels") is True for section in sections) else "",
         "balanced": any(section.get("balanced_validation") is True for section in sections),
+        "weights_license": origin_of_run(run_folder.provenance).get("license") or "",
     }
 
 
@@ -89,6 +91,9 @@ def compare(runs: pd.DataFrame, correct: CorrectBySeed) -> pd.DataFrame:
         _compare_seeds(str(name), group, correct[str(name)], balanced)
         for name, group in runs.groupby("experiment", sort=True)
     ]
+    if "weights_license" in runs and runs["weights_license"].any():
+        licenses = runs.groupby("experiment")["weights_license"].max()
+        rows = [{**row, "weights_license": licenses[row["experiment"]]} for row in rows]
     table = pd.DataFrame(rows).sort_values("accuracy_top1_mean", ascending=False, kind="stable")
     return table.reset_index(drop=True)
 
@@ -133,7 +138,7 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; it is written when a run has finished")
     try:
         # A converter, unlike a dtype, keeps an experiment called NA from becoming a missing value.
-        texts = ("experiment", "n_test", "against_best", "remark", "currency", "made_with")
+        texts = ("experiment", "n_test", "against_best", "remark", "currency", "made_with", "weights_license")
         table = pd.read_csv(path, encoding="utf-8", converters=dict.fromkeys(texts, str))
         cells(table)
     except (ValueError, KeyError) as error:
@@ -177,7 +182,8 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def remarks(leaderboard: pd.DataFrame) -> list[str]:
     """Return what a reader of the leaderboard should know."""
     remarks = [text for interval, text in INTERVALS.items() if (leaderboard["interval"] == interval).any()]
-    remarks += [_apart(leaderboard), _floor(leaderboard), *_best_and_others(leaderboard), cost.in_sum(leaderboard)]
+    remarks += [_apart(leaderboard), _floor(leaderboard), *_best_and_others(leaderboard), _licenses(leaderboard),
+                cost.in_sum(leaderboard)]  # fmt: skip
     return [tr(remark) for remark in remarks if remark]
 
 
@@ -187,6 +193,15 @@ def _apart(leaderboard: pd.DataFrame) -> str:
         return ""
     names = [str(name) for name in leaderboard.loc[leaderboard["made_with"] != "", "experiment"]]
     return f"Made otherwise than most runs, so in no mean and no comparison with them: {_listed(names)}."
+
+
+def _licenses(leaderboard: pd.DataFrame) -> str:
+    """Name the experiments whose pretrained weights are not for every use; empty where all that is known are."""
+    if "weights_license" not in leaderboard:
+        return ""
+    pairs = zip(leaderboard["experiment"], leaderboard["weights_license"], strict=True)
+    names = [f"{name} ({license})" for name, license in pairs if license and restriction(license)]
+    return f"Pretrained weights under a license that is not for every use: {_listed(names)}." if names else ""
 
 
 def _floor(leaderboard: pd.DataFrame) -> str:

@@ -110,13 +110,25 @@ def _tables_below(content: Mapping[Any, Any], above: str = "", levels: int = 3) 
             yield from _tables_below(value, f"{above}{key}.", levels - 1)
 
 
-def write_checkpoint(weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write ``{"meta": {}, "state_dict": weights}``, atomically; the same weights give the same bytes."""
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint of mimflow says of itself (``meta``); empty for every other file."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    try:
+        content = tensor_file.read(path)
+    except tensor_file.Unreadable:
+        return {}
+    meta = content.get("meta") if isinstance(content, dict) else None
+    return meta if isinstance(meta, dict) else {}
+
+
+def write_checkpoint(weights: Mapping[str, torch.Tensor], path: Path, meta: Mapping[str, Any] | None = None) -> None:
+    """Write ``{"meta": meta, "state_dict": weights}``, atomically; the same content gives the same bytes."""
     # A tensor may be a view of something larger, which torch.save would write whole.
     state_dict = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         # Given a name, torch.save would put it, process id and all, into the file; given an open file it cannot.
-        torch.save({"meta": {}, "state_dict": state_dict}, file)
+        torch.save({"meta": dict(meta or {}), "state_dict": state_dict}, file)
 
 
 def printable(text: object) -> str:

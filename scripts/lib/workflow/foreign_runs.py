@@ -45,8 +45,9 @@ FILE = re.compile(r"(?:[A-Za-z0-9_][\w.-]*/){0,2}[A-Za-z0-9_][\w.-]*")
 COMMIT = re.compile(r"[0-9a-f]{3,64}")
 ENVIRONMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-#: Where a checkpoint may be fetched from by the word of its settings; its file is opened as tensors only.
-CHECKPOINT_KEYS = frozenset({"zoo", "url", "path", "package", "member", "sha256", "mirrors"})
+#: Where a checkpoint came from by the word of its settings. Nothing is fetched from there, and no file or run there is
+#: read: the copy that came with the run is, as tensors only, and without one the settings are refused.
+CHECKPOINT_KEYS = frozenset({"zoo", "url", "path", "run", "package", "member", "sha256", "mirrors", "license"})
 DATASET_KEYS = frozenset({"name", "source", "split", "classes", "encoding", "on_bad_image", "bit_depth", "license"})
 SOURCE_KEYS = frozenset(
     {"url", "mirrors", "sha256", "path", "sample", "in_place", "labels", "label", "folders", "split", "part"}

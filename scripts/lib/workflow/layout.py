@@ -138,8 +138,14 @@ class Layout:
         return [*self.archives, *self.label_files.values()]
 
     def downloads(self) -> list[str]:
-        """Return the files of all fetch_* rules: those of the data set and the weights that runs start from."""
-        names = dict.fromkeys(experiment.checkpoint_name() for experiment in self.settings.experiments.values())
+        """Return the files that need the network: those of the data set and the weights that runs start from.
+
+        A run that starts from another one waits for its training, which needs none.
+        """
+        experiments = self.settings.experiments.values()
+        is_run = {experiment.checkpoint_name(): bool((experiment.checkpoint_request() or {}).get("run"))
+                  for experiment in experiments}  # fmt: skip
+        names = [name for name in is_run if not is_run[name]]
         return [*self.all_fetched(), *(self.checkpoint.format(checkpoint=name) for name in names if name)]
 
     def fetched_names(self) -> list[str]:
@@ -181,8 +187,11 @@ class Layout:
         return next(experiment for experiment in experiments if experiment.checkpoint_name() == wildcards.checkpoint)
 
     def local_checkpoint(self, wildcards: Any) -> list[str]:
-        """Return the local file that a checkpoint comes from, so that a newer one is read anew."""
-        path = (self.first_user_of(wildcards).checkpoint_request() or {}).get("path")
+        """Return the local file that a checkpoint comes from, so that a newer one is read anew: given, or of a run."""
+        request = self.first_user_of(wildcards).checkpoint_request() or {}
+        if run := request.get("run"):
+            return [str(RunFolder(Path(run)).best)]
+        path = request.get("path")
         return [as_input(str(Path(path).expanduser()))] if path else []
 
     # -- what one run reads -------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from mmcv.runner import CheckpointLoader, load_checkpoint
 import scripts.mmcls_plugins  # noqa: F401  (registers our loader)
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.config_patches import check_weights
-from scripts.mmcls_plugins.checkpoints import load_from_file
+from scripts.mmcls_plugins.checkpoints import ResumableRunner, load_from_file
 
 
 class Evil:
@@ -82,3 +84,41 @@ def test_a_mistake_costs_no_gpu(hostile: Path, where: Any) -> None:
     with pytest.raises(UserError, match=r"overrides: .*there is no file"):
         check_weights(where("https://x.org/x.pth"), None)
     check_weights(where(str(hostile)), str(hostile))  # what mimflow fetched is tensors only
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_new"),
+    [
+        (["cat", "dog"], ["cat", "dog"], False),
+        (["cat", "dog"], ["oak", "elm"], True),
+        (["cat", "dog"], ["dog", "cat"], True),
+        (None, ["cat", "dog"], False),
+    ],
+)
+def test_the_head_of_a_run_with_other_classes_is_not_taken(
+    tmp_path: Path, theirs: list[str] | None, ours: list[str], is_new: bool
+) -> None:
+    """As mmcls's training loads `load_from`, with as many classes, so that the shapes would fit."""
+    model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 2)})
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    weights = {key: value + 1 for key, value in before.items()}
+    torch.save({"meta": {"CLASSES": theirs} if theirs else {}, "state_dict": weights}, tmp_path / "x.pth")
+    logger = logging.getLogger("test")
+    runner = SimpleNamespace(meta={"CLASSES": ours}, logger=logger, model=model, bare_model=model)
+    ResumableRunner.load_checkpoint(runner, str(tmp_path / "x.pth"))  # type: ignore[arg-type]
+    after = model.state_dict()
+    assert torch.equal(after["backbone.weight"], weights["backbone.weight"])
+    assert torch.equal(after["head.weight"], (before if is_new else weights)["head.weight"])
+
+
+@pytest.mark.parametrize("fault", ["missing", "3x2"])
+def test_a_run_with_another_backbone_is_one_line(tmp_path: Path, fault: str) -> None:
+    model = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2)})
+    weights = dict(model.state_dict())
+    weights |= {"backbone.weight": torch.ones(3, 2)}
+    if fault == "missing":
+        del weights["backbone.weight"]
+    torch.save({"meta": {"CLASSES": ["a"]}, "state_dict": weights}, tmp_path / "x.pth")
+    runner = SimpleNamespace(meta={"CLASSES": ["a"]}, logger=logging.getLogger("t"), model=model, bare_model=model)
+    with pytest.raises(UserError, match=f"backbone.weight is {fault}, not 2x2: start from a run of the same"):
+        ResumableRunner.load_checkpoint(runner, str(tmp_path / "x.pth"))  # type: ignore[arg-type]

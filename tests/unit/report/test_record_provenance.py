@@ -19,7 +19,10 @@ from scripts.lib.base.files import hash_weights
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import HashRecord, format_record
 from scripts.lib.data.folders import write_manifest
+from scripts.lib.model.checkpoint_file import write_checkpoint
+from scripts.lib.model.weight_origin import Origin
 from scripts.lib.runs import machine
+from scripts.lib.runs.weight_license import origin_of_run
 from scripts.report import record_provenance
 
 
@@ -55,6 +58,14 @@ def test_hashes_are_those_of_the_files(run: TinyRun, tmp_path: Path) -> None:
         assert entry["sha256"] == hashlib.sha256(content).hexdigest(), name
         assert entry["bytes"] == len(content)
     assert files["best.pth"]["weights_sha256"] == files["checkpoint"]["weights_sha256"]
+
+
+def test_the_origin_and_the_license_of_the_weights_are_on_record(run: TinyRun, tmp_path: Path) -> None:
+    origin = Origin("timm's resnet18.a1_in1k", "0" * 64, "apache-2.0")
+    write_checkpoint({"a": torch.zeros(1)}, tmp_path / "x.pth", origin.meta())
+    entry = record(run, tmp_path, "--checkpoint", str(tmp_path / "x.pth"))["inputs"]["files"]["checkpoint"]
+    assert entry["origin"] == {"source": origin.source, "sha256": origin.sha256, "license": "apache-2.0"}
+    assert origin_of_run(tmp_path / "p.json") == entry["origin"]
 
 
 def test_the_archive_is_not_read_again_when_it_has_a_record(run: TinyRun, tmp_path: Path) -> None:

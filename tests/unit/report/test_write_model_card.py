@@ -167,6 +167,16 @@ def with_predictions(run: CardInputs, predictions: Any, root: Path) -> CardInput
     return replace(run, predictions=predictions, metrics=metrics, per_class=pd.read_csv(root / "per_class.csv"))
 
 
+def test_the_origin_and_the_license_of_the_weights_are_said(run: CardInputs) -> None:
+    assert "License of the pretrained weights: not stated" in text_of(to_markdown(run))
+    provenance = copy.deepcopy(dict(run.provenance))
+    origin = {"source": "timm's convnextv2_atto", "sha256": "12ab", "license": "cc-by-nc-4.0"}
+    provenance["inputs"]["files"]["checkpoint"]["origin"] = origin
+    text = text_of(to_markdown(replace(run, provenance=provenance)))
+    assert "Their origin: timm's convnextv2_atto, sha256 12ab" in text
+    assert "License of the pretrained weights: cc-by-nc-4.0: non-commercial use only" in text
+
+
 @pytest.mark.long
 def test_markdown_and_page_say_the_same_and_are_the_same_again(args: Namespace) -> None:
     write_model_card.main(args)

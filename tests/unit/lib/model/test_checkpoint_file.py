@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import logging
 import os
 import sys
@@ -11,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +30,16 @@ class Evil:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (self.folder,)
+
+
+class HistoryBuffer:
+    """As mmengine's: an array, and one of its own methods."""
+
+    def __init__(self) -> None:
+        self.log, self.how = np.arange(3.0), self.mean
+
+    def mean(self) -> float:
+        return float(self.log.mean())
 
 
 def save(path: Path, content: Any, *, legacy: bool = False) -> Path:
@@ -62,16 +74,40 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path, legacy: 
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("kind", ["mmengine", "timm", "lightning"])
+def test_what_training_codes_keep_beside_the_weights_is_left_out(
+    tmp_path: Path, kind: str, legacy: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """mmengine's logs hold arrays and bound methods; nothing of them is imported when the file is read."""
+    caplog.set_level(logging.INFO)
+    module = types.ModuleType("mmengine.logging.history_buffer")
+    monkeypatch.setattr(HistoryBuffer, "__module__", module.__name__)
+    module.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    content: dict[str, Any] = {
+        "mmengine": {"meta": {"epoch": 1}, "message_hub": {"log_scalars": {"train/loss": HistoryBuffer()}}},
+        "timm": {"arch": "resnet18", "args": argparse.Namespace(lr=0.1, path=Path("a"))},
+        "lightning": {"hyper_parameters": argparse.Namespace(when=datetime.date(2026, 1, 1))},
+    }[kind] | {"state_dict": WEIGHTS}
+    for name in ("mmengine", "mmengine.logging", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
+    path = save(tmp_path / "x.pth", content, legacy=legacy)
+    monkeypatch.undo()
+    assert same(read_foreign(path, "x.pth"), WEIGHTS)
+    assert "left out" in caplog.text and "mmengine" not in sys.modules
+
+
 def test_a_file_that_needs_more_is_opened_when_it_is_trusted(tmp_path: Path) -> None:
-    path = save(tmp_path / "x.pth", {"state_dict": WEIGHTS, "args": argparse.Namespace(lr=0.1)})
-    with pytest.raises(UserError, match=r"argparse\.Namespace"):
+    path = save(tmp_path / "x.pth", {"state_dict": WEIGHTS, "args": types.SimpleNamespace(lr=0.1)})
+    with pytest.raises(UserError, match=r"types\.SimpleNamespace"):
         read_foreign(path, "x.pth")
     assert same(read_foreign(path, "x.pth", trust_pickle=True), WEIGHTS)
 
 
 def test_trust_does_not_make_a_damaged_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
-    path.write_bytes(save(path, {"args": argparse.Namespace(), "state_dict": WEIGHTS}, legacy=True).read_bytes()[:200])
+    save(path, {"args": types.SimpleNamespace(), "state_dict": WEIGHTS}, legacy=True)
+    path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match=r"damaged|cannot be opened"):
         read_foreign(path, "x.pth", trust_pickle=True)
 

@@ -194,3 +194,27 @@ def test_the_list_of_configs_is_printed() -> None:
     command = [sys.executable, "-m", "scripts.lib.model.model_zoo", "mobilenet-v2"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout == "mobilenet-v2_8xb32_in1k  batch: 256  weights: mobilenet-v2_8xb32_in1k\n"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "base_config", "stem"),
+    [
+        ({"zoo": None}, "timm/resnet18", "timm-resnet18"),
+        ({"zoo": "resnet18.a2_in1k"}, "timm/resnet18", "timm-resnet18.a2_in1k"),
+        ({"run": "results/d/a/seed0/fold1"}, "timm/resnet18", "d-a-seed0-fold1"),
+        ({"path": "/data/model.safetensors"}, "timm/resnet18", "model"),
+        ({"path": "/data/model.safetensors", "license": "mit"}, "timm/resnet18", "model"),
+        ({"path": "/data/model.safetensors"}, "timm/resnet34", "model"),
+    ],
+)
+def test_names_of_checkpoints_of_timm_and_of_runs_need_no_timm(
+    checkpoint: dict[str, Any], base_config: str, stem: str
+) -> None:
+    assert re.fullmatch(rf"{re.escape(stem)}-[0-9a-f]{{8}}", checkpoint_name(checkpoint, base_config))
+
+
+def test_two_settings_of_which_one_differs_have_two_names() -> None:
+    run = {"run": "results/d/a/seed0"}
+    settings = [{"zoo": None}, {"zoo": "a"}, {"path": "a"}, {"path": "a", "license": "mit"}, run]
+    names = {checkpoint_name(value, base) for value in settings for base in ("timm/resnet18", "timm/resnet34")}
+    assert len(names) == 2 * len(settings)
