@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,8 +21,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.runs.config_values import MODEL_NAME
 
 logger = logging.getLogger(__name__)
-#: The functions of timm's modules that make weights of another origin or another size of image those of a model.
-FILTERS = ("checkpoint_filter_fn", "_filter_fn")
 
 
 def require_timm() -> None:
@@ -104,27 +103,42 @@ def adapted(weights: Mapping[str, torch.Tensor], model: nn.Module) -> Mapping[st
     weights : under timm's own names, or those of the code that they were trained with.
     """
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    shapes = {name: tensor.shape for name, tensor in weights.items()}
-    fit = all(wanted.get(name) == shape for name, shape in shapes.items())
-    change = next((change for name in FILTERS if (change := _function(model, name))), None)
-    if fit or change is None or not weights:
+    if not weights or all(wanted.get(name) == tensor.shape for name, tensor in weights.items()):
         return weights
-    arguments = [dict(weights), model][: len(inspect.signature(change).parameters)]
+    described = getattr(model, "pretrained_cfg", None) or {}
+    change = filter_of(".".join(filter(None, (described.get("architecture"), described.get("tag")))))
+    if change is None:
+        return weights
+    arguments = [dict(weights), model][: len(inspect.signature(change).parameters)]  # some look at the weights alone
     try:
-        return change(*arguments)
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        return dict(change(*arguments))
+    except Exception as error:  # of another network's weights, whatever timm meets in them
+        logger.debug("timm's own function", exc_info=True)
         logger.warning("timm cannot adapt these weights to the model (%s)", one_line(error)[:200])
         return weights  # what does not fit is told where they are loaded
 
 
-def _function(model: nn.Module, name: str) -> Any:
-    """Return the function *name* of the module that defines the model's architecture, or else its class; or None."""
-    from timm.models import is_model, model_entrypoint
+@cache
+def filter_of(model_name: str) -> Callable[..., Mapping[str, torch.Tensor]] | None:
+    """Return the function by which timm adapts weights to a model, or None.
 
-    architecture = str((getattr(model, "pretrained_cfg", None) or {}).get("architecture", ""))
-    modules = [model_entrypoint(architecture).__module__] if is_model(architecture) else []
-    return next(
-        (getattr(sys.modules[module], name) for module in [*modules, type(model).__module__]
-         if hasattr(sys.modules.get(module), name)),
-        None,
-    )  # fmt: skip
+    Every architecture hands its function to one place of timm, and to none that can be asked for it.
+    """
+    import timm
+
+    builder: Any = sys.modules["timm.models._builder"]
+    filters: list[Any] = [None]
+
+    def note_filter(*_arguments: Any, filter_fn: Any = None, **_options: Any) -> None:
+        filters.append(filter_fn)
+
+    original = builder.load_pretrained
+    builder.load_pretrained = note_filter  # so nothing is fetched
+    try:
+        with torch.device("meta"):
+            timm.create_model(model_name, pretrained=True, num_classes=0)
+    except Exception:  # some have layers that need numbers, and so memory
+        timm.create_model(model_name, pretrained=True, num_classes=0)
+    finally:
+        builder.load_pretrained = original
+    return filters[-1]

@@ -32,10 +32,10 @@ from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.download import Download, download, shown
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
-from scripts.lib.model import hub, safetensors, timm_weights
+from scripts.lib.model import hub, safetensors, timm_models, timm_weights
 from scripts.lib.model.checkpoint_file import read_foreign, read_meta, write_checkpoint
 from scripts.lib.model.convert_keras import convert
-from scripts.lib.model.model_zoo import config_path, find_weights, timm_name, weights_of
+from scripts.lib.model.model_zoo import check_name, config_path, find_weights, weights_of
 from scripts.lib.model.weight_names import difference, with_our_names
 from scripts.lib.model.weight_origin import Origin
 from scripts.lib.runs.config_file import read_config
@@ -99,8 +99,8 @@ def fetch_original(checkpoint: Checkpoint, base_config: str, destination: Path) 
         if checkpoint.url:
             urls, source, license = [checkpoint.url, *checkpoint.mirrors], shown(checkpoint.url), checkpoint.license
             result = download(urls, destination, sha256=checkpoint.sha256, check=_check_content)
-        elif model := timm_name(base_config):
-            weights_of_timm = timm_weights.pretrained_source(checkpoint.zoo or model)
+        elif timm_models.is_timm(base_config):
+            weights_of_timm = timm_weights.pretrained_source(timm_models.find_weights(base_config, checkpoint.zoo))
             source, license = f"timm's {weights_of_timm.name}", checkpoint.license or weights_of_timm.license
             result = fetch_timm(weights_of_timm, checkpoint, destination)
         else:
@@ -327,9 +327,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Fetch, open safely, check and rewrite one checkpoint."""
     checkpoint = parse_section(Checkpoint, args.checkpoint, "--checkpoint", "checkpoint")
-    model = timm_name(args.base_config)
-    if model is None:
-        config_path(args.base_config)  # an unknown name is said before anything is fetched
+    check_name(args.base_config)  # before anything is fetched
+    model = timm_models.find(args.base_config)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with source_file(checkpoint, args.base_config, args.output) as (path, origin):
         name = str(path) if checkpoint.path else origin.source
@@ -339,12 +338,12 @@ def main(args: argparse.Namespace) -> None:
     is_elsewhere = checkpoint.url or checkpoint.path or checkpoint.package or checkpoint.run
     # Of a run, or the copy of it that `make verify` gives.
     if checkpoint.run or known_meta.keys() >= {"origin", "CLASSES"}:
-        shapes = timm_weights.backbone_shapes(model) if model is not None else backbone_shapes(args.base_config)
+        shapes = timm_weights.backbone_shapes(model.name) if model is not None else backbone_shapes(args.base_config)
         # `overrides` may have changed the shapes; when they are loaded, they are compared with the model itself.
         shapes |= {key: tuple(value.shape) for key, value in weights.items() if key in shapes}
         check_fit(weights, args.base_config, name, shapes)
     elif model is not None:
-        weights = timm_weights.for_backbone(weights, model, name)
+        weights = timm_weights.for_backbone(weights, model.name, name)
     # Those that mmcls made for this very config fit.
     elif is_elsewhere or find_weights(args.base_config, checkpoint.zoo) not in weights_of(args.base_config):
         shapes = backbone_shapes(args.base_config)

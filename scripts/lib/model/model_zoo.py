@@ -26,8 +26,6 @@ from scripts.lib.model.fast_recipe import FAST
 
 #: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
 KEPT_NAMES = Path("inputs") / "checkpoints"
-#: How a base config begins that is a model of timm.
-TIMM = "timm/"
 #: Configs that mmcls 0.25.0 ships without a base file of theirs: no tool can load them.
 BROKEN_CONFIGS = frozenset({"mobilenet-v3-small_8xb16_cifar10", "mobilenet_v3_small_cifar"})
 #: Configs whose name does not tell their batch. Both set 128 images a GPU on 8 GPUs (as their first comment and their
@@ -94,10 +92,8 @@ def check_name(base_config: str) -> None:
     elif importlib.util.find_spec("timm") is None:
         raise BadBaseConfig(f"{base_config}: this environment has no timm: run `make setup`, which adds it")
     elif timm_models.find(base_config) is None:
-        close = timm_models.closest(base_config)
-        hint = f"the closest are {', '.join(close)}" if close else "no name is close to it"
         raise BadBaseConfig(
-            f"{base_config!r} is no model of timm: {hint}; all names: python -m scripts.lib.model.model_zoo timm/"
+            f"{base_config!r} is no model of timm: {timm_models.hint(base_config.removeprefix(timm_models.PREFIX))}"
         )
 
 
@@ -142,11 +138,6 @@ def find_weights(base_config: str, model: str | None = None) -> Weights:
     )
 
 
-def timm_name(base_config: str) -> str | None:
-    """Return the name of a base config's timm model; None for one of mmcls."""
-    return base_config.removeprefix(TIMM) if base_config.startswith(TIMM) else None
-
-
 def base_batch_size(name: str) -> int | None:
     """Return the images a step (all GPUs together) for which the base config's learning rate was chosen.
 
@@ -188,15 +179,15 @@ def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
 
     Raises
     ------
-    UserError : as :func:`find_weights`, for a ``zoo`` checkpoint.
+    UserError : as :func:`find_weights` here and in timm_models, for a ``zoo`` checkpoint.
     """
     if checkpoint.get("path") and Path(checkpoint["path"]).parent == KEPT_NAMES:
         return Path(checkpoint["path"]).stem
     keys = ("url", "path", "run", "package", "member", "sha256", "license")
     named = {key: checkpoint[key] for key in keys if checkpoint.get(key)}
-    model, is_zoo = timm_name(base_config), named.keys() <= {"sha256", "license"}
-    if is_zoo and model is not None:
-        named["zoo"] = checkpoint.get("zoo") or model
+    is_zoo = named.keys() <= {"sha256", "license"}
+    if is_zoo and timm_models.is_timm(base_config):
+        named["zoo"] = timm_models.find_weights(base_config, checkpoint.get("zoo")).name
         name = _safe(f"timm-{named['zoo']}")
     elif is_zoo:
         weights = find_weights(base_config, checkpoint.get("zoo"))

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base.problems import UserError
+
 #: How the name of such a base config begins.
 PREFIX = "timm/"
 TABLE = Path(__file__).with_suffix(".csv")
@@ -39,9 +41,19 @@ class TimmModel:
     license: str
 
     @property
+    def architecture(self) -> str:
+        """What timm builds, whatever weights go in."""
+        return self.name.partition(".")[0]
+
+    @property
     def has_weights(self) -> bool:
         """Whether timm knows weights for it."""
         return "." in self.name
+
+    @property
+    def known_license(self) -> str | None:
+        """The license; None where timm does not know it."""
+        return None if self.license in ("", "unknown") else self.license
 
 
 def is_timm(base_config: str) -> bool:
@@ -65,7 +77,7 @@ def models() -> dict[str, TimmModel]:
         ]
     by_name = {row.name: row for row in rows}
     for row in rows:
-        by_name.setdefault(row.name.partition(".")[0], row)
+        by_name.setdefault(row.architecture, row)
     return by_name
 
 
@@ -74,17 +86,42 @@ def find(base_config: str) -> TimmModel | None:
     return models().get(base_config.removeprefix(PREFIX)) if is_timm(base_config) else None
 
 
-def closest(base_config: str) -> list[str]:
-    """Return the most similar names, with PREFIX: of architectures, or of weights where the architecture is right."""
-    name = base_config.removeprefix(PREFIX).lower()
-    architecture, dot, _ = name.partition(".")
+def find_weights(base_config: str, name: str | None = None) -> TimmModel:
+    """Return the weights that a ``zoo`` checkpoint means for ``timm/NAME``.
+
+    Parameters
+    ----------
+    name : of weights of the same architecture, without PREFIX; None: those that *base_config* names.
+
+    Raises
+    ------
+    UserError : there are none of this name, or none at all for this model, or they are another model's.
+    """
+    model, base = find(PREFIX + name if name else base_config), find(base_config)
+    wanted = name or base_config.removeprefix(PREFIX)
+    if model is None or base is None:
+        raise UserError(f"checkpoint: timm has no weights {wanted!r}", hint(wanted))
+    if model.architecture != base.architecture:
+        raise UserError(f"checkpoint.zoo: {name} are not weights of {base_config}", hint(f"{base.architecture}.{name}"))
+    if not model.has_weights:
+        raise UserError(
+            f"checkpoint: timm has no weights for {wanted}",
+            "train from scratch by checkpoint: none, or give some by checkpoint: {path: ...}",
+        )
+    return model
+
+
+def hint(name: str) -> str:
+    """Say which names, with PREFIX, are most like one that is none: of its architecture's weights, if that is right."""
+    architecture, dot, _ = name.lower().partition(".")
     if dot and architecture in models():
         names = [other for other in models() if other.startswith(f"{architecture}.")]
-        close = difflib.get_close_matches(name, names, n=4, cutoff=0.0)
+        close = difflib.get_close_matches(name.lower(), names, n=4, cutoff=0.0)
     else:
         names = sorted({other.partition(".")[0] for other in models()})
         close = difflib.get_close_matches(architecture, names, n=4, cutoff=0.5)
-    return [PREFIX + other for other in close]
+    text = f"the closest are {', '.join(PREFIX + other for other in close)}" if close else "no name is close to it"
+    return f"{text}; all names: python -m scripts.lib.model.model_zoo {PREFIX}"
 
 
 def pretrained_cfg(base_config: str) -> dict[str, Any]:

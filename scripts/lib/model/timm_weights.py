@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import logging
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -17,17 +13,19 @@ from torch import nn
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
+from scripts.lib.model import timm_models
 from scripts.lib.model.hub import HubFile
+from scripts.lib.model.timm_models import TimmModel
 from scripts.lib.model.weight_names import difference, with_our_names
+from scripts.mmcls_plugins import timm_backbone
 
 logger = logging.getLogger(__name__)
 #: What stands in a checkpoint before the names of a timm model.
-PREFIX = "backbone.model."
+OUR_PREFIX = "backbone.model."
 #: Share of the model's tensors that must be in a file.
 NEEDED = 0.9
 #: How timm calls a file of weights on the hub, where its index does not say.
 WEIGHTS_NAME, SAFE_NAME = "pytorch_model.bin", "model.safetensors"
-Filter = Callable[..., Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -50,51 +48,26 @@ class PretrainedSource:
     license: str | None
 
 
-def pretrained_source(name: str) -> PretrainedSource:
-    """Return where the weights of the timm model *name* (with or without a tag, no ``timm/``) are.
+def pretrained_source(model: TimmModel) -> PretrainedSource:
+    """Return where weights of timm are.
 
     Raises
     ------
-    UserError : timm has no model or no tag of this name, or no weights for it.
+    UserError : they are in no place from which they can be fetched.
     """
-    config = _pretrained_config(name)
+    config = timm_models.pretrained_cfg(timm_models.PREFIX + model.name)
     hub = None
-    if config.hf_hub_id:
-        repository, _, revision = config.hf_hub_id.partition("@")
-        hub = HubFile(repository, revision or "main", _hub_names(config.hf_hub_filename or WEIGHTS_NAME))
-    url = config.url if isinstance(config.url, str) and not config.custom_load else None
+    if config["hf_hub_id"]:
+        repository, _, revision = config["hf_hub_id"].partition("@")
+        hub = HubFile(repository, revision or "main", _hub_names(config["hf_hub_filename"] or WEIGHTS_NAME))
+    url = config["url"] if isinstance(config["url"], str) and not config["custom_load"] else None
     if not hub and not url:
         raise UserError(
-            f"timm has no weights for {name}",
-            f"{_others(name)}, or train from scratch by checkpoint: none, or give some by checkpoint: {{path: ...}}",
+            f"timm says no address of {model.name}",
+            "train from scratch by checkpoint: none, or give them by checkpoint: {path: ...}",
         )
     digits = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlsplit(url).path) if url else None
-    license = None if config.license in (None, "", "unknown") else config.license
-    full_name = f"{config.architecture}.{config.tag}".rstrip(".")
-    return PretrainedSource(full_name, hub, url or None, digits[1] if digits else None, license)
-
-
-def _pretrained_config(name: str) -> Any:
-    from timm.models import get_pretrained_cfg, is_model  # seconds: only when needed
-
-    try:
-        config = get_pretrained_cfg(name) if is_model(name) else None
-    except RuntimeError:  # timm's own for a tag that is none
-        config = None
-    if config is None:
-        raise UserError(f"timm has no model {name!r}", _others(name))
-    return config
-
-
-def _others(name: str) -> str:
-    """Return the names with weights that may be meant: other tags of this architecture, else those that look alike."""
-    from timm.models import list_models, list_pretrained
-
-    architecture = name.partition(".")[0]
-    own_names = [other for other in list_pretrained() if other.partition(".")[0] == architecture]
-    close = own_names or difflib.get_close_matches(architecture, list_models(), n=4, cutoff=0.5)
-    what = "its weights are" if own_names else "the closest names are"
-    return f"{what} {', '.join(close[:4])}" if close else "all names: `timm.list_models()`"
+    return PretrainedSource(model.name, hub, url or None, digits[1] if digits else None, model.known_license)
 
 
 def _hub_names(name: str) -> tuple[str, ...]:
@@ -104,46 +77,28 @@ def _hub_names(name: str) -> tuple[str, ...]:
     return (name.removesuffix(".bin") + ".safetensors", name) if name.endswith(".bin") else (name,)
 
 
-def build(name: str, **options: Any) -> tuple[nn.Module, Filter | None]:
-    """Return a timm model without a classifier, untrained, and the function by which timm adapts weights to it.
-
-    Parameters
-    ----------
-    options : for ``timm.create_model``, as ``img_size``.
+def build(name: str) -> nn.Module:
+    """Return a timm model without a classifier, untrained.
 
     Raises
     ------
-    UserError : there is no such model, or this torch cannot build it.
+    UserError : this torch cannot build it.
     """
-    import timm
+    timm_backbone.require_timm()
+    import timm  # seconds: only when needed
 
-    builder: Any = sys.modules["timm.models._builder"]
-    filters: list[Filter | None] = [None]
-
-    def note_filter(*_arguments: Any, filter_fn: Filter | None = None, **_options: Any) -> None:
-        filters.append(filter_fn)
-
-    original = builder.load_pretrained
-    builder.load_pretrained = note_filter  # the one place that every architecture hands its function to
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        return timm.create_model(name, num_classes=0)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        _pretrained_config(name)  # a name that is none is said in its own line
         raise UserError(f"timm cannot build {name} here: {one_line(error)[:300]}") from error
-    finally:
-        builder.load_pretrained = original
-    return model, filters[-1]
 
 
-def adapted(
-    weights: Mapping[str, torch.Tensor], model: nn.Module, filter_: Filter | None, name: str
-) -> dict[str, torch.Tensor]:
+def adapted(weights: Mapping[str, torch.Tensor], model: nn.Module, name: str) -> dict[str, torch.Tensor]:
     """Return those of *weights* that a timm model takes, under its names; position embeddings in its size.
 
     Parameters
     ----------
     weights : of a file, under whatever prefix; a classifier among them is left out.
-    model, filter_ : as :func:`build` returns them.
     name : of the file, for messages.
 
     Raises
@@ -151,14 +106,7 @@ def adapted(
     UserError : several networks in one file; less than nearly all of the model's tensors fit.
     """
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    taken = with_our_names(weights, wanted, name, prefix="")
-    if filter_ is not None:
-        try:
-            has_model = len(inspect.signature(filter_).parameters) > 1  # some look at the weights alone
-            taken = dict(filter_(dict(taken), model) if has_model else filter_(dict(taken)))
-        except Exception as error:  # of another network's weights, whatever timm meets in them
-            logger.debug("timm's own filter", exc_info=True)
-            logger.info("%s: timm cannot adapt its weights (%s)", name, one_line(error)[:200])
+    taken = timm_backbone.adapted(with_our_names(weights, wanted, name, prefix=""), model)
     fitting = {key: taken[key] for key, shape in wanted.items() if key in taken and tuple(taken[key].shape) == shape}
     missing = wanted.keys() - fitting.keys()
     if len(fitting) < NEEDED * len(wanted):
@@ -174,8 +122,8 @@ def adapted(
 
 def backbone_shapes(model_name: str) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of a timm model as a checkpoint of mimflow has them."""
-    model, _ = build(model_name)
-    return {PREFIX + key: tuple(value.shape) for key, value in model.state_dict().items()}
+    model = build(model_name)
+    return {OUR_PREFIX + key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
 def for_backbone(weights: Mapping[str, torch.Tensor], model_name: str, name: str) -> dict[str, torch.Tensor]:
@@ -187,8 +135,8 @@ def for_backbone(weights: Mapping[str, torch.Tensor], model_name: str, name: str
     ------
     UserError : as :func:`build` and :func:`adapted`.
     """
-    model, filter_ = build(model_name)
+    model = build(model_name)
     wanted = model.state_dict()
-    if all(PREFIX + key in weights and weights[PREFIX + key].shape == wanted[key].shape for key in wanted):
+    if all(OUR_PREFIX + key in weights and weights[OUR_PREFIX + key].shape == wanted[key].shape for key in wanted):
         return dict(weights)
-    return {PREFIX + key: value for key, value in adapted(weights, model, filter_, name).items()}
+    return {OUR_PREFIX + key: value for key, value in adapted(weights, model, name).items()}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from scripts.lib.base.problems import Problem, UserError
-from scripts.lib.model.model_zoo import timm_name
+from scripts.lib.base.problems import Problem
+from scripts.lib.model import timm_models
 from scripts.lib.runs.weight_license import restriction
 from scripts.lib.settings.schema import Experiment, Settings
 
@@ -20,11 +20,7 @@ def weights_notes(settings: Settings) -> list[Problem]:
 
 def _notes(settings: Settings) -> Iterator[Problem]:
     for name, experiment in settings.experiments.items():
-        try:
-            known = _license_of(experiment)
-        except (UserError, ImportError) as error:
-            yield Problem(f"experiments.{name}: the license of its weights is not known here ({error})", "", False)
-            continue
+        known = _license_of(experiment)
         if known is not None and (text := restriction(known[1])):
             license = f"{known[1]}: " if known[1] else ""
             yield Problem(f"experiments.{name}: the weights of {known[0]} have {license}{text}", "", False)
@@ -38,10 +34,7 @@ def _license_of(experiment: Experiment) -> tuple[str, str | None] | None:
     if request.get("license"):
         source = next((str(request[key]) for key in ("path", "url", "member", "run") if request.get(key)), "the zoo")
         return source.rpartition("/")[2], request["license"]
-    model = timm_name(experiment.base_config)
-    if model is None or "zoo" not in request:
+    if "zoo" not in request or not timm_models.is_timm(experiment.base_config):
         return None
-    from scripts.lib.model.timm_weights import pretrained_source  # seconds: only where there is such an experiment
-
-    source_of_timm = pretrained_source(request.get("zoo") or model)
-    return source_of_timm.name, source_of_timm.license
+    weights = timm_models.find_weights(experiment.base_config, request["zoo"])  # the settings are refused without
+    return weights.name, weights.known_license

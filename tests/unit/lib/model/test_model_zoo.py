@@ -199,7 +199,7 @@ def test_the_list_of_configs_is_printed() -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "base_config", "stem"),
     [
-        ({"zoo": None}, "timm/resnet18", "timm-resnet18"),
+        ({"zoo": None}, "timm/resnet18", "timm-resnet18.a1_in1k"),
         ({"zoo": "resnet18.a2_in1k"}, "timm/resnet18", "timm-resnet18.a2_in1k"),
         ({"run": "results/d/a/seed0/fold1"}, "timm/resnet18", "d-a-seed0-fold1"),
         ({"path": "/data/model.safetensors"}, "timm/resnet18", "model"),
@@ -215,6 +215,10 @@ def test_names_of_checkpoints_of_timm_and_of_runs_need_no_timm(
 
 def test_two_settings_of_which_one_differs_have_two_names() -> None:
     run = {"run": "results/d/a/seed0"}
-    settings = [{"zoo": None}, {"zoo": "a"}, {"path": "a"}, {"path": "a", "license": "mit"}, run]
-    names = {checkpoint_name(value, base) for value in settings for base in ("timm/resnet18", "timm/resnet34")}
+    settings = [{"zoo": None}, {"zoo": "%s.a2_in1k"}, {"path": "a"}, {"path": "a", "license": "mit"}, run]
+    names = {
+        checkpoint_name({key: text and text.replace("%s", model) for key, text in value.items()}, f"timm/{model}")
+        for value in settings
+        for model in ("resnet18", "resnet34")
+    }
     assert len(names) == 2 * len(settings)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo, timm_models
 from scripts.lib.model.model_zoo import BadBaseConfig
 
@@ -58,6 +59,34 @@ def test_without_timm_there_is_one_line_that_says_what_to_do(monkeypatch: pytest
 
     with pytest.raises(BadBaseConfig, match="run `make setup`"):
         model_zoo.check_name("timm/resnet18")
+
+
+@pytest.mark.parametrize(
+    ("base_config", "name", "message"),
+    [
+        (
+            "timm/resnet18",
+            "resnet18.imagenet",
+            r"no weights 'resnet18.imagenet': the closest are .*timm/resnet18\.a1_in1k",
+        ),
+        ("timm/resnet18", "resnet19", "no weights 'resnet19': the closest are .*timm/resnet18"),
+        ("timm/resnet18", "resnet34.a1_in1k", r"are not weights of timm/resnet18: the closest are timm/resnet18\."),
+        ("timm/cs3darknet_s", None, "no weights for cs3darknet_s.*train from scratch"),
+    ],
+)
+def test_weights_that_are_none_or_of_another_model_are_refused(
+    base_config: str, name: str | None, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        timm_models.find_weights(base_config, name)
+    with pytest.raises(UserError, match=message):
+        model_zoo.checkpoint_name({"zoo": name}, base_config)
+
+
+def test_weights_are_those_that_the_model_names_or_others_of_it() -> None:
+    assert timm_models.find_weights("timm/resnet18").name == "resnet18.a1_in1k"
+    assert timm_models.find_weights("timm/resnet18.a2_in1k").name == "resnet18.a2_in1k"
+    assert timm_models.find_weights("timm/resnet18", "resnet18.a3_in1k").name == "resnet18.a3_in1k"
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,8 @@ def test_a_license_that_the_user_states_is_judged() -> None:
         ("convnextv2_atto.fcmae_ft_in1k", "convnextv2_atto.fcmae_ft_in1k have cc-by-nc-4.0: non-commercial"),
         ("vit_small_patch16_dinov3", "dinov3-license: terms of its own"),
         ("vit_base_patch16_224.bamboo", "have license not stated"),
-        ("resnet19", "is not known here"),
     ],
 )
 def test_the_weights_of_timm_are_judged_by_its_index(name: str, words: str) -> None:
-    pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
     lines = notes_of(f"timm/{name}", {"zoo": None})
     assert len(lines) == bool(words) and words in "".join(lines)
