@@ -34,6 +34,9 @@ wildcard_constraints:
     fold="[0-9]+",
     short_side="[0-9]+",
     checkpoint="[A-Za-z0-9._-]+",
+    candidate="|".join(map(re.escape, layout.candidate_names())) or "-",
+    round="[0-9]+",
+    place="[0-9]+",
     fetched="|".join(map(re.escape, layout.fetched_names())),
 
 
@@ -46,6 +49,7 @@ rule all:
 
 
 include: "rules/data.smk"  # the source -> images, looked at and split
+include: "rules/search.smk"  # base_config: auto: candidates -> the one that is best on val
 include: "rules/train.smk"  # pretrained weights and settings -> a trained model
 include: "rules/evaluate.smk"  # a trained model -> predictions, metrics, figures, ONNX
 include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard, RO-Crate, the report

@@ -21,7 +21,7 @@ LAYERS = (
     ("scripts.lib.model", "scripts.lib.pages"),
     ("scripts.lib.settings",),
     ("scripts.lib.workflow",),
-    ("scripts.data", "scripts.train", "scripts.evaluate", "scripts.report"),
+    ("scripts.data", "scripts.search", "scripts.train", "scripts.evaluate", "scripts.report"),
     ("scripts",),  # the commands
 )
 HEIGHT = {package: height for height, layer in enumerate(LAYERS) for package in layer}

@@ -221,7 +221,7 @@ def short_training(bench: Bench, folder: Path, settings: Mapping[str, Any], star
     elif start == "not absorbed":
         without = mock.patch.object(fit_head, "absorbed", side_effect=lambda model, _images: model)
     with without:
-        state = fit_head.fit_head(config, weights, splits, "cpu", 2)
+        state = fit_head.fit_head(config, weights, splits, "cpu", 2).weights
     write_checkpoint(state, run / "init.pth")
     values["runner"]["patience"] = 0
     try:

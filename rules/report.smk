@@ -13,6 +13,7 @@ rule record_provenance:
         test=layout.test,
         config=rules.patch_config.output,
         checkpoint=layout.checkpoint_of,
+        choice=layout.choice_of,
         start=layout.start_of,
         best=rules.train_model.output.best,
         last=rules.train_model.output.last,
@@ -29,6 +30,7 @@ rule record_provenance:
         records=layout.archive_records(),
         labels=options.labels,
         checkpoint=options.checkpoint,
+        choice=options.choice,
         settings=options.run_json,
     log:
         f"{layout.run_logs}/record_provenance.log",
@@ -36,7 +38,7 @@ rule record_provenance:
         resources.run_group
     shell:
         "python -m scripts.report.record_provenance --run {params.run:q} --archive {input.archives:q}"
-        " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
+        " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint} {params.choice}"
         " --config {input.config:q} --settings {params.settings:q} --output {output.json:q} --html {output.html:q}"
         " {params.language}"
         " --reads {input:q} {params.records:q} --makes {output:q} --log {log:q}"

@@ -11,12 +11,13 @@ rule fetch_checkpoint:
     params:
         checkpoint=options.checkpoint_json,
         base_config=options.checkpoint_base,
+        optional=options.optional,
     log:
         "logs/checkpoints/{checkpoint}.log",
     localrule: True
     shell:
         "python -m scripts.train.fetch_checkpoint --checkpoint {params.checkpoint:q} --base-config {params.base_config:q}"
-        " --output {output:q}"
+        " {params.optional} --output {output:q}"
         " --makes {output:q} --log {log:q}"
 
 
@@ -27,10 +28,12 @@ rule patch_config:
         classes=rules.split_dataset.output.classes,
         train=layout.train,
         checkpoint=layout.checkpoint_of,
+        choice=layout.choice_of,
     output:
         layout.run.config,
     params:
         experiment=options.experiment_json,
+        choice=options.choice,
         checkpoint=options.checkpoint,
         pixel_cache=options.pixel_cache,
         bit_depth=options.bit_depth,
@@ -42,7 +45,7 @@ rule patch_config:
         resources.run_group
     shell:
         "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
-        " --seed {wildcards.seed}"
+        " {params.choice} --seed {wildcards.seed}"
         " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
         " {params.pixel_cache} {params.bit_depth} --output {output:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"

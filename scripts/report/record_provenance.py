@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from scripts.lib.base import language, long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
-from scripts.lib.base.files import find_json, hash_weights, is_whole, sha256_of, write_json, write_sum, write_text
+from scripts.lib.base.files import find_json, hash_weights, is_whole, read_json, sha256_of, write_json, write_sum, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     folder("--splits", required=True, help="folder of train, val and test.txt")
     file("--classes", required=True, help="classes.txt")
     file("--checkpoint", help="the pretrained weights, where there are some")
+    file("--choice", help="of base_config: auto, the choice that was trained")
     file("--config", required=True, help="the run's config.py")
     parser.add_argument("--settings", default="{}", metavar="JSON", help="this run's part of the settings")
     file("--output", required=True, help="provenance.json")
@@ -125,6 +126,12 @@ def check_read_in_place(archives: Sequence[Path], settings: Mapping[str, Any]) -
     for archive, section in zip(archives, sources, strict=True):
         if section.get("in_place"):
             check_folder(archive, Path(section["path"]).expanduser())
+
+
+def chosen_settings(experiment: Experiment, choice: Path) -> dict[str, Any]:
+    """Return the settings of what `base_config: auto` chose: with them a run is repeated without the search."""
+    chosen = experiment.candidate_experiments()[read_json(choice)["chosen"]]
+    return chosen.model_dump(mode="json", exclude_defaults=True)
 
 
 def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,6 +212,11 @@ def main(args: argparse.Namespace) -> None:
         settings = json.loads(long_values.take(args.settings))
     except ValueError as error:
         raise UserError(f"--settings: not JSON ({error})") from error
+    if args.choice:
+        settings["experiments"] = {
+            name: chosen_settings(Experiment.model_validate(experiment), args.choice)
+            for name, experiment in settings["experiments"].items()
+        }
     files = {"config.py": args.config, "classes.txt": args.classes}
     files |= {f"splits/{path.name}": path for path in sorted(args.splits.glob("*.txt"))}
     if args.checkpoint:

@@ -33,7 +33,7 @@ from scripts.lib.base.download import Download, download, shown
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.model import hub, safetensors, timm_models, timm_weights
-from scripts.lib.model.checkpoint_file import read_foreign, read_meta, write_checkpoint
+from scripts.lib.model.checkpoint_file import MISSING, read_foreign, read_meta, write_checkpoint
 from scripts.lib.model.convert_keras import convert
 from scripts.lib.model.model_zoo import check_name, config_path, find_weights, weights_of
 from scripts.lib.model.weight_names import difference, with_our_names
@@ -321,11 +321,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--base-config", required=True, metavar="NAME", help="base config that will load it")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint (.pth) to write")
+    parser.add_argument(
+        "--optional", action="store_true", help="where it cannot be had, write a checkpoint that says why, and go on"
+    )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Fetch, open safely, check and rewrite one checkpoint."""
+    try:
+        fetch_checkpoint(args)
+    except UserError as error:
+        if not args.optional:
+            raise
+        logger.warning("%s: without these weights: %s", args.output, error)
+        write_checkpoint({}, args.output, {MISSING: str(error)})
+
+
+def fetch_checkpoint(args: argparse.Namespace) -> None:
+    """Fetch, open safely, check and rewrite one checkpoint.
+
+    Raises
+    ------
+    UserError : it cannot be had, or does not belong to the base config.
+    """
     checkpoint = parse_section(Checkpoint, args.checkpoint, "--checkpoint", "checkpoint")
     check_name(args.base_config)  # before anything is fetched
     model = timm_models.find(args.base_config)

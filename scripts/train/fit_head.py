@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from scripts.lib.data.pixel_cache import PixelCache
 from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.model import inference
 from scripts.lib.model.checkpoint_file import write_checkpoint
-from scripts.lib.model.linear_probe import LogitsElsewhereError, extract, fit_probes
+from scripts.lib.model.linear_probe import LogitsElsewhereError, Probe, extract, fit_probes
 from scripts.lib.model.weight_origin import Origin
+from scripts.lib.runs.config_file import pixel_cache_folder, read_config
 from scripts.lib.settings.site import current_site
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
@@ -40,6 +42,8 @@ from scripts.mmcls_plugins.timm_backbone import TimmFeatures
 logger = logging.getLogger(__name__)
 #: Images at a time through the backbone.
 BATCH_SIZE = 32
+#: Batches that warm up, and those after them by which it is told how long all will take.
+WARM, TIMED = 1, 3
 
 
 def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels: bool = False) -> Any:
@@ -108,20 +112,63 @@ def absorbed(model: nn.Module, images: torch.Tensor) -> nn.Module:
     return model
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A model whose head was fitted.
+
+    Attributes
+    ----------
+    weights : all of the model.
+    probe : the fitted layer; None where no linear layer alone makes the class scores, so that none was fitted.
+    features, labels : what it was fitted to and chosen by, of train and of val; empty without a probe.
+    images_per_second : through the frozen model.
+    """
+
+    weights: dict[str, torch.Tensor]
+    probe: Probe | None = None
+    features: Sequence[torch.Tensor] = ()
+    labels: Sequence[torch.Tensor] = ()
+    images_per_second: float = 0.0
+
+
+def within(batches: Iterator[torch.Tensor], images: int, seconds: float | None) -> Iterator[torch.Tensor]:
+    """Yield the batches of so many images, if what the first ones took lets them all be done in time.
+
+    Raises
+    ------
+    UserError : it does not.
+    """
+    began = 0.0
+    for number, batch in enumerate(batches):
+        if number == WARM:
+            began = time.monotonic()
+        if seconds is not None and number == WARM + TIMED:
+            expected = (time.monotonic() - began) / TIMED * images / BATCH_SIZE
+            if expected > seconds:
+                raise UserError(f"one look at all images would take it {expected:.0f} s, of {seconds:.0f} s")
+        yield batch
+
+
 def fit_head(
-    config: Any, weights: dict[str, torch.Tensor], datasets: Sequence[Any], device: str, workers: int
-) -> dict[str, torch.Tensor]:
-    """Return all weights of the model of *config*: those given, and the head fitted to their features.
+    config: Any,
+    weights: dict[str, torch.Tensor],
+    datasets: Sequence[Any],
+    device: str,
+    workers: int,
+    seconds: float | None = None,
+) -> Fitted:
+    """Return the model of *config* with the weights that are given, and the head fitted to their features.
 
     Parameters
     ----------
     config : the run's.
     weights : pretrained ones; what does not fit the model is left out, as mmcv leaves it out.
     datasets : train and val, in test mode, of images in bytes.
+    seconds : that all features may take; None: as long as it takes.
 
     Raises
     ------
-    UserError : the weights are of another size of image.
+    UserError : the weights are of another size of image, or the features would take longer.
     """
     num_classes = len(datasets[0].CLASSES)
     model = build_pretrained(config, weights, device)
@@ -134,27 +181,32 @@ def fit_head(
     try:
         if layer is None:
             raise LogitsElsewhereError
-        features = [extract(model, layer, image_tensors(split, normalizer, workers, device)) for split in datasets]
+        total = sum(map(len, datasets))
+        features = [
+            extract(model, layer, within(image_tensors(split, normalizer, workers, device), total, seconds))
+            for split in datasets
+        ]
     except LogitsElsewhereError:
         logger.warning(
             "%s: its logits are not made by one linear layer alone, so none is fitted: training starts from the"
             " pretrained weights", config.model.head.type
         )  # fmt: skip
-        return model.state_dict()
+        return Fitted(model.state_dict())
     extracted = time.monotonic()
     labels = [torch.as_tensor(np.asarray(split.get_gt_labels()), dtype=torch.int64) for split in datasets]
     balanced = config.runner.get("balanced_validation", False)  # as training measures it: one word for both
     probe = fit_probes(features[0], labels[0], features[1], labels[1], num_classes, balanced)[-1]
     images = sum(map(len, labels))
+    speed = images / (extracted - began)
     logger.info(
         "features of %d images in %.1f s (%.0f images/s), fit in %.1f s: penalty %g, %sval accuracy %.2f %%, loss %.4f",
-        images, extracted - began, images / (extracted - began), time.monotonic() - extracted, probe.penalty,
+        images, extracted - began, speed, time.monotonic() - extracted, probe.penalty,
         "balanced " if balanced else "", 100 * probe.accuracy, probe.loss,
     )  # fmt: skip
     with torch.no_grad():
         layer.weight.copy_(probe.weight)
         layer.bias.copy_(probe.bias)
-    return model.state_dict()
+    return Fitted(model.state_dict(), probe, features, labels, speed)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -163,7 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="pretrained weights")
     parser.add_argument(
-        "--pixel-cache", type=Path, required=True, metavar="DIR", help="what pack_images made of the splits"
+        "--pixel-cache", type=Path, required=True, nargs="+", metavar="DIR",
+        help="what pack_images made of the splits; of several, the one of the config is read",
     )
     parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
     parser.add_argument("--val", type=Path, required=True, metavar="FILE", help="the same of val, to choose by")
@@ -174,37 +227,55 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(args: argparse.Namespace) -> None:
-    """Fit, and write the weights to start from."""
+def fit(
+    config_file: Path, checkpoint: Path, pixel_caches: Sequence[Path], splits: Sequence[Path], class_list: Path,
+    gpus: int, workers: int, seconds: float | None = None,
+) -> tuple[Fitted, Origin | None]:
+    """Return the model of a run with a fitted head, and where its pretrained weights are from.
+
+    Parameters
+    ----------
+    pixel_caches : among them the one of this config.
+    splits : annotation files of train and of val.
+    gpus, workers : as the command takes them.
+    seconds : as :func:`fit_head` takes them.
+    """  # fmt: skip
     site = current_site()
+    names = {cache.name: cache for cache in pixel_caches}
+    own = pixel_caches[0] if len(names) == 1 else names[str((pixel_cache_folder(read_config(config_file)) or Path()).name)]
     with (
-        claimed_gpus(args.gpus, os.environ) as gpus,
-        staged_pixel_cache(args.pixel_cache, site.scratch, site.scratch_gb) as pixel_cache,
+        claimed_gpus(gpus, os.environ) as claimed,
+        staged_pixel_cache(own, site.scratch, site.scratch_gb) as pixel_cache,
     ):
-        if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # before torch looks for GPUs; one is enough
+        if claimed:
+            os.environ["CUDA_VISIBLE_DEVICES"] = claimed[0]  # before torch looks for GPUs; one is enough
         # In this process first: what a data-loader's worker finds would come as a page of traceback.
         PixelCache(pixel_cache)
         os.environ[Variable.PIXEL_CACHE] = str(pixel_cache)
-        config = inference.load_config(args.config)
+        config = inference.load_config(config_file)
         runner = config.runner
         if runner.device == "cpu":
             inference.keep_freed_memory()
         torch.set_num_threads(runner.threads)
         if runner.deterministic:
             use_deterministic_kernels()
-        classes = read_lines(args.classes)
+        classes = read_lines(class_list)
         datasets = [
             build_split(config, split, classes, options.get("shuffle_labels", False))
-            for split, options in ((args.train, config.data.train), (args.val, config.data.val))
+            for split, options in zip(splits, (config.data.train, config.data.val), strict=True)
         ]
-        weights, meta = inference.read_checkpoint(args.checkpoint)
-        origin = Origin.of(meta)
+        weights, meta = inference.read_checkpoint(checkpoint)
         device = inference.choose_device(runner.device)
         # On a CPU reading from the pixel cache takes less time than processes for it take from the model.
-        workers = 0 if device == "cpu" else args.workers
-        fitted = fit_head(config, weights, datasets, device, workers)
-        write_checkpoint(fitted, args.output, origin.meta() if origin else None)
+        workers = 0 if device == "cpu" else workers
+        return fit_head(config, weights, datasets, device, workers, seconds), Origin.of(meta)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Fit, and write the weights to start from."""
+    splits = [args.train, args.val]
+    fitted, origin = fit(args.config, args.checkpoint, args.pixel_cache, splits, args.classes, args.gpus, args.workers)
+    write_checkpoint(fitted.weights, args.output, origin.meta() if origin else None)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
-from scripts.lib.base.files import read_lines
+from scripts.lib.base.files import read_json, read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.data.splits import Split
@@ -311,7 +311,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=Path, required=True, help="folder of train.txt, val.txt and test.txt")
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--checkpoint", type=Path, help="weights to start from; without it, training starts at random")
-    parser.add_argument("--pixel-cache", type=Path, metavar="DIR", help="what pack_images made (recipe: fast)")
+    parser.add_argument(
+        "--pixel-cache", type=Path, nargs="+", default=[], metavar="DIR",
+        help="what pack_images made (recipe: fast); of several, the one of the size that is chosen is taken",
+    )
+    parser.add_argument("--choice", type=Path, metavar="FILE", help="of base_config: auto: which candidate it is")
     parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (all)")
     parser.add_argument("--output", type=Path, required=True, help="config.py to write")
     return parser
@@ -320,7 +324,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Patch the base config; a mistake in the settings is told with its file and key."""
     try:
-        experiment = Experiment.model_validate(json.loads(long_values.take(args.experiment)))
+        experiment = chosen(Experiment.model_validate(json.loads(long_values.take(args.experiment))), args.choice)
+        short_side = str(experiment.cached_short_side())
+        caches = [path for path in args.pixel_cache if len(args.pixel_cache) == 1 or path.name == short_side]
         classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
         images_of = train.counts()
         start = args.output.with_name(RunFolder.init.name) if experiment.chosen_recipe() == "fast" else args.checkpoint
@@ -333,7 +339,7 @@ def main(args: argparse.Namespace) -> None:
             checkpoint=str(start) if start else None,
             seed=args.seed,
             device=resolve_device(experiment.device),
-            pixel_cache=str(args.pixel_cache) if args.pixel_cache else None,
+            pixel_cache=str(caches[0]) if caches else None,
             train_counts=[images_of[label] for label in range(len(classes))],
             bit_depth=args.bit_depth,
         )
@@ -342,6 +348,11 @@ def main(args: argparse.Namespace) -> None:
         # The settings' file comes by the environment: as a parameter of the rule, a renamed file would train anew.
         key = f"{os.environ.get(Variable.CONFIG_FILES, '')}: experiments.{args.name}." if args.name else ""
         raise UserError(f"{key.removeprefix(': ')}{error}") from error
+
+
+def chosen(experiment: Experiment, choice: Path | None) -> Experiment:
+    """Return what an experiment trains: of `base_config: auto` the chosen candidate, else itself."""
+    return experiment.candidate_experiments()[read_json(choice)["chosen"]] if choice else experiment
 
 
 def write(output: Path, inputs: Inputs) -> None:

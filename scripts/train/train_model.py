@@ -30,7 +30,7 @@ from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
 from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.data.splits import listed_images
 from scripts.lib.runs import attempts, energy
-from scripts.lib.runs.config_file import check_executable, read_config
+from scripts.lib.runs.config_file import check_executable, pixel_cache_folder, read_config
 from scripts.lib.runs.lease import Lease, living_group
 from scripts.lib.runs.progress_line import Progress, closing_line
 from scripts.lib.runs.run_folder import WorkFolder
@@ -94,12 +94,6 @@ def batch_bytes(config: Mapping[str, Any]) -> int:
                 numbers = size if isinstance(size, list | tuple) else [size]
                 sizes += [number for number in numbers if isinstance(number, int)]
     return int(config["data"].get("samples_per_gpu", 32)) * 3 * max(sizes) ** 2 * 4
-
-
-def pixel_cache_folder(config: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the pixel cache that the train split of *config* is read from, or None."""
-    steps = [step for step in config["data"]["train"]["pipeline"] if step["type"] == "LoadPackedImage"]
-    return Path(steps[0]["folder"]) if steps else None
 
 
 def run_identity(files: Sequence[Path]) -> dict[str, str]:

@@ -122,6 +122,10 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
+#: In the meta of a checkpoint without weights: why it has none.
+MISSING = "missing"
+
+
 def write_checkpoint(weights: Mapping[str, torch.Tensor], path: Path, meta: Mapping[str, Any] | None = None) -> None:
     """Write ``{"meta": meta, "state_dict": weights}``, atomically; the same content gives the same bytes."""
     # A tensor may be a view of something larger, which torch.save would write whole.

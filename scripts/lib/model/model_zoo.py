@@ -274,6 +274,11 @@ def _closest(name: str, names: list[str], what: str) -> str:
     return f"the closest {what}s are {', '.join(close)}" if close else f"no {what} is close to it"
 
 
+def folder_name(base_config: str) -> str:
+    """Return a base config's name as that of a folder."""
+    return _safe(base_config.replace("/", "-"))
+
+
 def _stem(path: str) -> str:
     name = PurePosixPath(unquote(path).rstrip("/")).name
     return _safe(re.sub(r"(\.pth)?\.([A-Za-z0-9]{1,5}|safetensors)$", "", name))

@@ -47,7 +47,28 @@ def write_config(path: Path, config: dict[str, Any], command: str, base_config: 
         if plain(read._cfg_dict.to_dict()) != config:
             raise UserError(f"{path}: mmcv reads other values than were written; please report this config")
     if any(config_values.unknown(config, with_paths=True)):  # overrides of the settings' owner, who thereby trusts them
-        write_text(WRITTEN / _digest(path.read_text(encoding="utf-8")), f"{path}\n")
+        _trust(path)
+
+
+def copy_config(source: Path, target: Path, start: Path) -> None:
+    """Copy a config.py to another folder, for a training that starts from the weights *start*.
+
+    Raises
+    ------
+    UserError : as :func:`read_trusted`.
+    """
+    config = read_trusted(source) | {"load_from": str(start)}
+    header = source.read_text(encoding="utf-8").split("\n", HEADER_LINES)[:HEADER_LINES]
+    header[0] = header[0].replace(str(source), str(target)).replace(str(source.parent), str(target.parent))
+    body = render(config, "", "").split("\n", HEADER_LINES)[HEADER_LINES:]
+    write_text(target, "\n".join([*header, *body]))
+    if was_written_here(source):
+        _trust(target)
+
+
+def _trust(path: Path) -> None:
+    """Note that this checkout wrote a config with values that may import code: its owner trusts them."""
+    write_text(WRITTEN / _digest(path.read_text(encoding="utf-8")), f"{path}\n")
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -124,6 +145,12 @@ def _digest(text: str) -> str:
 
 
 Config = dict[str, Any]
+
+
+def pixel_cache_folder(config: Mapping[str, Any]) -> Path | None:
+    """Return the folder of the pixel cache that the train split of *config* is read from, or None."""
+    steps = [step for step in config["data"]["train"]["pipeline"] if step["type"] == "LoadPackedImage"]
+    return Path(steps[0]["folder"]) if steps else None
 
 
 def plain(value: Any) -> Any:

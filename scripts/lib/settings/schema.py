@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Discriminator,
     Field,
     StrictBool,
@@ -21,6 +22,7 @@ from pydantic import (
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.settings import starting_runs
+from scripts.lib.settings.candidates import LISTS, Budget, ListName
 from scripts.lib.settings.dataset import Dataset
 from scripts.lib.settings.sections import (
     Auto,
@@ -35,6 +37,10 @@ from scripts.lib.settings.sections import (
     Text,
     Url,
 )
+
+
+#: The base config that stands for the best of several.
+AUTO = "auto"
 
 
 class Checkpoint(Section):
@@ -110,12 +116,66 @@ def _without_key(error: UserError) -> str:
     return error.problem if isinstance(error, model_zoo.BadBaseConfig) else str(error)
 
 
+def known_base_config(name: str) -> str:
+    """Return the name of a base config that can be used, without the `.py` that people write after it.
+
+    Raises
+    ------
+    ValueError : it cannot.
+    """
+    name = name.removesuffix(".py")
+    try:
+        model_zoo.check_name(name)
+    except UserError as error:
+        raise ValueError(_without_key(error)) from None
+    if model_zoo.loses_single_images(name):
+        raise ValueError(f"{name} cannot predict one image alone, only several at a time: choose another base")
+    if model_zoo.is_multi_label(name):
+        raise ValueError(f"{name} is for several labels an image, which is another task: choose another base")
+    return name
+
+
+class Candidate(Section):
+    """One model that `base_config: auto` tries."""
+
+    base_config: Annotated[str, AfterValidator(known_base_config)] = Field(
+        description="As an experiment's `base_config`, but not `auto`."
+    )
+    checkpoint: CheckpointChoice = Field("zoo", description="As an experiment's; `none` and `run` cannot be tried.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"base_config": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Candidate:
+        if self.checkpoint == "none" or (isinstance(self.checkpoint, Checkpoint) and self.checkpoint.run):
+            raise ValueError("a candidate is tried by its pretrained weights: give it zoo, url, path or package")
+        return self
+
+
+CandidateChoice = Annotated[
+    Annotated[ListName, Tag("word")] | Annotated[list[Candidate], Tag("list")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "list"),
+]
+
+
 class Experiment(Section):
     """One way to train; it is run once per seed."""
 
     base_config: str = Field(
         description="A base config of mmcls's model zoo, or `timm/` and the name of a model of timm, with or without "
-        "the name of its weights (docs/models.md); all names: `python -m scripts.lib.model.model_zoo`."
+        "the name of its weights (docs/models.md); all names: `python -m scripts.lib.model.model_zoo`. `auto`: the one "
+        "of `candidates` that is best on val."
+    )
+    candidates: CandidateChoice = Field(
+        "small",
+        description="With `base_config: auto`, what is tried: a list of mimflow's by size (`small`, `medium`, `large`; "
+        "docs/models.md), or base configs, each alone or with a `checkpoint` of its own.",
+    )
+    budget: Budget | None = Field(
+        None, description="With `base_config: auto`, what trying may cost. Without it, all candidates are tried."
     )
     checkpoint: CheckpointChoice = Field(
         "zoo", description="`zoo` (the weights of the base config), `none` (from scratch), or another source."
@@ -183,16 +243,7 @@ class Experiment(Section):
     @field_validator("base_config")
     @classmethod
     def _in_the_zoo(cls, name: str) -> str:
-        name = name.removesuffix(".py")
-        try:
-            model_zoo.check_name(name)
-        except UserError as error:
-            raise ValueError(_without_key(error)) from None
-        if model_zoo.loses_single_images(name):
-            raise ValueError(f"{name} cannot predict one image alone, only several at a time: choose another base")
-        if model_zoo.is_multi_label(name):
-            raise ValueError(f"{name} is for several labels an image, which is another task: choose another base")
-        return name
+        return name if name == AUTO else known_base_config(name)
 
     @field_validator("overrides")
     @classmethod
@@ -207,7 +258,22 @@ class Experiment(Section):
         return overrides
 
     @model_validator(mode="after")
+    def _searches_only_if_auto(self) -> Experiment:
+        if not self.is_auto:
+            given = [key for key in ("candidates", "budget") if key in self.model_fields_set]
+            if given:
+                raise ValueError(f"{given[0]} goes with base_config: auto: remove one of them")
+            return self
+        if self.checkpoint != "zoo" or self.recipe == "tutorial":
+            key = "recipe: tutorial" if self.checkpoint == "zoo" else "checkpoint"
+            raise ValueError(f"{key} cannot stand beside base_config: auto, whose candidates have weights of their own")
+        self.candidate_experiments()
+        return self
+
+    @model_validator(mode="after")
     def _decidable(self) -> Experiment:
+        if self.is_auto:
+            return self
         if (
             self.learning_rate == "auto"
             and self.chosen_recipe() == "tutorial"
@@ -227,6 +293,37 @@ class Experiment(Section):
             raise ValueError("amp: true needs a GPU, but device is cpu: remove one of them")
         return self
 
+    @property
+    def is_auto(self) -> bool:
+        """Whether the base config is chosen among candidates."""
+        return self.base_config == AUTO
+
+    def candidate_experiments(self) -> dict[str, Experiment]:
+        """Return what `base_config: auto` tries, by names of folders: this experiment with each candidate's base.
+
+        Raises
+        ------
+        ValueError : a candidate stands twice, or a key of the experiment does not go with it.
+        """
+        own = self.model_dump(exclude={"base_config", "checkpoint", "candidates", "budget"}, exclude_unset=True)
+        listed = self.candidates
+        if isinstance(listed, str):
+            listed = [Candidate(base_config=name) for name in LISTS[listed]]
+        if self.budget and self.budget.models:
+            listed = listed[: self.budget.models]
+        if len(listed) < 2:
+            raise ValueError("candidates: there is nothing to choose from: give two or more")
+        tried: dict[str, Experiment] = {}
+        for candidate in listed:
+            experiment = Experiment(base_config=candidate.base_config, checkpoint=candidate.checkpoint, **own)
+            name = model_zoo.folder_name(candidate.base_config)
+            if candidate.checkpoint != "zoo":
+                name += f"-{experiment.checkpoint_name()}"
+            if name in tried:
+                raise ValueError(f"candidates: {candidate.base_config} stands there twice")
+            tried[name] = experiment
+        return tried
+
     def chosen_recipe(self) -> str:
         """Return ``fast`` or ``tutorial``."""
         return fast_recipe.chosen_recipe(self.recipe, self.checkpoint)
@@ -235,6 +332,8 @@ class Experiment(Section):
         """Return the pixels a side that the network sees; None: the base config's."""
         if self.image_size != "auto":
             return self.image_size
+        if self.is_auto:
+            return None
         return fast_recipe.image_size(self.base_config) if self.chosen_recipe() == "fast" else None
 
     def cached_short_side(self) -> int | None:
@@ -244,7 +343,7 @@ class Experiment(Section):
 
     def checkpoint_request(self) -> dict[str, Any] | None:
         """Return what fetch_checkpoint takes, or None to train from scratch."""
-        if self.checkpoint == "none":
+        if self.checkpoint == "none" or self.is_auto:
             return None
         return {"zoo": None} if self.checkpoint == "zoo" else self.checkpoint.request()
 
@@ -280,6 +379,16 @@ class Settings(Section):
             if (other := by_folder.setdefault(name.lower(), name)) != name:
                 raise ValueError(f"{other} and {name} are one folder where case does not count: rename one of them")
         return experiments
+
+    @model_validator(mode="after")
+    def _no_search_in_folds(self) -> Settings:
+        searching = [name for name, experiment in self.experiments.items() if experiment.is_auto]
+        if searching and self.dataset.split.folds:
+            raise ValueError(
+                f"experiments.{searching[0]}.base_config: auto has no folds: what one fold tests on would choose the "
+                "model of another; choose without folds, then give the chosen base_config"
+            )
+        return self
 
     @model_validator(mode="after")
     def _runs_to_start_from(self) -> Settings:

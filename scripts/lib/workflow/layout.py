@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from snakemake.io import WILDCARD_REGEX
 
 from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
+from scripts.lib.model.model_search import EPOCHS, MOST_FINALISTS, finalists_of_rounds
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
 from scripts.lib.settings.schema import Experiment, Settings
@@ -72,6 +73,18 @@ class Layout:
         self.run_logs = f"{self.logs}/{{experiment}}/seed{{seed}}{fold}"
         self.experiments = list(settings.experiments)
         self.seeds = settings.seeds
+        #: What each experiment with `base_config: auto` tries.
+        self.searches = {
+            name: experiment.candidate_experiments()
+            for name, experiment in settings.experiments.items()
+            if experiment.is_auto
+        }
+        self.search = f"{self.dataset}/{{experiment}}/search"
+        self.search_logs = f"{self.logs}/{{experiment}}/search"
+        self.candidate = f"{self.search}/{{candidate}}"
+        self.choice = f"{self.search}/choice.json"
+        self.search_page = f"{self.search}/search.html"
+        self.finalist = RunFolder(Path(f"{self.search}/round{{round}}/{{place}}"))
 
     # -- all runs and all folds ---------------------------------------------------------------------------------------
 
@@ -99,6 +112,7 @@ class Layout:
             f"{self.dataset}/ro-crate-metadata.json",
             *self.runs(self.run.provenance),
             *self.run_results(),
+            *(self.search_page.format(experiment=name) for name in self.searches),
         ]
 
     def run_results(self) -> list[str]:
@@ -142,9 +156,8 @@ class Layout:
 
         A run that starts from another one waits for its training, which needs none.
         """
-        experiments = self.settings.experiments.values()
         is_run = {experiment.checkpoint_name(): bool((experiment.checkpoint_request() or {}).get("run"))
-                  for experiment in experiments}  # fmt: skip
+                  for experiment in self._all_experiments()}  # fmt: skip
         names = [name for name in is_run if not is_run[name]]
         return [*self.all_fetched(), *(self.checkpoint.format(checkpoint=name) for name in names if name)]
 
@@ -182,9 +195,19 @@ class Layout:
         return [as_input(expanded)] if os.path.isfile(expanded) else []
 
     def first_user_of(self, wildcards: Any) -> Experiment:
-        """Return the first of the experiments that share a checkpoint."""
+        """Return the first of the experiments, and of the candidates, that share a checkpoint."""
+        users = (one for one in self._all_experiments() if one.checkpoint_name() == wildcards.checkpoint)
+        return next(users)
+
+    def can_do_without(self, wildcards: Any) -> bool:
+        """Tell whether only candidates want a checkpoint: what cannot be had is then left out."""
         experiments = self.settings.experiments.values()
-        return next(experiment for experiment in experiments if experiment.checkpoint_name() == wildcards.checkpoint)
+        return all(experiment.checkpoint_name() != wildcards.checkpoint for experiment in experiments)
+
+    def _all_experiments(self) -> Iterator[Experiment]:
+        yield from self.settings.experiments.values()
+        for candidates in self.searches.values():
+            yield from candidates.values()
 
     def local_checkpoint(self, wildcards: Any) -> list[str]:
         """Return the local file that a checkpoint comes from, so that a newer one is read anew: given, or of a run."""
@@ -206,13 +229,25 @@ class Layout:
 
     def checkpoint_of(self, wildcards: Any) -> list[str]:
         """Return the weights that a run starts from; none when it trains from scratch."""
-        name = self._experiment(wildcards).checkpoint_name()
-        return [self.checkpoint.format(checkpoint=name)] if name else []
+        if wildcards.experiment in self.searches:
+            return [f"{self.search}/weights.pth".format(experiment=wildcards.experiment)]
+        return self._checkpoints_of([self._experiment(wildcards)])
+
+    def _checkpoints_of(self, experiments: Iterable[Experiment]) -> list[str]:
+        names = [experiment.checkpoint_name() for experiment in experiments]
+        return [self.checkpoint.format(checkpoint=name) for name in names if name]
 
     def pixel_cache_of(self, wildcards: Any) -> list[str]:
-        """Return the pixel cache that a run trains on; none where it reads the files."""
-        short_side = self._experiment(wildcards).cached_short_side()
-        return [self.pixel_cache.format(short_side=short_side)] if short_side else []
+        """Return the pixel cache that a run trains on; none where it reads the files.
+
+        Of `base_config: auto` those of all candidates, since the sizes of their images differ.
+        """
+        candidates = self.searches.get(wildcards.experiment)
+        return self._pixel_caches_of(candidates.values() if candidates else [self._experiment(wildcards)])
+
+    def _pixel_caches_of(self, experiments: Iterable[Experiment]) -> list[str]:
+        sides = dict.fromkeys(experiment.cached_short_side() for experiment in experiments)
+        return [self.pixel_cache.format(short_side=side) for side in sides if side]
 
     def start_of(self, wildcards: Any) -> list[str]:
         """Return the weights that training itself starts from: with a fitted head, or those of checkpoint_of."""
@@ -223,3 +258,65 @@ class Layout:
     def export_of(self, wildcards: Any) -> list[str]:
         """Return what is known of a run's model.onnx; none where the user wants none."""
         return [str(self._run_of(wildcards).export)] if self._experiment(wildcards).export else []
+
+    # -- the search of `base_config: auto` ----------------------------------------------------------------------------
+
+    def candidate_names(self) -> list[str]:
+        """Return the folders of all candidates, each once."""
+        return list(dict.fromkeys(name for candidates in self.searches.values() for name in candidates))
+
+    def candidate_of(self, wildcards: Any) -> Experiment:
+        """Return the experiment that a candidate is."""
+        return self.searches[wildcards.experiment][wildcards.candidate]
+
+    def candidate_checkpoint(self, wildcards: Any) -> list[str]:
+        """Return the pretrained weights of a candidate."""
+        return self._checkpoints_of([self.candidate_of(wildcards)])
+
+    def candidate_pixel_cache(self, wildcards: Any) -> list[str]:
+        """Return the pixel cache of a candidate's size of image."""
+        return self._pixel_caches_of([self.candidate_of(wildcards)])
+
+    def candidate_checkpoints(self, wildcards: Any) -> list[str]:
+        """Return the pretrained weights of all candidates of an experiment, in their order."""
+        return self._checkpoints_of(self.searches[wildcards.experiment].values())
+
+    def probes(self, wildcards: Any) -> list[str]:
+        """Return what the probes of an experiment's candidates found, in the same order."""
+        names = self.searches[wildcards.experiment]
+        return [f"{self.candidate}/probe.json".format(experiment=wildcards.experiment, candidate=name) for name in names]
+
+    @property
+    def round_configs(self) -> list[str]:
+        """The configs by which a candidate is trained, one for each round."""
+        return [f"{self.candidate}/round{number}.py" for number in range(1, len(EPOCHS) + 1)]
+
+    def starts_of_round(self, file: str) -> list[str]:
+        """Return one *file* of each place of a round, with the wildcards of both."""
+        return [str(self.finalist.path / file).replace("{place}", str(place)) for place in range(MOST_FINALISTS)]
+
+    def places(self, wildcards: Any) -> int:
+        """Return how many models a round trains."""
+        return finalists_of_rounds(len(self.searches[wildcards.experiment]))[int(wildcards.round) - 1]
+
+    def rounds(self, wildcards: Any) -> list[str]:
+        """Return who is in each round: of those before *round*, where the wildcards name one."""
+        return [f"{self.search}/round{number}.json".format(experiment=wildcards.experiment)
+                for number in self._round_numbers(wildcards)]  # fmt: skip
+
+    def finalist_logs(self, wildcards: Any) -> list[str]:
+        """Return the tables of epochs of all that the same rounds trained."""
+        counts = finalists_of_rounds(len(self.searches[wildcards.experiment]))
+        return [
+            str(self.finalist.train_log).format(experiment=wildcards.experiment, round=number, place=place)
+            for number in self._round_numbers(wildcards)
+            for place in range(counts[number - 1])
+        ]
+
+    def _round_numbers(self, wildcards: Any) -> range:
+        count = len(finalists_of_rounds(len(self.searches[wildcards.experiment])))
+        return range(1, int(getattr(wildcards, "round", count + 1)))
+
+    def choice_of(self, wildcards: Any) -> list[str]:
+        """Return the choice that a run with `base_config: auto` trains; none for another."""
+        return [self.choice.format(experiment=wildcards.experiment)] if wildcards.experiment in self.searches else []

@@ -145,6 +145,33 @@ class Options:
         """Return what is known of a run's model.onnx."""
         return option("export", *self.layout.export_of(wildcards))
 
+    def optional(self, wildcards: Any) -> str:
+        """Return that a checkpoint may be missing, where only candidates want it."""
+        return "--optional" if self.layout.can_do_without(wildcards) else ""
+
+    def choice(self, wildcards: Any) -> str:
+        """Return the choice that a run with `base_config: auto` trains."""
+        return option("choice", *self.layout.choice_of(wildcards))
+
+    def candidate_json(self, wildcards: Any) -> str:
+        """Return the settings of a candidate for probe_candidate."""
+        return long_values.pass_on(self.layout.candidate_of(wildcards).model_dump_json(exclude_defaults=True))
+
+    def probe_seconds(self, wildcards: Any) -> str:
+        """Return what the look of a candidate at all images may take: all together half of the budget."""
+        minutes = self._minutes(wildcards)
+        candidates = len(self.layout.searches[wildcards.experiment])
+        return option("seconds", f"{60 * minutes / 2 / candidates:g}" if minutes else "")
+
+    def search_minutes(self, wildcards: Any) -> str:
+        """Return the budget of a search in minutes."""
+        minutes = self._minutes(wildcards)
+        return option("minutes", f"{minutes:g}" if minutes else "")
+
+    def _minutes(self, wildcards: Any) -> float | None:
+        budget = self.settings.experiments[wildcards.experiment].budget
+        return budget.minutes if budget else None
+
     def fold(self, wildcards: Any) -> str:
         """Return the fold that a run tests on."""
         return option("fold", wildcards.fold) if self.layout.folds else ""

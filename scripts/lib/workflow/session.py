@@ -44,7 +44,9 @@ from scripts.lib.workflow.submission import tell_lost_errors
 from scripts.lib.workflow.surroundings_check import checkout_problems
 
 #: The rules that compute on the device of the experiment, and fail where torch cannot use it.
-USES_GPU = frozenset({"patch_config", "fit_head", "train_model", "predict_images"})
+USES_GPU = frozenset(
+    {"probe_candidate", "train_finalist", "patch_config", "fit_head", "train_model", "predict_images"}
+)
 #: Options by which only a part of the workflow is asked for; Snakemake itself knows them after the Snakefile only.
 PARTIAL = frozenset({"--until", "-U", "--omit-from", "-O", "--"})
 

@@ -114,7 +114,7 @@ def test_from_shuffled_labels_nothing_is_learnt_that_is_true(tmp_path: Path) -> 
             }
         )
         train, *others = (build_split(config, file, names, shuffle_labels and file == splits[0]) for file in splits)
-        start = fit_head(config, {}, [train, others[0]], "cpu", 0)
+        start = fit_head(config, {}, [train, others[0]], "cpu", 0).weights
         fitted = build_pretrained(config, {}, "cpu")
         for name, tensor in fitted.state_dict().items():
             assert torch.equal(tensor, start[name]) != name.startswith("head."), "the head alone is fitted"

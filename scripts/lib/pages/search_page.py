@@ -1,0 +1,100 @@
+"""The page of a search for a model: candidates by accuracy and speed, and what each round of training reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.lib.base.language import tr
+from scripts.lib.pages import templates
+
+#: Of the drawing, in its own units; the points lie inside the margins.
+WIDTH, HEIGHT, MARGIN = 640, 300, 40
+#: Of all accuracies that are drawn, what is left free above and below.
+AIR = 0.02
+
+
+@dataclass(frozen=True)
+class Point:
+    """A candidate in the drawing: where it is, and the ends of its interval, in the drawing's units."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+    kind: str  # "chosen", "front" or "other"
+
+
+def search_page(choice: Mapping[str, Any], title: str) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    choice : what choose_model wrote.
+    title : the experiment's name.
+    """
+    tried = [one for one in choice["candidates"] if not one["left_out"]]
+    best = next((one for one in tried if one["name"] == choice["chosen"]), None)
+    rounds = range(len(choice["epochs"]))
+    header = [tr("candidate"), tr("probe"), *(tr(f"round {number + 1}") for number in rounds), tr("images/s"),
+              tr("parameters"), tr("weights")]  # fmt: skip
+    return templates.page(
+        "search.html",
+        templates.heading("Candidates", title),
+        style="search.css",
+        choice=choice,
+        best=best,
+        header=header,
+        numbered=[[str(number), *_row(one)] for number, one in enumerate(tried, 1)],
+        left_out=[one for one in choice["candidates"] if one["left_out"]],
+        points=points(tried, choice["chosen"]),
+        size=(WIDTH, HEIGHT),
+        margin=MARGIN,
+    )
+
+
+def _row(one: Mapping[str, Any]) -> list[str]:
+    reached = [percent(result) if result else "-" for result in one["rounds"]]
+    return [
+        one["base_config"],
+        percent(one),
+        *reached,
+        f"{one['images_per_second']:.0f}",
+        f"{one['parameters'] / 1e6:.1f} M",
+        f"{one['bytes'] / 1e6:.1f} MB",
+    ]
+
+
+def percent(reached: Mapping[str, Any]) -> str:
+    """Return an accuracy with its interval."""
+    low, high = reached["interval"] or (0.0, 1.0)
+    return f"{100 * reached['accuracy']:.1f} % ({100 * low:.1f} - {100 * high:.1f})"
+
+
+def points(tried: Sequence[Mapping[str, Any]], chosen: str) -> list[Point]:
+    """Return where each candidate is drawn: to the right by the logarithm of its speed, upwards by its accuracy."""
+    shown = [one for one in tried if one["images_per_second"] > 0]
+    if not shown:
+        return []
+    speeds = [math.log(one["images_per_second"]) for one in shown]
+    slowest, span = min(speeds), max(speeds) - min(speeds) or 1.0
+    bottom = min(one["interval"][0] for one in shown) - AIR
+    top = max(one["interval"][1] for one in shown) + AIR
+
+    def up(accuracy: float) -> float:
+        return round(HEIGHT - MARGIN - (accuracy - bottom) / (top - bottom) * (HEIGHT - 2 * MARGIN), 1)
+
+    return [
+        Point(
+            name=one["name"],
+            x=round(MARGIN + (speed - slowest) / span * (WIDTH - 2 * MARGIN), 1),
+            y=up(one["accuracy"]),
+            low=up(one["interval"][0]),
+            high=up(one["interval"][1]),
+            kind="chosen" if one["name"] == chosen else "front" if one["is_on_front"] else "other",
+        )
+        for one, speed in zip(shown, speeds, strict=True)
+    ]

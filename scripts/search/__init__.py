@@ -1,0 +1,1 @@
+"""Model and training stage: checkpoint, config, training."""

@@ -1,0 +1,124 @@
+"""Decide which candidates of `base_config: auto` are trained in a round, and give each its place.
+
+A place is a folder in which training runs. A candidate that stays among the finalists keeps its place, so that a
+changed list of candidates trains only what is new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.files import copy_file, find_json, read_json, write_json
+from scripts.lib.base.problems import UserError
+from scripts.lib.data.splits import Split
+from scripts.lib.model import model_search
+from scripts.lib.model.model_search import EPOCHS, Trained, Tried
+from scripts.lib.runs.config_file import copy_config
+from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.runs.train_log import kept_epoch, read_train_log
+
+logger = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.search.choose_finalists", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, metavar="DIR", help="folder of the search")
+    parser.add_argument("--round", type=int, required=True, metavar="N", help="which round, from 1 on")
+    parser.add_argument("--probes", type=Path, required=True, nargs="+", metavar="FILE", help="of all candidates")
+    parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="train.txt")
+    parser.add_argument("--val", type=Path, required=True, metavar="FILE", help="val.txt")
+    parser.add_argument("--places", type=int, required=True, metavar="N", help="how many are trained")
+    parser.add_argument("--minutes", type=float, metavar="N", help="the budget of the whole search (none)")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="who is in this round, .json")
+    return parser
+
+
+def read_probes(files: Sequence[Path]) -> dict[str, Tried]:
+    """Return what the probes found, by the names of the candidates."""
+    found = [Tried(**read_json(file)) for file in files]
+    return {one.name: one for one in found}
+
+
+def read_round(file: Path, val_images: int) -> list[Trained]:
+    """Return what the finalists of a round reached.
+
+    Parameters
+    ----------
+    file : who they were, as this command writes it.
+    """
+    return [
+        trained(RunFolder(place(file, number)), name, val_images)
+        for number, name in enumerate(read_json(file)["places"])
+        if name is not None
+    ]
+
+
+def place(file: Path, number: int) -> Path:
+    """Return the folder of one place of the round that *file* describes."""
+    return file.with_suffix("") / str(number)
+
+
+def trained(run: RunFolder, name: str, val_images: int) -> Trained:
+    """Return what one training reached on val.
+
+    Raises
+    ------
+    UserError : it validated no epoch.
+    """
+    log = read_train_log(run.train_log)
+    kept = kept_epoch(log)
+    if kept is None:
+        raise UserError(f"{run.train_log}: no epoch was validated", "give more images to val")
+    seconds = float(log["train_seconds"].sum() + log["val_seconds"].sum())
+    ending = "_balanced" if "val_accuracy_balanced" in log else ""  # where classes count the same
+    accuracy, loss = (float(kept[f"val_{name}{ending}"]) for name in ("accuracy", "loss"))
+    return Trained(name, accuracy * val_images, val_images, loss, seconds)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Choose, and lay out the folders of this round."""
+    tried = read_probes(args.probes)
+    images, val_images = (len(Split.read(path).images) for path in (args.train, args.val))
+    rounds = [args.output.with_name(f"round{number}.json") for number in range(1, args.round)]
+    results = [read_round(file, val_images) for file in rounds]
+    if results:
+        order = [tried[one.name] for one in model_search.best_first(results[-1])]
+    else:
+        order = model_search.ranked(tried.values())
+    if not order:
+        reasons = "; ".join(f"{one.name}: {one.left_out}" for one in tried.values())
+        raise UserError(f"none of the candidates can be tried: {reasons}", "mend one of these, or give others")
+    spent = sum(one.seconds for one in tried.values()) + sum(one.seconds for result in results for one in result)
+    left = None if args.minutes is None else 60 * args.minutes - spent
+    chosen = model_search.affordable(order, args.places, images, EPOCHS[args.round - 1], left)
+    memory = args.output.with_suffix(".places")  # no output: Snakemake removes those before a rerun
+    places = model_search.kept_places(
+        [one.name for one in chosen], find_json(memory).get("places", []), args.places
+    )
+    for number, name in enumerate(places):
+        lay_out(place(args.output, number), args.folder / name if name else None, args.round)
+    write_json(memory, {"places": places})
+    left_over = [one.name for one in order[: args.places] if one not in chosen]
+    write_json(args.output, {"round": args.round, "places": places, "too_dear": left_over})
+    logger.info("round %d trains %s", args.round, ", ".join(name for name in places if name) or "nothing")
+
+
+def lay_out(folder: Path, candidate: Path | None, number: int) -> None:
+    """Write the config and the weights that a place's training starts from; both empty where nobody is in it."""
+    run = RunFolder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if candidate is None:
+        for path in (run.config, run.init):
+            path.write_bytes(b"")
+        return
+    copy_file(candidate / RunFolder.init, run.init)
+    copy_config(candidate / f"round{number}.py", run.config, run.init)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)

@@ -1,0 +1,163 @@
+"""Try one candidate of `base_config: auto`: a linear probe of its frozen features, cross-validated on train, and on val.
+
+Beside the result it writes what the next rounds train, should they: configs of a few epochs, and the fitted head. A
+candidate that cannot be tried is left out with its reason, since the others can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from scripts.lib.base import long_values
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.files import read_lines, write_json
+from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.data.splits import Split
+from scripts.lib.model.checkpoint_file import MISSING, read_meta, write_checkpoint
+from scripts.lib.model.linear_probe import fit_probes
+from scripts.lib.model.model_search import EPOCHS, Tried
+from scripts.lib.settings.schema import Experiment
+from scripts.train.fit_head import Fitted, fit
+from scripts.train.patch_config import Inputs, resolve_device, write
+
+logger = logging.getLogger(__name__)
+#: Parts of train of which each is held out once.
+PARTS = 5
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.search.probe_candidate", description=__doc__)
+    parser.add_argument("--name", required=True, help="the candidate's name, that of its folder")
+    parser.add_argument("--experiment", required=True, metavar="JSON", help="the experiment with this base config")
+    parser.add_argument("--seed", type=int, required=True, help="the seed of the search")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="its pretrained weights")
+    parser.add_argument("--pixel-cache", type=Path, required=True, nargs="+", metavar="DIR", help="for its image size")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument("--splits", type=Path, required=True, metavar="DIR", help="folder of train.txt and val.txt")
+    parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt")
+    parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (all)")
+    parser.add_argument("--configs", type=Path, required=True, nargs="+", metavar="FILE", help="config of each round")
+    parser.add_argument("--init", type=Path, required=True, metavar="FILE", help="weights with the fitted head")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="what was found, .json")
+    parser.add_argument("--seconds", type=float, metavar="N", help="that its features may take (any)")
+    parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs to hold meanwhile (0: the first one)")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Try the candidate; what is left out has empty configs and weights."""
+    experiment = Experiment.model_validate(json.loads(long_values.take(args.experiment)))
+    began = time.monotonic()
+    try:
+        if reason := read_meta(args.checkpoint).get(MISSING):
+            raise UserError(str(reason))
+        write_configs(args, experiment)
+        splits = [args.splits / "train.txt", args.splits / "val.txt"]
+        fitted, origin = fit(
+            args.configs[0], args.checkpoint, args.pixel_cache, splits, args.classes, args.gpus, workers=2, seconds=args.seconds
+        )
+        tried = result(args.name, experiment.base_config, fitted, args.checkpoint, began)
+        write_checkpoint(fitted.weights, args.init, origin.meta() if origin else None)
+    except PassingError:
+        raise
+    except UserError as error:
+        logger.warning("%s is left out: %s", args.name, error)
+        tried = Tried(args.name, experiment.base_config, left_out=str(error))
+        for path in [*args.configs, args.init]:
+            path.write_bytes(b"")
+    write_json(args.output, tried.as_json())
+
+
+def write_configs(args: argparse.Namespace, experiment: Experiment) -> None:
+    """Write the config of each round, whose training starts from the fitted head.
+
+    Raises
+    ------
+    UserError : the model cannot be built or trained.
+    """
+    train, classes = Split.read(args.splits / "train.txt"), read_lines(args.classes)
+    counts = train.counts()
+    short_side = str(experiment.cached_short_side())
+    pixel_cache = next(path for path in args.pixel_cache if path.name == short_side)
+    for path, epochs in zip(args.configs, EPOCHS, strict=True):
+        inputs = Inputs(
+            experiment.model_copy(update={"epochs": epochs}),
+            classes=classes,
+            n_train=len(train.images),
+            images=str(args.images),
+            splits=str(args.splits),
+            checkpoint=str(args.init),
+            seed=args.seed,
+            device=resolve_device(experiment.device),
+            pixel_cache=str(pixel_cache),
+            train_counts=[counts[label] for label in range(len(classes))],
+            bit_depth=args.bit_depth,
+        )
+        write(path, inputs)
+
+
+def result(name: str, base_config: str, fitted: Fitted, checkpoint: Path, began: float) -> Tried:
+    """Return what is known of a candidate whose head was fitted.
+
+    Raises
+    ------
+    UserError : no linear layer alone makes its class scores.
+    """
+    if fitted.probe is None:
+        raise UserError("its class scores are not made by one linear layer, so there is nothing to try it by")
+    train, val = fitted.features
+    train_labels, val_labels = fitted.labels
+    num_classes = int(max(train_labels.max(), val_labels.max())) + 1
+    correct, loss = held_out(train, train_labels, num_classes)
+    correct += int(((val @ fitted.probe.weight.T + fitted.probe.bias).argmax(1) == val_labels).sum())
+    images = len(train) + len(val)
+    logger.info("%s: %d of %d held-out images of train and val are right", name, correct, images)
+    return Tried(
+        name=name,
+        base_config=base_config,
+        correct=correct,
+        images=images,
+        loss=(loss * len(train) + fitted.probe.loss * len(val)) / images,
+        images_per_second=round(fitted.images_per_second, 2),
+        seconds=round(time.monotonic() - began, 1),
+        parameters=sum(tensor.numel() for tensor in fitted.weights.values() if tensor.is_floating_point()),
+        bytes=checkpoint.stat().st_size,
+    )
+
+
+def held_out(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[int, float]:
+    """Return how many images of train are right where they were held out, and their mean cross-entropy.
+
+    Of a class with fewer images than PARTS, some parts hold none; it is then right or wrong in the others.
+    """
+    parts = parts_of(labels)
+    correct, loss = 0, 0.0
+    for part in range(PARTS):
+        held = parts == part
+        if not held.any() or held.all():
+            continue
+        probe = fit_probes(features[~held], labels[~held], features[held], labels[held], num_classes)[-1]
+        correct += int(((features[held] @ probe.weight.T + probe.bias).argmax(1) == labels[held]).sum())
+        loss += probe.loss * int(held.sum())
+    return correct, loss / max(1, len(labels))
+
+
+def parts_of(labels: torch.Tensor) -> torch.Tensor:
+    """Return the part of each image, int64, (images,): of each class about as many in each part."""
+    parts = torch.empty_like(labels)
+    for label in labels.unique():
+        of_class = (labels == label).nonzero().flatten()
+        parts[of_class] = (torch.arange(len(of_class)) + int(label)) % PARTS
+    return parts
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
