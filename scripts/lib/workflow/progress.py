@@ -29,6 +29,7 @@ class State(StrEnum):
     AUDITING = "looking for bad data"
     SPLITTING = "splitting"
     PACKING = "packing"
+    SEARCHING = "choosing the model"
     STARTING = "starting"
     FITTING_HEAD = "fitting the head"
     TRAINING = "training"
@@ -44,7 +45,9 @@ class State(StrEnum):
 #: States in which a run needs somebody's attention.
 TROUBLED = frozenset({State.FAILED, State.STOPPED, State.STALE})
 #: States of a run of which nothing has begun; its data set may be on its way.
-WAITING = frozenset({State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING})
+WAITING = frozenset(
+    {State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING, State.SEARCHING}
+)
 #: What a run is after one of its commands, or an attempt to train, did not finish.
 STATE_AFTER = {
     Ending.FAILED: State.FAILED,
@@ -267,7 +270,7 @@ class Watcher:
         )
         state, reason = evidence.judge(bool(numbers))
         if state == State.WAITING:
-            state = waits_for
+            state, reason = self._search(dataset, experiment, plan) or (waits_for, "")
         if state == State.DONE and numbers:
             numbers |= {"fraction": 1.0}  # patience may have ended training before max_epochs
         if state != State.TRAINING:
@@ -284,6 +287,20 @@ class Watcher:
             reason=reason,
             fold=None if fold == NO_FOLD else fold,
         )
+
+
+    def _search(self, dataset: str, experiment: str, plan: Plan) -> tuple[State, str] | None:
+        """Return what became of the search of `base_config: auto`, and why; None without one that has begun."""
+        logs_folder = f"{self.project}/logs/{dataset}/{experiment}/search"
+        logs, outcomes = run_reader.logs_in(logs_folder)
+        since = plan.started if plan.is_live else 0.0
+        chosen = stat_of(f"{self.results}/{dataset}/{experiment}/search/choice.json")
+        if is_made(chosen, since) or not any(stat.st_mtime >= since for stat in logs.values()):
+            return None
+        for name in sorted(outcomes):
+            if outcome := self.reader.outcome(f"{logs_folder}/{name}", outcomes[name], since):
+                return STATE_AFTER[outcome.ending], f"{name.removesuffix(SUFFIX)}: {outcome}"
+        return (State.SEARCHING, "") if plan.is_live else None
 
 
 @dataclass(frozen=True)
