@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,14 @@ class Layout:
         names = product(self.experiments, self.seeds, self._fold_numbers())
         return [str(pattern).format(experiment=name, seed=seed, fold=fold) for name, seed, fold in names]
 
+    def each(self, *patterns: Path | str) -> Callable[[Any], list[str]]:
+        """Return an input function with each of *patterns* for every run.
+
+        Of a list that a rule names, Snakemake hashes all files once for each of them: seconds for hundreds of runs.
+        """
+        files = [path for pattern in patterns for path in self.runs(pattern)]
+        return lambda _wildcards: files
+
     def splits(self, split: str) -> list[str]:
         """Return the annotation files of one *split* (train, val or test): one, or one a fold."""
         return [f"{self.splits_folder}/{split}.txt".format(fold=fold) for fold in self._fold_numbers()]
@@ -91,7 +99,7 @@ class Layout:
         """Return what a complete run of the workflow leaves."""
         return [*self.results(), self.report]
 
-    def results(self) -> list[str]:
+    def results(self, _wildcards: Any = None) -> list[str]:
         """Return the same without the report, which shows it: of each job that makes something of it, one file."""
         return [
             f"{self.dataset}/leaderboard.csv",
@@ -101,11 +109,10 @@ class Layout:
             *self.run_results(),
         ]
 
-    def run_results(self) -> list[str]:
+    def run_results(self, _wildcards: Any = None) -> list[str]:
         """Return those files of the runs that people look at and that no rule reads."""
         figures = ("confusion_matrix.svg", "training_curves.svg", "embedding.html", "gradcam.html")
-        patterns = [*(self.run.figures / name for name in figures), self.run.model_card]
-        return [path for pattern in patterns for path in self.runs(pattern)]
+        return self.each(*(self.run.figures / name for name in figures), self.run.model_card)(None)
 
     # -- what is fetched ----------------------------------------------------------------------------------------------
 
