@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from snakemake.io import Mtime
+from snakemake.jobs import Job
 from snakemake.persistence import NO_PARAMS_CHANGE, RECORD_FORMAT_VERSION, MetadataRecord, ParamsChange
 from snakemake.persistence.file import FilePersistence
 from snakemake_interface_executor_plugins.settings import ExecMode
@@ -32,6 +33,8 @@ from scripts.lib.workflow.renewal import MAY_BE_GONE
 FORMAT = 1
 #: What the script of a rule is called in its shell line.
 SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
+#: Rules whose products may be removed to save room: they are made again when a step needs them.
+SPARE = frozenset({"fetch_archive", "fetch_checkpoint", "pack_images"})
 #: Rules that other code of their own has run again: a matter of seconds, and they put numbers side by side.
 FOLLOW_THE_CODE = frozenset({"compare_runs", "describe_crate", "write_report"})
 
@@ -50,6 +53,18 @@ def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
 
         Records.tell = staticmethod(tell)
         snakemake.workflow.FilePersistence = Records  # the class of Snakemake's backend `file`
+        Job.postprocess = _noting_failures(Job.postprocess)
+
+
+def _noting_failures(postprocess: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return *postprocess* so that these records know which jobs have failed: Snakemake calls `finished` of them too."""
+
+    async def noting(job: Job, *words: Any, error: bool = False, **options: Any) -> None:
+        if error and isinstance(persistence := job.dag.workflow.persistence, Records):
+            persistence.failed.add(job)
+        await postprocess(job, *words, error=error, **options)
+
+    return noting
 
 
 async def _same_time(_path: Any) -> Mtime:
@@ -100,6 +115,7 @@ class Records(FilePersistence):
         self._differences: dict[Any, Difference] = {}
         self._sha256: dict[str, str | None] = {}  # of products, as they are while it is decided what runs
         self._began: dict[Any, dict[str, Any]] = {}  # by job: what it was given
+        self.failed: set[Job] = set()
         #: Products that are gone, or are not what was made.
         self.changes: list[Change] = []
         #: What was made by other code, or packages of another lock, and stands all the same: by rule, its first files.
@@ -136,8 +152,9 @@ class Records(FilePersistence):
             await super().finished(job)
             return
         outputs = [str(file) for file in job.output]
-        if all(map(os.path.lexists, outputs)):  # else it has failed: Snakemake calls this all the same
+        if job not in self.failed and all(map(os.path.lexists, outputs)):
             self._record(job, outputs)
+        self.failed.discard(job)  # it may be tried again
         self._began.pop(job, None)
         for file in job.output:
             self._unmark_incomplete(self._get_key(file))
@@ -223,7 +240,8 @@ class Records(FilePersistence):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
         difference = Difference(params=params_change(map(str, made["params"]), self._settings(job)))
         inputs = self._product_inputs(job, self._look) | self._foreign_inputs(job, made["inputs"])
-        difference.files = [*changed_inputs(made["inputs"], inputs), *(self._changed(names) if there else ())]
+        is_spare = not there and rule_name(job.rule) in SPARE
+        difference.files = [*changed_inputs(made["inputs"], inputs), *(() if is_spare else self._changed(names))]
         others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
         if others and rule_name(job.rule) in FOLLOW_THE_CODE:
             difference.code = True
