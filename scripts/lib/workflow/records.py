@@ -57,7 +57,7 @@ def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
 
 
 def _noting_failures(postprocess: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Return *postprocess* so that these records know which jobs have failed: Snakemake calls `finished` of them too."""
+    """Return *postprocess* so that these records know which jobs failed: Snakemake calls `finished` of them too."""
 
     async def noting(job: Job, *words: Any, error: bool = False, **options: Any) -> None:
         if error and isinstance(persistence := job.dag.workflow.persistence, Records):
