@@ -140,6 +140,7 @@ def run_cli(
         configure_logging(args.log)
         products.check(args.reads)
         main(args)
+        sys.stdout.flush()  # here, not at the end of Python, where an error would be no line of ours
         if args.makes:
             products.record(args.log.stem if args.log else Path(parser.prog).stem, args.makes)
     except UserError as error:
@@ -147,6 +148,9 @@ def run_cli(
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
         outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and not args.log:  # who reads has seen enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         logger.debug("stopped by the operating system", exc_info=True)
         full = _full_disk(error, args)
         outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)
