@@ -87,7 +87,7 @@ class Experiment(Section):
     """One way to train; it is run once per seed."""
 
     base_config: str = Field(
-        description="A base config of mmcls's model zoo; all names: `python -m scripts.lib.model.model_zoo`."
+        description="A base config of mmcls's model zoo; all names: `.venv/bin/python -m scripts.lib.model.model_zoo`."
     )
     checkpoint: CheckpointChoice = Field(
         "zoo", description="`zoo` (the weights of the base config), `none` (from scratch), or another source."
