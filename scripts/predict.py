@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
     for path, why in others.unread.items():
         logger.warning("skipped %s: %s", printable(path), why)
     counts = write_predictions(model, photos, output, args.top, is_drawn=not args.no_draw)
-    show(output / TABLE)
+    show(output / TABLE, counts.done)
     if counts.removed:
         logger.info("removed %d drawings of an earlier run from %s", counts.removed, output / DRAWN)
     where = output / TABLE if args.no_draw else f"{output / TABLE} and {output / DRAWN}"
@@ -70,14 +70,13 @@ def main(args: argparse.Namespace) -> None:
     logger.info("%d images predicted, %s; %d other files ignored: %s", counts.done, skipped, others.ignored, where)
 
 
-def show(table: Path) -> None:
-    """Print the first predictions of a table, a line each."""
+def show(table: Path, images: int) -> None:
+    """Print the first predictions of a table of so many images, a line each."""
     with open(table, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        for row in islice(rows, SHOWN):
+        for row in islice(csv.DictReader(file), SHOWN):
             print(f"{printable(row['file'])}: {printable(row['prediction'])} ({100 * float(row['confidence']):.1f} %)")
-        if more := sum(1 for _ in rows):
-            print(f"and {more} more")
+    if images > SHOWN:
+        print(f"and {images - SHOWN} more")
 
 
 def default_output(model: Path) -> Path:

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import select
 import signal
 import stat
 import sys
@@ -113,6 +114,14 @@ def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
     return Outcome(Ending.FAILED, one_line(full.what) + other, full.remedy) if full else None
 
 
+def _nobody_reads() -> bool:
+    """Tell whether it is the pipe of this command's own output that is broken, and not one to another process."""
+    poll = select.poll()
+    with suppress(OSError, ValueError):  # there is no such file
+        poll.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _file, events in poll.poll(0))
+
+
 def run_cli(
     build_parser: Callable[[], argparse.ArgumentParser],
     main: Callable[[argparse.Namespace], None],
@@ -148,7 +157,7 @@ def run_cli(
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
         outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and not args.log:  # who reads has seen enough, as `head` has
+        if isinstance(error, BrokenPipeError) and _nobody_reads():  # who did has seen enough, as `head` has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
         logger.debug("stopped by the operating system", exc_info=True)

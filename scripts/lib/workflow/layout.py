@@ -75,17 +75,21 @@ class Layout:
 
     # -- all runs and all folds ---------------------------------------------------------------------------------------
 
-    def runs(self, pattern: Path | str) -> list[str]:
-        """Return *pattern*, a path with the wildcards of a run, for every run."""
-        names = product(self.experiments, self.seeds, self._fold_numbers())
-        return [str(pattern).format(experiment=name, seed=seed, fold=fold) for name, seed, fold in names]
+    def runs(self, *patterns: Path | str) -> list[str]:
+        """Return each of *patterns*, paths with the wildcards of a run, for every run."""
+        names = list(product(self.experiments, self.seeds, self._fold_numbers()))
+        return [
+            str(pattern).format(experiment=name, seed=seed, fold=fold)
+            for pattern in patterns
+            for name, seed, fold in names
+        ]
 
-    def each(self, *patterns: Path | str) -> Callable[[Any], list[str]]:
-        """Return an input function with each of *patterns* for every run.
+    def each(self, pattern: Path | str) -> Callable[[Any], list[str]]:
+        """Return an input function with *pattern* for every run.
 
         Of a list that a rule names, Snakemake hashes all files once for each of them: seconds for hundreds of runs.
         """
-        files = [path for pattern in patterns for path in self.runs(pattern)]
+        files = self.runs(pattern)
         return lambda _wildcards: files
 
     def splits(self, split: str) -> list[str]:
@@ -112,7 +116,7 @@ class Layout:
     def run_results(self, _wildcards: Any = None) -> list[str]:
         """Return those files of the runs that people look at and that no rule reads."""
         figures = ("confusion_matrix.svg", "training_curves.svg", "embedding.html", "gradcam.html")
-        return self.each(*(self.run.figures / name for name in figures), self.run.model_card)(None)
+        return self.runs(*(self.run.figures / name for name in figures), self.run.model_card)
 
     # -- what is fetched ----------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ for that purpose, so that `-n`, `--list-changes` and the reasons of jobs say wha
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import time
@@ -24,22 +25,19 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import products
 from scripts.lib.base.contents import content_of
-from scripts.lib.base.products import GONE, Change
+from scripts.lib.base.products import Change
 from scripts.lib.base.source_code import code_sha256
 from scripts.lib.runs.machine import lock_sha256
-from scripts.lib.workflow.renewal import MAY_BE_GONE
 
 #: Another one is as good as none: everything is made again.
 FORMAT = 1
 #: What the script of a rule is called in its shell line.
 SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
-#: Rules whose products may be removed to save room: they are made again when a step needs them.
-SPARE = frozenset({"fetch_archive", "fetch_checkpoint", "pack_images"})
 #: Rules that other code of their own has run again: a matter of seconds, and they put numbers side by side.
 FOLLOW_THE_CODE = frozenset({"compare_runs", "describe_crate", "write_report"})
 
 
-def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
+def keep(workflow: Any, tell: Callable[[Change], None], matters: Callable[[Change], bool]) -> None:
     """Have Snakemake keep and compare these records in place of its own.
 
     Only of the process that decides what runs: a job on a node is told what to do.
@@ -47,11 +45,12 @@ def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
     Parameters
     ----------
     tell : is called of each product that is gone, or is not what was made.
+    matters : whether such a product is missed: not what may be removed to save room.
     """
     if workflow.is_main_process:
         import snakemake.workflow  # here, since it imports itself by way of the others
 
-        Records.tell = staticmethod(tell)
+        Records.tell, Records.matters = staticmethod(tell), staticmethod(matters)
         snakemake.workflow.FilePersistence = Records  # the class of Snakemake's backend `file`
         Job.postprocess = _noting_failures(Job.postprocess)
 
@@ -107,9 +106,13 @@ class Records(FilePersistence):
     """What the records of products say. One process adds to them: the one that holds Snakemake's lock."""
 
     tell: Callable[[Change], None]
+    matters: Callable[[Change], bool]
 
     def __init__(self, *words: Any, **options: Any) -> None:
         super().__init__(*words, **options)
+        # While Snakemake plans: what it plans stays, so looking through it for garbage, again and again, finds none. It
+        # was a tenth of a rerun of 300 runs with nothing to do.
+        gc.disable()
         self.dag.workflow.iocache.collect_mtime = _same_time  # until jobs run: no file is newer than another
         self._lock = lock_sha256()
         self._differences: dict[Any, Difference] = {}
@@ -219,6 +222,8 @@ class Records(FilePersistence):
         """Find what somebody changed also of jobs that run for another reason, of which Snakemake does not ask."""
         for job in list(self.dag.jobs):
             self.difference(job)
+        gc.freeze()
+        gc.enable()
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 
@@ -240,8 +245,7 @@ class Records(FilePersistence):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
         difference = Difference(params=params_change(map(str, made["params"]), self._settings(job)))
         inputs = self._product_inputs(job, self._look) | self._foreign_inputs(job, made["inputs"])
-        is_spare = not there and rule_name(job.rule) in SPARE
-        difference.files = [*changed_inputs(made["inputs"], inputs), *(() if is_spare else self._changed(names))]
+        difference.files = [*changed_inputs(made["inputs"], inputs), *self._changed(names)]
         others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
         if others and rule_name(job.rule) in FOLLOW_THE_CODE:
             difference.code = True
@@ -256,7 +260,7 @@ class Records(FilePersistence):
             change = next(products.changes(path, thorough=False, keep=False), None)
             if change is None:
                 self._sha256.setdefault(str(path), products.recorded_sha256(path))
-            elif change.how != GONE or change.path != path or path.name not in MAY_BE_GONE:
+            elif self.matters(change):
                 self.changes.append(change)
                 self.tell(change)
                 yield str(change)

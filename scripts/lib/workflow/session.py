@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import shlex
 import signal
@@ -11,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -38,7 +38,7 @@ from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
-from scripts.lib.workflow.renewal import Told, edited_images, is_edited
+from scripts.lib.workflow.renewal import Told, edited_images, is_edited, matters
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
@@ -61,9 +61,6 @@ class Session:
 
     def __init__(self, workflow: Any, config: dict[str, Any]) -> None:
         self.started = time.time()
-        # Until jobs run: what Snakemake plans stays, so looking through it for garbage, again and again, finds none. It
-        # was a tenth of a rerun of 300 runs with nothing to do.
-        gc.disable()
         files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
         self.narrator: Narrator | None = None
         self.forks: fork_server.Forks | None = None
@@ -96,7 +93,7 @@ class Session:
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
         is_real = will_run(sys.argv[1:], workflow.output_settings.dryrun)
-        records.keep(workflow, Told(Path(self.layout.images), is_real))
+        records.keep(workflow, Told(Path(self.layout.images), is_real), partial(matters, self.layout))
 
     def narrate(self, workflow: Any) -> None:
         """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
@@ -195,8 +192,6 @@ class Session:
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
-        gc.freeze()
-        gc.enable()
         images = Path(self.layout.images)
         if any(is_edited(change, images) for change in getattr(workflow.persistence, "changes", [])):
             self._exit(edited_images(images))
