@@ -79,10 +79,10 @@ rule compare_runs:
     message:
         f"comparing the runs of {layout.dataset}"
     input:
-        metrics=layout.runs(layout.run.metrics),
-        predictions=layout.runs(layout.run.predictions),
-        logs=layout.runs(layout.run.train_log),
-        provenance=layout.runs(layout.run.provenance),
+        metrics=layout.each(layout.run.metrics),
+        predictions=layout.each(layout.run.predictions),
+        logs=layout.each(layout.run.train_log),
+        provenance=layout.each(layout.run.provenance),
         audit=rules.audit_images.output.csv,
     output:
         csv=f"{layout.dataset}/leaderboard.csv",
@@ -119,8 +119,8 @@ rule describe_crate:
         f"describing {layout.dataset} as an RO-Crate"
     input:
         leaderboard=rules.compare_runs.output.csv,
-        provenance=layout.runs(layout.run.provenance),
-        shown=layout.run_results(),
+        provenance=layout.each(layout.run.provenance),
+        shown=layout.run_results,
         audit=rules.describe_data.output,
     output:
         f"{layout.dataset}/ro-crate-metadata.json",
@@ -141,7 +141,7 @@ rule write_report:
     message:
         f"writing {layout.report}"
     input:
-        shown=layout.results(),
+        shown=layout.results,
         captions=menu.captions(),
     output:
         layout.report,

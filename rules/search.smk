@@ -53,14 +53,14 @@ rule choose_finalists:
         inits=layout.starts_of_round(layout.finalist.init.name),
     params:
         folder=layout.search,
-        places=layout.places,
+        slots=layout.slots,
         minutes=options.search_minutes,
     log:
         f"{layout.search_logs}/round{{round}}.log",
     localrule: True
     shell:
         "python -m scripts.search.choose_finalists --folder {params.folder:q} --round {wildcards.round}"
-        " --probes {input.probes:q} --train {input.train:q} --val {input.val:q} --places {params.places}"
+        " --probes {input.probes:q} --train {input.train:q} --val {input.val:q} --slots {params.slots}"
         " {params.minutes} --output {output.json:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
@@ -83,7 +83,7 @@ rule train_finalist:
         record=layout.records(),
         seed=layout.seeds[0],
     log:
-        f"{layout.search_logs}/round{{round}}_{{place}}.log",
+        f"{layout.search_logs}/round{{round}}_{{slot}}.log",
     group:
         resources.finalist_group
     threads: resources.threads

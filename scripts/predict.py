@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
@@ -14,6 +16,8 @@ from scripts.lib.pages.photo_predictions import DRAWN, TABLE, refuse_overwriting
 from scripts.lib.runs.run_folder import RunFolder, run_name
 
 logger = logging.getLogger(__name__)
+#: Predictions that are printed; all are in the table.
+SHOWN = 10
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,12 +61,22 @@ def main(args: argparse.Namespace) -> None:
     for path, why in others.unread.items():
         logger.warning("skipped %s: %s", printable(path), why)
     counts = write_predictions(model, photos, output, args.top, is_drawn=not args.no_draw)
+    show(output / TABLE, counts.done)
     if counts.removed:
         logger.info("removed %d drawings of an earlier run from %s", counts.removed, output / DRAWN)
     where = output / TABLE if args.no_draw else f"{output / TABLE} and {output / DRAWN}"
     reasons = Counter(others.unread.values()) + Counter({"that cannot be decoded": counts.skipped})
     skipped = f"{reasons.total()} skipped" + "".join(f"; {number} {why}" for why, number in reasons.most_common())
     logger.info("%d images predicted, %s; %d other files ignored: %s", counts.done, skipped, others.ignored, where)
+
+
+def show(table: Path, images: int) -> None:
+    """Print the first predictions of a table of so many images, a line each."""
+    with open(table, encoding="utf-8", newline="") as file:
+        for row in islice(csv.DictReader(file), SHOWN):
+            print(f"{printable(row['file'])}: {printable(row['prediction'])} ({100 * float(row['confidence']):.1f} %)")
+    if images > SHOWN:
+        print(f"and {images - SHOWN} more")
 
 
 def default_output(model: Path) -> Path:

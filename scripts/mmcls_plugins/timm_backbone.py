@@ -54,8 +54,8 @@ class TimmFeatures(BaseBackbone):
             raise UserError(f"model_name {model_name!r}: timm has no model of this name")
         import timm  # seconds, and most runs do without
 
-        options = {"img_size": img_size, "drop_path_rate": drop_path_rate}
-        options = {name: value for name, value in options.items() if value is not None}
+        values = {"img_size": img_size, "drop_path_rate": drop_path_rate}
+        options: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         self.model = timm.create_model(model_name, num_classes=0, **options)
         self.norm_eval = norm_eval
         #: Class and register tokens before those of the patches, for Grad-CAM; None: it makes none, or does not tell.

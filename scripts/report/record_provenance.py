@@ -20,7 +20,16 @@ from pydantic import ValidationError
 from scripts.lib.base import language, long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
-from scripts.lib.base.files import find_json, hash_weights, is_whole, read_json, sha256_of, write_json, write_sum, write_text
+from scripts.lib.base.files import (
+    find_json,
+    hash_weights,
+    is_whole,
+    read_json,
+    sha256_of,
+    write_json,
+    write_sum,
+    write_text,
+)
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder

@@ -1,6 +1,6 @@
-"""Decide which candidates of `base_config: auto` are trained in a round, and give each its place.
+"""Decide which candidates of `base_config: auto` are trained in a round, and give each its slot.
 
-A place is a folder in which training runs. A candidate that stays among the finalists keeps its place, so that a
+A slot is a folder in which training runs. A candidate that stays among the finalists keeps its slot, so that a
 changed list of candidates trains only what is new.
 """
 
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--probes", type=Path, required=True, nargs="+", metavar="FILE", help="of all candidates")
     parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="train.txt")
     parser.add_argument("--val", type=Path, required=True, metavar="FILE", help="val.txt")
-    parser.add_argument("--places", type=int, required=True, metavar="N", help="how many are trained")
+    parser.add_argument("--slots", type=int, required=True, metavar="N", help="how many are trained")
     parser.add_argument("--minutes", type=float, metavar="N", help="the budget of the whole search (none)")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="who is in this round, .json")
     return parser
@@ -40,8 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def read_probes(files: Sequence[Path]) -> dict[str, Tried]:
     """Return what the probes found, by the names of the candidates."""
-    found = [Tried(**read_json(file)) for file in files]
-    return {one.name: one for one in found}
+    probes = [Tried(**read_json(file)) for file in files]
+    return {tried.name: tried for tried in probes}
 
 
 def read_round(file: Path, val_images: int) -> list[Trained]:
@@ -52,14 +52,14 @@ def read_round(file: Path, val_images: int) -> list[Trained]:
     file : who they were, as this command writes it.
     """
     return [
-        trained(RunFolder(place(file, number)), name, val_images)
-        for number, name in enumerate(read_json(file)["places"])
+        trained(RunFolder(slot(file, number)), name, val_images)
+        for number, name in enumerate(read_json(file)["slots"])
         if name is not None
     ]
 
 
-def place(file: Path, number: int) -> Path:
-    """Return the folder of one place of the round that *file* describes."""
+def slot(file: Path, number: int) -> Path:
+    """Return the folder of one slot of the round that *file* describes."""
     return file.with_suffix("") / str(number)
 
 
@@ -87,29 +87,30 @@ def main(args: argparse.Namespace) -> None:
     rounds = [args.output.with_name(f"round{number}.json") for number in range(1, args.round)]
     results = [read_round(file, val_images) for file in rounds]
     if results:
-        order = [tried[one.name] for one in model_search.best_first(results[-1])]
+        order = [tried[result.name] for result in model_search.best_first(results[-1])]
     else:
         order = model_search.ranked(tried.values())
     if not order:
-        reasons = "; ".join(f"{one.name}: {one.left_out}" for one in tried.values())
+        reasons = "; ".join(f"{probe.name}: {probe.left_out}" for probe in tried.values())
         raise UserError(f"none of the candidates can be tried: {reasons}", "mend one of these, or give others")
-    spent = sum(one.seconds for one in tried.values()) + sum(one.seconds for result in results for one in result)
+    costs = [*tried.values(), *(result for trained_before in results for result in trained_before)]
+    spent = sum(cost.seconds for cost in costs)
     left = None if args.minutes is None else 60 * args.minutes - spent
-    chosen = model_search.affordable(order, args.places, images, EPOCHS[args.round - 1], left)
-    memory = args.output.with_suffix(".places")  # no output: Snakemake removes those before a rerun
-    places = model_search.kept_places(
-        [one.name for one in chosen], find_json(memory).get("places", []), args.places
+    chosen = model_search.affordable(order, args.slots, images, EPOCHS[args.round - 1], left)
+    memory = args.output.with_suffix(".slots")  # no output: Snakemake removes those before a rerun
+    slots = model_search.kept_slots(
+        [finalist.name for finalist in chosen], find_json(memory).get("slots", []), args.slots
     )
-    for number, name in enumerate(places):
-        lay_out(place(args.output, number), args.folder / name if name else None, args.round)
-    write_json(memory, {"places": places})
-    left_over = [one.name for one in order[: args.places] if one not in chosen]
-    write_json(args.output, {"round": args.round, "places": places, "too_dear": left_over})
-    logger.info("round %d trains %s", args.round, ", ".join(name for name in places if name) or "nothing")
+    for number, name in enumerate(slots):
+        lay_out(slot(args.output, number), args.folder / name if name else None, args.round)
+    write_json(memory, {"slots": slots})
+    left_over = [candidate.name for candidate in order[: args.slots] if candidate not in chosen]
+    write_json(args.output, {"round": args.round, "slots": slots, "too_dear": left_over})
+    logger.info("round %d trains %s", args.round, ", ".join(name for name in slots if name) or "nothing")
 
 
 def lay_out(folder: Path, candidate: Path | None, number: int) -> None:
-    """Write the config and the weights that a place's training starts from; both empty where nobody is in it."""
+    """Write the config and the weights that a slot's training starts from; both empty where nobody is in it."""
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if candidate is None:

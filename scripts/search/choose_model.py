@@ -52,17 +52,18 @@ def chosen(tried: dict[str, Tried], rounds: list[list[Trained]]) -> Tried:
 
 def table(tried: dict[str, Tried], rounds: list[list[Trained]], too_dear: list[str]) -> list[dict[str, Any]]:
     """Return a row for each candidate: what its probe found, and what each round reached, each with its interval."""
-    front = trade_off({one.name: (one.accuracy, one.images_per_second) for one in ranked(tried.values())})
+    in_order = ranked(tried.values())
+    front = trade_off({candidate.name: (candidate.accuracy, candidate.images_per_second) for candidate in in_order})
     rows = []
-    for one in [*ranked(tried.values()), *(one for one in tried.values() if one.left_out)]:
-        reached = [next((result for result in results if result.name == one.name), None) for results in rounds]
+    for candidate in [*in_order, *(candidate for candidate in tried.values() if candidate.left_out)]:
+        reached = [next((result for result in results if result.name == candidate.name), None) for results in rounds]
         rows.append(
             {
-                **one.as_json(),
-                "accuracy": one.accuracy,
-                "interval": interval(one.correct, one.images),
-                "is_on_front": one.name in front,
-                "is_too_dear": one.name in too_dear,
+                **candidate.as_json(),
+                "accuracy": candidate.accuracy,
+                "interval": interval(candidate.correct, candidate.images),
+                "is_on_front": candidate.name in front,
+                "is_too_dear": candidate.name in too_dear,
                 "rounds": [
                     result and {
                         "accuracy": result.accuracy,

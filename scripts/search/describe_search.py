@@ -1,4 +1,4 @@
-"""Describe the search of `base_config: auto` as a page: what was tried, what each reached and costs, what was chosen."""
+"""Describe the search of `base_config: auto` as a page: what each candidate reached and costs, and what was chosen."""
 
 from __future__ import annotations
 

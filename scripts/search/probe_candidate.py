@@ -1,4 +1,4 @@
-"""Try one candidate of `base_config: auto`: a linear probe of its frozen features, cross-validated on train, and on val.
+"""Try one candidate of `base_config: auto`: a linear probe of frozen features, cross-validated on train, and on val.
 
 Beside the result it writes what the next rounds train, should they: configs of a few epochs, and the fitted head. A
 candidate that cannot be tried is left out with its reason, since the others can.
@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -61,9 +60,8 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(str(reason))
         write_configs(args, experiment)
         splits = [args.splits / "train.txt", args.splits / "val.txt"]
-        fitted, origin = fit(
-            args.configs[0], args.checkpoint, args.pixel_cache, splits, args.classes, args.gpus, workers=2, seconds=args.seconds
-        )
+        files = (args.configs[0], args.checkpoint, args.pixel_cache, splits, args.classes)
+        fitted, origin = fit(*files, args.gpus, workers=2, seconds=args.seconds)
         tried = result(args.name, experiment.base_config, fitted, args.checkpoint, began)
         write_checkpoint(fitted.weights, args.init, origin.meta() if origin else None)
     except PassingError:
@@ -140,8 +138,8 @@ def held_out(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> 
     """
     parts = parts_of(labels)
     correct, loss = 0, 0.0
-    for part in range(PARTS):
-        held = parts == part
+    for number in range(PARTS):
+        held = parts == number
         if not held.any() or held.all():
             continue
         probe = fit_probes(features[~held], labels[~held], features[held], labels[held], num_classes)[-1]

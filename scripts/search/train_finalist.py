@@ -1,4 +1,4 @@
-"""Train one finalist of `base_config: auto` as train_model trains a run; a place with nobody in it has empty files."""
+"""Train one finalist of `base_config: auto` as train_model trains a run; a slot with nobody in it has empty files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train what is in the place."""
+    """Train what is in the slot."""
     if args.config.is_file() and not args.config.stat().st_size:
         for path in (args.best, args.last, args.train_log):
             path.write_bytes(b"")

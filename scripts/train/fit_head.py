@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 #: Images at a time through the backbone.
 BATCH_SIZE = 32
 #: Batches that warm up, and those after them by which it is told how long all will take.
-WARM, TIMED = 1, 3
+WARM_UP, TIMED = 1, 3
 
 
 def build_split(config: Any, split: Path, classes: Sequence[str], shuffle_labels: bool = False) -> Any:
@@ -140,9 +140,9 @@ def within(batches: Iterator[torch.Tensor], images: int, seconds: float | None) 
     """
     began = 0.0
     for number, batch in enumerate(batches):
-        if number == WARM:
+        if number == WARM_UP:
             began = time.monotonic()
-        if seconds is not None and number == WARM + TIMED:
+        if seconds is not None and number == WARM_UP + TIMED:
             expected = (time.monotonic() - began) / TIMED * images / BATCH_SIZE
             if expected > seconds:
                 raise UserError(f"one look at all images would take it {expected:.0f} s, of {seconds:.0f} s")
@@ -215,7 +215,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's config.py")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="pretrained weights")
     parser.add_argument(
-        "--pixel-cache", type=Path, required=True, nargs="+", metavar="DIR",
+        "--pixel-cache",
+        type=Path,
+        required=True,
+        nargs="+",
+        metavar="DIR",
         help="what pack_images made of the splits; of several, the one of the config is read",
     )
     parser.add_argument("--train", type=Path, required=True, metavar="FILE", help="annotation file: `path label` lines")
@@ -228,8 +232,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def fit(
-    config_file: Path, checkpoint: Path, pixel_caches: Sequence[Path], splits: Sequence[Path], class_list: Path,
-    gpus: int, workers: int, seconds: float | None = None,
+    config_file: Path,
+    checkpoint: Path,
+    pixel_caches: Sequence[Path],
+    splits: Sequence[Path],
+    class_list: Path,
+    gpus: int,
+    workers: int,
+    seconds: float | None = None,
 ) -> tuple[Fitted, Origin | None]:
     """Return the model of a run with a fitted head, and where its pretrained weights are from.
 
@@ -242,10 +252,12 @@ def fit(
     """  # fmt: skip
     site = current_site()
     names = {cache.name: cache for cache in pixel_caches}
-    own = pixel_caches[0] if len(names) == 1 else names[str((pixel_cache_folder(read_config(config_file)) or Path()).name)]
+    pixel_cache = pixel_caches[0]
+    if len(names) > 1:
+        pixel_cache = names[(pixel_cache_folder(read_config(config_file)) or Path()).name]
     with (
         claimed_gpus(gpus, os.environ) as claimed,
-        staged_pixel_cache(own, site.scratch, site.scratch_gb) as pixel_cache,
+        staged_pixel_cache(pixel_cache, site.scratch, site.scratch_gb) as pixel_cache,
     ):
         if claimed:
             os.environ["CUDA_VISIBLE_DEVICES"] = claimed[0]  # before torch looks for GPUs; one is enough

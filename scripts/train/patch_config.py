@@ -312,7 +312,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, help="folder of the images")
     parser.add_argument("--checkpoint", type=Path, help="weights to start from; without it, training starts at random")
     parser.add_argument(
-        "--pixel-cache", type=Path, nargs="+", default=[], metavar="DIR",
+        "--pixel-cache",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
         help="what pack_images made (recipe: fast); of several, the one of the size that is chosen is taken",
     )
     parser.add_argument("--choice", type=Path, metavar="FILE", help="of base_config: auto: which candidate it is")

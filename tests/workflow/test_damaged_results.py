@@ -6,6 +6,7 @@ TABLE says what each command does about a kind of file; where it does nothing, R
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,3 +243,31 @@ def test_snakemake_makes_again_what_is_gone_or_changed(finished: Finished, tmp_p
     assert "leaderboard.csv is not what was made" in result.stdout
     assert "scripts.train.train_model" in result.stdout and "scripts.data.unpack_archive" not in result.stdout
     assert result.returncode == 0 and not jobs_run(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("gone", "rule"),
+    [
+        (["quick/seed0/config.py"], "patch_config"),
+        (["quick/seed0/best.pth", "quick/seed0/last.pth", "quick/seed0/train_log.csv"], "train_model"),
+        (["quick/seed0/metrics.json", "quick/seed0/per_class.csv"], "evaluate_model"),
+        (["quick/seed0/model.html", "quick/seed0/model.json"], "describe_model"),
+        (["audit.csv", "audit.json"], "audit_images"),
+        (["splits", "classes.txt"], "split_dataset"),
+        (["archive.zip", "images", "quick/seed0/last.pth"], ""),
+    ],
+)
+def test_a_step_of_which_nothing_is_left_is_done_again_unless_that_saves_room(
+    finished: Finished, tmp_path: Path, gone: list[str], rule: str
+) -> None:
+    folder = tmp_path / "p" / "results" / "small"
+    shutil.copytree(finished[0], tmp_path / "p", symlinks=True)
+    for path in (folder / name for name in gone):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    result = snakemake(tmp_path / "p", finished[1], "-n")
+    assert result.returncode == 0, result.stdout
+    planned = dict(line.split() for line in result.stdout.splitlines() if re.fullmatch(r"[a-z_]+ +\d+", line))
+    if rule:
+        assert rule in planned and "write_report" in planned, result.stdout
+    else:
+        assert "Nothing to be done" in result.stdout and not planned

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import re
+import select
 import signal
 import stat
 import sys
@@ -113,6 +114,14 @@ def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
     return Outcome(Ending.FAILED, one_line(full.what) + other, full.remedy) if full else None
 
 
+def _nobody_reads() -> bool:
+    """Tell whether it is the pipe of this command's own output that is broken, and not one to another process."""
+    poll = select.poll()
+    with suppress(OSError, ValueError):  # there is no such file
+        poll.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _file, events in poll.poll(0))
+
+
 def run_cli(
     build_parser: Callable[[], argparse.ArgumentParser],
     main: Callable[[argparse.Namespace], None],
@@ -140,6 +149,7 @@ def run_cli(
         configure_logging(args.log)
         products.check(args.reads)
         main(args)
+        sys.stdout.flush()  # here, not at the end of Python, where an error would be no line of ours
         if args.makes:
             products.record(args.log.stem if args.log else Path(parser.prog).stem, args.makes)
     except UserError as error:
@@ -147,6 +157,9 @@ def run_cli(
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
         outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():  # who did has seen enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         logger.debug("stopped by the operating system", exc_info=True)
         full = _full_disk(error, args)
         outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)

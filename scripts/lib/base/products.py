@@ -164,7 +164,7 @@ def forget(product: Path) -> bool:
     file, _content = _index(product.parent).get(product.name, (None, {}))
     if file:
         file.unlink(missing_ok=True)
-        _known.pop(product.parent, None)
+        _known.pop(str(product.parent), None)
     return file is not None
 
 
@@ -181,16 +181,18 @@ def made_with(product: Path) -> list[Path]:
 
 
 #: By folder: when its records changed last, and what _read_records returned then.
-_known: dict[Path, tuple[int, dict[str, tuple[Path, dict[str, Any]]]]] = {}
+_known: dict[str, tuple[int, dict[str, tuple[Path, dict[str, Any]]]]] = {}
 
 
 def _index(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Return, for each product in a folder, its record and what that holds."""
+    name = str(folder)  # a Path's own operations take longer than all that is left to do here
     try:
-        changed = os.stat(folder / RECORDS).st_mtime_ns
-        if _known.get(folder, (0, {}))[0] != changed:
-            _known[folder] = changed, _read_records(folder / RECORDS)
-        return _known[folder][1]
+        changed = os.stat(f"{name}/{RECORDS}").st_mtime_ns
+        known = _known.get(name)
+        if known is None or known[0] != changed:
+            known = _known[name] = changed, _read_records(folder / RECORDS)
+        return known[1]
     except OSError:
         return {}
 
@@ -207,7 +209,7 @@ def _read_records(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:
     write_json(file, content)
-    _known.pop(file.parents[1], None)  # the clock of a file system is too coarse to tell two writes apart
+    _known.pop(str(file.parents[1]), None)  # the clock of a file system is too coarse to tell two writes apart
 
 
 def _entries(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def layer_multipliers(model: nn.Module, decay: float) -> dict[str, float]:
 
     if not hasattr(model, "group_matcher"):
         return {}
-    layers: dict[str, int] = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    layers: dict[str, int] = group_parameters(model, cast(Any, model).group_matcher(coarse=False), reverse=True)
     count = 1 + max(layers.values())
     # Networks of more layers get what one of so many has, from the first to the last.
     step = min(1.0, FAST.decaying_layers / count)

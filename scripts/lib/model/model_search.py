@@ -90,12 +90,13 @@ def finalists_of_rounds(candidates: int) -> tuple[int, ...]:
 
 def ranked(tried: Iterable[Tried]) -> list[Tried]:
     """Return the candidates that were not left out, the best first; of equal accuracy, the one of less loss."""
-    return sorted((one for one in tried if not one.left_out), key=lambda one: (-one.accuracy, one.loss, one.name))
+    in_order = sorted(tried, key=lambda candidate: (-candidate.accuracy, candidate.loss, candidate.name))
+    return [candidate for candidate in in_order if not candidate.left_out]
 
 
 def best_first(trained: Iterable[Trained]) -> list[Trained]:
     """Return what a round reached, the best first; of equal accuracy, the one of less loss."""
-    return sorted(trained, key=lambda one: (-one.accuracy, one.loss, one.name))
+    return sorted(trained, key=lambda result: (-result.accuracy, result.loss, result.name))
 
 
 def training_seconds(tried: Tried, images: int, epochs: int) -> float:
@@ -119,15 +120,15 @@ def affordable(order: Sequence[Tried], count: int, images: int, epochs: int, sec
     return chosen
 
 
-def kept_places(chosen: Sequence[str], before: Sequence[str | None], count: int) -> list[str | None]:
-    """Return who trains in which of *count* places: everyone where they were, so that nothing is trained anew.
+def kept_slots(chosen: Sequence[str], before: Sequence[str | None], count: int) -> list[str | None]:
+    """Return who trains in which of *count* slots: everyone where they were, so that nothing is trained anew.
 
-    >>> kept_places(["a", "new", "b"], ["b", "gone", "a"], 3)
+    >>> kept_slots(["a", "new", "b"], ["b", "gone", "a"], 3)
     ['b', 'new', 'a']
     """
-    places: list[str | None] = [name if name in chosen else None for name in [*before, *[None] * count][:count]]
-    new = [name for name in chosen if name not in places]
-    return [name if name is not None else (new.pop(0) if new else None) for name in places]
+    slots: list[str | None] = [name if name in chosen else None for name in [*before, *[None] * count][:count]]
+    new = [name for name in chosen if name not in slots]
+    return [name if name is not None else (new.pop(0) if new else None) for name in slots]
 
 
 def trade_off(points: Mapping[str, tuple[float, float]]) -> set[str]:
@@ -138,9 +139,6 @@ def trade_off(points: Mapping[str, tuple[float, float]]) -> set[str]:
     """
     return {
         name
-        for name, (one, two) in points.items()
-        if not any(
-            other_one >= one and other_two >= two and (other_one, other_two) != (one, two)
-            for other_one, other_two in points.values()
-        )
+        for name, point in points.items()
+        if not any(other[0] >= point[0] and other[1] >= point[1] and other != point for other in points.values())
     }

@@ -158,7 +158,8 @@ def rows() -> list[dict[str, Any]]:
         names = sorted(weights.get(architecture, [architecture]), key=lambda name: (name != tag, name))
         parameters = count_parameters(architecture)
         for name in names:
-            config = get_pretrained_cfg(name)
+            config = get_pretrained_cfg(name) or default
+            assert config  # of a model that timm lists
             result.append(
                 {
                     "name": name,

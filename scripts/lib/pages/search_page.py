@@ -36,8 +36,8 @@ def search_page(choice: Mapping[str, Any], title: str) -> str:
     choice : what choose_model wrote.
     title : the experiment's name.
     """
-    tried = [one for one in choice["candidates"] if not one["left_out"]]
-    best = next((one for one in tried if one["name"] == choice["chosen"]), None)
+    tried = [candidate for candidate in choice["candidates"] if not candidate["left_out"]]
+    best = next((candidate for candidate in tried if candidate["name"] == choice["chosen"]), None)
     rounds = range(len(choice["epochs"]))
     header = [tr("candidate"), tr("probe"), *(tr(f"round {number + 1}") for number in rounds), tr("images/s"),
               tr("parameters"), tr("weights")]  # fmt: skip
@@ -48,23 +48,23 @@ def search_page(choice: Mapping[str, Any], title: str) -> str:
         choice=choice,
         best=best,
         header=header,
-        numbered=[[str(number), *_row(one)] for number, one in enumerate(tried, 1)],
-        left_out=[one for one in choice["candidates"] if one["left_out"]],
+        numbered=[[str(number), *_row(candidate)] for number, candidate in enumerate(tried, 1)],
+        left_out=[candidate for candidate in choice["candidates"] if candidate["left_out"]],
         points=points(tried, choice["chosen"]),
         size=(WIDTH, HEIGHT),
         margin=MARGIN,
     )
 
 
-def _row(one: Mapping[str, Any]) -> list[str]:
-    reached = [percent(result) if result else "-" for result in one["rounds"]]
+def _row(candidate: Mapping[str, Any]) -> list[str]:
+    reached = [percent(result) if result else "-" for result in candidate["rounds"]]
     return [
-        one["base_config"],
-        percent(one),
+        candidate["base_config"],
+        percent(candidate),
         *reached,
-        f"{one['images_per_second']:.0f}",
-        f"{one['parameters'] / 1e6:.1f} M",
-        f"{one['bytes'] / 1e6:.1f} MB",
+        f"{candidate['images_per_second']:.0f}",
+        f"{candidate['parameters'] / 1e6:.1f} M",
+        f"{candidate['bytes'] / 1e6:.1f} MB",
     ]
 
 
@@ -76,25 +76,25 @@ def percent(reached: Mapping[str, Any]) -> str:
 
 def points(tried: Sequence[Mapping[str, Any]], chosen: str) -> list[Point]:
     """Return where each candidate is drawn: to the right by the logarithm of its speed, upwards by its accuracy."""
-    shown = [one for one in tried if one["images_per_second"] > 0]
+    shown = [candidate for candidate in tried if candidate["images_per_second"] > 0]
     if not shown:
         return []
-    speeds = [math.log(one["images_per_second"]) for one in shown]
+    speeds = [math.log(candidate["images_per_second"]) for candidate in shown]
     slowest, span = min(speeds), max(speeds) - min(speeds) or 1.0
-    bottom = min(one["interval"][0] for one in shown) - AIR
-    top = max(one["interval"][1] for one in shown) + AIR
+    bottom = min(candidate["interval"][0] for candidate in shown) - AIR
+    top = max(candidate["interval"][1] for candidate in shown) + AIR
 
     def up(accuracy: float) -> float:
         return round(HEIGHT - MARGIN - (accuracy - bottom) / (top - bottom) * (HEIGHT - 2 * MARGIN), 1)
 
     return [
         Point(
-            name=one["name"],
+            name=candidate["name"],
             x=round(MARGIN + (speed - slowest) / span * (WIDTH - 2 * MARGIN), 1),
-            y=up(one["accuracy"]),
-            low=up(one["interval"][0]),
-            high=up(one["interval"][1]),
-            kind="chosen" if one["name"] == chosen else "front" if one["is_on_front"] else "other",
+            y=up(candidate["accuracy"]),
+            low=up(candidate["interval"][0]),
+            high=up(candidate["interval"][1]),
+            kind="chosen" if candidate["name"] == chosen else "front" if candidate["is_on_front"] else "other",
         )
-        for one, speed in zip(shown, speeds, strict=True)
+        for candidate, speed in zip(shown, speeds, strict=True)
     ]

@@ -38,7 +38,6 @@ from scripts.lib.settings.sections import (
     Url,
 )
 
-
 #: The base config that stands for the best of several.
 AUTO = "auto"
 
@@ -166,8 +165,8 @@ class Experiment(Section):
 
     base_config: str = Field(
         description="A base config of mmcls's model zoo, or `timm/` and the name of a model of timm, with or without "
-        "the name of its weights (docs/models.md); all names: `python -m scripts.lib.model.model_zoo`. `auto`: the one "
-        "of `candidates` that is best on val."
+        "the name of its weights (docs/models.md); all names: `.venv/bin/python -m scripts.lib.model.model_zoo`. "
+        "`auto`: the one of `candidates` that is best on val."
     )
     candidates: CandidateChoice = Field(
         "small",
@@ -260,9 +259,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _searches_only_if_auto(self) -> Experiment:
         if not self.is_auto:
-            given = [key for key in ("candidates", "budget") if key in self.model_fields_set]
-            if given:
-                raise ValueError(f"{given[0]} goes with base_config: auto: remove one of them")
+            if keys := [key for key in ("candidates", "budget") if key in self.model_fields_set]:
+                raise ValueError(f"{keys[0]} goes with base_config: auto: remove one of them")
             return self
         if self.checkpoint != "zoo" or self.recipe == "tutorial":
             key = "recipe: tutorial" if self.checkpoint == "zoo" else "checkpoint"
@@ -305,7 +303,7 @@ class Experiment(Section):
         ------
         ValueError : a candidate stands twice, or a key of the experiment does not go with it.
         """
-        own = self.model_dump(exclude={"base_config", "checkpoint", "candidates", "budget"}, exclude_unset=True)
+        shared = self.model_dump(exclude={"base_config", "checkpoint", "candidates", "budget"}, exclude_unset=True)
         listed = self.candidates
         if isinstance(listed, str):
             listed = [Candidate(base_config=name) for name in LISTS[listed]]
@@ -315,7 +313,7 @@ class Experiment(Section):
             raise ValueError("candidates: there is nothing to choose from: give two or more")
         tried: dict[str, Experiment] = {}
         for candidate in listed:
-            experiment = Experiment(base_config=candidate.base_config, checkpoint=candidate.checkpoint, **own)
+            experiment = Experiment(base_config=candidate.base_config, checkpoint=candidate.checkpoint, **shared)
             name = model_zoo.folder_name(candidate.base_config)
             if candidate.checkpoint != "zoo":
                 name += f"-{experiment.checkpoint_name()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,26 @@ class Layout:
         self.candidate = f"{self.search}/{{candidate}}"
         self.choice = f"{self.search}/choice.json"
         self.search_page = f"{self.search}/search.html"
-        self.finalist = RunFolder(Path(f"{self.search}/round{{round}}/{{place}}"))
+        self.finalist = RunFolder(Path(f"{self.search}/round{{round}}/{{slot}}"))
 
     # -- all runs and all folds ---------------------------------------------------------------------------------------
 
-    def runs(self, pattern: Path | str) -> list[str]:
-        """Return *pattern*, a path with the wildcards of a run, for every run."""
-        names = product(self.experiments, self.seeds, self._fold_numbers())
-        return [str(pattern).format(experiment=name, seed=seed, fold=fold) for name, seed, fold in names]
+    def runs(self, *patterns: Path | str) -> list[str]:
+        """Return each of *patterns*, paths with the wildcards of a run, for every run."""
+        names = list(product(self.experiments, self.seeds, self._fold_numbers()))
+        return [
+            str(pattern).format(experiment=name, seed=seed, fold=fold)
+            for pattern in patterns
+            for name, seed, fold in names
+        ]
+
+    def each(self, pattern: Path | str) -> Callable[[Any], list[str]]:
+        """Return an input function with *pattern* for every run.
+
+        Of a list that a rule names, Snakemake hashes all files once for each of them: seconds for hundreds of runs.
+        """
+        files = self.runs(pattern)
+        return lambda _wildcards: files
 
     def splits(self, split: str) -> list[str]:
         """Return the annotation files of one *split* (train, val or test): one, or one a fold."""
@@ -104,7 +116,7 @@ class Layout:
         """Return what a complete run of the workflow leaves."""
         return [*self.results(), self.report]
 
-    def results(self) -> list[str]:
+    def results(self, _wildcards: Any = None) -> list[str]:
         """Return the same without the report, which shows it: of each job that makes something of it, one file."""
         return [
             f"{self.dataset}/leaderboard.csv",
@@ -115,11 +127,10 @@ class Layout:
             *(self.search_page.format(experiment=name) for name in self.searches),
         ]
 
-    def run_results(self) -> list[str]:
+    def run_results(self, _wildcards: Any = None) -> list[str]:
         """Return those files of the runs that people look at and that no rule reads."""
         figures = ("confusion_matrix.svg", "training_curves.svg", "embedding.html", "gradcam.html")
-        patterns = [*(self.run.figures / name for name in figures), self.run.model_card]
-        return [path for pattern in patterns for path in self.runs(pattern)]
+        return self.runs(*(self.run.figures / name for name in figures), self.run.model_card)
 
     # -- what is fetched ----------------------------------------------------------------------------------------------
 
@@ -196,7 +207,8 @@ class Layout:
 
     def first_user_of(self, wildcards: Any) -> Experiment:
         """Return the first of the experiments, and of the candidates, that share a checkpoint."""
-        users = (one for one in self._all_experiments() if one.checkpoint_name() == wildcards.checkpoint)
+        experiments = self._all_experiments()
+        users = (user for user in experiments if user.checkpoint_name() == wildcards.checkpoint)
         return next(users)
 
     def can_do_without(self, wildcards: Any) -> bool:
@@ -246,8 +258,8 @@ class Layout:
         return self._pixel_caches_of(candidates.values() if candidates else [self._experiment(wildcards)])
 
     def _pixel_caches_of(self, experiments: Iterable[Experiment]) -> list[str]:
-        sides = dict.fromkeys(experiment.cached_short_side() for experiment in experiments)
-        return [self.pixel_cache.format(short_side=side) for side in sides if side]
+        short_sides = dict.fromkeys(experiment.cached_short_side() for experiment in experiments)
+        return [self.pixel_cache.format(short_side=pixels) for pixels in short_sides if pixels]
 
     def start_of(self, wildcards: Any) -> list[str]:
         """Return the weights that training itself starts from: with a fitted head, or those of checkpoint_of."""
@@ -284,7 +296,8 @@ class Layout:
     def probes(self, wildcards: Any) -> list[str]:
         """Return what the probes of an experiment's candidates found, in the same order."""
         names = self.searches[wildcards.experiment]
-        return [f"{self.candidate}/probe.json".format(experiment=wildcards.experiment, candidate=name) for name in names]
+        probe = f"{self.candidate}/probe.json"
+        return [probe.format(experiment=wildcards.experiment, candidate=name) for name in names]
 
     @property
     def round_configs(self) -> list[str]:
@@ -292,10 +305,10 @@ class Layout:
         return [f"{self.candidate}/round{number}.py" for number in range(1, len(EPOCHS) + 1)]
 
     def starts_of_round(self, file: str) -> list[str]:
-        """Return one *file* of each place of a round, with the wildcards of both."""
-        return [str(self.finalist.path / file).replace("{place}", str(place)) for place in range(MOST_FINALISTS)]
+        """Return one *file* of each slot of a round, with the wildcards of both."""
+        return [str(self.finalist.path / file).replace("{slot}", str(slot)) for slot in range(MOST_FINALISTS)]
 
-    def places(self, wildcards: Any) -> int:
+    def slots(self, wildcards: Any) -> int:
         """Return how many models a round trains."""
         return finalists_of_rounds(len(self.searches[wildcards.experiment]))[int(wildcards.round) - 1]
 
@@ -308,9 +321,9 @@ class Layout:
         """Return the tables of epochs of all that the same rounds trained."""
         counts = finalists_of_rounds(len(self.searches[wildcards.experiment]))
         return [
-            str(self.finalist.train_log).format(experiment=wildcards.experiment, round=number, place=place)
+            str(self.finalist.train_log).format(experiment=wildcards.experiment, round=number, slot=slot)
             for number in self._round_numbers(wildcards)
-            for place in range(counts[number - 1])
+            for slot in range(counts[number - 1])
         ]
 
     def _round_numbers(self, wildcards: Any) -> range:

@@ -288,7 +288,6 @@ class Watcher:
             fold=None if fold == NO_FOLD else fold,
         )
 
-
     def _search(self, dataset: str, experiment: str, plan: Plan) -> tuple[State, str] | None:
         """Return what became of the search of `base_config: auto`, and why; None without one that has begun."""
         logs_folder = f"{self.project}/logs/{dataset}/{experiment}/search"

@@ -7,26 +7,27 @@ for that purpose, so that `-n`, `--list-changes` and the reasons of jobs say wha
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from snakemake.io import Mtime
+from snakemake.jobs import Job
 from snakemake.persistence import NO_PARAMS_CHANGE, RECORD_FORMAT_VERSION, MetadataRecord, ParamsChange
 from snakemake.persistence.file import FilePersistence
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import products
 from scripts.lib.base.contents import content_of
-from scripts.lib.base.products import GONE, Change
+from scripts.lib.base.products import Change
 from scripts.lib.base.source_code import code_sha256
 from scripts.lib.runs.machine import lock_sha256
-from scripts.lib.workflow.renewal import MAY_BE_GONE
 
 #: Another one is as good as none: everything is made again.
 FORMAT = 1
@@ -36,7 +37,7 @@ SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
 FOLLOW_THE_CODE = frozenset({"compare_runs", "describe_crate", "write_report"})
 
 
-def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
+def keep(workflow: Any, tell: Callable[[Change], None], matters: Callable[[Change], bool]) -> None:
     """Have Snakemake keep and compare these records in place of its own.
 
     Only of the process that decides what runs: a job on a node is told what to do.
@@ -44,12 +45,25 @@ def keep(workflow: Any, tell: Callable[[Change], None]) -> None:
     Parameters
     ----------
     tell : is called of each product that is gone, or is not what was made.
+    matters : whether such a product is missed: not what may be removed to save room.
     """
     if workflow.is_main_process:
         import snakemake.workflow  # here, since it imports itself by way of the others
 
-        Records.tell = staticmethod(tell)
+        Records.tell, Records.matters = staticmethod(tell), staticmethod(matters)
         snakemake.workflow.FilePersistence = Records  # the class of Snakemake's backend `file`
+        Job.postprocess = _noting_failures(Job.postprocess)
+
+
+def _noting_failures(postprocess: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Return *postprocess* so that these records know which jobs failed: Snakemake calls `finished` of them too."""
+
+    async def noting(job: Job, *words: Any, error: bool = False, **options: Any) -> None:
+        if error and isinstance(persistence := job.dag.workflow.persistence, Records):
+            persistence.failed.add(job)
+        await postprocess(job, *words, error=error, **options)
+
+    return noting
 
 
 async def _same_time(_path: Any) -> Mtime:
@@ -92,14 +106,19 @@ class Records(FilePersistence):
     """What the records of products say. One process adds to them: the one that holds Snakemake's lock."""
 
     tell: Callable[[Change], None]
+    matters: Callable[[Change], bool]
 
     def __init__(self, *words: Any, **options: Any) -> None:
         super().__init__(*words, **options)
+        # While Snakemake plans: what it plans stays, so looking through it for garbage, again and again, finds none. It
+        # was a tenth of a rerun of 300 runs with nothing to do.
+        gc.disable()
         self.dag.workflow.iocache.collect_mtime = _same_time  # until jobs run: no file is newer than another
         self._lock = lock_sha256()
         self._differences: dict[Any, Difference] = {}
         self._sha256: dict[str, str | None] = {}  # of products, as they are while it is decided what runs
         self._began: dict[Any, dict[str, Any]] = {}  # by job: what it was given
+        self.failed: set[Job] = set()
         #: Products that are gone, or are not what was made.
         self.changes: list[Change] = []
         #: What was made by other code, or packages of another lock, and stands all the same: by rule, its first files.
@@ -136,8 +155,9 @@ class Records(FilePersistence):
             await super().finished(job)
             return
         outputs = [str(file) for file in job.output]
-        if all(map(os.path.lexists, outputs)):  # else it has failed: Snakemake calls this all the same
+        if job not in self.failed and all(map(os.path.lexists, outputs)):
             self._record(job, outputs)
+        self.failed.discard(job)  # it may be tried again
         self._began.pop(job, None)
         for file in job.output:
             self._unmark_incomplete(self._get_key(file))
@@ -202,6 +222,8 @@ class Records(FilePersistence):
         """Find what somebody changed also of jobs that run for another reason, of which Snakemake does not ask."""
         for job in list(self.dag.jobs):
             self.difference(job)
+        gc.freeze()
+        gc.enable()
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 
@@ -223,7 +245,7 @@ class Records(FilePersistence):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
         difference = Difference(params=params_change(map(str, made["params"]), self._settings(job)))
         inputs = self._product_inputs(job, self._look) | self._foreign_inputs(job, made["inputs"])
-        difference.files = [*changed_inputs(made["inputs"], inputs), *(self._changed(names) if there else ())]
+        difference.files = [*changed_inputs(made["inputs"], inputs), *self._changed(names)]
         others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
         if others and rule_name(job.rule) in FOLLOW_THE_CODE:
             difference.code = True
@@ -238,7 +260,7 @@ class Records(FilePersistence):
             change = next(products.changes(path, thorough=False, keep=False), None)
             if change is None:
                 self._sha256.setdefault(str(path), products.recorded_sha256(path))
-            elif change.how != GONE or change.path != path or path.name not in MAY_BE_GONE:
+            elif self.matters(change):
                 self.changes.append(change)
                 self.tell(change)
                 yield str(change)

@@ -45,10 +45,10 @@ def find_changes(layout: Layout, keep: bool = True) -> list[Change]:
         for path in paths
         for change in products.changes(path, thorough=False, keep=keep)
     ]
-    return [change for change in changes if _matters(change, layout)]
+    return [change for change in changes if matters(layout, change)]
 
 
-def _matters(change: Change, layout: Layout) -> bool:
+def matters(layout: Layout, change: Change) -> bool:
     """Tell whether it is missed: pixels, archives and weights that nothing is made of may be removed to save space."""
     is_spare = change.product.name in MAY_BE_GONE or change.product in map(Path, layout.downloads())
     is_spare |= change.product.parent == Path(layout.pixel_cache).parent

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -37,16 +38,14 @@ from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
-from scripts.lib.workflow.renewal import Told, edited_images, is_edited
+from scripts.lib.workflow.renewal import Told, edited_images, is_edited, matters
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
 from scripts.lib.workflow.surroundings_check import checkout_problems
 
 #: The rules that compute on the device of the experiment, and fail where torch cannot use it.
-USES_GPU = frozenset(
-    {"probe_candidate", "train_finalist", "patch_config", "fit_head", "train_model", "predict_images"}
-)
+USES_GPU = frozenset({"probe_candidate", "train_finalist", "patch_config", "fit_head", "train_model", "predict_images"})
 #: Options by which only a part of the workflow is asked for; Snakemake itself knows them after the Snakefile only.
 PARTIAL = frozenset({"--until", "-U", "--omit-from", "-O", "--"})
 
@@ -94,7 +93,7 @@ class Session:
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
         is_real = will_run(sys.argv[1:], workflow.output_settings.dryrun)
-        records.keep(workflow, Told(Path(self.layout.images), is_real))
+        records.keep(workflow, Told(Path(self.layout.images), is_real), partial(matters, self.layout))
 
     def narrate(self, workflow: Any) -> None:
         """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""

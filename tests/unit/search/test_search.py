@@ -1,4 +1,4 @@
-"""From probes to a choice: rounds are laid out, what is trained is read, the best on val is chosen, the page tells it."""
+"""From probes to a choice: rounds are laid out, trained runs read, the best on val is chosen, and the page tells it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HEADER = "epoch,train_loss,val_accuracy,val_loss,images_per_second,train_seconds
 class Search:
     """A folder in which candidates were probed."""
 
-    def __init__(self, folder: Path, found: dict[str, int | str]) -> None:
-        """Lay it out; *found*: how many of 100 images each got right, or why it was left out."""
-        self.folder, self.names = folder, list(found)
+    def __init__(self, folder: Path, results: dict[str, int | str]) -> None:
+        """Lay it out; *results*: how many of 100 images each got right, or why it was left out."""
+        self.folder, self.names = folder, list(results)
         for name in ("train", "val"):
             (folder / f"{name}.txt").write_text("".join(f"{name}{number}.jpg 0\n" for number in range(10)))
-        for name, result in found.items():
+        for name, result in results.items():
             candidate = folder / name
             candidate.mkdir()
             left_out = result if isinstance(result, str) else ""
@@ -46,22 +46,22 @@ class Search:
     def probes(self) -> list[Path]:
         return [self.folder / name / "probe.json" for name in self.names]
 
-    def choose(self, number: int, places: int, minutes: float | None = None) -> list[str | None]:
-        """Choose the finalists of a round; return who is in which place."""
+    def choose(self, number: int, slots: int, minutes: float | None = None) -> list[str | None]:
+        """Choose the finalists of a round; return who is in which slot."""
         output = self.folder / f"round{number}.json"
         choose_finalists.main(
             Namespace(
                 folder=self.folder, round=number, probes=self.probes, train=self.folder / "train.txt",
-                val=self.folder / "val.txt", places=places, minutes=minutes, output=output,
+                val=self.folder / "val.txt", slots=slots, minutes=minutes, output=output,
             )
         )  # fmt: skip
-        return json.loads(output.read_text())["places"]
+        return json.loads(output.read_text())["slots"]
 
     def train(self, number: int, accuracies: dict[str, float]) -> None:
         """Write what training in a round reached, for each candidate that is in it."""
         file = self.folder / f"round{number}.json"
-        for place, name in enumerate(json.loads(file.read_text())["places"]):
-            log = choose_finalists.place(file, place) / "train_log.csv"
+        for slot, name in enumerate(json.loads(file.read_text())["slots"]):
+            log = choose_finalists.slot(file, slot) / "train_log.csv"
             log.write_text(HEADER + f"1,1.0,{accuracies[name]},0.5,100,2,1,1\n" if name else "")
 
     def end(self, rounds: int) -> dict[str, Any]:

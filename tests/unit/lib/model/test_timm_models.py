@@ -54,8 +54,8 @@ def test_names_that_exist_are_taken(name: str) -> None:
 
 
 def test_without_timm_there_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = model_zoo.importlib.util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else found(name))
+    find_spec = model_zoo.importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "timm" else find_spec(name))
 
     with pytest.raises(BadBaseConfig, match="run `make setup`"):
         model_zoo.check_name("timm/resnet18")
