@@ -93,8 +93,8 @@ def main(args: argparse.Namespace) -> None:
     if not order:
         reasons = "; ".join(f"{probe.name}: {probe.left_out}" for probe in tried.values())
         raise UserError(f"none of the candidates can be tried: {reasons}", "mend one of these, or give others")
-    costs = [*tried.values(), *(result for trained_before in results for result in trained_before)]
-    spent = sum(cost.seconds for cost in costs)
+    spent = sum(probe.seconds for probe in tried.values())
+    spent += sum(result.seconds for trained_before in results for result in trained_before)
     left = None if args.minutes is None else 60 * args.minutes - spent
     chosen = model_search.affordable(order, args.slots, images, EPOCHS[args.round - 1], left)
     memory = args.output.with_suffix(".slots")  # no output: Snakemake removes those before a rerun
