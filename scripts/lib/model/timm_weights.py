@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -24,6 +24,14 @@ logger = logging.getLogger(__name__)
 OUR_PREFIX = "backbone.model."
 #: Share of the model's tensors that must be in a file.
 NEEDED = 0.9
+#: What the package efficientnet_pytorch, and those made after it, call the layers of an EfficientNet, and timm does.
+LAYERS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+#: The same of a block that expands its channels, and of one that does not.
+SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+EXPANDING = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+EXPANDING |= {**SQUEEZE, "_project_conv": "conv_pwl", "_bn2": "bn3"}
+SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", **SQUEEZE, "_project_conv": "conv_pw", "_bn2": "bn2"}
+OLD_BLOCK = re.compile(r"(?P<prefix>.*?)_blocks\.(?P<number>\d+)\.(?P<layer>_\w+)\.(?P<tensor>.+)")
 #: How timm calls a file of weights on the hub, where its index does not say.
 WEIGHTS_NAME, SAFE_NAME = "pytorch_model.bin", "model.safetensors"
 
@@ -106,7 +114,7 @@ def adapted(weights: Mapping[str, torch.Tensor], model: nn.Module, name: str) ->
     UserError : several networks in one file; less than nearly all of the model's tensors fit.
     """
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    taken = timm_backbone.adapted(with_our_names(weights, wanted, name, prefix=""), model)
+    taken = timm_backbone.adapted(with_our_names(of_efficientnet_pytorch(weights, wanted), wanted, name, ""), model)
     fitting = {key: taken[key] for key, shape in wanted.items() if key in taken and tuple(taken[key].shape) == shape}
     missing = wanted.keys() - fitting.keys()
     if len(fitting) < NEEDED * len(wanted):
@@ -118,6 +126,32 @@ def adapted(weights: Mapping[str, torch.Tensor], model: nn.Module, name: str) ->
     if missing:
         logger.warning("%s lacks %d of %d tensors: %s", name, len(missing), len(wanted), difference(taken, wanted))
     return fitting
+
+
+def of_efficientnet_pytorch(weights: Mapping[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return *weights* with timm's names of layers where they have those of the package efficientnet_pytorch.
+
+    Parameters
+    ----------
+    wanted : names of timm's model, which numbers its blocks by stages.
+    """
+    blocks = list(dict.fromkeys(match[0] for key in wanted if (match := re.match(r"blocks\.\d+\.\d+", key))))
+    prefixes = {match["prefix"] for key in weights if (match := OLD_BLOCK.fullmatch(key))}
+    if len(prefixes) != 1 or not blocks:
+        return dict(weights)
+    (prefix,) = prefixes
+    renamed = {}
+    for key, tensor in weights.items():
+        if block := OLD_BLOCK.fullmatch(key):
+            number = int(block["number"])
+            expands = f"{prefix}_blocks.{number}._expand_conv.weight" in weights
+            layer = (EXPANDING if expands else SEPARABLE).get(block["layer"], block["layer"])
+            key = f"{blocks[number] if number < len(blocks) else number}.{layer}.{block['tensor']}"
+        else:
+            layer, _, name = key.removeprefix(prefix).partition(".")
+            key = f"{LAYERS.get(layer, layer)}.{name}"
+        renamed[key] = tensor
+    return renamed
 
 
 def backbone_shapes(model_name: str) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import timm_models
+from scripts.lib.model import timm_models, timm_weights
 from scripts.lib.model.checkpoint_file import read_foreign
 from scripts.lib.model.timm_weights import OUR_PREFIX, PretrainedSource, adapted, build, for_backbone, pretrained_source
 
@@ -143,3 +143,26 @@ def test_a_model_that_cannot_be_built_is_one_line(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="timm cannot build resnet18 here: no such operator") as caught:
         build("resnet18")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_b0"])
+def test_an_efficientnet_of_the_package_efficientnet_pytorch_fits_tensor_by_tensor(name: str, prefix: str) -> None:
+    state = trained(name)
+    blocks = list(dict.fromkeys(".".join(key.split(".")[:3]) for key in state if key.startswith("blocks.")))
+    top = {ours: theirs for theirs, ours in timm_weights.LAYERS.items()}
+    theirs: Weights = {}
+    for number, tensor in enumerate(state.values()):
+        tensor.view(-1)[0] = number  # so that an exchange of two of one shape is seen
+    for key, tensor in state.items():
+        if key.startswith("blocks."):
+            block, layer = ".".join(key.split(".")[:3]), key.split(".", 3)[3]
+            names = timm_weights.EXPANDING if f"{block}.conv_pwl.weight" in state else timm_weights.SEPARABLE
+            [(old, new)] = [(old, new) for old, new in names.items() if layer.startswith(f"{new}.")]
+            theirs[f"{prefix}_blocks.{blocks.index(block)}.{old}{layer.removeprefix(new)}"] = tensor
+        else:
+            layer, _, rest = key.partition(".")
+            theirs[f"{prefix}{top[layer]}.{rest}"] = tensor
+    fitted = fit(theirs, name)
+    assert fitted.keys() == built(name).state_dict().keys()
+    assert all(torch.equal(fitted[key], state[key]) for key in fitted)
