@@ -6,6 +6,7 @@ Names, sizes, licenses and parameters are in timm_models.csv, since importing ti
 
 from __future__ import annotations
 
+import argparse
 import csv
 import difflib
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 
 #: How the name of such a base config begins.
@@ -186,13 +189,19 @@ def count_parameters(architecture: str) -> int | None:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def main() -> None:
-    """Write timm_models.csv: some minutes."""
-    with open(TABLE, "w", encoding="utf-8", newline="") as file:
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    description = "Write timm_models.csv anew, from the timm that is installed: a quarter of an hour."
+    return argparse.ArgumentParser(prog="python -m scripts.lib.model.timm_models", description=description)
+
+
+def main(_args: argparse.Namespace) -> None:
+    """Write the table."""
+    with atomic_path(TABLE) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows())
 
 
 if __name__ == "__main__":
-    main()
+    run_cli(build_parser, main)
