@@ -16,7 +16,7 @@ from scripts.lib.base.files import copy_file, find_json, read_json, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.splits import Split
 from scripts.lib.model import model_search
-from scripts.lib.model.model_search import EPOCHS, Trained, Tried
+from scripts.lib.model.model_search import EPOCHS, MOST_FINALISTS, Trained, Tried
 from scripts.lib.runs.config_file import copy_config
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import kept_epoch, read_train_log
@@ -101,12 +101,17 @@ def main(args: argparse.Namespace) -> None:
     slots = model_search.kept_slots(
         [finalist.name for finalist in chosen], find_json(memory).get("slots", []), args.slots
     )
-    for number, name in enumerate(slots):
+    for number, name in enumerate(padded(slots)):
         lay_out(slot(args.output, number), args.folder / name if name else None, args.round)
     write_json(memory, {"slots": slots})
     left_over = [candidate.name for candidate in order[: args.slots] if candidate not in chosen]
     write_json(args.output, {"round": args.round, "slots": slots, "too_dear": left_over})
     logger.info("round %d trains %s", args.round, ", ".join(name for name in slots if name) or "nothing")
+
+
+def padded(slots: Sequence[str | None]) -> list[str | None]:
+    """Return who is in which slot of all that a round may have: the rule's outputs are the same for every search."""
+    return [*slots, *[None] * (MOST_FINALISTS - len(slots))]
 
 
 def lay_out(folder: Path, candidate: Path | None, number: int) -> None:

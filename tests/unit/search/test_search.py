@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.model_search import Tried
+from scripts.lib.model.model_search import MOST_FINALISTS, Tried
 from scripts.lib.pages.search_page import points, search_page
 from scripts.lib.runs.config_file import check_executable, render
 from scripts.search import choose_finalists, choose_model, train_finalist
@@ -96,7 +96,7 @@ def test_what_is_best_after_training_is_chosen_not_what_its_probe_promised(tmp_p
     assert "timm/a" in page and "gated" in page and "<script" not in page
 
 
-def test_a_place_holds_what_its_candidate_trains_and_mmcv_may_execute_it(tmp_path: Path) -> None:
+def test_a_slot_holds_what_its_candidate_trains_and_mmcv_may_execute_it(tmp_path: Path) -> None:
     search = Search(tmp_path, {"a": 90, "b": 80})
     search.choose(1, 2)
     run = tmp_path / "round1" / "0"
@@ -104,6 +104,8 @@ def test_a_place_holds_what_its_candidate_trains_and_mmcv_may_execute_it(tmp_pat
     assert check_executable(run / "config.py") == {"load_from": str(run / "init.pth"), "seed": 1}
     first = (run / "config.py").read_text().splitlines()[0]
     assert first == f"# mim train mmcls {run}/config.py --work-dir {run}/by_hand"
+    nobody = [tmp_path / "round1" / str(number) / "config.py" for number in range(2, MOST_FINALISTS)]
+    assert nobody and all(config.read_bytes() == b"" for config in nobody)  # outputs of the rule, whoever is in them
 
 
 def test_a_changed_list_moves_nobody_who_stays(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_a_changed_list_moves_nobody_who_stays(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in (tmp_path / "round1" / "0").iterdir()} == before
 
 
-def test_a_place_may_stay_empty_and_is_then_trained_in_no_time(tmp_path: Path) -> None:
+def test_a_slot_may_stay_empty_and_is_then_trained_in_no_time(tmp_path: Path) -> None:
     search = Search(tmp_path, {"a": 80, "b": "no weights", "c": "no weights"})
     assert search.choose(1, 2) == ["a", None]
     run = tmp_path / "round1" / "1"
@@ -165,7 +167,7 @@ def test_each_image_is_held_out_once_and_each_class_is_in_each_part() -> None:
     assert correct <= 28  # noise: at best the most frequent class
 
 
-def test_a_config_of_another_folder_is_no_place_s(tmp_path: Path) -> None:
+def test_a_config_of_another_folder_is_not_the_slot_s(tmp_path: Path) -> None:
     (tmp_path / "init.pth").write_bytes(b"")
     (tmp_path / "round1.py").write_text("import os\n")
     with pytest.raises(UserError, match=r"not a config\.py of mimflow's"):

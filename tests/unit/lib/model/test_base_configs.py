@@ -7,12 +7,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from mmcls.apis import set_random_seed, train_model
+from mmcls.datasets import build_dataset
 from mmcls.models import build_classifier
 from torch import nn
+from training import make_data
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import base_configs, dry_step, onnx_export, summary, timm_models
@@ -209,7 +213,7 @@ def test_a_size_that_a_model_cannot_compute_gets_one_that_it_can(name: str, size
 
 @pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_family_goes_through_config_training_step_grad_cam_and_onnx(family: str, tmp_path: Path) -> None:
+def test_a_family_goes_through_config_training_resume_grad_cam_and_onnx(family: str, tmp_path: Path) -> None:
     name, size, prefix_tokens = FAMILIES[family]
     config = config_of(name, size)
     assert not list(config_values.unknown(config, with_paths=True))
@@ -218,6 +222,7 @@ def test_a_family_goes_through_config_training_step_grad_cam_and_onnx(family: st
     model, images = classifier(config), images_of(3, size)
 
     _step(model, images)
+    _train_and_resume(name, size, tmp_path)
     _explain(model, images, prefix_tokens)
     described = summary.describe(model, images[:1])
     assert len(described) > 3, "a wrapped backbone is not one stage"
@@ -235,6 +240,44 @@ def _step(model: nn.Module, images: torch.Tensor) -> None:
     model.eval()
     with_gradient = [parameter for parameter in model.parameters() if parameter.grad is not None]
     assert len(with_gradient) > 0.9 * len(list(model.parameters()))
+
+
+def _train_and_resume(name: str, size: int, folder: Path) -> None:
+    """Train two epochs, and one and then another: the weights are the same, bit for bit."""
+    make_data(folder)
+    for split, count in {"train": 2, "val": 1}.items():  # of each class
+        lines = [f"class {label}/{index}.jpg {label}\n" for label in range(3) for index in range(count)]
+        (folder / "splits" / f"{split}.txt").write_text("".join(lines))
+    experiment = Experiment(base_config=f"timm/{name}", checkpoint="none", image_size=size, epochs=2, batch_size=3)
+    base = base_configs.load(experiment.base_config, pretrained=False)
+    files = {"images": str(folder / "images"), "splits": str(folder / "splits"), "n_train": 6}
+    config = build_config(base, inputs_of(experiment, **files, classes=[f"class {label}" for label in range(3)]))
+
+    whole = _epochs(config, folder / "whole", 2)
+    half = _epochs(config, folder / "half", 1)
+    resumed = _epochs(config, folder / "half", 2, resume_from=str(half))
+    assert _weights(resumed).keys() == _weights(whole).keys()
+    assert all(torch.equal(tensor, _weights(whole)[key]) for key, tensor in _weights(resumed).items())
+    assert not all(torch.equal(tensor, _weights(half)[key]) for key, tensor in _weights(resumed).items())
+
+
+def _epochs(config: dict[str, Any], work_dir: Path, epochs: int, resume_from: str | None = None) -> Path:
+    """Train as mim does, in this process; return the last state."""
+    cfg = mmcv.Config(copy.deepcopy(config))
+    cfg.merge_from_dict({"work_dir": str(work_dir), "resume_from": resume_from, "gpu_ids": [0], "device": "cpu"})
+    cfg.runner.max_epochs = epochs
+    cfg.data.workers_per_gpu, cfg.data.persistent_workers = 0, False
+    set_random_seed(cfg.seed, deterministic=True)
+    model = build_classifier(cfg.model)
+    model.init_weights()
+    datasets = [build_dataset(cfg.data.train)]
+    meta = {"config": cfg.pretty_text, "CLASSES": datasets[0].CLASSES, "seed": cfg.seed}
+    train_model(model, datasets, cfg, validate=True, device="cpu", meta=meta)
+    return work_dir / "latest.pth"
+
+
+def _weights(state: Path) -> dict[str, torch.Tensor]:
+    return torch.load(state, weights_only=True)["state_dict"]
 
 
 def _explain(model: nn.Module, images: torch.Tensor, prefix_tokens: int | None) -> None:

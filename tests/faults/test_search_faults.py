@@ -1,0 +1,106 @@
+"""A search for a model that is killed at any moment ends in the same choice, and a changed list tries what is new."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from dag import ROOT, archive_bytes, jobs_run, settings, snakemake
+
+from scripts.mmcls_plugins.checkpoints import tensors_sha256
+
+timm = pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
+pytestmark = pytest.mark.long
+
+#: Of timm's own tests: networks so small that an epoch of the test's images takes a second.
+CANDIDATES = ("test_resnet", "test_efficientnet", "test_convnext", "test_byobnet")
+SEARCH = Path("results/small/best/search")
+#: What a search has got to when it is killed: while candidates are tried, in the first round, and in the second.
+MOMENTS = ("timm-test_*/probe.json", "round1/0/work", "round2/1/work")
+
+
+def search_of(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Write the images and the weights; return the settings."""
+    if not (folder / "data.zip").exists():
+        (folder / "data.zip").write_bytes(archive_bytes(["a", "b", "c"], per_class=20))
+    candidates = []
+    for number, name in enumerate(names):
+        weights = folder / f"{name}.pth"
+        if not weights.exists():
+            torch.manual_seed(number)
+            torch.save(timm.create_model(name).state_dict(), weights)
+        candidates.append({"base_config": f"timm/{name}", "checkpoint": {"path": str(weights)}})
+    auto = {"base_config": "auto", "candidates": candidates, "image_size": 32, "batch_size": 8, "epochs": 1}
+    return settings({"path": str(folder / "data.zip")}, best={**auto, "threads": 1, "device": "cpu"})
+
+
+def chosen(folder: Path) -> dict[str, Any]:
+    """Return the choice without what a clock measured, and the hashes of what the rounds trained."""
+    choice = json.loads((folder / SEARCH / "choice.json").read_text())
+    for candidate in choice["candidates"]:
+        for clocked in ("images_per_second", "seconds", "is_on_front"):
+            del candidate[clocked]
+        candidate["rounds"] = [result and {**result, "seconds": 0} for result in candidate["rounds"]]
+    weights = sorted((folder / SEARCH).glob("round*/*/best.pth"))
+    hashes = {
+        str(path.relative_to(folder)): tensors_sha256(torch.load(path, weights_only=True)["state_dict"])
+        for path in weights
+        if path.stat().st_size
+    }
+    assert len(hashes) == 2
+    return {"choice": choice, "hashes": hashes}
+
+
+def kill_at(folder: Path, config: dict[str, Any], moment: str) -> None:
+    """Start the search, and kill all of its processes once *moment* is there."""
+    (folder / "settings.yaml").write_text(yaml.safe_dump(config))
+    command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--directory", str(folder), "--profile", str(ROOT / "profiles" / "local")]
+    command += ["--configfile", str(folder / "settings.yaml"), "--", str(SEARCH / "choice.json")]
+    with open(folder / "killed.txt", "ab") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    deadline = time.monotonic() + 300
+    while not list((folder / SEARCH).glob(moment)):
+        assert process.poll() is None and time.monotonic() < deadline, (folder / "killed.txt").read_text()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.timeout(900)
+def test_a_search_that_is_killed_ends_in_the_same_choice_and_a_longer_list_tries_only_what_is_new(
+    tmp_path: Path,
+) -> None:
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    for folder in (alone, killed):
+        folder.mkdir()
+    config = search_of(alone, CANDIDATES)
+    result = snakemake(alone, config, "--", str(SEARCH / "choice.json"))
+    assert result.returncode == 0, result.stdout
+
+    torch_weights = {name: (alone / f"{name}.pth").read_bytes() for name in CANDIDATES}
+    for name, content in torch_weights.items():
+        (killed / f"{name}.pth").write_bytes(content)
+    (killed / "data.zip").write_bytes((alone / "data.zip").read_bytes())
+    config_killed = search_of(killed, CANDIDATES)
+    for moment in MOMENTS:
+        kill_at(killed, config_killed, moment)
+    result = snakemake(killed, config_killed, "--", str(SEARCH / "choice.json"))
+    assert result.returncode == 0, result.stdout
+    assert chosen(killed) == chosen(alone)
+
+    longer = search_of(alone, (*CANDIDATES, "test_nfnet"))
+    result = snakemake(alone, longer, "--", str(SEARCH / "choice.json"))
+    assert result.returncode == 0, result.stdout
+    assert jobs_run(result.stdout).count("probe_candidate") == 1, result.stdout
