@@ -35,7 +35,7 @@ LISTS = {
         "timm/vit_small_patch14_reg4_dinov2.lvd142m",
         "timm/convnext_base.fb_in22k_ft_in1k",
         "timm/swinv2_base_window12to16_192to256.ms_in22k_ft_in1k",
-        "timm/vit_base_patch16_clip_224.openai",
+        "timm/vit_base_patch16_clip_quickgelu_224.openai",
         "timm/vit_base_patch14_reg4_dinov2.lvd142m",
         "timm/eva02_base_patch14_448.mim_in22k_ft_in22k_in1k",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from mmcls.apis import set_random_seed, train_model
 from mmcls.datasets import build_dataset
 from mmcls.models import build_classifier
+from mmcv.runner import HOOKS, Hook
 from torch import nn
 from training import make_data
 
@@ -32,7 +34,7 @@ FAMILIES = {
     "vit": ("vit_tiny_patch16_224", 64, 1),
     "vit-registers": ("vit_small_patch16_dinov3", 64, 5),
     "vit-registers-only": ("vit_wee_patch16_reg1_gap_256", 64, 1),
-    "vit-no-prefix": ("vit_base_patch32_siglip_256", 96, 0),
+    "vit-no-prefix": ("test_vit_relpos", 64, 0),
     "deit": ("deit_tiny_distilled_patch16_224", 64, 2),
     "beit": ("beit_base_patch16_224", 48, 1),
     "dinov2": ("vit_small_patch14_dinov2", 70, 1),
@@ -253,31 +255,48 @@ def _train_and_resume(name: str, size: int, folder: Path) -> None:
     files = {"images": str(folder / "images"), "splits": str(folder / "splits"), "n_train": 6}
     config = build_config(base, inputs_of(experiment, **files, classes=[f"class {label}" for label in range(3)]))
 
-    whole = _epochs(config, folder / "whole", 2)
-    half = _epochs(config, folder / "half", 1)
-    resumed = _epochs(config, folder / "half", 2, resume_from=str(half))
-    assert _weights(resumed).keys() == _weights(whole).keys()
-    assert all(torch.equal(tensor, _weights(whole)[key]) for key, tensor in _weights(resumed).items())
-    assert not all(torch.equal(tensor, _weights(half)[key]) for key, tensor in _weights(resumed).items())
+    whole = _trained(config, folder / "whole")
+    with pytest.raises(Stopped):
+        _trained(config, folder / "stopped", stop_after=3)  # of four steps: in the second epoch
+    assert not (folder / "stopped" / "last.pth").exists()
+    resumed = _trained(config, folder / "stopped")
+    assert resumed.keys() == whole.keys() and all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def _epochs(config: dict[str, Any], work_dir: Path, epochs: int, resume_from: str | None = None) -> Path:
-    """Train as mim does, in this process; return the last state."""
+class Stopped(Exception):
+    """Training was ended from outside."""
+
+
+@HOOKS.register_module(force=True)
+class StopAfter(Hook):
+    """Ends training after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def after_train_iter(self, runner: Any) -> None:
+        if runner.iter + 1 == self.steps:
+            raise Stopped
+
+
+def _trained(config: dict[str, Any], work_dir: Path, stop_after: int | None = None) -> dict[str, torch.Tensor]:
+    """Train as mim does, in this process, and go on from what is in *work_dir*; return the last weights."""
     cfg = mmcv.Config(copy.deepcopy(config))
-    cfg.merge_from_dict({"work_dir": str(work_dir), "resume_from": resume_from, "gpu_ids": [0], "device": "cpu"})
-    cfg.runner.max_epochs = epochs
     cfg.data.workers_per_gpu, cfg.data.persistent_workers = 0, False
+    cfg.merge_from_dict({"work_dir": str(work_dir), "gpu_ids": [0], "device": "cpu"})
+    text = re.sub(r"work_dir = .*", "", cfg.pretty_text)
+    if stop_after:
+        cfg.custom_hooks = [
+            *cfg.get("custom_hooks", []),
+            {"type": "StopAfter", "steps": stop_after, "priority": "LOWEST"},
+        ]
     set_random_seed(cfg.seed, deterministic=True)
     model = build_classifier(cfg.model)
     model.init_weights()
-    datasets = [build_dataset(cfg.data.train)]
-    meta = {"config": cfg.pretty_text, "CLASSES": datasets[0].CLASSES, "seed": cfg.seed}
-    train_model(model, datasets, cfg, validate=True, device="cpu", meta=meta)
-    return work_dir / "latest.pth"
-
-
-def _weights(state: Path) -> dict[str, torch.Tensor]:
-    return torch.load(state, weights_only=True)["state_dict"]
+    dataset = build_dataset(cfg.data.train)
+    meta = {"config": text, "CLASSES": dataset.CLASSES, "seed": cfg.seed}
+    train_model(model, [dataset], cfg, validate=True, device="cpu", meta=meta)
+    return torch.load(work_dir / "last.pth", weights_only=True)["state_dict"]
 
 
 def _explain(model: nn.Module, images: torch.Tensor, prefix_tokens: int | None) -> None:
