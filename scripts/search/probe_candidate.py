@@ -114,7 +114,7 @@ def result(name: str, base_config: str, fitted: Fitted, checkpoint: Path, began:
     train, val = fitted.features
     train_labels, val_labels = fitted.labels
     num_classes = int(max(train_labels.max(), val_labels.max())) + 1
-    correct, loss = held_out(train, train_labels, num_classes)
+    correct, loss = held_out(train, train_labels, num_classes, fitted.probe.penalty)
     correct += int(((val @ fitted.probe.weight.T + fitted.probe.bias).argmax(1) == val_labels).sum())
     images = len(train) + len(val)
     logger.info("%s: %d of %d held-out images of train and val are right", name, correct, images)
@@ -131,7 +131,7 @@ def result(name: str, base_config: str, fitted: Fitted, checkpoint: Path, began:
     )
 
 
-def held_out(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[int, float]:
+def held_out(features: torch.Tensor, labels: torch.Tensor, num_classes: int, penalty: float) -> tuple[int, float]:
     """Return how many images of train are right where they were held out, and their mean cross-entropy.
 
     Of a class with fewer images than PARTS, some parts hold none; it is then right or wrong in the others.
@@ -142,7 +142,8 @@ def held_out(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> 
         held = parts == number
         if not held.any() or held.all():
             continue
-        probe = fit_probes(features[~held], labels[~held], features[held], labels[held], num_classes)[-1]
+        held_in = (features[~held], labels[~held])
+        [probe] = fit_probes(*held_in, features[held], labels[held], num_classes, penalties=[penalty])
         correct += int(((features[held] @ probe.weight.T + probe.bias).argmax(1) == labels[held]).sum())
         loss += probe.loss * int(held.sum())
     return correct, loss / max(1, len(labels))

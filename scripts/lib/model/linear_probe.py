@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -121,8 +121,9 @@ def fit_probes(
     val_labels: torch.Tensor,
     num_classes: int,
     balanced: bool = False,
+    penalties: Sequence[float] = FAST.penalties,
 ) -> list[Probe]:
-    """Fit multinomial logistic regression for each of FAST.penalties, from the largest on, until the loss on val rises.
+    """Fit multinomial logistic regression for each of *penalties*, from the largest on, until the loss on val rises.
 
     The last one returned has the least. The loss, not the accuracy: on a small val split many penalties have the same
     accuracy. For the fit, features are brought to mean 0 and, all by one factor, to a mean variance of 1. Not each by
@@ -147,7 +148,7 @@ def fit_probes(
     bias = torch.zeros(num_classes, dtype=torch.float64)
     probes: list[Probe] = []
     with single_thread():
-        for penalty in FAST.penalties:
+        for penalty in penalties:
             weight, bias = regression.fit(penalty, weight, bias)
             accuracy, loss = accuracy_and_loss(val_inputs @ weight.T + bias, val_labels, val_weights)
             kind = "balanced " if balanced else ""

@@ -161,9 +161,9 @@ def test_each_image_is_held_out_once_and_each_class_is_in_each_part() -> None:
     torch.manual_seed(0)
     features = torch.randn(len(labels), 8, dtype=torch.float64)
     features[:, 0] += 20 * labels
-    correct, loss = held_out(features, labels, 3)
+    correct, loss = held_out(features, labels, 3, 0.01)
     assert correct >= 35 and loss < 0.5  # they are apart
-    correct, _ = held_out(torch.randn(len(labels), 8, dtype=torch.float64), labels, 3)
+    correct, _ = held_out(torch.randn(len(labels), 8, dtype=torch.float64), labels, 3, 0.01)
     assert correct <= 28  # noise: at best the most frequent class
 
 
