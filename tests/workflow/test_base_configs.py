@@ -1,4 +1,4 @@
-"""Base configs of eight families train through the workflow on 2 classes, and three of them on 12."""
+"""Base configs of ten families train through the workflow on 2 classes, and three of them on 12."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "efficientnet": {"base_config": "efficientnet-b0_8xb32_in1k", "image_size": 32},
     "swin": {"base_config": "swin-tiny_16xb64_in1k", "image_size": 64},
     "convnext": {"base_config": "convnext-tiny_32xb128_in1k", "image_size": 32},
+    "timm-cnn": {"base_config": "timm/test_resnet", "image_size": 32},
+    "timm-vit": {"base_config": "timm/test_vit2", "image_size": 64},
 }
 #: Those whose losses are computed in different ways: with many classes a head has another loss, and top-5.
 OF_MANY_CLASSES = ("mobilenet-v2", "mixup-cutmix", "swin")

@@ -77,6 +77,8 @@ def timm_config(base_config: str, pretrained: bool) -> Config:
             "warmup_by_epoch": True,
         },
         "runner": {"type": "EpochBasedRunner", "max_epochs": EPOCHS},
+        "dist_params": {"backend": "nccl"},
+        "log_level": "INFO",
     }  # fmt: skip
 
 
