@@ -202,6 +202,7 @@ def rulegraph(folder: Path) -> Edges:
     config = yaml.safe_load(text_of("configs/demo.yaml"))
     for experiment in config["experiments"].values():
         experiment["recipe"] = "fast"
+    config["experiments"]["best"] = {"base_config": "auto"}
     (folder / "fast.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     command = [str(Path(sys.executable).with_name("snakemake")), "--profile", "profiles/local"]
     command += ["--configfile", str(folder / "fast.yaml")]

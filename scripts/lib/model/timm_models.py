@@ -191,8 +191,7 @@ def count_parameters(architecture: str) -> int | None:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    description = "Write timm_models.csv anew, from the timm that is installed: a quarter of an hour."
-    return argparse.ArgumentParser(prog="python -m scripts.lib.model.timm_models", description=description)
+    return argparse.ArgumentParser(prog="python -m scripts.lib.model.timm_models", description=__doc__)
 
 
 def main(_args: argparse.Namespace) -> None:

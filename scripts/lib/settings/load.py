@@ -200,7 +200,8 @@ def _hint(key: str, allowed: Sequence[str], model: type[Section]) -> str:
         return f", did you mean {meant}?"
     if close := difflib.get_close_matches(key, allowed, n=1):
         return f", did you mean {close[0]}?"
-    elsewhere = [dotted for dotted in _keys(model) if dotted.rpartition(".")[2] in (key, meant)]
+    dotted_keys = [dotted for dotted in _keys(model) if ".candidates." not in dotted]  # their keys are the experiment's
+    elsewhere = [dotted for dotted in dotted_keys if dotted.rpartition(".")[2] in (key, meant)]
     return f", did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
 
 

@@ -61,7 +61,7 @@ def checkpoint_bytes(**extra: Any) -> bytes:
 
 
 def run(checkpoint: dict, output: Path, base_config: str = BASE) -> dict[str, torch.Tensor]:
-    main(Namespace(checkpoint=json.dumps(checkpoint), base_config=base_config, output=output))
+    main(Namespace(checkpoint=json.dumps(checkpoint), base_config=base_config, output=output, optional=False))
     return torch.load(output, weights_only=True)["state_dict"]
 
 

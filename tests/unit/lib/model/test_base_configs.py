@@ -115,7 +115,7 @@ def images_of(count: int, size: int) -> torch.Tensor:
         ("resnet18.tv_in1k", 224, (256, -1), "bilinear", 123.675, 58.395),
         ("mobilenetv4_conv_small.e2400_r224_in1k", 224, (256, -1), "bicubic", 123.675, 58.395),
         ("inception_v3.tf_in1k", 299, (341, -1), "bicubic", 127.5, 127.5),
-        ("eva02_base_patch14_448.mim_in22k_ft_in1k", 448, 448, "bicubic", 122.771, 68.501),
+        ("eva02_base_patch14_448.mim_in22k_ft_in22k_in1k", 448, 448, "bicubic", 122.771, 68.501),
     ],
 )
 def test_the_pipelines_have_timms_size_crop_and_normalisation(
