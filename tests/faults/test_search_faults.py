@@ -24,8 +24,8 @@ pytestmark = pytest.mark.long
 #: Of timm's own tests: networks so small that an epoch of the test's images takes a second.
 CANDIDATES = ("test_resnet", "test_efficientnet", "test_convnext", "test_byobnet")
 SEARCH = Path("results/small/best/search")
-#: What a search has got to when it is killed: while candidates are tried, in the first round, and in the second.
-MOMENTS = ("timm-test_*/probe.json", "round1/0/work", "round2/1/work")
+#: What a search has got to when it is killed: while candidates are tried, and while a finalist trains.
+MOMENTS = ("timm-test_*/probe.json", "round1/1/work")
 
 
 def search_of(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
