@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from mmcv.runner import EpochBasedRunner
-from mmcv.runner.checkpoint import CheckpointLoader, get_state_dict, weights_to_cpu
+from mmcv.runner.checkpoint import CheckpointLoader, weights_to_cpu
 from torch import nn
 
 from scripts.lib.base import tensor_file
@@ -166,9 +166,9 @@ class ResumableRunner(EpochBasedRunner):
         self._saved_at = time.monotonic()
         if self.rank:
             return
-        content = {
+        content = {  # weights: torch's own state, since mmcv's has buffers too that a model does not load
             "identity": self._identity(),
-            "model": weights_to_cpu(get_state_dict(self.model)),
+            "model": weights_to_cpu(self.bare_model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "loss_scalers": [hook.loss_scaler.state_dict() for hook in self._scaled_hooks()],
             "epoch": self._epoch,
@@ -242,7 +242,7 @@ class ResumableRunner(EpochBasedRunner):
         if self.rank:
             return
         meta = {"epoch": epoch, "iter": self._iter, "CLASSES": list((self.meta or {}).get("CLASSES") or ())}
-        weights = weights_to_cpu(get_state_dict(self.model))
+        weights = weights_to_cpu(self.bare_model.state_dict())
         for key in [key for key in weights if key.startswith("ema_")]:
             del weights[key]  # where weights are averaged, the average has the plain names now, and these are the rest
         try:

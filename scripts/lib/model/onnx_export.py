@@ -138,7 +138,7 @@ def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) ->
         {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     )
     printed = io.StringIO()  # torch 2.0 prints a report, and all versions warn of each Python number in the graph
-    with warnings.catch_warnings(), contextlib.redirect_stdout(printed), any_batch(classifier):
+    with warnings.catch_warnings(), contextlib.redirect_stdout(printed), any_batch(classifier), written_out(classifier):
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
@@ -175,6 +175,19 @@ def any_batch(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.window_reverse  # what the class has shows again
+
+
+@contextlib.contextmanager
+def written_out(model: nn.Module) -> Iterator[None]:
+    """Let the attention of timm's models be traced step by step: torch 2.0 has no ONNX for it as one operator."""
+    layers = [layer for layer in model.modules() if getattr(layer, "fused_attn", False) is True]
+    for layer in layers:
+        layer.fused_attn = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.fused_attn = True
 
 
 def reverse_windows(windows: torch.Tensor, height: int, width: int, size: int) -> torch.Tensor:
