@@ -180,7 +180,7 @@ def any_batch(model: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def written_out(model: nn.Module) -> Iterator[None]:
     """Let the attention of timm's models be traced step by step: torch 2.0 has no ONNX for it as one operator."""
-    layers = [layer for layer in model.modules() if getattr(layer, "fused_attn", False) is True]
+    layers: list[Any] = [layer for layer in model.modules() if getattr(layer, "fused_attn", False) is True]
     for layer in layers:
         layer.fused_attn = False
     try:
