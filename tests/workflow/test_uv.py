@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from set_up import ENVS, load
 
-uv_settings = load(ENVS / "uv_settings.py")
+uv_settings = load(ENVS / "install.py").uv_settings
 
 HOSTILE = {"UV_INDEX_URL": "http://127.0.0.1:9/", "UV_OVERRIDE": "x.txt", "UV_NO_BINARY": "1", "UV_TARGET": "/x"}
 
