@@ -281,7 +281,8 @@ def build(env: str, venv: Path, source: list[str], by_pip: bool) -> str:
     (site_packages(venv) / "mimflow.pth").write_text(f"{ROOT}\n", encoding="utf-8")
     write_snakemake(venv)
     check = uv.command("check") if uv else [python(venv), "-m", "pip", "check"]
-    run(check, "checking that all requirements agree")
+    environment = uv_settings.uv_environment(child_environment(), uv.told) if uv else None
+    run(check, "checking that all requirements agree", True, environment, judge_check)
     printed = run([python(venv), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True)
     write_stamp(venv / STAMP.name, {"env": env, "inputs": hash_of(inputs_of(env)), "path": str(venv)})
     (venv / STARTED).unlink()
@@ -429,10 +430,12 @@ class Uv:
 
     def command(self, verb: str, *arguments: str) -> list[str]:
         """Return a command of `uv pip` for this environment."""
-        return [str(self.program), "pip", verb, "--quiet", "--no-config", "--python", python(self.venv), *arguments]
+        return [str(self.program), "pip", verb, "--no-config", "--python", python(self.venv), *arguments]
 
-    def install(self, arguments: list[str], doing: str, uses_cache: bool = True) -> None:
-        """Install by uv what pip's options *arguments* name.
+    def install(
+        self, arguments: list[str], doing: str, uses_cache: bool = True, source: list[str] | None = None
+    ) -> None:
+        """Install by uv what pip's options *arguments* name; *source* in place of where else it comes from.
 
         Raises
         ------
@@ -441,11 +444,10 @@ class Uv:
         """
         # Copies: an edit of a linked file, in .venv, would change every environment of this cache (clone falls back to
         # links too). A cache of this one call is gone after it, so there is nobody to share a link with.
-        cached = self.cache and uses_cache
-        cache = (
-            ["--cache-dir", self.cache, "--link-mode", "copy"] if cached else ["--no-cache", "--link-mode", "hardlink"]
-        )
-        command = self.command("install", *cache, *(self.source or self.told.options), *arguments)
+        cache = ["--no-cache", "--link-mode", "hardlink"]
+        if self.cache and uses_cache:
+            cache = ["--cache-dir", self.cache, "--link-mode", "copy"]
+        command = self.command("install", "--quiet", *cache, *(source or self.source or self.told.options), *arguments)
         environment = uv_settings.uv_environment(child_environment(), self.told)
         output = run(command, doing, capture=True, environment=environment, fails=judge_uv)
         if output.strip():
@@ -473,12 +475,8 @@ class Uv:
                 build += ["--wheel", "--python", python(self.venv), "--out-dir", str(scratch), str(copy)]
                 environment = uv_settings.uv_environment(child_environment(), self.told)
                 run(build, "building the stand-in for torchvision", True, environment, judge_uv)
-                wheel = next(scratch.glob("torchvision-*.whl"))
-                self.install(["--no-deps", str(wheel)], "installing it", uses_cache=False)
-                # A wheel from a folder is noted as such; pip finds it by name and notes nothing.
-                for note in site_packages(self.venv).glob("torchvision-*.dist-info/*"):
-                    if note.name in ("direct_url.json", "uv_cache.json"):
-                        note.unlink()
+                found = ["--no-index", "--find-links", str(scratch)]
+                self.install(["--no-deps", "torchvision"], "installing it", uses_cache=False, source=found)
 
 
 def judge_uv(output: str) -> Exception:
@@ -486,6 +484,11 @@ def judge_uv(output: str) -> Exception:
     if problem := uv_settings.certain_problem(output):
         return SetupError(f"{problem[0]}: {problem[1]}, and run the same command again")
     return UvError(uv_settings.reason_in(output))
+
+
+def judge_check(output: str) -> Exception:
+    """Return that packages do not agree, from what `pip check` or `uv pip check` printed."""
+    return SetupError(f"packages of the lock do not agree: {' '.join(output.split())}; run `make locks`")
 
 
 def find_uv(env: str, venv: Path, source: list[str]) -> Uv:

@@ -140,7 +140,8 @@ def _translate_connection(settings: Mapping[str, str], environment: Mapping[str,
 
 def cache_folder(environment: Mapping[str, str], uses_cache: bool) -> str | None:
     """Return the folder of uv's cache; None: none. *environment* is that of pip (`child_environment`)."""
-    if not uses_cache or "PIP_NO_CACHE_DIR" in environment or environment.get("UV_NO_CACHE"):
+    flags = (environment.get(name, "").lower() for name in ("PIP_NO_CACHE_DIR", "UV_NO_CACHE"))
+    if not uses_cache or any(flag not in OFF for flag in flags):
         return None
     if named := environment.get("UV_CACHE_DIR"):
         return named

@@ -172,7 +172,7 @@ def built_without_packages(install: ModuleType, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(
         install,
         "run",
-        lambda command, doing, **more: (
+        lambda command, doing, *_more, **_named: (
             fake.get(doing.split()[0]) or run([*command, "--without-pip"], doing)
             if doing.startswith("creating")
             else fake[doing.split()[0]]
