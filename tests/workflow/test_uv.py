@@ -114,12 +114,16 @@ def test_a_failure_of_uv_that_pip_would_share_ends_the_set_up_in_one_line(output
 # --- the real uv ------------------------------------------------------------------------------------------------------
 
 
+#: Notes of the installer about itself; uv_cache.json only where the index is a folder.
+OF_INSTALLER = ("INSTALLER", "RECORD", "uv_cache.json")
+
+
 def installed(venv: Path) -> dict[str, str]:
     """Return file -> hash as the RECORDs of an environment say, less what names or depends on the installer."""
     rows = {}
     for record in venv.glob("lib/python*/site-packages/*.dist-info/RECORD"):
         for path, digest, _size in csv.reader(record.read_text().splitlines()):
-            if "__pycache__" not in path and not path.endswith(("INSTALLER", "RECORD")) and not path.startswith(".."):
+            if "__pycache__" not in path and not path.endswith(OF_INSTALLER) and not path.startswith(".."):
                 rows[path] = digest
     return rows
 
