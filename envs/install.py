@@ -466,8 +466,8 @@ class Uv:
             self.install(["--no-deps", *built], "installing " + ", ".join(built))
             return
         # As in build_own_wheels: without isolation, and without a cache that may hold another build of mmcv.
-        own = ["--no-build-isolation", *hashed, str(ENVS / "sdists.lock")]
-        self.install(own, "building mmcv and connection_pool", uses_cache=False)
+        sdists = ["--no-build-isolation", *hashed, str(ENVS / "sdists.lock")]
+        self.install(sdists, "building mmcv and connection_pool", uses_cache=False)
         if self.env == "cpu":
             with scratch_folder() as scratch:
                 copy = shutil.copytree(ENVS / "torchvision-standin", scratch / "standin")
@@ -475,8 +475,8 @@ class Uv:
                 build += ["--wheel", "--python", python(self.venv), "--out-dir", str(scratch), str(copy)]
                 environment = uv_settings.uv_environment(child_environment(), self.told)
                 run(build, "building the stand-in for torchvision", True, environment, judge_uv)
-                found = ["--no-index", "--find-links", str(scratch)]
-                self.install(["--no-deps", "torchvision"], "installing it", uses_cache=False, source=found)
+                here = ["--no-index", "--find-links", str(scratch)]
+                self.install(["--no-deps", "torchvision"], "installing it", uses_cache=False, source=here)
 
 
 def judge_uv(output: str) -> Exception:

@@ -49,10 +49,10 @@ class Translation:
 
 def parse_listing(listing: str) -> dict[str, str]:
     """Return option -> value of `pip install` from the output of `pip config list`, as pip itself ranks its sources."""
-    found: dict[str, dict[str, str]] = {}
+    sections: dict[str, dict[str, str]] = {}
     for section, name, value in re.findall(r"^([^.\s]+)\.([^=\s]+)=(.*)$", listing, flags=re.MULTILINE):
-        found.setdefault(section, {})[name.lower().replace("_", "-")] = ast.literal_eval(value)
-    return found.get("global", {}) | found.get("install", {}) | found.get(":env:", {})
+        sections.setdefault(section, {})[name.lower().replace("_", "-")] = ast.literal_eval(value)
+    return sections.get("global", {}) | sections.get("install", {}) | sections.get(":env:", {})
 
 
 def translate(settings: Mapping[str, str], environment: Mapping[str, str]) -> Translation:
@@ -89,10 +89,9 @@ def _translate_sources(settings: Mapping[str, str], result: Translation) -> None
         if url.startswith("http://") and not _is_trusted(url, trusted):
             raise CannotFollowError(f"an index without https whose host is not in trusted-host ({_host(url)})")
     result.options += ["--default-index", index] if index else []
-    for url in more:
-        result.options += ["--index", url]
-    if more:  # as pip does, which knows no order of indexes
-        result.options += ["--index-strategy", "unsafe-best-match"]
+    if more:
+        # Of wheels of one version, pip takes the best of all indexes, uv that of the first: opencv came out different.
+        raise CannotFollowError("extra-index-url")
     for link in links:
         path = link.removeprefix("file://")
         if os.path.isfile(path):
