@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 #: Options of pip that change nothing in what is installed here, or that `child_environment` keeps from pip too.
 NEUTRAL = frozenset({
-    "break-system-packages", "cache-dir", "compile", "config-file", "debug", "disable-pip-version-check", "exists-action",
-    "keep-logs", "log", "log-file", "no-color", "no-compile", "no-input", "no-python-version-warning",
+    "break-system-packages", "cache-dir", "compile", "config-file", "debug", "disable-pip-version-check",
+    "exists-action", "keep-logs", "log", "log-file", "no-color", "no-compile", "no-input", "no-python-version-warning",
     "no-warn-conflicts", "no-warn-script-location", "prefer-binary", "progress-bar", "quiet", "require-hashes",
     "require-venv", "require-virtualenv", "root-user-action", "upgrade", "upgrade-strategy", "user", "verbose",
 })  # fmt: skip
