@@ -8,7 +8,7 @@ endif
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
-VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA ARGS ENV PROFILE PYTHON
+VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA QUICK ARGS ENV PROFILE PYTHON
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 
@@ -27,12 +27,14 @@ READY_TO_LOOK := sh envs/setup.sh --look
 # profiles/slurm may be called slurm.
 SNAKEMAKE = if [ -d "profiles/$$PROFILE/." ]; then PROFILE="profiles/$$PROFILE"; fi; \
 	$(START) python -m scripts.lib.workflow.start --profile="$$PROFILE"
-# After Ctrl-C (status 130), make ends as if it had come to it alone, without an error line of its own.
+# After Ctrl-C (status 130), make ends as if it had come to it alone, without an error line of its own. On a terminal it
+# has none after an error either (SIGPIPE, of which shells say nothing): the command's line is the last one.
 CALM := trap : INT;
-STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; }; exit $$status; }
+STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; }; \
+	[ ! -t 2 ] || kill -PIPE $$PPID; exit $$status; }
 
 # A value that a command requires: $(call need,NAME,example)
-need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; exit 1; }
+need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run fetch predict verify bundle repeat test test-all test-faults test-grid watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
@@ -65,23 +67,23 @@ predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 
 	$(call need,RUN,results/demo/mobilenet-v2/seed0 IMAGES=photos)
 	$(call need,IMAGES,photos RUN=results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
-	@$(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES"
+	@$(CALM) $(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES" $(STOPS)
 
-verify: ## repeat a run from its provenance and compare every hash (RUN=results/demo/NAME/seed0)
+verify: ## repeat a run and compare every hash (RUN=results/demo/NAME/seed0; QUICK=yes: only hash its files, or RUN=results)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
-	@$(START) python -m scripts.verify --run="$$RUN"
+	@test "$$QUICK" != yes || ARGS="--quick $$ARGS"; $(CALM) $(START) python -m scripts.verify --run="$$RUN" $(STOPS)
 
 bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
 	@test "$$IMAGES" != yes || ARGS="--images $$ARGS"; \
-		$(START) python -m scripts.bundle --run="$$RUN" $${OUT:+--output="$$OUT"}
+		$(CALM) $(START) python -m scripts.bundle --run="$$RUN" $${OUT:+--output="$$OUT"} $(STOPS)
 
 repeat: ## repeat a run from a bundle and compare every hash (ARCHIVE=file.tar, IMAGES=archive-of-the-images)
 	$(call need,ARCHIVE,file.tar)
 	@$(CALM) $(READY) $(STOPS)
-	@$(START) python -m scripts.repeat --archive="$$ARCHIVE" $${IMAGES:+--images="$$IMAGES"}
+	@$(CALM) $(START) python -m scripts.repeat --archive="$$ARCHIVE" $${IMAGES:+--images="$$IMAGES"} $(STOPS)
 
 # Tests, the slowest of them, and how long all took.
 define pytest
@@ -92,7 +94,8 @@ endef
 ALL_TESTS := tests/unit tests/workflow tests/faults tests/grid
 
 # Two processes, each of which takes a file of tests when it has done one: no core is idle, none is fought for.
-IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# A process that a test ends from within is an error, not waited for.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: ## the tests of a few minutes: unit tests, every rule once, one killed training, one page in a browser
 	$(call pytest,-m 'not long' $(IN_TWO))
@@ -108,15 +111,15 @@ test-grid: ## the report of 30 classes and four runs in a browser (needs Chromiu
 
 watch: ## all runs, live: progress, best accuracy, images/s, time left (ARGS=--once: print it once)
 	@$(CALM) $(READY_TO_LOOK) $(STOPS)
-	@$(START) python -m scripts.watch
+	@$(CALM) $(START) python -m scripts.watch $(STOPS)
 
 jobs: ## this project's Slurm jobs, queued and running: node, time, progress
 	@$(CALM) $(READY_TO_LOOK) $(STOPS)
-	@$(START) python -m scripts.jobs
+	@$(CALM) $(START) python -m scripts.jobs $(STOPS)
 
 cancel: ## cancel this project's Slurm jobs, all or some (ARGS='JOBID ...'; ARGS=--yes: without asking)
 	@$(CALM) $(READY_TO_LOOK) $(STOPS)
-	@$(START) python -m scripts.cancel
+	@$(CALM) $(START) python -m scripts.cancel $(STOPS)
 
 test-slurm: export MIMFLOW_REQUIRE_SLURM := 1
 test-slurm: ## the workflow on a real Slurm cluster, which the tests start on this machine (Debian, root)
@@ -124,13 +127,13 @@ test-slurm: ## the workflow on a real Slurm cluster, which the tests start on th
 
 bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)
 	@$(CALM) $(READY) $(STOPS)
-	@$(START) python -m bench.compare $${DATA:+--data="$$DATA"}
+	@$(CALM) $(START) python -m bench.compare $${DATA:+--data="$$DATA"} $(STOPS)
 
 doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: check the cluster too)
-	@python=$(PYTHON_HERE); [ -x $$python ] || python="$$(sh envs/find_python.sh)" || exit 1; \
+	@python=$(PYTHON_HERE); [ -x $$python ] || python="$$(sh envs/find_python.sh)" $(STOPS); \
 		set -- "$$python" -I -X utf8 scripts/start.py python -m scripts.doctor; \
 		if [ "$$PROFILE" != profiles/local ]; then set -- "$$@" --profile="$$PROFILE" $${CONFIG:+--config="$$CONFIG"}; fi; \
-		"$$@"
+		$(CALM) "$$@" $(STOPS)
 
 wheelhouse: ## download every package of an environment, for a machine without internet (ENV=cuda11)
 	@python="$$(sh envs/find_python.sh)" && "$$python" -I envs/wheelhouse.py $${ENV:+--env "$$ENV"}
@@ -145,7 +148,7 @@ lint: ## check the code as CI does: ruff, mypy, layers, words and lengths, snake
 
 docs: ## generate docs/settings.md and configs/schema.json again, from scripts/lib/settings/
 	@$(CALM) $(READY) $(STOPS)
-	@$(START) python -m scripts.document_settings
+	@$(CALM) $(START) python -m scripts.document_settings $(STOPS)
 
 clean-demo: ## remove the demo's results
 	rm -rf results/demo

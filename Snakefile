@@ -3,6 +3,10 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
+from scripts.lib.workflow.start import catch_interrupts
+
+catch_interrupts(workflow)
+
 # Snakemake merges `configfile:` with --configfile: with one, nothing of the demo may remain.
 if not workflow.overwrite_configfiles:
 
@@ -44,7 +48,7 @@ rule all:
 include: "rules/data.smk"  # the source -> images, looked at and split
 include: "rules/train.smk"  # pretrained weights and settings -> a trained model
 include: "rules/evaluate.smk"  # a trained model -> predictions, metrics, figures, ONNX
-include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard, RO-Crate
+include: "rules/report.smk"  # all runs -> provenance, model cards, leaderboard, RO-Crate, the report
 
 
 onstart:
@@ -53,8 +57,7 @@ onstart:
 
 onsuccess:
     controller.release()
-    # In braces, since Snakemake formats a shell line, and JSON is full of braces.
-    shell("{report}", report=session.report_command(workflow))
+    shell("{show}", show=session.show_command(workflow))
 
 
 onerror:

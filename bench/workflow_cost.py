@@ -101,7 +101,7 @@ def grid(folder: Path) -> dict[str, Any]:
     print("making the grid, with stand-ins for the scripts", file=sys.stderr, flush=True)
     measured(checkout, *command, "--quiet", "all")
     again = measured(checkout, *command)
-    if "Nothing to be done" not in again.output:
+    if "nothing to do: " not in again.output:
         raise UserError(f"the rerun in {checkout.folder} did something: {again.output.strip()[-300:]}")
     return {
         "runs": EXPERIMENTS * SEEDS,

@@ -297,14 +297,24 @@ def create_venv(env: str, venv: Path, *options: str) -> None:
 
 
 def write_snakemake(venv: Path) -> None:
-    """Have `snakemake`, typed by hand, start as `make` starts it: whatever the shell has set, and without a home."""
+    """Have `snakemake`, typed by hand, start as `make` starts it: whatever the shell has set, and without a home.
+
+    In Python: of what it inherits, dash drops the functions, as `module` is one, and bash does what BASH_ENV says.
+    """
+    interpreter = python(venv)
+    first = f"#!{interpreter} -I\n"
+    if len(first) > 127 or " " in interpreter:  # more than old kernels read; as pip writes its programs then
+        first = f"#!/bin/sh\n'''exec' \"{interpreter}\" -I \"$0\" \"$@\"\n' '''\n"
     script = venv / "bin" / "snakemake"
     script.unlink(missing_ok=True)
     script.write_text(
-        "#!/bin/sh\n# Snakemake in the known environment, of the copy of mimflow that this folder is.\n"
-        f"root=.\n[ -f Snakefile ] && [ -f scripts/start.py ] || root={shlex.quote(str(ROOT))}\nunset ARGS\n"
-        f'exec {shlex.quote(python(venv))} -I -X utf8 "$root/scripts/start.py" '
-        'python -m scripts.lib.workflow.start "$@"\n',
+        f"{first}# Snakemake in the known environment, of the copy of mimflow that this folder is.\n"
+        "import os\nimport sys\n\n"
+        'is_copy = os.path.isfile("Snakefile") and os.path.isfile("scripts/start.py")\n'
+        f'start = os.path.join("." if is_copy else {str(ROOT)!r}, "scripts/start.py")\n'
+        'os.environ.pop("ARGS", None)\n'
+        f'command = [{interpreter!r}, "-I", "-X", "utf8", start, "python", "-m", "scripts.lib.workflow.start"]\n'
+        "os.execv(command[0], [*command, *sys.argv[1:]])\n",
         encoding="utf-8",
     )
     script.chmod(0o755)

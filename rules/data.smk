@@ -17,7 +17,7 @@ rule fetch_archive:
     localrule: True
     shell:
         "python -m scripts.data.fetch_archive --source {params.source:q} --output {output:q} --record {params.record:q}"
-        " --log {log:q}"
+        " --makes {output:q} {params.record:q} --log {log:q}"
 
 
 rule unpack_archive:
@@ -39,7 +39,8 @@ rule unpack_archive:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.unpack_archive --archive {input.archives:q} {params.sources}"
-        " --output {output.images:q} --record {output.record:q} --log {log:q}"
+        " --output {output.images:q} --record {output.record:q}"
+        " --makes {output.record:q} --log {log:q}"
 
 
 rule audit_images:
@@ -67,7 +68,8 @@ rule audit_images:
     shell:
         "python -m scripts.data.audit_images --images {input.images:q} --unpacked {input.record:q} --on-bad-image {params.on_bad_image} {params.group_by}"
         " {params.bit_depth}"
-        " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q} --log {log:q}"
+        " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule split_dataset:
@@ -94,7 +96,8 @@ rule split_dataset:
     shell:
         "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q}"
         " --val {params.split.val} --test {params.split.test} --seed {params.split.seed} {params.group_by}"
-        " {params.folds} {params.classes} --output {params.folder:q}/splits --class-list {output.classes:q} --log {log:q}"
+        " {params.folds} {params.classes} --output {params.folder:q}/splits --class-list {output.classes:q}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule describe_data:
@@ -118,7 +121,8 @@ rule describe_data:
     shell:
         "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
         " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
-        " --output {output:q} {params.language} --log {log:q}"
+        " --output {output:q} {params.language}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule pack_images:
@@ -140,4 +144,5 @@ rule pack_images:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
-        " --threads {threads} {params.bit_depth} --output {output:q} --log {log:q}"
+        " --threads {threads} {params.bit_depth} --output {output:q}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"

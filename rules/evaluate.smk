@@ -27,7 +27,8 @@ rule predict_images:
         "python -m scripts.evaluate.predict_images --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.test:q} {input.val:q} --classes {input.classes:q}"
         " --output {output.test:q} {output.val:q} --features {output.features:q}"
-        " --threads {threads} --gpus {resources.gpu} --log {log:q}"
+        " --threads {threads} --gpus {resources.gpu}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule evaluate_model:
@@ -50,7 +51,8 @@ rule evaluate_model:
         "python -m scripts.evaluate.evaluate_model --predictions {input.predictions:q} --train {input.train:q}"
         " --dataset {params.dataset:q} --experiment {wildcards.experiment:q} --seed {wildcards.seed} {params.fold}"
         " --metrics {output.metrics:q}"
-        " --per-class {output.per_class:q} --log {log:q}"
+        " --per-class {output.per_class:q}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule plot_predictions:
@@ -77,7 +79,8 @@ rule plot_predictions:
     shell:
         "python -m scripts.evaluate.plot_predictions --predictions {input.test:q} --val-predictions {input.val:q}"
         " --images {params.images:q} --output {params.figures:q}"
-        f" --title '{layout.title}' {{params.language}} --log {{log:q}}"
+        f" --title '{layout.title}' {{params.language}}"
+        f" --reads {{input:q}} --makes {{output:q}} --log {{log:q}}"
 
 
 rule map_embedding:
@@ -98,7 +101,8 @@ rule map_embedding:
     shell:
         "python -m scripts.evaluate.map_embedding --predictions {input.predictions:q} --features {input.features:q}"
         f" --images {{params.images:q}} --title '{layout.title}' --seed {{wildcards.seed}}"
-        " --output {output:q} {params.language} --log {log:q}"
+        " --output {output:q} {params.language}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule explain_model:
@@ -125,7 +129,8 @@ rule explain_model:
         "python -m scripts.evaluate.explain_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --predictions {input.predictions:q} --features {input.features:q}"
         f" --output {{output:q}} --title '{layout.title}'"
-        " --threads {threads} --gpus {resources.gpu} {params.language} --log {log:q}"
+        " --threads {threads} --gpus {resources.gpu} {params.language}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule export_model:
@@ -154,7 +159,8 @@ rule export_model:
         "python -m scripts.evaluate.export_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.split:q} --classes {input.classes:q}"
         " --predictions {input.predictions:q} --output {output.onnx:q} --report {output.json:q}"
-        " --example {output.example:q} --html {output.html:q} --threads {threads} {params.language} --log {log:q}"
+        " --example {output.example:q} --html {output.html:q} --threads {threads} {params.language}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule describe_model:
@@ -174,7 +180,8 @@ rule describe_model:
         resources.run_group
     shell:
         "python -m scripts.evaluate.describe_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
-        " --output {output.html:q} --json {output.json:q} {params.language} --log {log:q}"
+        " --output {output.html:q} --json {output.json:q} {params.language}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule plot_training_curves:
@@ -192,4 +199,5 @@ rule plot_training_curves:
         resources.run_group
     shell:
         "python -m scripts.evaluate.plot_training_curves --train-log {input:q} --output {output:q}"
-        f" --title '{layout.title}' {{params.language}} --log {{log:q}}"
+        f" --title '{layout.title}' {{params.language}}"
+        f" --reads {{input:q}} --makes {{output:q}} --log {{log:q}}"

@@ -1,4 +1,4 @@
-# What is told of all runs: provenance, model cards, the comparison, the RO-Crate.
+# What is told of all runs: provenance, model cards, the comparison, the RO-Crate, the report.
 
 
 rule record_provenance:
@@ -13,8 +13,12 @@ rule record_provenance:
         test=layout.test,
         config=rules.patch_config.output,
         checkpoint=layout.checkpoint_of,
+        start=layout.start_of,
         best=rules.train_model.output.best,
+        last=rules.train_model.output.last,
+        predictions=rules.predict_images.output.test,
         metrics=rules.evaluate_model.output.metrics,
+        per_class=rules.evaluate_model.output.per_class,
     output:
         json=layout.run.provenance,
         html=report(layout.run.provenance_page, **menu.shown("provenance", "config and environment")),
@@ -34,7 +38,8 @@ rule record_provenance:
         "python -m scripts.report.record_provenance --run {params.run:q} --archive {input.archives:q}"
         " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint}"
         " --config {input.config:q} --settings {params.settings:q} --output {output.json:q} --html {output.html:q}"
-        " {params.language} --log {log:q}"
+        " {params.language}"
+        " --reads {input:q} {params.records:q} --makes {output:q} --log {log:q}"
 
 
 rule write_model_card:
@@ -64,17 +69,18 @@ rule write_model_card:
     shell:
         "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
         " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.license}"
-        " --output {output.markdown:q} --html {output.html:q} {params.language} --log {log:q}"
+        " --output {output.markdown:q} --html {output.html:q} {params.language}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule compare_runs:
     message:
         f"comparing the runs of {layout.dataset}"
     input:
-        metrics=layout.runs(layout.run.metrics),
-        predictions=layout.runs(layout.run.predictions),
-        logs=layout.runs(layout.run.train_log),
-        provenance=layout.runs(layout.run.provenance),
+        metrics=layout.each(layout.run.metrics),
+        predictions=layout.each(layout.run.predictions),
+        logs=layout.each(layout.run.train_log),
+        provenance=layout.each(layout.run.provenance),
         audit=rules.audit_images.output.csv,
     output:
         csv=f"{layout.dataset}/leaderboard.csv",
@@ -102,7 +108,8 @@ rule compare_runs:
     shell:
         "python -m scripts.report.compare_runs --runs {params.runs:q} --leaderboard {output.csv:q}"
         " --costs {output.costs:q} --comparisons {output.comparisons:q} {params.price} --audit {input.audit:q}"
-        " --figure {output.figure:q} --html {output.html:q} {params.language} --log {log:q}"
+        " --figure {output.figure:q} --html {output.html:q} {params.language}"
+        " --reads {input.audit:q} --makes {output:q} --log {log:q}"
 
 
 rule describe_crate:
@@ -110,8 +117,8 @@ rule describe_crate:
         f"describing {layout.dataset} as an RO-Crate"
     input:
         leaderboard=rules.compare_runs.output.csv,
-        provenance=layout.runs(layout.run.provenance),
-        shown=layout.run_results(),
+        provenance=layout.each(layout.run.provenance),
+        shown=layout.run_results,
         audit=rules.describe_data.output,
     output:
         f"{layout.dataset}/ro-crate-metadata.json",
@@ -124,4 +131,25 @@ rule describe_crate:
     localrule: True
     shell:
         "python -m scripts.report.describe_crate --folder {params.folder:q} --runs {params.runs:q} {params.license}"
-        " --output {output:q} --log {log:q}"
+        " --output {output:q}"
+        " --makes {output:q} --log {log:q}"
+
+
+rule write_report:
+    message:
+        f"writing {layout.report}"
+    input:
+        shown=layout.results,
+        captions=menu.captions(),
+    output:
+        layout.report,
+    params:
+        settings=session.settings_json,
+        dataset=subpath(output[0], parent=True),
+    log:
+        f"{layout.logs}/write_report.log",
+    localrule: True
+    shell:
+        f"python -m scripts.report.write_report --snakefile {session.snakefile} --settings {{params.settings:q}}"
+        " --dataset {params.dataset:q}"
+        " --makes {output:q} {params.dataset:q}/settings.yaml --log {log:q}"

@@ -16,7 +16,8 @@ rule fetch_checkpoint:
     localrule: True
     shell:
         "python -m scripts.train.fetch_checkpoint --checkpoint {params.checkpoint:q} --base-config {params.base_config:q}"
-        " --output {output:q} --log {log:q}"
+        " --output {output:q}"
+        " --makes {output:q} --log {log:q}"
 
 
 rule patch_config:
@@ -43,7 +44,8 @@ rule patch_config:
         "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
         " --seed {wildcards.seed}"
         " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
-        " {params.pixel_cache} {params.bit_depth} --output {output:q} --log {log:q}"
+        " {params.pixel_cache} {params.bit_depth} --output {output:q}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule fit_head:
@@ -69,7 +71,8 @@ rule fit_head:
     shell:
         "python -m scripts.train.fit_head --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --pixel-cache {input.pixel_cache:q} --train {input.train:q} --val {input.val:q} --classes {input.classes:q}"
-        " --output {output:q} --gpus {resources.gpu} --log {log:q}"
+        " --output {output:q} --gpus {resources.gpu}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
 rule train_model:
@@ -99,4 +102,5 @@ rule train_model:
     shell:
         "python -m scripts.train.train_model --config {input.config:q} --seed {wildcards.seed}"
         " --work-dir {params.work_dir:q} --best {output.best:q} --last {output.last:q} --train-log {output.log:q}"
-        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --gpus {resources.gpu} --log {log:q}"
+        " --depends-on {input.splits:q} {input.checkpoint:q} {params.record:q} --gpus {resources.gpu}"
+        " --reads {input:q} {params.record:q} --makes {output:q} --log {log:q}"

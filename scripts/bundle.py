@@ -7,9 +7,10 @@ import logging
 import tempfile
 from pathlib import Path
 
+from scripts.lib.base import products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.workflow.bundles import contents, flattened_folders, own_texts, write_bundle
+from scripts.lib.workflow.bundles import DATASET_FILES, RUN_FILES, contents, flattened_folders, own_texts, write_bundle
 from scripts.lib.workflow.repetition import FinishedRun, changed_since
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def main(args: argparse.Namespace) -> None:
     changed = changed_since(run, without=() if args.images else run.archives)
     if changed:
         raise UserError(f"{args.run}: {changed.causes[0]}; run it again before you bundle it")
+    products.check(run.folder / name for name in RUN_FILES)
+    products.check(run.dataset / name for name in DATASET_FILES)
     files, texts = contents(run, args.images), own_texts(run, args.images)
     output = args.output or run.dataset / f"{run.name.replace('/', '-')}.tar"
     with tempfile.TemporaryDirectory(prefix=".bundle-", dir=output.parent) as scratch:

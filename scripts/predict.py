@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import logging
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
@@ -14,6 +16,8 @@ from scripts.lib.pages.photo_predictions import DRAWN, TABLE, refuse_overwriting
 from scripts.lib.runs.run_folder import RunFolder, run_name
 
 logger = logging.getLogger(__name__)
+#: Predictions that are printed; all are in the table.
+SHOWN = 10
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes an image in table and drawing (5)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where a run runs (auto)")
     parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="images at a time (16)")
+    parser.add_argument("--trust", action="store_true", help="accept a run whose config names code of its own")
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes, or threads, that read images (2)"
     )
@@ -52,16 +57,26 @@ def main(args: argparse.Namespace) -> None:
     if args.onnx:
         model = open_onnx(args.onnx, photos, args.batch_size, args.workers)
     else:
-        model = open_run(args.run, photos, args.device, args.batch_size, args.workers)
+        model = open_run(args.run, photos, args.device, args.batch_size, args.workers, trust=args.trust)
     for path, why in others.unread.items():
         logger.warning("skipped %s: %s", printable(path), why)
     counts = write_predictions(model, photos, output, args.top, is_drawn=not args.no_draw)
+    show(output / TABLE, counts.done)
     if counts.removed:
         logger.info("removed %d drawings of an earlier run from %s", counts.removed, output / DRAWN)
     where = output / TABLE if args.no_draw else f"{output / TABLE} and {output / DRAWN}"
     reasons = Counter(others.unread.values()) + Counter({"that cannot be decoded": counts.skipped})
     skipped = f"{reasons.total()} skipped" + "".join(f"; {number} {why}" for why, number in reasons.most_common())
     logger.info("%d images predicted, %s; %d other files ignored: %s", counts.done, skipped, others.ignored, where)
+
+
+def show(table: Path, images: int) -> None:
+    """Print the first predictions of a table of so many images, a line each."""
+    with open(table, encoding="utf-8", newline="") as file:
+        for row in islice(csv.DictReader(file), SHOWN):
+            print(f"{printable(row['file'])}: {printable(row['prediction'])} ({100 * float(row['confidence']):.1f} %)")
+    if images > SHOWN:
+        print(f"and {images - SHOWN} more")
 
 
 def default_output(model: Path) -> Path:

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.problems import UserError
-from scripts.lib.workflow.bundles import find_images, find_run, risky_keys, unpack
+from scripts.lib.workflow.bundles import find_images, find_run, unpack
+from scripts.lib.workflow.foreign_runs import check_settings
 from scripts.lib.workflow.repetition import PROFILE, changed_since, conclude, repeat, scratch_folder
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the archive of the images, where it has none; a folder of several, or the folder that was read in place",
     )
-    parser.add_argument("--trust", action="store_true", help="accept overrides that load weights or code")
+    parser.add_argument("--trust", action="store_true", help="accept settings that may load weights or code")
     parser.add_argument(
         "--profile", type=Path, default=PROFILE, metavar="DIR", help="Snakemake profile to run with (profiles/local)"
     )
@@ -36,10 +36,7 @@ def main(args: argparse.Namespace) -> None:
     with scratch_folder(Path("results"), "repeat") as scratch:
         folder = scratch / "bundle"
         run = find_run(args.archive, folder, unpack(args.archive, folder))
-        risky = risky_keys(run.provenance["inputs"]["settings"])
-        if risky and not args.trust:
-            what = f"refused: its overrides make mmcls load more ({', '.join(risky[:3])})"
-            raise UserError(f"{args.archive}: {what}; if you trust where it comes from, add ARGS=--trust")
+        check_settings(run.provenance, args.archive, trust=args.trust)
         images = find_images(run, args.images)
         changed = changed_since(run, without=run.archives)
         if changed:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python -I leaves out the current folder
 
+from scripts.lib.base import interrupts
 from scripts.lib.base.environment import Variable, job_environment
 
 
@@ -58,6 +59,8 @@ def main(args: argparse.Namespace) -> None:
     programs = Path(sys.prefix).resolve() / "bin"
     if words[0] == "python":
         words[0] = str(programs / "python") if (programs / "python").exists() else sys.executable
+    if words[1:2] == ["-m"] and words[2].startswith("scripts."):
+        interrupts.hold()  # until the command can end in one line
     try:
         os.execvpe(words[0], words, environment_of(shell, programs))
     except OSError as error:

@@ -17,7 +17,7 @@ from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
-from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.config_file import check_executable
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.mmcls_plugins.distributed_process import add_options, command_line
 
@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Train; what went wrong also stands in work_dir/outcome.json, where train_model looks."""
     folder = WorkFolder(args.work_dir)
-    runner = read_config(args.config)["runner"]
+    runner = check_executable(args.config)["runner"]
     count = runner.get("gpus", 1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # As the config says, before torch.distributed.run makes it 1.

@@ -19,8 +19,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from scripts.lib.base import products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.workflow.progress import Overview, Watcher
 from scripts.lib.workflow.run_table import as_json, render
 
@@ -79,6 +81,26 @@ def conclude(overview: Overview, results: Path) -> str:
     return "\n".join(filter(None, parts))
 
 
+def check_shown(overview: Overview, results: Path) -> None:
+    """Refuse to leave numbers uncommented that are not those that were measured.
+
+    Raises
+    ------
+    UserError : a table that they were read from was changed since it was made.
+    """
+    for dataset in dict.fromkeys(run.dataset for run in overview.runs):
+        _refuse_changed(results / dataset / "leaderboard.csv")
+    for run in overview.runs:
+        fold = [] if run.fold is None else [f"fold{run.fold}"]
+        _refuse_changed(RunFolder(results.joinpath(run.dataset, run.experiment, f"seed{run.seed}", *fold)).train_log)
+
+
+def _refuse_changed(path: Path) -> None:
+    for change in products.changes(path, thorough=False, keep=False):
+        if change.how != products.GONE:  # of a run that is made again just now
+            raise UserError(f"{change}: do not trust the numbers of it above", "run the workflow: it is made again")
+
+
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block as an exception does, so that the terminal is given back as it was."""
@@ -116,6 +138,7 @@ def main(args: argparse.Namespace) -> None:
     overview = first_look(watcher, args.dataset)
     if args.json:
         print(as_json(overview))
+        check_shown(overview, args.results)
         return
     at_terminal = sys.stdout.isatty()
     can_draw = at_terminal and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
@@ -127,6 +150,7 @@ def main(args: argparse.Namespace) -> None:
         print(line.plain)
     if overview.complete:
         print(conclude(overview, args.results))
+    check_shown(overview, args.results)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # Images of machines set it; each of the hundreds of processes that tests start would compile mimflow anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Of the make that runs the tests: those that tests start would say more than they do when people start them.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 
 #: Tests that look at one finished run, which takes a minute or more to make.
-FINISHED = tuple(f"tests/workflow/test_{name}.py" for name in ("dag", "report_pages", "verify"))
+FINISHED = tuple(f"tests/workflow/test_{name}.py" for name in ("dag", "damaged_results", "report_pages", "verify"))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -37,6 +40,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "finished" if file in FINISHED else file
 
     return Scheduling(config, log)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a parameter of bytes by its argument: its content may hold the time at which it was made (gzip).
+
+    The processes of ``-n 2`` refuse to begin when a test has not the same name in both.
+    """
+    return argname if isinstance(val, bytes) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

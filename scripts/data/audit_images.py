@@ -12,12 +12,12 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_json, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_findings import find_all, judge_depth, refuse_bad, summarise
+from scripts.lib.data.audit_findings import find_all, judge_depth, notes_on_groups, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_paths import group_pattern
-from scripts.lib.data.splits import find_images, settle_given_splits
+from scripts.lib.data.splits import VAL_IS_TEST, find_images, settle_given_splits
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> None:
             group_pattern(args.group_by)
         except ValueError as error:
             raise UserError(f"--group-by: {error}") from error
-    images = settle_given_splits(find_images(args.images))
+    every_image = find_images(args.images)
+    images = settle_given_splits(every_image)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         cache = AuditCache(args.cache or Path(temporary) / "audit.cache", args.bit_depth or FULL_DEPTH)
@@ -57,11 +58,13 @@ def main(args: argparse.Namespace) -> None:
     depth = judge_depth(audited.checks, args.bit_depth)
     findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
-    summary["notes"] += depth
+    summary["notes"] += [*([VAL_IS_TEST] if images != every_image else []), *depth]
     summary["left_out_files"] = read_json(args.unpacked)["left_out"] if args.unpacked else []
     write_findings(args.output, findings)
     for note in summary["notes"]:
         logger.warning("%s", note)
+    if args.group_by:  # split_dataset says it on the terminal
+        summary["notes"] += notes_on_groups([image.path for image in images], args.group_by)
     if args.unpacked:  # its log has them already
         summary["notes"] = [*read_json(args.unpacked)["notes"], *summary["notes"]]
     write_json(args.summary, summary)

@@ -7,15 +7,13 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
-import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import download, shown
-from scripts.lib.base.files import atomic_path, remove_leftovers, sha256_of, write_text
+from scripts.lib.base.files import atomic_path, copy_file, remove_leftovers, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.data.archives import HashRecord, NoArchive, format_record, read_record, sniff_format
@@ -109,12 +107,13 @@ def _check_archive(path: Path) -> None:
 def take_over(source: Source | Path, output: Path) -> str:
     """Write a local archive or file, a folder or the sample to *output* and return its sha256.
 
-    A local archive is hard-linked where that is possible, since data sets are large and disks have quotas.
+    A local archive shares its blocks with the user's file where the file system can do that (a reflink), but never the
+    file itself: what is written to the one never reaches the other.
     """
     remove_leftovers(output)
     with atomic_path(output) as temporary:
         if isinstance(source, Path):
-            shutil.copyfile(source.expanduser(), temporary)
+            copy_file(source.expanduser(), temporary)
         elif source.sample is not None:
             # Here, not above: rendering needs OpenCV, fetching does not.
             from scripts.lib.data.sample.render import write_archive
@@ -129,7 +128,7 @@ def take_over(source: Source | Path, output: Path) -> str:
             elif path.is_file():
                 check_whole(path.name)
                 sniff_format(path)
-                _link_or_copy(path, temporary)
+                copy_file(path, temporary)
             else:
                 raise UserError(f"dataset.source.path: no such file or folder: {path}")
         digest = sha256_of(temporary)
@@ -140,17 +139,6 @@ def take_over(source: Source | Path, output: Path) -> str:
                 "correct dataset.source.sha256, or bring the right file",
             )
     return digest
-
-
-def _link_or_copy(path: Path, target: Path) -> None:
-    try:
-        os.link(path.resolve(), target)
-        # atomic_path opens it for writing to sync it: not every file that can be read can be.
-        if not os.access(target, os.W_OK):
-            target.unlink()
-            raise PermissionError
-    except OSError:  # another file system, a file of someone else's
-        shutil.copyfile(path, target)
 
 
 def build_parser() -> argparse.ArgumentParser:

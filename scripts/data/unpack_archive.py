@@ -14,11 +14,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from scripts.lib.base import long_values
+from scripts.lib.base import long_values, products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import DEFAULT_MAX_BYTES, DEFAULT_MAX_IMAGES, DEFAULT_MAX_RATIO, Limits
+from scripts.lib.data.archives import check_fetched
+from scripts.lib.data.folders import known_files
 from scripts.lib.data.unpacking import Origin, unpack_all
 
 ORIGIN = TypeAdapter(Origin)
@@ -83,9 +85,16 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Unpack the archives of one data set."""
     origins = parse_origins(args.archive, args.sources or json.dumps([{} for _ in args.archive]))
+    # Here they are read for the last time.
+    kept = [Path(path) for origin in origins for path in origin.kept.values()]
+    for path in dict.fromkeys([*(origin.archive for origin in origins), *kept]):
+        check_fetched(path)
     left_out = unpack_all(origins, args.output, Limits(args.max_images, args.max_bytes, args.max_ratio))
     if args.record:
         write_json(args.record, {"notes": left_out.remarks, "left_out": left_out.lines()})
+    linked = [(origin.archive, origin.folder) for origin in origins if origin.folder]
+    known = {str(file): sha256 for archive, folder in linked for file, sha256 in known_files(archive, folder)}
+    products.record(args.output.name, [args.output], known)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from scripts.lib.base import products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.scratch import staged
+from scripts.lib.data.splits import listed_images
 from scripts.lib.model.inference import (
     build_model,
     choose_device,
@@ -80,6 +82,7 @@ def test_dataset(config: Any, images: Path, split: Path, classes: list[str]) -> 
 def main(args: argparse.Namespace) -> None:
     if len(args.split) != len(args.output):
         raise UserError("--output: give one file for each --split")
+    products.check_files(args.images, listed_images(args.split))
     site = current_site()
     with (
         claimed_gpus(args.gpus, os.environ) as gpus,

@@ -1,4 +1,7 @@
-"""What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched."""
+"""What mimflow adds to mmcls, loaded by a config's ``custom_imports``; no package is ever patched.
+
+Our loader of weights is registered with mmcv in the place of its own ones.
+"""
 
 import os
 import warnings
@@ -8,10 +11,13 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
+    from scripts.mmcls_plugins.checkpoints import replace_loaders
     from scripts.mmcls_plugins.dataset import EpochSampler, SeededCustomDataset
     from scripts.mmcls_plugins.images import LoadImage, LoadPackedImage
     from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
     from scripts.mmcls_plugins.runner import ReproducibleRunner
+
+replace_loaders()
 
 __all__ = [
     "EpochSampler", "LoadImage", "LoadPackedImage", "ReproducibleRunner", "SeededCustomDataset",

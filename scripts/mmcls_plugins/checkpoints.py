@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 
 import torch
 from mmcv.runner import EpochBasedRunner
-from mmcv.runner.checkpoint import get_state_dict, weights_to_cpu
+from mmcv.runner.checkpoint import CheckpointLoader, get_state_dict, weights_to_cpu
 from torch import nn
 
+from scripts.lib.base import tensor_file
 from scripts.lib.base.console import describe_os_error
-from scripts.lib.base.files import atomic_path, sha256_of, tensors_sha256, write_text
+from scripts.lib.base.files import atomic_path, is_whole, sum_of, tensors_sha256, write_sum
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.runs.run_folder import WorkFolder
@@ -30,14 +31,47 @@ STATE_PATTERN = "state_" + 9 * "[0-9]" + ".pth"
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write *content* with torch.save so that *path* is always either the old file or the whole new one."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
+    """Write *content* with torch.save so that *path* is always either the old file or the whole new one.
+
+    Its hash is beside it before it has its name: what can be seen can be checked.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_sum(path, hashlib.sha256(buffer.getbuffer()).hexdigest())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint of ours onto the CPU; nothing but tensors and plain values is accepted."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return tensor_file.read(path)
+
+
+def load_from_file(filename: str, map_location: Any = None, **_options: Any) -> Any:
+    """Read weights for mmcv, wherever a config names some (``load_from``, ``init_cfg``, ...): a local file, as data.
+
+    Raises
+    ------
+    UserError : no local file, or none that holds tensors and plain values only.
+    """
+    path = Path(str(filename)).expanduser()
+    if not path.is_file():
+        remedy = "give a local file, or let mimflow fetch it: checkpoint: {url: ...}"
+        raise UserError(f"weights {filename}: there is no such file", remedy)
+    try:
+        return tensor_file.read(path)
+    except tensor_file.Unreadable as error:
+        what = f"weights {filename}: not opened, since they are damaged or hold more than weights ({error})"
+        raise UserError(
+            what, "make them tensors only: checkpoint: {path: ..., sha256: ..., trust_pickle: true}"
+        ) from error
+
+
+def replace_loaders() -> None:
+    """Have mmcv read all weights by :func:`load_from_file`; its own loaders unpickle, and download where they like."""
+    schemes = CheckpointLoader._schemes
+    for prefix in list(schemes):
+        CheckpointLoader.register_scheme(prefix, load_from_file, force=True)
 
 
 class StateStore:
@@ -48,28 +82,16 @@ class StateStore:
         self.keep = keep
 
     def save(self, iteration: int, content: dict[str, Any]) -> None:
-        """Add a state; drop the oldest ones only when it is safe on disk.
-
-        The hash gets its name before the state does, so a state that can be seen can be checked.
-        """
-        path = self.folder / f"state_{iteration:09d}.pth"
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_text(_hash_file(path), hashlib.sha256(buffer.getbuffer()).hexdigest() + "\n")
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        """Add a state; drop the oldest ones only when it is safe on disk."""
+        save(self.folder / f"state_{iteration:09d}.pth", content)
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
-            _hash_file(old).unlink(missing_ok=True)
+            sum_of(old).unlink(missing_ok=True)
 
     def load_newest(self) -> dict[str, Any] | None:
         """Return the newest state whose hash is right, or None; say which ones were damaged."""
         for path in reversed(self.paths()):
-            try:
-                expected = _hash_file(path).read_text(encoding="utf-8").strip()
-            except FileNotFoundError:
-                expected = ""
-            if sha256_of(path) == expected:
+            if is_whole(path):
                 return load(path)
             logger.warning("checkpoint %s is damaged: going back to the one before it", path)
         return None
@@ -77,10 +99,6 @@ class StateStore:
     def paths(self) -> list[Path]:
         """Return the states, oldest first."""
         return sorted(self.folder.glob(STATE_PATTERN))
-
-
-def _hash_file(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
 
 
 class ResumableRunner(EpochBasedRunner):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.lib.base.files import atomic_path
+from scripts.lib.base.files import atomic_path, write_sum
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.mmcls_plugins.processes import Processes
 
@@ -91,6 +91,7 @@ class TrainingLog:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows({**record, "is_best": int(record["is_best"])} for record in self.records)
+        write_sum(self._folder.train_log)
 
     def write_progress(
         self, epochs_done: int, max_epochs: int, iteration: int, max_iterations: int, force: bool = False

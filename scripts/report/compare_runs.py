@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from scripts.lib.base import language
+from scripts.lib.base import language, products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics import contamination, cost, leaderboard, paired
+from scripts.lib.metrics import contamination, cost, leaderboard, likeness, paired
 from scripts.lib.pages import templates
+from scripts.lib.runs.provenance import check_made
+from scripts.lib.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ def leaderboard_page(
 def main(args: argparse.Namespace) -> None:
     """Write the leaderboard, its figure, and what else is wanted; or print an existing one."""
     if args.show:
+        products.check([args.show])
         sys.stdout.write(leaderboard.render_text(leaderboard.read_leaderboard(args.show), colour=sys.stdout.isatty()))
         return
     if not (args.runs and args.leaderboard and args.figure):
@@ -95,14 +98,18 @@ def main(args: argparse.Namespace) -> None:
     from scripts.lib.pages.figures import leaderboard as leaderboard_figure  # not for --show: matplotlib is slow
     from scripts.lib.pages.figures.style import save_figure
 
-    runs = leaderboard.collect(args.runs)
+    for run in map(RunFolder, args.runs):  # not by --reads: hundreds of runs are too long for a shell line
+        check_made(run.path, [run.metrics, run.predictions, run.train_log, run.config, run.provenance])
+    runs, groups = likeness.set_apart(leaderboard.collect(args.runs))
     costs = leaderboard.collect_costs(runs, args.price, args.currency)
     runs = runs.merge(costs, on=[name for name in leaderboard.RUN if name in runs], validate="one_to_one")
     correct = leaderboard.read_correct(runs)
     board = leaderboard.compare(runs, correct)
+    if any(groups.values()):
+        board["made_with"] = board["experiment"].map(groups)
     comparisons = None
     if args.comparisons:
-        comparisons = paired.compare_pairs(correct, board["experiment"].tolist())
+        comparisons = paired.compare_pairs(correct, board["experiment"].tolist(), groups)
         verdicts = paired.against_best(comparisons, board["experiment"].iloc[0])
         board["against_best"] = board["experiment"].map(verdicts)
     contaminated = contamination.find_contamination(correct, args.audit) if args.audit else None

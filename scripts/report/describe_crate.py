@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from scripts.lib.base import strict_yaml
+from scripts.lib.base import products, strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, sha256_of, write_json
-from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
+from scripts.lib.runs.provenance import ARCHIVE, DATA, check_made, read_provenance
 from scripts.lib.runs.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -236,6 +236,9 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
 
 def main(args: argparse.Namespace) -> None:
     """Describe one data set's results."""
+    for run in map(RunFolder, args.runs):  # not by --reads: hundreds of runs are too long for a shell line
+        check_made(run.path, [*products.recorded(run.path), *products.recorded(run.figures)])
+    products.check(path for path in products.recorded(args.folder) if path.is_file())
     provenances = [read_provenance(RunFolder(run).provenance) for run in args.runs]
     runs = [run.relative_to(args.folder).as_posix() for run in args.runs]
     crate = describe_crate(args.folder, runs, provenances, args.license)

@@ -20,16 +20,16 @@ from pydantic import ValidationError
 from scripts.lib.base import language, long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.download import shown
-from scripts.lib.base.files import hash_weights, sha256_of, write_json, write_text
+from scripts.lib.base.files import find_json, hash_weights, is_whole, sha256_of, write_json, write_sum, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder
 from scripts.lib.pages import templates
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
-from scripts.lib.runs.provenance import FORMAT
+from scripts.lib.runs.provenance import FORMAT, files_of_run
 from scripts.lib.runs.run_folder import RunFolder
-from scripts.lib.runs.train_log import describe_history, describe_training, utc
+from scripts.lib.runs.train_log import describe_history, describe_training, find_work_folder, utc
 from scripts.lib.settings.load import describe
 from scripts.lib.settings.schema import Experiment
 
@@ -148,6 +148,26 @@ def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def first_record(run: RunFolder, config: Path, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return what was recorded when these outputs were made of these inputs: other code today has not made them.
+
+    It is kept in the work folder, since Snakemake deletes outputs before it makes them again.
+    """
+    work = find_work_folder(run, sha256_of(config))
+    if work is None:
+        return provenance
+    kept = find_json(work.provenance) if is_whole(work.provenance) else {}
+    if kept.get("format") == FORMAT and _hashes(kept) == _hashes(provenance):
+        return kept
+    write_json(work.provenance, provenance)
+    write_sum(work.provenance)
+    return provenance
+
+
+def _hashes(provenance: Mapping[str, Any]) -> dict[str, str]:
+    return {name: entry["sha256"] for name, entry in files_of_run(provenance).items()}
+
+
 def provenance_page(provenance: Mapping[str, Any], config_text: str) -> str:
     """Return the record as a self-contained page: tables of it all, and config.py's text."""
     inputs, circumstances = provenance["inputs"], provenance["circumstances"]
@@ -214,6 +234,7 @@ def main(args: argparse.Namespace) -> None:
             "recorded": utc(time.time()),
         },
     }
+    provenance = first_record(run, args.config, provenance)
     if args.html:
         write_text(args.html, provenance_page(provenance, args.config.read_text(encoding="utf-8")))
     write_json(args.output, provenance)

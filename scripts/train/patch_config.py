@@ -352,6 +352,7 @@ def write(output: Path, inputs: Inputs) -> None:
     experiment = inputs.experiment
     base = Config.fromfile(str(model_zoo.config_path(experiment.base_config)))._cfg_dict.to_dict()
     config = build_config(base, inputs)
+    patches.check_weights(config, inputs.checkpoint)
     dry_step.check(config, smallest_batch(config, inputs), partial(_rebuilt, base, inputs))
     command = training_command(output, inputs.seed, inputs.device, experiment.deterministic, experiment.gpus)
     write_config(output, config, command, experiment.base_config)

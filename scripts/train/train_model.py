@@ -18,18 +18,19 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base import shared_memory
+from scripts.lib.base import products, shared_memory
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable, writable_home
-from scripts.lib.base.files import atomic_path, sha256_of, write_json
+from scripts.lib.base.files import atomic_path, copy_file, is_whole, sha256_of, write_json
 from scripts.lib.base.outcome import Ending, Outcome, may_pass
 from scripts.lib.base.problems import PassingError, Stopped, UserError
 from scripts.lib.base.subprocesses import signal_group, signals_forwarded
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
 from scripts.lib.data.scratch import staged, staged_pixel_cache
+from scripts.lib.data.splits import listed_images
 from scripts.lib.runs import attempts, energy
-from scripts.lib.runs.config_file import read_config
+from scripts.lib.runs.config_file import check_executable, read_config
 from scripts.lib.runs.lease import Lease, living_group
 from scripts.lib.runs.progress_line import Progress, closing_line
 from scripts.lib.runs.run_folder import WorkFolder
@@ -201,13 +202,25 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
 
 
 def publish(targets: Mapping[Path, Path]) -> None:
-    """Give each product its final name: hard links where the file system has them, else copies."""
+    """Give each product its final name: as a copy, so that a change of one never reaches the other."""
     for product, target in targets.items():
         with atomic_path(target) as temporary:
-            try:
-                os.link(product, temporary)
-            except OSError:
-                shutil.copyfile(product, temporary)
+            copy_file(product, temporary)
+
+
+def begin_anew(work: WorkFolder) -> None:
+    """Have training begin at its start where what it left is damaged: its states know no earlier best weights."""
+    ends = (work.best, work.last, work.train_log)
+    damaged = [path.name for path in ends if path.exists() and not is_whole(path)]
+    gone = [path.name for path in ends if not path.exists()] if work.last.exists() else []
+    if damaged or gone:
+        what = " and ".join(
+            f"{', '.join(names)} {how}" for names, how in ((damaged, "damaged"), (gone, "gone")) if names
+        )
+        logger.warning("%s: %s: training begins anew, and comes out the same", work.path, what)
+        for path in ends:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(work.states, ignore_errors=True)
 
 
 def run_once(
@@ -245,6 +258,7 @@ def staged_images(config: Mapping[str, Any], held: ExitStack) -> dict[str, str]:
         return {Variable.PIXEL_CACHE: str(copy)} if copy != pixel_cache else {}
     images = Path(config["data"]["train"]["data_prefix"])
     splits = [Path(config["data"][name]["ann_file"]) for name in ("train", "val")]
+    products.check_files(images, listed_images(splits))
     copy = held.enter_context(staged(images, splits, site.scratch, site.scratch_gb))
     return {Variable.IMAGES: str(copy)} if copy != images else {}
 
@@ -274,10 +288,12 @@ def main(args: argparse.Namespace) -> None:
     if not args.config.is_file():
         # mim would silently search mmcls for a config of that name and train it.
         raise UserError(f"{args.config}: there is no such config: run patch_config first")
+    check_executable(args.config)
     work = WorkFolder(choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on])))
     lease = Lease(work.path)
     lease.acquire()
     try:
+        begin_anew(work)
         if not work.last.exists():  # written last, and whole: with it, nothing is left to train
             machine = {"gpus": args.gpus, "workers": args.workers, "end_time": args.end_time}
             run_once(args.config, args.seed, work.path, lease, **machine)

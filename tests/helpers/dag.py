@@ -71,9 +71,10 @@ def snakemake(
     *options: str,
     environment: dict[str, str] | None = None,
     seconds: float = 600,
+    snakefile: Path = ROOT / "Snakefile",
 ) -> subprocess.CompletedProcess[str]:
     """Run the repository's Snakefile with *folder* as working directory; stdout and stderr come back together."""
-    command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "Snakefile")]
+    command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(snakefile)]
     # With --printshellcmds in Snakemake's own words, of which `jobs_run` reads what was done.
     command += ["--directory", str(folder), "--profile", str(ROOT / "profiles" / "local"), "--printshellcmds"]
     if isinstance(config, dict):

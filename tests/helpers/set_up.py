@@ -59,8 +59,8 @@ def setup(root: Path, *arguments: str, **variables: str) -> subprocess.Completed
 
 
 def make(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run make in *root*, free of what a make around this test has set."""
-    env = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    """Run make in *root*, without the variables that its user may have set."""
+    env = dict(os.environ)
     for name in (
         "CONFIG",
         "RUN",
@@ -68,6 +68,7 @@ def make(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedP
         "OUT",
         "ARCHIVE",
         "DATA",
+        "QUICK",
         "PROFILE",
         "ENV",
         "PYTHON",

@@ -90,6 +90,18 @@ def test_sub_folders_are_kept_and_no_two_drawings_collide(run: TinyRun, tmp_path
     )
 
 
+@pytest.mark.parametrize("images", [1, 12])
+def test_the_first_predictions_are_printed(
+    run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], images: int
+) -> None:
+    for number in range(images):
+        photograph(number, (60, 40)).save(tmp_path / f"{number:02}.png")
+    rows = run_predict(run, tmp_path / "out", "--images", str(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    expected = [f"{row['file']}: {row['prediction']} ({100 * float(row['confidence']):.1f} %)" for row in rows]
+    assert lines == expected[:10] + (["and 2 more"] if images > 10 else [])
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_broken_files_are_named_and_skipped(run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture,
                                             workers: str) -> None:  # fmt: skip
@@ -415,7 +427,7 @@ finally:  # not ru_maxrss, which counts the memory of the process that started t
     command = [sys.executable, "-c", program, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
-    return float(done.stdout)
+    return float(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.long

@@ -47,8 +47,12 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def scripts() -> list[str]:
-    """Return the modules that are commands of mimflow's own; `start` and `mim` have the options of other programs."""
-    paths = sorted(path for path in (ROOT / "scripts").rglob("*.py") if path.name not in {"start.py", "mim.py"})
+    """Return the modules that are commands of mimflow's own.
+
+    `start` and `mim` have the options of other programs; the workflow starts its forks by itself.
+    """
+    others = {"start.py", "mim.py", "fork_client.py", "fork_server.py"}
+    paths = sorted(path for path in (ROOT / "scripts").rglob("*.py") if path.name not in others)
     return [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in paths

@@ -31,7 +31,7 @@ ALL_RULES = [
     "all", "audit_images", "compare_runs", "describe_crate", "describe_data", "describe_model", "evaluate_model",
     "explain_model", "export_model", "fetch_archive", "map_embedding", "patch_config", "plot_predictions",
     "plot_training_curves", "predict_images",
-    "record_provenance", "split_dataset", "train_model", "unpack_archive", "write_model_card",
+    "record_provenance", "split_dataset", "train_model", "unpack_archive", "write_model_card", "write_report",
 ]  # fmt: skip
 
 

@@ -113,7 +113,8 @@ def test_one_pack_holds_the_images_of_all_folds_and_each_run_reads_its_own(tmp_p
 
     def read_by(script: str) -> list[list[str]]:
         commands = [line for line in result.stdout.splitlines() if f"-m scripts.{script} " in line]
-        return sorted(re.findall(r"splits/(fold\d/(?:train|val))", command) for command in commands)
+        named = [re.findall(r"splits/(fold\d/(?:train|val))", command) for command in commands]
+        return sorted(list(dict.fromkeys(names)) for names in named)
 
     assert read_by("data.pack_images") == [["fold0/train", "fold1/train", "fold0/val", "fold1/val"]]
     for script in ("train.fit_head", "train.train_model"):

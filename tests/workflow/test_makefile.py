@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from set_up import ROOT, make
+from terminal import Terminal
 
 #: Modules of Python that commands of make run.
 MODULES = (
@@ -172,6 +173,32 @@ def test_a_missing_value_is_one_line_that_names_it(command, missing):
     lines = [line for line in result.stderr.splitlines() if not line.startswith("make: ***")]
     assert len(lines) == 1
     assert lines[0].startswith(f"error: {missing} is missing")
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "message"),
+    [
+        (["run"], "", "error: CONFIG is missing: make run CONFIG=configs/mine.yaml"),
+        (["run", "CONFIG=mine.yaml"], "scripts.check_settings", "error: mine.yaml"),
+        (["demo"], "scripts.lib.workflow.start", "error: results: no space left"),
+        (["predict", "RUN=r", "IMAGES=i"], "scripts.predict", "error: r: no run"),
+        (["bundle", "RUN=r"], "scripts.bundle", "error: r: no run"),
+        (["doctor"], "scripts.doctor", "2 problems"),
+    ],
+)
+def test_the_last_line_on_a_terminal_is_the_command_s_own(project, command, module, message):
+    if module:
+        file = project / (module.replace(".", "/") + ".py")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"import sys\nprint({message!r}, file=sys.stderr)\nsys.exit(1)\n")
+    terminal = Terminal(["make", *command], project)
+
+    assert terminal.end(60) != 0
+    assert terminal.lines() == [message]
+
+    elsewhere = make(project, *command)
+    assert elsewhere.returncode == 2
+    assert elsewhere.stderr.splitlines()[0] == message
 
 
 def test_the_demo_is_run_without_a_configfile(project):

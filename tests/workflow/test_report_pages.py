@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, chromium
 from dag import Finished
 from report_reader import ask_the_map, check_quiet, look_at, look_at_everything, open_category, served
 
+from scripts.lib.pages.report_size import bounded
 from scripts.lib.workflow.report_menu import ORDER
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
@@ -68,4 +70,20 @@ def test_each_page_of_a_run_is_quiet_and_runs_no_foreign_script(page: Page, fini
     for path in pages:
         page.open(path.as_uri())
         assert page.evaluate("document.body.innerText.length") > 100, path.name
+    check_quiet(page)
+
+
+@pytest.mark.long
+def test_a_report_that_would_be_too_large_shows_where_the_rest_lies(
+    page: Page, finished: Finished, tmp_path: Path
+) -> None:
+    text = (finished[0] / "results/small/report.html").read_text(encoding="utf-8")
+    text, left_out = bounded(text, len(text.encode()) - 2_000_000)  # all that may be left out
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
+    rows = look_at_everything(page, (tmp_path / "report.html").as_uri())
+    assert left_out and len(text.encode()) < 5_000_000 and all(rows)
+    number = next(n for n, words in enumerate(open_category(page, "Runs")) if "what the model looks at" in words)
+    assert look_at(page, number)
+    frame = page.enter_frame()
+    page.wait_for("document.body.innerText.includes('the report has no room for it')", context=frame)
     check_quiet(page)

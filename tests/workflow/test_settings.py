@@ -79,3 +79,15 @@ def test_a_device_that_is_not_there_stops_before_anything_is_fetched(tmp_path: P
     result = snakemake(tmp_path, config)
     assert result.returncode != 0 and "error: experiments.quick.device: cuda" in result.stdout
     assert "could not fetch" not in result.stdout and not (tmp_path / "results").exists()
+
+
+def test_the_modules_of_the_site_are_loaded_by_each_job(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a", "b"], 4))
+    (tmp_path / "site.yaml").write_text("modules: [cuda/11.8, gcc]\n")
+    module = {"BASH_FUNC_module%%": '() { echo "module $*" >> loaded; }'}  # as the cluster's shells have it
+    config = settings({"path": "data.zip"})
+    # The profile of the command line has no site of its own.
+    environment = {**module, "MIMFLOW_SITE": str(tmp_path)}
+    result = snakemake(tmp_path, config, "--until", "fetch_archive", environment=environment)
+    assert result.returncode == 0, result.stdout
+    assert set((tmp_path / "loaded").read_text().splitlines()) == {"module load cuda/11.8 gcc"}

@@ -15,6 +15,7 @@ from dag import archive_bytes, jobs_run, photograph, settings, snakemake
 
 from scripts import bundle, repeat, verify
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.problems import UserError
 from scripts.lib.workflow import bundles
 from scripts.lib.workflow.repetition import FinishedRun, find_archives
 
@@ -195,7 +196,7 @@ def test_a_bundle_holds_the_folder_as_a_tar_and_comes_out_identical(
         assert "results/small/labels_0.csv" in less.getnames()
     monkeypatch.chdir(tmp_path)
     # Without the images they must be given: here a folder with the archive and the folder that was read in place.
-    with pytest.raises(repeat.UserError, match="IMAGES=FILE"):
+    with pytest.raises(UserError, match="IMAGES=FILE"):
         outcome(repeat, capsys, "--archive", without)
     status, output = outcome(repeat, capsys, "--archive", without, "--images", finished / "photos")
     assert status == 1 and output.startswith("differs: archive (archive_1)\nlikely cause: nothing in ")

@@ -31,6 +31,14 @@ def is_calm(terminal: Terminal) -> bool:
     return "Traceback" not in terminal.output and "\x1b[31m" not in terminal.output
 
 
+def ends_calmly(terminal: Terminal, folder: Path) -> None:
+    """Wait for the end of a run that was interrupted."""
+    assert terminal.end(300) == 130
+    assert is_calm(terminal), terminal.output
+    assert terminal.lines()[-1] == STOPPED and terminal.output.count(STOPPED) == 1, terminal.output
+    assert not any((folder / ".snakemake" / "locks").glob("*"))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("shown", "seconds", "keys"),
@@ -44,17 +52,25 @@ def is_calm(terminal: Terminal) -> bool:
     ],
 )
 def test_ctrl_c_ends_in_one_calm_line(shown: str, seconds: float, keys: bytes, tmp_path: Path) -> None:
-    source = {"sample": {"images_per_class": 500, "size": 320, "seed": 0}}
+    source = {"sample": {"images_per_class": 100, "size": 320, "seed": 0}}
     terminal = run(tmp_path, settings(source))
     terminal.wait_for(shown, 300)
     time.sleep(seconds)
     for key in keys:
         terminal.press(bytes([key]))
         time.sleep(0.3)
-    assert terminal.end(300) == 130
-    assert is_calm(terminal), terminal.output
-    assert terminal.lines()[-1] == STOPPED and terminal.output.count(STOPPED) == 1, terminal.output
-    assert not any((tmp_path / ".snakemake" / "locks").glob("*"))
+    ends_calmly(terminal, tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+def test_ctrl_c_in_a_step_that_is_or_will_be_a_fork_ends_in_one_calm_line(seconds: float, tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a", "b"], 6))
+    terminal = run(tmp_path, settings({"path": "data.zip"}))
+    terminal.wait_for("writing the config", 300)
+    time.sleep(seconds)
+    terminal.press(CTRL_C)
+    ends_calmly(terminal, tmp_path)
 
 
 @pytest.mark.long

@@ -7,14 +7,17 @@ import errno
 import logging
 import os
 import re
+import select
 import signal
 import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from scripts.lib.base import interrupts, products
 from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
@@ -111,6 +114,14 @@ def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
     return Outcome(Ending.FAILED, one_line(full.what) + other, full.remedy) if full else None
 
 
+def _nobody_reads() -> bool:
+    """Tell whether it is the pipe of this command's own output that is broken, and not one to another process."""
+    poll = select.poll()
+    with suppress(OSError, ValueError):  # there is no such file
+        poll.register(sys.stdout, 0)
+    return any(events & select.POLLERR for _file, events in poll.poll(0))
+
+
 def run_cli(
     build_parser: Callable[[], argparse.ArgumentParser],
     main: Callable[[argparse.Namespace], None],
@@ -128,16 +139,27 @@ def run_cli(
     """
     parser = build_parser()
     parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
+    paths = partial(parser.add_argument, type=Path, nargs="*", default=[], metavar="PATH")
+    paths("--reads", help="products of other rules: refused where they are not what their records say")
+    paths("--makes", help="products of this rule, which are recorded with their hashes")
     args = parser.parse_args(argv)
     hint = f"; details: {args.log}" if args.log else ""
     try:
+        interrupts.take()
         configure_logging(args.log)
+        products.check(args.reads)
         main(args)
+        sys.stdout.flush()  # here, not at the end of Python, where an error would be no line of ours
+        if args.makes:
+            products.record(args.log.stem if args.log else Path(parser.prog).stem, args.makes)
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
         outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():  # who did has seen enough, as `head` has
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
         logger.debug("stopped by the operating system", exc_info=True)
         full = _full_disk(error, args)
         outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)

@@ -25,6 +25,8 @@ class Variable(StrEnum):
     SITE = "MIMFLOW_SITE"
     #: Slurm jobs of a workflow that was killed: ``cancel`` them (their state is saved), or ``wait`` for their end.
     ORPHANS = "MIMFLOW_ORPHANS"
+    #: ``no``: no step is forked, each loads torch anew.
+    FORK = "MIMFLOW_FORK"
     #: When a trainer will be ended, as by a job's limit, in seconds since 1970; train_model sets it where Slurm tells.
     END_TIME = "MIMFLOW_END_TIME"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import hashlib
 import json
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
+
+#: Of Linux's linux/fs.h: make a file share another one's blocks until one of them is written to (a reflink).
+FICLONE = 0x40049409
+COPIED_BYTES = 16 << 20
 
 
 @contextmanager
@@ -98,6 +103,33 @@ def find_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file such that a change of one never reaches the other; where the file system can, blocks are shared."""
+    with open(source, "rb") as reading, open(target, "wb") as writing:
+        try:
+            fcntl.ioctl(writing, FICLONE, reading.fileno())
+        except OSError:  # a file system without reflinks, or another one
+            shutil.copyfileobj(reading, writing, COPIED_BYTES)
+
+
+def write_sum(path: Path, digest: str = "") -> None:
+    """Write the sha256 of a file beside it; *digest*: where it is known already."""
+    write_text(sum_of(path), (digest or sha256_of(path)) + "\n")
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a file is there and is the one that :func:`write_sum` saw."""
+    try:
+        return sum_of(path).read_text(encoding="utf-8", errors="replace").strip() == sha256_of(path)
+    except FileNotFoundError:
+        return False
+
+
+def sum_of(path: Path) -> Path:
+    """Return where the sha256 of a file of a work folder lies."""
+    return path.with_name(path.name + ".sha256")
+
+
 def sha256_of(path: Path | str) -> str:
     """Return the sha256 of a file as 64 hex digits."""
     with open(path, "rb") as file:
@@ -139,9 +171,18 @@ def tensors_sha256(state_dict: Mapping[str, torch.Tensor]) -> str:
 
 
 def hash_weights(path: Path) -> str:
-    """Return :func:`tensors_sha256` of a checkpoint file; nothing but tensors and plain values is accepted."""
+    """Return :func:`tensors_sha256` of a checkpoint file; nothing but tensors and plain values is accepted.
+
+    Raises
+    ------
+    Unreadable : it is no checkpoint, or damaged (:mod:`scripts.lib.base.tensor_file`).
+    """
     import torch
 
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    weights = content.get("state_dict", content)
+    from scripts.lib.base import tensor_file  # late: it loads torch
+
+    content = tensor_file.read(path)
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
+        raise tensor_file.Unreadable("it holds no weights")
     return tensors_sha256({name: tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)})

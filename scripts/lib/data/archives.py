@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from scripts.lib.base.console import one_line
+from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import CHUNK, DECODER_ERRORS, Entries, Limits, damage
 from scripts.lib.data.file_kinds import kind_of
@@ -171,3 +172,27 @@ def read_record(path: Path) -> HashRecord | None:
 def format_record(record: HashRecord, archive: str) -> str:
     """Return the record as text that ``sha256sum -c`` reads; the source stands in a comment."""
     return f"{record.sha256}  {archive}\n# source: {' '.join(record.source.split())}\n"
+
+
+def record_path(path: str) -> str:
+    """Return where the sha256 of a fetched file is recorded: beside it, so that `sha256sum -c` checks it."""
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/{name.partition('.')[0]}.sha256"
+
+
+def check_fetched(path: Path) -> None:
+    """Refuse a fetched file that is not the one whose sha256 was recorded beside it; without a record it is taken.
+
+    Raises
+    ------
+    UserError : it was changed since, or is damaged.
+    """
+    record = Path(record_path(str(path)))
+    known = read_record(record)
+    if record.is_file() and known is None:
+        raise UserError(f"{record}: damaged: its first line is no sha256", f"remove {path} and it: it is fetched again")
+    if known and (digest := sha256_of(path)) != known.sha256:
+        what = (
+            f"{path}: not the file that was fetched: sha256 {digest[:12]}..., {record.name} says {known.sha256[:12]}..."
+        )
+        raise UserError(what, "remove it and run the same command: it is fetched again")

@@ -266,6 +266,15 @@ def notes_on_classes(labels: Sequence[str]) -> list[str]:
     ]
 
 
+def notes_on_groups(paths: Sequence[str], pattern: str) -> list[str]:
+    """Return a sentence on the images that are in no known group, if there are any."""
+    alone = [path for path in paths if not group_of(path, pattern)]
+    if not alone:
+        return []
+    images = f"{len(alone):,} of {plural(len(paths), 'image')}"
+    return [f"dataset.split.group_by: {images} do not match, for example {alone[0]!r}: each is a group of its own"]
+
+
 def notes_on_copies(findings: Sequence[Finding]) -> list[str]:
     """Return a sentence on the near copies whose labels contradict each other, if there are any."""
     contradicting = [row for row in findings if row.finding == NEAR_DUPLICATE and row.detail.endswith(OF_ANOTHER_CLASS)]

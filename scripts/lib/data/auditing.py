@@ -31,6 +31,7 @@ import PIL
 from tqdm import tqdm
 
 from scripts.lib.base.console import can_rewrite
+from scripts.lib.base.interrupts import held
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
 from scripts.lib.data.decoding import FULL_DEPTH
@@ -163,8 +164,10 @@ def check_files(
     UserError : a process could not start, or was killed from outside: what becomes of a file must not depend on that.
     """
     waiting = [list(range(start, min(start + BATCH, len(names)))) for start in range(0, len(names), BATCH)][::-1]
-    workers = [_Worker(folder, known, patience, bit_depth) for _ in range(min(processes, len(waiting)))]
+    workers: list[_Worker] = []
     try:
+        for _ in range(min(processes, len(waiting))):
+            workers.append(_Worker(folder, known, patience, bit_depth))
         while waiting or any(worker.batches for worker in workers):
             for ahead in range(AHEAD):
                 for worker in workers:
@@ -207,7 +210,8 @@ class _Worker:
         self.started = False
         self.patience = patience
         self.process = context.Process(target=_work, args=(theirs, folder, known, patience, bit_depth), daemon=True)
-        self.process.start()
+        with held():
+            self.process.start()
         theirs.close()
 
     def give(self, batch: list[int], names: Sequence[str]) -> None:
@@ -258,7 +262,6 @@ class _Worker:
 
 
 def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, patience: int, bit_depth: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     messages = image_checks.prepare_process()
     digests = np.sort(np.ascontiguousarray(known).view("S32").ravel())
     with contextlib.suppress(EOFError, OSError):  # the parent has ended

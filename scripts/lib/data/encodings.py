@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.split_words import read_split_name
 
 KEY = "dataset.encoding"
 #: Encodings that are tried, and how much less likely each is than the usual ones, in nats.
@@ -35,6 +36,8 @@ OTHER_LANGUAGE, MIXED = 5.0, 6.0
 RARE_LANGUAGES = {"is": 3.0, "ca": 2.0, "et": 2.0}
 #: How much more likely UTF-8 is than all others, where all names are valid in it.
 UTF8 = -5.0
+#: What a folder that is called as a split, in words that ASCII lacks, speaks for an encoding.
+SPLIT_NAME = -10.0
 #: Each byte that is no text in any encoding, and each name that has some.
 NO_TEXT, NO_NAME = 8.0, 5.0
 #: Another text that is less than this many nats worse may be the right one (33 to 1).
@@ -154,9 +157,19 @@ def _choose(names: Sequence[bytes], candidates: dict[str, float], certain: bool)
     ranked = []
     for prior, encoding in read:
         texts = [encoding.decode(name) for name in names]
-        languages = LANGUAGES if encoding.mixed else SEVERAL_BYTES.get(encoding.name, LANGUAGES)
+        if encoding.name and not encoding.mixed:  # what is UTF-8 by chance is no text in it
+            texts = [
+                text if decodes(name, encoding.name) else name.decode("ascii", "surrogateescape")
+                for name, text in zip(names, texts, strict=True)
+            ]
+        utf8 = [encoding.mixed and decodes(name, "utf-8") for name in names]  # in any language
+        groups = [[text for text, is_utf8 in zip(texts, utf8, strict=True) if is_utf8 == of] for of in (True, False)]
+        languages = (LANGUAGES, SEVERAL_BYTES.get(encoding.name, LANGUAGES))
         undecoded = sum(any("\ud800" <= char < "\ue000" for char in text) for text in texts)
-        ranked.append((prior + NO_NAME * undecoded + _cost(texts, languages), encoding, texts))
+        splits = sum(map(_is_split, texts))
+        cost = prior + NO_NAME * undecoded + SPLIT_NAME * splits
+        cost += sum(_cost(group, of) for group, of in zip(groups, languages, strict=True) if group)
+        ranked.append((cost, encoding, texts))
     ranked.sort(key=itemgetter(0))
     cost, best, texts = ranked[0]
     sample, rival = "" if best.name == "utf-8" else min(texts, key=len), None
@@ -179,6 +192,11 @@ def _cost(texts: Sequence[str], languages: Collection[str]) -> float:
     return float((costs + [RARE_LANGUAGES.get(name, 0.0) for name in LANGUAGES if name in languages]).min())
 
 
+def _is_split(text: str) -> bool:
+    split = read_split_name(text)
+    return split is not None and not split.word.isascii()
+
+
 def _costs_of(text: str) -> np.ndarray:
     """Return how implausible *text* is in each language; ASCII, which is the same in all encodings, costs nothing."""
     costs = np.zeros(len(LANGUAGES))
@@ -186,6 +204,8 @@ def _costs_of(text: str) -> np.ndarray:
     for char, after in zip(text, f"{text[1:]} ", strict=True):
         if not char.isascii():
             costs += _costs_of_char(char)
+            if unicodedata.combining(char) and not _is_letter(before):
+                costs += 15  # an accent on nothing
             if not _is_letter(char) and _is_letter(before) and _is_letter(after):
                 costs += 4  # a sign in the middle of a word
         if not (char.isascii() and before.isascii()):

@@ -170,6 +170,12 @@ def read_manifest(manifest: Path) -> Iterator[Listed]:
             yield Listed(name, size, digest)
 
 
+def known_files(manifest: Path, folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield absolute path and sha256 of each file of a manifest of *folder*."""
+    absolute = Path(os.path.abspath(folder))
+    yield from ((absolute / listed.name, listed.sha256) for listed in read_manifest(manifest))
+
+
 def manifest_entries(manifest: Path, folder: Path) -> list[Entry]:
     """Return the files of a manifest of *folder* as the entries of an archive."""
 

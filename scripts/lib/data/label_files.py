@@ -153,9 +153,9 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
         ) from error
     if not rows:
         raise UserError(f"{KEY}: {name} has no rows: it must have a heading and a row an image, as file,label")
-    splits, note = split_columns.find()
-    if note and remarks is not None:
-        remarks.append(f"{name}: {note}")
+    splits, assumed = split_columns.find()
+    if remarks is not None:
+        remarks += [f"{name}: {note}" for note in assumed]
     return rows if splits is None else [_in_split(row, word) for row, word in zip(rows, splits, strict=True)]
 
 

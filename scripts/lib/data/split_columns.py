@@ -43,10 +43,10 @@ class SplitColumns:
             if len(values) > MOST_VALUES:
                 del self.cells[index]
 
-    def find(self) -> tuple[list[str] | None, str]:
+    def find(self) -> tuple[list[str] | None, list[str]]:
         """Return the split of each row, in the words of the table where they are none; None: no column says it.
 
-        And a note on what was taken, or may be a split and was not; "" where there is nothing to say.
+        And notes on what was taken, and on what may be a split and was not.
         """
         by_word = [index for index in self.cells if self._is_by_word(index)]
         rank = {name: number for number, name in enumerate(NAMES)}
@@ -68,7 +68,7 @@ class SplitColumns:
                 f"the column {self._shown(ignored)} ({', '.join(map(repr, examples))}) may be a split and is ignored:"
                 " to use it, call it split, and write train, val or test in it"
             )
-        return (splits if taken else None), "; ".join(remarks)
+        return (splits if taken else None), remarks
 
     def _shown(self, indices: Sequence[int]) -> str:
         return " and ".join(repr(self.heading[index]) for index in indices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 from collections import Counter
@@ -16,8 +15,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_formats import HEAD, is_read, sniff
 from scripts.lib.data.image_paths import is_image, is_junk, name_key
 from scripts.lib.data.split_words import WORDS
-
-logger = logging.getLogger(__name__)
 
 #: The splits, lowest first.
 SPLITS = tuple(WORDS)
@@ -159,6 +156,10 @@ def _is_read(path: Path) -> bool:
     return False
 
 
+#: What is said where the given val becomes test.
+VAL_IS_TEST = "only train and val are given: the given val is the test set, and a new val is taken from train"
+
+
 def settle_given_splits(images: Sequence[Image]) -> list[Image]:
     """Return the images with ``split`` as the one that they are given to ("" or train: still to be shared out).
 
@@ -166,6 +167,5 @@ def settle_given_splits(images: Sequence[Image]) -> list[Image]:
     """
     given_splits = {image.split for image in images}
     if "val" in given_splits and "test" not in given_splits:
-        logger.info("the archive has train and val only: its val is the test set, a new val is taken from train")
         return [replace(image, split="test") if image.split == "val" else image for image in images]
     return list(images)

@@ -133,7 +133,7 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: no such file; it is written when a run has finished")
     try:
         # A converter, unlike a dtype, keeps an experiment called NA from becoming a missing value.
-        texts = ("experiment", "n_test", "against_best", "remark", "currency")
+        texts = ("experiment", "n_test", "against_best", "remark", "currency", "made_with")
         table = pd.read_csv(path, encoding="utf-8", converters=dict.fromkeys(texts, str))
         cells(table)
     except (ValueError, KeyError) as error:
@@ -177,8 +177,16 @@ def cells(leaderboard: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def remarks(leaderboard: pd.DataFrame) -> list[str]:
     """Return what a reader of the leaderboard should know."""
     remarks = [text for interval, text in INTERVALS.items() if (leaderboard["interval"] == interval).any()]
-    remarks += [_floor(leaderboard), *_best_and_others(leaderboard), cost.in_sum(leaderboard)]
+    remarks += [_apart(leaderboard), _floor(leaderboard), *_best_and_others(leaderboard), cost.in_sum(leaderboard)]
     return [tr(remark) for remark in remarks if remark]
+
+
+def _apart(leaderboard: pd.DataFrame) -> str:
+    """Say which runs are in no mean and no test with the others; empty where all were made alike."""
+    if "made_with" not in leaderboard or not (leaderboard["made_with"] != "").any():
+        return ""
+    names = [str(name) for name in leaderboard.loc[leaderboard["made_with"] != "", "experiment"]]
+    return f"Made otherwise than most runs, so in no mean and no comparison with them: {_listed(names)}."
 
 
 def _floor(leaderboard: pd.DataFrame) -> str:

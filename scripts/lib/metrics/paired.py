@@ -13,6 +13,7 @@ import pandas as pd
 
 from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
+from scripts.lib.metrics import likeness
 from scripts.lib.metrics.intervals import ALPHA, ENOUGH_SEEDS, MODELS, RECIPE, difference_interval
 from scripts.lib.runs.predictions import read_answers
 from scripts.lib.runs.run_folder import RunFolder
@@ -150,16 +151,25 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def compare_pairs(correct: CorrectBySeed, ranking: Sequence[str]) -> pd.DataFrame:
+def compare_pairs(
+    correct: CorrectBySeed, ranking: Sequence[str], groups: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Return comparisons.csv: one row a pair of experiments, the one that ranks higher as A.
 
     Parameters
     ----------
     correct : of each experiment, by seed.
     ranking : the experiments, the best first.
+    groups : what was made alike (:func:`likeness.set_apart`); others are not compared.
     """
     pairs = list(combinations(ranking, 2)) if len(ranking) <= ALL_PAIRS else [(ranking[0], b) for b in ranking[1:]]
-    table = pd.DataFrame([_compare(a, b, correct[a], correct[b]) for a, b in pairs], columns=[*COLUMNS, "folds"])
+    rows = [
+        {"experiment_a": a, "experiment_b": b, "verdict": f"{NOT_COMPARABLE}: {other}"}
+        if (other := likeness.difference(a, b, groups or {}))
+        else _compare(a, b, correct[a], correct[b])
+        for a, b in pairs
+    ]
+    table = pd.DataFrame(rows, columns=[*COLUMNS, "folds"])
     table["p_holm"], table["p_models"] = (holm(table[name].astype(float).tolist()) for name in ("p_value", "p_models"))
     table["verdict"] = [row["verdict"] if pd.isna(row["p_value"]) else verdict(row) for _, row in table.iterrows()]
     whole = dict.fromkeys(("seeds", "n_images", "only_a_right", "only_b_right", "folds"), "Int64")

@@ -1,13 +1,9 @@
-"""Checkpoint files: foreign ones are opened as hostile data, ours hold tensors only and always the same bytes."""
+"""Checkpoint files: foreign ones are read as hostile data, ours hold tensors only and always the same bytes."""
 
 from __future__ import annotations
 
 import logging
 import pickle
-import pickletools
-import re
-import struct
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,18 +11,15 @@ from typing import Any
 
 import torch
 
+from scripts.lib.base import tensor_file
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.tensor_file import LEGACY_MAGIC
 
 logger = logging.getLogger(__name__)
 #: Where training codes keep the weights in a checkpoint, in the order tried; else the checkpoint is the weights itself.
 WEIGHTS_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "net", "params")
-#: What torch.load raises on bytes that are not what they claim to be.
-UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
-    OverflowError, struct.error,
-)  # fmt: skip
 #: How files begin that people give as checkpoints: what each is, and what to do.
 OTHERS = {
     b"version https://git-lfs": ("a Git LFS pointer, no checkpoint", "run `git lfs pull` there, or download the file"),
@@ -37,14 +30,12 @@ OTHERS = {
     b"\x93NUMPY": ("an array of NumPy's, no checkpoint", "give the .pth of the model"),
     b"\x80": ("a pickle that torch.save did not write", "load it in Python, and torch.save its dictionary of tensors"),
 }
-#: How torch.save's older format (before torch 1.6) begins: its magic number as a pickle.
-LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
 
 
 def read_foreign(path: Path, name: str, *, trust_pickle: bool = False) -> dict[str, torch.Tensor]:
     """Return the weights in a PyTorch checkpoint of unknown origin.
 
-    The file is opened with ``weights_only=True``: tensors and plain containers are built, nothing in it is run.
+    It is read by :mod:`scripts.lib.base.tensor_file`: tensors and plain values are made, nothing in it is run.
 
     Parameters
     ----------
@@ -54,26 +45,28 @@ def read_foreign(path: Path, name: str, *, trust_pickle: bool = False) -> dict[s
 
     Raises
     ------
-    UserError : no PyTorch checkpoint, truncated, without weights, or one that needs more than ``weights_only``.
+    UserError : no PyTorch checkpoint, truncated, without weights, or one that holds more or declares more than it has.
     """
     _check_format(path, name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # torch 2.0 announces the end of TypedStorage
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        logger.debug("torch.load(weights_only=True) on %s", path, exc_info=True)
-        needs = foreign_globals(path)
-        if not needs:
-            raise UserError(f"{name} is damaged (cut short?), or no PyTorch checkpoint: fetch it again") from error
+        content = tensor_file.read(path)
+    except tensor_file.HoldsMore as error:
         if not trust_pickle:
-            more = printable(", ".join(needs[:4]))
+            more = printable(", ".join(error.names[:4]))
             raise UserError(
                 f"{name} holds more than weights ({more}), and opening such a file can run any code; "
                 "if you trust its origin, allow this one file with checkpoint.trust_pickle: true and its sha256"
             ) from error
         logger.warning("%s holds more than weights and is trusted by the settings (checkpoint.trust_pickle)", name)
         content = _load_trusted(path, name)
+    except tensor_file.TooLarge as error:
+        what = f"{name} is refused: {printable(error)}"
+        raise UserError(
+            what, "it is damaged, or made to fill the memory: fetch it again, from where you trust"
+        ) from error
+    except tensor_file.Unreadable as error:
+        logger.debug("reading %s", path, exc_info=True)
+        raise UserError(f"{name} is damaged (cut short?), or no PyTorch checkpoint: fetch it again") from error
     return extract_weights(content, name)
 
 
@@ -130,42 +123,6 @@ def printable(text: object) -> str:
     """Return the beginning of a text out of a foreign file or its error, as one line that is safe on a terminal."""
     line = one_line(text) or type(text).__name__
     return "".join(c if c.isprintable() else "?" for c in line.split(". ")[0][:200])
-
-
-def foreign_globals(path: Path) -> list[str]:
-    """Return the classes and functions, other than torch's own, that the pickles in a checkpoint ask for.
-
-    They are read off the pickle's instructions; nothing is built or run. Unreadable pickles name nothing.
-    """
-    names: set[str] = set()
-    for data in _pickles(path):
-        strings: list[str] = []
-        try:
-            for opcode, argument, _ in pickletools.genops(data):
-                if opcode.name == "GLOBAL":
-                    names.add(str(argument).replace(" ", "."))
-                elif opcode.name == "STACK_GLOBAL":
-                    names.add(".".join(strings[-2:]))
-                elif isinstance(argument, str):
-                    strings.append(argument)
-        except UNREADABLE:
-            continue
-    return sorted(name for name in names if not re.match(r"torch\.|collections\.OrderedDict$", name))
-
-
-def _pickles(path: Path) -> list[bytes]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return [archive.read(entry) for entry in archive.namelist() if entry.endswith("/data.pkl")]
-    data, pickles = path.read_bytes(), []
-    for _ in range(4):  # the older format: magic number, version, system, content; then the tensors' bytes
-        try:
-            end = max((position for _, _, position in pickletools.genops(data) if position is not None), default=0) + 1
-        except UNREADABLE:
-            break
-        pickles.append(data[:end])
-        data = data[end:]
-    return pickles
 
 
 def _check_format(path: Path, name: str) -> None:
@@ -230,7 +187,7 @@ class _Pickle:
 def _load_trusted(path: Path, name: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_Pickle)
-    except (*UNREADABLE, ImportError) as error:
+    except (*tensor_file.FAILURES, ImportError) as error:
         raise UserError(f"{name} cannot be opened even when trusted: {printable(error)}") from error
 
 

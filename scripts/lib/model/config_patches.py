@@ -7,6 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.problems import UserError
@@ -18,6 +19,8 @@ IMAGENET_TRAIN_IMAGES = 1_281_167
 PICKLED_IMAGE_SIZE = {"CIFAR10": 32, "CIFAR100": 32, "MNIST": 28, "FashionMNIST": 28}
 #: Steps that read an image's file: ours, and mmcls's, which decodes otherwise in some environments.
 LOADERS = ("LoadImage", "LoadImageFromFile")
+#: Keys that name a file of weights.
+WEIGHTS_KEYS = ("load_from", "resume_from", "pretrained", "checkpoint")
 #: What mmcls's train.py, mmcv's runner and mim's test read; all else in a base config is an intermediate variable.
 TOP_LEVEL_KEYS = (
     "custom_imports", "model", "data", "sampler", "optimizer", "optimizer_config", "lr_config", "momentum_config",
@@ -238,6 +241,32 @@ def scale_hooks(hooks: Sequence[Config], base_iterations: int, iterations: int) 
         if hook["type"] == "EMAHook":
             hook["momentum"] = min(0.5, hook.get("momentum", 0.0002) * base_iterations / iterations)
     return new
+
+
+def check_weights(config: Config, start: str | None) -> None:
+    """Make sure that all weights that a config names, at any depth, are local files of tensors only.
+
+    The trainer reads them in the same way (``replace_loaders``); here a mistake costs no GPU.
+
+    Parameters
+    ----------
+    start : the weights that mimflow fetched itself.
+
+    Raises
+    ------
+    UserError : an address, no such file, or one that is damaged or holds more than weights.
+    """
+    from scripts.lib.model.checkpoint_file import read_foreign  # late: it loads torch
+
+    for node in nodes(config):
+        for key in WEIGHTS_KEYS:
+            value = node.get(key)
+            if not isinstance(value, str) or value == start:
+                continue
+            if not (path := Path(value).expanduser()).is_file():
+                remedy = "give a local file, or let mimflow fetch it: checkpoint: {url: ...}"
+                raise UserError(f"overrides: {key}: there is no file {value}", remedy)
+            read_foreign(path, f"overrides: {key}: {value}")
 
 
 def apply_override(config: Config, key: str, value: Any, accepts: Callable[[Config, str], bool]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import sys
 import warnings
@@ -18,11 +17,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from scripts.lib.base import tensor_file
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.shared_memory import fitting_workers
 from scripts.lib.data.decoding import Undecodable, decode_image
-from scripts.lib.model.checkpoint_file import UNREADABLE, printable
+from scripts.lib.model.checkpoint_file import printable
+from scripts.lib.runs import config_file
 from scripts.lib.runs.onnx_model import Batch
 from scripts.mmcls_plugins.hooks import forward_hooks
 
@@ -68,16 +69,27 @@ def is_decodable(path: Path) -> bool:
     return True
 
 
-def load_config(path: Path) -> Any:
-    """Read an mmcls config.
+def load_config(path: Path, *, trust: bool = False) -> Any:
+    """Read a run's config as plain values; it is not executed, and only values that may be are built from.
+
+    Parameters
+    ----------
+    trust : accept any values; the word of the person who typed the command.
 
     Raises
     ------
-    UserError : there is no such file.
+    UserError : there is no such file, or one that is not to be trusted (:func:`config_file.read_trusted`).
     """
     if not path.is_file():
         raise UserError(f"{path}: no such config; train the run first")
-    return mmcv.Config.fromfile(str(path))
+    values = config_file.read_trusted(path, trust=trust)
+    if not all(isinstance(values.get(name), dict) for name in ("model", "data")):
+        raise UserError(f"{path}: it has no model or no data; give the config.py of a run")
+    try:
+        mmcv.utils.import_modules_from_strings(**values.get("custom_imports", {"imports": ["scripts.mmcls_plugins"]}))
+        return mmcv.Config(values)
+    except (ImportError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: mmcv cannot use it: {one_line(error)[:200]}", "train the run again") from error
 
 
 def keep_freed_memory() -> None:
@@ -112,17 +124,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train the run first")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (*UNREADABLE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which torch makes of a truncated file
-            raise
+        content = tensor_file.read(path)
+    except tensor_file.Unreadable as error:
         raise UserError(
             f"{path}: damaged, or no checkpoint of plain tensors ({printable(error)}); train the run again"
         ) from error
-    if not isinstance(content, dict):
+    weights = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(weights, dict):
         raise UserError(f"{path}: holds no weights; give the best.pth of a run")
-    weights = content.get("state_dict", content)
-    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}, content.get("meta") or {}
+    tensors = {str(name).removeprefix("module."): value for name, value in weights.items() if torch.is_tensor(value)}
+    meta = content.get("meta")
+    return tensors, meta if isinstance(meta, dict) else {}
 
 
 def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, threads: int = 0) -> torch.nn.Module:
@@ -143,7 +155,12 @@ def build_model(config: Any, weights: dict[str, torch.Tensor], device: str, thre
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False  # else a GPU rounds to 10 bits, and model.onnx does not
     config.model.pretrained = None
-    model = build_classifier(config.model)
+    try:
+        model = build_classifier(config.model)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"config.py: its model cannot be built: {one_line(error)[:300]}", "train the run again"
+        ) from error
     # EMAHook keeps a second copy of the weights in the model; the averaged ones are under the plain names.
     averaged = {name: tensor for name, tensor in weights.items() if not name.startswith("ema_")}
     try:

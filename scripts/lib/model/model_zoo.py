@@ -10,6 +10,7 @@ import argparse
 import difflib
 import hashlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -146,6 +147,9 @@ def loses_single_images(name: str) -> bool:
 def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
     """Return the file stem under results/checkpoints/ for a checkpoint setting; no network, no file is opened.
 
+    Two settings have one name only if they name one file, of one hash, that is read for one network: the tensors are
+    renamed to fit it.
+
     Parameters
     ----------
     checkpoint : ``{"zoo": None or model}``, ``{"url": ...}``, ``{"path": ...}`` or ``{"package": ..., "member": ...}``;
@@ -156,16 +160,20 @@ def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
     ------
     UserError : as :func:`find_weights`, for a ``zoo`` checkpoint.
     """
-    if checkpoint.get("url"):
-        return f"{_stem(urlsplit(checkpoint['url']).path)}-{_short_hash(checkpoint['url'])}"
-    if checkpoint.get("path"):
-        if Path(checkpoint["path"]).parent == KEPT_NAMES:
-            return Path(checkpoint["path"]).stem
-        return f"{_stem(str(checkpoint['path']))}-{_short_hash(str(checkpoint['path']))}"
-    if checkpoint.get("package"):
+    if checkpoint.get("path") and Path(checkpoint["path"]).parent == KEPT_NAMES:
+        return Path(checkpoint["path"]).stem
+    named = {key: checkpoint[key] for key in ("url", "path", "package", "member", "sha256") if checkpoint.get(key)}
+    if named.keys() <= {"sha256"}:
+        weights = find_weights(base_config, checkpoint.get("zoo"))
+        if not named and weights in weights_of(base_config):
+            return _stem(weights.file_name)  # which has digits of its hash, and is taken over as it is
+        name, named["zoo"] = _stem(weights.file_name), weights.model
+    elif checkpoint.get("package"):
         package = "-".join(re.split(r"\s*==\s*", checkpoint["package"].strip()))
-        return f"{_safe(package)}-{_stem(checkpoint['member'])}"
-    return _stem(find_weights(base_config, checkpoint.get("zoo")).file_name)
+        name = f"{_safe(package)}-{_stem(checkpoint['member'])}"
+    else:
+        name = _stem(urlsplit(checkpoint["url"]).path if checkpoint.get("url") else str(checkpoint["path"]))
+    return f"{name}-{_short_hash(json.dumps([named, base_config], sort_keys=True))}"
 
 
 @cache

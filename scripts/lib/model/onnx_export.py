@@ -152,6 +152,8 @@ def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) ->
                 **old_exporter,
             )
         except Exception as error:  # RuntimeError, TypeError, ...: whatever the code of a model meets while traced
+            if isinstance(error, OSError) and error.errno:  # the system's, as of a full disk; not the model's
+                raise
             operator = re.search(r"operator '([^']+)'", str(error))
             reason = f"there is no {operator[1]} in opset {OPSET}" if operator else one_line(error)[:300]
             raise UserError(f"{name} cannot be exported to ONNX: {reason}; {REMEDY}") from error

@@ -17,6 +17,7 @@ from scripts.lib.data.image_checks import Status, check_image
 from scripts.lib.data.image_formats import HEAD, describe_unread, is_read, sniff
 from scripts.lib.data.image_paths import JUNK, is_image, is_junk
 from scripts.lib.runs.onnx_model import Batch, OnnxModel, predict_files
+from scripts.lib.runs.provenance import check_made
 from scripts.lib.runs.run_folder import RunFolder
 
 #: Formats that an image is drawn in as it came; all others become JPEG.
@@ -218,20 +219,23 @@ class Model:
 
 
 def check_run(run: Path) -> None:
-    """Raise UserError unless *run* is the folder of a finished run."""
+    """Raise UserError unless *run* is the folder of a finished run, and its config and weights are what was made."""
     if not run.is_dir():
         raise UserError(f"--run: {run}: no such folder; give a finished run, such as results/demo/.../seed0")
     for file in (RunFolder(run).config, RunFolder(run).best):
         if not file.is_file():
             raise UserError(f"--run: {run} has no {file.name}; give a finished run, such as results/demo/.../seed0")
+    check_made(run, [RunFolder(run).config, RunFolder(run).best])
 
 
-def open_run(run: Path, photos: Sequence[Photo], device: str, batch_size: int, workers: int) -> Model:
-    """Return the checkpoint of a run, ready to predict; *device* may be ``auto``."""
+def open_run(
+    run: Path, photos: Sequence[Photo], device: str, batch_size: int, workers: int, *, trust: bool = False
+) -> Model:
+    """Return the checkpoint of a run, ready to predict; *device* may be ``auto``, *trust* as load_config has it."""
     # Only here, since torch and mmcls take seconds to load: a mistake in the command is answered at once.
     from scripts.lib.model.inference import build_model, choose_device, iterate, load_config, read_checkpoint
 
-    config = load_config(RunFolder(run).config)
+    config = load_config(RunFolder(run).config, trust=trust)
     weights, meta = read_checkpoint(RunFolder(run).best)
     classes = classes_of(config, meta, run)
     device = choose_device(device)
@@ -242,6 +246,7 @@ def open_run(run: Path, photos: Sequence[Photo], device: str, batch_size: int, w
 
 def open_onnx(file: Path, photos: Sequence[Photo], batch_size: int, workers: int) -> Model:
     """Return a model.onnx, ready to predict without torch."""
+    check_made(file.parent, [file])
     model = OnnxModel(file)
     paths = [photo.path for photo in photos]
     batches = predict_files(model, paths, batch_size, workers, check_whole)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.tensor_file import MOST_DIMENSIONS, element_size
 
 #: Names of the types, as the format has them.
 TYPES = {
@@ -36,18 +37,27 @@ def read(path: Path, name: str) -> dict[str, torch.Tensor]:
     ------
     UserError : it is cut short, or its header does not fit its bytes.
     """
-    data = bytearray(path.read_bytes())  # which torch may write to, as it demands
+    data = bytearray(path.stat().st_size)  # which torch may write to, as it demands
+    with open(path, "rb") as file:
+        file.readinto(data)
     start = 8 + int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8:start].decode())
-        tensors = {}
+        tensors, taken = {}, 0
         for key, entry in header.items():
             if key == "__metadata__":
                 continue
             kind, shape, (begin, end) = TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
             count = math.prod(shape)
-            if min((begin, *shape), default=0) < 0 or end - begin != count * kind.itemsize or start + end > len(data):
+            if (
+                min((begin, *shape), default=0) < 0
+                or end - begin != count * element_size(kind)
+                or start + end > len(data)
+            ):
                 raise ValueError(f"{key} does not lie in the file")
+            taken += end - begin
+            if taken > len(data) or len(shape) > MOST_DIMENSIONS:
+                raise ValueError("tensors overlap: they declare more than the file has")
             flat = torch.frombuffer(data, dtype=kind, count=count, offset=start + begin) if count else torch.empty(0)
             tensors[key] = flat.to(kind).reshape(shape)
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, RecursionError) as error:

@@ -12,8 +12,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from scripts.lib.base import strict_yaml
-from scripts.lib.base.language import language, tr
+from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import findings
@@ -31,6 +30,7 @@ from scripts.lib.data.findings import (
 )
 from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
+from scripts.lib.pages.data_summary import assumptions, meanings, order_of
 from scripts.lib.pages.thumbnails import Picture, thumbnail
 
 #: Pixels of the longer side of a picture.
@@ -139,12 +139,6 @@ class Data:
         return label_of(file, has_given_splits(self.summary))
 
 
-def meanings() -> dict[str, dict[str, str]]:
-    """Return of each finding title, meaning, what was done and advice; what matters most is first."""
-    folder = templates.FOLDER / ("" if language() == "en" else language())
-    return strict_yaml.read(folder / "findings.yaml")  # type: ignore[no-any-return]
-
-
 def data_page(data: Data, title: str = "") -> str:
     """Return the page."""
     counts = _count_classes(data)
@@ -158,7 +152,7 @@ def data_page(data: Data, title: str = "") -> str:
         verdict=verdict(data.summary),
         state=_state(data.summary),
         contaminated=_contaminated(data),
-        notes=[*data.summary.get("notes", []), *data.summary.get("left_out_files", [])],
+        notes=assumptions(data.summary, data.classes),
         findings=[(n_found[name], _meaning(name, data)) for name in order_of(n_found)],
         absent=[meaning["title"] for name, meaning in meanings().items() if not n_found[name]],
         folds=data.splits.folds,
@@ -193,12 +187,6 @@ def _contaminated(data: Data) -> dict[str, int]:
         "images": len(images),
         "trained_on": len(images.intersection(still_trained_on(data.findings))),
     }
-
-
-def order_of(findings: Mapping[str, Any]) -> list[str]:
-    """Return the names of what was found, what matters most first."""
-    positions = {name: index for index, name in enumerate(meanings())}
-    return sorted(findings, key=lambda name: (positions.get(name, len(positions)), name))
 
 
 def _meaning(name: str, data: Data) -> dict[str, str]:

@@ -19,11 +19,11 @@ from scripts.lib.data.splits import SPLITS
 from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.errors import most_confused
 from scripts.lib.model.fast_recipe import chosen_recipe
-from scripts.lib.pages import markdown, templates
+from scripts.lib.pages import data_summary, markdown, templates
 from scripts.lib.runs.onnx_example import PACKAGES, example
 from scripts.lib.runs.onnx_model import Preprocessing
 from scripts.lib.runs.predictions import Predictions
-from scripts.lib.runs.provenance import ARCHIVE
+from scripts.lib.runs.provenance import ARCHIVE, files_of_run
 from scripts.lib.runs.run_folder import dataset_folder
 from scripts.lib.runs.train_log import kept_epoch
 
@@ -218,9 +218,7 @@ def _data(inputs: CardInputs) -> dict[str, Any]:
         "images": {name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in SPLITS},
         "group_by": split.get("group_by"),
         "audit": None if inputs.audit is None else verdict(inputs.audit),
-        "audit_notes": []
-        if inputs.audit is None
-        else [*inputs.audit.get("notes", []), *inputs.audit.get("left_out_files", [])],
+        "audit_notes": [] if inputs.audit is None else data_summary.remarks(inputs.audit, inputs.predictions.classes),
     }
 
 
@@ -274,7 +272,7 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
 
 def _hashes(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return the sha256 of the files that a reader may want to compare."""
-    files = {**provenance["inputs"]["files"], **provenance["outputs"]}
+    files = files_of_run(provenance)
     hashes = {name: str(files[name]["sha256"]) for name in HASHED if name in files}
     if weights := provenance["outputs"].get("best.pth", {}).get("weights_sha256"):
         hashes["the weights alone"] = str(weights)

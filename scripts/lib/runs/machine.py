@@ -17,6 +17,7 @@ from typing import Any
 from scripts.lib.base.download import shown
 from scripts.lib.base.environment import ROOT, ROUNDING
 from scripts.lib.base.files import sha256_of
+from scripts.lib.base.source_code import COMPUTES, code_sha256
 
 #: What the set-up leaves in .venv (envs/install.py).
 STAMP = Path(sys.prefix) / "mimflow-environment.json"
@@ -43,12 +44,16 @@ def describe_software() -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    env = read_stamp().get("env")
-    lock = ROOT / "envs" / f"{env}.lock"
     return {
         "versions": versions,
-        "environment": {"name": env, "lock_sha256": sha256_of(lock) if lock.is_file() else None},
+        "environment": {"name": read_stamp().get("env"), "lock_sha256": lock_sha256()},
     }
+
+
+def lock_sha256() -> str | None:
+    """Return the hash of the lock that this environment came from; None where another tool made it."""
+    lock = ROOT / "envs" / f"{read_stamp().get('env')}.lock"
+    return sha256_of(lock) if lock.is_file() else None
 
 
 def read_stamp() -> dict[str, Any]:
@@ -58,7 +63,8 @@ def read_stamp() -> dict[str, Any]:
 
 def describe_code(root: Path = ROOT) -> dict[str, Any]:
     """Return the commit of the code, whether tracked files differ from it (None for both where git cannot tell), and
-    the sha256 over the workflow and its scripts, which tells apart what commits of documentation do not.
+    the sha256 over the workflow and its scripts, which tells apart what commits of documentation do not; another over
+    the part of it that computes weights, predictions and metrics.
     """
     scripts = (path for path in root.glob("scripts/**/*") if path.suffix in CODE)
     files = [path for path in sorted([root / "Snakefile", *root.glob("rules/*.smk"), *scripts]) if path.is_file()]
@@ -66,15 +72,15 @@ def describe_code(root: Path = ROOT) -> dict[str, Any]:
     digest = hashlib.sha256()
     for name, path in zip(names, files, strict=True):
         digest.update(f"{name}\0{sha256_of(path)}\0".encode())
-    sha256 = digest.hexdigest()
+    sha256 = {"sha256": digest.hexdigest(), "computes_sha256": code_sha256(COMPUTES, root)}
     commit = _git(root, "rev-parse", "HEAD") if is_own_repository(root) else None
     changes = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
     known = (_git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD") or "").split("\0") if commit else []
     if changes is None or (names and not set(names) & set(known)):
-        return {"commit": None, "dirty": None, "sha256": sha256}  # without git, or a commit of something else
+        return {"commit": None, "dirty": None, **sha256}  # without git, or a commit of something else
     # Where results/ is a link to a larger disk, the page that git keeps there is missing: that is no other code.
     changed = any(not line.endswith(" results/README.md") for line in changes.splitlines())
-    return {"commit": commit, "dirty": changed or not set(names) <= set(known), "sha256": sha256}
+    return {"commit": commit, "dirty": changed or not set(names) <= set(known), **sha256}
 
 
 def is_own_repository(root: Path) -> bool:

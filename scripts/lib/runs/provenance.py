@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import products
+from scripts.lib.base.files import find_json, sha256_of
 from scripts.lib.base.problems import UserError
+from scripts.lib.runs.run_folder import RunFolder
 
 #: Of provenance.json; another one is refused.
 FORMAT = 1
@@ -23,6 +27,36 @@ SECTIONS = {
 }
 
 
+def files_of_run(provenance: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return what a run was made of, and what came out, by the files' names: of each its hashes."""
+    return {**provenance["inputs"]["files"], **provenance["outputs"]}
+
+
+def check_made(run: Path, paths: Iterable[Path]) -> None:
+    """Refuse files of a run's folder that are not what was made: by their records, else by provenance.json.
+
+    A folder that was copied without its hidden files has no records.
+
+    Raises
+    ------
+    UserError : the first that is not.
+    """
+    provenance = find_json(run / RunFolder.provenance)
+    known = _hashes(provenance, "outputs") | _hashes(provenance.get("inputs"), "files")
+    known |= _hashes(provenance.get("circumstances"), "files")
+    for path in paths:
+        if products.expected(path) is not None:
+            products.check([path])
+        elif path.name in known and (not path.is_file() or sha256_of(path) != known[path.name]):
+            products.refuse(products.Change(path, path, products.CHANGED if path.is_file() else products.GONE))
+
+
+def _hashes(section: Any, key: str) -> dict[str, str]:
+    files = section.get(key) if isinstance(section, dict) else None
+    entries = files.items() if isinstance(files, dict) else ()
+    return {name: entry["sha256"] for name, entry in entries if isinstance(entry, dict) and "sha256" in entry}
+
+
 def read_provenance(path: Path) -> dict[str, Any]:
     """Return a provenance.json.
 
@@ -34,7 +68,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
         provenance = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path}: no such file: give the folder of a finished run, results/.../seed0") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}): it was changed, or cut short") from error
     if not isinstance(provenance, dict) or provenance.get("format") != FORMAT:
         raise UserError(f"{path}: written by another version of mimflow: `make run` writes it anew")

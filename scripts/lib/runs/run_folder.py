@@ -8,6 +8,8 @@ from pathlib import Path
 
 #: Of the parts of a run's folder, in their order.
 FIELDS = ("dataset", "experiment", "seed", "fold")
+#: The folder below results/ of the weights that runs start from.
+CHECKPOINTS = "checkpoints"
 #: Entries of results/<dataset>/ and results/ that a data set or an experiment may not be named after.
 RESERVED_NAMES = frozenset({"checkpoints", "figures", "images", "packed", "splits"})
 FOLD = re.compile(r"fold(\d{1,10})", re.ASCII)
@@ -46,6 +48,7 @@ class WorkFolder(_Folder):
     best = _File("best.pth")
     last = _File("last.pth")
     train_log = _File("train_log.csv")
+    provenance = _File("provenance.json")  # as it was first recorded
 
 
 @dataclass(frozen=True)

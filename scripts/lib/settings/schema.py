@@ -87,7 +87,7 @@ class Experiment(Section):
     """One way to train; it is run once per seed."""
 
     base_config: str = Field(
-        description="A base config of mmcls's model zoo; all names: `python -m scripts.lib.model.model_zoo`."
+        description="A base config of mmcls's model zoo; all names: `.venv/bin/python -m scripts.lib.model.model_zoo`."
     )
     checkpoint: CheckpointChoice = Field(
         "zoo", description="`zoo` (the weights of the base config), `none` (from scratch), or another source."
@@ -147,7 +147,9 @@ class Experiment(Section):
         "the most frequent class, test images are contaminated. With few classes use several seeds.",
     )
     overrides: dict[str, Any] = Field(
-        {}, description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last."
+        {},
+        description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last. They "
+        "can import code (SECURITY.md).",
     )
 
     @field_validator("base_config")

@@ -1,8 +1,8 @@
 """Bundles: a finished run as one tar with which someone else can repeat it, written here and unpacked there.
 
 A bundle is a foreign file: names in it are checked against a pattern and the manifest, nothing but plain files is
-unpacked, weights are opened as tensors only, config.py is compared but never run, and settings that could make mmcls
-load more are refused.
+unpacked, weights are opened as tensors only, config.py is compared but never run, and settings that are not known to be
+harmless are refused (:mod:`scripts.lib.workflow.foreign_runs`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import ROOT
@@ -59,8 +58,6 @@ README = Path(__file__).with_name("bundle_readme.txt")
 NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/){0,6}[A-Za-z0-9_][A-Za-z0-9._-]*")
 RUN = re.compile(r"results/([^/]+/[^/]+/seed\d+(?:/fold\d+)?)/provenance\.json")
 LONGEST_MANIFEST = 1_000_000
-#: Keys of an mmcls config by which it loads weights or code of its own accord.
-RISKY = frozenset({"load_from", "resume_from", "custom_imports", "init_cfg", "pretrained", "checkpoint", "_base_"})
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -217,22 +214,6 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> str:
     return sha256_of(path)
 
 
-def risky_keys(settings: Mapping[str, Any]) -> list[str]:
-    """Return the overrides that make mmcls load weights or code: out of a bundle they could run anything."""
-
-    def walk(value: Any, key: str) -> list[str]:
-        if not isinstance(value, Mapping | list):
-            return []
-        risky = []
-        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
-            here = f"{key}.{name}".lstrip(".")
-            risky += [here] if RISKY & set(str(name).split(".")) else walk(inner, here)
-        return risky
-
-    experiments = settings.get("experiments", {})
-    return [key for experiment in experiments.values() for key in walk(experiment.get("overrides", {}), "")]
-
-
 def find_run(bundle: Path, folder: Path, names: list[str]) -> FinishedRun:
     """Return the run in an unpacked bundle."""
     runs = [match[1] for match in map(RUN.fullmatch, names) if match]
@@ -243,8 +224,6 @@ def find_run(bundle: Path, folder: Path, names: list[str]) -> FinishedRun:
         file = PurePosixPath(entry["path"]).name
         if not NAME.fullmatch(file) or "/" in file:
             raise UserError(f"{bundle}: refused: {name} has a name that no bundle has: {file[:100]!r}")
-    if len(run.archives) != len(run.sources()):
-        raise UserError(f"{bundle}: refused: {len(run.archives)} archives for {len(run.sources())} sources")
     return run
 
 

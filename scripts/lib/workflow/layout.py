@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from snakemake.io import WILDCARD_REGEX
 
+from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
 from scripts.lib.settings.schema import Experiment, Settings
-
-
-def record_path(path: str) -> str:
-    """Return where the sha256 of a fetched file is recorded: beside it, so that `sha256sum -c` checks it."""
-    folder, _, name = path.rpartition("/")
-    return f"{folder}/{name.partition('.')[0]}.sha256"
-
 
 #: Links to files whose paths cannot be inputs of a rule, below the working directory.
 LINKS = Path(".snakemake/mimflow-links")
@@ -56,6 +50,7 @@ class Layout:
         name = settings.dataset.name
         self.dataset = f"results/{name}"
         self.images = f"{self.dataset}/images"
+        self.report = f"{self.dataset}/report.html"
         self.sources = settings.dataset.sources()
         #: One for each of ``sources``.
         self.archives = [
@@ -80,10 +75,22 @@ class Layout:
 
     # -- all runs and all folds ---------------------------------------------------------------------------------------
 
-    def runs(self, pattern: Path | str) -> list[str]:
-        """Return *pattern*, a path with the wildcards of a run, for every run."""
-        names = product(self.experiments, self.seeds, self._fold_numbers())
-        return [str(pattern).format(experiment=name, seed=seed, fold=fold) for name, seed, fold in names]
+    def runs(self, *patterns: Path | str) -> list[str]:
+        """Return each of *patterns*, paths with the wildcards of a run, for every run."""
+        names = list(product(self.experiments, self.seeds, self._fold_numbers()))
+        return [
+            str(pattern).format(experiment=name, seed=seed, fold=fold)
+            for pattern in patterns
+            for name, seed, fold in names
+        ]
+
+    def each(self, pattern: Path | str) -> Callable[[Any], list[str]]:
+        """Return an input function with *pattern* for every run.
+
+        Of a list that a rule names, Snakemake hashes all files once for each of them: seconds for hundreds of runs.
+        """
+        files = self.runs(pattern)
+        return lambda _wildcards: files
 
     def splits(self, split: str) -> list[str]:
         """Return the annotation files of one *split* (train, val or test): one, or one a fold."""
@@ -94,6 +101,10 @@ class Layout:
 
     def targets(self) -> list[str]:
         """Return what a complete run of the workflow leaves."""
+        return [*self.results(), self.report]
+
+    def results(self, _wildcards: Any = None) -> list[str]:
+        """Return the same without the report, which shows it: of each job that makes something of it, one file."""
         return [
             f"{self.dataset}/leaderboard.csv",
             f"{self.dataset}/audit.html",
@@ -102,11 +113,10 @@ class Layout:
             *self.run_results(),
         ]
 
-    def run_results(self) -> list[str]:
+    def run_results(self, _wildcards: Any = None) -> list[str]:
         """Return those files of the runs that people look at and that no rule reads."""
         figures = ("confusion_matrix.svg", "training_curves.svg", "embedding.html", "gradcam.html")
-        patterns = [*(self.run.figures / name for name in figures), self.run.model_card]
-        return [path for pattern in patterns for path in self.runs(pattern)]
+        return self.runs(*(self.run.figures / name for name in figures), self.run.model_card)
 
     # -- what is fetched ----------------------------------------------------------------------------------------------
 

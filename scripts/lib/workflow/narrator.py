@@ -111,7 +111,7 @@ class Narrator(logging.Handler):
             self.screen.forget()
         elif event == LogEvent.PROGRESS:
             self._done, self._total = fields["done"], fields["total"]
-            self._stage = "writing the report" if self._done == self._total else ""
+            self._stage = ""
         elif event == LogEvent.RUN_INFO and not fields["stats"]["total"]:
             self._say_nothing()
         elif event == LogEvent.RUN_INFO:

@@ -14,13 +14,10 @@ from typing import Any, NamedTuple
 
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS
-from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.runs.run_folder import CHECKPOINTS, RunFolder
 from scripts.lib.workflow import run_reader
 from scripts.lib.workflow.controller import LOCKS, RECORD, SNAKEMAKE_LOGS
 from scripts.lib.workflow.run_reader import ATTEMPTS, LEASE, NO_FOLD, Entries, Key, Work, is_made, stat_of
-
-#: What the weights that runs start from are filed under, below results/ and logs/.
-CHECKPOINTS = "checkpoints"
 
 
 class State(StrEnum):

@@ -53,8 +53,9 @@ def why(workflow: Any) -> list[str]:
             lines |= {f"{who}: {', '.join(values) or 'other settings'}": None}
         if reason.code_changed:
             lines |= {"mimflow itself has changed": None}
-        if reason.input_changed and not change:
-            lines |= {f"{who}: made of other files than before": None}
+        if reason.input_changed:
+            told = set(map(str, workflow.persistence.changes))  # in red, when they were found
+            lines |= dict.fromkeys(line for line in workflow.persistence.difference(job).files if line not in told)
         for file in sorted(set(reason.updated_input) - set(reason.updated_input_run)):
             lines |= {f"{file} is newer than what was made of it": None}
         if reason.incomplete_output:

@@ -24,8 +24,9 @@ from scripts.lib.base.subprocesses import signals_forwarded
 from scripts.lib.model.model_zoo import KEPT_NAMES
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_software
-from scripts.lib.runs.provenance import ARCHIVE, DATA, read_provenance
+from scripts.lib.runs.provenance import ARCHIVE, DATA, files_of_run, read_provenance
 from scripts.lib.runs.run_folder import RunFolder, dataset_folder, run_name
+from scripts.lib.workflow.foreign_runs import check_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,10 @@ class FinishedRun:
         ------
         UserError : it is not the folder of a finished run.
         """
-        return cls(folder.resolve(), read_provenance(RunFolder(folder).provenance))
+        path = RunFolder(folder).provenance
+        provenance = read_provenance(path)
+        check_provenance(provenance, path)
+        return cls(folder.resolve(), provenance)
 
     @property
     def name(self) -> str:
@@ -110,7 +114,7 @@ class FinishedRun:
 
     def hashes(self, without: Collection[str] = ()) -> dict[str, str]:
         """Return what is compared, as the provenance says: for weights the hash of the tensors, not of the file."""
-        entries = (self.provenance["inputs"]["files"] | self.provenance["outputs"]).items()
+        entries = files_of_run(self.provenance).items()
         return {name: entry.get("weights_sha256", entry["sha256"]) for name, entry in entries if name not in without}
 
 
@@ -141,8 +145,10 @@ def first_difference(expected: Mapping[str, str], got: Mapping[str, str]) -> tup
 
 def changed_since(run: FinishedRun, without: Collection[str] = ()) -> Difference | None:
     """Return the first stage whose files are not those that the provenance describes: then nothing can be verified."""
-    hashes = run.hashes(without)
-    difference = first_difference(hashes, {name: _hash_now(run.file(name)) for name in hashes})
+    # Of the files, not of the tensors: nothing but damage, or a hand, changes the rest of a .pth after the run.
+    hashes = {name: entry["sha256"] for name, entry in files_of_run(run.provenance).items() if name not in without}
+    now = {name: sha256_of(run.file(name)) if run.file(name).is_file() else "" for name in hashes}
+    difference = first_difference(hashes, now)
     if difference is None:
         return None
     stage, files = difference
@@ -156,11 +162,11 @@ def _hash_now(path: Path) -> str:
         return ""
     if path.suffix != ".pth":
         return sha256_of(path)
-    from scripts.lib.model.checkpoint_file import UNREADABLE  # late: it loads torch
+    from scripts.lib.base.tensor_file import Unreadable  # late: it loads torch
 
     try:
         return hash_weights(path)
-    except UNREADABLE:
+    except Unreadable:
         return "no weights"
 
 

@@ -40,6 +40,10 @@ class ReportMenu:
         """Return the file of the report's text called *name*; whole, since each Snakefile has a folder of its own."""
         return str(CAPTIONS / self.language / f"{name}.rst")
 
+    def captions(self) -> list[str]:
+        """Return the files of all texts of the report."""
+        return sorted(map(str, (CAPTIONS / self.language).glob("*.rst")))
+
     def shown(self, caption: str, what: str, category: str = "Runs") -> dict[str, Any]:
         """Return how the report shows a file, for Snakemake's report().
 

@@ -10,22 +10,26 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from snakemake.settings.enums import Quietness
+from snakemake.shell import shell
 from snakemake.utils import update_config
 
-from scripts.lib.base import strict_yaml
+from scripts.lib.base import interrupts, strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
 from scripts.lib.base.disks import check_folders
 from scripts.lib.base.environment import ROOT, Variable, job_environment
+from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
+from scripts.lib.workflow import fork_server, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.layout import Layout
@@ -34,6 +38,7 @@ from scripts.lib.workflow.narrator import Narrator
 from scripts.lib.workflow.options import Options, RuleOptions, to_json
 from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
+from scripts.lib.workflow.renewal import Told, edited_images, is_edited, matters
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
 from scripts.lib.workflow.submission import tell_lost_errors
@@ -58,10 +63,14 @@ class Session:
         self.started = time.time()
         files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
         self.narrator: Narrator | None = None
+        self.forks: fork_server.Forks | None = None
         self.errors: list[str] = []
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
         self.has_failed = False
         self.interrupts = 0
+        self.workflow = workflow
+        #: For shell lines. Not a parameter of a rule: results that were copied into another clone are the same.
+        self.snakefile = shlex.quote(str(workflow.main_snakefile)).replace("{", "{{").replace("}", "}}")
         use_this_python()
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)
@@ -83,6 +92,8 @@ class Session:
         self.options = RuleOptions(Options(settings, self.site, self.layout))
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
+        is_real = will_run(sys.argv[1:], workflow.output_settings.dryrun)
+        records.keep(workflow, Told(Path(self.layout.images), is_real), partial(matters, self.layout))
 
     def narrate(self, workflow: Any) -> None:
         """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
@@ -91,6 +102,7 @@ class Session:
             return
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
             signal.signal(signal.SIGINT, self._interrupt)
+            shell._process_args = {**shell._process_args, "preexec_fn": self._prepare_job}
         sys.excepthook = _without_interrupts(sys.excepthook)
         atexit.register(self._conclude)
         handlers = workflow.logger_manager.logger.handlers
@@ -109,6 +121,12 @@ class Session:
         self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
         workflow.logger_manager.logger.addHandler(self.narrator)
 
+    def _prepare_job(self) -> None:
+        """Hold Ctrl-C back in the process of a job, until it can end calmly; end it where that came before."""
+        interrupts.hold()
+        if self.interrupts:
+            os._exit(EXIT_INTERRUPTED)
+
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         """Begin to stop at the first Ctrl-C, let it go on at the second, and end at the third."""
         self.interrupts += 1
@@ -124,6 +142,8 @@ class Session:
         lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
         if self.narrator is not None:
             self.narrator.close()
+        if note := records.kept_line(getattr(self.workflow.persistence, "others", {})):
+            print(f"note: {note}", file=sys.stderr, flush=True)
         lines = [*lines, *self.causes, *[STOPPED] * (self.interrupts > 0)]
         for line in lines:
             print(line, file=sys.stderr, flush=True)
@@ -139,8 +159,12 @@ class Session:
         sys.exit(1)
 
     def shell_prefix(self) -> str:
-        """Return what stands before each shell line: the site's modules."""
-        return module_prefix(self.site)
+        """Return what stands before each shell line: the site's modules, and that the shell becomes the command.
+
+        So a Ctrl-C that the shell has not seen yet reaches the command.
+        """
+        become = self.forks.shell_prefix() if self.forks else "exec "
+        return (module_prefix(self.site) + become).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
@@ -168,6 +192,9 @@ class Session:
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
+        images = Path(self.layout.images)
+        if any(is_edited(change, images) for change in getattr(workflow.persistence, "changes", [])):
+            self._exit(edited_images(images))
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
         planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
@@ -177,22 +204,30 @@ class Session:
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
             self.narrator.names |= {workflow.dag.jobid(job): job.message or job.rule.name for job in jobs}
-            for line in why(workflow):
-                self.narrator.say(f"because {line}")
+            with speaking(self.layout.settings.report.language):
+                for line in why(workflow):
+                    self.narrator.say(tr(f"because {line}"))
         may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
+        if fork_server.are_wanted((job.rule.name for job in jobs), self.site.modules, workflow.non_local_exec):
+            self.forks = fork_server.start()
+            shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
 
-    def report_command(self, workflow: Any) -> str:
-        """Return the shell line that makes the report; nothing to do when only a part of the workflow was asked for."""
+    def settings_json(self, wildcards: Any) -> str:
+        """Return the whole configuration for write_report; a params function, since JSON is full of braces."""
+        return to_json(self.config)
+
+    def show_command(self, workflow: Any) -> str:
+        """Return the shell line that prints the results; nothing where only a part of the workflow was asked for."""
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
-        settings = to_json(self.config)
-        words = ["python", "-m", "scripts.report.write_report", "--snakefile", str(workflow.main_snakefile)]
-        return shlex.join([*words, "--settings", settings, "--dataset", self.layout.dataset])
+        language = self.layout.settings.report.language
+        words = ["python", "-m", "scripts.report.write_report", "--dataset", self.layout.dataset]
+        return shlex.join([*words, "--show", "--language", language])
 
     def note_errors(self, logs: Sequence[str]) -> None:
         """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""

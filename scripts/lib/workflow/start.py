@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from scripts.lib.base import interrupts
 from scripts.lib.base.problems import STOPPED
 
 
@@ -17,9 +18,21 @@ def stop(_number: int, _frame: FrameType | None) -> NoReturn:
     os._exit(128 + signal.SIGINT)
 
 
+def catch_interrupts(workflow: Any = None) -> None:
+    """Have Ctrl-C end in one line until the session's own handler takes this one's place.
+
+    Parameters
+    ----------
+    workflow : Snakemake's, where it was started without make; its processes for single jobs stay as they are.
+    """
+    is_alone = workflow is None or workflow.is_main_process
+    if is_alone and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
+        signal.signal(signal.SIGINT, stop)
+
+
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
-        signal.signal(signal.SIGINT, stop)  # until the workflow's own takes its place
+    catch_interrupts()
+    interrupts.take()
 
     from snakemake.cli import main
 

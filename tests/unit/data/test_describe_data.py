@@ -25,7 +25,8 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data import splits
 from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY, Finding, label_of, read_findings, read_summary, verdict
 from scripts.lib.data.splits import read_splits
-from scripts.lib.pages.data_page import NEVER_OPENED, Data, data_page, meanings
+from scripts.lib.pages.data_page import NEVER_OPENED, Data, data_page
+from scripts.lib.pages.data_summary import meanings
 
 HOSTILE = ["<script>alert(1)", '"><img src=x onerror=alert(1)>', "草莓 & 水果"]
 Row = tuple[str, str, str, str, str]

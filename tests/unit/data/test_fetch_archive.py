@@ -155,7 +155,11 @@ def test_a_local_archive_is_taken_over_untouched(
     caplog.set_level("INFO")
     output = get(Source(path=str(archive)), tmp_path)
     assert output.read_bytes() == archive.read_bytes()
-    assert os.path.samefile(output, archive)  # a hard link: no room is taken
+    assert not os.path.samefile(output, archive)
+    before = output.read_bytes()
+    with open(archive, "r+b") as file:  # as `cp new.zip mine.zip` does
+        file.write(b"other images")
+    assert output.read_bytes() == before
     assert "recorded" in caplog.text
 
 

@@ -215,6 +215,8 @@ def test_the_environment_is_the_one_that_the_set_up_stamped(tmp_path: Path, monk
 @pytest.mark.long
 def test_the_page_shows_config_and_settings_and_runs_nothing(run: TinyRun, tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
+    for kept in run.folder.glob("work/*/provenance.json"):  # of the tests before: a run's first record stays
+        kept.unlink()
     record(run, tmp_path, "--html", str(tmp_path / "p.html"), settings={"dataset": {hostile: [hostile, None, 1.5]}})
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -233,3 +235,24 @@ def test_settings_that_are_no_json_are_one_line(run: TinyRun, tmp_path: Path) ->
 def test_nested_values_become_dotted_rows() -> None:
     rows = record_provenance.flatten({"a": {"b": [{"c": 1}, {"c": None}]}, "d": [1, "x"]})
     assert rows == [("a.b[0].c", "1"), ("a.b[1].c", "-"), ("d", '[1, "x"]')]
+
+
+@pytest.mark.parametrize("later", ["code", "machine", "page"])
+def test_a_record_stays_the_first_one_until_files_change(
+    run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: str
+) -> None:
+    folder = shutil.copytree(run.folder, tmp_path / "seed0")
+    mine = replace(run, folder=folder)
+    work = folder / "work" / "0"
+    work.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256((folder / "config.py").read_bytes()).hexdigest()
+    (work / "identity.json").write_text(json.dumps({"config.py": digest}))
+    first = record(mine, tmp_path)
+    (tmp_path / "p.json").unlink()
+    name = {"code": "describe_code", "machine": "describe_machine"}.get(later)
+    if name:
+        describe = getattr(record_provenance, name)
+        monkeypatch.setattr(record_provenance, name, lambda: {**describe(), "host": "other", "sha256": "other"})
+    assert record(mine, tmp_path, "--html", str(tmp_path / "p.html"), "--language", "zh") == first
+    (folder / "metrics.json").write_text("{}")
+    assert record(mine, tmp_path)["outputs"]["metrics.json"] != first["outputs"]["metrics.json"]

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib.base.files import write_sum
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import Stopped
 from scripts.lib.runs.progress_line import closing_line, progress_line
+from scripts.lib.runs.run_folder import WorkFolder
 from scripts.train.train_model import (
+    begin_anew,
     choose_work_dir,
     default_workers,
     explain_failure,
@@ -110,6 +113,34 @@ def test_progress_is_one_line_with_what_is_known() -> None:
     }  # fmt: skip
     assert progress_line(state) == "epoch 2/5  loss 0.432  val accuracy 91.2 %  27 images/s  2 min 05 s left"
     assert progress_line({"epochs_done": 0, "max_epochs": 5, "loss": None}) == "epoch 0/5"
+
+
+@pytest.mark.parametrize("name", ["best.pth", "last.pth", "train_log.csv"])
+@pytest.mark.parametrize("fault", ["flipped", "truncated", "gone"])
+def test_damaged_products_are_never_published_but_made_again(tmp_path: Path, name: str, fault: str) -> None:
+    work = WorkFolder(tmp_path)
+    work.states.mkdir()
+    for path in (work.best, work.last, work.train_log):
+        path.write_bytes(b"content")
+        write_sum(path)
+    begin_anew(work)
+    assert work.best.exists() and work.last.exists() and work.states.exists(), "whole ones stay"
+    if fault == "gone":
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(b"Content" if fault == "flipped" else b"con")
+    begin_anew(work)
+    left = [path for path in (work.best, work.train_log, work.states) if path.exists()]
+    # Without last.pth training goes on from its states anyway.
+    assert not work.last.exists() and (not left or (name, fault) == ("last.pth", "gone"))
+
+
+def test_a_published_file_is_no_other_name_of_the_one_in_work(tmp_path: Path) -> None:
+    (tmp_path / "best.pth").write_text("good")
+    publish({tmp_path / "best.pth": tmp_path / "out" / "best.pth"})
+    with open(tmp_path / "out" / "best.pth", "r+") as file:
+        file.write("bad!")
+    assert (tmp_path / "best.pth").read_text() == "good"
 
 
 def test_products_replace_old_ones_whole(tmp_path: Path) -> None:

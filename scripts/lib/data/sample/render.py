@@ -13,6 +13,7 @@ import os
 import zipfile
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from PIL import Image
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.interrupts import held
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.sample.looks import CLASSES
 from scripts.lib.data.sample.scenes import photograph
@@ -121,7 +123,9 @@ def _render_all(tasks: list[Task], processes: int) -> Iterator[bytes]:
             yield from _render_chunk(chunk)
         return
     # spawn: a forked copy of a process whose libraries run threads may hang.
-    with multiprocessing.get_context("spawn").Pool(processes, _start_worker) as pool:
+    with ExitStack() as ended:
+        with held():
+            pool = ended.enter_context(multiprocessing.get_context("spawn").Pool(processes, _start_worker))
         waiting: deque = deque()
         for chunk in chunks:
             waiting.append(pool.apply_async(_render_chunk, (chunk,)))

@@ -32,6 +32,9 @@ def test_english_is_spoken_unless_another_language_is_chosen() -> None:
         ("a, b is better", "a, b 更好"),
         ("not comparable: no seed in common", "不可比较：没有共同的随机种子"),
         ("left out 3: an archive inside the archive, such as 'a.zip'", "略去 3 个：压缩包中的压缩包，例如 'a.zip'"),
+        ("because quick: epochs 2 -> 3", "重做的原因：quick: epochs 2 -> 3"),
+        ("because quick: other settings", "重做的原因：quick：其他设置有变化"),
+        ("because mimflow itself has changed", "重做的原因：mimflow 本身有变化"),
         ("目录 {x} and more", "目录 {x} and more"),
         ("", ""),
     ],
@@ -51,7 +54,7 @@ def test_each_translation_has_the_variables_of_its_text_and_is_chinese() -> None
     for english, chinese in TABLE.items():
         variables = len(re.findall(r"\{(?:tr)?\}", english))
         assert {int(number) for number in re.findall(r"\{(\d+)\}", chinese)} == set(range(variables)), english
-        assert re.search("[\u4e00-\u9fff，。]", chinese) or english == chinese, english
+        assert re.search("[\u4e00-\u9fff，。：]", chinese) or english == chinese, english
 
 
 def test_each_text_of_the_table_is_one_of_the_code() -> None:

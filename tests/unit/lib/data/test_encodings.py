@@ -57,6 +57,27 @@ def test_names_of_a_language_come_out_right(language: str, encoding: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("folders", "encoding"),
+    [
+        (["1_ОБУЧЕНИЕ/草莓", "1_検証/草莓"], "gb18030"),
+        (["トレーニング2017/草莓", "테스트2017/草莓"], "gb18030"),
+        (["train/2/seg_TRENING", "train/2/seg_ТЕСТОВЫЙ"], "cp1251"),
+        (["обучение/犬", "тест/犬", "обучение/第一"], "cp932"),
+        (["訓練/犬", "測試/犬"], "cp950"),
+        (["トレーニング_set/草莓", "トレーニング_set/犬"], "gb18030"),  # 犬 in it is Ȯ in UTF-8, and cp950 has no ト
+    ],
+)
+def test_the_names_of_splits_tell_the_encoding_too(folders: list[str], encoding: str) -> None:
+    assert read([f"{folder}/1.jpg".encode(encoding) for folder in folders]) == [f"{name}/1.jpg" for name in folders]
+
+
+@pytest.mark.parametrize("encoding", ["cp949", "gb18030"])
+def test_two_bytes_that_are_an_accent_or_a_rare_letter_in_utf8_are_no_utf8(encoding: str) -> None:
+    names = ["犬/1.jpg", "第一/1.jpg", "강아지/1.jpg" if encoding == "cp949" else "草莓/1.jpg"]
+    assert read([name.encode(encoding) for name in names]) == names
+
+
+@pytest.mark.parametrize(
     "name", ["Müller", "Señor", "garçon", "Åse", "naïve", "¿qué", "Größe 20 °C", "n° 5", "½ Apfel"]
 )
 def test_western_names_never_become_chinese(name: str) -> None:

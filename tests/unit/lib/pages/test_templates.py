@@ -22,7 +22,7 @@ from scripts.evaluate import describe_model, export_model
 from scripts.lib.base.language import speaking
 from scripts.lib.data.findings import CONTAMINATED, Finding
 from scripts.lib.data.splits import Split, Splits
-from scripts.lib.pages import data_page, embedding_page, errors_page, explanation_page, templates
+from scripts.lib.pages import data_page, data_summary, embedding_page, errors_page, explanation_page, templates
 from scripts.lib.pages.figures import classes, confusion_matrix, curves, reliability, selective, training_curves
 from scripts.lib.runs.predictions import Predictions
 from scripts.lib.runs.train_log import read_train_log
@@ -141,7 +141,7 @@ LEFT_OUT = ["left out 3: not an image, such as 'a.txt'", "left out 2: a link", "
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("names", [sorted(data_page.meanings()), ["tiny"], []], ids=["all", "one", "none"])
+@pytest.mark.parametrize("names", [sorted(data_summary.meanings()), ["tiny"], []], ids=["all", "one", "none"])
 @pytest.mark.parametrize("sizes", [(3, 3), (9, 2)], ids=["equal", "unequal"])
 def test_the_page_of_the_data_is_chinese(tmp_path: Path, names: list[str], sizes: tuple[int, int]) -> None:
     page = data_page.data_page(of_data(tmp_path, names, sizes), "fruit")

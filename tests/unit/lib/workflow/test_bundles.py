@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.lib.base.problems import UserError
-from scripts.lib.workflow.bundles import MANIFEST, find_lock, risky_keys, unpack, write_bundle
+from scripts.lib.workflow.bundles import MANIFEST, find_lock, unpack, write_bundle
 
 GOOD = {"README.txt": b"hello", "results/d/e/seed0/config.py": b"a = 1\n"}
 
@@ -81,23 +81,6 @@ def test_a_bundle_cut_short_or_of_another_kind_is_one_line(tmp_path: Path) -> No
         unpack(tmp_path / "b.tar", tmp_path / "out")
     with pytest.raises(UserError, match="no such file"):
         unpack(tmp_path / "c.tar", tmp_path / "out")
-
-
-def test_overrides_that_load_weights_or_code_are_found_wherever_they_stand() -> None:
-    harmless = {"optimizer.weight_decay": 1e-4, "model.backbone": {"widen_factor": 0.5}}
-    assert risky_keys({"experiments": {"e": {"overrides": harmless}}}) == []
-    risky = {
-        "load_from": "http://x",
-        "custom_imports.imports": ["os"],
-        "model": {"backbone": {"init_cfg": {"type": "Pretrained"}}},
-        "custom_hooks": [{"checkpoint": "x"}],
-    }
-    assert risky_keys({"experiments": {"e": {"overrides": risky}, "f": {}}}) == [
-        "load_from",
-        "custom_imports.imports",
-        "model.backbone.init_cfg",
-        "custom_hooks.0.checkpoint",
-    ]
 
 
 def test_the_lock_in_a_bundle_is_the_run_s_or_none(tmp_path: Path) -> None:

@@ -1,0 +1,299 @@
+"""A process that loads torch and the like once, and becomes each step of a run by forking: no step loads them again.
+
+Loading takes 2 to 5 seconds of the processor, most of what the steps around a small training cost. The shell lines of
+the rules stay as they are: the workflow's shell becomes :mod:`fork_client`, which hands its arguments, environment and
+open files to this server and ends as the step does. Where there is no server, or the environment is another, the client
+becomes the ordinary ``python``. Training is never forked: it starts as ``mim`` starts it. Nor is what runs in a Slurm
+job of its own, whose Snakemake starts no server.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import marshal
+import os
+import runpy
+import selectors
+import shlex
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import import_module
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from scripts.lib.base import interrupts
+from scripts.lib.base.environment import Variable
+from scripts.lib.workflow import fork_client
+
+#: What the steps load beside mimflow itself. Nothing of mimflow: a step runs the code that is there when it starts.
+LIBRARIES = (
+    *("torch", "mmcls.models", "mmcls.datasets", "matplotlib.pyplot", "pandas", "scipy.optimize", "scipy.stats"),
+    *("sklearn.metrics", "sklearn.manifold", "captum.attr", "onnx", "jinja2", "markdown_it"),
+)
+#: The steps that are forked, as patterns of the shell and as the rules whose steps they are.
+MODULES = ("scripts.evaluate.*", "scripts.report.*", "scripts.train.patch_config")
+RULES = frozenset(
+    {
+        *("patch_config", "predict_images", "evaluate_model", "plot_training_curves", "plot_predictions"),
+        *("map_embedding", "describe_model", "export_model", "explain_model"),
+        *("record_provenance", "write_model_card", "compare_runs", "describe_crate", "write_report"),
+    }
+)
+#: So many of them must be planned: fewer, as those after a change of the report, load less than the server does.
+ENOUGH = 5
+#: What may differ between a step and the server: what each shell sets, and what Snakemake sets for each job.
+OF_A_JOB = (
+    *("_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMPDIR", "TEMP"),
+    *("*_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+)
+#: The socket in the server's folder.
+SOCKET = "fork"
+#: So long a client may take to say what it asks for.
+SECONDS = 5
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Forks:
+    """A server that was started. It serves until the other end of its standard input is closed, as by a SIGKILL.
+
+    Parameters
+    ----------
+    process : the server's.
+    folder : where its socket lies; the server removes it.
+    """
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    def shell_prefix(self) -> str:
+        """Return what stands before each shell line (bash), so that a step goes to the server: in place of ``exec``."""
+        client = shlex.join([str(Path(fork_client.__file__).resolve()), str(self.folder / SOCKET)])
+        return (
+            f'step() {{ case "$3" in {"|".join(MODULES)}) shift; exec python -I -S {client} "$@";; *) exec "$@";; esac;'
+            " }; step "
+        )
+
+
+def are_wanted(planned: Iterable[str], modules: Sequence[str], is_slurm: bool) -> bool:
+    """Tell whether steps are to be forked: enough of them, in this process's environment, on this machine.
+
+    Parameters
+    ----------
+    planned : the rule of each planned job.
+    modules : those of the site, which make another environment.
+    is_slurm : the steps run in jobs of their own.
+    """
+    is_possible = not (modules or is_slurm or os.environ.get(Variable.FORK) == "no")
+    return is_possible and sum(rule in RULES for rule in planned) >= ENOUGH
+
+
+def start() -> Forks | None:
+    """Begin to load what the steps need; return None where there can be no socket."""
+    folder = Path(tempfile.mkdtemp(prefix="mimflow-"))  # nobody else may enter it
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(str(folder / SOCKET))
+        except OSError:  # the name is too long for a socket, or the file system has none
+            folder.rmdir()
+            return None
+        listener.listen(256)
+        server = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(folder), str(listener.fileno())],
+            env={**os.environ},  # as the jobs have it: a C library may have set more
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            process_group=0,  # Ctrl-C reaches a step through its client, once
+        )
+    return Forks(server, folder)
+
+
+class Step(BaseException):
+    """Unwinds the server in the process of a step.
+
+    Parameters
+    ----------
+    request : what the client asked for.
+    """
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        super().__init__(request)
+        self.request = request
+
+
+class Server:
+    """Forks for each request, and tells each client how its step ended."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener = listener
+        self.environment = comparable(os.environ)
+        self.clients: dict[int, socket.socket] = {}  # by the process of the step
+        self.selector = selectors.DefaultSelector()
+        self.children, self.wakes = socket.socketpair()
+        for end in (self.children, self.wakes):
+            end.setblocking(False)
+
+    def serve(self) -> None:
+        """Serve until the workflow is gone; what steps it has left end with this process.
+
+        Raises
+        ------
+        Step : in the process of a step.
+        """
+        signal.set_wakeup_fd(self.wakes.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for source in (self.listener, self.children, sys.stdin):
+            self.selector.register(source, selectors.EVENT_READ)
+        while True:
+            for key, _events in self.selector.select():
+                if key.fileobj is sys.stdin:  # the other end is closed
+                    return
+                if key.fileobj is self.listener:
+                    self.accept()
+                elif key.fileobj is self.children:
+                    self.reap()
+                else:
+                    self.abandon(key.fileobj)
+
+    def accept(self) -> None:
+        """Fork for a client, or send it away."""
+        connection, _address = self.listener.accept()
+        connection.settimeout(SECONDS)  # one that was stopped must not stop the others
+        process, files = 0, list[int]()
+        with suppress(OSError, EOFError, ValueError, TypeError, struct.error):  # one that was killed
+            try:
+                head, files, _flags, _address = socket.recv_fds(connection, fork_client.HEAD.size, 3)
+                with connection.makefile("rb") as stream:
+                    request = marshal.loads(stream.read(*fork_client.HEAD.unpack(head)))
+                here = (self.environment, os.getcwd())
+                if (comparable(request["environment"]), request["folder"]) == here:
+                    process = self.fork(request, files, connection)
+                connection.sendall(fork_client.ANSWER.pack(process))
+            finally:
+                for file in files:
+                    os.close(file)
+        if process:
+            self.clients[process] = connection
+            self.selector.register(connection, selectors.EVENT_READ)  # also where it is gone by now
+        else:
+            connection.close()
+
+    def fork(self, request: Mapping[str, Any], files: list[int], connection: socket.socket) -> int:
+        """Return the process of a step; in that process, raise it."""
+        server = os.getpid()
+        process = os.fork()
+        if process:
+            return process
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:  # it ended in between
+            os._exit(1)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in fork_client.FORWARDED:
+            signal.signal(number, signal.SIG_IGN if number in request["ignored"] else signal.SIG_DFL)
+        if signal.SIGINT not in request["ignored"]:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for standard, file in enumerate(files):
+            os.dup2(file, standard)
+        for end in (connection, self.listener, self.children, self.wakes, *self.clients.values()):
+            end.close()
+        self.selector.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
+        raise Step(request)
+
+    def reap(self) -> None:
+        """Tell the clients whose steps have ended."""
+        with suppress(BlockingIOError):
+            self.children.recv(4096)
+        for process in list(self.clients):
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                connection = self.clients.pop(process)
+                with suppress(OSError):
+                    connection.sendall(fork_client.ANSWER.pack(status))
+                with suppress(KeyError):
+                    self.selector.unregister(connection)
+                connection.close()
+
+    def abandon(self, connection: Any) -> None:
+        """End the step whose client was killed."""
+        for process, client in self.clients.items():
+            if client is connection:  # else it has just been told
+                self.selector.unregister(connection)
+                os.kill(process, signal.SIGKILL)
+
+
+def comparable(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of an environment of which the loaded libraries may have taken notice."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not any(fnmatchcase(name, pattern) for pattern in OF_A_JOB)
+    }
+
+
+def load() -> None:
+    """Load the libraries; end where that alone has started a GPU, which no fork could use then."""
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks for the driver's version without starting it
+    for name in LIBRARIES:
+        with suppress(ImportError):  # the step that needs it says so
+            import_module(name)
+    if "/libcuda.so" in Path("/proc/self/maps").read_text():
+        sys.exit(1)
+    gc.collect()
+    gc.freeze()  # the pages of what was loaded stay shared
+
+
+def run(request: Mapping[str, Any]) -> None:
+    """Run a step as ``python -m`` does."""
+    import threadpoolctl
+    import torch
+
+    os.environ.clear()  # also of what the libraries have set
+    os.environ.update(request["environment"])
+    tempfile.tempdir = None
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    if threads:  # which the libraries read when they were loaded
+        threadpoolctl.threadpool_limits(threads)
+        torch.set_num_threads(threads)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    _option, module, *words = request["arguments"]
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    """Load, and serve."""
+    interrupts.hold()
+    folder, file = Path(sys.argv[1]), int(sys.argv[2])
+    step = None
+    with socket.socket(fileno=file) as listener:
+        try:
+            server = Server(listener)
+            load()
+            server.serve()
+        except Step as caught:
+            step = caught.request
+        finally:
+            if step is None:
+                shutil.rmtree(folder, ignore_errors=True)
+    if step is not None:
+        run(step)
+
+
+if __name__ == "__main__":
+    main()

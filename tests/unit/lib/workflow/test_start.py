@@ -1,0 +1,43 @@
+"""Ctrl-C while the workflow is being read ends in one line; processes of single jobs keep Python's own handler."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.lib.base.problems import STOPPED
+
+ROOT = Path(__file__).resolve().parents[4]
+PROGRAM = """
+import signal, time
+from types import SimpleNamespace
+from scripts.lib.workflow.start import catch_interrupts
+signal.signal(signal.SIGINT, {before})
+catch_interrupts({workflow})
+print("ready", flush=True)
+time.sleep({seconds})
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "workflow", "status"),
+    [
+        ("signal.default_int_handler", "None", 130),
+        ("signal.default_int_handler", "SimpleNamespace(is_main_process=True)", 130),
+        ("signal.default_int_handler", "SimpleNamespace(is_main_process=False)", -signal.SIGINT),
+        ("signal.SIG_IGN", "SimpleNamespace(is_main_process=True)", 0),  # of a job in the background
+    ],
+)
+def test_an_interrupt_ends_in_one_line_where_the_workflow_is_read(before: str, workflow: str, status: int) -> None:
+    program = PROGRAM.format(before=before, workflow=workflow, seconds=0.3 if status == 0 else 60)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True, **pipes) as process:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert (errors == f"{STOPPED}\n") == (status == 130)

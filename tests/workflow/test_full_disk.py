@@ -1,0 +1,76 @@
+"""The disk of results/ fills in any step: one line says so, and with room again the same command ends as ever."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from dag import Finished, snakemake
+from small_disk import fill, small_disk
+
+from scripts.lib.base.disks import LEAST_BYTES
+from scripts.lib.base.files import sha256_of
+
+pytestmark = pytest.mark.long
+
+RUN, LOGS = Path("results/small/quick/seed0"), Path("logs/small")
+
+
+@contextmanager
+def filled_when(log: Path, disk: Path) -> Iterator[None]:
+    """Fill *disk* as soon as the step of *log* has begun: with less room than this, no workflow starts."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.01):
+            if log.exists():
+                return fill(disk)
+
+    log.unlink(missing_ok=True)
+    fill(disk, leave=LEAST_BYTES + 400_000)
+    (disk / "filler").rename(disk / "first")
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for name in ("first", "filler"):
+            (disk / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "gone"),
+    [
+        ("quick/seed0/train_model", ["best.pth", "last.pth", "train_log.csv", "work"]),
+        ("quick/seed0/plot_predictions", ["figures/confusion_matrix.svg"]),
+        ("quick/seed0/export_model", ["model.onnx"]),
+        ("compare_runs", ["../../leaderboard.csv"]),
+        ("write_report", ["../../report.html"]),
+    ],
+)
+def test_a_disk_that_fills_is_one_line_and_costs_nothing(
+    finished: Finished, tmp_path: Path, rule: str, gone: list[str]
+) -> None:
+    folder = tmp_path / "p"
+    with small_disk(folder / "results", 100) as disk:
+        shutil.copytree(finished[0], folder, symlinks=True, dirs_exist_ok=True)
+        weights = sha256_of(folder / RUN / "best.pth")
+        for path in (folder / RUN / name for name in gone):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with filled_when(folder / LOGS / f"{rule}.log", disk):
+            failed = snakemake(folder, finished[1])
+        assert failed.returncode == 1 and "Traceback" not in failed.stdout, failed.stdout
+        lines = [line for line in failed.stdout.splitlines() if line.startswith("error: ")]
+        # As its own words, which the tests ask for, and again as the last line.
+        assert len(set(lines)) == 1 and "Error recording" not in failed.stdout, failed.stdout
+        assert "no space left on the disk" in lines[0] and "then run the same command again" in lines[0]
+        again = snakemake(folder, finished[1])
+        assert again.returncode == 0, again.stdout
+        assert all((folder / RUN / name).exists() for name in gone)
+        assert sha256_of(folder / RUN / "best.pth") == weights
