@@ -17,19 +17,24 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # python -I leaves out the folder of the script
+sys.path[:0] = [str(ROOT), str(ROOT / "envs")]  # python -I leaves out the folder of the script
 
-from scripts.lib.base.environment import is_stopped, writable_home  # noqa: E402  (after the path)
+import uv_settings  # noqa: E402  (after the path)
+
+from scripts.lib.base.environment import is_stopped, writable_home, writing_problem  # noqa: E402
 
 ENVS = ROOT / "envs"
 #: A link to the environment in use. Each is built in a folder of its own, so that the one before serves until then.
 VENV = ROOT / ".venv"
 STORE = ROOT / ".venvs"
+#: The uv that installer.lock names, beside the environments.
+UV_FOLDER = "uv"
 #: An environment that is no longer .venv stays for as long after a workflow last ran from it: its jobs may be queued.
 UNUSED_SECONDS = 86400.0
 #: What lets PyPI's torchvision be imported beside a torch without CUDA: of the cpu environment.
@@ -46,7 +51,11 @@ GLIBC = {"cpu": (2, 28), "cuda11": (2, 17), "cuda13": (2, 28)}
 DISK_GB = {"cpu": 3, "cuda11": 8, "cuda13": 9}
 
 #: Lines of `pip check` that are no problem. timm imports huggingface_hub only where it downloads, which mimflow does.
-FINE = r"^No broken requirements|^timm \S+ requires huggingface[-_]hub, which is not installed"
+FINE = (
+    r"^No broken requirements|^timm \S+ requires huggingface[-_]hub, which is not installed"  # pip's words
+    r"|^(Using Python|Checked \d|Found \d+ incompatib|All installed)"  # uv's
+    r"|^The package `timm` requires `huggingface[-_]hub`, but it's not installed"
+)
 
 #: Options of Snakemake with which it computes nothing: then an older environment will do.
 LOOKING = {"--dry-run", "--dryrun", "--unlock", "--summary", "-S", "-D", "--detailed-summary", "--list-rules", "-l"}
@@ -55,7 +64,17 @@ SILENCE_SECONDS = 10
 
 #: One forward pass of a small mmcls model: it fails here rather than in a later step.
 SELF_TEST = """
-import time, warnings
+import subprocess, sys, time, warnings
+# What mimflow imports is compiled by importing it, in a second process; uv compiles nothing, and all would take longer.
+beside = subprocess.Popen([sys.executable, "-I", "-c", '''
+import importlib, pkgutil, warnings, scripts
+warnings.filterwarnings("ignore")
+for module in pkgutil.walk_packages(scripts.__path__, "scripts."):
+    try:
+        importlib.import_module(module.name)
+    except Exception:
+        pass  # what uses it says why
+'''], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 warnings.filterwarnings("ignore")
 import cv2, mmcls, mmcv, snakemake, timm, torch
 from mim.version import __version__ as mim_version
@@ -69,11 +88,16 @@ with torch.no_grad():
 assert len(probabilities) == 1 and len(probabilities[0]) == 2, probabilities
 print(f"torch {torch.__version__}, mmcls {mmcls.__version__}, mmcv {mmcv.__version__}, mim {mim_version}, "
       f"timm {timm.__version__}, forward pass {time.perf_counter() - start:.2f} s")
+beside.wait()
 """
 
 
 class SetupError(Exception):
     """A problem that the user can solve; its message is one line."""
+
+
+class UvError(Exception):
+    """uv cannot do what pip may; the message says why."""
 
 
 def main() -> None:
@@ -91,7 +115,7 @@ def main() -> None:
         if args.linters:
             install_linters()
         else:
-            install(args.env, args.keep)
+            install(args.env, args.keep, args.pip)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--look", action="store_true", help="build nothing; say in one line what .venv is not")
     parser.add_argument("--unless-looking", action="store_true", help="--look if the words of ARGS make Snakemake idle")
     parser.add_argument("--status", action="store_true", help="print what .venv is, as JSON")
+    parser.add_argument("--pip", action="store_true", help="install by pip, not by uv")
     parser.add_argument("--linters", action="store_true", help="add the linters of dev.lock to .venv")
     return parser
 
@@ -211,7 +236,7 @@ def wheelhouses() -> list[str]:
 # --- building .venv ----------------------------------------------------------------------------------------------
 
 
-def install(env: str | None, keep: bool) -> None:
+def install(env: str | None, keep: bool, by_pip: bool = False) -> None:
     """Make .venv the environment *env* (None: the one it has, else cpu), from nothing unless it is that already."""
     there = installed_env() or started_env()
     env = env or there or fitting_env()
@@ -235,7 +260,7 @@ def install(env: str | None, keep: bool) -> None:
     started = time.monotonic()
     venv = STORE / f"{env}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        versions = build(env, venv, source)
+        versions = build(env, venv, source, by_pip)
     except SetupError as error:
         shutil.rmtree(venv, ignore_errors=True)
         raise SetupError(f"{error}; .venv is as it was" if installed_env() else str(error)) from error
@@ -244,32 +269,53 @@ def install(env: str | None, keep: bool) -> None:
     remove_unused()
 
 
-def build(env: str, venv: Path, source: list[str]) -> str:
+def build(env: str, venv: Path, source: list[str], by_pip: bool) -> str:
     """Build environment *env* in the folder *venv*, from scratch; return the versions that its self-test printed.
 
     At its final path, since the programs in it name their Python by its path.
     """
-    venv.mkdir(parents=True)
-    write_stamp(venv / STARTED, {"env": env})
-    run([sys.executable, "-m", "venv", "--prompt", "mimflow", str(venv)], "creating the environment")
-    build_environment(env, source, venv)
+    create_venv(env, venv, "--without-pip")
+    try:
+        uv = None if by_pip else find_uv(env, venv, source)
+        if uv:
+            uv.build_environment()
+    except UvError as error:
+        say(f"setup: by pip, which takes longer, since uv cannot: {error}")
+        uv = None
+    if uv is None:
+        shutil.rmtree(venv)
+        create_venv(env, venv)
+        build_environment(env, source, venv)
     (site_packages(venv) / "mimflow.pth").write_text(f"{ROOT}\n", encoding="utf-8")
+    if env == "cpu":
+        shutil.copy(OPERATORS, site_packages(venv) / "mimflow_torchvision.py")
+        (site_packages(venv) / "mimflow_torchvision.pth").write_text("import mimflow_torchvision\n", encoding="utf-8")
     write_snakemake(venv)
-    check_requirements(venv)
+    check_requirements(venv, uv)
     printed = run([python(venv), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True)
     write_stamp(venv / STAMP.name, {"env": env, "inputs": hash_of(inputs_of(env)), "path": str(venv)})
     (venv / STARTED).unlink()
     return printed.strip().splitlines()[-1]
 
 
-def check_requirements(venv: Path) -> None:
+def check_requirements(venv: Path, uv: Uv | None) -> None:
     """Raise SetupError where a package misses one that it requires, but for those that nothing of ours imports."""
-    # Always with status 0: whether it found something else is read below.
-    check = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'pip', 'check'])"
-    printed = run([python(venv), "-c", check], "checking that all requirements agree", capture=True)
-    problems = [line for line in printed.splitlines() if line and not re.search(FINE, line)]
+    check = uv.command("check") if uv else [python(venv), "-m", "pip", "check"]
+    environment = uv_settings.uv_environment(child_environment(), uv.told) if uv else None
+    # Always with status 0: whether it saw something else than what is fine is read here.
+    quietly = "import subprocess, sys; subprocess.run(sys.argv[1:], stderr=subprocess.STDOUT)"
+    doing = "checking that all requirements agree"
+    printed = run([python(venv), "-c", quietly, *check], doing, True, environment)
+    problems = [line for line in printed.splitlines() if line.strip() and not re.search(FINE, line)]
     if problems:
-        raise SetupError(f"the installed packages do not agree: {'; '.join(problems)}; please report it")
+        raise SetupError(f"packages of the lock do not agree: {'; '.join(problems)}; run `make locks`")
+
+
+def create_venv(env: str, venv: Path, *options: str) -> None:
+    """Create an empty environment in *venv*, and note that it is to become *env*."""
+    venv.mkdir(parents=True)
+    write_stamp(venv / STARTED, {"env": env})
+    run([sys.executable, "-m", "venv", *options, "--prompt", "mimflow", str(venv)], "creating the environment")
 
 
 def write_snakemake(venv: Path) -> None:
@@ -312,7 +358,7 @@ def take_into_use(venv: Path) -> None:
 def remove_unused() -> None:
     """Remove environments that .venv is not: unfinished ones, and those from which nothing runs any more."""
     for folder in sorted(STORE.iterdir()) if STORE.is_dir() else []:
-        if folder.resolve() == VENV.resolve():
+        if folder.resolve() == VENV.resolve() or folder.name == UV_FOLDER:
             continue
         is_recent = time.time() - folder.stat().st_mtime < UNUSED_SECONDS
         if (folder / STAMP.name).exists() and (is_recent or processes_of(folder)):
@@ -372,9 +418,6 @@ def build_environment(env: str, source: list[str], venv: Path) -> None:
             interpreter,
             quiet=True,
         )
-    if env == "cpu":
-        shutil.copy(OPERATORS, site_packages(venv) / "mimflow_torchvision.py")
-        (site_packages(venv) / "mimflow_torchvision.pth").write_text("import mimflow_torchvision\n", encoding="utf-8")
 
 
 def build_own_wheels(python_: str, target: Path) -> None:
@@ -393,8 +436,123 @@ def install_linters() -> None:
     if linters_are_there():
         return
     lock = ["install", "--require-hashes", "--no-deps", "-r", str(ENVS / "dev.lock")]
-    pip(lock, "adding the linters", python(VENV), quiet=True)
+    try:
+        uv = find_uv(installed_env() or DEFAULT_ENV, VENV, [])
+        uv.install(lock[1:], "adding the linters")
+    except UvError as error:
+        say(f"setup: by pip, since uv cannot: {error}")
+        pip(lock, "adding the linters", python(VENV), quiet=True)
     write_stamp(DEV_STAMP, {"inputs": hash_of([ENVS / "dev.lock"])})
+
+
+# --- uv in pip's place -------------------------------------------------------------------------------------------
+
+
+class Uv:
+    """The uv of installer.lock, which fills one environment as the user's pip settings say."""
+
+    def __init__(self, program: Path, env: str, venv: Path, source: list[str], told: uv_settings.Translation) -> None:
+        self.program, self.env, self.venv, self.source, self.told = program, env, venv, source, told
+        cache = uv_settings.cache_folder(child_environment(), told.uses_cache)
+        self.cache = cache if cache and not writing_problem(Path(cache)) else None
+
+    def command(self, verb: str, *arguments: str) -> list[str]:
+        """Return a command of `uv pip` for this environment."""
+        return [str(self.program), "pip", verb, "--no-config", "--python", python(self.venv), *arguments]
+
+    def install(
+        self, arguments: list[str], doing: str, uses_cache: bool = True, source: list[str] | None = None
+    ) -> None:
+        """Install by uv what pip's options *arguments* name; *source* in place of where else it comes from.
+
+        Raises
+        ------
+        SetupError : pip would fail as well.
+        UvError : pip may do it.
+        """
+        # Copies: an edit of a linked file, in .venv, would change every environment of this cache (clone falls back to
+        # links too). A cache of this one call is gone after it, so there is nobody to share a link with.
+        cache = ["--no-cache", "--link-mode", "hardlink"]
+        if self.cache and uses_cache:
+            cache = ["--cache-dir", self.cache, "--link-mode", "copy"]
+        command = self.command("install", "--quiet", *cache, *(source or self.source or self.told.options), *arguments)
+        environment = uv_settings.uv_environment(child_environment(), self.told)
+        output = run(command, doing, capture=True, environment=environment, fails=judge_uv)
+        if output.strip():
+            say(output.strip())
+
+    def build_environment(self) -> None:
+        """Do what the function of this name does by pip."""
+        hashed = ["--require-hashes", "--no-deps", "-r"]
+        locks = [str(ENVS / "build.lock"), "-r", str(ENVS / f"{self.env}.lock")]
+        self.install([*hashed, *locks], f"installing {self.env}.lock")
+        if self.env == "cpu":
+            constraints = [] if self.source else self.told.constraints
+            self.install(["-r", str(ENVS / "cpu-torch.txt"), *constraints], "installing torch")
+        if self.source:
+            built = ["mmcv", "connection-pool"]
+            self.install(["--no-deps", *built], "installing " + ", ".join(built))
+            return
+        # As in build_own_wheels: without isolation, and without a cache that may hold another build of mmcv.
+        sdists = ["--no-build-isolation", *hashed, str(ENVS / "sdists.lock")]
+        self.install(sdists, "building mmcv and connection_pool", uses_cache=False)
+
+
+def judge_uv(output: str) -> Exception:
+    """Return what a failure of uv, or of fetching it, means, from what was printed."""
+    if problem := uv_settings.certain_problem(output):
+        return SetupError(f"{problem[0]}: {problem[1]}, and run the same command again")
+    return UvError(uv_settings.reason_in(output))
+
+
+def find_uv(env: str, venv: Path, source: list[str]) -> Uv:
+    """Return the pinned uv, fetched by the pip that came with Python unless it is here.
+
+    Raises
+    ------
+    UvError : there is none for this machine, or it cannot do what the user's pip settings ask for.
+    """
+    program = STORE / UV_FOLDER / f"uv-{dict(read_lock(ENVS / 'installer.lock'))['uv']}"
+    with scratch_folder() as scratch:
+        python_pip = [python(venv), str(unpack_pip(scratch) / "pip")]
+        try:
+            listing = run([*python_pip, "config", "list"], "reading pip's settings", capture=True)
+            told = uv_settings.translate(uv_settings.parse_listing(listing), os.environ)
+        except uv_settings.CannotFollowError as error:
+            raise UvError(f"your pip settings ask for {error} (`pip config list`)") from error
+        if not program.exists():
+            fetch = ["download", "-q", "--disable-pip-version-check", "--no-input", *source, "--require-hashes"]
+            fetch += ["--no-deps", "--only-binary", ":all:", "--dest", str(scratch)]
+            fetch += ["-r", str(ENVS / "installer.lock")]
+            run([*python_pip, *fetch], "fetching uv", capture=True, fails=judge_uv)
+            unpack_uv(next(scratch.glob("uv-*.whl")), program)
+    return Uv(program, env, venv, source, told)
+
+
+def unpack_pip(scratch: Path) -> Path:
+    """Unpack the pip that came with Python, which is quicker than to install it; return its folder."""
+    import ensurepip
+
+    name = f"pip-{ensurepip.version()}-py3-none-any.whl"
+    folders = [Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")]
+    wheel = next((folder / name for folder in folders if (folder / name).exists()), None)
+    if wheel is None:
+        raise UvError("this Python hides its pip")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(scratch / "pip")
+    return scratch / "pip"
+
+
+def unpack_uv(wheel: Path, program: Path) -> None:
+    """Take the one program out of uv's wheel, whole or not at all."""
+    shutil.rmtree(program.parent, ignore_errors=True)
+    program.parent.mkdir(parents=True)
+    temporary = program.with_suffix(".tmp")
+    with zipfile.ZipFile(wheel) as archive:
+        inside = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
+        temporary.write_bytes(archive.read(inside))
+    temporary.chmod(0o755)
+    os.replace(temporary, program)
 
 
 def read_lock(lock: Path) -> list[tuple[str, str]]:
@@ -483,6 +641,7 @@ def child_environment() -> dict[str, str]:
     # They would put packages elsewhere or change versions.
     for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_CONSTRAINT", "PIP_NO_BINARY"):
         env.pop(name, None)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # the self-test compiles what it imports
     env |= {"PIP_USER": "0", "PYTHONNOUSERSITE": "1", "HOME": writable_home(env)}
     if "TMPDIR" not in env and STORE.exists():
         # pip unpacks gigabytes: on the environment's own file system, where they must fit anyway, not in a small /tmp.
@@ -494,19 +653,38 @@ def child_environment() -> dict[str, str]:
     return env
 
 
-def run(command: list[str], doing: str, capture: bool = False) -> str:
-    """Run *command*; return what it printed if *capture*. Raises SetupError naming the step when it fails."""
+def run(
+    command: list[str],
+    doing: str,
+    capture: bool = False,
+    environment: dict[str, str] | None = None,
+    fails: Callable[[str], Exception] | None = None,
+) -> str:
+    """Run *command*; return what it printed if *capture*.
+
+    Raises SetupError naming the step when it fails, or what *fails* makes of all that it printed.
+    """
     say(f"setup: {doing}")
     began = time.monotonic()
     pipe = subprocess.PIPE if capture else None
     # A session of its own: Ctrl-C comes to us, and pip has no page of its own to say about it.
-    child = subprocess.Popen(command, cwd=ROOT, env=child_environment(), text=True, stdout=pipe, start_new_session=True)
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment or child_environment(),
+        text=True,
+        stdout=pipe,
+        stderr=subprocess.STDOUT if fails else None,
+        start_new_session=True,
+    )
     try:
         output = wait_aloud(child, lambda: say(f"setup: {doing}, {time.monotonic() - began:.0f} s so far"))
     except KeyboardInterrupt:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         raise
+    if child.returncode and fails:
+        raise fails(output)
     if child.returncode:
         raise SetupError(
             f"{doing} failed (see above); mend it and run the same command again (no internet here: `make wheelhouse` "

@@ -9,7 +9,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet uv==0.13.9
+"$work/venv/bin/pip" install --quiet --require-hashes --no-deps --only-binary :all: -r installer.lock
 # A uv.toml of the machine must not change the result.
 export UV_NO_CONFIG=1
 
@@ -22,6 +22,7 @@ compile() { # OUTPUT PLATFORM ARGUMENTS...
         --output-file "$output" "$@"
 }
 
+compile installer.lock x86_64-manylinux2014 --only-binary :all: installer.in
 compile build.lock x86_64-manylinux2014 --only-binary :all: build.in
 compile sdists.lock x86_64-manylinux2014 --no-deps --no-binary :all: sdists.in
 

@@ -20,7 +20,7 @@ if [ -f "$site" ] && [ -z "${PIP_CACHE_DIR:-}${XDG_CACHE_HOME:-}" ]; then
         "~/"*) caches=$HOME/${caches#"~/"} ;;
         *"$"*) caches= ;; # a variable: not worth an eval
     esac
-    [ -z "$caches" ] || export PIP_CACHE_DIR="$caches/pip"
+    [ -z "$caches" ] || export PIP_CACHE_DIR="$caches/pip" UV_CACHE_DIR="${UV_CACHE_DIR:-$caches/uv}"
 fi
 
 python=$(sh envs/find_python.sh) || exit 1

@@ -53,7 +53,7 @@ def fill_wheelhouse(env: str) -> None:
         download = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(house)]
         target = [word for tag in WHEEL_TAGS.get(env, []) for word in ("--platform", tag)]
         target = [*target, "--python-version", "3.11", "--implementation", "cp"] if target else []
-        for lock in ("build.lock", f"{env}.lock"):
+        for lock in ("installer.lock", "build.lock", f"{env}.lock"):
             install.pip(
                 [*download, *target, "--require-hashes", "-r", str(install.ENVS / lock)], f"downloading {lock}", helper
             )

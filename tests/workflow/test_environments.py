@@ -25,7 +25,7 @@ def pins(lock: str) -> dict[str, str]:
 # --- locks -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "build", "sdists", "dev"])
+@pytest.mark.parametrize("lock", [*LOCKS, "installer", "build", "sdists", "dev"])
 def test_every_line_of_a_lock_is_a_hashed_pin_without_addresses(lock):
     text = (ENVS / f"{lock}.lock").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
@@ -209,11 +209,12 @@ def built_without_packages(install: ModuleType, monkeypatch: pytest.MonkeyPatch)
     run = install.run
     monkeypatch.setattr(install, "check_machine", lambda env: None)
     monkeypatch.setattr(install, "build_environment", lambda env, source, venv: None)
+    monkeypatch.setattr(install, "find_uv", lambda env, venv, source: None)
     fake = {"checking": "", "importing": "torch 1\n"}
     monkeypatch.setattr(
         install,
         "run",
-        lambda command, doing, **more: (
+        lambda command, doing, *_more, **_named: (
             fake.get(doing.split()[0]) or run([*command, "--without-pip"], doing)
             if doing.startswith("creating")
             else fake[doing.split()[0]]
