@@ -166,6 +166,7 @@ def test_the_fast_recipe_survives_kills_with_any_number_of_workers(tmp_path: Pat
     checkpoint = {"path": str(tmp_path / "weights.pth")}
     fast = {**EXPERIMENT, "recipe": "fast", "checkpoint": checkpoint, "epochs": 6, "overrides": overrides}
     left_alone = Training(tmp_path / "alone", fast)
+    shutil.copytree(left_alone.folder, tmp_path / "killed")
     assert left_alone.finish()[0] == 0
     killed = Training(tmp_path / "killed", fast)
     for beyond, workers in ((2, 0), (9, 1), (16, 3)):

@@ -33,6 +33,9 @@ EXPERIMENT: dict[str, Any] = {
     },
 }
 
+#: config.py by what it was made of, all of it relative to the folder: it takes longer than most of the trainings.
+_configs: dict[str, str] = {}
+
 
 def make_data(folder: Path, order: int = 1) -> None:
     """Write images, splits and classes; *order* -1 creates the files the other way round."""
@@ -151,7 +154,14 @@ class Training:
         words = ["--experiment", json.dumps(self.experiment), "--seed", "0", "--classes", "classes.txt",
                  "--splits", "splits", "--images", "images", "--output", "config.py"]  # fmt: skip
         if self.experiment.get("recipe") != "fast":
+            lists = [self.folder / "classes.txt", *sorted((self.folder / "splits").iterdir())]
+            made_of = json.dumps([self.experiment, *(path.read_text(encoding="utf-8") for path in lists)])
+            config = self.folder / "config.py"
+            if made_of in _configs:
+                config.write_text(_configs[made_of], encoding="utf-8")
+                return
             self._run("train.patch_config", *words)
+            _configs[made_of] = config.read_text(encoding="utf-8")
             return
         short_side = Experiment.model_validate(self.experiment).cached_short_side()
         splits = ["splits/train.txt", "splits/val.txt"]
