@@ -24,6 +24,7 @@ report: menu.caption("workflow")
 
 session.narrate(workflow)
 controller = session.controller(workflow)
+session.end_if_unchanged(workflow)
 
 shell.prefix(session.shell_prefix())
 

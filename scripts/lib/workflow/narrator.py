@@ -32,7 +32,7 @@ NOISE = re.compile(
     r"Exiting because a job execution failed|WorkflowError:\s+At least one job did not|Logfile |Remaining jobs"
 )
 TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|error:|Killed", re.IGNORECASE)
-NOTHING = "Nothing to be done"
+NOTHING, NOTHING_TO_DO = "Nothing to be done", "nothing to do"
 
 
 @dataclass
@@ -91,6 +91,7 @@ class Narrator(logging.Handler):
         self._has_jobs = False
         self._jobs: dict[str, str] = {}
         self._spoke = time.monotonic()
+        self.lines: list[str] = []
         self.screen = Screen(self._keep, self._status)
         if self.screen.is_live:
             os.environ[Variable.LIVE] = "1"
@@ -113,7 +114,7 @@ class Narrator(logging.Handler):
             self._done, self._total = fields["done"], fields["total"]
             self._stage = ""
         elif event == LogEvent.RUN_INFO and not fields["stats"]["total"]:
-            self._say_nothing()
+            self.say_nothing()
         elif event == LogEvent.RUN_INFO:
             self._total, self._stage = fields["stats"]["total"], ""
             self.say(
@@ -134,7 +135,7 @@ class Narrator(logging.Handler):
     def _hear(self, record: logging.LogRecord) -> None:
         text = str(record.getMessage()).strip()
         if text.startswith(NOTHING):
-            self._say_nothing()
+            self.say_nothing()
         elif text.startswith("Trying to restart job") and self.failures:
             failure = self.failures.pop()
             reason = failure.reason()
@@ -143,10 +144,15 @@ class Narrator(logging.Handler):
         elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
             self.say(text)
 
-    def _say_nothing(self) -> None:
+    def say_nothing(self) -> None:
+        """Say that there is nothing to do."""
         report = self.results / self.dataset / "report.html"
         where = f"; the report: {report}" if report.is_file() else ""
-        self.say(f"nothing to do: everything is made as the settings say{where}")
+        self.say(f"{NOTHING_TO_DO}: everything is made as the settings say{where}")
+
+    def has_said_nothing_else(self) -> bool:
+        """Tell whether all that was said is that there is nothing to do."""
+        return len(self.lines) == 1 and self.lines[0].startswith(NOTHING_TO_DO)
 
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -156,6 +162,7 @@ class Narrator(logging.Handler):
     def say(self, line: str) -> None:
         """Print a line."""
         self._spoke = time.monotonic()
+        self.lines.append(line)
         self.screen.say(line)
 
     def close(self) -> None:
