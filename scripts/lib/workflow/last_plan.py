@@ -33,6 +33,8 @@ LEFT = [
     f".snakemake/{name}"
     for name in ("incomplete", "iocache", "locks", "metadata", "mimflow-controller.json", "mimflow-links")
 ]
+#: The code that plans, and that jobs would run.
+CODE = [*(f"{ROOT}/{name}" for name in ("Snakefile", "rules", "scripts", "envs")), str(STAMP)]
 #: The options of commands whose plan is remembered. Another one may ask for more than a plan.
 OPTIONS = frozenset(
     {"--profile", "--workflow-profile", "--configfile", "--configfiles", "--config", "--cores", "--directory"}
@@ -56,15 +58,14 @@ class LastPlan:
 
     Parameters
     ----------
-    facts : what is no file: the command, the settings, the environment; JSON.
-    code : files and folders, of which this process has read some already.
+    facts : what is no file, beside the command: the settings, the environment.
     products : files and folders that the plan looks at.
     named : files that the settings may name; a folder among them is not looked into.
     """
 
-    def __init__(self, facts: Any, code: list[str], products: list[str], named: Iterable[str]) -> None:
+    def __init__(self, facts: Any, products: list[str], named: Iterable[str]) -> None:
         self._facts = json.dumps([facts, sys.argv[1:], os.getcwd()], default=_plain)
-        self._code, self._products, self._named = code, products, list(dict.fromkeys(named))
+        self._products, self._named = products, list(dict.fromkeys(named))
         self._file = FOLDER / f"{hashlib.sha256(repr(sys.argv[1:]).encode()).hexdigest()}.json"
         self._before = self._look()
 
@@ -84,7 +85,7 @@ class LastPlan:
         """Return the hash of all that decides a plan; None where some of it is too new to be sure of, or hidden."""
         try:
             now, age = _time_of_files(), time.time() - psutil.Process().create_time()
-            code, products = look(self._code), look(self._products, self._named)
+            code, products = look(CODE), look(self._products, self._named)
         except OSError:
             return None
         clock = round(CLOCK_SECONDS * 1e9)
@@ -93,9 +94,16 @@ class LastPlan:
         return hashlib.sha256("\0".join([self._facts, code.sha256, products.sha256]).encode()).hexdigest()
 
 
-def is_plain(arguments: Iterable[str]) -> bool:
-    """Tell whether a command line has no options but those of commands whose plan is remembered."""
-    return all(word.split("=")[0] in OPTIONS for word in arguments if word.startswith("-"))
+def is_plain(workflow: Any, arguments: Iterable[str]) -> bool:
+    """Tell whether a command's plan may be remembered: mimflow's workflow, without options that ask for more.
+
+    Parameters
+    ----------
+    workflow : Snakemake's.
+    arguments : the command line after the program's name.
+    """
+    is_ours = os.path.realpath(workflow.main_snakefile) == CODE[0] and not workflow.modifier.skip_configfile
+    return is_ours and all(word.split("=")[0] in OPTIONS for word in arguments if word.startswith("-"))
 
 
 def facts_of(workflow: Any, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -115,18 +123,13 @@ def facts_of(workflow: Any, environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def code_of(snakefile: str) -> list[str]:
-    """Return where the code lies that plans, and that jobs would run."""
-    return [snakefile, f"{os.path.dirname(snakefile)}/rules", f"{ROOT}/scripts", f"{ROOT}/envs", str(STAMP)]
-
-
 def named_files(value: Any) -> Iterator[str]:
     """Yield each text in the settings as a path: a plan depends on whether there is such a file, and on which."""
     if isinstance(value, str):
         yield os.path.expanduser(value)
     elif isinstance(value, Mapping | list):
-        parts = [*value, *value.values()] if isinstance(value, Mapping) else value
-        yield from (path for part in parts for path in named_files(part))
+        values = [*value, *value.values()] if isinstance(value, Mapping) else value
+        yield from (path for item in values for path in named_files(item))
 
 
 def look(trees: list[str], files: list[str] | None = None) -> Look:
@@ -155,8 +158,8 @@ def look(trees: list[str], files: list[str] | None = None) -> Look:
             entries = []
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as found:
-            below = sorted((file for file in found if file.name != "__pycache__"), key=lambda file: file.name)
+        with os.scandir(folder) as files_there:
+            below = sorted((file for file in files_there if file.name != "__pycache__"), key=lambda file: file.name)
         entries = [_entry(file.path, file) for file in below]
         folders += [file.path for file in below if file.is_dir()]
 
@@ -164,14 +167,14 @@ def look(trees: list[str], files: list[str] | None = None) -> Look:
 def _entry(path: str, file: os.DirEntry[str] | None = None) -> tuple[str, int]:
     """Return a line that another state of a file would differ in, and when it changed; of a folder only its name."""
     try:
-        own = file.stat(follow_symlinks=False) if file else os.lstat(path)
-        target = os.stat(path) if stat.S_ISLNK(own.st_mode) else own
+        status = file.stat(follow_symlinks=False) if file else os.lstat(path)
+        target = os.stat(path) if stat.S_ISLNK(status.st_mode) else status
     except (OSError, ValueError):
         return f"{path}\0", 0  # there is none: also where a link leads nowhere
     if stat.S_ISDIR(target.st_mode):
         return f"{path}/", 0
-    times = [(it.st_mode, it.st_size, it.st_mtime_ns, it.st_ctime_ns, it.st_ino) for it in (own, target)]
-    return f"{path}\0{times}", max(own.st_ctime_ns, target.st_ctime_ns)
+    times = [(it.st_mode, it.st_size, it.st_mtime_ns, it.st_ctime_ns, it.st_ino) for it in (status, target)]
+    return f"{path}\0{times}", max(status.st_ctime_ns, target.st_ctime_ns)
 
 
 def _time_of_files() -> int:

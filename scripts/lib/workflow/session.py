@@ -32,7 +32,7 @@ from scripts.lib.settings.site import check_profiles, enter_site, executor_of, m
 from scripts.lib.workflow import fork_server, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
-from scripts.lib.workflow.last_plan import LEFT, LastPlan, code_of, facts_of, is_plain, named_files
+from scripts.lib.workflow.last_plan import LEFT, LastPlan, facts_of, is_plain, named_files
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
 from scripts.lib.workflow.narrator import Narrator
@@ -199,7 +199,7 @@ class Session:
 
     def end_if_unchanged(self, workflow: Any) -> None:
         """End here where the last plan of this command found nothing to do, and nothing has changed since."""
-        if self.narrator is None or workflow.modifier.skip_configfile or not is_plain(sys.argv[1:]):
+        if self.narrator is None or not is_plain(workflow, sys.argv[1:]):
             return
         names = self.layout.fetched_names()
         facts = {
@@ -211,7 +211,7 @@ class Session:
         }
         products = [self.layout.dataset, os.path.dirname(self.layout.checkpoint), *LEFT]
         named = named_files(facts["settings"])
-        self.last_plan = LastPlan(facts, code_of(str(workflow.main_snakefile)), products, named)
+        self.last_plan = LastPlan(facts, products, named)
         note = self.last_plan.note()
         if note is not None:
             self.note, self.last_plan = note, None
