@@ -58,6 +58,7 @@ onstart:
 
 onsuccess:
     controller.release()
+    session.has_succeeded = True
     shell("{show}", show=session.show_command(workflow))
 
 

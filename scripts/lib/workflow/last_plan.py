@@ -7,6 +7,7 @@ sizes and times of files; they are looked at here in a fraction of that. In any 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import stat
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -23,7 +24,8 @@ from typing import Any, NamedTuple
 import psutil
 
 from scripts.lib.base.environment import ROOT, Variable
-from scripts.lib.base.files import find_json, write_json
+from scripts.lib.base.files import find_json, sha256_of, write_json
+from scripts.lib.base.products import ALWAYS_BYTES
 from scripts.lib.runs.machine import STAMP
 
 #: Below the working directory: a file for each command.
@@ -44,13 +46,17 @@ OPTIONS = frozenset(
 SNAKEMAKE_SETTINGS = ("dag", "deployment", "execution", "storage", "workflow")
 #: Two changes of a file within this time may bear the same time: clocks of file systems are coarse.
 CLOCK_SECONDS = 2.0
+NEVER = 1 << 63
 
 
-class Look(NamedTuple):
-    """A hash of the names, sizes and times of files, and when the newest of them changed, in ns since 1970."""
+class State(NamedTuple):
+    """What tells that a file is another one, or has been changed; times in ns since 1970."""
 
-    sha256: str
-    newest: int
+    mode: int
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
 
 
 class LastPlan:
@@ -61,37 +67,70 @@ class LastPlan:
     facts : what is no file, beside the command: the settings, the environment.
     products : files and folders that the plan looks at.
     named : files that the settings may name; a folder among them is not looked into.
+    folder_states : returns the state of the folders that images come from.
     """
 
-    def __init__(self, facts: Any, products: list[str], named: Iterable[str]) -> None:
+    def __init__(
+        self, facts: Any, products: list[str], named: Iterable[str], folder_states: Callable[[], list[str]]
+    ) -> None:
+        self._folder_states = folder_states
         self._facts = json.dumps([facts, sys.argv[1:], os.getcwd()], default=_plain)
         self._products, self._named = products, list(dict.fromkeys(named))
         self._file = FOLDER / f"{hashlib.sha256(repr(sys.argv[1:]).encode()).hexdigest()}.json"
-        self._before = self._look()
+        known = find_json(self._file)
+        since, self._note = known.pop("since", None), known.pop("note", "")
+        self._state = self._look(since) if isinstance(since, int) else None
+        self._is_same = self._state is not None and self._state == {**known, "since": since}
+        if not self._is_same:
+            self._state = self._look()
 
     def note(self) -> str | None:
         """Return what a plan would say beside that there is nothing to do; None where one must be made."""
-        known = find_json(self._file)
-        is_same = self._before is not None and known.get("sha256") == self._before
-        return str(known.get("note", "")) if is_same else None
+        return str(self._note) if self._is_same else None
 
     def remember(self, note: str) -> None:
         """Remember a plan that has found nothing to do, unless something has changed while it was made."""
-        with suppress(OSError):  # no room, or somebody else's folder
-            if self._before is not None and self._look() == self._before:
-                write_json(self._file, {"sha256": self._before, "note": note})
+        if self._state is not None and self._look(self._state["since"]) == self._state:
+            self._write(self._state, note)
 
-    def _look(self) -> str | None:
-        """Return the hash of all that decides a plan; None where some of it is too new to be sure of, or hidden."""
+    def remember_run(self, find_note: Callable[[], str | None]) -> None:
+        """Remember that a plan after this run finds nothing to do, unless something else has changed meanwhile.
+
+        Parameters
+        ----------
+        find_note : compares all products with what would be made now; returns what such a plan would say beside that
+            there is nothing to do, None if there is.
+        """
+        after = self._look()
+        if self._state is None or after is None or after["others"] != self._state["others"]:
+            return
+        note = find_note()
+        if note is not None and self._look(after["since"]) == after:
+            self._write(after, note)
+
+    def _write(self, state: Mapping[str, Any], note: str) -> None:
+        with suppress(OSError):  # no room, or somebody else's folder
+            write_json(self._file, {**state, "note": note})
+
+    def _look(self, since: int | None = None) -> dict[str, Any] | None:
+        """Return the state of all that decides a plan; None where that is not sure.
+
+        Parameters
+        ----------
+        since : files that have changed later, in ns since 1970, are told by their content too; the default is now.
+        """
         try:
             now, age = _time_of_files(), time.time() - psutil.Process().create_time()
-            code, products = look(CODE), look(self._products, self._named)
+            since = now - round(CLOCK_SECONDS * 1e9) if since is None else since
+            began = now - round((age + CLOCK_SECONDS) * 1e9)
+            others = hashlib.sha256(f"{self._facts}{self._folder_states()}".encode("utf-8", "surrogatepass"))
+            look(others, CODE, latest=began)  # this process has read some of it already
+            look(others, files=self._named, since=since)
+            products = hashlib.sha256()
+            look(products, self._products, since=since)
         except OSError:
             return None
-        clock = round(CLOCK_SECONDS * 1e9)
-        if code.newest > now - round(age * 1e9) - clock or products.newest > now - clock:
-            return None
-        return hashlib.sha256("\0".join([self._facts, code.sha256, products.sha256]).encode()).hexdigest()
+        return {"others": others.hexdigest(), "products": products.hexdigest(), "since": since}
 
 
 def is_plain(workflow: Any, arguments: Iterable[str]) -> bool:
@@ -132,49 +171,64 @@ def named_files(value: Any) -> Iterator[str]:
         yield from (path for item in values for path in named_files(item))
 
 
-def look(trees: list[str], files: list[str] | None = None) -> Look:
-    """Look at files and, through links, at all that is below folders.
+def look(
+    digest: hashlib._Hash,
+    trees: Iterable[str] = (),
+    files: Iterable[str] = (),
+    *,
+    since: int = NEVER,
+    latest: int = NEVER,
+) -> None:
+    """Add to a hash the names, sizes and times of files and, through links, of all that is below folders.
 
     Parameters
     ----------
     files : of a folder among these, that it is one is all that counts.
+    since : of files that have changed later, in ns since 1970, also their content: another change may bear one time.
+    latest : none may have changed later.
 
     Raises
     ------
-    OSError : a folder that cannot be read, or that changes meanwhile.
+    OSError : what cannot be read, or changes meanwhile, or has changed too late; or too much has since *since*.
     """
-    digest, newest = hashlib.sha256(), 0
-    seen: set[tuple[int, int]] = set()  # no link leads in circles
-    entries = [_entry(path) for path in [*trees, *(files or [])]]
-    folders = list(filter(os.path.isdir, trees))
-    while True:
-        digest.update("\n".join(text for text, _changed in entries).encode("utf-8", "surrogateescape"))
-        newest = max([newest, *(changed for _text, changed in entries)])
-        if not folders:
-            return Look(digest.hexdigest(), newest)
-        folder = folders.pop()
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            entries = []
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as files_there:
-            below = sorted((file for file in files_there if file.name != "__pycache__"), key=lambda file: file.name)
-        entries = [_entry(file.path, file) for file in below]
-        folders += [file.path for file in below if file.is_dir()]
+    new_bytes = 0
+    for path, states in _walk(trees, files):
+        digest.update(f"{path}\0{states}\n".encode("utf-8", "surrogateescape"))
+        changed = max((state.ctime for state in states or ()), default=0)
+        if changed > latest:
+            raise OSError(errno.ESTALE, "it has changed since this process began", path)
+        if changed >= since and states:
+            new_bytes += states[-1].size
+            if new_bytes > ALWAYS_BYTES:
+                raise OSError(errno.EFBIG, "too much has changed of late", path)
+            digest.update(sha256_of(path).encode())
 
 
-def _entry(path: str, file: os.DirEntry[str] | None = None) -> tuple[str, int]:
-    """Return a line that another state of a file would differ in, and when it changed; of a folder only its name."""
+def _walk(trees: Iterable[str], files: Iterable[str]) -> Iterator[tuple[str, list[State] | None]]:
+    """Yield each path with the states of the file; of a folder none, of what is not there None."""
+    yield from ((path, _states(path)) for path in files)
+    waiting, seen = list(trees), set()
+    while waiting:
+        path = waiting.pop()
+        states = _states(path)
+        yield path, states
+        if states == []:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) not in seen:  # no link leads in circles
+                seen.add((status.st_dev, status.st_ino))
+                waiting += [f"{path}/{name}" for name in sorted(os.listdir(path)) if name != "__pycache__"]
+
+
+def _states(path: str) -> list[State] | None:
+    """Return the state of a file, and of what it leads to where it is a link; nothing of a folder."""
     try:
-        status = file.stat(follow_symlinks=False) if file else os.lstat(path)
+        status = os.lstat(path)
         target = os.stat(path) if stat.S_ISLNK(status.st_mode) else status
     except (OSError, ValueError):
-        return f"{path}\0", 0  # there is none: also where a link leads nowhere
+        return None  # also of a link that leads nowhere
     if stat.S_ISDIR(target.st_mode):
-        return f"{path}/", 0
-    times = [(it.st_mode, it.st_size, it.st_mtime_ns, it.st_ctime_ns, it.st_ino) for it in (status, target)]
-    return f"{path}\0{times}", max(status.st_ctime_ns, target.st_ctime_ns)
+        return []
+    return [State(it.st_mode, it.st_size, it.st_mtime_ns, it.st_ctime_ns, it.st_ino) for it in (status, target)]
 
 
 def _time_of_files() -> int:

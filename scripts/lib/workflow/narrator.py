@@ -32,7 +32,7 @@ NOISE = re.compile(
     r"Exiting because a job execution failed|WorkflowError:\s+At least one job did not|Logfile |Remaining jobs"
 )
 TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|error:|Killed", re.IGNORECASE)
-NOTHING, NOTHING_TO_DO = "Nothing to be done", "nothing to do"
+NOTHING = "Nothing to be done"
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Narrator(logging.Handler):
         self._has_jobs = False
         self._jobs: dict[str, str] = {}
         self._spoke = time.monotonic()
-        self.lines: list[str] = []
+        self.has_warned = self.has_nothing_to_do = False
         self.screen = Screen(self._keep, self._status)
         if self.screen.is_live:
             os.environ[Variable.LIVE] = "1"
@@ -142,17 +142,15 @@ class Narrator(logging.Handler):
             self.withheld = [line for line in self.withheld if reason not in line]
             self.say(f"{failure.what} is tried again: {reason}")
         elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
+            self.has_warned = True
             self.say(text)
 
     def say_nothing(self) -> None:
         """Say that there is nothing to do."""
+        self.has_nothing_to_do = True
         report = self.results / self.dataset / "report.html"
         where = f"; the report: {report}" if report.is_file() else ""
-        self.say(f"{NOTHING_TO_DO}: everything is made as the settings say{where}")
-
-    def has_said_nothing_else(self) -> bool:
-        """Tell whether all that was said is that there is nothing to do."""
-        return len(self.lines) == 1 and self.lines[0].startswith(NOTHING_TO_DO)
+        self.say(f"nothing to do: everything is made as the settings say{where}")
 
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)
@@ -162,7 +160,6 @@ class Narrator(logging.Handler):
     def say(self, line: str) -> None:
         """Print a line."""
         self._spoke = time.monotonic()
-        self.lines.append(line)
         self.screen.say(line)
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType, SimpleNamespace, TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from snakemake.settings.enums import Quietness
@@ -67,7 +67,7 @@ class Session:
         self.forks: fork_server.Forks | None = None
         self.errors: list[str] = []
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
-        self.has_failed = False
+        self.has_failed = self.has_succeeded = False
         self.interrupts = 0
         self.workflow = workflow
         self.last_plan: LastPlan | None = None
@@ -154,9 +154,17 @@ class Session:
         if self.interrupts:
             sys.stdout.flush()
             os._exit(EXIT_INTERRUPTED)  # Snakemake's own status is that of a failure
-        told = [*lines, *getattr(self.workflow.persistence, "changes", [])]
-        if self.last_plan and self.narrator and self.narrator.has_said_nothing_else() and not told:
+        self._remember_plan(note)
+
+    def _remember_plan(self, note: str) -> None:
+        """Spare the next start of this command a plan, where that would find nothing to do and say nothing new."""
+        records_of_jobs = self.workflow.persistence
+        if self.last_plan is None or self.narrator is None or self.narrator.has_warned or self.errors:
+            return
+        if self.narrator.has_nothing_to_do and not records_of_jobs.changes:
             self.last_plan.remember(note)
+        elif self.has_succeeded:
+            self.last_plan.remember_run(records_of_jobs.note_of_next_plan)
 
     def _exit(self, message: str) -> NoReturn:
         # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
@@ -201,17 +209,15 @@ class Session:
         """End here where the last plan of this command found nothing to do, and nothing has changed since."""
         if self.narrator is None or not is_plain(workflow, sys.argv[1:]):
             return
-        names = self.layout.fetched_names()
         facts = {
             "settings": self.layout.settings.model_dump(mode="json"),
             "site": self.site.model_dump(mode="json"),
             "config": repr(self.config),
-            "folders": [self.resources.folder_state(SimpleNamespace(fetched=name)) for name in names],
             **facts_of(workflow, os.environ),
         }
         products = [self.layout.dataset, os.path.dirname(self.layout.checkpoint), *LEFT]
         named = named_files(facts["settings"])
-        self.last_plan = LastPlan(facts, products, named)
+        self.last_plan = LastPlan(facts, products, named, self.resources.folder_states)
         note = self.last_plan.note()
         if note is not None:
             self.note, self.last_plan = note, None

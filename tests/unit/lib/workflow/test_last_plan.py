@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def plan(facts: Any = None) -> LastPlan:
-    return LastPlan(facts, PRODUCTS, named_files(SETTINGS))
+    return LastPlan(facts, PRODUCTS, named_files(SETTINGS), lambda: [])
 
 
 def touch(path: Path) -> None:
