@@ -58,8 +58,8 @@ onstart:
 
 onsuccess:
     controller.release()
-    session.has_succeeded = True
     shell("{show}", show=session.show_command(workflow))
+    session.remember_run(workflow)
 
 
 onerror:

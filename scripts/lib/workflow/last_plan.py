@@ -27,13 +27,13 @@ from scripts.lib.base.environment import ROOT, Variable
 from scripts.lib.base.files import find_json, sha256_of, write_json
 from scripts.lib.base.products import ALWAYS_BYTES
 from scripts.lib.runs.machine import STAMP
+from scripts.lib.workflow.controller import LOCKS
 
 #: Below the working directory: a file for each command.
 FOLDER = Path(".snakemake/mimflow-nothing-to-do")
 #: What Snakemake and mimflow leave there, and a plan looks at.
 LEFT = [
-    f".snakemake/{name}"
-    for name in ("incomplete", "iocache", "locks", "metadata", "mimflow-controller.json", "mimflow-links")
+    f".snakemake/{name}" for name in ("incomplete", "iocache", "metadata", "mimflow-controller.json", "mimflow-links")
 ]
 #: The code that plans, and that jobs would run.
 CODE = [*(f"{ROOT}/{name}" for name in ("Snakefile", "rules", "scripts", "envs")), str(STAMP)]
@@ -80,7 +80,8 @@ class LastPlan:
         known = find_json(self._file)
         since, self._note = known.pop("since", None), known.pop("note", "")
         self._state = self._look(since) if isinstance(since, int) else None
-        self._is_same = self._state is not None and self._state == {**known, "since": since}
+        is_locked = LOCKS.is_dir() and any(LOCKS.iterdir())
+        self._is_same = not is_locked and self._state is not None and self._state == {**known, "since": since}
         if not self._is_same:
             self._state = self._look()
 

@@ -31,8 +31,8 @@ from scripts.lib.runs.machine import lock_sha256
 
 #: Another one is as good as none: everything is made again.
 FORMAT = 1
-#: Below the working directory: what Snakemake leaves of a run that goes on, or was interrupted.
-LEFT_BY_RUNS = (".snakemake/incomplete", ".snakemake/locks")
+#: Below the working directory: Snakemake's marks of files whose job did not end.
+INCOMPLETE = ".snakemake/incomplete"
 #: What the script of a rule is called in its shell line.
 SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
 #: Rules that other code of their own has run again: a matter of seconds, and they put numbers side by side.
@@ -239,8 +239,8 @@ class Records(FilePersistence):
         self.tell = _say_nothing  # type: ignore[method-assign]
         jobs = [job for job in self.dag.jobs if self._is_recorded(job)]
         is_made = all(os.path.lexists(name) for job in jobs for name in map(str, job.output))
-        is_left = any(os.path.isdir(folder) and os.listdir(folder) for folder in LEFT_BY_RUNS)
-        return None if is_left or not is_made or any(map(self.difference, jobs)) else kept_line(self.others)
+        is_as_made = is_made and not os.listdir(INCOMPLETE) and not any(map(self.difference, jobs))
+        return kept_line(self.others) if is_as_made else None
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Session:
         self.forks: fork_server.Forks | None = None
         self.errors: list[str] = []
         self.causes: list[str] = []  # of failed jobs that could not say it themselves
-        self.has_failed = self.has_succeeded = False
+        self.has_failed = False
         self.interrupts = 0
         self.workflow = workflow
         self.last_plan: LastPlan | None = None
@@ -154,17 +154,15 @@ class Session:
         if self.interrupts:
             sys.stdout.flush()
             os._exit(EXIT_INTERRUPTED)  # Snakemake's own status is that of a failure
-        self._remember_plan(note)
+        narrator, plan = self.narrator, self.last_plan
+        is_silent = narrator and narrator.has_nothing_to_do and not narrator.has_warned
+        if plan and is_silent and not self.workflow.persistence.changes:  # else the next plan tells it again
+            plan.remember(note)
 
-    def _remember_plan(self, note: str) -> None:
-        """Spare the next start of this command a plan, where that would find nothing to do and say nothing new."""
-        records_of_jobs = self.workflow.persistence
-        if self.last_plan is None or self.narrator is None or self.narrator.has_warned or self.errors:
-            return
-        if self.narrator.has_nothing_to_do and not records_of_jobs.changes:
-            self.last_plan.remember(note)
-        elif self.has_succeeded:
-            self.last_plan.remember_run(records_of_jobs.note_of_next_plan)
+    def remember_run(self, workflow: Any) -> None:
+        """After a run that went well: spare the next start of this command its plan."""
+        if self.last_plan and self.narrator and not self.narrator.has_warned:
+            self.last_plan.remember_run(workflow.persistence.note_of_next_plan)
 
     def _exit(self, message: str) -> NoReturn:
         # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scripts.lib.workflow import last_plan
-from scripts.lib.workflow.last_plan import FOLDER, LEFT, LastPlan, facts_of, is_plain, look, named_files
+from scripts.lib.workflow.last_plan import FOLDER, LEFT, LastPlan, facts_of, is_plain, named_files
 
 PRODUCTS = ["results/d", "results/checkpoints", *LEFT]
 SETTINGS = {"dataset": {"source": {"path": "mine.zip"}}, "classes": ["", ".", "~", "a\0b", "there may be such a file"]}
@@ -133,19 +133,72 @@ def test_what_changes_while_it_is_planned_is_not_remembered(name: str, folder: P
     assert plan().note() is None and not list(FOLDER.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("name", "clock"), [("results/d/report.html", 60.0), ("mine.zip", 60.0), ("code/Snakefile", -60.0)]
-)
-def test_what_is_too_new_to_be_sure_of_is_not_remembered(
-    name: str, clock: float, folder: Path, monkeypatch: pytest.MonkeyPatch
+def run_of(
+    planning: LastPlan, note: str | None = "of a run", while_compared: Callable[[], None] = lambda: None
 ) -> None:
-    """Of the code, what changed since this process began, which has read some of it."""
-    monkeypatch.setattr(last_plan.psutil, "Process", lambda: SimpleNamespace(create_time=lambda: 0.0))
-    monkeypatch.setattr(last_plan, "CODE", ["/etc/passwd"] if clock > 0 else [name])
-    monkeypatch.setattr(last_plan, "CLOCK_SECONDS", clock)
+    def find_note() -> str | None:
+        while_compared()
+        return note
+
+    planning.remember_run(find_note)
+
+
+def test_a_run_that_ended_well_is_remembered(folder: Path) -> None:
     planning = plan()
-    planning.remember("")
-    assert planning.note() is None and not list(FOLDER.iterdir())
+    change_a_byte(folder / f"{RUN}/best.pth")  # as a run does
+    (folder / f"{RUN}/new.txt").touch()
+    run_of(planning)
+    assert plan().note() == "of a run"
+
+
+@pytest.mark.parametrize("name", ["mine.zip", "code/rules/a.smk", "code/rules/new.smk", "there may be such a file"])
+def test_a_run_whose_code_or_archive_changed_meanwhile_is_not_remembered(name: str, folder: Path) -> None:
+    planning = plan()
+    (folder / name).write_text("another")
+    run_of(planning)
+    assert plan().note() is None
+
+
+@pytest.mark.parametrize("name", ["mine.zip", f"{RUN}/best.pth", f"{RUN}/new.txt", ".snakemake/incomplete/a"])
+def test_a_run_is_not_remembered_where_something_changes_while_it_is_looked_at(name: str, folder: Path) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    run_of(plan(), while_compared=lambda: (folder / name).touch())
+    assert plan().note() is None
+
+
+def test_a_run_after_which_there_is_something_to_do_is_not_remembered(folder: Path) -> None:
+    run_of(plan(), note=None)
+    assert plan().note() is None
+
+
+@pytest.mark.parametrize("name", ["mine.zip", f"{RUN}/best.pth", f"{RUN}/.made/train_model.json"])
+def test_a_change_within_one_tick_of_the_clock_is_seen(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is too new for its times to tell a later change, the content counts."""
+    find_states = last_plan._states
+    same = find_states(name)
+    monkeypatch.setattr(last_plan, "_states", lambda path: same if path == name else find_states(path))
+    monkeypatch.setattr(last_plan, "CLOCK_SECONDS", 60.0)
+    monkeypatch.setattr(last_plan, "CODE", [])
+    plan().remember("")
+    assert plan().note() == ""
+    change_a_byte(folder / name)
+    assert plan().note() is None
+
+
+def test_where_much_is_new_nothing_is_remembered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_plan, "CLOCK_SECONDS", 60.0)
+    monkeypatch.setattr(last_plan, "CODE", [])
+    monkeypatch.setattr(last_plan, "ALWAYS_BYTES", 100)
+    plan().remember("")
+    assert plan().note() is None and not list(FOLDER.iterdir())
+
+
+def test_code_that_changed_since_this_process_began_is_not_sure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_plan, "CLOCK_SECONDS", 0.0)
+    plan().remember("")
+    assert plan().note() is None and not list(FOLDER.iterdir())
 
 
 def test_a_folder_that_cannot_be_looked_at_leads_to_a_plan(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,14 +206,16 @@ def test_a_folder_that_cannot_be_looked_at_leads_to_a_plan(folder: Path, monkeyp
         raise PermissionError
 
     plan().remember("")
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
     planning = plan()
     planning.remember("")
     assert planning.note() is None
 
 
-def test_a_link_in_circles_ends(folder: Path) -> None:
-    assert look(["results"]) == look(["results"])
+def test_the_folder_that_images_come_from_is_looked_at(folder: Path) -> None:
+    LastPlan(None, PRODUCTS, [], lambda: ["a"]).remember("")
+    assert LastPlan(None, PRODUCTS, [], lambda: ["a"]).note() == ""
+    assert LastPlan(None, PRODUCTS, [], lambda: ["b"]).note() is None
 
 
 @pytest.mark.parametrize("words", ["-n", "--forcerun x", "-R x", "--until x", "--unlock", "--report", "-F", "--touch"])
