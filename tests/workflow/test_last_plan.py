@@ -15,6 +15,8 @@ import yaml
 from dag import ROOT, archive_bytes, settings
 from stand_in import SNAKEFILE
 
+from scripts.lib.workflow.last_plan import FOLDER
+
 RUN = "results/small/quick/seed0"
 #: What changed this long before a process began, it has not read half: by clocks that are coarse.
 CLOCK = 4.0
@@ -48,6 +50,10 @@ def test_a_plan_is_made_where_something_may_have_changed_and_only_there(tmp_path
     assert "to do" in start(folder, config)[1]
     is_planned, printed = start(folder, config)
     assert not is_planned and printed.splitlines()[-1].startswith("nothing to do")
+
+    shutil.rmtree(folder / FOLDER)
+    is_planned, planned = start(folder, config)
+    assert is_planned and planned == printed  # to the letter
 
     metrics = folder / RUN / "metrics.json"
     status = metrics.stat()
