@@ -105,9 +105,10 @@ class LastPlan:
         after = self._look()
         if self._state is None or after is None or after["others"] != self._state["others"]:
             return
-        note = find_note()
-        if note is not None and self._look(after["since"]) == after:
-            self._write(after, note)
+        with suppress(OSError):  # somebody changes files at this moment: no reason for a good run to fail
+            note = find_note()
+            if note is not None and self._look(after["since"]) == after:
+                self._write(after, note)
 
     def _write(self, state: Mapping[str, Any], note: str) -> None:
         with suppress(OSError):  # no room, or somebody else's folder

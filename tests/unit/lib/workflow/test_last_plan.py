@@ -166,6 +166,11 @@ def test_a_run_is_not_remembered_where_something_changes_while_it_is_looked_at(n
     assert plan().note() is None
 
 
+def test_a_good_run_does_not_fail_of_files_that_go_while_they_are_looked_at(folder: Path) -> None:
+    run_of(plan(), while_compared=lambda: (folder / "gone").unlink())
+    assert plan().note() is None
+
+
 def test_a_run_after_which_there_is_something_to_do_is_not_remembered(folder: Path) -> None:
     run_of(plan(), note=None)
     assert plan().note() is None
