@@ -24,6 +24,7 @@ report: menu.caption("workflow")
 
 session.narrate(workflow)
 controller = session.controller(workflow)
+session.end_if_unchanged(workflow)
 
 shell.prefix(session.shell_prefix())
 
@@ -62,6 +63,7 @@ onstart:
 onsuccess:
     controller.release()
     shell("{show}", show=session.show_command(workflow))
+    session.remember_run(workflow)
 
 
 onerror:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from bench.table import machine_line
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.workflow.last_plan import FOLDER
 
 # Where the test cluster, and the copy of the repository that it works in, are defined.
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tests" / name) for name in ("helpers", "slurm")]
@@ -86,7 +87,7 @@ def measured(checkout: Checkout, *command: str) -> Cost:
 
 
 def grid(folder: Path) -> dict[str, Any]:
-    """Return what a dry run of 300 runs costs, and a rerun of them with nothing to do."""
+    """Return what a dry run of 300 runs costs, and a rerun of them with nothing to do, with and without a plan."""
     experiments = {
         f"lr{number}": {**QUICK, "overrides": {"optimizer.lr": 0.001 * (number + 1)}} for number in range(EXPERIMENTS)
     }
@@ -100,16 +101,31 @@ def grid(folder: Path) -> dict[str, Any]:
     dry = measured(checkout, *command, "--dry-run", "--quiet", "all")
     print("making the grid, with stand-ins for the scripts", file=sys.stderr, flush=True)
     measured(checkout, *command, "--quiet", "all")
-    again = measured(checkout, *command)
-    if "nothing to do: " not in again.output:
-        raise UserError(f"the rerun in {checkout.folder} did something: {again.output.strip()[-300:]}")
+    again = rerun(checkout, *command)
+    shutil.rmtree(checkout.folder / FOLDER)
+    planned = rerun(checkout, *command)
     return {
         "runs": EXPERIMENTS * SEEDS,
         "dry_run_seconds": round(dry.seconds, 1),
         "dry_run_peak_mib": round(dry.peak_mib),
         "nothing_to_do_seconds": round(again.seconds, 1),
         "nothing_to_do_peak_mib": round(again.peak_mib),
+        "planned_anew_seconds": round(planned.seconds, 1),
+        "planned_anew_peak_mib": round(planned.peak_mib),
     }
+
+
+def rerun(checkout: Checkout, *command: str) -> Cost:
+    """Run a command that finds nothing to do, and return what it took.
+
+    Raises
+    ------
+    UserError : it failed, or did something.
+    """
+    cost = measured(checkout, *command)
+    if "nothing to do: " not in cost.output:
+        raise UserError(f"the rerun in {checkout.folder} did something: {cost.output.strip()[-300:]}")
+    return cost
 
 
 def slurm_overhead(folder: Path) -> dict[str, Any]:

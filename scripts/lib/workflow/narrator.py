@@ -91,6 +91,7 @@ class Narrator(logging.Handler):
         self._has_jobs = False
         self._jobs: dict[str, str] = {}
         self._spoke = time.monotonic()
+        self.has_warned = self.has_nothing_to_do = False
         self.screen = Screen(self._keep, self._status)
         if self.screen.is_live:
             os.environ[Variable.LIVE] = "1"
@@ -113,7 +114,7 @@ class Narrator(logging.Handler):
             self._done, self._total = fields["done"], fields["total"]
             self._stage = ""
         elif event == LogEvent.RUN_INFO and not fields["stats"]["total"]:
-            self._say_nothing()
+            self.say_nothing()
         elif event == LogEvent.RUN_INFO:
             self._total, self._stage = fields["stats"]["total"], ""
             self.say(
@@ -134,16 +135,19 @@ class Narrator(logging.Handler):
     def _hear(self, record: logging.LogRecord) -> None:
         text = str(record.getMessage()).strip()
         if text.startswith(NOTHING):
-            self._say_nothing()
+            self.say_nothing()
         elif text.startswith("Trying to restart job") and self.failures:
             failure = self.failures.pop()
             reason = failure.reason()
             self.withheld = [line for line in self.withheld if reason not in line]
             self.say(f"{failure.what} is tried again: {reason}")
         elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
+            self.has_warned = True
             self.say(text)
 
-    def _say_nothing(self) -> None:
+    def say_nothing(self) -> None:
+        """Say that there is nothing to do."""
+        self.has_nothing_to_do = True
         report = self.results / self.dataset / "report.html"
         where = f"; the report: {report}" if report.is_file() else ""
         self.say(f"nothing to do: everything is made as the settings say{where}")

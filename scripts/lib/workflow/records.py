@@ -31,6 +31,8 @@ from scripts.lib.runs.machine import lock_sha256
 
 #: Another one is as good as none: everything is made again.
 FORMAT = 1
+#: Below the working directory: Snakemake's marks of files whose job did not end.
+INCOMPLETE = ".snakemake/incomplete"
 #: What the script of a rule is called in its shell line.
 SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
 #: Rules that other code of their own has run again: a matter of seconds, and they put numbers side by side.
@@ -64,6 +66,10 @@ def _noting_failures(postprocess: Callable[..., Awaitable[None]]) -> Callable[..
         await postprocess(job, *words, error=error, **options)
 
     return noting
+
+
+def _say_nothing(_change: Change) -> None:
+    pass
 
 
 async def _same_time(_path: Any) -> Mtime:
@@ -224,6 +230,17 @@ class Records(FilePersistence):
             self.difference(job)
         gc.freeze()
         gc.enable()
+
+    def note_of_next_plan(self) -> str | None:
+        """After a run: return what the next plan would say beside that there is nothing to do; None if there is."""
+        self._differences.clear()
+        self._sha256.clear()
+        self.others.clear()
+        self.tell = _say_nothing  # type: ignore[method-assign]
+        jobs = [job for job in self.dag.jobs if self._is_recorded(job)]
+        is_made = all(os.path.lexists(name) for job in jobs for name in map(str, job.output))
+        is_as_made = is_made and not os.listdir(INCOMPLETE) and not any(map(self.difference, jobs))
+        return kept_line(self.others) if is_as_made else None
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from scripts.lib.base.problems import UserError
@@ -92,6 +93,10 @@ class Resources:
         if isinstance(source, str) or not source.path or not Path(source.path).expanduser().is_dir():
             return ""
         return fingerprint(Path(source.path).expanduser(), follows_links=bool(source.in_place))
+
+    def folder_states(self) -> list[str]:
+        """Return the same of each file that is fetched."""
+        return [self.folder_state(SimpleNamespace(fetched=name)) for name in self.layout.fetched_names()]
 
 
 def has_gpu() -> bool:

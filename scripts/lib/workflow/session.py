@@ -32,6 +32,7 @@ from scripts.lib.settings.site import check_profiles, enter_site, executor_of, m
 from scripts.lib.workflow import fork_server, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
+from scripts.lib.workflow.last_plan import LEFT, LastPlan, facts_of, is_plain, named_files
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.machine_check import built_torch, device_problem, look_at_gpus, unused_gpu
 from scripts.lib.workflow.narrator import Narrator
@@ -69,6 +70,8 @@ class Session:
         self.has_failed = False
         self.interrupts = 0
         self.workflow = workflow
+        self.last_plan: LastPlan | None = None
+        self.note = ""  # of a plan that need not be made again
         #: For shell lines. Not a parameter of a rule: results that were copied into another clone are the same.
         self.snakefile = shlex.quote(str(workflow.main_snakefile)).replace("{", "{{").replace("}", "}}")
         use_this_python()
@@ -142,7 +145,8 @@ class Session:
         lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
         if self.narrator is not None:
             self.narrator.close()
-        if note := records.kept_line(getattr(self.workflow.persistence, "others", {})):
+        note = self.note or records.kept_line(getattr(self.workflow.persistence, "others", {}))
+        if note:
             print(f"note: {note}", file=sys.stderr, flush=True)
         lines = [*lines, *self.causes, *[STOPPED] * (self.interrupts > 0)]
         for line in lines:
@@ -150,6 +154,15 @@ class Session:
         if self.interrupts:
             sys.stdout.flush()
             os._exit(EXIT_INTERRUPTED)  # Snakemake's own status is that of a failure
+        narrator, plan = self.narrator, self.last_plan
+        is_silent = narrator and narrator.has_nothing_to_do and not narrator.has_warned
+        if plan and is_silent and not self.workflow.persistence.changes:  # else the next plan tells it again
+            plan.remember(note)
+
+    def remember_run(self, workflow: Any) -> None:
+        """After a run that went well: spare the next start of this command its plan."""
+        if self.last_plan and self.narrator and not self.narrator.has_warned:
+            self.last_plan.remember_run(workflow.persistence.note_of_next_plan)
 
     def _exit(self, message: str) -> NoReturn:
         # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
@@ -190,6 +203,25 @@ class Session:
         elif workflow.is_main_process and "--unlock" in sys.argv:
             unlock(controller)
         return controller
+
+    def end_if_unchanged(self, workflow: Any) -> None:
+        """End here where the last plan of this command found nothing to do, and nothing has changed since."""
+        if self.narrator is None or not is_plain(workflow, sys.argv[1:]):
+            return
+        facts = {
+            "settings": self.layout.settings.model_dump(mode="json"),
+            "site": self.site.model_dump(mode="json"),
+            "config": repr(self.config),
+            **facts_of(workflow, os.environ),
+        }
+        products = [self.layout.dataset, os.path.dirname(self.layout.checkpoint), *LEFT]
+        named = named_files(facts["settings"])
+        self.last_plan = LastPlan(facts, products, named, self.resources.folder_states)
+        note = self.last_plan.note()
+        if note is not None:
+            self.note, self.last_plan = note, None
+            self.narrator.say_nothing()
+            sys.exit(0)
 
     def begin(self, workflow: Any, controller: Controller) -> None:
         """Before the first job: refuse what every job would fail of, take the folder, and spare useless attempts."""
