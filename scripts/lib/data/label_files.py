@@ -140,6 +140,8 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
                 split_columns = SplitColumns(names, columns)
                 if is_heading:
                     continue
+            if any(cell.strip() for cell in cells[len(names) :]):
+                raise csv.Error(f"{len(cells)} cells, where the first line has {len(names)}")
             file, label = (cells[index].strip() if index < len(cells) else "" for index in columns)
             if "\n" in file + label:
                 raise csv.Error("a name goes over several lines")
@@ -149,7 +151,8 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
             raise csv.Error("a cell goes on to the end of the file")
     except csv.Error as error:
         raise UserError(
-            f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})", "look for a quote that is not closed"
+            f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})",
+            "look for a quote that is not closed, or a name with a comma that needs quotes",
         ) from error
     if not rows:
         raise UserError(f"{KEY}: {name} has no rows: it must have a heading and a row an image, as file,label")
@@ -177,6 +180,8 @@ def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int]:
             f"write a line above it that names its {plural(len(heading), 'column')}, as file,label,...",
         )
     for index, what, known in ((file, "files", "file"), (label, "classes", "label")):
+        if index is not None and names.count(names[index]) > 1:
+            raise UserError(f"{KEY}: {name} has two columns {heading[index].strip()!r}", "rename the one not meant")
         if index is None:
             columns = ", ".join(repr(cell.strip()) for cell in heading[: 2 * LISTED])
             raise UserError(f"{KEY}: {name} has no column of {what} (its columns: {columns}): name one {known!r}")
