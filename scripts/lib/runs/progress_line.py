@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import can_rewrite
-from scripts.lib.base.files import find_json
+from scripts.lib.base.files import find_json, is_whole
 from scripts.lib.base.units import duration_in_words
+from scripts.lib.runs.run_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,20 @@ def progress_line(state: Mapping[str, Any]) -> str:
     if state.get("seconds_left") is not None:
         parts.append(f"{duration_in_words(state['seconds_left'])} left")
     return "  ".join(parts)
+
+
+def resuming_line(work: WorkFolder) -> str:
+    """Return at which epoch training goes on, and from which state; "" where it begins at its start."""
+    saved = next((path for path in sorted(work.states.glob("state_*.pth"), reverse=True) if is_whole(path)), None)
+    if saved is None:
+        return ""
+    step, state = int(saved.stem.removeprefix("state_")), find_json(work.progress) or {}
+    try:
+        epochs = state["max_epochs"]
+        where = f"epoch {min(step * epochs // state['max_iterations'] + 1, epochs)} of {epochs}"
+    except (KeyError, TypeError, ZeroDivisionError):
+        where = f"step {step + 1}"
+    return f"training resumes at {where} from {saved}"
 
 
 def closing_line(train_log: str, max_epochs: int, patience: int) -> str:
