@@ -29,6 +29,7 @@ from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.download import download, shown
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.base.units import plural
 from scripts.lib.model import safetensors
 from scripts.lib.model.checkpoint_file import printable, read_foreign, write_checkpoint
 from scripts.lib.model.convert_keras import convert
@@ -247,7 +248,7 @@ def main(args: argparse.Namespace) -> None:
         weights = with_our_names(weights, shapes, name)
         check_fit(weights, args.base_config, name, shapes)
     write_checkpoint(weights, args.output)
-    logger.info("%s: %d tensors", args.output, len(weights))
+    logger.info("%s: %s", args.output, plural(len(weights), "tensor"))
 
 
 if __name__ == "__main__":

@@ -287,16 +287,18 @@ def place_images(
     if len(unknown) == len(rows):
         image = f"{'/'.join(paths[0])!r}" if paths else "there is none"
         raise UserError(
-            f"{KEY}: none of the {len(rows)} rows of {name} names one of the {len(paths)} images"
+            f"{KEY}: none of {plural(len(rows), 'row')} of {name} names one of {plural(len(paths), 'image')}"
             f" (its first names {rows[0].file!r}; the first image: {image}): check its column of files"
         )
     remarks = []
     if unknown:
         first = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        remarks.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
+        say = "names" if len(unknown) == 1 else "name"
+        remarks.append(f"{len(unknown)} of {plural(len(rows), 'row')} of {name} {say} no image: {first}{more}")
     if twice:
-        remarks.append(f"{twice} rows of {name} say again what another one says")
+        say = "says" if twice == 1 else "say"
+        remarks.append(f"{plural(twice, 'row')} of {name} {say} again what another one says")
     targets, remark = _targets(row_of, paths, name)
     return targets, [*remarks, *filter(None, [remark])]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.files import find_json, is_whole
-from scripts.lib.base.units import duration_in_words
+from scripts.lib.base.units import duration_in_words, plural
 from scripts.lib.runs.run_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
@@ -79,9 +79,9 @@ def closing_line(train_log: str, max_epochs: int, patience: int) -> str:
     """Return how a training ended, of the text of its train_log.csv: whether early, and which epoch best.pth is of."""
     rows = list(csv.DictReader(train_log.splitlines()))
     done = max((int(row["epoch"]) for row in rows), default=0)
-    parts = [f"trained {done} of {max_epochs} epochs"]
+    parts = [f"trained {done} of {plural(max_epochs, 'epoch')}"]
     if done < max_epochs:
-        parts[0] += f", ended early: {patience} epochs brought nothing better on val"
+        parts[0] += f", ended early: {plural(patience, 'epoch')} brought nothing better on val"
     if best := next((row for row in reversed(rows) if row.get("is_best") == "1"), None):
         value = f", val accuracy {100 * float(best['val_accuracy']):.1f} %" if best["val_accuracy"] else ""
         start = ", the weights that training began with: no epoch was better" if int(best["epoch"]) == 0 else ""
