@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.gpus import Gpus, cores_of_this_job
 from scripts.lib.settings.load import load_settings, read_file
@@ -70,7 +71,10 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{', '.join(missing)}: not there yet, and a compute node has no internet", remedy)
     gpus, cores = Gpus.of(os.environ).names, cores_of_this_job(os.environ)
     end = slurm.job_end_time()
-    logger.info("%d GPUs, %d cores: up to %d runs at a time", len(gpus), cores, max(len(gpus), 1))
+    logger.info(
+        "%s, %s: up to %s at a time",
+        *(plural(len(gpus), "GPU"), plural(cores, "core"), plural(max(len(gpus), 1), "run")),
+    )
     command = workflow_command(args.config, len(gpus), max(cores, len(gpus)), args.options)
     status = subprocess.run(command, stdin=subprocess.DEVNULL).returncode
     if status == 0:

@@ -10,6 +10,7 @@ from pathlib import Path
 from scripts.lib.base import products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.workflow.bundles import DATASET_FILES, RUN_FILES, contents, flattened_folders, own_texts, write_bundle
 from scripts.lib.workflow.repetition import FinishedRun, changed_since
 
@@ -40,7 +41,9 @@ def main(args: argparse.Namespace) -> None:
             files |= flattened_folders(run, Path(scratch))
         write_bundle(output, files, texts)
     size = output.stat().st_size / 1e6
-    logger.info("%s: %d files, %.1f MB%s", output, len(files) + len(texts), size, "" if args.images else ", no images")
+    logger.info(
+        "%s: %s, %.1f MB%s", output, plural(len(files) + len(texts), "file"), size, "" if args.images else ", no images"
+    )
     logger.info(
         "before you publish it: provenance.json names the machine, and settings.yaml where the images came from"
     )

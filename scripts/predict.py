@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.model.photos import Others, check_run, find_images, open_onnx, open_run, printable
 from scripts.lib.pages.photo_predictions import DRAWN, TABLE, refuse_overwriting, write_predictions
 from scripts.lib.runs.run_folder import RunFolder, run_name
@@ -62,12 +63,16 @@ def main(args: argparse.Namespace) -> None:
         logger.warning("skipped %s: %s", printable(path), why)
     counts = write_predictions(model, photos, output, args.top, is_drawn=not args.no_draw)
     show(output / TABLE, counts.done)
+    if counts.replaced:
+        remedy = "to keep both, give one another folder: ARGS='--output FOLDER'"
+        logger.warning("%s: replaced those of %s; %s", output, plural(counts.replaced, "image"), remedy)
     if counts.removed:
-        logger.info("removed %d drawings of an earlier run from %s", counts.removed, output / DRAWN)
+        logger.info("removed %s of an earlier run from %s", plural(counts.removed, "drawing"), output / DRAWN)
     where = output / TABLE if args.no_draw else f"{output / TABLE} and {output / DRAWN}"
     reasons = Counter(others.unread.values()) + Counter({"that cannot be decoded": counts.skipped})
     skipped = f"{reasons.total()} skipped" + "".join(f"; {number} {why}" for why, number in reasons.most_common())
-    logger.info("%d images predicted, %s; %d other files ignored: %s", counts.done, skipped, others.ignored, where)
+    done, ignored = plural(counts.done, "image"), plural(others.ignored, "other file")
+    logger.info("%s predicted, %s; %s ignored: %s", done, skipped, ignored, where)
 
 
 def show(table: Path, images: int) -> None:

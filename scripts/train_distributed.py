@@ -17,6 +17,7 @@ from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
+from scripts.lib.base.units import plural
 from scripts.lib.runs.config_file import check_executable
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.mmcls_plugins.distributed_process import add_options, command_line
@@ -114,7 +115,9 @@ def check_gpus(device: str, count: int) -> None:
 
     visible = torch.cuda.device_count()
     if visible < count:
-        raise UserError(f"gpus: {count}, but torch sees {visible} here: give the job {count} GPUs, or lower gpus")
+        raise UserError(
+            f"gpus: {count}, but torch sees {visible} here: give the job {plural(count, 'GPU')}, or lower gpus"
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_json, write_json
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.audit_findings import find_all, judge_depth, notes_on_groups, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.decoding import FULL_DEPTH
@@ -73,8 +74,8 @@ def main(args: argparse.Namespace) -> None:
     seconds = time.monotonic() - began
     counts = ", ".join(f"{name} {count}" for name, count in summary["findings"].items()) or "no findings"
     logger.info(
-        "%d images in %.1f s (%.0f images/s), %d decoded, %d known: %d set aside, %d left out; %s",
-        len(images), seconds, len(images) / seconds, audited.decoded, len(images) - audited.decoded,
+        "%s in %.1f s (%.0f images/s), %d decoded, %d known: %d set aside, %d left out; %s",
+        plural(len(images), "image"), seconds, len(images) / seconds, audited.decoded, len(images) - audited.decoded,
         summary["set_aside"], summary["left_out"], counts,
     )  # fmt: skip
 

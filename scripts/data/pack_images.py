@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
+from scripts.lib.base.units import plural
 from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.pixel_cache import PIXELS
 from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
         size = (temporary / PIXELS).stat().st_size
     seconds = time.monotonic() - began
     logger.info(
-        "%d images as %s, %.1f MB, in %.1f s (%.0f images/s)", len(names), kind, size / 1e6, seconds,
+        "%s as %s, %.1f MB, in %.1f s (%.0f images/s)", plural(len(names), "image"), kind, size / 1e6, seconds,
         len(names) / seconds,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data import splitting
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS, SPLITS, find_images, settle_given_splits
 
@@ -73,7 +74,9 @@ def main(args: argparse.Namespace) -> None:
     classes = splitting.choose_classes(images, parse_classes(args.classes))
     used = splitting.of_classes(images, classes)
     if len(used) < len(images):
-        logger.info("left out %d images of classes that dataset.classes does not name", len(images) - len(used))
+        logger.info(
+            "left out %s of classes that dataset.classes does not name", plural(len(images) - len(used), "image")
+        )
     splitting.check_same_classes(used, classes)
     audit = splitting.read_audit(args.audit, images) if args.audit else splitting.Audit()
     if args.folds is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_json
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.splits import Split
 from scripts.lib.metrics.metrics import compute_metrics, per_class_table
 from scripts.lib.runs.predictions import read_predictions
@@ -56,9 +57,9 @@ def main(args: argparse.Namespace) -> None:
     write_json(args.metrics, {**names, "n_test": len(predictions.labels), **metrics})
     low, high = metrics["accuracy_top1_ci95"]
     logger.info(
-        "top-1 accuracy %.1f %% (95 %% interval %.1f-%.1f) on %d test images (always the most frequent class: %.1f %%),"
+        "top-1 accuracy %.1f %% (95 %% interval %.1f-%.1f) on %s (always the most frequent class: %.1f %%),"
         " macro F1 %.3f, ECE %.3f",
-        100 * metrics["accuracy_top1"], 100 * low, 100 * high, len(predictions.labels),
+        100 * metrics["accuracy_top1"], 100 * low, 100 * high, plural(len(predictions.labels), "test image"),
         100 * metrics["accuracy_majority"], metrics["f1_macro"], metrics["ece"],
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from scripts.lib.base import language
 from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.model.gradcam import NoFeatureLayer
 from scripts.lib.model.inference import build_model, choose_device, load_config, read_checkpoint, trained_on_cpu
@@ -71,8 +72,8 @@ def main(args: argparse.Namespace) -> None:
                 "%s was not made by these weights (by up to %.2f)", args.predictions, explanations.difference
             )
         logger.info(
-            "explained %d images of %d classes by %s in %.1f s: %s",
-            *(len(explanations.images), len(choice.classes), explanations.layer),
+            "explained %s of %s by %s in %.1f s: %s",
+            *(plural(len(explanations.images), "image"), plural(len(choice.classes), "class"), explanations.layer),
             *(time.perf_counter() - start, args.output),
         )
         write_text(args.output, explanation_page(predictions, choice, explanations, args.title))

@@ -18,6 +18,7 @@ from scripts.lib.base import products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, read_lines
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.scratch import staged
 from scripts.lib.data.splits import listed_images
@@ -97,7 +98,8 @@ def main(args: argparse.Namespace) -> None:
         model = build_model(config, weights, device, args.threads)
         for i, (split, output) in enumerate(zip(args.split, args.output, strict=True)):
             dataset = test_dataset(config, images, split, classes)
-            logger.info("predicting %d images of %s on %s", len(dataset), split, device)
+            count = plural(len(dataset), "image")
+            logger.info("predicting %s of %s on %s", count, split, device)
             start = time.perf_counter()
             batches = iterate(model, dataset, args.batch_size, args.workers, device)
             predicted = rows(batches, dataset, len(classes), args.images, args.checkpoint, (args.config, args.classes))
@@ -108,7 +110,13 @@ def main(args: argparse.Namespace) -> None:
             if noted:
                 write_features(args.features, features)
             seconds = time.perf_counter() - start
-            logger.info("%d images in %.1f s, %.1f images/s: %s", len(dataset), seconds, len(dataset) / seconds, output)
+            logger.info(
+                "%s in %.1f s, %.1f images/s: %s",
+                plural(len(dataset), "image"),
+                seconds,
+                len(dataset) / seconds,
+                output,
+            )
 
 
 def rows(

@@ -19,6 +19,7 @@ from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import EXIT_STOPPED
+from scripts.lib.base.units import plural
 from scripts.mmcls_plugins import folding, processes, training_log
 from scripts.mmcls_plugins.checkpoints import ResumableRunner
 from scripts.mmcls_plugins.dataset import EpochSampler
@@ -168,7 +169,7 @@ class ReproducibleRunner(ResumableRunner):
         """Before all that computes, so that a run that goes on computes in the same way from its start on."""
         batch = self._normalized({"img": dataset[0]["img"][None]})
         pairs = folding.normalised_convolutions(self.bare_model, batch["img"].to(self._device))
-        self.logger.info("%d normalisations folded into their convolutions", folding.compute_folded(pairs))
+        self.logger.info("%s folded into convolutions", plural(folding.compute_folded(pairs), "normalisation"))
 
     def _end_workers(self) -> None:
         """End the persistent workers: after an uncaught error Python would wait for them for ever.

@@ -14,6 +14,7 @@ from scripts.lib.base import language, products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.metrics import contamination, cost, leaderboard, likeness, paired
 from scripts.lib.pages import templates
 from scripts.lib.runs.provenance import check_made
@@ -124,8 +125,11 @@ def main(args: argparse.Namespace) -> None:
         write_table(args.comparisons, comparisons)
     write_table(args.leaderboard, board)
     best = board.iloc[0]
-    logger.info("%d runs, %d experiments; best: %s, %.1f %%",
-                len(runs), len(board), best["experiment"], 100 * best["accuracy_top1_mean"])  # fmt: skip
+    logger.info(
+        "%s, %s; best: %s, %.1f %%",
+        *(plural(len(runs), "run"), plural(len(board), "experiment")),
+        *(best["experiment"], 100 * best["accuracy_top1_mean"]),
+    )
 
 
 if __name__ == "__main__":

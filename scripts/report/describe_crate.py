@@ -15,6 +15,7 @@ from urllib.parse import quote
 from scripts.lib.base import products, strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, sha256_of, write_json
+from scripts.lib.base.units import plural
 from scripts.lib.runs.provenance import ARCHIVE, DATA, check_made, read_provenance
 from scripts.lib.runs.run_folder import RunFolder
 
@@ -200,7 +201,7 @@ def describe_crate(folder: Path, runs: Sequence[str], provenances: Sequence[Mapp
         "@id": "./",
         "@type": "Dataset",
         "name": f"mimflow results: {provenances[0]['run']['dataset']}",
-        "description": f"Image classification, {classes} classes: {len(runs)} trained and evaluated runs"
+        "description": f"Image classification, {classes} classes: {plural(len(runs), 'trained and evaluated run')}"
         " with their data, weights, predictions, metrics and provenance.",
         "datePublished": max(provenance["circumstances"]["recorded"] for provenance in provenances),
         "license": reference("#license"),

@@ -31,6 +31,7 @@ from scripts.lib.base.files import (
     write_text,
 )
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.archives import read_record
 from scripts.lib.data.folders import check_folder
 from scripts.lib.model.checkpoint_file import read_meta
@@ -264,7 +265,7 @@ def main(args: argparse.Namespace) -> None:
     if args.html:
         write_text(args.html, provenance_page(provenance, args.config.read_text(encoding="utf-8")))
     write_json(args.output, provenance)
-    logger.info("%s: %d files hashed", args.output, len(files) + len(archives) + len(provenance["outputs"]))
+    logger.info("%s: %s hashed", args.output, plural(len(files) + len(archives) + len(provenance["outputs"]), "file"))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.findings import read_summary
 from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages import data_summary
@@ -100,7 +101,8 @@ def mend_page(report: Path, language: str) -> None:
         page, left_out = bounded(page.replace(end_of_head, head, 1))
     if left_out:
         logger.warning(
-            "%s: %d pages would make it too large; they stay files, such as %s", report, len(left_out), left_out[0]
+            "%s: %s would make it too large and can be opened as files, such as %s",
+            *(report, plural(len(left_out), "page"), left_out[0]),
         )
     write_text(report, page)
 

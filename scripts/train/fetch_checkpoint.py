@@ -32,6 +32,7 @@ from scripts.lib.base.console import one_line, run_cli
 from scripts.lib.base.download import Download, download, shown
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.base.units import plural
 from scripts.lib.model import hub, safetensors, timm_models, timm_weights
 from scripts.lib.model.checkpoint_file import MISSING, read_foreign, read_meta, write_checkpoint
 from scripts.lib.model.convert_keras import convert
@@ -369,7 +370,8 @@ def fetch_checkpoint(args: argparse.Namespace) -> None:
         weights = with_our_names(weights, shapes, name)
         check_fit(weights, args.base_config, name, shapes)
     write_checkpoint(weights, args.output, meta)
-    logger.info("%s: %d tensors; license of the weights: %s", args.output, len(weights), origin.license or "not stated")
+    count, license_ = plural(len(weights), "tensor"), origin.license or "not stated"
+    logger.info("%s: %s; license of the weights: %s", args.output, count, license_)
 
 
 def _classes_in(meta: Mapping[str, Any]) -> dict[str, list[str]]:

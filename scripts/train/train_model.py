@@ -32,7 +32,7 @@ from scripts.lib.data.splits import listed_images
 from scripts.lib.runs import attempts, energy
 from scripts.lib.runs.config_file import check_executable, pixel_cache_folder, read_config
 from scripts.lib.runs.lease import Lease, living_group
-from scripts.lib.runs.progress_line import Progress, closing_line
+from scripts.lib.runs.progress_line import Progress, closing_line, resuming_line
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.lib.settings.site import current_site
 
@@ -289,6 +289,8 @@ def main(args: argparse.Namespace) -> None:
     try:
         begin_anew(work)
         if not work.last.exists():  # written last, and whole: with it, nothing is left to train
+            if resuming := resuming_line(work):
+                logger.info("%s: %s", args.best.parent, resuming)
             machine = {"gpus": args.gpus, "workers": args.workers, "end_time": args.end_time}
             run_once(args.config, args.seed, work.path, lease, **machine)
         publish({work.best: args.best, work.last: args.last, work.train_log: args.train_log})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -107,7 +108,8 @@ def test_sigterm_saves_at_once_and_loses_no_step(tmp_path: Path, reference: dict
     saved = int(states(training)[-1].stem.removeprefix("state_"))
     progress = training.progress()
     assert progress is not None and saved >= progress["iteration"]
-    assert training.finish()[0] == 0
+    status, output = training.finish()
+    assert status == 0 and re.search(r"training resumes at epoch \d+ of 12 from .*state_0", output)
     assert training.hashes() == reference
 
 

@@ -44,12 +44,13 @@ def with_chunk(png: bytes, added: bytes) -> bytes:
     return png[:33] + added + png[33:]
 
 
-def tiff(bands: int, bits: int, kind: int = 1, data: bytes = b"") -> bytes:
-    """Return an uncompressed TIFF of 4 x 4 pixels, *kind* of its samples as in its tag 339."""
+def tiff(bands: int, bits: int, kind: int = 1, data: bytes = b"", colours: int | None = None, planar: int = 1) -> bytes:
+    """Return an uncompressed TIFF of 4 x 4 pixels; *kind*, *colours* and *planar* as in its tags 339, 262 and 284."""
     data = data or bytes(2 * bands * bits)
     shorts = {258: [bits] * bands, 339: [kind] * bands}
-    behind, directory, start = b"", b"", 8 + 2 + 10 * 12 + 4
-    for tag, values in sorted(({256: [4], 257: [4], 259: [1], 262: [1 if bands < 3 else 2], 277: [bands], 278: [4],
+    behind, directory, start = b"", b"", 8 + 2 + 11 * 12 + 4
+    for tag, values in sorted(({256: [4], 257: [4], 259: [1], 284: [planar],
+                                262: [(1 if bands < 3 else 2) if colours is None else colours], 277: [bands], 278: [4],
                                 273: [], 279: []} | shorts).items()):  # fmt: skip
         if tag in (273, 279):  # where the pixels are, and how many bytes they take
             value = start + 2 * len(shorts) * bands * (bands > 2) if tag == 273 else len(data)
@@ -59,7 +60,7 @@ def tiff(bands: int, bits: int, kind: int = 1, data: bytes = b"") -> bytes:
         if len(data_of_tag) > 4:
             data_of_tag, behind = struct.pack("<I", start + len(behind)), behind + data_of_tag
         directory += struct.pack("<HHI", tag, 3, len(values)) + data_of_tag.ljust(4, b"\0")
-    return b"II*\0" + struct.pack("<IH", 8, 10) + directory + bytes(4) + behind + data
+    return b"II*\0" + struct.pack("<IH", 8, 11) + directory + bytes(4) + behind + data
 
 
 def deep() -> tuple[np.ndarray, np.ndarray]:

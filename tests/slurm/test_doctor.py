@@ -82,7 +82,7 @@ def test_the_strict_profile_asks_for_a_card_and_nothing_else(cluster: Cluster, t
     ("changes", "what", "remedy"),
     [
         ([("# slurm_partition: gpu", "slurm_partition: gpus")], "there is no partition gpus", "gpu, cpu, n30, low"),
-        ([("# slurm_partition: gpu", "slurm_partition: cpu")], "1 GPUs, and no node of partition cpu", "with GPUs"),
+        ([("# slurm_partition: gpu", "slurm_partition: cpu")], "1 GPU, and no node of partition cpu", "with GPUs"),
         ([("# gpu_model: rtx3090", "gpu_model: a100")], "GPU of the kind a100", "rtx3090"),
         ([("# slurm_account: my_lab", "slurm_account: theirs")], "you have no account theirs", "lab"),
         ([("cpus_per_gpu: 8", "cpus_per_gpu: 200")], "200 cores", "cpus_per_gpu"),

@@ -176,7 +176,7 @@ def test_a_truncated_photograph_is_told_whatever_opencv_makes_of_it(tmp_path: Pa
 def test_nothing_but_broken_files_is_a_failure_and_leaves_no_table(run: TinyRun, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "x.jpg").write_text("no image")
-    with pytest.raises(UserError, match="none of the 1 files"):
+    with pytest.raises(UserError, match="none of 1 file is an image"):
         run_predict(run, tmp_path / "out", "--images", str(tmp_path / "in"))
     assert not (tmp_path / "out" / "predictions.csv").exists()
 
@@ -251,7 +251,7 @@ def test_the_command_as_typed(run: TinyRun, tmp_path: Path) -> None:
     options = {"cwd": ROOT, "capture_output": True, "text": True, "encoding": "utf-8"}
     done = subprocess.run([*command, str(image), "--output", str(tmp_path)], **options)  # type: ignore
     assert done.returncode == 0, done.stderr
-    assert "1 images predicted, 0 skipped" in done.stderr and "\r" not in done.stderr and "Warning" not in done.stderr
+    assert "1 image predicted, 0 skipped" in done.stderr and "\r" not in done.stderr and "Warning" not in done.stderr
     failed = subprocess.run([*command, str(tmp_path / "none.jpg")], **options)  # type: ignore
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("error: --images:") and "Traceback" not in failed.stderr
@@ -316,7 +316,7 @@ def test_broken_files_are_named_and_skipped_with_onnx_too(
     skipped = [record.getMessage() for record in caplog.records if record.getMessage().startswith("skipped")]
     assert [Path(line.split(":")[0]).name for line in skipped] == ["link.png", "half.jpg", "text.jpg"]
     assert "truncated" in skipped[1], "told by pillow: OpenCV 4 fills the rest with grey"
-    assert "1 images predicted, 3 skipped" in caplog.text
+    assert "1 image predicted, 3 skipped" in caplog.text
 
 
 def test_images_are_read_one_batch_ahead_and_no_further(run: TinyRun, onnx: Path) -> None:
@@ -358,23 +358,26 @@ def test_the_folder_is_named_after_the_run_or_the_model(tmp_path: Path) -> None:
     assert predict.default_output(folder / "fold1") == named / "fold1"
 
 
-def test_drawings_of_an_earlier_run_go_and_other_files_stay(run: TinyRun, tmp_path: Path) -> None:
+def test_drawings_of_an_earlier_run_go_and_other_files_stay(
+    run: TinyRun, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("old.jpg", "both.jpg", "deep/er/old.jpg", os.fsdecode(b"\xff\xfe.jpg")):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         photograph(1).save(tmp_path / "x.jpg")
         (tmp_path / "x.jpg").rename(tmp_path / "in" / name)
     output = tmp_path / "out"
     run_predict(run, output, "--images", str(tmp_path / "in"))
-    assert len(drawn(output)) == 4
+    assert len(drawn(output)) == 4 and "replaced" not in caplog.text
     (output / "images" / "notes.txt").write_text("of the user")
     photograph(2).save(output / "images" / "photo.jpg")
     both = ["--images", str(tmp_path / "in" / "both.jpg")]
     rows = run_predict(run, output, *both)
     assert [row["drawing"] for row in rows] == ["images/both.jpg"]
+    assert f"{output}: replaced those of 4 images; to keep both, give one another folder: ARGS='--output" in caplog.text
     assert drawn(output) == ["both.jpg", "notes.txt", "photo.jpg"]
     assert not (output / "images" / "deep").exists()
     run_predict(run, output, *both, "--no-draw")
-    assert drawn(output) == ["notes.txt", "photo.jpg"]
+    assert drawn(output) == ["notes.txt", "photo.jpg"] and "replaced those of 1 image; to" in caplog.text
 
 
 def test_what_an_earlier_table_names_is_removed_below_the_drawings_only(run: TinyRun, tmp_path: Path) -> None:

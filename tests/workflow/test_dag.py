@@ -56,6 +56,9 @@ def test_without_export_there_is_a_card_and_no_onnx(tmp_path: Path) -> None:
     result = snakemake(tmp_path, config, "--dry-run")
     assert result.returncode == 0, result.stdout
     assert "write_model_card" in result.stdout and "export_model" not in result.stdout
+    assert (
+        "output files have to be generated" in result.stdout and "has changed since last execution" not in result.stdout
+    )
 
 
 def test_the_last_lines_are_the_leaderboard_and_the_place_of_the_report(finished: Finished) -> None:

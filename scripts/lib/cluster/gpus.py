@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.base.units import plural
 
 logger = logging.getLogger(__name__)
 #: Longest wait for a GPU: Snakemake starts no more runs than there are GPUs, but one may take a while to end.
@@ -70,7 +71,9 @@ def claimed_gpus(count: int, environment: Mapping[str, str]) -> Iterator[tuple[s
     """
     names = Gpus.of(environment).names
     if count and names and len(names) < count:
-        raise UserError(f"this run wants {count} GPUs, and {len(names)} were given: lower `gpus`, or ask for more")
+        raise UserError(
+            f"this run wants {plural(count, 'GPU')}, and {len(names)} were given: lower `gpus`, or ask for more"
+        )
     if not count or len(names) <= count:
         yield names[:count]
         return

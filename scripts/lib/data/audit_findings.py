@@ -281,8 +281,9 @@ def notes_on_copies(findings: Sequence[Finding]) -> list[str]:
     if not contradicting:
         return []
     first = contradicting[0]
+    look = f"{plural(len(contradicting), 'image')} {'looks' if len(contradicting) == 1 else 'look'}"
     return [
-        f"{len(contradicting)} images look like one of another class, {first.file} like"
+        f"{look} like one of another class, {first.file} like"
         f" {first.detail.removeprefix(LOOKS_LIKE).removesuffix(OF_ANOTHER_CLASS)} for one: a label of each pair may be"
         " wrong"
     ]
@@ -307,6 +308,6 @@ def refuse_bad(findings: Sequence[Finding], folder: Path, listing: Path) -> None
     first = "; ".join(f"{row.file} ({row.finding}: {row.detail})" for row in bad[:LISTED])
     more = f" and {len(bad) - LISTED} more" if len(bad) > LISTED else ""
     raise UserError(
-        f"{folder}: {len(bad)} images cannot be used: {first}{more}; all are in {listing}:"
+        f"{folder}: {plural(len(bad), 'image')} cannot be used: {first}{more}; all are in {listing}:"
         " repair or remove them in the source, or let dataset.on_bad_image be set_aside"
     )

@@ -32,8 +32,12 @@ REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.
 #: Bits of a channel that pictures of more than 8 are taken to fill, where nobody says so.
 FULL_DEPTH = 16
 BROKEN = "a broken image: OpenCV cannot decode it"
-#: Tags of TIFF: width and height of its tiles, bits of a sample, samples of a pixel, kind of a sample.
+#: Tags of TIFF: width and height of its tiles, bits of a sample, samples of a pixel, kind of a sample, what the samples
+#: are, and whether each has a plane of its own.
 TILE_WIDTH, TILE_HEIGHT, BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 322, 323, 258, 277, 339
+PHOTOMETRIC, PLANAR = 262, 284
+#: What samples are beside grey, 0 being black, and RGB: of more than 8 bits, OpenCV reads them as one of these two.
+_COLOURS = {0: "grey of which 0 is white", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 32803: "raw sensor data"}
 _SAMPLES = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Formats that Pillow is asked for: it opens an MPO as a JPEG first.
@@ -216,6 +220,10 @@ def describe_samples(content: bytes) -> str:
         return f"a TIFF of {samples} bands: choose three of them, or one, and convert these to PNG or TIFF"
     if kind not in (1, 4) or bits > 16:
         return f"a TIFF of {bits}-bit {_SAMPLES.get(kind, 'numbers')}: convert it to unsigned integers of 8 or 16 bits"
+    colours = tags.get(PHOTOMETRIC, 1)
+    if bits > 8 and (colours not in (1, 2) or samples == 2 or (samples > 1 and tags.get(PLANAR, 1) == 2)):
+        what = _COLOURS.get(colours, f"kind {colours}") if colours not in (1, 2) else f"{samples} planes"
+        return f"a TIFF of {bits} bits, {what}: convert it to RGB or grey (magick a.tif a.png)"
     return ""
 
 

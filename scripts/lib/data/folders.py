@@ -17,6 +17,7 @@ from pathlib import Path
 
 from scripts.lib.base.files import sha256_of, write_json
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.archive_entries import CHUNK, Entry, Limits, sniff_entry
 from scripts.lib.data.image_paths import is_junk
 from scripts.lib.data.tar_archives import open_tar
@@ -105,7 +106,7 @@ def tell(done: str, count: int, left_out: Counter[str], folder: Path) -> None:
         logger.info("left out %d of %s: %s", number, folder, reason)
     if not count:
         raise UserError(f"dataset.source.path: no files in {folder}")
-    logger.info("%s %d files of %s", done, count, folder)
+    logger.info("%s %s of %s", done, plural(count, "file"), folder)
 
 
 #: Stands for an archive's format.

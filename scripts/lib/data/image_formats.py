@@ -35,7 +35,11 @@ _UNREAD = {
     "PostScript": rb"%!PS|\xc5\xd0\xd3\xc6", "DICOM": b".{128}DICM", "FITS": rb"SIMPLE  =", "OpenEXR": rb"v/1\x01",
     "Radiance": rb"#\?R(?:ADIANCE|GBE)", "DjVu": rb"AT&TFORM", "DDS": rb"DDS ",
     "icon": rb"\0\0[\x01\x02]\0[^\0]\0|icns",
-    "QOI": rb"qoif", "PCX": rb"\n[\0\x02-\x05]\x01[\x01\x02\x04\x08]",
+    "QOI": rb"qoif", "PCX": rb"\n[\0\x02-\x05]\x01[\x01\x02\x04\x08]", "PAM": rb"P7\n", "PFM": rb"P[Ff]\s+\d+\s",
+    "SGI": rb"\x01\xda[\0\x01][\x01\x02]", "MNG": rb"\x8a[MJ]NG\r\n\x1a\n|\x8bJNG\r\n", "BPG": rb"BPG\xfb",
+    "FLIF": rb"FLIF",
+    "Sun raster": rb"\x59\xa6\x6a\x95", "Windows metafile": rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF",
+    "XPM": rb"/\* XPM \*/", "NRRD": rb"NRRD0", "NIfTI": rb".{344}n[+i]1\0",
     "video": rb"RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xba\xb3]|FLV\x01|0&\xb2u\x8ef\xcf\x11|OggS",
     "NumPy array": rb"\x93NUMPY", "HDF5": rb"\x89HDF\r\n\x1a\n", "MATLAB": rb"MATLAB ",
 }  # fmt: skip
@@ -47,6 +51,7 @@ _RENDER = "render as PNG (magick -density 150 a.pdf a.png)"
 _WINDOW = "convert to PNG of 8 or 16 bits, with the range of values that matters"
 _REMEDIES = {
     "camera raw": _DEVELOP, "SVG": _RENDER, "PDF": _RENDER, "PostScript": _RENDER, "DICOM": _WINDOW, "FITS": _WINDOW,
+    "NRRD": _WINDOW, "NIfTI": _WINDOW, "PFM": _WINDOW,
     "OpenEXR": _WINDOW, "Radiance": _WINDOW, "NumPy array": _WINDOW, "HDF5": _WINDOW, "MATLAB": _WINDOW,
     "video": "take pictures out of it (ffmpeg -i film.mp4 -vf fps=1 film_%04d.jpg)",
     "HEIC": "convert to JPEG (magick mogrify -format jpg *.heic)",

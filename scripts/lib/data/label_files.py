@@ -140,6 +140,8 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
                 split_columns = SplitColumns(names, columns)
                 if is_heading:
                     continue
+            if any(cell.strip() for cell in cells[len(names) :]):
+                raise csv.Error(f"{len(cells)} cells, where the first line has {len(names)}")
             file, label = (cells[index].strip() if index < len(cells) else "" for index in columns)
             if "\n" in file + label:
                 raise csv.Error("a name goes over several lines")
@@ -149,7 +151,8 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
             raise csv.Error("a cell goes on to the end of the file")
     except csv.Error as error:
         raise UserError(
-            f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})", "look for a quote that is not closed"
+            f"{KEY}: {name}, line {reader.line_num}: no valid CSV ({error})",
+            "look for a quote that is not closed, or a name with a comma that needs quotes",
         ) from error
     if not rows:
         raise UserError(f"{KEY}: {name} has no rows: it must have a heading and a row an image, as file,label")
@@ -177,6 +180,8 @@ def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int]:
             f"write a line above it that names its {plural(len(heading), 'column')}, as file,label,...",
         )
     for index, what, known in ((file, "files", "file"), (label, "classes", "label")):
+        if index is not None and names.count(names[index]) > 1:
+            raise UserError(f"{KEY}: {name} has two columns {heading[index].strip()!r}", "rename the one not meant")
         if index is None:
             columns = ", ".join(repr(cell.strip()) for cell in heading[: 2 * LISTED])
             raise UserError(f"{KEY}: {name} has no column of {what} (its columns: {columns}): name one {known!r}")
@@ -282,16 +287,18 @@ def place_images(
     if len(unknown) == len(rows):
         image = f"{'/'.join(paths[0])!r}" if paths else "there is none"
         raise UserError(
-            f"{KEY}: none of the {len(rows)} rows of {name} names one of the {len(paths)} images"
+            f"{KEY}: none of {plural(len(rows), 'row')} of {name} names one of {plural(len(paths), 'image')}"
             f" (its first names {rows[0].file!r}; the first image: {image}): check its column of files"
         )
     remarks = []
     if unknown:
         first = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
         more = f" and {len(unknown) - LISTED} more" if len(unknown) > LISTED else ""
-        remarks.append(f"{len(unknown)} of {len(rows)} rows of {name} name no image: {first}{more}")
+        say = "names" if len(unknown) == 1 else "name"
+        remarks.append(f"{len(unknown)} of {plural(len(rows), 'row')} of {name} {say} no image: {first}{more}")
     if twice:
-        remarks.append(f"{twice} rows of {name} say again what another one says")
+        say = "says" if twice == 1 else "say"
+        remarks.append(f"{plural(twice, 'row')} of {name} {say} again what another one says")
     targets, remark = _targets(row_of, paths, name)
     return targets, [*remarks, *filter(None, [remark])]
 

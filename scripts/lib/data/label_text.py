@@ -14,6 +14,7 @@ from scripts.lib.data import encodings
 from scripts.lib.data.archives import MAGIC
 from scripts.lib.data.encodings import decodes, find_encoding
 from scripts.lib.data.file_kinds import kind_of
+from scripts.lib.data.image_paths import is_image
 
 #: The setting, as messages name it.
 KEY = "dataset.source.labels"
@@ -121,6 +122,11 @@ def _rows_of(value: Any, name: str, columns: Collection[str]) -> Iterator[Sequen
     elif isinstance(value, dict) and not any(isinstance(label, dict | list) for label in value.values()):
         yield "file", "label"
         yield from value.items()
+    elif isinstance(value, dict) and all(
+        is_image(file) and _is_flat(of) and len(of) == 1 for file, of in value.items()
+    ):
+        yield "file", "label"
+        yield from ((file, labels[0]) for file, labels in value.items())
     elif isinstance(value, dict) and all(_is_flat(files) for files in value.values()):
         lengths = {len(cells) for cells in value.values()}
         if len(lengths) == 1 and any(key.strip().lower() in columns for key in value):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from scripts.lib.base.environment import expand
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.splits import listed_images
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,8 @@ def _stage(root: Path, names: Sequence[str], scratch: Sequence[str], limit_gb: f
         folder.remove()
         raise
     logger.info(
-        "%d files of images, %.1f MB, copied to %s in %.1f s", len(names), size / 1e6, parent, time.monotonic() - began
+        "%s, %.1f MB, copied to %s in %.1f s",
+        *(plural(len(names), "image file"), size / 1e6, parent, time.monotonic() - began),
     )
     return folder
 

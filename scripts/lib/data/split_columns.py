@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
-from scripts.lib.data.split_words import ALSO_CLASSES, WORDS, plain, read_split_name
+from scripts.lib.data.split_words import ALSO_CLASSES, SPLIT_OF, WORDS, SplitName, plain, read_split_name
 
 #: How people head a column of splits; of several, the first here is taken.
 NAMES = (
     "split", "part", "subset", "set", "partition", "usage", "phase", "mode", "dataset", "data_set", "data_split",
     "split_name", "fold", "folds", "kfold", "划分", "数据集", "用途", "阶段",
 )  # fmt: skip
+#: What else such a column may be called: fold_id, cv_fold, split 1.
+LIKE_NAMES = re.compile(r"(?:.*_)?(?:[a-z]{0,2}fold|split|subset|partition)s?_?(?:no|nr|id|idx|index|number|\d+)?")
 TRUE = frozenset(("1", "1.0", "true", "t", "yes", "y", "是"))
 FALSE = frozenset(("0", "0.0", "false", "f", "no", "n", "否"))
 #: A column of more different values than these holds no splits.
@@ -84,7 +87,7 @@ class SplitColumns:
         """Return the columns called as a split (``is_train``) that hold yes or no, and both."""
         flags: dict[int, str] = {}
         for index in self.cells:
-            name = read_split_name(self.heading[index])
+            name = _flag(self.heading[index])
             if name and name.word not in ALSO_CLASSES and set(name.rest) <= {"is", "in"}:
                 cells = {plain(cell) for cell in self.values[index]}
                 if cells <= TRUE | FALSE and cells & TRUE and cells & FALSE and name.split not in flags.values():
@@ -104,8 +107,15 @@ class SplitColumns:
         return [" and ".join(splits) or rest for splits in flagged]
 
     def _may_be_split(self, index: int) -> bool:
-        name = read_split_name(self.heading[index])
-        return self.plain[index] in NAMES or bool(name and set(name.rest) <= {"is", "in"})
+        name = _flag(self.heading[index])
+        says_several = len({SPLIT_OF[word] for word in self.plain[index].split("_") if word in SPLIT_OF}) > 1
+        called = self.plain[index] in NAMES or bool(LIKE_NAMES.fullmatch(self.plain[index]))
+        return called or says_several or bool(name and set(name.rest) <= {"is", "in"})
+
+
+def _flag(heading: str) -> SplitName | None:
+    """Return the split that a column of yes and no is called by: ``is_train``, ``isTrain``, ``istrain``."""
+    return read_split_name(heading) or read_split_name(heading.lower().removeprefix("is"))
 
 
 def _split(cell: str) -> str | None:

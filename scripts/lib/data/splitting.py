@@ -12,6 +12,7 @@ from pathlib import Path
 
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data import grouped_split
 from scripts.lib.data.findings import LEFT_OUT, SET_ASIDE, read_findings
 from scripts.lib.data.grouped_split import Unit, carve, count_images, make_units, share_out
@@ -70,7 +71,7 @@ def without_kept_out(images: Sequence[Image], audit: Audit) -> list[Image]:
     reasons = Counter(audit.kept_out[image.path] for image in images if image.path in audit.kept_out)
     if reasons:
         counts = ", ".join(f"{count} {finding}" for finding, count in sorted(reasons.items()))
-        logger.warning("the audit keeps %d images out of the split: %s", reasons.total(), counts)
+        logger.warning("the audit keeps %s out of the split: %s", plural(reasons.total(), "image"), counts)
     passed = [image for image in images if image.path not in audit.kept_out]
     lost = {image.split for image in images} - {image.split for image in passed}
     if lost:
@@ -103,7 +104,7 @@ def known_groups(images: Sequence[Image], pattern: str) -> dict[str, list[str]]:
             len(images),
             alone[0],
         )
-    logger.info("dataset.split.group_by: %d groups", len(groups))
+    logger.info("dataset.split.group_by: %s", plural(len(groups), "group"))
     return dict(groups)
 
 
@@ -295,10 +296,10 @@ def check_enough(units: Sequence[Unit], classes: Sequence[str], needed: int, nam
     if few:
         counts = ", ".join(
             f"{label!r} has {different[label]}"
-            + (f" ({images[label]} images)" if images[label] > different[label] else "")
+            + (f" ({plural(images[label], 'image')})" if images[label] > different[label] else "")
             for label in few[:LISTED]
         )
-        more = f" and {len(few) - LISTED} more classes" if len(few) > LISTED else ""
+        more = f" and {plural(len(few) - LISTED, 'more class')}" if len(few) > LISTED else ""
         raise UserError(
             f"too few different images: {counts}{more}; at least {needed} are needed for {names}"
             " (copies of one image count once, and so does a group of dataset.split.group_by):"
@@ -333,7 +334,7 @@ def warn_of_shares(splits: Mapping[str, Sequence[Unit]], targets: Mapping[str, M
         far = [label for label, wanted in target.items() if abs(have[label] - wanted) > max(1, wanted / 2)]
         if far:
             first = ", ".join(f"{have[label]} of {label!r} instead of {target[label]}" for label in far[:LISTED])
-            more = f" and {len(far) - LISTED} more classes" if len(far) > LISTED else ""
+            more = f" and {plural(len(far) - LISTED, 'more class')}" if len(far) > LISTED else ""
             logger.warning("groups of images are large: %s has %s%s", name, first, more)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path, find_json, remove_leftovers
 from scripts.lib.base.problems import UserError
-from scripts.lib.base.units import megabytes
+from scripts.lib.base.units import megabytes, plural
 from scripts.lib.data import image_paths, label_files, layouts
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, check_link, check_name, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
@@ -458,7 +458,7 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
         logger.warning("%s", note)
     classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
     if not classes:
-        why = "; ".join(f"{count} files: {reason}" for reason, count in sorted(left_out.counts.items()))
+        why = "; ".join(f"{plural(count, 'file')}: {reason}" for reason, count in sorted(left_out.counts.items()))
         raise UserError(
             f"{', '.join(str(origin.archive) for origin in origins)}: no image in a class folder"
             f" (left out: {why or 'nothing, it is empty'})",
@@ -487,4 +487,6 @@ def summary(targets: Sequence[str | None]) -> str:
             splits[split] += 1
             classes.add(name)
     by_split = ", ".join(f"{split} {splits[split]}" for split in ("train", "val", "test") if splits[split])
-    return f"{sum(splits.values())} images of {len(classes)} classes" + (f" ({by_split})" if by_split else "")
+    return f"{plural(sum(splits.values()), 'image')} of {plural(len(classes), 'class')}" + (
+        f" ({by_split})" if by_split else ""
+    )

@@ -16,6 +16,7 @@ import pandas as pd
 
 from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import JobRecord
 from scripts.lib.runs.config_file import read_config
@@ -328,4 +329,4 @@ def in_sum(leaderboard: pd.DataFrame) -> str:
         currency = next((name for name in leaderboard["currency"] if isinstance(name, str) and name), "")
         parts.append(f"{sums['cost_sum']:,.2f} {currency}".strip())
     runs = leaderboard["runs" if "runs" in leaderboard else "seeds"].sum()
-    return f"In sum, {runs} runs took{incomplete} {', '.join(parts)}."
+    return f"In sum, {plural(int(runs), 'run')} took{incomplete} {', '.join(parts)}."

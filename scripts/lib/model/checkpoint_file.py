@@ -16,6 +16,7 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.tensor_file import LEGACY_MAGIC
+from scripts.lib.base.units import plural
 
 logger = logging.getLogger(__name__)
 #: Where training codes keep the weights in a checkpoint, in the order tried; else the checkpoint is the weights itself.
@@ -88,7 +89,7 @@ def extract_weights(content: Any, name: str) -> dict[str, torch.Tensor]:
         what = f"{name} holds no weights: neither a dictionary of tensors nor one under {WEIGHTS_KEYS[0]!r}"
         raise UserError(what, "save them by torch.save(model.state_dict(), ...), or give another file")
     if len(tensors) < len(items):
-        logger.info("%s: %d entries that are no tensors were left out", name, len(items) - len(tensors))
+        logger.info("%s: %s left out, of things other than tensors", name, plural(len(items) - len(tensors), "entry"))
     return tensors
 
 

@@ -34,6 +34,7 @@ import torch
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.model.checkpoint_file import printable, write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -212,7 +213,7 @@ def main(args: argparse.Namespace) -> None:
     """Convert one file."""
     weights = convert(args.keras, str(args.keras))
     write_checkpoint(weights, args.output)
-    logger.info("converted %d tensors of %s to %s", len(weights), args.keras, args.output)
+    logger.info("converted %s of %s to %s", plural(len(weights), "tensor"), args.keras, args.output)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.model.inference import unreadable
 from scripts.lib.model.onnx_export import REMEDY
 from scripts.lib.runs.onnx_model import OnnxModel, Preprocessing, predict_files
@@ -98,7 +99,7 @@ def check_batches(model: OnnxModel, images: np.ndarray, name: str) -> None:
             rows, reason = 0, f"its {operator[1]} fails" if operator else one_line(error)[:300]
         if rows != number:
             raise UserError(
-                f"{name} cannot be exported to ONNX: with {number} images at a time {reason}, since the code of the"
+                f"{name} cannot be exported to ONNX: with {plural(number, 'image')} at a time {reason}, since the code of the"
                 f" model takes their number for a constant; {REMEDY}"
             )
 

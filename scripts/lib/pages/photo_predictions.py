@@ -20,6 +20,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import shorten
+from scripts.lib.base.units import plural
 from scripts.lib.model.photos import Model, Photo, printable
 from scripts.lib.pages.fonts import pil_font
 from scripts.lib.pages.thumbnails import read_rgb
@@ -38,11 +39,12 @@ BAR_COLOUR, PANEL_COLOUR, TEXT_COLOUR = (86, 180, 233), (0, 0, 0, 170), (255, 25
 
 
 class Counts(NamedTuple):
-    """Images that were predicted, files that were skipped, drawings of an earlier run that were removed."""
+    """Images that were predicted, files that were skipped; of an earlier run: drawings removed, images replaced."""
 
     done: int
     skipped: int
     removed: int
+    replaced: int
 
 
 def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: int, is_drawn: bool) -> Counts:
@@ -55,9 +57,10 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
     UserError : none of the images can be read.
     """
     targets = [output / DRAWN / photo.name for photo in photos] if is_drawn else []
-    earlier = earlier_drawings(output)
+    replaced = earlier_drawings(output)
+    earlier = set(replaced) - {""}
     top = max(1, min(top, len(model.classes)))
-    logger.info("predicting %d images with %s on %s", len(photos), model.source, model.device)
+    logger.info("predicting %s with %s on %s", plural(len(photos), "image"), model.source, model.device)
     done, failed = 0, 0
     with (
         atomic_path(output / TABLE) as temporary,
@@ -86,10 +89,10 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
             done, failed = done + len(batch.indices), failed + len(batch.failures)
             bar.update(len(batch.indices) + len(batch.failures))
         if not done:
-            raise UserError(f"none of the {failed} files is an image that can be read: nothing was predicted")
+            raise UserError(f"none of {plural(failed, 'file')} is an image that can be read: nothing was predicted")
         # While the table that names them is still there: were this to be cut short, the next run would go on with it.
         removed = remove_drawings(output, earlier, photos)
-    return Counts(done, failed, removed)
+    return Counts(done, failed, removed, len(replaced))
 
 
 def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequence[float]) -> None:
@@ -132,17 +135,17 @@ def as_written(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def earlier_drawings(output: Path) -> set[str]:
-    """Return the drawings that the table of an earlier run in *output* names; none where it is no such table."""
+def earlier_drawings(output: Path) -> list[str]:
+    """Return the drawing, or "", of each image in the table of an earlier run in *output*; none where it is no such."""
     try:
         with open(output / TABLE, encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
             if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS or header[-1] != LAST_COLUMN:
-                return set()
-            return {row[-1] for row in reader if len(row) == len(header)} - {""}
+                return []
+            return [row[-1] for row in reader if len(row) == len(header)]
     except (OSError, UnicodeDecodeError, csv.Error):
-        return set()
+        return []
 
 
 def remove_drawings(output: Path, names: set[str], photos: Sequence[Photo]) -> int:

@@ -14,6 +14,7 @@ import pandas as pd
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 
 PROBABILITY = "prob:"
 HEAD = ("file", "label", "prediction")
@@ -146,7 +147,7 @@ def read_features(path: Path, images: int) -> np.ndarray:
     except (ValueError, OSError, EOFError) as error:
         raise UserError(f"{path}: not a file of features ({error}); make it again") from error
     if not isinstance(features, np.ndarray) or features.ndim != 2 or len(features) != images:
-        raise UserError(f"{path}: not the features of {images} images; make it together with predictions.csv")
+        raise UserError(f"{path}: not the features of {plural(images, 'image')}; make it together with predictions.csv")
     if not np.isfinite(features).all():
         raise UserError(f"{path}: a feature is no finite number: the training diverged; lower the learning rate")
     return features

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import can_rewrite
-from scripts.lib.base.files import find_json
-from scripts.lib.base.units import duration_in_words
+from scripts.lib.base.files import find_json, is_whole
+from scripts.lib.base.units import duration_in_words, plural
+from scripts.lib.runs.run_folder import WorkFolder
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +61,27 @@ def progress_line(state: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def resuming_line(work: WorkFolder) -> str:
+    """Return at which epoch training goes on, and from which state; "" where it begins at its start."""
+    saved = next((path for path in sorted(work.states.glob("state_*.pth"), reverse=True) if is_whole(path)), None)
+    if saved is None:
+        return ""
+    step, state = int(saved.stem.removeprefix("state_")), find_json(work.progress) or {}
+    try:
+        epochs = state["max_epochs"]
+        where = f"epoch {min(step * epochs // state['max_iterations'] + 1, epochs)} of {epochs}"
+    except (KeyError, TypeError, ZeroDivisionError):
+        where = f"step {step + 1}"
+    return f"training resumes at {where} from {saved}"
+
+
 def closing_line(train_log: str, max_epochs: int, patience: int) -> str:
     """Return how a training ended, of the text of its train_log.csv: whether early, and which epoch best.pth is of."""
     rows = list(csv.DictReader(train_log.splitlines()))
     done = max((int(row["epoch"]) for row in rows), default=0)
-    parts = [f"trained {done} of {max_epochs} epochs"]
+    parts = [f"trained {done} of {plural(max_epochs, 'epoch')}"]
     if done < max_epochs:
-        parts[0] += f", ended early: {patience} epochs brought nothing better on val"
+        parts[0] += f", ended early: {plural(patience, 'epoch')} brought nothing better on val"
     if best := next((row for row in reversed(rows) if row.get("is_best") == "1"), None):
         value = f", val accuracy {100 * float(best['val_accuracy']):.1f} %" if best["val_accuracy"] else ""
         start = ", the weights that training began with: no epoch was better" if int(best["epoch"]) == 0 else ""

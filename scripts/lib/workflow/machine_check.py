@@ -22,6 +22,7 @@ from typing import Any
 
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem
+from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.workflow.surroundings_check import surroundings_problems, variables_of_shell
 
@@ -219,7 +220,7 @@ def describe(
         facts.append((f"gpu {index}", f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GiB{capability}"))
     facts.append(("given GPUs", Gpus.of(os.environ).variable or "no variable says so"))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts.append(("cpu", f"{os.cpu_count()} cores, {usable} of them for this process"))
+    facts.append(("cpu", f"{plural(os.cpu_count() or 1, 'core')}, {usable} of them for this process"))
     folders = {"project": ROOT, "home": home}
     facts += [(name, f"{folder}: {free_space(folder)}") for name, folder in folders.items() if folder]
     facts += [("quota", f"{q.file_system}: {q.used / GB:.1f} of {q.limit / GB:.1f} GB used") for q in quotas]

@@ -19,6 +19,7 @@ from typing import Any
 from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import expand
 from scripts.lib.base.problems import Problem, UserError
+from scripts.lib.base.units import plural
 from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import load_settings, load_site, read_file
 from scripts.lib.settings.schema import Settings, Site
@@ -104,7 +105,9 @@ def check_profile(folder: Path, config: Path, home_is_small: bool) -> Findings:
     profile = read_file(file, empty={})
     executor = str(profile.get("executor", "local"))
     jobs = profile.get("jobs", "any number of")
-    findings.facts.append(("profile", f"{folder}: executor {executor}, up to {jobs} jobs"))
+    findings.facts.append(
+        ("profile", f"{folder}: executor {executor}, up to {plural(jobs, 'job') if isinstance(jobs, int) else jobs}")
+    )
     findings.add(*key_problems(profile, snakemake_options()))
     if executor == "slurm":
         check_path(sys.executable)
@@ -389,15 +392,16 @@ def node_problem(submission: Submission, partition: Partition, nodes: Sequence[N
         return node.gpus[model] if model else sum(node.gpus.values())
 
     limits = (
-        ("GPUs", submission.gpus, gpus_of, "choose a partition with GPUs (`sinfo -o '%P %G'`), or lower `gpus`"),
-        ("cores", submission.cores, lambda node: node.cores, "lower `cpus_per_gpu` in profile.yaml, or `threads`"),
+        ("GPU", submission.gpus, gpus_of, "choose a partition with GPUs (`sinfo -o '%P %G'`), or lower `gpus`"),
+        ("core", submission.cores, lambda node: node.cores, "lower `cpus_per_gpu` in profile.yaml, or `threads`"),
         ("MB of memory", submission.memory_mb, lambda node: node.memory_mb, "lower `mem_mb` in profile.yaml"),
     )
     for what, wanted, has, remedy in limits:
         largest = max(map(has, fitting), default=0)
         if nodes and wanted > largest:
             has_less = f"and no node of {where} has more than {largest:,}"
-            return Problem(f"{job} asks for {wanted:,} {what}, {has_less}", remedy)
+            asked = f"{wanted:,} {what}" if " " in what else plural(wanted, what)
+            return Problem(f"{job} asks for {asked}, {has_less}", remedy)
         fitting = [node for node in fitting if has(node) >= wanted]
     if partition.memory_mb is not None and submission.memory_mb > partition.memory_mb:
         what = f"{job} asks for {submission.memory_mb:,} MB of memory, and {where} allows {partition.memory_mb:,}"

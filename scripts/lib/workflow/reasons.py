@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from scripts.lib.base.units import plural
+
 #: The reasons that are said; the rest follows from them.
 MOST = 6
 
@@ -60,5 +62,5 @@ def why(workflow: Any) -> list[str]:
             lines |= {f"{file} is newer than what was made of it": None}
         if reason.incomplete_output:
             lines |= {f"{job.message or job.rule.name}: it was interrupted": None}
-    more = [f"and {len(lines) - MOST} more reasons"] if len(lines) > MOST else []
+    more = [f"and {plural(len(lines) - MOST, 'more reason')}"] if len(lines) > MOST else []
     return [*list(lines)[:MOST], *more]

@@ -200,7 +200,9 @@ class Records(FilePersistence):
 
     def input_changed(self, job: Any, file: Any = None) -> Any:
         difference = self.difference(job)
-        changed = bool(difference.files) or difference.is_unknown
+        if difference.is_unknown and not difference.files:  # nothing is there: that is the reason, and no change
+            self.dag.reason(job).missing_output.update(job.output)
+        changed = bool(difference.files)
         return iter([changed]) if file is None else changed
 
     def code_changed(self, job: Any, file: Any = None) -> Any:

@@ -154,7 +154,10 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
     if height is not None:
         shown = min(len(reasons), max(1, int(height * MOST_REASONS)))
         if shown < len(reasons):
-            reasons = [*reasons[: shown - 1], f"and {len(reasons) - shown + 1} more lines: --once shows them all"]
+            reasons = [
+                *reasons[: shown - 1],
+                f"and {plural(len(reasons) - shown + 1, 'more line')}: --once shows them all",
+            ]
         room = height - len(head) - 1 - len(names) - len(reasons) - 1  # 1 the header, 1 what is hidden
     chosen = choose(overview.runs, room)
     header, lines = table(chosen, width)

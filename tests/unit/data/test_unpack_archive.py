@@ -283,7 +283,7 @@ def test_what_was_guessed_and_left_out_is_recorded(tmp_path: Path, caplog: pytes
 
 def test_an_archive_without_class_folders_is_refused(tmp_path: Path) -> None:
     message = refused(write_zip(tmp_path / "a.zip", {"1.jpg": b"1", "notes.txt": b""}), "no image in a class folder")
-    assert "1 files: not an image" in message
+    assert "1 file: not an image" in message
     refused(write_zip(tmp_path / "b.zip", {}), "it is empty")
 
 

@@ -372,7 +372,7 @@ def test_what_goes_wrong_without_an_operator_is_one_line_too(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("second", "what"), [(-1, r"with 1 images at a time there are 2 answers"), (3 * 8 * 8, r"its Reshape fails")]
+    ("second", "what"), [(-1, r"with 1 image at a time there are 2 answers"), (3 * 8 * 8, r"its Reshape fails")]
 )
 def test_a_number_of_images_that_is_in_the_graph_for_ever_is_one_line(second: int, what: str, tmp_path: Path) -> None:
     class Fixed(torch.nn.Module):

@@ -10,7 +10,7 @@ import pytest
 from scripts.lib.base.files import write_sum
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import Stopped
-from scripts.lib.runs.progress_line import closing_line, progress_line
+from scripts.lib.runs.progress_line import closing_line, progress_line, resuming_line
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.train.train_model import (
     begin_anew,
@@ -167,3 +167,20 @@ def test_products_replace_old_ones_whole(tmp_path: Path) -> None:
 def test_the_end_of_a_training_says_whether_it_was_early_and_what_is_kept(rows: list[str], words: str) -> None:
     line = closing_line("\n".join(["epoch,val_accuracy,is_best", *rows]), max_epochs=2, patience=3)
     assert words in line and line.count("\n") == 0
+
+
+def test_a_training_that_goes_on_says_where_and_from_what(tmp_path: Path) -> None:
+    work = WorkFolder(tmp_path)
+    assert resuming_line(work) == ""
+    work.states.mkdir()
+    for step in (24, 36, 40):
+        state = work.states / f"state_{step:09d}.pth"
+        state.write_bytes(b"a state")
+        write_sum(state)
+    state.write_bytes(b"damaged")
+    newest = work.states / "state_000000036.pth"
+    assert resuming_line(work) == f"training resumes at step 37 from {newest}"
+    for text, epoch in (('{"max_epochs": 30, "max_iterations": 360}', "epoch 4 of 30"), ("{", "step 37"),
+                        ('{"max_epochs": 3, "max_iterations": 36}', "epoch 3 of 3")):  # fmt: skip
+        work.progress.write_text(text)
+        assert resuming_line(work) == f"training resumes at {epoch} from {newest}"

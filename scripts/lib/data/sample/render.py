@@ -24,6 +24,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.interrupts import held
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data.sample.looks import CLASSES
 from scripts.lib.data.sample.scenes import photograph
 
@@ -105,7 +106,10 @@ def write_archive(
         if value < least:
             raise UserError(f"{name} is {value}: it must be at least {least}")
     tasks = [(name, i, seed, size) for name in sorted(CLASSES) for i in range(1, images_per_class + 1)]
-    logger.info("rendering %d images of %d classes with %d processes", len(tasks), len(CLASSES), processes)
+    logger.info(
+        "rendering %s of %d classes with %s",
+        *(plural(len(tasks), "image"), len(CLASSES), plural(processes, "process")),
+    )
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for (class_name, index, *_), data in zip(tasks, _render_all(tasks, processes), strict=True):
             member = zipfile.ZipInfo(member_name(class_name, index), ZIP_TIME)

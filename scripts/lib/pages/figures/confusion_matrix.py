@@ -13,6 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from scripts.lib.base.language import tr
 from scripts.lib.base.text import shorten_all
+from scripts.lib.base.units import plural
 from scripts.lib.pages.figures.style import NAME_WIDTH, house_style
 from scripts.lib.runs.predictions import Predictions
 
@@ -74,7 +75,7 @@ def draw_counts(counts: np.ndarray, classes: Sequence[str], title: str = "") -> 
         else:
             _list_confusions(bar.ax, counts, all_names)
         right, total = int(counts.trace()), int(counts.sum())
-        result = tr(f"{right} of {total} images right ({right / max(total, 1):.1%})")
+        result = tr(f"{right} of {plural(total, 'image')} right ({right / max(total, 1):.1%})")
         left_out = tr(f"the {n} of {len(classes):,} classes with the most confusions") if n < len(classes) else ""
         axes.set_title("\n".join(filter(None, [title, result, left_out])), linespacing=1.5)
         return figure

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from scripts.lib.base.language import tr
 from scripts.lib.base.text import shorten_all
+from scripts.lib.base.units import plural
 from scripts.lib.metrics.curves import Curve, Curves, best_and_worst, precision_recall_curves, roc_curves, top_k_hits
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.lib.pages.figures.style import BLUE, COLD_LINES, GREY, GRID, NAME_WIDTH, WARM_LINES, house_style
@@ -65,7 +66,7 @@ def _draw_curves(axes: Axes, curves: Curves, names: Sequence[str], drawstyle: st
     order = [*range(len(handles) - 1, len(handles) - 1 - averages, -1), *range(len(handles) - averages)]
     undefined = sum(curve is None for curve in curves.of_class)
     hidden = len(names) - undefined - len(named)
-    grey = f"{PALE_LINES} of the {hidden:,} others" if hidden > PALE_LINES else f"the {hidden} others"
+    grey = f"{PALE_LINES} of the {hidden:,} others" if hidden > PALE_LINES else f"the {plural(hidden, 'other')}"
     remarks = [tr(f"the {len(best)} best, the {len(worst)} worst; grey: ") + tr(grey)] if hidden else []
     if undefined:
         remarks.append(tr(f"no curve for {undefined} of {len(names)} classes: without images, or without others"))

@@ -194,7 +194,7 @@ def test_a_part_tells_images_of_one_name_apart() -> None:
         (
             ["x.jpg,cat"],
             ["1.jpg", "2.jpg"],
-            "none of the 1 rows .* one of the 2 images .* 'x.jpg'; .*'1.jpg'",
+            "none of 1 row .* one of 2 images .* 'x.jpg'; .*'1.jpg'",
         ),
     ],
 )
@@ -280,7 +280,7 @@ def test_a_flat_folder_with_a_table_in_the_archive(tmp_path: Path, caplog: pytes
     archive = write_zip(tmp_path / "a.zip", files)
     unpack_all([Origin(archive, labels="labels.csv")], tmp_path / "images", Limits())
     assert tree(tmp_path / "images") == {"草莓/1.jpg": b"1", "Dog/2.jpg": b"2"}
-    assert "1 of 3 rows of labels.csv name no image: '9' (labels.csv, line 4)" in caplog.text
+    assert "1 of 3 rows of labels.csv names no image: '9' (labels.csv, line 4)" in caplog.text
     assert "left out 1: no row in labels.csv, such as 'set/img/3.jpg'" in caplog.text
 
 

@@ -80,6 +80,7 @@ def test_tables_of_excel_are_read(content: bytes) -> None:
         {"cat": ["a.jpg"], "dog": ["b.jpg"]},
         {"file": ["a.jpg", "b.jpg"], "label": ["cat", "dog"]},
         [["a.jpg", "cat"], ["b.jpg", "dog"]],
+        {"a.jpg": ["cat"], "b.jpg": ["dog"]},
     ],
 )
 def test_tables_in_json_are_read_and_it_is_said(value: object) -> None:
@@ -129,6 +130,11 @@ def xlsx() -> bytes:
             "no table of files and classes (its keys: 'images'",
         ),
         (b'{"a.jpg": "cat", "a.jpg": "dog"}', "'a.jpg' stands there twice"),
+        (b"file,label,label\na.jpg,cat,1\n", "has two columns 'label': rename the one not meant"),
+        (b"path,Path,class\na.jpg,b.jpg,cat\n", "has two columns 'path'"),
+        (b"file,label\na.jpg,cat\n1,b.jpg,dog\n", "line 3: no valid CSV (3 cells, where the first line has 2): look"),
+        (b"a.jpg,cat\nb.jpg,dog,train\n", "line 2: no valid CSV (3 cells, where the first line has 2)"),
+        (b"file;label\na.jpg;cat;big\n", "line 2: no valid CSV (3 cells"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )

@@ -27,6 +27,7 @@ def read(heading: str, *values: str) -> tuple[list[str], list[str]]:
         ("数据集", "训练集 测试集 验证集", "train test val"),
         ("is_train", "1 0 1", "train test train"),
         ("isTrain", "True False False", "train test test"),
+        ("istrain", "1 0 1", "train test train"),
         ("is_training_image", "1 0 1", "train test train"),
         ("train", "yes no yes", "train test train"),
         ("is_test", "0 1 0", "train test train"),
@@ -55,6 +56,13 @@ def test_a_column_that_is_certainly_a_split_is_read_and_told(heading: str, value
         ("is_valid", "True False True"),
         ("part", "leaf stem root"),
         ("set", "A B A"),
+        ("fold_id", "0 1 2"),
+        ("cv fold", "0 1 2"),
+        ("k_fold", "0 1 2"),
+        ("FoldNo", "0 1 2"),
+        ("split_1", "a b c"),
+        ("train_or_test", "1 0 1"),
+        ("train_test_split", "1 0 1"),
         ("is_train", "1 2 3"),
         ("is_train", "1 1 1"),
     ],
@@ -68,6 +76,8 @@ def test_a_column_that_may_be_a_split_is_named_and_ignored(heading: str, values:
 
 def test_ordinary_columns_are_not_mentioned() -> None:
     assert read("width,weather", "3,train", "4,sun", "5,test")[1] == []
+    for heading in ("scaffold", "test_result", "training_load", "manifold_id", "island"):
+        assert read(heading, "1", "0", "2")[1] == []
     assert read("note", *[f"train {number}" for number in range(100)])[1] == []
     assert read("split", "train", "test") == (["train", "test"], [])  # as the documentation has it
 
