@@ -406,7 +406,9 @@ def build_environment(env: str, source: list[str], venv: Path) -> None:
     pip([*hashed, str(ENVS / f"{env}.lock")], f"installing {env}.lock", interpreter)
     if env == "cpu":
         # Not --no-deps: where PyPI's CUDA build of torch comes, it brings libraries that it needs to be imported.
-        pip(["install", *source, "-r", str(ENVS / "cpu-torch.txt")], "installing torch", interpreter)
+        # What does not agree is told by check_requirements, which knows what is fine.
+        torch = ["install", "--no-warn-conflicts", *source, "-r", str(ENVS / "cpu-torch.txt")]
+        pip(torch, "installing torch", interpreter)
     with scratch_folder() as scratch:
         wheels = scratch if not source else ROOT / "wheelhouse" / env
         if not source:
