@@ -38,7 +38,7 @@ TOLD = {
     "a column that is a split": "splits are read from the column 'Usage': train 23, val 2",
     "a column that is ignored": "the column 'is_test' ('no', 'yes') may be a split and is ignored",
     "val that becomes test": "only train and val are given: the given val is the test set",
-    "a row without an image": "1 of 25 rows of labels.csv name no image: 'lost.jpg'",
+    "a row without an image": "1 of 25 rows of labels.csv names no image: 'lost.jpg'",
     "an image without a row": "left out 1: no row in labels.csv",
     "a class that is not asked for": "left out 2: of classes that dataset.classes does not name",
     "images in no group": "dataset.split.group_by: 8 of 24 images do not match",
