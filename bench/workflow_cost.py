@@ -100,7 +100,7 @@ def grid(folder: Path) -> dict[str, Any]:
     command = ["snakemake", "--profile", "profiles/local", "--configfile", config]
     dry = measured(checkout, *command, "--dry-run", "--quiet", "all")
     print("making the grid, with stand-ins for the scripts", file=sys.stderr, flush=True)
-    measured(checkout, *command, "--quiet", "all")
+    measured(checkout, *command)  # without further options: with them, no plan is remembered
     again = rerun(checkout, *command)
     shutil.rmtree(checkout.folder / FOLDER)
     planned = rerun(checkout, *command)

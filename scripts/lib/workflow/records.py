@@ -237,12 +237,13 @@ class Records(FilePersistence):
         """After a run: return what the next plan would say beside that there is nothing to do; None if there is."""
         self._differences.clear()
         self._sha256.clear()
-        self.others.clear()
+        others, self.others = self.others, {}  # of this run: it is told at its end
         self.tell = _say_nothing  # type: ignore[method-assign]
         jobs = [job for job in self.dag.jobs if self._is_recorded(job)]
         is_made = all(os.path.lexists(name) for job in jobs for name in map(str, job.output))
         is_as_made = is_made and not os.listdir(INCOMPLETE) and not any(map(self.difference, jobs))
-        return kept_line(self.others) if is_as_made else None
+        others, self.others = self.others, others
+        return kept_line(others) if is_as_made else None
 
     # -- the comparison -----------------------------------------------------------------------------------------------
 

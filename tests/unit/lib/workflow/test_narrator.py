@@ -120,6 +120,19 @@ def test_nothing_to_do_names_the_report(body: str, folder: Path) -> None:
     assert first.startswith("nothing to do") and first.endswith("results/d/report.html")
 
 
+@pytest.mark.parametrize(
+    ("body", "state"),
+    [
+        ('logger.info("Nothing to be done (all is there).")', "True False"),
+        ('logger.warning("a file is odd")\nlogger.info("Nothing to be done (all is there).")', "True True"),
+        ("pass", "False False"),
+    ],
+)
+def test_it_knows_whether_a_plan_was_silent(body: str, state: str, folder: Path) -> None:
+    lines = narrated(folder, f"{body}\nprint(narrator.has_nothing_to_do, narrator.has_warned, file=sys.stderr)\n")
+    assert state in "\n".join(lines)
+
+
 @pytest.mark.long
 def test_on_a_terminal_one_line_tells_how_things_stand_and_no_line_is_destroyed(folder: Path) -> None:
     body = """
