@@ -33,7 +33,11 @@ CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,30})-([0-9]{1,30})/([0-9]{1,30}|\*)"
 
 
 class SourceFailed(Exception):
-    """One address cannot give the file; the next mirror may. The message is one line."""
+    """One address cannot give the file; the next mirror may. The message is one line; ``remedy``: what to do."""
+
+    def __init__(self, message: str, remedy: str = "check the address, or add another one to mirrors") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class NoRoom(SourceFailed):

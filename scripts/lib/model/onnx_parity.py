@@ -99,8 +99,8 @@ def check_batches(model: OnnxModel, images: np.ndarray, name: str) -> None:
             rows, reason = 0, f"its {operator[1]} fails" if operator else one_line(error)[:300]
         if rows != number:
             raise UserError(
-                f"{name} cannot be exported to ONNX: with {plural(number, 'image')} at a time {reason}, since the code of the"
-                f" model takes their number for a constant; {REMEDY}"
+                f"{name} cannot be exported to ONNX: with {plural(number, 'image')} at a time {reason}, since the code"
+                f" of the model takes their number for a constant; {REMEDY}"
             )
 
 

