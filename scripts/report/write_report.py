@@ -28,6 +28,7 @@ from scripts.lib.pages import data_summary
 from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.report_size import bounded
 from scripts.lib.pages.templates import OWN_FONT, render
+from scripts.lib.runs.few_steps import describe_few_steps
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.settings.schema import Settings
 from scripts.lib.workflow.layout import Layout
@@ -113,6 +114,10 @@ def show_results(dataset: Path, language: str) -> None:
     audit, classes = read_summary(dataset / "audit.json"), read_lines(dataset / "classes.txt")
     with speaking(language):
         print(render_text(read_leaderboard(dataset / "leaderboard.csv"), colour=sys.stdout.isatty()), flush=True)
+        runs = [config.parent for config in sorted(dataset.glob("*/seed*/**/config.py")) if "work" not in config.parts]
+        if few := [line for run in runs if (line := describe_few_steps(run))]:
+            more = tr(f" (and {plural(len(few) - 1, 'more run')})") if len(few) > 1 else ""
+            print(f"{tr(few[0])}{more}", flush=True)
         for line in data_summary.terminal_lines(audit, classes, str(dataset / "audit.html")):
             print(line, flush=True)
         print(tr(f"report: {report} (open it in a browser; it needs no network)"), flush=True)

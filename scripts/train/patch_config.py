@@ -20,6 +20,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_json, read_lines
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
@@ -27,6 +28,7 @@ from scripts.lib.model import fast_recipe, model_zoo, timm_models
 from scripts.lib.model.fast_recipe import FAST, TUTORIAL
 from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
+from scripts.lib.runs.few_steps import FEW_STEPS, REMEDY
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.schema import Experiment
 
@@ -368,6 +370,9 @@ def write(output: Path, inputs: Inputs) -> None:
     config = build_config(base, inputs)
     patches.check_weights(config, inputs.checkpoint)
     dry_step.check(config, smallest_batch(config, inputs), partial(_rebuilt, base, inputs))
+    steps = Schedule.of(base, inputs).iterations
+    if steps < FEW_STEPS and not inputs.is_fast:
+        logger.warning("training takes %s in all, too few to mean much: %s", plural(steps, "step"), REMEDY)
     command = training_command(output, inputs.seed, inputs.device, experiment.deterministic, experiment.gpus)
     write_config(output, config, command, experiment.base_config)
     logger.info("%s: %s on %s", output, experiment.base_config, inputs.device)

@@ -35,7 +35,8 @@ from scripts.lib.base.http_request import (
     request,
 )
 from scripts.lib.base.problems import PassingError, UserError
-from scripts.lib.base.units import megabytes
+from scripts.lib.base.text import shorten
+from scripts.lib.base.units import megabytes, plural
 
 logger = logging.getLogger(__name__)
 #: How often one address may fail in a row before the next mirror is tried.
@@ -56,12 +57,17 @@ RESERVED_SHARE, RESERVED_BYTES = 0.05, 10**9
 #: The shortest prefix of a sha256 that counts as a check (the model zoo's file names carry 8 digits).
 SHORTEST_PREFIX = 8
 
+#: Of an address, this many columns are shown in the last line.
+URL_SHOWN = 120
+NO_ANSWER = "check the address, that this machine reaches the internet, and the proxy variables"
+MAKE_ROOM = "free some space and run the same command again, or find a mirror that has the right file"
+
 
 class NotFetched(PassingError):
     """No address gave the file; ``refusals`` says why for each."""
 
-    def __init__(self, what: str, refusals: Mapping[str, SourceFailed]) -> None:
-        super().__init__(what)
+    def __init__(self, what: str, remedy: str, refusals: Mapping[str, SourceFailed]) -> None:
+        super().__init__(what, remedy)
         self.refusals = refusals
 
 
@@ -110,8 +116,6 @@ def download(
     _check_arguments(urls, sha256)
     destination.parent.mkdir(parents=True, exist_ok=True)
     refusals: dict[str, SourceFailed] = {}
-    failures = []
-    remedy = "(check the address, that this machine reaches the internet, and the proxy variables)"
     for url in urls:
         try:
             partial = _fetch(url, destination, size, (tokens or {}).get(url))
@@ -119,11 +123,8 @@ def download(
             digest = _verify(partial, sha256, size, mismatch)
         except SourceFailed as failure:
             refusals[url] = failure
-            failures.append(f"{shown(url)}: {one_line(failure)}")
             if len(urls) > 1:
-                logger.warning("%s", failures[-1])
-            if isinstance(failure, NoRoom):
-                remedy = "(free some space and run the same command again, or find a mirror that has the right file)"
+                logger.warning("%s: %s: %s", shown(url), one_line(failure), failure.remedy)
             continue
         result = Download(url, digest, partial.stat().st_size)
         sync_file(partial)
@@ -132,7 +133,12 @@ def download(
         for leftover in destination.parent.glob(f".{glob.escape(destination.name)}.*.part*"):
             leftover.unlink(missing_ok=True)  # of mirrors that broke, of an address that was given before
         return result
-    raise NotFetched(f"could not fetch {destination.name} from {'; nor from '.join(failures)} {remedy}", refusals)
+    failures = list(refusals.values())
+    what = f"could not fetch {destination.name} from {shorten(shown(urls[0]), URL_SHOWN)}: {one_line(failures[0])}"
+    if len(urls) > 1:
+        what += f"; nor from {plural(len(urls) - 1, 'mirror')}, for the reasons above and in the log"
+    telling = next((failure for failure in failures if isinstance(failure, NoRoom)), failures[0])
+    raise NotFetched(what, telling.remedy, refusals)
 
 
 def shown(url: str) -> str:
@@ -193,8 +199,8 @@ def _verify(partial: Path, sha256: str | None, size: int | None, mismatch: str) 
         encoded = _encoding_note(partial)
         _discard(partial)
         raise SourceFailed(
-            f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes){encoded};"
-            f" the file was deleted: {mismatch}"
+            f"wrong sha256: expected {sha256.lower()}, got {digest} ({got_size} bytes){encoded}; the file was deleted",
+            mismatch,
         )
     return digest
 
@@ -222,7 +228,7 @@ def _fetch(url: str, destination: Path, size: int | None, token: str | None) -> 
                 failed_in_a_row = 0 if now >= reached + PROGRESS_BYTES else failed_in_a_row + 1
                 reached = max(reached, now)
                 if failed_in_a_row >= ATTEMPTS:
-                    raise SourceFailed(f"{one_line(failure)} ({ATTEMPTS} attempts)") from failure
+                    raise SourceFailed(f"{one_line(failure)} ({ATTEMPTS} attempts)", NO_ANSWER) from failure
                 wait = max(FIRST_BACKOFF * 2 ** max(failed_in_a_row - 1, 0), failure.wait)
                 wait = min(wait, LONGEST_BACKOFF)
                 logger.warning("%s: %s; trying again in %.0f s", shown(url), one_line(failure), wait)
@@ -300,7 +306,8 @@ def _check_space(partial: Path, total: int | None, have: int) -> None:
             _discard(partial)
         raise NoRoom(
             f"no space left for {partial.parent}: {megabytes(total - have)} are to be fetched,"
-            f" {megabytes(free)} are free"
+            f" {megabytes(free)} are free",
+            MAKE_ROOM,
         )
 
 
@@ -326,7 +333,8 @@ def _receive(response: Response, partial: Path, have: int, total: int | None, na
             raise SourceFailed(f"wrong size: expected {total} bytes, the server sends more; the file was deleted")
         raise NoRoom(
             f"it sent {megabytes(progress.have)} without saying how many there are, and the disk of {partial.parent}"
-            " is nearly full; the file was deleted"
+            " is nearly full; the file was deleted",
+            MAKE_ROOM,
         )
 
 

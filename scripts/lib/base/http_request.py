@@ -37,12 +37,20 @@ class SourceFailed(Exception):
 
     Attributes
     ----------
+    remedy : what to do.
     status : of the server's answer, where that was the reason; else None.
     code : its header X-Error-Code, by which a hub of models tells why.
     """
 
-    def __init__(self, message: object, status: int | None = None, code: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        remedy: str = "check the address, or add another one to mirrors",
+        status: int | None = None,
+        code: str = "",
+    ) -> None:
         super().__init__(message)
+        self.remedy = remedy
         self.status = status
         self.code = code
 
@@ -178,7 +186,8 @@ def check_status(response: requests.Response) -> None:
     message = f"the server answered {response.status_code} {foreign(response.reason or '')}".rstrip()
     if response.status_code in TRANSIENT_STATUS:
         raise AttemptFailed(message, wait=_retry_after(response))
-    raise SourceFailed(message, response.status_code, foreign(response.headers.get("X-Error-Code", "")))
+    code = foreign(response.headers.get("X-Error-Code", ""))
+    raise SourceFailed(message, status=response.status_code, code=code)
 
 
 def _retry_after(response: requests.Response) -> float:

@@ -20,6 +20,7 @@ from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.errors import most_confused
 from scripts.lib.model.fast_recipe import chosen_recipe
 from scripts.lib.pages import data_summary, markdown, templates
+from scripts.lib.runs.few_steps import too_few_steps
 from scripts.lib.runs.onnx_example import PACKAGES, example
 from scripts.lib.runs.onnx_model import Preprocessing
 from scripts.lib.runs.predictions import Predictions
@@ -256,6 +257,8 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
     checkpoint, data, runner = inputs.files.get("checkpoint"), config.get("data", {}), config.get("runner", {})
     origin = (checkpoint or {}).get("origin") or {}
     license = origin.get("license")
+    batch = data.get("samples_per_gpu") and data["samples_per_gpu"] * runner.get("gpus", 1)
+    epochs = [int(epoch) for epoch in inputs.log["epoch"]]
     steps = [step.get("type", "") for step in data.get("train", {}).get("pipeline", [])]
     optimizer = ", ".join(f"{key} {value}" for key, value in config.get("optimizer", {}).items())
     return {
@@ -267,9 +270,11 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
         "pretrained_license": license and ": ".join(filter(None, [license, restriction(license)])),
         "start": config.get("load_from") and Path(config["load_from"]).name,
         "runner": runner,
-        "has_epoch_0": bool((inputs.log["epoch"] == 0).any()),
+        "has_epoch_0": 0 in epochs,
         "kept": kept_epoch(inputs.log),
-        "batch_size": data.get("samples_per_gpu") and data["samples_per_gpu"] * runner.get("gpus", 1),
+        "few_steps": batch
+        and too_few_steps([*map(int, inputs.log["epoch"])], inputs.per_class["n_train"].sum(), batch),
+        "batch_size": batch,
         "optimizer": optimizer.removeprefix("type "),
         "augmentations": [step for step in steps if step.startswith("Random") or "Aug" in step],
     }

@@ -18,7 +18,7 @@ from scripts.lib.base import long_values, strict_yaml
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.schema import Settings, Site
-from scripts.lib.settings.sections import Section
+from scripts.lib.settings.sections import PATTERNS, Section
 
 S = TypeVar("S", bound=Section)
 
@@ -231,8 +231,11 @@ def _problem(alternatives: list[Any], model: type[Section], values: Any) -> str:
         return f"it has keys of its own, in lines below it ({keys}), not {_short(detail['input'])}"
     if kind == "dict_type":
         return f"it has names in lines below it, each with what belongs to it, not {_short(detail['input'])}"
+    for alternative in alternatives:
+        if alternative["type"] == "string_pattern_mismatch":  # a regular expression is no help
+            alternative["msg"] = f"it {PATTERNS.get(alternative['ctx']['pattern'], 'has another form')}"
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
-    demands[0] = demands[0] if " should " in demands[0] else f"should be {demands[0]}"
+    demands[0] = demands[0] if " should " in demands[0] or demands[0].startswith("it ") else f"should be {demands[0]}"
     descriptions = [text for _, text, _ in _walk(location, model) if text]
     meaning = f". {descriptions[-1]}" if descriptions else ""
     as_written = _as_written(alternatives, [step for step, _, _ in _walk(location, model)], values)

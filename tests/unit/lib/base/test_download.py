@@ -163,6 +163,27 @@ def test_mirrors_are_tried_in_order_and_each_failure_is_one_line(
     assert leftovers(tmp_path) == ["a.zip"]
 
 
+def test_of_many_addresses_the_last_line_is_short_and_the_log_has_each(
+    server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.serve("wrong.zip", b"something else")
+    mirrors = [server.url(f"{'a-long-folder/' * 30}{number}.zip") for number in range(5)]
+    for urls, beginning, remedy in (
+        (
+            [server.url("gone.zip"), *mirrors],
+            r"404 [^;]*; nor from 5 mirrors, for the reasons above",
+            "check the a",
+        ),
+        ([mirrors[0]], "404", "check the address, or add another one to mirrors"),
+        ([refused_url(), server.url("gone.zip")], "Connection refused", module.NO_ANSWER),
+        ([server.url("wrong.zip")], "wrong sha256", "if the file was changed on purpose"),
+    ):
+        with pytest.raises(UserError, match=rf"could not fetch a\.zip from http://.*: .*{beginning}") as caught:
+            download(urls, tmp_path / "a.zip", sha256=SHA256)
+        assert len(str(caught.value)) < 450 and caught.value.remedy.startswith(remedy)
+    assert all(mirror in caplog.text for mirror in mirrors)
+
+
 def test_a_wrong_hash_leaves_nothing_and_names_both(server: HttpServer, tmp_path: Path) -> None:
     server.serve("a.zip", CONTENT)
     with pytest.raises(UserError) as caught:

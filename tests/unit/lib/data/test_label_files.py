@@ -311,7 +311,7 @@ def test_annotation_files_beside_the_archive(tmp_path: Path) -> None:
         ({"set/o.csv": b"x", "notes.TXT": b"x"}, "labels.csv", "'labels.csv' in .* are 'set/o.csv', 'notes.TXT'"),
         ({}, "labels.csv", "there is no table or text"),
         ({"a/l.csv": b"x", "b/l.csv": b"x"}, "l.csv", "'l.csv' may mean 'a/l.csv' and 'b/l.csv'"),
-        ({"l.csv": b"file,label\nx,y"}, "l.csv", "none of 1 row "),
+        ({"l.csv": b"file,label\nx,y"}, "l.csv", "none of 1 row"),
     ],
 )  # fmt: skip
 def test_labels_that_are_not_there_are_one_line(

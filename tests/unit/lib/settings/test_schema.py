@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.model import fast_recipe
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.settings.schema import Settings
+from scripts.lib.settings.sections import PATTERNS
 
 LEAST: dict[str, Any] = {
     "dataset": {"name": "mine", "source": {"sample": {"images_per_class": 10}}},
@@ -325,3 +328,29 @@ def test_a_logger_whose_package_is_missing_is_one_line_before_anything_runs(monk
     assert "pip install tensorboard" in message and "\n" not in message
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert load_settings(config).experiments["m"].overrides == hooks
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("dataset.name", "我的数据", "it may hold letters a-z and A-Z, digits, _, - and ., and must begin with"),
+        ("dataset.name", "my data", "may hold letters"),
+        ("experiments", {"实验": {"base_config": "mobilenet-v2_8xb32_in1k"}}, "may hold letters"),
+        ("dataset.source", {"url": "www.example.org/a.zip"}, "must be an address that begins with http:// or https://"),
+        ("dataset.source", {"path": "/", "labels": "./"}, "must name a file"),
+        (
+            "experiments.m.checkpoint",
+            {"package": "weights", "member": "a.pth"},
+            "must be a name and a version, such as",
+        ),
+    ],
+)
+def test_what_a_text_may_hold_is_said_in_words(key: str, value: Any, words: str) -> None:
+    message = error_of(with_value(key, value))
+    assert words in message and "pattern" not in message and "^" not in message and "[" not in message.split(" not ")[0]
+
+
+def test_each_pattern_has_its_words() -> None:
+    schema = Path("configs/schema.json").read_text(encoding="utf-8")
+    patterns = set(re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', schema))
+    assert patterns and {json.loads(pattern) for pattern in patterns} <= PATTERNS.keys()
