@@ -338,7 +338,11 @@ def test_a_logger_whose_package_is_missing_is_one_line_before_anything_runs(monk
         ("experiments", {"实验": {"base_config": "mobilenet-v2_8xb32_in1k"}}, "may hold letters"),
         ("dataset.source", {"url": "www.example.org/a.zip"}, "must be an address that begins with http:// or https://"),
         ("dataset.source", {"path": "/", "labels": "./"}, "must name a file"),
-        ("experiments.m.checkpoint", {"package": "weights", "member": "a.pth"}, "must be a name and a version, such as"),
+        (
+            "experiments.m.checkpoint",
+            {"package": "weights", "member": "a.pth"},
+            "must be a name and a version, such as",
+        ),
     ],
 )
 def test_what_a_text_may_hold_is_said_in_words(key: str, value: Any, words: str) -> None:
