@@ -59,8 +59,8 @@ FINE = (
 
 #: Options of Snakemake with which it computes nothing: then an older environment will do.
 LOOKING = {"--dry-run", "--dryrun", "--unlock", "--summary", "-S", "-D", "--detailed-summary", "--list-rules", "-l"}
-#: On a terminal, no step is silent for longer.
-SILENCE_SECONDS = 10
+#: On a terminal, no step is silent for longer; and elsewhere.
+SILENCE_SECONDS, PIPE_SILENCE_SECONDS = 10, 30
 
 #: One forward pass of a small mmcls model: it fails here rather than in a later step.
 SELF_TEST = """
@@ -696,10 +696,11 @@ def run(
 
 
 def wait_aloud(child: subprocess.Popen[str], speak: Callable[[], None]) -> str:
-    """Return what *child* printed, if it is captured; on a terminal, *speak* every ten seconds until then."""
+    """Return what *child* printed, if it is captured; *speak* until then, less often where nobody watches."""
+    silence = SILENCE_SECONDS if sys.stderr.isatty() else PIPE_SILENCE_SECONDS
     while True:
         try:
-            return child.communicate(timeout=SILENCE_SECONDS if sys.stderr.isatty() else None)[0] or ""
+            return child.communicate(timeout=silence)[0] or ""
         except subprocess.TimeoutExpired:
             speak()
 

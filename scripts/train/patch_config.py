@@ -157,6 +157,12 @@ def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config
     if experiment.balance != "none":
         patches.balance_classes(config, experiment.balance, inputs.train_counts)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}
+    keys = list(experiment.overrides)
+    for number, key in enumerate(keys):
+        if lost := [earlier for earlier in keys[:number] if earlier.startswith(f"{key}.")]:
+            raise UserError(
+                f"overrides.{key} replaces overrides.{lost[0]}, which stands before it", "change their order"
+            )
     for key, value in experiment.overrides.items():
         patches.apply_override(config, key, value, patches.class_accepts)
     if experiment.balance == "loss" and "class_weight" not in config["model"]["head"]["loss"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -124,8 +125,11 @@ def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:
 def test_a_step_of_the_set_up_that_takes_long_is_not_silent(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "envs", tmp_path / "envs")
     child = "[sys.executable, '-c', 'import time; time.sleep(3)']"
-    code = f"import sys, install; install.SILENCE_SECONDS = 1; install.run({child}, 'building mmcv', capture=True)"
-    terminal = Terminal([sys.executable, "-c", code], tmp_path, {"PYTHONPATH": str(tmp_path / "envs")})
+    code = "import sys, install; install.SILENCE_SECONDS = install.PIPE_SILENCE_SECONDS = 1;"
+    command = [sys.executable, "-c", f"{code} install.run({child}, 'building mmcv', capture=True)"]
+    environment = {"PYTHONPATH": str(tmp_path / "envs")}
+    terminal = Terminal(command, tmp_path, environment)
     assert terminal.end(300) == 0
-    assert terminal.lines()[0] == "setup: building mmcv"
-    assert terminal.lines()[1].startswith("setup: building mmcv, 1 s so far")
+    on_a_pipe = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    for lines in (terminal.lines(), on_a_pipe.stderr.splitlines()):
+        assert lines[0] == "setup: building mmcv" and lines[1].startswith("setup: building mmcv, 1 s so far")

@@ -25,6 +25,8 @@ from scripts.lib.workflow.progress import RunProgress, State, Watcher
 
 #: A step that is silent for longer is named; a shorter one speaks by its result.
 SILENCE_SECONDS = 8.0
+#: Without a terminal it is named again after as long.
+AGAIN_SECONDS = 30.0
 LOOK_SECONDS = 5.0
 SLURM_SECONDS = 15.0
 #: What Snakemake says of a failure beside the failure itself.
@@ -204,9 +206,12 @@ class Narrator(logging.Handler):
         while not self._ended.wait(1.0):
             now = time.monotonic()
             for step in list(self.steps.values()):
-                if not (step.is_named or self.screen.is_live) and now - max(step.began, self._spoke) > SILENCE_SECONDS:
-                    step.is_named = True
-                    self.say(f"[{self._done} of {self._total}] {step.what} ...")
+                silent = now - max(step.began, self._spoke)
+                if self.screen.is_live or silent <= (AGAIN_SECONDS if step.is_named else SILENCE_SECONDS):
+                    continue
+                so_far = f" {duration_in_words(now - step.began)} so far" if step.is_named else ""
+                step.is_named = True
+                self.say(f"[{self._done} of {self._total}] {step.what} ...{so_far}")
             with suppress(OSError, ValueError, UserError):
                 if self.screen.is_live and now - self._looked > LOOK_SECONDS:
                     self._looked = now

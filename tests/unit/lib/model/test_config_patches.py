@@ -137,6 +137,20 @@ def test_an_average_of_weights_spans_the_same_fraction_of_a_shorter_schedule() -
     assert hooks == [{"type": "EMAHook", "momentum": pytest.approx(0.04)}]
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"optimizer.weight_decay": 0.1, "optimizer": {"type": "SGD", "lr": 0.1}},
+        {"model.head.topk": [1], "model.head": {"type": "LinearClsHead"}},
+        {"data.train.pipeline.2.size": 9, "optimizer.lr": 1.0, "data.train": {}},
+    ],
+)
+def test_an_override_that_would_be_lost_is_refused(overrides: dict[str, Any]) -> None:
+    first, *_, last = overrides
+    with pytest.raises(UserError, match=rf"overrides\.{last} replaces overrides\.{first}, .*: change their order"):
+        build("mobilenet-v2_8xb32_in1k", overrides=overrides)
+
+
 def test_overrides_come_last_and_reach_lists_and_arguments_with_defaults() -> None:
     config = build(
         "mobilenet-v2_8xb32_in1k",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -131,6 +132,20 @@ def test_nothing_to_do_names_the_report(body: str, folder: Path) -> None:
 def test_it_knows_whether_a_plan_was_silent(body: str, state: str, folder: Path) -> None:
     lines = narrated(folder, f"{body}\nprint(narrator.has_nothing_to_do, narrator.has_warned, file=sys.stderr)\n")
     assert state in "\n".join(lines)
+
+
+@pytest.mark.long
+def test_without_a_terminal_a_long_step_is_named_again_and_again(folder: Path) -> None:
+    body = """
+import scripts.lib.workflow.narrator as module
+module.SILENCE_SECONDS, module.AGAIN_SECONDS = 0.5, 1.5
+tell(LogEvent.PROGRESS, done=35, total=36)
+begin(1, "writing the report", "logs/report.log")
+time.sleep(8)
+"""
+    first, *others = narrated(folder, body)[:-1]  # the last is that of the errors: there are none
+    assert first == "[35 of 36] writing the report ..." and len(others) >= 2
+    assert all(re.fullmatch(r"\[35 of 36\] writing the report \.\.\. \d+ s so far", line) for line in others)
 
 
 @pytest.mark.long
