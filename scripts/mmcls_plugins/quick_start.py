@@ -21,5 +21,6 @@ def leave_compiler_out() -> None:
             vars(function).setdefault("__dynamo_disable", function)
     for optimizer in vars(torch.optim).values():
         step = vars(optimizer).get("step") if isinstance(optimizer, type) else None
-        if step and getattr(step, "__code__", None) and step.__code__.co_name == "_use_grad":
+        is_guarded = hasattr(step, "__wrapped__") and getattr(step, "__code__", None)  # torch 2.0 guards nothing
+        if is_guarded and step.__code__.co_name == "_use_grad":
             optimizer.step = torch.no_grad()(step.__wrapped__)

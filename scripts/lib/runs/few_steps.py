@@ -39,8 +39,9 @@ def describe_few_steps(run: Path) -> str:
     if not (folder.config.is_file() and folder.train_log.is_file()):
         return ""
     config = read_config(folder.config)
-    images, batch = Path(config["data"]["train"]["ann_file"]), config["data"]["samples_per_gpu"]
-    if not images.is_file():
+    data = config.get("data", {})
+    images, batch = Path(data.get("train", {}).get("ann_file", "")), data.get("samples_per_gpu")
+    if not (images.is_file() and batch):
         return ""
     with open(folder.train_log, encoding="utf-8", newline="") as log:
         epochs = [int(row["epoch"]) for row in csv.DictReader(log)]

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from scripts.lib.runs.run_folder import RESERVED_NAMES
+from scripts.lib.settings import starting_runs
 
 #: How the files end that results/, results/<dataset>/ and logs/ hold: a folder called like one would take its place.
 FILE_SUFFIXES = (
@@ -106,6 +107,7 @@ PATTERNS = {
     MODULE_NAME: "may hold letters a-z and A-Z, digits, _, -, +, . and /, and must begin with a letter, a digit or _",
     PACKAGE: "must be a name and a version, such as mypackage==1.0",
     SHA256: "must be 64 hexadecimal digits",
+    starting_runs.RUN: "must be results/<dataset>/<experiment>/seed<k>, and with folds /fold<n> after it",
 }
 #: A number, and no text that Python would take for one; .inf and .nan are none.
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]

@@ -343,6 +343,7 @@ def test_a_logger_whose_package_is_missing_is_one_line_before_anything_runs(monk
             {"package": "weights", "member": "a.pth"},
             "must be a name and a version, such as",
         ),
+        ("experiments.m.checkpoint", {"run": "seed0"}, "must be results/<dataset>/<experiment>/seed<k>"),
     ],
 )
 def test_what_a_text_may_hold_is_said_in_words(key: str, value: Any, words: str) -> None:
