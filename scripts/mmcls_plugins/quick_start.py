@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -20,7 +21,7 @@ def leave_compiler_out() -> None:
         if function := getattr(method, "__wrapped__", None):
             vars(function).setdefault("__dynamo_disable", function)
     for optimizer in vars(torch.optim).values():
-        step = vars(optimizer).get("step") if isinstance(optimizer, type) else None
+        step: Any = vars(optimizer).get("step") if isinstance(optimizer, type) else None
         is_guarded = hasattr(step, "__wrapped__") and getattr(step, "__code__", None)  # torch 2.0 guards nothing
         if is_guarded and step.__code__.co_name == "_use_grad":
             optimizer.step = torch.no_grad()(step.__wrapped__)
