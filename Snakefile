@@ -37,7 +37,7 @@ wildcard_constraints:
     checkpoint="[A-Za-z0-9._-]+",
     candidate="|".join(map(re.escape, layout.candidate_names())) or "-",
     round="[0-9]+",
-    place="[0-9]+",
+    slot="[0-9]+",
     fetched="|".join(map(re.escape, layout.fetched_names())),
 
 

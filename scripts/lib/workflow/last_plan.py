@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import sys
 import sysconfig
@@ -27,6 +28,8 @@ from scripts.lib.base.environment import ROOT, Variable
 from scripts.lib.base.files import find_json, sha256_of, write_json
 from scripts.lib.base.products import ALWAYS_BYTES
 from scripts.lib.runs.machine import STAMP
+from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.settings.starting_runs import RUN
 from scripts.lib.workflow.controller import LOCKS
 
 #: Below the working directory: a file for each command.
@@ -165,9 +168,14 @@ def facts_of(workflow: Any, environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def named_files(value: Any) -> Iterator[str]:
-    """Yield each text in the settings as a path: a plan depends on whether there is such a file, and on which."""
+    """Yield each text in the settings as a path: a plan depends on whether there is such a file, and on which.
+
+    Of a run to start from, also its weights.
+    """
     if isinstance(value, str):
         yield os.path.expanduser(value)
+        if re.match(RUN, value):
+            yield str(RunFolder(Path(value)).best)
     elif isinstance(value, Mapping | list):
         values = [*value, *value.values()] if isinstance(value, Mapping) else value
         yield from (path for item in values for path in named_files(item))

@@ -247,3 +247,8 @@ def test_environment_and_options_are_part_of_it(name: str, monkeypatch: pytest.M
         workflow.dag_settings = {"forceall": True}
     after = facts_of(workflow, variables)
     assert {key for key in before if before[key] != after[key]} == {name}
+
+
+def test_the_weights_of_a_run_to_start_from_are_looked_at() -> None:
+    experiments = {"a": {"checkpoint": {"run": "results/other/b/seed0"}}}
+    assert "results/other/b/seed0/best.pth" in list(named_files({"experiments": experiments}))
