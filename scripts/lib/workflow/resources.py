@@ -63,7 +63,7 @@ class Resources:
         self.run_group = f"run_{name}_{{experiment}}_{{seed}}" + ("_fold{fold}" if layout.folds else "")
 
         self.probe_group = f"probe_{name}_{{experiment}}_{{candidate}}"
-        self.finalist_group = f"finalist_{name}_{{experiment}}_{{round}}_{{place}}"
+        self.finalist_group = f"finalist_{name}_{{experiment}}_{{round}}_{{slot}}"
 
     def gpus(self, wildcards: Any) -> int:
         """Return the GPUs that a job of this experiment asks for."""
