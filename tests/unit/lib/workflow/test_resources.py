@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,3 +75,13 @@ def test_a_device_that_is_not_there_is_said_before_anything_runs(
     with pytest.raises(UserError, match=r"^experiments\.a\.device: cuda .*no NVIDIA GPU") as caught:
         check_devices(settings, has_gpu)
     assert caught.value.remedy
+
+
+def test_the_groups_of_a_search_have_the_wildcards_of_their_jobs_and_no_other() -> None:
+    of_search = resources(Site(), base_config="auto")
+    layout = of_search.layout
+    for group, output in {
+        of_search.probe_group: f"{layout.candidate}/probe.json",
+        of_search.finalist_group: str(layout.finalist.best),
+    }.items():
+        assert set(re.findall(r"\{(\w+)\}", group)) == set(re.findall(r"\{(\w+)\}", output))
