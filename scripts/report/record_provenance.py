@@ -43,7 +43,7 @@ from scripts.lib.runs.provenance import FORMAT, files_of_run
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import describe_history, describe_training, find_work_folder, utc
 from scripts.lib.settings.load import describe
-from scripts.lib.settings.schema import Experiment
+from scripts.lib.settings.schema import SEARCH_KEYS, Experiment
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,9 @@ def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
     sections = [*source] if isinstance(source, list) else [source]
     try:
         for name, experiment in settings.get("experiments", {}).items():
-            whole = Experiment.model_validate(experiment).model_dump(mode="json", exclude_none=True)
+            whole = Experiment.model_validate(experiment).model_dump(
+                mode="json", exclude_none=True, exclude=SEARCH_KEYS
+            )
             settings["experiments"][name] = whole
             sections.append(whole["checkpoint"])
     except ValidationError as error:

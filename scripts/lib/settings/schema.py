@@ -41,6 +41,8 @@ from scripts.lib.settings.sections import (
 
 #: The base config that stands for the best of several.
 AUTO = "auto"
+#: Keys of an experiment that only go with it.
+SEARCH_KEYS = frozenset({"candidates", "budget"})
 
 
 class Checkpoint(Section):
@@ -260,7 +262,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _searches_only_if_auto(self) -> Experiment:
         if not self.is_auto:
-            if keys := [key for key in ("candidates", "budget") if key in self.model_fields_set]:
+            if keys := sorted(SEARCH_KEYS & self.model_fields_set):
                 raise ValueError(f"{keys[0]} goes with base_config: auto: remove one of them")
             return self
         if self.checkpoint != "zoo" or self.recipe == "tutorial":
@@ -304,7 +306,7 @@ class Experiment(Section):
         ------
         ValueError : a candidate stands twice, or a key of the experiment does not go with it.
         """
-        shared = self.model_dump(exclude={"base_config", "checkpoint", "candidates", "budget"}, exclude_unset=True)
+        shared = self.model_dump(exclude={"base_config", "checkpoint", *SEARCH_KEYS}, exclude_unset=True)
         listed = self.candidates
         if isinstance(listed, str):
             listed = [Candidate(base_config=name) for name in LISTS[listed]]
