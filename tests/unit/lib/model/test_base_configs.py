@@ -66,7 +66,7 @@ FAMILIES = {
     "ghostnet": ("ghostnet_050", 64, None),
     "nfnet": ("test_nfnet", 64, None),
     "mambaout": ("test_mambaout", 64, None),
-    "mixer": ("mixer_s32_224", 64, None),
+    "mixer": ("mixer_s32_224", 64, 0),
 }
 
 
