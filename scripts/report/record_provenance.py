@@ -155,7 +155,7 @@ def complete(settings_of_run: Mapping[str, Any]) -> dict[str, Any]:
     try:
         for name, experiment in settings.get("experiments", {}).items():
             whole = Experiment.model_validate(experiment).model_dump(
-                mode="json", exclude_none=True, exclude=SEARCH_KEYS
+                mode="json", exclude_none=True, exclude=set(SEARCH_KEYS)
             )
             settings["experiments"][name] = whole
             sections.append(whole["checkpoint"])
