@@ -1,8 +1,8 @@
 """Measure `base_config: auto` against training every candidate fully: what it chooses, and in which share of the time.
 
-All of it is the workflow's own: one set of images, an experiment with `base_config: auto`, and one for each candidate
-(search.yaml). The images, their pixel caches and the weights are there before the clock runs. What is finished is kept,
-but the clocks are those of the first time.
+All of it is the workflow's own: one set of images, an experiment with `base_config: auto`, and one for each candidate:
+those of configs/auto.yaml, and two with random weights, which must lose. The images, their pixel caches and the weights
+are there before the clock runs. What is finished is kept, but the clocks are those of the first time.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from scripts.lib.base.units import in_percent
 from scripts.lib.model import model_zoo
 
 logger = logging.getLogger(__name__)
-#: Candidates whose names begin so have weights drawn at random.
-RANDOM = "random-"
+#: Candidates with real weights.
+CANDIDATES: list[Row] = strict_yaml.read(ROOT / "configs/auto.yaml")["experiments"]["best"]["candidates"]
+#: Models that get weights drawn at random.
+RANDOM = ("timm/resnet18", "timm/mobilenetv4_conv_small")
+#: The experiment that searches.
 AUTO = "auto"
 
 
@@ -45,9 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def random_weights(name: str, base_config: str, folder: Path) -> dict[str, str]:
+def random_weights(base_config: str, folder: Path) -> dict[str, str]:
     """Return a checkpoint of a model of timm with weights drawn at random."""
-    path = folder / f"{name}.pth"
+    path = folder / f"random-{model_zoo.folder_name(base_config)}.pth"
     if not path.exists():
         import timm
         import torch
@@ -60,16 +63,14 @@ def random_weights(name: str, base_config: str, folder: Path) -> dict[str, str]:
 
 def settings(name: str, images: Path, weights: Path, seeds: list[int]) -> dict[str, Any]:
     """Return the settings: the search, and each candidate as an experiment of its own."""
-    candidates: dict[str, Row] = strict_yaml.read(Path(__file__).with_suffix(".yaml"))
-    for candidate, fields in candidates.items():
-        if candidate.startswith(RANDOM):
-            fields["checkpoint"] = random_weights(candidate, fields["base_config"], weights)
+    of_random = ({"base_config": name, "checkpoint": random_weights(name, weights)} for name in RANDOM)
+    candidates = [*CANDIDATES, *of_random]
     shared = {"device": "cpu", "export": False}
     return {
         "dataset": {"name": name, "source": {"path": str(images)}},
         "experiments": {
-            AUTO: {"base_config": "auto", "candidates": list(candidates.values()), **shared},
-            **{candidate: {**fields, **shared} for candidate, fields in candidates.items()},
+            AUTO: {"base_config": "auto", "candidates": candidates, **shared},
+            **{model_zoo.folder_name(fields["base_config"]): {**fields, **shared} for fields in candidates},
         },
         "seeds": seeds,
     }
@@ -114,8 +115,7 @@ def table(
     for name, fields in experiments.items():
         if name == AUTO:
             continue
-        base = model_zoo.folder_name(fields["base_config"])
-        candidate = next(row for row in choice["candidates"] if row["name"].startswith(base))
+        candidate = next(row for row in choice["candidates"] if row["base_config"] == fields["base_config"])
         reached = [in_percent(row["accuracy"]) if row else "" for row in candidate["rounds"]]
         full = leaderboard.loc[name]
         interval = f"{in_percent(full.accuracy_top1_ci95_low)} to {in_percent(full.accuracy_top1_ci95_high)}"

@@ -1,1 +1,1 @@
-"""Model and training stage: checkpoint, config, training."""
+"""The search of `base_config: auto`: candidates, finalists, the choice."""

@@ -16,15 +16,14 @@ import torch
 
 from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import read_lines, write_json
+from scripts.lib.base.files import write_json
 from scripts.lib.base.problems import PassingError, UserError
-from scripts.lib.data.splits import Split
 from scripts.lib.model.checkpoint_file import MISSING, read_meta, write_checkpoint
 from scripts.lib.model.linear_probe import fit_probes
 from scripts.lib.model.model_search import EPOCHS, Tried
 from scripts.lib.settings.schema import Experiment
 from scripts.train.fit_head import Fitted, fit
-from scripts.train.patch_config import Inputs, resolve_device, write
+from scripts.train.patch_config import gather, write
 
 logger = logging.getLogger(__name__)
 #: Parts of train of which each is held out once.
@@ -81,25 +80,8 @@ def write_configs(args: argparse.Namespace, experiment: Experiment) -> None:
     ------
     UserError : the model cannot be built or trained.
     """
-    train, classes = Split.read(args.splits / "train.txt"), read_lines(args.classes)
-    counts = train.counts()
-    short_side = str(experiment.cached_short_side())
-    pixel_cache = next(path for path in args.pixel_cache if path.name == short_side)
     for path, epochs in zip(args.configs, EPOCHS, strict=True):
-        inputs = Inputs(
-            experiment.model_copy(update={"epochs": epochs}),
-            classes=classes,
-            n_train=len(train.images),
-            images=str(args.images),
-            splits=str(args.splits),
-            checkpoint=str(args.init),
-            seed=args.seed,
-            device=resolve_device(experiment.device),
-            pixel_cache=str(pixel_cache),
-            train_counts=[counts[label] for label in range(len(classes))],
-            bit_depth=args.bit_depth,
-        )
-        write(path, inputs)
+        write(path, gather(args, experiment.model_copy(update={"epochs": epochs}), args.init))
 
 
 def result(name: str, base_config: str, fitted: Fitted, checkpoint: Path, began: float) -> Tried:

@@ -337,29 +337,38 @@ def main(args: argparse.Namespace) -> None:
     """Patch the base config; a mistake in the settings is told with its file and key."""
     try:
         experiment = chosen(Experiment.model_validate(json.loads(long_values.take(args.experiment))), args.choice)
-        short_side = str(experiment.cached_short_side())
-        caches = [path for path in args.pixel_cache if len(args.pixel_cache) == 1 or path.name == short_side]
-        classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
-        images_of = train.counts()
         start = args.output.with_name(RunFolder.init.name) if experiment.chosen_recipe() == "fast" else args.checkpoint
-        inputs = Inputs(
-            experiment,
-            classes=classes,
-            n_train=len(train.images),
-            images=str(args.images),
-            splits=str(args.splits),
-            checkpoint=str(start) if start else None,
-            seed=args.seed,
-            device=resolve_device(experiment.device),
-            pixel_cache=str(caches[0]) if caches else None,
-            train_counts=[images_of[label] for label in range(len(classes))],
-            bit_depth=args.bit_depth,
-        )
-        write(args.output, inputs)
+        write(args.output, gather(args, experiment, start))
     except UserError as error:
         # The settings' file comes by the environment: as a parameter of the rule, a renamed file would train anew.
         key = f"{os.environ.get(Variable.CONFIG_FILES, '')}: experiments.{args.name}." if args.name else ""
         raise UserError(f"{key.removeprefix(': ')}{error}") from error
+
+
+def gather(args: argparse.Namespace, experiment: Experiment, start: Path | None) -> Inputs:
+    """Return what a config is made from, by the options of a command: of several pixel caches that of its size.
+
+    Parameters
+    ----------
+    start : weights that training starts from; None: from scratch.
+    """
+    short_side = str(experiment.cached_short_side())
+    caches = [path for path in args.pixel_cache if len(args.pixel_cache) == 1 or path.name == short_side]
+    classes, train = read_lines(args.classes), Split.read(args.splits / "train.txt")
+    images_of = train.counts()
+    return Inputs(
+        experiment,
+        classes=classes,
+        n_train=len(train.images),
+        images=str(args.images),
+        splits=str(args.splits),
+        checkpoint=str(start) if start else None,
+        seed=args.seed,
+        device=resolve_device(experiment.device),
+        pixel_cache=str(caches[0]) if caches else None,
+        train_counts=[images_of[label] for label in range(len(classes))],
+        bit_depth=args.bit_depth,
+    )
 
 
 def chosen(experiment: Experiment, choice: Path | None) -> Experiment:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 #: Epochs that a model is trained for in each round: little, since their schedule is scaled to them.
 EPOCHS = (2, 3)
@@ -78,6 +78,9 @@ class Trained:
         return self.correct / self.images if self.images else 0.0
 
 
+Result = TypeVar("Result", Tried, Trained)
+
+
 def finalists_of_rounds(candidates: int) -> tuple[int, ...]:
     """Return how many models each round trains.
 
@@ -90,13 +93,12 @@ def finalists_of_rounds(candidates: int) -> tuple[int, ...]:
 
 def ranked(tried: Iterable[Tried]) -> list[Tried]:
     """Return the candidates that were not left out, the best first; of equal accuracy, the one of less loss."""
-    in_order = sorted(tried, key=lambda candidate: (-candidate.accuracy, candidate.loss, candidate.name))
-    return [candidate for candidate in in_order if not candidate.left_out]
+    return best_first(candidate for candidate in tried if not candidate.left_out)
 
 
-def best_first(trained: Iterable[Trained]) -> list[Trained]:
-    """Return what a round reached, the best first; of equal accuracy, the one of less loss."""
-    return sorted(trained, key=lambda result: (-result.accuracy, result.loss, result.name))
+def best_first(results: Iterable[Result]) -> list[Result]:
+    """Return what probes or a round reached, the best first; of equal accuracy, the one of less loss."""
+    return sorted(results, key=lambda result: (-result.accuracy, result.loss, result.name))
 
 
 def training_seconds(tried: Tried, images: int, epochs: int) -> float:

@@ -272,8 +272,7 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
         "runner": runner,
         "has_epoch_0": 0 in epochs,
         "kept": kept_epoch(inputs.log),
-        "few_steps": batch
-        and too_few_steps([*map(int, inputs.log["epoch"])], inputs.per_class["n_train"].sum(), batch),
+        "few_steps": batch and too_few_steps(epochs, inputs.per_class["n_train"].sum(), batch),
         "batch_size": batch,
         "optimizer": optimizer.removeprefix("type "),
         "augmentations": [step for step in steps if step.startswith("Random") or "Aug" in step],

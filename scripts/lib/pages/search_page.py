@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.lib.base.language import tr
+from scripts.lib.base.units import in_percent
 from scripts.lib.pages import templates
 
 #: Of the drawing, in its own units; the points lie inside the margins.
@@ -71,7 +72,7 @@ def _row(candidate: Mapping[str, Any]) -> list[str]:
 def percent(reached: Mapping[str, Any]) -> str:
     """Return an accuracy with its interval."""
     low, high = reached["interval"] or (0.0, 1.0)
-    return f"{100 * reached['accuracy']:.1f} % ({100 * low:.1f} - {100 * high:.1f})"
+    return f"{in_percent(reached['accuracy'])} % ({in_percent(low)} - {in_percent(high)})"
 
 
 def points(tried: Sequence[Mapping[str, Any]], chosen: str) -> list[Point]:

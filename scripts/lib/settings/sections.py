@@ -30,7 +30,7 @@ FILE_SUFFIXES = (
 #: Names that Windows keeps for devices, with any suffix: what is copied there cannot be opened.
 WINDOWS_NAMES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 
-NAME, MODULE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$"
+NAME, MODULE_NAME = f"^{starting_runs.NAME}$", r"^[A-Za-z0-9_][A-Za-z0-9_./+-]*$"
 FILE_NAME, URL = r"[^\s./\\~]", r"^https?://[^\s/]+"
 PACKAGE, SHA256 = r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$", "^[0-9a-fA-F]{64}$"
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from scripts.lib.runs.run_folder import RunFolder
 
-_NAME = "[A-Za-z0-9_][A-Za-z0-9._-]*"
+#: A name of a data set or an experiment.
+NAME = "[A-Za-z0-9_][A-Za-z0-9._-]*"
 #: A run's folder, as `checkpoint.run` names it.
-RUN = rf"^results/(?P<dataset>{_NAME})/(?P<experiment>{_NAME})/seed(?P<seed>0|[1-9][0-9]*)(/fold(?P<fold>[0-9]+))?$"
+RUN = rf"^results/(?P<dataset>{NAME})/(?P<experiment>{NAME})/seed(?P<seed>0|[1-9][0-9]*)(/fold(?P<fold>[0-9]+))?$"
 
 
 @dataclass(frozen=True)
