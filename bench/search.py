@@ -18,7 +18,7 @@ import pandas
 
 from bench import datasets
 from bench.prepare import Bench, Scale, data_name, prepare_data
-from bench.processes import Row, command, execute
+from bench.processes import Row, arguments, command, execute
 from bench.table import machine_line, markdown
 from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import run_cli
@@ -97,9 +97,10 @@ def main(args: argparse.Namespace) -> None:
     }.items():
         if stage not in seconds:
             logger.info("%s: %s", bench.data, stage)
-            options = {"profile": "profiles/local", "configfile": folder / "settings.yaml"}
-            start = command("scripts.lib.workflow.start", **options)
-            seconds[stage] = round(execute([*start, *words], folder / "log.txt").seconds, 1)
+            # What to make goes first: --configfile takes all words behind it.
+            start = [*command("scripts.lib.workflow.start"), *words]
+            options = arguments(profile="profiles/local", configfile=folder / "settings.yaml")
+            seconds[stage] = round(execute([*start, *options], folder / "log.txt").seconds, 1)
             write_json(folder / "seconds.json", seconds)
     text = table(results, read_json(choice), wanted["experiments"], seconds)
     write_text(folder / "table.md", text)

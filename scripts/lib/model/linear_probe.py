@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import minimize
 from torch import nn
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.config_patches import class_weights
 from scripts.lib.model.fast_recipe import FAST
 from scripts.mmcls_plugins.hooks import forward_hooks
@@ -49,6 +50,7 @@ def extract(model: nn.Module, layer: nn.Linear, batches: Iterable[torch.Tensor])
     Raises
     ------
     LogitsElsewhereError : the model's probabilities are not the softmax of what *layer* gives.
+    UserError : a feature is no finite number.
     """
     features: list[torch.Tensor] = []
     logits: list[torch.Tensor] = []
@@ -61,6 +63,8 @@ def extract(model: nn.Module, layer: nn.Linear, batches: Iterable[torch.Tensor])
         for images in batches:
             logits.clear()
             predicted = model(img=images, return_loss=False, post_process=False)
+            if features and not features[-1].isfinite().all():
+                raise UserError("the features of these weights are not finite numbers", "take other weights")
             if len(logits) != 1 or features[-1].dim() != 2 or not torch.equal(predicted, logits[0].softmax(1)):
                 raise LogitsElsewhereError
     return torch.cat(features)
@@ -180,11 +184,17 @@ def principal_axes(
     """Return eigenvalues, float64, (features,), and eigenvectors, (features, features), of the features' covariance.
 
     They are computed in float32, in half the time of float64: they make the search short, and the solution is the same
-    for any.
+    for any. Where features are many and images few, LAPACK may not converge in float32 (seen on an untrained network).
     """
-    single_weights = None if weights is None else weights.float()
-    covariance = torch.cov((features.T / scale).float(), correction=0, aweights=single_weights)
-    eigenvalues, axes = torch.linalg.eigh(covariance)
+    for precision in (torch.float32, torch.float64):
+        single_weights = None if weights is None else weights.to(precision)
+        covariance = torch.cov((features.T / scale).to(precision), correction=0, aweights=single_weights)
+        try:
+            eigenvalues, axes = torch.linalg.eigh(covariance)
+            break
+        except torch.linalg.LinAlgError:
+            if precision == torch.float64:
+                raise
     return eigenvalues.double(), axes.double()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scripts.lib.base.problems import UserError
 from scripts.lib.model.fast_recipe import FAST
-from scripts.lib.model.linear_probe import fit_probes
+from scripts.lib.model.linear_probe import extract, fit_probes
 
 torch.set_num_threads(1)  # two threads that wait for each other on a busy machine are ten times slower
 
@@ -60,3 +61,33 @@ def test_the_same_features_give_the_same_bits() -> None:
     (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
     first, second = (fit_probes(train.clone(), labels, val, val_labels, 3)[-1] for _ in range(2))
     assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
+
+
+def test_axes_that_do_not_converge_are_computed_with_more_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
+    usual = fit_probes(train, labels, val, val_labels, 3)[-1]
+    original = torch.linalg.eigh
+
+    def eigh(matrix: torch.Tensor) -> object:  # LAPACK's own failure depends on the processor: this stands for it
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("the algorithm failed to converge")
+        return original(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", eigh)
+    again = fit_probes(train, labels, val, val_labels, 3)[-1]
+    assert again.penalty == usual.penalty and again.loss == pytest.approx(usual.loss, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_no_numbers_are_refused(value: float) -> None:
+    class Broken(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, img: torch.Tensor, **_options: bool) -> torch.Tensor:
+            return self.layer(img * value).softmax(1)
+
+    model = Broken()
+    with pytest.raises(UserError, match="the features of these weights are not finite numbers"):
+        extract(model, model.layer, [torch.ones(3, 4)])
