@@ -18,6 +18,8 @@ from scripts.lib.model.fast_recipe import FAST
 from scripts.mmcls_plugins.hooks import forward_hooks
 
 logger = logging.getLogger(__name__)
+#: By how much products of eigenvectors, computed in float32, may differ from 0, and from 1 of one with itself.
+ORTHOGONAL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -184,18 +186,19 @@ def principal_axes(
     """Return eigenvalues, float64, (features,), and eigenvectors, (features, features), of the features' covariance.
 
     They are computed in float32, in half the time of float64: they make the search short, and the solution is the same
-    for any. Where features are many and images few, LAPACK may not converge in float32 (seen on an untrained network).
+    for any. Of an untrained network, with many constant features, LAPACK was seen to fail there, or to return NaN
+    without a word, in some numbers of threads: then they are computed in float64.
     """
     for precision in (torch.float32, torch.float64):
         single_weights = None if weights is None else weights.to(precision)
         covariance = torch.cov((features.T / scale).to(precision), correction=0, aweights=single_weights)
         try:
             eigenvalues, axes = torch.linalg.eigh(covariance)
-            break
         except torch.linalg.LinAlgError:
-            if precision == torch.float64:
-                raise
-    return eigenvalues.double(), axes.double()
+            continue
+        if eigenvalues.isfinite().all() and (axes.T @ axes - torch.eye(len(axes))).abs().max() < ORTHOGONAL:
+            return eigenvalues.double(), axes.double()
+    raise UserError("no eigenvectors of these features' covariance were found: a fault of LAPACK", "report it")
 
 
 @contextmanager

@@ -63,15 +63,20 @@ def test_the_same_features_give_the_same_bits() -> None:
     assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
 
 
-def test_axes_that_do_not_converge_are_computed_with_more_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", ["an error", "nan", "skew axes"])
+def test_axes_that_are_wrong_are_computed_with_more_digits(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (train, labels), (val, val_labels) = clouds(100, 0), clouds(50, 1)
     usual = fit_probes(train, labels, val, val_labels, 3)[-1]
     original = torch.linalg.eigh
 
-    def eigh(matrix: torch.Tensor) -> object:  # LAPACK's own failure depends on the processor: this stands for it
-        if matrix.dtype == torch.float32:
+    def eigh(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        # LAPACK's own failure depends on processor and threads: this stands for it.
+        values, axes = original(matrix)
+        if matrix.dtype == torch.float64:
+            return values, axes
+        if failure == "an error":
             raise torch.linalg.LinAlgError("the algorithm failed to converge")
-        return original(matrix)
+        return (values, axes * float("nan")) if failure == "nan" else (values, axes + 0.1)
 
     monkeypatch.setattr(torch.linalg, "eigh", eigh)
     again = fit_probes(train, labels, val, val_labels, 3)[-1]
