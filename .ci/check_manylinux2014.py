@@ -1,6 +1,7 @@
 """Check that pip finds, for every package of envs/cuda11.lock, a wheel for glibc 2.17 whose hash the lock has.
 
-Only metadata is fetched, not the gigabytes: pip reads it out of the wheels by range requests. mmcv and connection_pool, pure Python sdists, are in sdists.lock instead.
+Only metadata is fetched, not the gigabytes: pip reads it out of the wheels by range requests. mmcv and connection_pool,
+pure Python sdists, are in sdists.lock instead.
 """
 
 import json
@@ -35,20 +36,9 @@ def main() -> None:
         report = Path(folder, "report.json")
         where = ["--platform", "manylinux2014_x86_64", "--python-version", "3.11", "--implementation", "cp"]
         # Without fast-deps, pip fetches whole wheels from an index that has no metadata files beside them: 2.7 GB here.
-        plan = ["--use-feature", "fast-deps", "--dry-run", "--ignore-installed", "--no-deps", "--only-binary", ":all:", "--target", folder]
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "-qq",
-            *plan,
-            *where,
-            "--report",
-            str(report),
-            "-r",
-            str(pins),
-        ]
+        plan = ["--dry-run", "--use-feature", "fast-deps", "--ignore-installed", "--no-deps", "--only-binary", ":all:"]
+        files = ["--target", folder, "--report", str(report), "-r", str(pins)]
+        command = [sys.executable, "-m", "pip", "install", "-qq", *plan, *where, *files]
         if subprocess.run(command, check=False).returncode:
             sys.exit("cuda11.lock has a package without a manylinux2014 wheel (see above)")
         planned = json.loads(report.read_text(encoding="utf-8"))["install"]

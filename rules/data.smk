@@ -56,7 +56,7 @@ rule audit_images:
         on_bad_image=layout.settings.dataset.on_bad_image,
         # Never an output: Snakemake deletes outputs before a rerun, and what is in here is not decoded again.
         cache=f"{layout.dataset}/audit.cache",
-        bit_depth=options.bit_depth,
+        reading=options.reading,
         group_by=options.group_by,
     log:
         f"{layout.logs}/audit_images.log",
@@ -67,7 +67,7 @@ rule audit_images:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.audit_images --images {input.images:q} --unpacked {input.record:q} --on-bad-image {params.on_bad_image} {params.group_by}"
-        " {params.bit_depth}"
+        " {params.reading}"
         " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
@@ -112,6 +112,7 @@ rule describe_data:
         report(f"{layout.dataset}/audit.html", **menu.shown("audit", "audit of the images", category="Data")),
     params:
         language=options.language,
+        background=options.background,
         images=layout.images,
         folder=subpath(input.classes, parent=True),
         dataset=layout.settings.dataset.name,
@@ -121,7 +122,7 @@ rule describe_data:
     shell:
         "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
         " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
-        " --output {output:q} {params.language}"
+        " --output {output:q} {params.background} {params.language}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
@@ -134,7 +135,7 @@ rule pack_images:
     output:
         directory(layout.pixel_cache),
     params:
-        bit_depth=options.bit_depth,
+        reading=options.reading,
     log:
         f"{layout.logs}/pack_images_{{short_side}}.log",
     group:
@@ -144,5 +145,5 @@ rule pack_images:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
-        " --threads {threads} {params.bit_depth} --output {output:q}"
+        " --threads {threads} {params.reading} --output {output:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"

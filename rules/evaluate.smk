@@ -70,6 +70,7 @@ rule plot_predictions:
         report(layout.run.figures / "errors.html", **menu.shown("errors", "the most confident errors")),
     params:
         language=options.language,
+        background=options.background,
         images=layout.images,
         figures=subpath(output[0], parent=True),
     log:
@@ -79,7 +80,7 @@ rule plot_predictions:
     shell:
         "python -m scripts.evaluate.plot_predictions --predictions {input.test:q} --val-predictions {input.val:q}"
         " --images {params.images:q} --output {params.figures:q}"
-        f" --title '{layout.title}' {{params.language}}"
+        f" --title '{layout.title}' {{params.background}} {{params.language}}"
         f" --reads {{input:q}} --makes {{output:q}} --log {{log:q}}"
 
 
@@ -93,6 +94,7 @@ rule map_embedding:
         report(layout.run.figures / "embedding.html", **menu.shown("embedding", "map of the test images")),
     params:
         language=options.language,
+        background=options.background,
         images=layout.images,
     log:
         f"{layout.run_logs}/map_embedding.log",
@@ -101,7 +103,7 @@ rule map_embedding:
     shell:
         "python -m scripts.evaluate.map_embedding --predictions {input.predictions:q} --features {input.features:q}"
         f" --images {{params.images:q}} --title '{layout.title}' --seed {{wildcards.seed}}"
-        " --output {output:q} {params.language}"
+        " --output {output:q} {params.background} {params.language}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
 

@@ -17,7 +17,7 @@ rule probe_candidate:
     params:
         experiment=options.candidate_json,
         seconds=options.probe_seconds,
-        bit_depth=options.bit_depth,
+        reading=options.reading,
         images=layout.images,
         splits=subpath(input.train, parent=True),
         seed=layout.seeds[0],
@@ -32,7 +32,7 @@ rule probe_candidate:
     shell:
         "python -m scripts.search.probe_candidate --name {wildcards.candidate:q} --experiment {params.experiment:q}"
         " --seed {params.seed} --checkpoint {input.checkpoint:q} --pixel-cache {input.pixel_cache:q}"
-        " --images {params.images:q} --splits {params.splits:q} --classes {input.classes:q} {params.bit_depth}"
+        " --images {params.images:q} --splits {params.splits:q} --classes {input.classes:q} {params.reading}"
         " {params.seconds} --configs {output.configs:q} --init {output.init:q} --output {output.json:q}"
         " --gpus {resources.gpu}"
         " --reads {input:q} --makes {output:q} --log {log:q}"

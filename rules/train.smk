@@ -36,7 +36,7 @@ rule patch_config:
         choice=options.choice,
         checkpoint=options.checkpoint,
         pixel_cache=options.pixel_cache,
-        bit_depth=options.bit_depth,
+        reading=options.reading,
         images=layout.images,
         splits=subpath(input.train, parent=True),
     log:
@@ -47,7 +47,7 @@ rule patch_config:
         "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
         " {params.choice} --seed {wildcards.seed}"
         " --classes {input.classes:q} --splits {params.splits:q} --images {params.images:q} {params.checkpoint}"
-        " {params.pixel_cache} {params.bit_depth} --output {output:q}"
+        " {params.pixel_cache} {params.reading} --output {output:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
 

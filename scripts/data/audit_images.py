@@ -13,9 +13,9 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_json, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
+from scripts.lib.data import reading
 from scripts.lib.data.audit_findings import find_all, judge_depth, notes_on_groups, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
-from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.splits import VAL_IS_TEST, find_images, settle_given_splits
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--on-bad-image", choices=["set_aside", "fail"], default="set_aside",
         help="go on without images that cannot be used, or stop (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (16)")
+    reading.add_options(parser)
     parser.add_argument("--group-by", metavar="PATTERN", help="regular expression: known groups, searched in paths")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="files at a time (all cores)"
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
     images = settle_given_splits(every_image)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        cache = AuditCache(args.cache or Path(temporary) / "audit.cache", args.bit_depth or FULL_DEPTH)
+        cache = AuditCache(args.cache or Path(temporary) / "audit.cache", reading.of_options(args))
         audited = check_all(args.images, images, cache, max(1, args.threads))
     depth = judge_depth(audited.checks, args.bit_depth)
     findings = find_all(images, audited, args.group_by, args.threads)

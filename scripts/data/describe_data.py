@@ -10,6 +10,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import read_findings, read_summary
+from scripts.lib.data.reading import add_background
 from scripts.lib.data.splits import read_splits
 from scripts.lib.pages.data_page import Data, data_page
 
@@ -24,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt, one name a line")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--title", default="", metavar="NAME", help="name of the data set, for the heading")
+    add_background(parser)
     language.add_option(parser)
     return parser
 
@@ -39,6 +41,7 @@ def main(args: argparse.Namespace) -> None:
         read_splits(args.splits),
         read_lines(args.classes),
         args.images,
+        args.background,
     )
     write_text(args.output, data_page(data, args.title))
 

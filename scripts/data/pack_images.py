@@ -11,7 +11,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.units import plural
-from scripts.lib.data.decoding import FULL_DEPTH
+from scripts.lib.data import reading
 from scripts.lib.data.pixel_cache import PIXELS
 from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
 from scripts.lib.data.splits import listed_images
@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--splits", type=Path, nargs="+", required=True, metavar="FILE", help="annotation files: `path label` lines"
     )
     parser.add_argument("--short-side", type=int, required=True, metavar="PIXELS", help="of a decoded image")
-    parser.add_argument("--bit-depth", type=int, default=FULL_DEPTH, metavar="N", help="bits of 16-bit images in use")
+    reading.add_options(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="images at a time")
     return parser
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     with atomic_path(args.output) as temporary:
         kind = write_pixel_cache(
             args.images, names, args.short_side, temporary, raw_limit=RAW_LIMIT_BYTES, threads=args.threads,
-            bit_depth=args.bit_depth,
+            reading=reading.of_options(args),
         )  # fmt: skip
         size = (temporary / PIXELS).stat().st_size
     seconds = time.monotonic() - began

@@ -10,6 +10,7 @@ from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.reading import add_background
 from scripts.lib.pages.embedding_page import make_map, render, thumbnails
 from scripts.lib.runs.predictions import read_features, read_predictions
 
@@ -25,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--title", default="", metavar="TEXT", help="a line above it")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="draws images where there are many (0)")
+    add_background(parser)
     language.add_option(parser)
     return parser
 
@@ -37,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     predictions = read_predictions(args.predictions)
     features = read_features(args.features, len(predictions.files))
     image_map = make_map(predictions, features, args.seed)
-    pictures = thumbnails(args.images, image_map.predictions.files)
+    pictures = thumbnails(args.images, image_map.predictions.files, background=args.background)
     write_text(args.output, render(image_map, pictures, len(predictions.files), args.seed, args.title))
 
 

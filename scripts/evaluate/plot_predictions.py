@@ -8,6 +8,7 @@ from pathlib import Path
 from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
+from scripts.lib.data.reading import add_background
 from scripts.lib.pages import errors_page
 from scripts.lib.pages.figures import classes, confusion_matrix, curves, reliability, selective
 from scripts.lib.pages.figures.style import save_figure
@@ -22,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder that their file names mean")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the figures")
     parser.add_argument("--title", default="", metavar="TEXT", help="a line above each figure")
+    add_background(parser)
     language.add_option(parser)
     return parser
 
@@ -36,7 +38,9 @@ def main(args: argparse.Namespace) -> None:
     save_figure(curves.draw(test, args.title), args.output / "curves.svg")
     save_figure(reliability.draw(test, args.title, val), args.output / "reliability.svg")
     save_figure(selective.draw(test, args.title), args.output / "selective.svg")
-    write_text(args.output / "errors.html", errors_page.render(test, args.images, args.title))
+    write_text(
+        args.output / "errors.html", errors_page.render(test, args.images, args.title, background=args.background)
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from mmcls.datasets import PIPELINES
 from torch import nn
 
 from scripts.lib.base.environment import Variable
-from scripts.lib.data.decoding import FULL_DEPTH, Undecodable, decode_image
+from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.data.pixel_cache import PixelCache
+from scripts.lib.data.reading import FULL_DEPTH, WHITE, Reading
 
 
 @PIPELINES.register_module()
@@ -24,10 +26,14 @@ class LoadImage:
     ----------
     color_type : ``color``, or ``grayscale`` for one channel.
     bit_depth : bits that images of 16 bits a channel use.
+    background : what shows through where an image is transparent: red, green, blue, 0 to 255.
     """
 
-    def __init__(self, color_type: str = "color", bit_depth: int = FULL_DEPTH) -> None:
-        self.color_type, self.bit_depth = color_type, bit_depth
+    def __init__(
+        self, color_type: str = "color", bit_depth: int = FULL_DEPTH, background: Sequence[int] = WHITE
+    ) -> None:
+        self.color_type = color_type
+        self.reading = Reading.of_arguments({"bit_depth": bit_depth, "background": background})
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the image, uint8 of shape (height, width, 3), blue, green, red; of one channel (height, width).
@@ -39,7 +45,7 @@ class LoadImage:
         name = results["img_info"]["filename"]
         path = Path(results.get("img_prefix") or "", name)
         try:
-            image = decode_image(path.read_bytes(), self.color_type == "grayscale", bit_depth=self.bit_depth)
+            image = decode_image(path.read_bytes(), self.color_type == "grayscale", reading=self.reading)
         except Undecodable as error:
             raise OSError(str(error)) from error
         results |= {"filename": str(path), "ori_filename": name, "img": image}
@@ -48,7 +54,7 @@ class LoadImage:
         return results | {"img_shape": image.shape, "ori_shape": image.shape, "img_norm_cfg": plain}
 
     def __repr__(self) -> str:
-        return f"LoadImage(color_type={self.color_type!r}, bit_depth={self.bit_depth})"
+        return f"LoadImage(color_type={self.color_type!r}, {self.reading})"
 
 
 @PIPELINES.register_module()

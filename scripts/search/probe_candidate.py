@@ -18,6 +18,7 @@ from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json
 from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.data import reading
 from scripts.lib.model.checkpoint_file import MISSING, read_meta, write_checkpoint
 from scripts.lib.model.linear_probe import fit_probes
 from scripts.lib.model.model_search import EPOCHS, Tried
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
     parser.add_argument("--splits", type=Path, required=True, metavar="DIR", help="folder of train.txt and val.txt")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt")
-    parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (all)")
+    reading.add_options(parser)
     parser.add_argument("--configs", type=Path, required=True, nargs="+", metavar="FILE", help="config of each round")
     parser.add_argument("--init", type=Path, required=True, metavar="FILE", help="weights with the fitted head")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="what was found, .json")

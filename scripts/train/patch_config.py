@@ -22,6 +22,8 @@ from scripts.lib.base.files import read_json, read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import Gpus
+from scripts.lib.data import reading
+from scripts.lib.data.reading import USUAL, Reading
 from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
 from scripts.lib.model import fast_recipe, model_zoo, timm_models
@@ -50,7 +52,7 @@ class Inputs:
     device : ``cpu`` or ``cuda``, resolved.
     pixel_cache : folder of the pixel cache, for the fast recipe.
     train_counts : training images of each class, for ``balance``.
-    bit_depth : bits that images of 16 bits a channel use; None: all.
+    reading : how the images' files become pixels.
     """
 
     experiment: Experiment
@@ -63,7 +65,7 @@ class Inputs:
     device: str
     pixel_cache: str | None = None
     train_counts: Sequence[int] = ()
-    bit_depth: int | None = None
+    reading: Reading = USUAL
 
     @property
     def is_fast(self) -> bool:
@@ -176,7 +178,7 @@ def _data(
     base: config_file.Config, model: config_file.Config, inputs: Inputs, schedule: Schedule
 ) -> config_file.Config:
     """Return the config's ``data``; where the user sets a size of image, *model* is told too."""
-    train_pipeline, test_pipeline = patches.pipelines(base["data"], inputs.bit_depth)
+    train_pipeline, test_pipeline = patches.pipelines(base["data"], inputs.reading)
     image_size = inputs.experiment.size_seen()
     if image_size is not None:
         scale = image_size / patches.input_size(test_pipeline)
@@ -328,7 +330,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what pack_images made (recipe: fast); of several, the one of the size that is chosen is taken",
     )
     parser.add_argument("--choice", type=Path, metavar="FILE", help="of base_config: auto: which candidate it is")
-    parser.add_argument("--bit-depth", type=int, metavar="N", help="bits of 16-bit images in use (all)")
+    reading.add_options(parser)
     parser.add_argument("--output", type=Path, required=True, help="config.py to write")
     return parser
 
@@ -367,7 +369,7 @@ def gather(args: argparse.Namespace, experiment: Experiment, start: Path | None)
         device=resolve_device(experiment.device),
         pixel_cache=str(caches[0]) if caches else None,
         train_counts=[images_of[label] for label in range(len(classes))],
-        bit_depth=args.bit_depth,
+        reading=reading.of_options(args),
     )
 
 

@@ -72,16 +72,14 @@ def deep() -> tuple[np.ndarray, np.ndarray]:
 def lossless() -> dict[str, bytes]:
     """Return the files that hold the picture's own pixels; those whose names end in a digit are turned by EXIF data."""
     image = Image.fromarray(picture())
-    transparent = image.copy()
-    transparent.putalpha(Image.linear_gradient("L").resize(image.size))
     colours, _ = deep()
     files = {
         "png": encode(image, "PNG"), "png interlaced": cv2.imencode(".png", picture()[..., ::-1])[1].tobytes(),
-        "png alpha": encode(transparent, "PNG"), "png 16": encode_deep(colours, ".png"),
+        "png 16": encode_deep(colours, ".png"),
         "png animated": encode(image, "PNG", save_all=True, append_images=[image.rotate(9)]),
         "bmp": encode(image, "BMP"), "ppm": encode(image, "PPM"), "ppm 16": encode_deep(colours, ".ppm"),
         "tiff": encode(image, "TIFF"), "tiff lzw": encode(image, "TIFF", compression="tiff_lzw"),
-        "tiff alpha": encode(transparent, "TIFF"), "tiff 16": encode_deep(colours, ".tif"),
+        "tiff 16": encode_deep(colours, ".tif"),
         "webp": encode(image, "WEBP", lossless=True), "jp2": encode(image, "JPEG2000"),
         "j2k": encode(image, "JPEG2000", no_jp2=True),
     }  # fmt: skip
@@ -94,6 +92,61 @@ def lossless() -> dict[str, bytes]:
     return files
 
 
+def alpha() -> np.ndarray:
+    """Return how much of the picture shows: uint8 (height, width), nothing at the top, all of it at the bottom."""
+    return np.asarray(Image.linear_gradient("L").resize((WIDTH, HEIGHT)))
+
+
+def on_background(pixels: np.ndarray, shows: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Return *pixels*, red first, over a colour, in exact arithmetic: uint8 (height, width, 3)."""
+    share = shows[..., None].astype(np.float64) / 255
+    return np.rint(pixels * share + np.array(background) * (1 - share)).astype(np.uint8)
+
+
+def transparent() -> dict[str, tuple[bytes, np.ndarray, np.ndarray]]:
+    """Return files through which a background shows, the pixels, red first, that each holds, and how much they show."""
+    image, shows = Image.fromarray(picture()), alpha()
+    colours, grey16 = deep()
+    whole, grey = image.copy(), image.convert("L")
+    whole.putalpha(Image.fromarray(shows))
+    grey_whole, grey_pixels = Image.merge("LA", (grey, Image.fromarray(shows))), np.asarray(grey.convert("RGB"))
+    deep_whole = np.dstack([colours, shows.astype(np.uint16) * 257])
+    palette = image.quantize(64)
+    listed, index = np.asarray(palette.convert("RGB")), np.asarray(palette)
+    red, level = picture()[0, 0].tolist(), int(np.asarray(grey)[0, 0])
+    one_colour = np.where((picture() == red).all(2), 0, 255).astype(np.uint8)
+    one_level = np.where(np.asarray(grey) == level, 0, 255).astype(np.uint8)
+    deep_grey = np.repeat((grey16 >> 8).astype(np.uint8)[..., None], 3, 2)
+    level16 = int(grey16[0, 0])
+    one_level16 = np.where(grey16 == level16, 0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = picture()
+    return {
+        "png": (encode(whole, "PNG"), pixels, shows), "png grey": (encode(grey_whole, "PNG"), grey_pixels, shows),
+        "png palette": (encode(palette, "PNG", transparency=3), listed, np.where(index == 3, 0, 255)),
+        "png palette shares": (
+            encode(palette, "PNG", transparency=bytes(range(0, 256, 4))), listed, index.astype(np.int64) * 4,
+        ),
+        "png colour": (encode(image, "PNG", transparency=tuple(red)), pixels, one_colour),
+        "png level": (encode(grey, "PNG", transparency=level), grey_pixels, one_level),
+        "png 16": (encode_deep(deep_whole, ".png"), pixels, shows),
+        "png 16 colour": (
+            with_chunk(encode_deep(colours, ".png"), chunk(b"tRNS", struct.pack(">3H", *colours[0, 0, ::-1]))),
+            pixels, one_colour,
+        ),
+        "png 16 level": (
+            with_chunk(encode_deep(grey16, ".png"), chunk(b"tRNS", struct.pack(">H", level16))), deep_grey, one_level16,
+        ),
+        "png turned": (encode(whole, "PNG", exif=exif), np.rot90(pixels, -1), np.rot90(shows, -1)),
+        "tiff": (encode(whole, "TIFF"), pixels, shows), "tiff grey": (encode(grey_whole, "TIFF"), grey_pixels, shows),
+        "tiff 16": (encode_deep(deep_whole, ".tif"), pixels, shows),
+        "webp": (encode(whole, "WEBP", lossless=True, exact=True), pixels, shows),
+        "jp2": (encode(whole, "JPEG2000"), pixels, shows), "jp2 16": (encode_deep(deep_whole, ".jp2"), pixels, shows),
+        "gif": (encode(palette, "GIF", transparency=5), listed, np.where(index == 5, 0, 255)),
+    }  # fmt: skip
+
+
 def others() -> dict[str, bytes]:
     """Return files that lose some of the picture, or hold it in grey, in few colours or as ink."""
     image, (colours, grey16) = Image.fromarray(picture()), deep()
@@ -104,9 +157,7 @@ def others() -> dict[str, bytes]:
         "jpeg rgb": encode(image, "JPEG", keep_rgb=True), "jpeg 4:4:4": encode(image, "JPEG", subsampling=0),
         "jpeg 4:2:2": encode(image, "JPEG", subsampling=1), "png grey": encode(grey, "PNG"),
         "png grey 16": encode_deep(grey16, ".png"), "png palette": encode(palette, "PNG"),
-        "png palette alpha": encode(palette, "PNG", transparency=3), "png 1": encode(bits, "PNG"),
-        "gif": encode(image, "GIF"), "gif alpha": encode(palette, "GIF", transparency=5),
-        "gif grey": encode(grey, "GIF"),
+        "png 1": encode(bits, "PNG"), "gif": encode(image, "GIF"), "gif grey": encode(grey, "GIF"),
         "gif animated": encode(image, "GIF", save_all=True, append_images=[image.rotate(9)]),
         "webp lossy": encode(image, "WEBP"),
         "webp animated": encode(image, "WEBP", save_all=True, append_images=[grey]), "avif": encode(image, "AVIF"),
@@ -126,4 +177,6 @@ def others() -> dict[str, bytes]:
         exif[0x0112] = orientation
         for kind in ("JPEG", "AVIF"):
             files[f"{kind.lower()} turned {orientation}"] = encode(image, kind, exif=exif)
-    return files
+    see_through = image.copy()
+    see_through.putalpha(Image.fromarray(np.where(alpha() < 128, 250, 255).astype(np.uint8)))
+    return files | {f"{kind.lower()} alpha": encode(see_through, kind) for kind in ("AVIF", "WEBP")}

@@ -17,7 +17,6 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import findings as audit_csv
 from scripts.lib.data.auditing import Audited
-from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.findings import (
     CONTAMINATED,
     KEPT,
@@ -31,6 +30,7 @@ from scripts.lib.data.image_checks import HUGE_PIXELS, TINY_EDGE, Checked, Oddit
 from scripts.lib.data.image_formats import SUFFIXES
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.near_duplicates import find_near_duplicates
+from scripts.lib.data.reading import FULL_DEPTH
 from scripts.lib.data.splits import SPLITS, Image
 
 #: Images of 16 bits of which all together use no more are a quarter as bright as they could be, or less.
@@ -42,7 +42,7 @@ ODDITIES = {
     Oddity.ANIMATED: ("animated", "more than one picture; training uses the first"),
     Oddity.CMYK: ("cmyk", "CMYK colours; training converts them to RGB without their profile"),
     Oddity.SIXTEEN_BIT: ("sixteen_bit", "more than 8 bits a channel; training uses the upper 8 of those in use"),
-    Oddity.ALPHA: ("alpha", "transparency, which training ignores"),
+    Oddity.ALPHA: ("alpha", "transparency; a background shows through"),
     Oddity.PALETTE: ("palette", "colours from a palette of at most 256"),
     Oddity.BLANK: ("blank", "one colour all over, or nearly"),
 }

@@ -34,14 +34,14 @@ from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.interrupts import held
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
-from scripts.lib.data.decoding import FULL_DEPTH
 from scripts.lib.data.image_checks import COLOUR_EDGE, DETAIL_BYTES, GREY_EDGE, Checked, Oddity, Status
+from scripts.lib.data.reading import USUAL, Reading
 from scripts.lib.data.splits import Image
 
 logger = logging.getLogger(__name__)
 
 #: To be raised when checks change; another decoder may read other files, so that their versions count as well.
-VERSION = 2
+VERSION = 3
 READER = f"mimflow audit {VERSION}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
 HEADER_BYTES = 128
 GREY, COLOUR = GREY_EDGE**2, 2 * COLOUR_EDGE**2
@@ -84,12 +84,14 @@ class AuditCache:
 
     Parameters
     ----------
-    bit_depth : bits that images of 16 bits a channel are taken to use: their thumbnails depend on it.
+    reading : bits that images of 16 bits a channel are taken to use: their thumbnails depend on it.
     """
 
-    def __init__(self, path: Path, bit_depth: int = FULL_DEPTH) -> None:
-        self.path, self.bit_depth = path, bit_depth
-        header = f"{READER}, {bit_depth} bits\n".encode().ljust(HEADER_BYTES)
+    def __init__(self, path: Path, reading: Reading = USUAL) -> None:
+        self.path, self.reading = path, reading
+        header = f"{READER}, {reading.bit_depth} bits on #{bytes(reading.background).hex()}\n".encode().ljust(
+            HEADER_BYTES
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b") as file:
             file.seek(0)
@@ -147,7 +149,7 @@ def check_files(
     known: np.ndarray,
     processes: int,
     patience: int = PATIENCE,
-    bit_depth: int = FULL_DEPTH,
+    reading: Reading = USUAL,
 ) -> Iterator[list[Outcome]]:
     """Yield what came of the files, in any order, a batch at a time.
 
@@ -157,7 +159,7 @@ def check_files(
     known : digests that need no check, uint8 of shape (files, 32).
     processes : how many work at a time.
     patience : seconds of a processor that one file may take, about.
-    bit_depth : bits that images of 16 bits a channel use.
+    reading : bits that images of 16 bits a channel use.
 
     Raises
     ------
@@ -167,7 +169,7 @@ def check_files(
     workers: list[_Worker] = []
     try:
         for _ in range(min(processes, len(waiting))):
-            workers.append(_Worker(folder, known, patience, bit_depth))
+            workers.append(_Worker(folder, known, patience, reading))
         while waiting or any(worker.batches for worker in workers):
             for ahead in range(AHEAD):
                 for worker in workers:
@@ -184,7 +186,7 @@ def check_files(
                     continue
                 failure = worker.describe_end()
                 waiting += worker.batches
-                workers[workers.index(worker)] = _Worker(folder, known, patience, bit_depth)
+                workers[workers.index(worker)] = _Worker(folder, known, patience, reading)
                 if len(batch) > 1:
                     waiting += [[index] for index in reversed(batch)]
                     continue
@@ -202,14 +204,14 @@ def check_files(
 class _Worker:
     """A process that checks files, and the batches that it has before it, the first one first."""
 
-    def __init__(self, folder: Path, known: np.ndarray, patience: int, bit_depth: int) -> None:
+    def __init__(self, folder: Path, known: np.ndarray, patience: int, reading: Reading) -> None:
         # spawn: a forked copy of a process whose libraries run threads may hang.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.batches: list[list[int]] = []
         self.started = False
         self.patience = patience
-        self.process = context.Process(target=_work, args=(theirs, folder, known, patience, bit_depth), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, folder, known, patience, reading), daemon=True)
         with held():
             self.process.start()
         theirs.close()
@@ -261,7 +263,7 @@ class _Worker:
         self.process.join()
 
 
-def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, patience: int, bit_depth: int) -> None:
+def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, patience: int, reading: Reading) -> None:
     messages = image_checks.prepare_process()
     digests = np.sort(np.ascontiguousarray(known).view("S32").ravel())
     with contextlib.suppress(EOFError, OSError):  # the parent has ended
@@ -270,7 +272,7 @@ def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, pat
             results = []
             for name in connection.recv():
                 limit_time(patience)
-                results.append(_check(f"{folder}/{name}", digests, messages, bit_depth))
+                results.append(_check(f"{folder}/{name}", digests, messages, reading))
             connection.send(results)
 
 
@@ -281,7 +283,7 @@ def limit_time(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if most == resource.RLIM_INFINITY else min(limit, most), most))
 
 
-def _check(path: str, known: np.ndarray, messages: Any, bit_depth: int) -> tuple[bytes, bytes, str]:
+def _check(path: str, known: np.ndarray, messages: Any, reading: Reading) -> tuple[bytes, bytes, str]:
     try:
         with open(path, "rb", buffering=0) as file:
             content = file.read()
@@ -292,7 +294,7 @@ def _check(path: str, known: np.ndarray, messages: Any, bit_depth: int) -> tuple
     if index < len(known) and known[index] == digest.rstrip(b"\0"):
         return digest, b"", ""
     try:
-        checked = image_checks.check_image(content, messages, bit_depth)
+        checked = image_checks.check_image(content, messages, reading)
     except Exception as error:  # a parser that hostile bytes reached in a new way
         checked = Checked(Status.UNREADABLE, detail=f"{type(error).__name__} while it was decoded")
     return digest, encode(digest, checked), ""
@@ -324,7 +326,7 @@ def check_all(folder: Path, images: Sequence[Image], cache: AuditCache, processe
     decoded = 0
     with _progress(len(names)) as advance:
         for outcomes in check_files(
-            folder, names, np.array(cache.records()["sha256"]), processes, bit_depth=cache.bit_depth
+            folder, names, np.array(cache.records()["sha256"]), processes, reading=cache.reading
         ):
             for outcome in outcomes:
                 if outcome.failure:

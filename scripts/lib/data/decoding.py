@@ -1,7 +1,8 @@
 """The pixels of a picture: the one place where a file becomes what the model sees, equal in every environment.
 
 OpenCV decodes JPEG and PNG, whose bits are those of every version of it, and what has 16 bits a channel; Pillow decodes
-all else: OpenCV 4, which the cuda11 environment has, reads neither GIF nor AVIF and does not turn WebP.
+all else: OpenCV 4, which the cuda11 environment has, reads neither GIF nor AVIF and does not turn WebP. A transparent
+picture lies on a background: what is stored where nothing shows is black in many files, and noise in others.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from scripts.lib.data.image_formats import HEAD, SUFFIXES, describe_foreign, sniff
+from scripts.lib.data.reading import FULL_DEPTH, USUAL, Reading
 
 #: More pixels than any photograph (100 MP cameras) are a decompression bomb: three bytes a pixel, in every worker.
 TOO_MANY_PIXELS = 100_000_000
@@ -29,8 +31,6 @@ MOST_SCANS = 100
 START_OF_SCAN = b"\xff\xda"
 #: Fractions of its size at which a JPEG can be decoded, in less time.
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-#: Bits of a channel that pictures of more than 8 are taken to fill, where nobody says so.
-FULL_DEPTH = 16
 BROKEN = "a broken image: OpenCV cannot decode it"
 #: Tags of TIFF: width and height of its tiles, bits of a sample, samples of a pixel, kind of a sample, what the samples
 #: are, and whether each has a plane of its own.
@@ -40,6 +40,8 @@ PHOTOMETRIC, PLANAR = 262, 284
 _COLOURS = {0: "grey of which 0 is white", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 32803: "raw sensor data"}
 _SAMPLES = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
 _PNG = b"\x89PNG\r\n\x1a\n"
+#: Formats of which OpenCV reads pictures of more than 8 bits a channel.
+_DEEP = ("PNG", "TIFF", "JPEG2000")
 #: Formats that Pillow is asked for: it opens an MPO as a JPEG first.
 _BY_PILLOW = [name for name in SUFFIXES if name != "MPO"]
 #: Chunks of a PNG that count beside those that no PNG is without: transparency and how it is turned; of an animation.
@@ -50,15 +52,15 @@ class Undecodable(ValueError):
     """A file that is no picture, or one that cannot be decoded; the message says why."""
 
 
-def decode_image(content: bytes, grey: bool = False, factor: int = 1, bit_depth: int = FULL_DEPTH) -> np.ndarray:
-    """Return the pixels of a file as the model sees them, turned as its EXIF data say.
+def decode_image(content: bytes, grey: bool = False, factor: int = 1, reading: Reading = USUAL) -> np.ndarray:
+    """Return the pixels of a file as the model sees them, turned as its EXIF data say, on a background.
 
     Parameters
     ----------
     content : the whole file.
     grey : one channel.
     factor : 2, 4, 8: a JPEG comes at that fraction of its size; others, and grey ones, as they are.
-    bit_depth : bits that pictures of 16 bits a channel use; what lies above them becomes white.
+    reading : the bits that pictures of 16 bits a channel use, and the background of transparent ones.
 
     Returns
     -------
@@ -77,18 +79,21 @@ def decode_image(content: bytes, grey: bool = False, factor: int = 1, bit_depth:
             raise Undecodable("the data end before the end of the PNG")
         content = png_of_pixels(content)
         deep = content[24:25] == b"\x10"
-        return _to_bytes(_deep(content, flag), bit_depth) if deep else _by_opencv(content, flag)
+        if not _png_is_transparent(content):
+            return _to_bytes(_deep(content, flag), reading.bit_depth) if deep else _by_opencv(content, flag)
     with opened(content) as image:
         if bomb := find_bomb(image, content):
             raise Undecodable(bomb)
         bits = bits_of(image, content)
-        if (bits > 8 and image.format in ("TIFF", "JPEG2000")) or (bits == FULL_DEPTH and image.format == "PPM"):
-            if (
-                bits != FULL_DEPTH
-            ):  # OpenCV widens those of a TIFF to 16 bits, and leaves those of a JPEG 2000 as they are
-                bit_depth = FULL_DEPTH if image.format == "TIFF" else bits
-            return _to_bytes(_deep(content, flag), bit_depth)
-        return _by_pillow(image, grey)
+        if (bits > 8 and image.format in _DEEP) or (bits == FULL_DEPTH and image.format == "PPM"):
+            depth = reading.bit_depth
+            if bits != FULL_DEPTH:
+                # OpenCV widens those of a TIFF to 16 bits, and leaves those of a JPEG 2000 as they are.
+                depth = FULL_DEPTH if image.format == "TIFF" else bits
+            if is_transparent(image):
+                return _on_background(_deep_and_alpha(content, image, depth), grey, reading)
+            return _to_bytes(_deep(content, flag), depth)
+        return _by_pillow(image, grey, reading)
 
 
 def deep_peak(content: bytes) -> int:
@@ -101,6 +106,11 @@ def deep_peak(content: bytes) -> int:
         with opened(content) as image:
             deep = image.format in ("TIFF", "JPEG2000", "PPM") and bits_of(image, content) == FULL_DEPTH
     return int(_deep(content, cv2.IMREAD_COLOR).max()) if deep else 0
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Tell whether something may show through an opened image: it has an alpha channel, or a transparent colour."""
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _by_opencv(content: bytes, flag: int) -> np.ndarray:
@@ -126,15 +136,41 @@ def _to_bytes(image: np.ndarray, bits: int) -> np.ndarray:
     return np.minimum(image >> (bits - 8), 255).astype(np.uint8)
 
 
-def _by_pillow(image: Image.Image, grey: bool) -> np.ndarray:
+def _by_pillow(image: Image.Image, grey: bool, reading: Reading) -> np.ndarray:
     try:
+        transparent = is_transparent(image)
         image = ImageOps.exif_transpose(image)
+        if transparent:
+            return _on_background(image.convert("RGBA"), grey, reading)
         if image.mode.startswith("I"):  # a PGM of more than 8 bits, which Pillow has scaled to 16, and would cut off
             image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
         pixels = np.asarray(image.convert("L" if grey else "RGB"))
     except Exception as error:  # hostile bytes reach every corner of Pillow's parsers
         raise Undecodable(str(error) or type(error).__name__) from error
     return np.ascontiguousarray(pixels if grey else pixels[..., ::-1])
+
+
+def _deep_and_alpha(content: bytes, image: Image.Image, bits: int) -> Image.Image:
+    """Return a transparent picture of more than 8 bits as RGBA, turned as the EXIF data of *image* say."""
+    stored = _by_opencv(content, cv2.IMREAD_UNCHANGED)  # which turns nothing
+    clear = image.info.get("transparency")
+    if (stored.ndim == 2 or stored.shape[2] == 3) and clear is not None:  # a colour of a PNG; OpenCV reads some of them
+        shows = (np.atleast_3d(stored) != np.atleast_1d(clear)[::-1]).any(2)
+        colours = cv2.cvtColor(stored, cv2.COLOR_GRAY2BGR) if stored.ndim == 2 else stored
+        stored = np.dstack([colours, shows * np.uint16(65535)])
+    if stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] != 4:
+        raise Undecodable(f"its transparency is not read, of {bits} bits: convert it to 8 bits")
+    pixels = Image.fromarray(np.ascontiguousarray(_to_bytes(stored, bits)[..., [2, 1, 0, 3]]))
+    pixels.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return ImageOps.exif_transpose(pixels)
+
+
+def _on_background(image: Image.Image, grey: bool, reading: Reading) -> np.ndarray:
+    """Return an RGBA image over the background, as decode_image does."""
+    canvas = Image.new("RGB", image.size, reading.background)
+    canvas.paste(image, mask=image)
+    pixels = np.ascontiguousarray(np.asarray(canvas)[..., ::-1])
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY) if grey else pixels
 
 
 def opened(content: bytes) -> Image.Image:
@@ -249,6 +285,11 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         end = position + 12 + int.from_bytes(content[position : position + 4], "big")
         yield content[position + 4 : position + 8], position, end
         position = end
+
+
+def _png_is_transparent(content: bytes) -> bool:
+    """Tell whether a PNG has an alpha channel (colour types 4 and 6), or says which colours are transparent."""
+    return content[25:26] in (b"\x04", b"\x06") or any(kind == b"tRNS" for kind, _, _ in _png_chunks(content))
 
 
 def png_declares_too_much(content: bytes) -> bool:

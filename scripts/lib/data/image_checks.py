@@ -20,7 +20,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from scripts.lib.data import decoding
 from scripts.lib.data.decoding import (
     REDUCED,
     Undecodable,
@@ -28,9 +27,11 @@ from scripts.lib.data.decoding import (
     decode_image,
     deep_peak,
     find_bomb,
+    is_transparent,
     opened,
     size_of_bomb,
 )
+from scripts.lib.data.reading import USUAL, Reading
 
 #: Larger ones cost time and memory, and training shrinks them to some 50,000 pixels anyway.
 HUGE_PIXELS = 25_000_000
@@ -125,9 +126,7 @@ def prepare_process() -> DecoderMessages:
     return DecoderMessages()
 
 
-def check_image(
-    content: bytes, messages: DecoderMessages | None = None, bit_depth: int = decoding.FULL_DEPTH
-) -> Checked:
+def check_image(content: bytes, messages: DecoderMessages | None = None, reading: Reading = USUAL) -> Checked:
     """Return what the bytes of one file say; never raises.
 
     Parameters
@@ -135,7 +134,7 @@ def check_image(
     content : the whole file.
     messages : where the C libraries' words go; without it, a JPEG whose data end before the picture does, though its
         end marker is there, passes.
-    bit_depth : bits that pictures of 16 bits a channel use.
+    reading : as of the data set.
     """
     header = _read_plain_jpeg(content) or _read_header(content)
     if header.status is not Status.READABLE:
@@ -148,7 +147,7 @@ def check_image(
     if messages:
         messages.take()
     try:
-        picture = decode_image(content, factor=factor, bit_depth=bit_depth)
+        picture = decode_image(content, factor=factor, reading=reading)
         peak = deep_peak(content) if Oddity.SIXTEEN_BIT in header.oddities else 0
     except Undecodable as error:
         return _explain(header, content, messages.take() if messages else "", str(error))
@@ -240,7 +239,7 @@ def _oddities(image: Image.Image, content: bytes) -> Oddity:
         oddities |= Oddity.CMYK
     if bits_of(image, content) > 8:
         oddities |= Oddity.SIXTEEN_BIT
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    if is_transparent(image):
         oddities |= Oddity.ALPHA
     if image.mode in ("P", "PA") and image.format != "GIF":  # a GIF always has one
         oddities |= Oddity.PALETTE

@@ -18,8 +18,9 @@ import numpy as np
 
 from scripts.lib.base.files import sync_file, write_json
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.decoding import FULL_DEPTH, REDUCED, Undecodable, decode_image, find_bomb, opened
+from scripts.lib.data.decoding import REDUCED, Undecodable, decode_image, find_bomb, is_transparent, opened
 from scripts.lib.data.pixel_cache import COLUMNS, INDEX, METADATA, PIXELS
+from scripts.lib.data.reading import USUAL, Reading
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
@@ -54,7 +55,7 @@ def reduction(width: int, height: int, short_side: int) -> int:
     return next((factor for factor in REDUCED if min(width, height) >= factor * REDUCED_MARGIN * short_side), 1)
 
 
-def decode(content: bytes, short_side: int, bit_depth: int = FULL_DEPTH) -> np.ndarray:
+def decode(content: bytes, short_side: int, reading: Reading = USUAL) -> np.ndarray:
     """Return an image with its shorter side at *short_side*: uint8, (height, width, 3), blue, green, red.
 
     Raises
@@ -65,8 +66,9 @@ def decode(content: bytes, short_side: int, bit_depth: int = FULL_DEPTH) -> np.n
         if bomb := find_bomb(header, content):
             raise Undecodable(bomb)
         factor = reduction(*header.size, short_side) if header.format == "JPEG" else 1
-        grey = factor == 1 and header.mode == "L" and header.format in GREY_FORMATS
-    image = decode_image(content, grey, factor, bit_depth)
+        plain = factor == 1 and not is_transparent(header)
+        grey = plain and header.mode == "L" and header.format in GREY_FORMATS
+    image = decode_image(content, grey, factor, reading)
     height, width = image.shape[:2]
     if min(height, width) != short_side:
         image = mmcv.imresize(
@@ -83,7 +85,7 @@ def write_pixel_cache(
     *,
     raw_limit: int,
     threads: int,
-    bit_depth: int = FULL_DEPTH,
+    reading: Reading = USUAL,
 ) -> str:
     """Write *names* of *images*, in their order, into *folder*; return the format: raw or jpeg.
 
@@ -92,7 +94,7 @@ def write_pixel_cache(
     short_side : of each image, in pixels.
     raw_limit : bytes of pixels from which on they are compressed.
     threads : images decoded at a time; the result does not depend on it.
-    bit_depth : bits that images of 16 bits a channel use.
+    reading : how the files become pixels.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def write_pixel_cache(
     with open(folder / PIXELS, "wb") as pixels, open(folder / INDEX, "w", encoding="utf-8", newline="") as index:
         writer = csv.writer(index, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for name, image in zip(names, _decoded(images, names, short_side, threads, bit_depth), strict=True):
+        for name, image in zip(names, _decoded(images, names, short_side, threads, reading), strict=True):
             content = (image if kind == "raw" else cv2.imencode(".jpg", image, quality)[1]).tobytes()
             pixels.write(content)
             writer.writerow([name, offset, len(content), *image.shape[:2]])
@@ -137,12 +139,14 @@ def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) ->
         return list(pool.map(size, names))
 
 
-def _decoded(images: Path, names: Sequence[str], short_side: int, threads: int, bit_depth: int) -> Iterator[np.ndarray]:
+def _decoded(
+    images: Path, names: Sequence[str], short_side: int, threads: int, reading: Reading
+) -> Iterator[np.ndarray]:
     """Yield the images in order; decoding runs ahead by AHEAD images, so that memory stays flat."""
 
     def read(name: str) -> np.ndarray:
         try:
-            return decode((images / name).read_bytes(), short_side, bit_depth)
+            return decode((images / name).read_bytes(), short_side, reading)
         except (OSError, ValueError) as error:
             raise _unreadable(images / name, error) from error
 

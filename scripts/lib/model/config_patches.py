@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.reading import USUAL, Reading
 from scripts.lib.runs.config_file import Config, nodes, plain
 
 #: Images in ImageNet-1k's train split (Russakovsky et al., 2015): base schedules that count iterations count these.
@@ -63,7 +64,7 @@ def _is_pretrained(init_cfg: Any) -> bool:
     return any(isinstance(item, Mapping) and item.get("type") == "Pretrained" for item in items)
 
 
-def pipelines(data: Config, bit_depth: int | None = None) -> tuple[list[Config], list[Config]]:
+def pipelines(data: Config, reading: Reading = USUAL) -> tuple[list[Config], list[Config]]:
     """Return (train, test) pipelines of a base config, able to start from image files, which ``LoadImage`` reads.
 
     CIFAR's and MNIST's start from arrays that a pickle holds: loading, and their fixed size, are put in front.
@@ -72,7 +73,7 @@ def pipelines(data: Config, bit_depth: int | None = None) -> tuple[list[Config],
     size = PICKLED_IMAGE_SIZE.get(train["type"])
     result = []
     for steps in (plain(train["pipeline"]), plain(test["pipeline"])):
-        load = load_step(bit_depth)
+        load = load_step(reading)
         if steps[0]["type"] in LOADERS:
             load |= {"color_type": steps[0]["color_type"]} if "color_type" in steps[0] else {}
             steps = [load, *steps[1:]]
@@ -87,9 +88,9 @@ def pipelines(data: Config, bit_depth: int | None = None) -> tuple[list[Config],
     return result[0], result[1]
 
 
-def load_step(bit_depth: int | None) -> Config:
-    """Return the step that reads an image's file; *bit_depth*: of images of 16 bits a channel, None for all 16."""
-    return {"type": "LoadImage"} | ({"bit_depth": bit_depth} if bit_depth else {})
+def load_step(reading: Reading = USUAL) -> Config:
+    """Return the step that reads an image's file."""
+    return {"type": "LoadImage", **reading.as_arguments()}
 
 
 def _unwrap(dataset: Config) -> Config:

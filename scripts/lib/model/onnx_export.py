@@ -20,7 +20,7 @@ from torch import nn
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.decoding import FULL_DEPTH
+from scripts.lib.data.reading import Reading
 from scripts.lib.model.config_patches import LOADERS
 from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, INSIDE, OUTPUT, OUTSIDE, RGB, Preprocessing
 
@@ -80,13 +80,13 @@ def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
     """
     steps: list[dict[str, Any]] = []
     normalize: Mapping[str, Any] = {}
-    grey, bit_depth = False, FULL_DEPTH
+    grey, reading = False, Reading()
     for step in pipeline:
         kind = step["type"]
         if normalize and kind not in _PACKING:
             raise UserError(f"data.test.pipeline: model.onnx cannot describe {kind} after Normalize; {REMEDY}")
         if kind in LOADERS and step.get("color_type", "color") in ("color", "grayscale"):
-            grey, bit_depth = step.get("color_type") == "grayscale", step.get("bit_depth", FULL_DEPTH)
+            grey, reading = step.get("color_type") == "grayscale", Reading.of_arguments(step)
         elif kind == "Resize" and step.get("adaptive_side", "short") == "short":
             steps.append({"step": "resize", **_resized(step["size"]), **_resampling(step)})
         elif kind == "CenterCrop" and step.get("efficientnet_style"):
@@ -104,7 +104,8 @@ def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
     channels = 1 if grey else 3
     mean = [float(value) for value in normalize.get("mean", [0.0] * channels)]
     std = [float(value) for value in normalize.get("std", [1.0] * channels)]
-    return Preprocessing(steps, mean, std, GREY if grey else colours, OUTSIDE, bit_depth)
+    order = GREY if grey else colours
+    return Preprocessing(steps, mean, std, order, OUTSIDE, reading.bit_depth, reading.background)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_checks import Status, check_image
 from scripts.lib.data.image_formats import HEAD, describe_unread, is_read, sniff
 from scripts.lib.data.image_paths import JUNK, is_image, is_junk
+from scripts.lib.data.reading import USUAL, Reading
 from scripts.lib.runs.onnx_model import Batch, OnnxModel, predict_files
 from scripts.lib.runs.provenance import check_made
 from scripts.lib.runs.run_folder import RunFolder
@@ -210,12 +211,14 @@ class Model:
     device : where it runs.
     classes : the class names in the order of the columns of the probabilities.
     batches : of the images in their order.
+    reading : how their files become pixels.
     """
 
     source: Path
     device: str
     classes: list[str]
     batches: Iterator[Batch]
+    reading: Reading = USUAL
 
 
 def check_run(run: Path) -> None:
@@ -241,7 +244,8 @@ def open_run(
     device = choose_device(device)
     model = build_model(config, weights, device)
     dataset = Photos(photos, config.data.test.pipeline)
-    return Model(run, device, classes, iterate(model, dataset, batch_size, workers, device))
+    batches = iterate(model, dataset, batch_size, workers, device)
+    return Model(run, device, classes, batches, Reading.of_arguments(config.data.test.pipeline[0]))
 
 
 def open_onnx(file: Path, photos: Sequence[Photo], batch_size: int, workers: int) -> Model:
@@ -250,4 +254,4 @@ def open_onnx(file: Path, photos: Sequence[Photo], batch_size: int, workers: int
     model = OnnxModel(file)
     paths = [photo.path for photo in photos]
     batches = predict_files(model, paths, batch_size, workers, check_whole)
-    return Model(file, "cpu", model.classes, batches)
+    return Model(file, "cpu", model.classes, batches, model.preprocessing.reading)

@@ -28,6 +28,7 @@ from scripts.lib.data.findings import (
     still_trained_on,
     verdict,
 )
+from scripts.lib.data.reading import WHITE
 from scripts.lib.data.splits import SPLITS, Splits
 from scripts.lib.pages import templates
 from scripts.lib.pages.data_summary import assumptions, meanings, order_of
@@ -91,14 +92,14 @@ def of_all_folders(rows: Sequence[Finding]) -> list[Finding]:
     return [row for row in rows if row.file in chosen]
 
 
-def open_small(path: Path, closed: bool) -> tuple[Picture | None, str]:
+def open_small(path: Path, closed: bool, background: tuple[int, int, int] = WHITE) -> tuple[Picture | None, str]:
     """Return a small picture of an image, or None and why there is none; *closed*: it must not be opened."""
     if closed:
         return None, "not opened"
     if is_too_large(path):
         return None, "too large to show"
     try:
-        return Picture.of(thumbnail(path, LONGEST)), ""
+        return Picture.of(thumbnail(path, LONGEST, background)), ""
     except UserError:
         return None, "no picture"
 
@@ -134,6 +135,7 @@ class Data:
     splits: Splits  # the files of train, val and test
     classes: Sequence[str]  # the names, in the order of their labels
     images: Path  # the folder of the files
+    background: tuple[int, int, int] = WHITE  # of transparent images
 
     def label(self, file: str) -> str:
         return label_of(file, has_given_splits(self.summary))
@@ -261,6 +263,7 @@ def _examples(data: Data) -> list[dict[str, Any]]:
 def _figure(name: str, rows: Sequence[Finding], data: Data, closed: Collection[str]) -> Markup:
     """Return the HTML of an example: of a group, its pictures side by side."""
     shown = of_all_folders(rows)
-    images = [(row, data.label(row.file), *open_small(data.images / row.file, row.file in closed)) for row in shown]
+    pictures = (open_small(data.images / row.file, row.file in closed, data.background) for row in shown)
+    images = [(row, data.label(row.file), *picture) for row, picture in zip(shown, pictures, strict=True)]
     contaminated = name in (TRAIN_COPY, CONTAMINATED)
     return templates.render("data_example.html", images=images, contaminated=contaminated, more=len(rows) - len(shown))

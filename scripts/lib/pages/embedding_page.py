@@ -18,6 +18,7 @@ from rich.cells import cell_len
 from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import shorten
+from scripts.lib.data.reading import WHITE
 from scripts.lib.metrics.embedding import MOST_POINTS, choose, embed, one_thread, trustworthiness_of
 from scripts.lib.pages.templates import heading, page
 from scripts.lib.pages.thumbnails import shrink, thumbnail
@@ -120,10 +121,12 @@ def make_map(predictions: Predictions, features: np.ndarray, seed: int) -> Map:
     return Map(shown, positions, colours, trust)
 
 
-def thumbnails(folder: Path, files: Sequence[str], room: int = THUMBNAIL_ROOM) -> list[str]:
+def thumbnails(
+    folder: Path, files: Sequence[str], room: int = THUMBNAIL_ROOM, background: tuple[int, int, int] = WHITE
+) -> list[str]:
     """Return each image small, as WebP in base64, of all together at most *room* characters; "" where it has none."""
     with ThreadPoolExecutor(2) as pool:
-        images = list(pool.map(partial(_small, folder), files))
+        images = list(pool.map(partial(_small, folder, background), files))
         for size, quality in THUMBNAILS:
             encoded = list(pool.map(partial(_encoded, size=size, quality=quality), images))
             if sum(map(len, encoded)) <= room:
@@ -131,9 +134,9 @@ def thumbnails(folder: Path, files: Sequence[str], room: int = THUMBNAIL_ROOM) -
     return [""] * len(files)
 
 
-def _small(folder: Path, file: str) -> Image.Image | None:
+def _small(folder: Path, background: tuple[int, int, int], file: str) -> Image.Image | None:
     try:
-        return thumbnail(folder / file, THUMBNAILS[0][0])
+        return thumbnail(folder / file, THUMBNAILS[0][0], background)
     except UserError as error:  # the point is worth showing all the same
         logger.warning("shown without its picture: %s", error)
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from scripts.lib.data.reading import WHITE
 from scripts.lib.metrics.errors import confident_errors, label_suspects
 from scripts.lib.pages.templates import heading, page
 from scripts.lib.pages.thumbnails import Picture, percent, thumbnail
@@ -16,8 +17,14 @@ MOST_ERRORS = 24
 MOST_SUSPECTS = 50
 
 
-def render(predictions: Predictions, images: Path, title: str = "", most: int = MOST_ERRORS) -> str:
-    """Return the page, with at most *most* pictures of files below *images*.
+def render(
+    predictions: Predictions,
+    images: Path,
+    title: str = "",
+    most: int = MOST_ERRORS,
+    background: tuple[int, int, int] = WHITE,
+) -> str:
+    """Return the page, with at most *most* pictures of files below *images*, transparent ones on the background.
 
     Raises
     ------
@@ -38,7 +45,7 @@ def render(predictions: Predictions, images: Path, title: str = "", most: int = 
         errors=[
             {
                 "file": predictions.files[row],
-                "picture": Picture.of(thumbnail(images / predictions.files[row], PICTURE_SIZE)),
+                "picture": Picture.of(thumbnail(images / predictions.files[row], PICTURE_SIZE, background)),
                 "predicted": named(row, predictions.predictions[row]),
                 "label": named(row, predictions.labels[row]),
             }

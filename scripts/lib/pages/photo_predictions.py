@@ -21,6 +21,7 @@ from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import shorten
 from scripts.lib.base.units import plural
+from scripts.lib.data.reading import WHITE
 from scripts.lib.model.photos import Model, Photo, printable
 from scripts.lib.pages.fonts import pil_font
 from scripts.lib.pages.thumbnails import read_rgb
@@ -83,7 +84,10 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
                 writer.writerow([str(photos[index].path), names[0], f"{values[0]:.6f}", *pairs, drawing])
                 earlier.discard(as_written(drawing))
             if targets:
-                jobs = [pool.submit(draw, photos[index], targets[index], *answer) for index, answer in best.items()]
+                jobs = [
+                    pool.submit(draw, photos[index], targets[index], *answer, model.reading.background)
+                    for index, answer in best.items()
+                ]
                 for job in jobs:  # waited for, so that at most a batch of images is in memory
                     job.result()
             done, failed = done + len(batch.indices), failed + len(batch.failures)
@@ -95,12 +99,18 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
     return Counts(done, failed, removed, len(replaced))
 
 
-def draw(photo: Photo, target: Path, names: Sequence[str], probabilities: Sequence[float]) -> None:
+def draw(
+    photo: Photo,
+    target: Path,
+    names: Sequence[str],
+    probabilities: Sequence[float],
+    background: tuple[int, int, int] = WHITE,
+) -> None:
     """Write the image with *names* on it to *target*, under another name until it is whole.
 
     Not by atomic_path: forcing each of thousands of drawings to the disk takes longer than making them.
     """
-    drawn = annotate(read_rgb(photo.path.read_bytes(), LARGEST), names, probabilities)
+    drawn = annotate(read_rgb(photo.path.read_bytes(), LARGEST, background), names, probabilities)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp{target.suffix}")
     try:

@@ -12,6 +12,7 @@ from PIL import Image
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import REDUCED, Undecodable, decode_image, deep_peak, find_bomb, opened
+from scripts.lib.data.reading import WHITE, Reading
 
 #: Of JPEG.
 QUALITY = 80
@@ -19,7 +20,7 @@ QUALITY = 80
 SMALLEST = 112
 
 
-def thumbnail(path: Path, longest: int) -> Image.Image:
+def thumbnail(path: Path, longest: int, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Return the image at *path*, its EXIF orientation applied, as RGB and at most *longest* pixels wide and high.
 
     Raises
@@ -27,13 +28,13 @@ def thumbnail(path: Path, longest: int) -> Image.Image:
     UserError : it is missing, broken or no image.
     """
     try:
-        return shrink(read_rgb(path.read_bytes(), longest), longest)
+        return shrink(read_rgb(path.read_bytes(), longest, background), longest)
     except (OSError, Undecodable) as error:
         known = isinstance(error, OSError) and error.strerror
         raise UserError(f"{path}: {one_line(known or error)}; repair it or leave it out of the data") from error
 
 
-def read_rgb(content: bytes, longest: int) -> Image.Image:
+def read_rgb(content: bytes, longest: int, background: tuple[int, int, int] = WHITE) -> Image.Image:
     """Return the picture that the model sees, upright; a large JPEG at a fraction of its size, not below *longest*.
 
     Of 16 bits a channel, those that the picture itself uses are shown.
@@ -47,8 +48,8 @@ def read_rgb(content: bytes, longest: int) -> Image.Image:
             raise Undecodable(bomb)
         size = max(header.size)
     factor = next((factor for factor in REDUCED if size >= 2 * longest * factor), 1)
-    bit_depth = max(8, deep_peak(content).bit_length())
-    return Image.fromarray(decode_image(content, factor=factor, bit_depth=bit_depth)[..., ::-1])
+    reading = Reading(max(8, deep_peak(content).bit_length()), background)
+    return Image.fromarray(decode_image(content, factor=factor, reading=reading)[..., ::-1])
 
 
 def shrink(image: Image.Image, longest: int) -> Image.Image:

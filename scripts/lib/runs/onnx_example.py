@@ -30,7 +30,10 @@ def example(preprocessing: Preprocessing) -> str:
         "",
         "session = onnxruntime.InferenceSession(sys.argv[1])",
         'names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])',
-        f"image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert({mode!r})".replace("'", '"'),
+        'image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGBA")',
+        f'background = Image.new("RGB", image.size, {tuple(preprocessing.background)})',
+        "background.paste(image, mask=image)",
+        f'image = background.convert("{mode}")',
     ]
     for step in preprocessing.steps:
         lines += (_resize if step["step"] == "resize" else _crop)(step)

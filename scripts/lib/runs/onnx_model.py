@@ -17,7 +17,8 @@ from PIL import Image
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.decoding import FULL_DEPTH, Undecodable, decode_image
+from scripts.lib.data.decoding import Undecodable, decode_image
+from scripts.lib.data.reading import FULL_DEPTH, WHITE, Reading
 
 #: Names of what goes in and of what comes out.
 INPUT, OUTPUT = "images", "probabilities"
@@ -50,6 +51,7 @@ class Preprocessing:
     normalisation : OUTSIDE (the model takes float32 of shape (n, channels, height, width), normalised) or INSIDE (it
         takes bytes of shape (n, height, width, channels)).
     bit_depth : bits that images of 16 bits a channel use.
+    background : what shows through where an image is transparent: red, green, blue, 0 to 255.
     """
 
     steps: list[dict[str, Any]]
@@ -58,10 +60,18 @@ class Preprocessing:
     channel_order: str
     normalisation: str
     bit_depth: int = FULL_DEPTH
+    background: Sequence[int] = WHITE
+
+    @property
+    def reading(self) -> Reading:
+        """How files become pixels."""
+        return Reading.of_arguments({"bit_depth": self.bit_depth, "background": self.background})
 
     def metadata(self) -> dict[str, str]:
         """Return it as the texts that go into a model."""
-        numbers = {name: json.dumps(getattr(self, name)) for name in ("steps", "mean", "std", "bit_depth")}
+        numbers = {
+            name: json.dumps(getattr(self, name)) for name in ("steps", "mean", "std", "bit_depth", "background")
+        }
         return {**numbers, "channel_order": self.channel_order, "normalisation": self.normalisation}
 
     @staticmethod
@@ -71,7 +81,10 @@ class Preprocessing:
         if order not in (RGB, BGR, GREY) or normalisation not in (OUTSIDE, INSIDE):
             raise ValueError(f"channel_order {order!r}, normalisation {normalisation!r}")
         steps, mean, std = (json.loads(metadata[key]) for key in ("steps", "mean", "std"))
-        return Preprocessing(steps, mean, std, order, normalisation, int(metadata.get("bit_depth", FULL_DEPTH)))
+        reading = Reading.of_arguments(
+            {name: json.loads(metadata[name]) for name in ("bit_depth", "background") if name in metadata}
+        )
+        return Preprocessing(steps, mean, std, order, normalisation, reading.bit_depth, reading.background)
 
     def prepare(self, content: bytes) -> np.ndarray:
         """Return the image in the bytes of a file as the model wants it, without the axis of the batch.
@@ -81,7 +94,7 @@ class Preprocessing:
         OSError : it cannot be decoded.
         """
         try:
-            image = decode_image(content, self.channel_order == GREY, bit_depth=self.bit_depth)
+            image = decode_image(content, self.channel_order == GREY, reading=self.reading)
         except Undecodable as error:
             raise OSError(str(error)) from error
         for step in self.steps:

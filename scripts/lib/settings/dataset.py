@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StrictBool, StrictInt, Tag, field_validator, model_validator
 
 from scripts.lib.data.image_paths import group_pattern
+from scripts.lib.data.reading import colour
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
 from scripts.lib.settings.sections import (
     Encoding,
@@ -220,6 +221,11 @@ class Dataset(Section):
         " values become white. Default: 16; where all values fit in 14 bits, so that the images would be nearly black,"
         " mimflow stops and names the number to write here.",
     )
+    background: str = Field(
+        "white",
+        description="What shows through where an image is transparent: the name of a colour, or its number in quotes,"
+        " such as `'#808080'`.",
+    )
     license: str | None = Field(
         None, max_length=10_000, description="License of the images, as recorded in the provenance. Alias: `licence`."
     )
@@ -227,6 +233,18 @@ class Dataset(Section):
     def sources(self) -> list[Source]:
         """Return the sources, one an archive."""
         return [self.source] if isinstance(self.source, Source) else list(self.source)
+
+    @field_validator("background", mode="before")
+    @classmethod
+    def _is_colour(cls, background: Any) -> Any:
+        if background is None:  # YAML takes what follows a # for a comment
+            raise ValueError("say a colour; a number stands in quotes: '#808080'")
+        if isinstance(background, str):
+            try:
+                colour(background)
+            except ValueError as error:
+                raise ValueError(f"{error}: say a name, such as white, or a number in quotes: '#808080'") from None
+        return background
 
     @field_validator("classes")
     @classmethod

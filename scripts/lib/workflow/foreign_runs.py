@@ -48,7 +48,9 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 #: Where a checkpoint came from by the word of its settings. Nothing is fetched from there, and no file or run there is
 #: read: the copy that came with the run is, as tensors only, and without one the settings are refused.
 CHECKPOINT_KEYS = frozenset({"zoo", "url", "path", "run", "package", "member", "sha256", "mirrors", "license"})
-DATASET_KEYS = frozenset({"name", "source", "split", "classes", "encoding", "on_bad_image", "bit_depth", "license"})
+DATASET_KEYS = frozenset(
+    {"name", "source", "split", "classes", "encoding", "on_bad_image", "bit_depth", "background", "license"}
+)
 SOURCE_KEYS = frozenset(
     {"url", "mirrors", "sha256", "path", "sample", "in_place", "labels", "label", "folders", "split", "part"}
 )

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.lib.base import long_values
+from scripts.lib.data.reading import WHITE, colour
 from scripts.lib.settings.dataset import Source
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.workflow.layout import Layout
@@ -102,9 +103,16 @@ class Options:
         return f"--group-by={shlex.quote(pattern)}" if pattern else ""
 
     @property
-    def bit_depth(self) -> str:
-        """The bits that images of 16 bits a channel use, where the user says so."""
-        return option("bit-depth", str(self.settings.dataset.bit_depth or ""))
+    def reading(self) -> str:
+        """How the images' files become pixels, where the user says so."""
+        depth = option("bit-depth", str(self.settings.dataset.bit_depth or ""))
+        return " ".join(filter(None, (depth, self.background)))
+
+    @property
+    def background(self) -> str:
+        """What shows through transparent images, where it is not white."""
+        background = self.settings.dataset.background
+        return option("background", background if colour(background) != WHITE else "")
 
     @property
     def folds(self) -> str:

@@ -149,9 +149,49 @@ def test_one_channel_of_a_grey_image_gives_the_pixels_of_three(mode: str, extens
     content = buffer.getvalue()
     whole = mmcv.imfrombytes(content)
     assert whole.ndim == 3
+    if mode == "see-through":
+        whole = np.where(whole == 7, np.uint8(255), whole)
     size = pixel_cache_writer.size_in_cache(*whole.shape[1::-1], SHORT_SIDE)
     expected = mmcv.imresize(whole, size, interpolation="bilinear", backend="pillow")
     np.testing.assert_array_equal(decode(content, SHORT_SIDE), expected)
+
+
+@pytest.mark.parametrize(("option", "background"), [([], "white"), (["--background", "#1020f0"], "#1020f0")])
+def test_transparent_images_are_as_if_they_had_been_flattened(
+    option: list[str], background: str, tmp_path: Path
+) -> None:
+    shapes = {"cut-out.png": "RGBA", "silhouette.png": "LA", "icon.gif": "P", "badge.webp": "RGBA", "sheet.tif": "RGBA"}
+    for number, (name, mode) in enumerate(shapes.items()):
+        image = photograph(60, 80, number).convert("RGB")
+        shows = Image.new("L", image.size, 0)
+        shows.paste(255, (10, 10, 50, 40))
+        flat = Image.new("RGB", image.size, background)
+        if mode == "LA":
+            image = image.convert("L")
+        if mode == "P":
+            image = image.quantize(31)
+            image.paste(31, mask=shows.point(lambda value: 255 - value))
+        flat.paste(image.convert("RGB"), mask=shows)
+        if mode != "P":
+            image.putalpha(shows)
+        for folder in ("as they are", "flattened"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        options = {"transparency": 31} if mode == "P" else {"lossless": True} if name.endswith("webp") else {}
+        image.save(tmp_path / "as they are" / name, **options)
+        flat.save(tmp_path / "flattened" / name, "PNG")
+    (tmp_path / "train.txt").write_text("".join(f"{name} 0\n" for name in shapes), encoding="utf-8")
+    for folder in ("as they are", "flattened"):
+        common = [
+            "--splits",
+            str(tmp_path / "train.txt"),
+            "--short-side",
+            "40",
+            "--output",
+            str(tmp_path / f"{folder} packed"),
+        ]
+        main(build_parser().parse_args(["--images", str(tmp_path / folder), *common, *option]))
+    one, other = ((tmp_path / f"{folder} packed" / PIXELS).read_bytes() for folder in ("as they are", "flattened"))
+    assert one == other
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut off", None])

@@ -20,6 +20,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data import auditing
 from scripts.lib.data.auditing import HEADER_BYTES, RECORD, AuditCache, Outcome, check_files, decode, encode
 from scripts.lib.data.image_checks import Checked, Oddity, Status
+from scripts.lib.data.reading import Reading
 
 ROOT = Path(__file__).resolve().parents[4]
 NONE_KNOWN = np.zeros((0, 32), np.uint8)
@@ -172,8 +173,9 @@ def test_another_version_is_not_read(tmp_path: Path) -> None:
     assert path.read_bytes() == filled_cache[:HEADER_BYTES]
 
 
-def test_what_was_seen_at_another_bit_depth_is_not_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [Reading(12), Reading(background=(0, 0, 0))])
+def test_what_was_read_in_another_way_is_not_read(other: Reading, tmp_path: Path) -> None:
     path = tmp_path / "cache"
     filled(path)
-    assert len(AuditCache(path, bit_depth=12).records()) == 0
-    assert len(AuditCache(path, bit_depth=12).records()) == 0
+    assert len(AuditCache(path, other).records()) == 0
+    assert len(AuditCache(path, other).records()) == 0

@@ -16,15 +16,17 @@ import pytest
 from PIL import Image, ImageOps
 
 from scripts.lib.data.decoding import Undecodable, decode_image
-from scripts.lib.data.image_checks import Status, check_image
+from scripts.lib.data.image_checks import Oddity, Status, check_image
 from scripts.lib.data.pixel_cache_writer import decode
+from scripts.lib.data.reading import Reading, colour
 from scripts.lib.model.config_patches import load_step
 from scripts.lib.pages.thumbnails import thumbnail
 from scripts.lib.runs.onnx_model import BGR, INSIDE, Preprocessing
 
 ROOT = Path(__file__).resolve().parents[4]
-LOSSLESS, OTHERS = picture_formats.lossless(), picture_formats.others()
-FILES = LOSSLESS | OTHERS
+LOSSLESS, OTHERS, TRANSPARENT = picture_formats.lossless(), picture_formats.others(), picture_formats.transparent()
+FILES = LOSSLESS | OTHERS | {f"transparent {name}": content for name, (content, _, _) in TRANSPARENT.items()}
+COLOURS = {"white": (255, 255, 255), "grey": (128, 128, 128), "#30c0f0": (0x30, 0xC0, 0xF0)}
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -45,6 +47,44 @@ def test_every_other_format_looks_like_the_picture(name: str) -> None:
         assert decoded.shape == (picture_formats.HEIGHT, picture_formats.WIDTH, 3) and abs(decoded.mean() - mean) < 15
 
 
+@pytest.mark.parametrize("background", COLOURS)
+@pytest.mark.parametrize("name", TRANSPARENT)
+def test_a_background_shows_through_what_is_transparent(name: str, background: str) -> None:
+    content, pixels, shows = TRANSPARENT[name]
+    reading = Reading(background=colour(background))
+    expected = picture_formats.on_background(pixels, shows, COLOURS[background])
+    decoded = decode_image(content, reading=reading)
+    lost = 1 if name == "jp2 16" else 0  # OpenCV writes it with losses
+    np.testing.assert_allclose(decoded[..., ::-1].astype(int), expected.astype(int), rtol=0, atol=lost)
+    grey = decode_image(content, grey=True, reading=reading)
+    np.testing.assert_allclose(grey, np.asarray(Image.fromarray(expected).convert("L")), rtol=0, atol=1 + lost)
+    short_side = min(expected.shape[:2])
+    np.testing.assert_array_equal(decode(content, short_side, reading), decoded)
+    assert Oddity.ALPHA in check_image(content).oddities
+
+
+def test_what_is_hidden_is_not_judged() -> None:
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    silhouette = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    silhouette.paste((0, 0, 0, 255), (16, 16, 48, 48))
+    hidden = noise.copy()
+    hidden.putalpha(0)
+
+    def is_blank(image: Image.Image, background: str = "white") -> bool:
+        reading = Reading(background=colour(background))
+        return Oddity.BLANK in check_image(picture_formats.encode(image, "PNG"), reading=reading).oddities
+
+    assert not is_blank(noise) and is_blank(hidden)
+    assert not is_blank(silhouette) and is_blank(silhouette, "black")
+
+
+@pytest.mark.parametrize("text", ["no colour", "#12", "", "rgba(1,2,3,0.5)", "#ff000080"])
+def test_what_is_no_opaque_colour_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        colour(text)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_all_readers_see_the_same_pixels(name: str, tmp_path: Path) -> None:
     from mmcls.datasets.builder import PIPELINES
@@ -53,7 +93,7 @@ def test_all_readers_see_the_same_pixels(name: str, tmp_path: Path) -> None:
 
     content, expected = FILES[name], decode_image(FILES[name])
     (tmp_path / "picture").write_bytes(content)
-    load = PIPELINES.build(load_step(None))
+    load = PIPELINES.build(load_step())
     loaded = load({"img_prefix": str(tmp_path), "img_info": {"filename": "picture"}})["img"]
     np.testing.assert_array_equal(loaded, expected)
     np.testing.assert_array_equal(decode(content, min(expected.shape[:2])), expected)
@@ -199,15 +239,15 @@ def test_12_bits_in_16_are_scaled_by_the_same_rule_in_every_format(suffix: str) 
     pixels = (grey if suffix == ".pgm" else colours) >> 4
     content = picture_formats.encode_deep(pixels, suffix)
     expected = np.broadcast_to((pixels >> 4).reshape(*pixels.shape[:2], -1), colours.shape)
-    np.testing.assert_array_equal(decode_image(content, bit_depth=12), expected)
+    np.testing.assert_array_equal(decode_image(content, reading=Reading(12)), expected)
     assert decode_image(content).max() < 16, "as 16 bits it is nearly black"
     assert check_image(content).peak == pixels.max()
-    assert decode_image(content, bit_depth=10).max() == 255, "what is larger becomes white"
+    assert decode_image(content, reading=Reading(10)).max() == 255, "what is larger becomes white"
 
 
 def test_a_file_that_says_its_bits_is_scaled_by_them() -> None:
     for name in ("pgm 12", "pgm 4", "tiff 12"):
-        np.testing.assert_array_equal(decode_image(FILES[name], bit_depth=9), decode_image(FILES[name]))
+        np.testing.assert_array_equal(decode_image(FILES[name], reading=Reading(9)), decode_image(FILES[name]))
         assert decode_image(FILES[name]).max() > 200 or name == "tiff 12"
         assert check_image(FILES[name]).peak == 0
 

@@ -1,0 +1,72 @@
+"""A data set of transparent pictures, from the settings to the report: every reader sees the background."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from dag import photograph, settings, snakemake
+from PIL import Image
+
+from scripts.lib.runs.run_folder import RunFolder
+
+BACKGROUND = (16, 32, 240)
+
+
+def cut_out(label: int, index: int) -> Image.Image:
+    """Return a photograph of which the middle shows; behind it are colours that nobody is to see."""
+    image = Image.open(io.BytesIO(photograph(label, index))).convert("RGBA")
+    shows = Image.new("L", image.size, 0)
+    shows.paste(255, (14, 12, 42, 36))
+    image.putalpha(shows)
+    return image
+
+
+@pytest.mark.long
+def test_a_background_reaches_every_step(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for label in range(3):
+            for index in range(10):
+                file = io.BytesIO()
+                cut_out(label, index).save(file, "PNG")
+                archive.writestr(f"data/class {label}/{index}.png", file.getvalue())
+    (tmp_path / "data.zip").write_bytes(stream.getvalue())
+    config = settings({"path": str(tmp_path / "data.zip")})
+    config["dataset"]["background"] = "#1020f0"
+    done = snakemake(tmp_path, config)
+    assert done.returncode == 0, done.stdout
+    dataset = tmp_path / "results/small"
+    run = RunFolder(dataset / "quick/seed0")
+    assert f"'background': {list(BACKGROUND)}" in run.config.read_text(encoding="utf-8")
+
+    audited = list(csv.DictReader((dataset / "audit.csv").read_text(encoding="utf-8").splitlines()))
+    found = {row["finding"] for row in audited}
+    assert "alpha" in found and "blank" not in found
+    page = (dataset / "audit.html").read_text(encoding="utf-8")
+    shown = re.search(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page)
+    assert shown
+    corner = Image.open(io.BytesIO(base64.b64decode(shown[1]))).getpixel((1, 1))
+    assert np.abs(np.subtract(corner, BACKGROUND)).max() < 12, "a page shows what the network sees"
+
+    session = onnxruntime.InferenceSession(str(run.onnx))
+    assert json.loads(session.get_modelmeta().custom_metadata_map["background"]) == list(BACKGROUND)
+    predictions = list(csv.DictReader(run.predictions.read_text(encoding="utf-8").splitlines()))
+    for row in predictions[:2]:
+        answer = subprocess.run(
+            [sys.executable, run.onnx_example, run.onnx, dataset / "images" / row["file"]],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        probability = float(answer.stdout.split()[0])
+        expected = max(float(value) for name, value in row.items() if name.startswith("prob"))
+        assert probability == pytest.approx(expected, abs=1e-3)
