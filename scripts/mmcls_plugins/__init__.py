@@ -13,7 +13,7 @@ with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 
     warnings.simplefilter("ignore")
     from scripts.mmcls_plugins.checkpoints import replace_loaders
     from scripts.mmcls_plugins.dataset import EpochSampler, SeededCustomDataset
-    from scripts.mmcls_plugins.images import LoadImage, LoadPackedImage
+    from scripts.mmcls_plugins.images import LoadImage, LoadPackedImage, MakeSquare
     from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
     from scripts.mmcls_plugins.runner import ReproducibleRunner
     from scripts.mmcls_plugins.timm_backbone import TimmFeatures
@@ -21,6 +21,6 @@ with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 
 replace_loaders()
 
 __all__ = [
-    "EpochSampler", "LoadImage", "LoadPackedImage", "ReproducibleRunner", "SeededCustomDataset",
+    "EpochSampler", "LoadImage", "LoadPackedImage", "MakeSquare", "ReproducibleRunner", "SeededCustomDataset",
     "TimmFeatures", "WeightedLabelSmoothLoss",
 ]  # fmt: skip

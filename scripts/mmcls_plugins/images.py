@@ -16,6 +16,7 @@ from scripts.lib.base.environment import Variable
 from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.data.pixel_cache import PixelCache
 from scripts.lib.data.reading import FULL_DEPTH, WHITE, Reading
+from scripts.lib.data.squares import FITS, make_square
 
 
 @PIPELINES.register_module()
@@ -55,6 +56,43 @@ class LoadImage:
 
     def __repr__(self) -> str:
         return f"LoadImage(color_type={self.color_type!r}, {self.reading})"
+
+
+@PIPELINES.register_module()
+class MakeSquare:
+    """All of an image as a square, where ``CenterCrop`` takes the middle (`fit: pad` and `fit: squash`).
+
+    Parameters
+    ----------
+    fit : ``pad`` (bars beside it) or ``squash`` (other proportions).
+    size : of the square's side, in pixels; None: that of the image's longer side, but not more than *most*.
+    most : pixels; for training, whose crops are resized after this.
+    background : of the bars: red, green, blue, 0 to 255.
+    interpolation : a filter of Pillow's.
+    """
+
+    def __init__(
+        self,
+        fit: str,
+        size: int | None = None,
+        most: int | None = None,
+        background: Sequence[int] = WHITE,
+        interpolation: str = "bilinear",
+    ) -> None:
+        if (size is None) == (most is None) or fit not in FITS[1:]:
+            raise ValueError(f"MakeSquare(fit={fit!r}, size={size!r}, most={most!r})")
+        self.fit, self.size, self.most = fit, size, most
+        self.background, self.interpolation = background, interpolation
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Replace the image, uint8 of shape (height, width, 3) or (height, width), by a square."""
+        image = results["img"]
+        side = self.size or min(max(image.shape[:2]), self.most or 0)
+        image = make_square(image, side, self.fit, self.background, self.interpolation)
+        return results | {"img": image, "img_shape": image.shape, "pad_shape": image.shape}
+
+    def __repr__(self) -> str:
+        return f"MakeSquare(fit={self.fit!r}, size={self.size}, most={self.most})"
 
 
 @PIPELINES.register_module()

@@ -156,6 +156,8 @@ def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config
         size = experiment.size_seen()
         assert size is not None and inputs.pixel_cache is not None
         fast_recipe.make_fast(config, size, inputs.pixel_cache, schedule.iterations_of_epoch)
+    if experiment.fit != "crop":
+        patches.show_whole_images(config["data"], experiment.fit, inputs.reading)
     if experiment.balance != "none":
         patches.balance_classes(config, experiment.balance, inputs.train_counts)
     config = {key: config[key] for key in patches.TOP_LEVEL_KEYS if config.get(key) is not None or key in _KEPT_EMPTY}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -32,9 +33,12 @@ from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.near_duplicates import find_near_duplicates
 from scripts.lib.data.reading import FULL_DEPTH
 from scripts.lib.data.splits import SPLITS, Image
+from scripts.lib.data.squares import cropped_share
 
 #: Images of 16 bits of which all together use no more are a quarter as bright as they could be, or less.
 DARK_DEPTH = 14
+#: More than this share of an image lies outside the square in its middle if it is wider than 3 : 2.
+MOST_OUTSIDE = 0.34
 #: How many files a message lists.
 LISTED = 3
 #: What each oddity is called in audit.csv, and what it means for training.
@@ -202,6 +206,7 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
         classes[image.label][image.split or audit_csv.WHOLE] += 1
     sizes = [sum(counts.values()) for counts in classes.values()]
     readable = [checked for checked in checks if checked.status is Status.READABLE]
+    outside = outside_square(images, checks)
     return {
         "images": len(images),
         "set_aside": len({row.file for row in findings if row.action == SET_ASIDE}),
@@ -215,8 +220,34 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
         "widths": _spread([checked.width for checked in readable]),
         "heights": _spread([checked.height for checked in readable]),
         "imbalance": round(max(sizes) / min(sizes), 3),
-        "notes": [*notes_on_classes(sorted(classes)), *notes_on_copies(findings)],
+        "outside_square": outside,
+        "notes": [*notes_on_classes(sorted(classes)), *notes_on_copies(findings), *notes_on_shapes(outside)],
     }
+
+
+def outside_square(images: Sequence[Image], checks: Sequence[Checked]) -> dict[str, Any]:
+    """Return the share of the pixels of an image, 0 to 1, that `fit: crop` leaves out: on average, and where most."""
+    shares = [
+        (cropped_share(checked.width, checked.height), image.path)
+        for image, checked in zip(images, checks, strict=True)
+        if checked.status is Status.READABLE
+    ]
+    if not shares:
+        return {}
+    most, path = max(shares, key=lambda share: share[0])
+    mean = math.fsum(share for share, _ in shares) / len(shares)
+    return {"mean": round(mean, 4), "most": round(most, 4), "file": path}
+
+
+def notes_on_shapes(outside: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on images of which a crop shows little, if they are so on average."""
+    if outside.get("mean", 0) <= MOST_OUTSIDE:
+        return []
+    mean, most = (f"{100 * outside[key]:.0f} %" for key in ("mean", "most"))
+    return [
+        f"fit: crop leaves out {mean} of the pixels of an image on average, {most} of {outside['file']}: fit: pad or"
+        " squash shows the network all of it"
+    ]
 
 
 def judge_depth(checks: Sequence[Checked], bit_depth: int | None) -> list[str]:

@@ -121,6 +121,23 @@ def _scaled(value: int, scale: float) -> int:
     return value if value < 0 else max(1, round(value * scale))
 
 
+def show_whole_images(data: Config, fit: str, reading: Reading) -> None:
+    """Have all of an image reach the network, in place, for `fit: pad` and `fit: squash`.
+
+    For val and test, all of the image becomes what the last step that sets a size made of a part of it. For training,
+    crops are taken from all of it, at up to twice the size that the network sees: an image may be elongated at will.
+    """
+    size = input_size(data["test"]["pipeline"])
+    step: Config = {"type": "MakeSquare", "fit": fit}
+    background = {key: value for key, value in reading.as_arguments().items() if key == "background"}
+    data["train"]["pipeline"].insert(1, {**step, "most": 2 * size, **background})
+    for split in ("val", "test"):
+        steps = data[split]["pipeline"]
+        last = max(number for number, other in enumerate(steps) if other["type"] in ("CenterCrop", "Resize"))
+        filters = {key: steps[last][key] for key in ("interpolation",) if key in steps[last]}
+        steps[last] = {**step, "size": size, **filters, **background}
+
+
 def set_backbone_size(model: Config, image_size: int, accepts: Callable[[Config, str], bool]) -> None:
     """Tell a backbone whose layers depend on it (ViT, Swin, Mixer, ...) the new image size."""
     is_timm = model["backbone"]["type"] == "TimmFeatures"  # of which only those that need it have it

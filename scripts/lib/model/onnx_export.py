@@ -96,6 +96,8 @@ def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
         elif kind == "CenterCrop":
             height, width = _pair(step["crop_size"])
             steps.append({"step": "crop", "height": height, "width": width})
+        elif kind == "MakeSquare" and "size" in step:
+            steps.append(_square(step))
         elif kind == "Normalize":
             normalize = step
         elif kind not in _PACKING:
@@ -106,6 +108,14 @@ def describe_pipeline(pipeline: Sequence[Mapping[str, Any]]) -> Preprocessing:
     std = [float(value) for value in normalize.get("std", [1.0] * channels)]
     order = GREY if grey else colours
     return Preprocessing(steps, mean, std, order, OUTSIDE, reading.bit_depth, reading.background)
+
+
+def _square(step: Mapping[str, Any]) -> dict[str, Any]:
+    size, interpolation = step["size"], step.get("interpolation", "bilinear")
+    if step["fit"] == "squash":
+        return {"step": "resize", "height": size, "width": size, "library": "pillow", "interpolation": interpolation}
+    background = list(Reading.of_arguments(step).background)
+    return {"step": "pad", "side": size, "interpolation": interpolation, "background": background}
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

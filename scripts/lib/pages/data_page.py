@@ -170,6 +170,7 @@ def data_page(data: Data, title: str = "") -> str:
         half=half,
         many=len(order) > MOST_IN_ONE_COLUMN,
         pixels={name: data.summary.get(name) or {} for name in ("widths", "heights")},
+        outside=data.summary.get("outside_square"),
         formats=sorted(data.summary.get("formats", {}).items(), key=lambda entry: (-entry[1], entry[0])),
         examples=_examples(data),
     )

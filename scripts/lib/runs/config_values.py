@@ -21,12 +21,12 @@ KEYS = frozenset(
     custom_keys cycle dampening data decay_mult deep_stem deploy depth deterministic device dim dim_mul_in_attention
     direction drop_last drop_path_rate drop_rate dropout dropout_rate efficientnet_padding efficientnet_style eigval
     eigvec embed_dims eps erase_prob evaluate_first evaluation expansion feedforward_channels ffn_ratio fill_color
-    fill_std find_unused_parameters first_stride flip_prob fold_norm foreach fp16 frozen_stages fused gamma
+    fill_std fit find_unused_parameters first_stride flip_prob fold_norm foreach fp16 frozen_stages fused gamma
     gap_before_final_norm gpus grad_clip groups head hidden_dim hooks hparams hue img_size in_channels init_cfg
     interpolation interval keep_states keys label_smooth_val lam layer layer_cfgs log_config log_level loss loss_scale
     loss_weight lr lr_config lr_mult magnitude magnitude_key magnitude_level magnitude_range magnitude_std
     max_area_ratio max_epochs max_keep_ckpts max_norm max_num mean metric metric_options mid_channels min_area_ratio
-    min_lr min_lr_ratio mode model model_name momentum momentum_config neck nesterov nonlinearity norm_after_stage
+    min_lr min_lr_ratio mode model model_name momentum momentum_config most neck nesterov nonlinearity norm_after_stage
     norm_cfg norm_decay_mult norm_eval norm_type normalize num_classes num_fcs num_heads num_layers num_policies
     num_samples num_stages optimizer optimizer_config out_channels out_indices pad_mode pad_small_map pad_val padding
     paramwise_cfg patch_size patience persistent_workers pin_memory pipeline policies policy power
@@ -57,7 +57,7 @@ CLASSES = frozenset(
     ImageToTensor Invert Lighting LoadImage LoadImageFromFile LoadPackedImage Normalize Pad Posterize RandAugment
     RandomCrop RandomErasing RandomFlip RandomGrayscale RandomResizedCrop Resize Rotate Sharpness Shear Solarize
     SolarizeAdd ToHalf ToNumpy ToTensor Translate Transpose SeededCustomDataset CustomDataset EpochSampler
-    ReproducibleRunner
+    ReproducibleRunner MakeSquare
     TextLoggerHook EMAHook PreciseBNHook EmptyCacheHook ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax Lamb NAdam
     RAdam RMSprop Rprop SGD step Step fixed exp poly Poly inv CosineAnnealing CosineAnnealingCooldown CosineRestart
     FlatCosineAnnealing LinearAnnealing OneCycle Cyclic cyclic

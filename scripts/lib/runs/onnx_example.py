@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from scripts.lib.data.squares import brightness
 from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, OUTSIDE, Preprocessing
 
 #: What the program needs beside Python.
@@ -36,7 +37,7 @@ def example(preprocessing: Preprocessing) -> str:
         f'image = background.convert("{mode}")',
     ]
     for step in preprocessing.steps:
-        lines += (_resize if step["step"] == "resize" else _crop)(step)
+        lines += _STEPS[step["step"]](step, mode)
     pixels = "np.atleast_3d(image)" + ("[..., ::-1]" if preprocessing.channel_order == BGR else "")
     if preprocessing.normalisation == OUTSIDE:
         lines.append(f"pixels = ({pixels} - np.array({preprocessing.mean})) / {preprocessing.std}")
@@ -51,7 +52,7 @@ def example(preprocessing: Preprocessing) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _resize(step: Mapping[str, Any]) -> Iterator[str]:
+def _resize(step: Mapping[str, Any], _mode: str) -> Iterator[str]:
     if "shorter_side" in step:
         yield f"size = [side * {step['shorter_side']} // min(image.size) for side in image.size]"
     else:
@@ -64,10 +65,21 @@ def _resize(step: Mapping[str, Any]) -> Iterator[str]:
         yield f"image = image.transform(size, Image.Transform.AFFINE, (x, 0, 0, 0, y, 0), {method})"
 
 
-def _crop(step: Mapping[str, Any]) -> Iterator[str]:
+def _pad(step: Mapping[str, Any], mode: str) -> Iterator[str]:
+    side, colour = step["side"], tuple(step["background"])
+    yield f"size = [max(1, length * {side} // max(image.size)) for length in image.size]"
+    yield f"small = image.resize(size, Image.Resampling.{step['interpolation'].upper()})"
+    yield f'image = Image.new("{mode}", ({side}, {side}), {brightness(colour) if mode == "L" else colour})'
+    yield f"image.paste(small, (({side} - size[0]) // 2, ({side} - size[1]) // 2))"
+
+
+def _crop(step: Mapping[str, Any], _mode: str) -> Iterator[str]:
     if "share" in step:
         yield f"w = h = {step['share']} * min(image.size)"
     else:
         yield f"w, h = min({step['width']}, image.width), min({step['height']}, image.height)"
     yield "x, y = round((image.width - w) / 2), round((image.height - h) / 2)"
     yield "image = image.crop((x, y, x + int(w), y + int(h)))"
+
+
+_STEPS: dict[str, Callable[[Mapping[str, Any], str], Iterator[str]]] = {"resize": _resize, "crop": _crop, "pad": _pad}

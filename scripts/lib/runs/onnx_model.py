@@ -19,6 +19,7 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.data.reading import FULL_DEPTH, WHITE, Reading
+from scripts.lib.data.squares import make_square
 
 #: Names of what goes in and of what comes out.
 INPUT, OUTPUT = "images", "probabilities"
@@ -45,7 +46,7 @@ class Preprocessing:
 
     Attributes
     ----------
-    steps : resizes and centre crops, in their order; see :func:`resize` and :func:`crop`.
+    steps : resizes, centre crops and bars, in their order; see :func:`resize`, :func:`crop` and :func:`pad`.
     mean, std : of each channel in the order of ``channel_order``, 0 to 255.
     channel_order : RGB, BGR or GREY.
     normalisation : OUTSIDE (the model takes float32 of shape (n, channels, height, width), normalised) or INSIDE (it
@@ -145,7 +146,17 @@ def crop(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
     return image[top : top + int(wanted_height), left : left + int(wanted_width)]
 
 
-STEPS = {"resize": resize, "crop": crop}
+def pad(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
+    """Return all of *image* as a square, with bars beside it.
+
+    Parameters
+    ----------
+    step : ``side`` in pixels, Pillow's ``interpolation``, ``background``: red, green, blue, 0 to 255.
+    """
+    return make_square(image, step["side"], "pad", step["background"], step["interpolation"])
+
+
+STEPS = {"resize": resize, "crop": crop, "pad": pad}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.squares import Fit
 from scripts.lib.model import fast_recipe, model_zoo
 from scripts.lib.settings import starting_runs
 from scripts.lib.settings.candidates import LISTS, Budget, ListName
@@ -202,6 +203,11 @@ class Experiment(Section):
         "auto",
         description="Width and height of the network's input in pixels. `auto`: that of the base config (tutorial); "
         "160, or the size of the weights for families that need a certain size, such as transformers (fast).",
+    )
+    fit: Fit = Field(
+        "crop",
+        description="What the network sees of an image that is no square: `crop` the square in its middle, `pad` all "
+        "of it between bars in the colour of `dataset.background`, `squash` all of it in other proportions.",
     )
     amp: StrictBool | Auto = Field(
         "auto",

@@ -55,7 +55,7 @@ SOURCE_KEYS = frozenset(
     {"url", "mirrors", "sha256", "path", "sample", "in_place", "labels", "label", "folders", "split", "part"}
 )
 EXPERIMENT_KEYS = frozenset(
-    {"base_config", "checkpoint", "recipe", "epochs", "batch_size", "learning_rate", "image_size", "amp", "gpus",
+    {"base_config", "checkpoint", "recipe", "epochs", "batch_size", "learning_rate", "image_size", "fit", "amp", "gpus",
      "threads", "deterministic", "device", "balance", "export", "shuffle_labels", "overrides"}
 )  # fmt: skip
 

@@ -79,8 +79,26 @@ def test_a_rendered_data_set_is_clean(tmp_path: Path) -> None:
         "images": 30, "set_aside": 0, "left_out": 0, "findings": {},
         "classes": {"apple": {"all": 15}, "草莓": {"all": 15}}, "formats": {"JPEG": 30},
         "widths": {"min": 96, "median": 96, "max": 96}, "heights": {"min": 96, "median": 96, "max": 96},
+        "outside_square": {"mean": 0.0, "most": 0.0, "file": "apple/1.jpg"},
         "imbalance": 1.0, "notes": [], "left_out_files": [],
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "is_told"), [(96, 64, False), (64, 96, False), (160, 90, True), (90, 160, True)]
+)
+def test_what_a_crop_leaves_out_is_said(width: int, height: int, is_told: bool, tmp_path: Path) -> None:
+    images = {
+        f"{label}/{number}.png": encoded(photograph(7 * number + len(label)).resize((width, height)), "PNG")
+        for label in ("a", "bb") for number in range(6)
+    }  # fmt: skip
+    images["a/square.png"] = encoded(photograph(99).resize((80, 80)), "PNG")
+    audit(save_files(tmp_path / "images", images))
+    summary = json.loads((tmp_path / "audit.json").read_text())
+    most = 1 - min(width, height) / max(width, height)
+    assert summary["outside_square"]["most"] == round(most, 4)
+    assert summary["outside_square"]["mean"] == round(most * 12 / 13, 4)
+    assert any(note.startswith("fit: crop leaves out") for note in summary["notes"]) == is_told
 
 
 @functools.cache

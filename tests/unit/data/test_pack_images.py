@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmcv
@@ -19,6 +20,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data import pixel_cache_writer
 from scripts.lib.data.pixel_cache import PIXELS, PixelCache
 from scripts.lib.data.pixel_cache_writer import decode, reduction, write_pixel_cache
+from scripts.lib.data.squares import FITS
 from scripts.mmcls_plugins import LoadPackedImage  # noqa: F401  (registered for the data sets below)
 from scripts.mmcls_plugins.images import Normalizer
 
@@ -50,16 +52,22 @@ def images(tmp_path: Path) -> tuple[Path, list[str]]:
 
 
 @pytest.mark.long
-def test_validation_sees_the_pixels_that_prediction_will_see(images: tuple[Path, list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "last",
+    [{"type": "CenterCrop", "crop_size": 32}, *({"type": "MakeSquare", "fit": fit, "size": 32} for fit in FITS[1:])],
+    ids=FITS,
+)
+def test_validation_sees_the_pixels_that_prediction_will_see(
+    last: dict[str, Any], images: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     folder, names = images
     assert write_pixel_cache(folder, names, SHORT_SIDE, tmp_path / "packed", raw_limit=1 << 30, threads=2) == "raw"
     split = tmp_path / "val.txt"
     split.write_text("".join(f"{name} 0\n" for name in names), encoding="utf-8")
     ends = [{"type": "ImageToTensor", "keys": ["img"]}, {"type": "Collect", "keys": ["img"]}]
-    crop = {"type": "CenterCrop", "crop_size": 32}
-    from_pack = [{"type": "LoadPackedImage", "folder": str(tmp_path / "packed")}, crop, *ends]
+    from_pack = [{"type": "LoadPackedImage", "folder": str(tmp_path / "packed")}, last, *ends]
     resize = {"type": "Resize", "size": (SHORT_SIDE, -1), "backend": "pillow"}
-    from_files = [{"type": "LoadImageFromFile"}, resize, crop, {"type": "Normalize", **NORM}, *ends]
+    from_files = [{"type": "LoadImageFromFile"}, resize, last, {"type": "Normalize", **NORM}, *ends]
     cached, files = (
         build_dataset(
             {"type": "SeededCustomDataset", "data_prefix": str(folder), "ann_file": str(split), "classes": ["a"],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from mmcls.datasets.pipelines import Compose
 from mmcv import Config
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.reading import Reading
 from scripts.lib.model import model_zoo
 from scripts.lib.model.fast_recipe import FAST
 from scripts.lib.runs.config_file import read_config, render, write_config
@@ -62,6 +66,38 @@ def test_the_fast_recipe_starts_from_a_fitted_head_and_is_gentle() -> None:
     assert (config["runner"]["max_epochs"], config["data"]["samples_per_gpu"]) == (2, 16)
     assert (config["runner"]["patience"], config["optimizer"]["lr"]) == (0, FAST.learning_rate / 2)
     assert config["custom_hooks"] == [{**average, "momentum": 1 / 20}]
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+@pytest.mark.parametrize("recipe", ["fast", "tutorial"])
+@pytest.mark.parametrize("name", ["mobilenet-v2_8xb32_in1k", "efficientnet-b0_8xb32_in1k", "swin-tiny_16xb64_in1k"])
+def test_all_of_an_image_reaches_the_network(fit: str, recipe: str, name: str) -> None:
+    base = Config.fromfile(str(model_zoo.config_path(name)))._cfg_dict.to_dict()
+    experiment = Experiment(
+        base_config=name, recipe=recipe, fit=fit, checkpoint={"url": "https://example.org/weights.pth"}
+    )
+    files = {"images": "images", "splits": "splits", "checkpoint": "run/init.pth", "pixel_cache": "packed/160"}
+    inputs = Inputs(experiment, classes=FRUIT30, n_train=320, seed=3, device="cpu", **files)
+    inputs = replace(inputs, reading=Reading(background=(1, 2, 3)))
+    config = build_config(base, inputs)
+    size = experiment.size_seen() or 224
+    image = np.zeros((160, 320, 3), np.uint8)
+    image[:, :8], image[:, -8:] = 255, 255  # what a crop of the middle never shows
+    for split in ("train", "val", "test"):
+        steps = config["data"][split]["pipeline"]
+        assert "CenterCrop" not in {step["type"] for step in steps}
+        square = next(step for step in steps if step["type"] == "MakeSquare")
+        assert square["background"] == [1, 2, 3]
+        if split == "train":
+            assert steps.index(square) == 1
+            continue
+        skipped = ("LoadImage", "LoadPackedImage", "Normalize", "ImageToTensor", "Collect")
+        shown = Compose([step for step in steps if step["type"] not in skipped])({"img": image})["img"]
+        assert shown.shape == (size, size, 3)
+        rows = slice(None) if fit == "squash" else slice(size // 4 + 2, size - size // 4 - 2)
+        assert (shown[rows, 0] > 200).all() and (shown[rows, -1] > 200).all()
+        bars = shown[: size // 4 - 1]
+        assert fit == "squash" or (bars == [3, 2, 1]).all(), "blue first"
 
 
 def test_the_fast_recipe_smooths_labels_where_the_backbone_has_the_number_of_classes() -> None:

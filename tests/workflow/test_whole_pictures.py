@@ -1,4 +1,4 @@
-"""A data set of transparent pictures, from the settings to the report: every reader sees the background."""
+"""Transparent pictures and wide ones, from the settings to the report: every reader sees the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from dag import photograph, settings, snakemake
+from dag import QUICK, photograph, settings, snakemake
 from PIL import Image
 
 from scripts.lib.runs.run_folder import RunFolder
@@ -59,12 +59,34 @@ def test_a_background_reaches_every_step(tmp_path: Path) -> None:
     corner = Image.open(io.BytesIO(base64.b64decode(shown[1]))).getpixel((1, 1))
     assert np.abs(np.subtract(corner, BACKGROUND)).max() < 12, "a page shows what the network sees"
 
+    check_onnx(run, dataset / "images")
+
+
+@pytest.mark.long
+def test_whole_pictures_reach_every_step(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for label in range(3):
+            for index in range(10):
+                archive.writestr(f"data/class {label}/{index}.jpg", photograph(label, index, (96, 48)))
+    whole = {**QUICK, "fit": "pad"}
+    config = settings({"path": str(tmp_path / "data.zip")}, pad=whole, squash={**whole, "fit": "squash"})
+    config["dataset"]["background"] = "#1020f0"
+    done = snakemake(tmp_path, config)
+    assert done.returncode == 0, done.stdout
+    dataset = tmp_path / "results/small"
+    assert "fit: crop</code> leaves out 50 % of the pixels" in (dataset / "audit.html").read_text(encoding="utf-8")
+    for name in ("pad", "squash"):
+        check_onnx(RunFolder(dataset / name / "seed0"), dataset / "images")
+
+
+def check_onnx(run: RunFolder, images: Path) -> None:
+    """Compare what the example says of two images with the predictions of the checkpoint."""
     session = onnxruntime.InferenceSession(str(run.onnx))
     assert json.loads(session.get_modelmeta().custom_metadata_map["background"]) == list(BACKGROUND)
     predictions = list(csv.DictReader(run.predictions.read_text(encoding="utf-8").splitlines()))
     for row in predictions[:2]:
         answer = subprocess.run(
-            [sys.executable, run.onnx_example, run.onnx, dataset / "images" / row["file"]],
+            [sys.executable, run.onnx_example, run.onnx, images / row["file"]],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         probability = float(answer.stdout.split()[0])
