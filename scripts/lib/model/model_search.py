@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 #: Epochs that a model is trained for in each round: little, since their schedule is scaled to them.
-EPOCHS = (2, 3)
+EPOCHS = (1, 2)
 #: Models in the first round, at most.
 MOST_FINALISTS = 4
 #: A step of training takes about as long as so many of prediction: forward, and backward twice.
