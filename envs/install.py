@@ -37,8 +37,8 @@ STORE = ROOT / ".venvs"
 UV_FOLDER = "uv"
 #: An environment that is no longer .venv stays for as long after a workflow last ran from it: its jobs may be queued.
 UNUSED_SECONDS = 86400.0
-#: What lets PyPI's torchvision be imported beside a torch without CUDA: of the cpu environment.
-OPERATORS = ENVS / "torchvision_operators.py"
+#: What has torchvision and timm loaded when something of them is used, and not before.
+LAZY_MODULES = ENVS / "lazy_modules.py"
 STAMP = VENV / "mimflow-environment.json"
 DEV_STAMP = VENV / "mimflow-linters.json"
 #: Written when a set-up begins: the next one goes on with the same ENV.
@@ -137,10 +137,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def inputs_of(env: str) -> list[Path]:
     """Return the files that determine what environment *env* holds."""
-    files = [ENVS / "build.lock", ENVS / f"{env}.lock", ENVS / "sdists.lock"]
-    if env == "cpu":
-        files += [ENVS / "cpu-torch.txt", OPERATORS]
-    return files
+    files = [ENVS / "build.lock", ENVS / f"{env}.lock", ENVS / "sdists.lock", LAZY_MODULES]
+    return [*files, ENVS / "cpu-torch.txt"] if env == "cpu" else files
 
 
 def hash_of(files: list[Path]) -> str:
@@ -287,9 +285,8 @@ def build(env: str, venv: Path, source: list[str], by_pip: bool) -> str:
         create_venv(env, venv)
         build_environment(env, source, venv)
     (site_packages(venv) / "mimflow.pth").write_text(f"{ROOT}\n", encoding="utf-8")
-    if env == "cpu":
-        shutil.copy(OPERATORS, site_packages(venv) / "mimflow_torchvision.py")
-        (site_packages(venv) / "mimflow_torchvision.pth").write_text("import mimflow_torchvision\n", encoding="utf-8")
+    shutil.copy(LAZY_MODULES, site_packages(venv) / "mimflow_lazy_modules.py")
+    (site_packages(venv) / "mimflow_lazy_modules.pth").write_text("import mimflow_lazy_modules\n", encoding="utf-8")
     write_snakemake(venv)
     check_requirements(venv, uv)
     printed = run([python(venv), "-c", SELF_TEST], "importing mmcv, mmcls, mim", capture=True)

@@ -15,10 +15,12 @@ with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 
     from scripts.mmcls_plugins.dataset import EpochSampler, SeededCustomDataset
     from scripts.mmcls_plugins.images import LoadImage, LoadPackedImage, MakeSquare
     from scripts.mmcls_plugins.losses import WeightedLabelSmoothLoss
+    from scripts.mmcls_plugins.quick_start import leave_compiler_out
     from scripts.mmcls_plugins.runner import ReproducibleRunner
     from scripts.mmcls_plugins.timm_backbone import TimmFeatures
 
 replace_loaders()
+leave_compiler_out()
 
 __all__ = [
     "EpochSampler", "LoadImage", "LoadPackedImage", "MakeSquare", "ReproducibleRunner", "SeededCustomDataset",

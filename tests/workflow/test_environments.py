@@ -102,10 +102,56 @@ def test_torchvision_is_imported_beside_a_torch_without_cuda(options):
     assert printed.stdout.startswith("0.")
 
 
-def test_what_declares_torchvisions_operators_loads_nothing_at_the_start_of_python():
+def printed_by(*lines):
+    """Return what a program prints."""
+    program = "\n".join(
+        ("import sys", "loaded = lambda *names: [name for name in names if name in sys.modules]", *lines)
+    )
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+
+def test_mmcls_is_imported_without_torchvision_timm_and_the_compiler():
+    names = "'torchvision.ops', 'timm.models', 'torch._dynamo'"
+    lines = ["import mmcls.apis, scripts.mmcls_plugins", "from mmcv.utils import collect_env"]
+    assert printed_by(*lines, f"print(collect_env()['TorchVision'][:2], loaded({names}))") == "0. []\n"
+    lines += ["import timm", f"print(timm.__version__, loaded({names}))", "timm.create_model('resnet18')"]
+    assert printed_by(*lines, "print(loaded('timm.models'))") == "1.0.31 []\n['timm.models']\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "printed"),
+    [
+        ("import timm.models; print(loaded('timm.models', 'torchvision.ops'))", "['timm.models', 'torchvision.ops']"),
+        (
+            "import timm.models as m; print(m.vision_transformer.__name__, sys.modules['timm'].models is m)",
+            "timm.models.vision_transformer True",
+        ),
+        ("import timm.layers; m = sys.modules['timm.layers']; print(m.__spec__.loader is m.__loader__)", "True"),
+        (
+            "from torchvision.models import resnet; import torchvision; print(torchvision.models.resnet is resnet)",
+            "True",
+        ),
+        ("from torchvision import transforms; print(transforms.__name__)", "torchvision.transforms"),
+        ("from timm import *; print(create_model.__name__)", "create_model"),
+        ("import torchvision; print(torchvision.ops.nms.__name__, type(torchvision).__name__)", "nms module"),
+        ("import torchvision; print(hasattr(torchvision, 'nothing'))", "False"),
+        ("import torchvision; print(hasattr(torchvision, '_check_balance'), loaded('torchvision.ops'))", "False []"),
+        ("import inspect, timm; print(inspect.getsource(timm)[:6], loaded('timm.models'))", "from . []"),
+        ("import importlib, timm; print(importlib.reload(timm).create_model.__name__)", "create_model"),
+        (
+            "import importlib.util as u; print(u.find_spec('timm').name, u.find_spec('torchvision.ops').name)",
+            "timm torchvision.ops",
+        ),
+    ],
+)
+def test_a_module_that_is_loaded_late_is_like_any_other(line, printed):
+    assert printed_by(line).strip() == printed
+
+
+def test_what_loads_modules_late_loads_nothing_at_the_start_of_python():
     script = "import sys; print([name for name in ('torch', 'torchvision', 'timm') if name in sys.modules])"
     started = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    text = (ENVS / "torchvision_operators.py").read_text(encoding="utf-8")
+    text = (ENVS / "lazy_modules.py").read_text(encoding="utf-8")
 
     assert started.stdout == "[]\n"
     assert re.findall(r"^(?:import|from) .*", text, flags=re.MULTILINE) == ["import sys"]

@@ -99,8 +99,13 @@ def are_wanted(planned: Iterable[str], modules: Sequence[str], is_slurm: bool) -
     return is_possible and sum(rule in RULES for rule in planned) >= ENOUGH
 
 
-def start() -> Forks | None:
-    """Begin to load what the steps need; return None where there can be no socket."""
+def start(of_timm: bool = False) -> Forks | None:
+    """Begin to load what the steps need; return None where there can be no socket.
+
+    Parameters
+    ----------
+    of_timm : some of them build models of timm.
+    """
     folder = Path(tempfile.mkdtemp(prefix="mimflow-"))  # nobody else may enter it
     with socket.socket(socket.AF_UNIX) as listener:
         try:
@@ -110,7 +115,7 @@ def start() -> Forks | None:
             return None
         listener.listen(256)
         server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(folder), str(listener.fileno())],
+            [sys.executable, "-m", __name__, str(folder), str(listener.fileno()), *(["timm.models"] * of_timm)],
             env={**os.environ},  # as the jobs have it: a C library may have set more
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -245,10 +250,10 @@ def comparable(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def load() -> None:
-    """Load the libraries; end where that alone has started a GPU, which no fork could use then."""
+def load(*more: str) -> None:
+    """Load the libraries, and *more*; end where that alone has started a GPU, which no fork could use then."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asks for the driver's version without starting it
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *more):
         with suppress(ImportError):  # the step that needs it says so
             import_module(name)
     if "/libcuda.so" in Path("/proc/self/maps").read_text():
@@ -284,7 +289,7 @@ def main() -> None:
     with socket.socket(fileno=file) as listener:
         try:
             server = Server(listener)
-            load()
+            load(*sys.argv[3:])
             server.serve()
         except Step as caught:
             step = caught.request

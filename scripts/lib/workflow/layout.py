@@ -13,6 +13,7 @@ from snakemake.io import WILDCARD_REGEX
 
 from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
+from scripts.lib.model import timm_models
 from scripts.lib.model.model_search import EPOCHS, MOST_FINALISTS, finalists_of_rounds
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
@@ -171,6 +172,11 @@ class Layout:
                   for experiment in self._all_experiments()}  # fmt: skip
         names = [name for name in is_run if not is_run[name]]
         return [*self.all_fetched(), *(self.checkpoint.format(checkpoint=name) for name in names if name)]
+
+    @property
+    def uses_timm(self) -> bool:
+        """Whether a model of timm may be built."""
+        return any(experiment.base_config.startswith(timm_models.PREFIX) for experiment in self._all_experiments())
 
     def fetched_names(self) -> list[str]:
         """Return the names of the same files."""

@@ -245,7 +245,7 @@ class Session:
             print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
         if fork_server.are_wanted((job.rule.name for job in jobs), self.site.modules, workflow.non_local_exec):
-            self.forks = fork_server.start()
+            self.forks = fork_server.start(of_timm=self.layout.uses_timm)
             shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
 

@@ -39,6 +39,8 @@ def main():
             "pools": sorted({pool["num_threads"] for pool in threadpoolctl.threadpool_info()}),
         }, sort_keys=True))
         print("to stderr", file=sys.stderr)
+    elif words[0] == "loaded":
+        print([name for name in ("mmcls.models", "timm.models") if name in sys.modules])
     elif words[0] == "exit":
         sys.exit(int(words[1]))
     elif words[0] == "raise":
@@ -88,6 +90,20 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     forks.process.stdin.close()
     assert forks.process.wait(120) == 0 and not forks.folder.exists()
     patch.undo()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("of_timm", "expected"), [(False, ["mmcls.models"]), (True, ["mmcls.models", "timm.models"])])
+def test_models_of_timm_are_loaded_where_they_are_built(
+    of_timm: bool, expected: list[str], forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CHANGING, raising=False)
+    server = fork_server.start(of_timm) if of_timm else forks
+    assert server and server.process.stdin
+    assert run(server.folder, "loaded").stdout == f"{expected}\n"
+    if of_timm:
+        server.process.stdin.close()
+        assert server.process.wait(120) == 0
 
 
 def environment(**changes: str) -> dict[str, str]:
