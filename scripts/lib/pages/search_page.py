@@ -15,6 +15,10 @@ from scripts.lib.pages import templates
 WIDTH, HEIGHT, MARGIN = 640, 300, 40
 #: Of all accuracies that are drawn, what is left free above and below.
 AIR = 0.02
+#: Between the axis and the slowest candidate, in the drawing's units.
+AIR_BESIDE = 16
+#: Numbers beside the axis of accuracies, at most.
+MOST_TICKS = 8
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def search_page(choice: Mapping[str, Any], title: str) -> str:
         numbered=[[str(number), *_row(candidate)] for number, candidate in enumerate(tried, 1)],
         left_out=[candidate for candidate in choice["candidates"] if candidate["left_out"]],
         points=points(tried, choice["chosen"]),
+        ticks=ticks(tried),
         size=(WIDTH, HEIGHT),
         margin=MARGIN,
     )
@@ -75,27 +80,60 @@ def percent(reached: Mapping[str, Any]) -> str:
     return f"{in_percent(reached['accuracy'])} % ({in_percent(low)} - {in_percent(high)})"
 
 
+@dataclass(frozen=True)
+class Scale:
+    """From values to the drawing's units."""
+
+    least: float
+    most: float
+    start: float  #: where the least is drawn
+    end: float
+
+    def at(self, value: float) -> float:
+        """Return where a value is drawn."""
+        share = (value - self.least) / (self.most - self.least)
+        return round(self.start + share * (self.end - self.start), 1)
+
+
+def scales(tried: Sequence[Mapping[str, Any]]) -> tuple[Scale, Scale]:
+    """Return the scale across, of the logarithm of images per second, and up, of accuracies from 0 to 1."""
+    speeds = [math.log10(candidate["images_per_second"]) for candidate in tried]
+    slowest, fastest = min(speeds), max(speeds)
+    intervals = [end for candidate in tried for end in candidate["interval"]]
+    across = Scale(slowest, fastest if fastest > slowest else slowest + 1, MARGIN + AIR_BESIDE, WIDTH - MARGIN)
+    return across, Scale(min(intervals) - AIR, max(intervals) + AIR, HEIGHT - MARGIN, MARGIN)
+
+
 def points(tried: Sequence[Mapping[str, Any]], chosen: str) -> list[Point]:
     """Return where each candidate is drawn: to the right by the logarithm of its speed, upwards by its accuracy."""
     shown = [candidate for candidate in tried if candidate["images_per_second"] > 0]
     if not shown:
         return []
-    speeds = [math.log(candidate["images_per_second"]) for candidate in shown]
-    slowest, span = min(speeds), max(speeds) - min(speeds) or 1.0
-    bottom = min(candidate["interval"][0] for candidate in shown) - AIR
-    top = max(candidate["interval"][1] for candidate in shown) + AIR
-
-    def up(accuracy: float) -> float:
-        return round(HEIGHT - MARGIN - (accuracy - bottom) / (top - bottom) * (HEIGHT - 2 * MARGIN), 1)
-
+    across, up = scales(shown)
     return [
         Point(
             name=candidate["name"],
-            x=round(MARGIN + (speed - slowest) / span * (WIDTH - 2 * MARGIN), 1),
-            y=up(candidate["accuracy"]),
-            low=up(candidate["interval"][0]),
-            high=up(candidate["interval"][1]),
+            x=across.at(math.log10(candidate["images_per_second"])),
+            y=up.at(candidate["accuracy"]),
+            low=up.at(candidate["interval"][0]),
+            high=up.at(candidate["interval"][1]),
             kind="chosen" if candidate["name"] == chosen else "front" if candidate["is_on_front"] else "other",
         )
-        for candidate, speed in zip(shown, speeds, strict=True)
+        for candidate in shown
     ]
+
+
+def ticks(tried: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
+    """Return where the numbers of the two axes stand, and their texts: images per second, and percent."""
+    shown = [candidate for candidate in tried if candidate["images_per_second"] > 0]
+    if not shown:
+        return [], []
+    across, up = scales(shown)
+    speeds = [digit * 10**power for power in range(-2, 7) for digit in (1, 2, 5)]
+    step = next((step for step in (1, 2, 5, 10) if 100 * (up.most - up.least) / step <= MOST_TICKS), 20)
+    percents = [number for number in range(0, 101, step) if up.least <= number / 100 <= up.most]
+    inside = [speed for speed in speeds if across.least <= math.log10(speed) <= across.most]
+    return (
+        [(across.at(math.log10(speed)), f"{speed:,g}") for speed in inside],
+        [(up.at(number / 100), f"{number} %") for number in percents],
+    )

@@ -201,7 +201,7 @@ class Dataset(Section):
     name: Name = Field(description="Name of results/<name>/: letters, digits, `.`, `_` and `-`.")
     source: Sources = Field(description="Where the images come from; a list where they are in several archives.")
     split: Splitting = Field(Splitting(), description="How they are divided.")
-    classes: list[str] | None = Field(
+    classes: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, min_length=2, description="The classes to use, in label order. Default: every class folder, sorted."
     )
     encoding: Encoding | None = Field(

@@ -219,7 +219,7 @@ class Experiment(Section):
         description="GPUs of one node that train together (DDP), each on its own `batch_size` images; on a CPU the "
         "number of processes. It influences the result.",
     )
-    threads: PositiveInt = Field(
+    threads: Annotated[StrictInt, Field(ge=1, le=1024)] = Field(
         2, description="CPU compute threads. They change the order of sums, so they influence the result."
     )
     deterministic: StrictBool = Field(True, description="Deterministic kernels, so that a rerun gives the same bits.")

@@ -12,7 +12,7 @@ import torch
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model.model_search import MOST_FINALISTS, Tried
-from scripts.lib.pages.search_page import points, search_page
+from scripts.lib.pages.search_page import points, search_page, ticks
 from scripts.lib.runs.config_file import check_executable, render
 from scripts.search import choose_finalists, choose_model, train_finalist
 from scripts.search.probe_candidate import PARTS, held_out, parts_of
@@ -149,8 +149,23 @@ def test_points_are_inside_the_drawing_whatever_the_numbers_are(tmp_path: Path) 
     search = Search(tmp_path, {"a": 100, "b": 0, "c": 50})
     search.choose(1, 2)
     search.train(1, {"a": 1.0, "c": 0.0, "b": 0.0})
-    for point in points(search.end(1)["candidates"], "a"):
+    candidates = search.end(1)["candidates"]
+    for point in points(candidates, "a"):
         assert 0 <= point.x <= 640 and 0 <= point.high <= point.y <= point.low <= 300
+    across, up = ticks(candidates)
+    assert all(40 <= x <= 640 for x, _ in across) and all(40 <= y <= 260 for y, _ in up)
+    assert 3 <= len(up) <= 8 and [text for _, text in up][:2] == ["0 %", "20 %"]
+
+
+def test_the_numbers_of_the_axes_stand_where_such_candidates_would_be(tmp_path: Path) -> None:
+    rows = [
+        {"name": name, "images_per_second": speed, "accuracy": right, "interval": [right - 0.05, right + 0.05],
+         "is_on_front": True}
+        for name, speed, right in (("a", 20.0, 0.7), ("b", 200.0, 0.8), ("c", 1000.0, 0.9))
+    ]  # fmt: skip
+    across, up = map(dict, (((text, at) for at, text in axis) for axis in ticks(rows)))
+    for point, speed, right in zip(points(rows, "a"), ("20", "200", "1,000"), ("70 %", "80 %", "90 %"), strict=True):
+        assert (across[speed], up[right]) == (point.x, point.y)
 
 
 def test_each_image_is_held_out_once_and_each_class_is_in_each_part() -> None:
