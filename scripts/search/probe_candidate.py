@@ -18,9 +18,10 @@ from scripts.lib.base import long_values
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_json
 from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.base.units import plural
 from scripts.lib.data import reading
 from scripts.lib.model.checkpoint_file import MISSING, read_meta, write_checkpoint
-from scripts.lib.model.linear_probe import fit_probes
+from scripts.lib.model.linear_probe import accuracy_and_loss, fit_probes, image_weights
 from scripts.lib.model.model_search import EPOCHS, Tried
 from scripts.lib.settings.schema import Experiment
 from scripts.train.fit_head import Fitted, fit
@@ -62,7 +63,8 @@ def main(args: argparse.Namespace) -> None:
         splits = [args.splits / "train.txt", args.splits / "val.txt"]
         files = (args.configs[0], args.checkpoint, args.pixel_cache, splits, args.classes)
         fitted, origin = fit(*files, args.gpus, workers=2, seconds=args.seconds)
-        tried = result(args.name, experiment.base_config, fitted, args.checkpoint, began)
+        is_balanced = experiment.balance != "none"
+        tried = result(args.name, experiment.base_config, fitted, args.checkpoint, began, is_balanced)
         write_checkpoint(fitted.weights, args.init, origin.meta() if origin else None)
     except PassingError:
         raise
@@ -85,8 +87,10 @@ def write_configs(args: argparse.Namespace, experiment: Experiment) -> None:
         write(path, gather(args, experiment.model_copy(update={"epochs": epochs}), args.init))
 
 
-def result(name: str, base_config: str, fitted: Fitted, checkpoint: Path, began: float) -> Tried:
-    """Return what is known of a candidate whose head was fitted.
+def result(
+    name: str, base_config: str, fitted: Fitted, checkpoint: Path, began: float, is_balanced: bool = False
+) -> Tried:
+    """Return what is known of a candidate whose head was fitted; *is_balanced*: the classes count the same.
 
     Raises
     ------
@@ -97,16 +101,24 @@ def result(name: str, base_config: str, fitted: Fitted, checkpoint: Path, began:
     train, val = fitted.features
     train_labels, val_labels = fitted.labels
     num_classes = int(max(train_labels.max(), val_labels.max())) + 1
-    correct, loss = held_out(train, train_labels, num_classes, fitted.probe.penalty)
-    correct += int(((val @ fitted.probe.weight.T + fitted.probe.bias).argmax(1) == val_labels).sum())
-    images = len(train) + len(val)
-    logger.info("%s: %d of %d held-out images of train and val are right", name, correct, images)
+    logits = [
+        held_out(train, train_labels, num_classes, fitted.probe.penalty, is_balanced),
+        val @ fitted.probe.weight.T + fitted.probe.bias,
+    ]
+    labels = torch.cat([train_labels, val_labels])
+    weights = image_weights(labels, num_classes) if is_balanced else None
+    accuracy, loss = accuracy_and_loss(torch.cat(logits), labels, weights)
+    images = len(labels)
+    logger.info(
+        "%s: %.2f %% of %s of train and val, held out, are right%s", name, 100 * accuracy, plural(images, "image"),
+        ", on average over the classes" if is_balanced else "",
+    )  # fmt: skip
     return Tried(
         name=name,
         base_config=base_config,
-        correct=correct,
+        correct=round(accuracy * images, 6),
         images=images,
-        loss=(loss * len(train) + fitted.probe.loss * len(val)) / images,
+        loss=loss,
         images_per_second=round(fitted.images_per_second, 2),
         seconds=round(time.monotonic() - began, 1),
         parameters=sum(tensor.numel() for tensor in fitted.weights.values() if tensor.is_floating_point()),
@@ -114,22 +126,27 @@ def result(name: str, base_config: str, fitted: Fitted, checkpoint: Path, began:
     )
 
 
-def held_out(features: torch.Tensor, labels: torch.Tensor, num_classes: int, penalty: float) -> tuple[int, float]:
-    """Return how many images of train are right where they were held out, and their mean cross-entropy.
+def held_out(
+    features: torch.Tensor, labels: torch.Tensor, num_classes: int, penalty: float, is_balanced: bool = False
+) -> torch.Tensor:
+    """Return the logits of each image of train, (images, classes), by a linear layer that was fitted without it.
 
     Of a class with fewer images than PARTS, some parts hold none; it is then right or wrong in the others.
+
+    Parameters
+    ----------
+    is_balanced : the classes count the same.
     """
     parts = parts_of(labels)
-    correct, loss = 0, 0.0
+    logits = torch.zeros(len(labels), num_classes, dtype=torch.float64)
     for number in range(PARTS):
         held = parts == number
         if not held.any() or held.all():
             continue
         held_in = (features[~held], labels[~held])
-        [probe] = fit_probes(*held_in, features[held], labels[held], num_classes, penalties=[penalty])
-        correct += int(((features[held] @ probe.weight.T + probe.bias).argmax(1) == labels[held]).sum())
-        loss += probe.loss * int(held.sum())
-    return correct, loss / max(1, len(labels))
+        [probe] = fit_probes(*held_in, features[held], labels[held], num_classes, is_balanced, penalties=[penalty])
+        logits[held] = features[held] @ probe.weight.T + probe.bias
+    return logits
 
 
 def parts_of(labels: torch.Tensor) -> torch.Tensor:

@@ -27,7 +27,8 @@ class Tried:
     name : of its folder.
     base_config : as the settings name it.
     left_out : why it is; "" where it is not, and else all below is 0.
-    correct, images : held-out images of train and val that a linear layer on its features got right, and all of them.
+    correct, images : held-out images of train and val that a linear layer on its features got right, and all of them;
+        *correct* need not be whole where classes count the same.
     loss : mean cross-entropy of the same.
     images_per_second : through the frozen network.
     seconds : that the probe took.
@@ -37,7 +38,7 @@ class Tried:
     name: str
     base_config: str
     left_out: str = ""
-    correct: int = 0
+    correct: float = 0
     images: int = 0
     loss: float = 0.0
     images_per_second: float = 0.0

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.model.linear_probe import accuracy_and_loss, fit_probes
 from scripts.lib.model.model_search import MOST_FINALISTS, Tried
 from scripts.lib.pages.search_page import points, search_page, ticks
 from scripts.lib.runs.config_file import check_executable, render
 from scripts.search import choose_finalists, choose_model, train_finalist
 from scripts.search.probe_candidate import PARTS, held_out, parts_of
+from scripts.search.probe_candidate import result as result_of
+from scripts.train.fit_head import Fitted
 
 HEADER = "epoch,train_loss,val_accuracy,val_loss,images_per_second,train_seconds,val_seconds,is_best\n"
 
@@ -176,10 +179,32 @@ def test_each_image_is_held_out_once_and_each_class_is_in_each_part() -> None:
     torch.manual_seed(0)
     features = torch.randn(len(labels), 8, dtype=torch.float64)
     features[:, 0] += 20 * labels
-    correct, loss = held_out(features, labels, 3, 0.01)
-    assert correct >= 35 and loss < 0.5  # they are apart
-    correct, _ = held_out(torch.randn(len(labels), 8, dtype=torch.float64), labels, 3, 0.01)
-    assert correct <= 28  # noise: at best the most frequent class
+    accuracy, loss = accuracy_and_loss(held_out(features, labels, 3, 0.01), labels, None)
+    assert accuracy >= 35 / 38 and loss < 0.5  # they are apart
+    noise = torch.randn(len(labels), 8, dtype=torch.float64)
+    accuracy, _ = accuracy_and_loss(held_out(noise, labels, 3, 0.01), labels, None)
+    assert accuracy <= 28 / 38  # at best the most frequent class
+
+
+def test_a_search_with_balanced_classes_judges_them_alike(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    labels = torch.tensor([0] * 90 + [1] * 10)
+
+    def features(seed: int) -> torch.Tensor:
+        drawn = torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        drawn[:, 0] += labels  # hardly apart: the smaller class is found where it counts as much as the other one
+        return drawn
+
+    (tmp_path / "weights.pth").write_bytes(b"")
+    accuracies = []
+    for is_balanced in (False, True):
+        probe = fit_probes(features(1), labels, features(2), labels, 2, is_balanced)[-1]
+        fitted = Fitted({}, probe, (features(1), features(2)), (labels, labels), 9.0)
+        tried = result_of("a", "a", fitted, tmp_path / "weights.pth", 0.0, is_balanced)
+        assert tried.images == 200
+        accuracies.append(tried.accuracy)
+    assert accuracies[0] >= 0.88, "nearly all is the larger class"
+    assert 0.6 < accuracies[1] < 0.85, "the mean over the classes"
 
 
 def test_a_config_of_another_folder_is_not_the_slot_s(tmp_path: Path) -> None:
