@@ -102,8 +102,8 @@ def version_in(folder: str) -> str:
     import re
     from pathlib import Path
 
-    found = re.search(r"^__version__ = '(.+)'", Path(folder, "version.py").read_text("utf-8"), flags=re.MULTILINE)
-    return found[1] if found else ""
+    line = re.search(r"^__version__ = '(.+)'", Path(folder, "version.py").read_text("utf-8"), flags=re.MULTILINE)
+    return line[1] if line else ""
 
 
 def declare(folder: str) -> None:

@@ -87,8 +87,8 @@ class MakeSquare:
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Replace the image, uint8 of shape (height, width, 3) or (height, width), by a square."""
         image = results["img"]
-        side = self.size or min(max(image.shape[:2]), self.most or 0)
-        image = make_square(image, side, self.fit, self.background, self.interpolation)
+        pixels = self.size or min(max(image.shape[:2]), self.most or 0)
+        image = make_square(image, pixels, self.fit, self.background, self.interpolation)
         return results | {"img": image, "img_shape": image.shape, "pad_shape": image.shape}
 
     def __repr__(self) -> str:

@@ -51,8 +51,8 @@ def test_a_background_reaches_every_step(tmp_path: Path) -> None:
     assert f"'background': {list(BACKGROUND)}" in run.config.read_text(encoding="utf-8")
 
     audited = list(csv.DictReader((dataset / "audit.csv").read_text(encoding="utf-8").splitlines()))
-    found = {row["finding"] for row in audited}
-    assert "alpha" in found and "blank" not in found
+    findings = {row["finding"] for row in audited}
+    assert "alpha" in findings and "blank" not in findings
     page = (dataset / "audit.html").read_text(encoding="utf-8")
     shown = re.search(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page)
     assert shown

@@ -14,14 +14,14 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 
 
 def make_square(
-    image: np.ndarray, side: int, fit: str, background: Sequence[int], interpolation: str = "bilinear"
+    image: np.ndarray, pixels: int, fit: str, background: Sequence[int], interpolation: str = "bilinear"
 ) -> np.ndarray:
     """Return all of *image* as a square.
 
     Parameters
     ----------
     image : uint8 of shape (height, width, 3), blue, green, red, or (height, width).
-    side : of the square, in pixels.
+    pixels : on each side of the square.
     fit : ``pad`` or ``squash``.
     background : of the bars: red, green, blue, 0 to 255.
     interpolation : a filter of Pillow's, which averages over all pixels of a larger image.
@@ -29,13 +29,15 @@ def make_square(
     method = Image.Resampling[interpolation.upper()]
     height, width = image.shape[:2]
     longer = max(height, width)
-    size = (side, side) if fit == "squash" else (max(1, width * side // longer), max(1, height * side // longer))
+    size = (
+        (pixels, pixels) if fit == "squash" else (max(1, width * pixels // longer), max(1, height * pixels // longer))
+    )
     small = image if size == (width, height) else np.asarray(Image.fromarray(image).resize(size, method))
-    if size == (side, side):
+    if size == (pixels, pixels):
         return small
-    square = np.empty((side, side, *image.shape[2:]), np.uint8)
+    square = np.empty((pixels, pixels, *image.shape[2:]), np.uint8)
     square[...] = np.array(background[::-1], np.uint8) if image.ndim == 3 else brightness(background)
-    left, top = (side - size[0]) // 2, (side - size[1]) // 2
+    left, top = (pixels - size[0]) // 2, (pixels - size[1]) // 2
     square[top : top + size[1], left : left + size[0]] = small
     return square
 

@@ -115,7 +115,7 @@ def _square(step: Mapping[str, Any]) -> dict[str, Any]:
     if step["fit"] == "squash":
         return {"step": "resize", "height": size, "width": size, "library": "pillow", "interpolation": interpolation}
     background = list(Reading.of_arguments(step).background)
-    return {"step": "pad", "side": size, "interpolation": interpolation, "background": background}
+    return {"step": "pad", "pixels": size, "interpolation": interpolation, "background": background}
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -66,11 +66,11 @@ def _resize(step: Mapping[str, Any], _mode: str) -> Iterator[str]:
 
 
 def _pad(step: Mapping[str, Any], mode: str) -> Iterator[str]:
-    side, colour = step["side"], tuple(step["background"])
-    yield f"size = [max(1, length * {side} // max(image.size)) for length in image.size]"
+    pixels, colour = step["pixels"], tuple(step["background"])
+    yield f"size = [max(1, length * {pixels} // max(image.size)) for length in image.size]"
     yield f"small = image.resize(size, Image.Resampling.{step['interpolation'].upper()})"
-    yield f'image = Image.new("{mode}", ({side}, {side}), {brightness(colour) if mode == "L" else colour})'
-    yield f"image.paste(small, (({side} - size[0]) // 2, ({side} - size[1]) // 2))"
+    yield f'image = Image.new("{mode}", ({pixels}, {pixels}), {brightness(colour) if mode == "L" else colour})'
+    yield f"image.paste(small, (({pixels} - size[0]) // 2, ({pixels} - size[1]) // 2))"
 
 
 def _crop(step: Mapping[str, Any], _mode: str) -> Iterator[str]:

@@ -151,9 +151,9 @@ def pad(image: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
 
     Parameters
     ----------
-    step : ``side`` in pixels, Pillow's ``interpolation``, ``background``: red, green, blue, 0 to 255.
+    step : ``pixels`` of its sides, Pillow's ``interpolation``, ``background``: red, green, blue, 0 to 255.
     """
-    return make_square(image, step["side"], "pad", step["background"], step["interpolation"])
+    return make_square(image, step["pixels"], "pad", step["background"], step["interpolation"])
 
 
 STEPS = {"resize": resize, "crop": crop, "pad": pad}

@@ -198,8 +198,10 @@ def test_transparent_images_are_as_if_they_had_been_flattened(
             str(tmp_path / f"{folder} packed"),
         ]
         main(build_parser().parse_args(["--images", str(tmp_path / folder), *common, *option]))
-    one, other = ((tmp_path / f"{folder} packed" / PIXELS).read_bytes() for folder in ("as they are", "flattened"))
-    assert one == other
+    as_they_are, flattened = (
+        (tmp_path / f"{folder} packed" / PIXELS).read_bytes() for folder in ("as they are", "flattened")
+    )
+    assert as_they_are == flattened
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff\xe0 cut off", None])
