@@ -37,7 +37,7 @@ STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; };
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict verify bundle repeat test test-all test-faults test-grid watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict evaluate verify bundle repeat test test-all test-faults test-grid watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -68,6 +68,12 @@ predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 
 	$(call need,IMAGES,photos RUN=results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
 	@$(CALM) $(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES" $(STOPS)
+
+evaluate: ## evaluate a finished run on other labelled images (RUN=results/demo/NAME/seed0 DATA=archive-or-folder)
+	$(call need,RUN,results/demo/mobilenet-v2/seed0 DATA=photos.zip)
+	$(call need,DATA,photos.zip RUN=results/demo/mobilenet-v2/seed0)
+	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) $(START) python -m scripts.evaluate_run --run="$$RUN" --data="$$DATA" $(STOPS)
 
 verify: ## repeat a run and compare every hash (RUN=results/demo/NAME/seed0; QUICK=yes: only hash its files, or RUN=results)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)

@@ -12,7 +12,14 @@ from terminal import Terminal
 
 #: Modules of Python that commands of make run.
 MODULES = (
-    *("scripts.check_settings", "scripts.predict", "scripts.verify", "scripts.bundle", "scripts.repeat"),
+    *(
+        "scripts.check_settings",
+        "scripts.predict",
+        "scripts.evaluate_run",
+        "scripts.verify",
+        "scripts.bundle",
+        "scripts.repeat",
+    ),
     *("scripts.watch", "scripts.jobs", "scripts.cancel", "scripts.doctor", "bench.compare", "pytest"),
     "scripts.lib.workflow.start",  # Snakemake
 )
@@ -64,6 +71,7 @@ def test_each_value_of_run_reaches_its_commands_as_typed(project, value):
     ("target", "variables", "expected"),
     [
         ("predict", ["RUN", "IMAGES"], ["--run={}", "--images={}"]),
+        ("evaluate", ["RUN", "DATA"], ["--run={}", "--data={}"]),
         ("verify", ["RUN"], ["--run={}"]),
         ("bundle", ["RUN", "OUT"], ["--run={}", "--output={}"]),
         ("repeat", ["ARCHIVE", "IMAGES"], ["--archive={}", "--images={}"]),
@@ -162,6 +170,7 @@ def test_make_alone_lists_the_commands():
         (["run"], "CONFIG"),
         (["fetch"], "CONFIG"),
         (["predict", "IMAGES=photos"], "RUN"),
+        (["evaluate", "RUN=results/x"], "DATA"),
         (["predict", "RUN=results/x"], "IMAGES"),
     ],
 )

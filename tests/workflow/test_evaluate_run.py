@@ -1,0 +1,112 @@
+"""`make evaluate`: a finished run on other labelled images, and what it says of those that it cannot judge."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from dag import HOSTILE_CLASSES, Finished, photograph
+
+from scripts.lib.data.splits import Split
+
+
+def evaluate(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    run = ["--run", folder / "results/small/quick/seed0"] if "--run" not in words else []
+    command = [sys.executable, "-m", "scripts.evaluate_run", *run, *words]
+    return subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as content:
+        for name, data in files.items():
+            content.writestr(name, data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the finished run's folder: nothing is written into the one that other tests look at."""
+    folder = tmp_path_factory.mktemp("evaluate") / "project"
+    shutil.copytree(finished[0], folder, symlinks=True)
+    return folder
+
+
+@pytest.mark.long
+def test_other_images_are_judged_and_what_cannot_be_is_said(run: Path, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in (run / "results").rglob("*") if path.is_file()}
+    known = [name for name in (run / "results/small/classes.txt").read_text(encoding="utf-8").splitlines()]
+    trained = Split.read(run / "results/small/splits/train.txt").images[0]
+    label = known.index(trained.split("/")[0])
+    files = {
+        f"new/{name}/{index}.jpg": photograph(number, 100 + index)
+        for number, name in enumerate(known[:-1]) for index in range(4)
+    }  # fmt: skip
+    files |= {f"new/durian/{index}.jpg": photograph(9, index) for index in range(3)}
+    files |= {f"new/{known[0]}/broken.jpg": b"\xff\xd8\xff\xe0 cut off", "new/notes.txt": b"seen in May"}
+    files |= {f"new/{known[label]}/seen.jpg": (run / "results/small/images" / trained).read_bytes()}
+    done = evaluate(run, "--data", archive(tmp_path / "new photos.tar.zip", files))
+    assert done.returncode == 0, done.stderr
+    output = run / "evaluations/small/quick/seed0/new-photos.tar"
+    result = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+    images = 4 * (len(known) - 1) + 1
+    assert result["images"] == images and result["unknown_classes"] == {"durian": 3}
+    assert list(result["unread"]) == [f"{known[0]}/broken.jpg"]
+    assert result["missing_classes"] == ([known[-1]] if label != len(known) - 1 else [])
+    assert result["copies_of_training_images"] == 1
+    rows = list(csv.DictReader((output / "predictions.csv").read_text(encoding="utf-8").splitlines()))
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    right = sum(row["label"] == row["prediction"] for row in rows)
+    assert len(rows) == images and metrics["accuracy_top1"] == result["accuracy"] == right / images
+    of_run = json.loads((run / "results/small/quick/seed0/metrics.json").read_text(encoding="utf-8"))
+    assert result["reference"] == of_run["accuracy_top1"]
+    page = (output / "evaluation.html").read_text(encoding="utf-8")
+    for words in ("left out 3 images of classes that the run does not know: durian", "left out 1 image that cannot be",
+                  "training images of the run"):  # fmt: skip
+        assert words in done.stderr and words in page
+    for file in ("confusion_matrix.svg", "errors.html", "embedding.html", "reliability.svg"):
+        assert (output / "figures" / file).stat().st_size > 1000 and f"figures/{file}" in page
+    assert {path: path.read_bytes() for path in before} == before, "the run stays as it is"
+
+
+@pytest.mark.long
+def test_the_run_s_own_test_images_give_its_own_numbers_and_lie_near(run: Path, tmp_path: Path) -> None:
+    images = run / "results/small/images"
+    data = tmp_path / "same"
+    for name in Split.read(run / "results/small/splits/test.txt").images:
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / name, data / name)
+    done = evaluate(run, "--data", data, "--output", tmp_path / "out", "--language", "zh")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out/evaluation.json").read_text(encoding="utf-8"))
+    assert result["difference"] == 0 and result["same_mix"] == pytest.approx(result["reference"])
+    assert result["far_share"] in (None, 0.0) and result["copies_of_training_images"] == 0
+    assert "在该运行自己的测试图像上的准确率" in (tmp_path / "out/evaluation.html").read_text(encoding="utf-8")
+    of_run = list(csv.DictReader(io.StringIO((run / "results/small/quick/seed0/predictions.csv").read_text("utf-8"))))
+    again = list(csv.DictReader(io.StringIO((tmp_path / "out/predictions.csv").read_text("utf-8"))))
+    assert sorted(map(str, again)) == sorted(map(str, of_run)), "the same images, the same probabilities"
+
+
+@pytest.mark.long
+def test_a_mistake_is_one_line(run: Path, tmp_path: Path) -> None:
+    strangers = archive(
+        tmp_path / "x.zip", {f"{name}/{n}.jpg": photograph(1, n) for name in ("a", "b") for n in (1, 2)}
+    )
+    broken = {f"{HOSTILE_CLASSES[3]}/1.jpg": b"\xff\xd8\xff\xe0", "a/1.jpg": photograph(1, 1)}
+    for words, message in (
+        (["--data", tmp_path / "none.zip"], "none.zip"),
+        (["--data", strangers], "none of its classes (a, b) is one of the run's"),
+        (["--data", archive(tmp_path / "b.zip", broken)], "no image of the run's classes can be read"),
+        (["--data", strangers, "--output", run / "results/small/quick/seed0/x"], "lies in the run"),
+        (["--run", run / "results/small", "--data", strangers], "has no config.py"),
+    ):
+        done = evaluate(run, *words)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 1 and len(errors) == 1 and message in errors[0], done.stderr
+        assert "Traceback" not in done.stderr
