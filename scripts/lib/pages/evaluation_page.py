@@ -61,7 +61,7 @@ def evaluation_page(result: Mapping[str, Any], metrics: Mapping[str, Any], title
     rows = [
         (tr("images"), f"{result['images']:,}"),
         (tr("accuracy"), f"{in_percent(result['accuracy'])} % ({in_percent(low)} - {in_percent(high)})"),
-        (tr("accuracy on the run's own test images"), f"{in_percent(result['own'])} %"),
+        (tr("accuracy on the run's own test images"), f"{in_percent(result['reference'])} %"),
         (tr("difference, points"), f"{100 * result['difference']:+.1f} ({100 * least:+.1f} - {100 * most:+.1f})"),
     ]
     if result["same_mix"] is not None:
