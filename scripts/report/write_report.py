@@ -114,7 +114,10 @@ def show_results(dataset: Path, language: str) -> None:
     audit, classes = read_summary(dataset / "audit.json"), read_lines(dataset / "classes.txt")
     with speaking(language):
         print(render_text(read_leaderboard(dataset / "leaderboard.csv"), colour=sys.stdout.isatty()), flush=True)
-        runs = [config.parent for config in sorted(dataset.glob("*/seed*/**/config.py")) if "work" not in config.parts]
+        # Not below: who trains by hand has mmcls's own config.py there.
+        runs = [
+            path.parent for folder in ("seed*", "seed*/fold*") for path in sorted(dataset.glob(f"*/{folder}/config.py"))
+        ]
         if few := [line for run in runs if (line := describe_few_steps(run))]:
             more = tr(f" (and {plural(len(few) - 1, 'more run')})") if len(few) > 1 else ""
             print(f"{tr(few[0])}{more}", flush=True)

@@ -126,6 +126,10 @@ def test_training_by_hand_with_the_first_line_gives_the_weights_of_the_workflow(
     subprocess.run(command, cwd=finished[0], env=environment, check=True, capture_output=True)
     for name in ("best.pth", "last.pth"):
         assert weights_hash(run / "by_hand" / name) == weights_hash(run / name)
+    # mmcls has written a config.py of its own there, which is none of a run.
+    words = ["-m", "scripts.report.write_report", "--dataset", "results/small", "--show", "--language", "en"]
+    shown = subprocess.run([sys.executable, *words], cwd=finished[0], capture_output=True, text=True)
+    assert shown.returncode == 0 and "report: results/small/report.html" in shown.stdout, shown.stderr
 
 
 def test_provenance_names_what_the_numbers_come_from(finished: Finished) -> None:
