@@ -49,6 +49,11 @@ def shortened(names: Iterable[str]) -> str:
     return ", ".join(everything[:LISTED]) + more
 
 
+def between(low: str, high: str) -> str:
+    """Return the ends of an interval as text."""
+    return tr(f"{low} to {high}")
+
+
 def evaluation_page(result: Mapping[str, Any], metrics: Mapping[str, Any], title: str) -> str:
     """Return the page.
 
@@ -60,9 +65,12 @@ def evaluation_page(result: Mapping[str, Any], metrics: Mapping[str, Any], title
     least, most = result["interval"]
     rows = [
         (tr("images"), f"{result['images']:,}"),
-        (tr("accuracy"), f"{in_percent(result['accuracy'])} % ({in_percent(low)} - {in_percent(high)})"),
+        (tr("accuracy"), f"{in_percent(result['accuracy'])} % ({between(in_percent(low), in_percent(high))})"),
         (tr("accuracy on the run's own test images"), f"{in_percent(result['reference'])} %"),
-        (tr("difference, points"), f"{100 * result['difference']:+.1f} ({100 * least:+.1f} - {100 * most:+.1f})"),
+        (
+            tr("difference, points"),
+            f"{100 * result['difference']:+.1f} ({between(f'{100 * least:+.1f}', f'{100 * most:+.1f}')})",
+        ),
     ]
     if result["same_mix"] is not None:
         rows.append((tr("accuracy, were the classes as frequent as there"), f"{in_percent(result['same_mix'])} %"))
