@@ -18,7 +18,7 @@ from bench import datasets
 from bench.processes import command, execute
 from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import ROOT
-from scripts.lib.base.files import atomic_path, read_lines
+from scripts.lib.base.files import atomic_path, name_without_suffixes, read_lines
 from scripts.lib.base.problems import UserError
 from scripts.train.train_model import default_workers
 
@@ -137,10 +137,7 @@ def data_name(data: str, limit: int | None = None, smoke: bool = False) -> str:
     """
     name = data
     if data not in datasets.DATASETS and data != "sample":
-        name = Path(data).resolve().name
-        if Path(data).is_file():
-            name = re.sub(r"(\.tar)?\.[A-Za-z0-9]+$", "", name)
-        name = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+        name = re.sub(r"[^A-Za-z0-9._-]", "-", name_without_suffixes(Path(data)))
     return ("smoke-" if smoke else "") + name + (f"-{limit}" if limit else "")
 
 

@@ -13,7 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from scripts.data import fetch_archive, unpack_archive
 from scripts.evaluate import evaluate_model, map_embedding, plot_predictions, predict_images
 from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import read_json, sha256_of, write_json, write_text
+from scripts.lib.base.files import name_without_suffixes, read_json, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data.auditing import AuditCache, check_all
@@ -84,52 +84,46 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--output: {output} lies in the run, which stays as it is", "choose another folder")
     output.mkdir(parents=True, exist_ok=True)
     reading = Reading.of_arguments(config.data.test.pipeline[0])
-    labelled = bring(args.data, output, classes, reading, trained_digests(config))
+    labelled = bring(args.data, output, classes, reading, config)
     split = Split.of("test", labelled.images, classes)
     split.write(output)
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in classes))
     predict(args, run, labelled.folder, output)
-    write_results(args, run, labelled, output)
+    write_results(args, run, labelled, output, reading)
 
 
 def default_output(run: Path, data: str) -> Path:
     """Return the folder below evaluations/ that is named after the run and the data."""
-    name = (
-        re.sub(r"(\.tar)?\.[A-Za-z0-9]+$", "", Path(data).name) if Path(data).is_file() else Path(data).resolve().name
-    )
-    return Path("evaluations", *run_name(run.resolve()).values(), re.sub(r"[^\w.-]", "-", name) or "data")
+    name = re.sub(r"[^\w.-]", "-", name_without_suffixes(Path(data))) or "data"
+    return Path("evaluations", *run_name(run.resolve()).values(), name)
 
 
-def bring(data: str, output: Path, classes: Sequence[str], reading: Reading, trained: set[bytes]) -> Labelled:
+def bring(data: str, output: Path, classes: Sequence[str], reading: Reading, config: Any) -> Labelled:
     """Unpack the labelled images, and return those that the run can be asked about.
 
     Parameters
     ----------
-    trained : sha256 of the files that the run was trained on.
+    config : of the run, which says what it was trained on.
 
     Raises
     ------
     UserError : there are none.
     """
     archive, images, record = (output / name for name in ("archive", "images", "unpacked.json"))
-    words = [
-        "--source",
-        json.dumps({"path": data}),
-        "--output",
-        str(archive),
-        "--record",
-        str(output / "archive.sha256"),
-    ]
+    words = ["--source", json.dumps({"path": data}), "--output", str(archive)]
+    words += ["--record", str(output / "archive.sha256")]
     fetch_archive.main(fetch_archive.build_parser().parse_args(words))
     words = ["--archive", str(archive), "--output", str(images), "--record", str(record)]
     words += ["--sources", json.dumps([{"name": Path(data).name}])]
     unpack_archive.main(unpack_archive.build_parser().parse_args(words))
     archive.unlink()
-    for line in (*read_json(record)["notes"], *read_json(record)["left_out"]):
+    remarks_on_data = read_json(record)
+    for line in (*remarks_on_data["notes"], *remarks_on_data["left_out"]):
         logger.warning("%s", line)
-    labelled = choose(images, Path(data).resolve().name)
-    known = [image for image in labelled.images if image.label in set(classes)]
-    labelled.unknown = Counter(image.label for image in labelled.images if image.label not in set(classes))
+    labelled = choose(output, images, Path(data).resolve().name)
+    names = set(classes)
+    known = [image for image in labelled.images if image.label in names]
+    labelled.unknown = Counter(image.label for image in labelled.images if image.label not in names)
     if not known:
         raise UserError(
             f"{data}: none of its classes ({shortened(sorted(labelled.unknown))}) is one of the run's"
@@ -143,24 +137,25 @@ def bring(data: str, output: Path, classes: Sequence[str], reading: Reading, tra
         if checked.status is not Status.READABLE
     }
     labelled.images = [image for image in known if image.path not in labelled.unread]
-    labelled.copies = sum(
-        digest in trained
-        for image, digest in zip(known, audited.digests, strict=True)
-        if image.path not in labelled.unread
-    )
     if not labelled.images:
         raise UserError(f"{data}: no image of the run's classes can be read, such as {next(iter(labelled.unread))}")
+    trained, digests = trained_digests(config), zip(known, audited.digests, strict=True)
+    labelled.copies = sum(digest in trained for image, digest in digests if image.path not in labelled.unread)
     return labelled
 
 
-def choose(images: Path, name: str) -> Labelled:
-    """Return the images that were unpacked: of given splits test, else val, else train."""
+def choose(output: Path, images: Path, name: str) -> Labelled:
+    """Return the images that were unpacked: of given splits test, else val, else train.
+
+    Their paths begin at *output*, not at *images*: other images may well be called as those of the run are.
+    """
     tops = {path.name for path in images.iterdir() if path.is_dir()}
     if tops and tops <= set(SPLITS):
         split = next(split for split in reversed(SPLITS) if split in tops)
         logger.warning("its split %s is evaluated; others: %s", split, ", ".join(sorted(tops - {split})) or "none")
         images = images / split
-    return Labelled(name, images, find_images(images))
+    above = images.relative_to(output).as_posix()
+    return Labelled(name, output, [replace(image, path=f"{above}/{image.path}") for image in find_images(images)])
 
 
 def trained_digests(config: Any) -> set[bytes]:
@@ -187,7 +182,7 @@ def predict(args: argparse.Namespace, run: RunFolder, images: Path, output: Path
     predict_images.main(predict_images.build_parser().parse_args(options))
 
 
-def write_results(args: argparse.Namespace, run: RunFolder, labelled: Labelled, output: Path) -> None:
+def write_results(args: argparse.Namespace, run: RunFolder, labelled: Labelled, output: Path, reading: Reading) -> None:
     """Write metrics, figures, the comparison with the run's own test images and the page, and say what they are."""
     names, title = run_name(args.run.resolve()), f"{labelled.name}: {'/'.join(run_name(args.run.resolve()).values())}"
     seed = int(names["seed"].removeprefix("seed"))
@@ -216,7 +211,7 @@ def write_results(args: argparse.Namespace, run: RunFolder, labelled: Labelled, 
         "unread": labelled.unread, "copies_of_training_images": labelled.copies,
     }  # fmt: skip
     write_json(output / "evaluation.json", result)
-    draw(run, labelled.folder, output, title, seed, args.language)
+    draw(run, labelled.folder, output, title, seed, ["--language", args.language, *reading.background_option()])
     write_text(output / "evaluation.html", evaluation_page(result, read_json(output / "metrics.json"), title))
     for line in remarks(result):
         logger.warning("%s", line)
@@ -229,10 +224,9 @@ def write_results(args: argparse.Namespace, run: RunFolder, labelled: Labelled, 
     logger.info("%s", output / "evaluation.html")
 
 
-def draw(run: RunFolder, images: Path, output: Path, title: str, seed: int, language: str) -> None:
-    """Draw the figures and pages that a run has of its own test images."""
-    shared = ["--predictions", output / "predictions.csv", "--images", images, "--title", title]
-    shared += ["--language", language]
+def draw(run: RunFolder, images: Path, output: Path, title: str, seed: int, options: Sequence[str]) -> None:
+    """Draw the figures and pages that a run has of its own test images; *options*: of how they look."""
+    shared = ["--predictions", output / "predictions.csv", "--images", images, "--title", title, *options]
     words = [*shared, "--val-predictions", run.val_predictions, "--output", output / "figures"]
     plot_predictions.main(plot_predictions.build_parser().parse_args(list(map(str, words))))
     words = [*shared, "--features", output / "features.npy", "--output", output / "figures" / "embedding.html"]

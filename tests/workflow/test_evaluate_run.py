@@ -60,7 +60,7 @@ def test_other_images_are_judged_and_what_cannot_be_is_said(run: Path, tmp_path:
     result = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
     images = 4 * (len(known) - 1) + 1
     assert result["images"] == images and result["unknown_classes"] == {"durian": 3}
-    assert list(result["unread"]) == [f"{known[0]}/broken.jpg"]
+    assert list(result["unread"]) == [f"images/{known[0]}/broken.jpg"]
     assert result["missing_classes"] == ([known[-1]] if label != len(known) - 1 else [])
     assert result["copies_of_training_images"] == 1
     rows = list(csv.DictReader((output / "predictions.csv").read_text(encoding="utf-8").splitlines()))
@@ -93,7 +93,7 @@ def test_the_run_s_own_test_images_give_its_own_numbers_and_lie_near(run: Path, 
     assert "在该运行自己的测试图像上的准确率" in (tmp_path / "out/evaluation.html").read_text(encoding="utf-8")
     of_run = read_predictions(run / "results/small/quick/seed0/predictions.csv")
     again = read_predictions(tmp_path / "out/predictions.csv")
-    order = [again.files.index(file) for file in of_run.files]
+    order = [again.files.index(f"images/{file}") for file in of_run.files]
     np.testing.assert_array_equal(again.predictions[order], of_run.predictions)
     # In another order: the sums of a batch are then those of other images, and differ in their last bits.
     np.testing.assert_allclose(again.probabilities[order], of_run.probabilities, atol=1e-6)

@@ -54,12 +54,20 @@ def test_a_background_reaches_every_step(tmp_path: Path) -> None:
     findings = {row["finding"] for row in audited}
     assert "alpha" in findings and "blank" not in findings
     page = (dataset / "audit.html").read_text(encoding="utf-8")
-    shown = re.search(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page)
-    assert shown
-    corner = Image.open(io.BytesIO(base64.b64decode(shown[1]))).getpixel((1, 1))
-    assert np.abs(np.subtract(corner, BACKGROUND)).max() < 12, "a page shows what the network sees"
+    assert np.abs(np.subtract(corner_shown(page), BACKGROUND)).max() < 12, "a page shows what the network sees"
 
     check_onnx(run, dataset / "images")
+    command = [sys.executable, "-m", "scripts.evaluate_run", "--run", "results/small/quick/seed0", "--data", "data.zip"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    page = (tmp_path / "evaluations/small/quick/seed0/data/figures/errors.html").read_text(encoding="utf-8")
+    assert np.abs(np.subtract(corner_shown(page), BACKGROUND)).max() < 12, "of other images too"
+
+
+def corner_shown(page: str) -> tuple[int, ...]:
+    """Return a pixel in the corner of the first picture of a page."""
+    shown = re.search(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", page)
+    assert shown
+    return Image.open(io.BytesIO(base64.b64decode(shown[1]))).getpixel((1, 1))
 
 
 @pytest.mark.long

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -186,3 +187,9 @@ def hash_weights(path: Path) -> str:
     if not isinstance(weights, dict):
         raise tensor_file.Unreadable("it holds no weights")
     return tensors_sha256({name: tensor for name, tensor in weights.items() if isinstance(tensor, torch.Tensor)})
+
+
+def name_without_suffixes(path: Path) -> str:
+    """Return the name of a folder, or of an archive without .zip, .tar.gz and the like."""
+    name = path.resolve().name
+    return re.sub(r"(\.tar)?\.[A-Za-z0-9]+$", "", name) if path.is_file() else name

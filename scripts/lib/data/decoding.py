@@ -108,6 +108,19 @@ def deep_peak(content: bytes) -> int:
     return int(_deep(content, cv2.IMREAD_COLOR).max()) if deep else 0
 
 
+def orientation_of(image: Image.Image, content: bytes) -> int:
+    """Return how an opened image is turned by its EXIF data, 1 to 8; 1: not, or as no camera writes it.
+
+    Parameters
+    ----------
+    content : the whole file.
+    """
+    if image.format == "PNG" and b"eXIf" not in content:  # Pillow would decode it all to look behind the pixels
+        return 1
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
 def is_transparent(image: Image.Image) -> bool:
     """Tell whether something may show through an opened image: it has an alpha channel, or a transparent colour."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
@@ -161,7 +174,10 @@ def _deep_and_alpha(content: bytes, image: Image.Image, bits: int) -> Image.Imag
     if stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] != 4:
         raise Undecodable(f"its transparency is not read, of {bits} bits: convert it to 8 bits")
     pixels = Image.fromarray(np.ascontiguousarray(_to_bytes(stored, bits)[..., [2, 1, 0, 3]]))
-    pixels.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        pixels.getexif()[ExifTags.Base.Orientation] = orientation_of(image, content)
+    except Exception as error:  # hostile bytes reach every corner of Pillow's parsers
+        raise Undecodable(str(error) or type(error).__name__) from error
     return ImageOps.exif_transpose(pixels)
 
 

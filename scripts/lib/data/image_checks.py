@@ -29,6 +29,7 @@ from scripts.lib.data.decoding import (
     find_bomb,
     is_transparent,
     opened,
+    orientation_of,
     size_of_bomb,
 )
 from scripts.lib.data.reading import USUAL, Reading
@@ -215,7 +216,7 @@ def _read_header(content: bytes) -> Checked:
             name, width, height = image.format or "", image.width, image.height
             if bomb := find_bomb(image, content):
                 return Checked(Status.TOO_MANY_PIXELS, name, width, height, detail=bomb)
-            oddities, orientation = _oddities(image, content), _orientation(image, content)
+            oddities, orientation = _oddities(image, content), orientation_of(image, content)
             return Checked(Status.READABLE, name, width, height, oddities, orientation)
     except Exception as error:  # hostile bytes reach every corner of the parsers
         return _explain_header(content, error)
@@ -244,13 +245,6 @@ def _oddities(image: Image.Image, content: bytes) -> Oddity:
     if image.mode in ("P", "PA") and image.format != "GIF":  # a GIF always has one
         oddities |= Oddity.PALETTE
     return oddities
-
-
-def _orientation(image: Image.Image, content: bytes) -> int:
-    if image.format == "PNG" and b"eXIf" not in content:  # Pillow would decode it all to look behind the pixels
-        return 1
-    value = image.getexif().get(0x0112, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 #: In JPEG's entropy-coded data: a marker that is neither a stuffed byte nor a restart marker.

@@ -33,6 +33,10 @@ class Reading:
         unusual: dict[str, Any] = {"bit_depth": self.bit_depth} if self.bit_depth != FULL_DEPTH else {}
         return unusual | ({"background": list(self.background)} if self.background != WHITE else {})
 
+    def background_option(self) -> list[str]:
+        """Return the words of a command whose parser has the option of :func:`add_background`."""
+        return ["--background", f"#{bytes(self.background).hex()}"]
+
     @classmethod
     def of_arguments(cls, arguments: Mapping[str, Any]) -> Reading:
         """Return what :meth:`as_arguments` was made from, whatever else *arguments* hold."""

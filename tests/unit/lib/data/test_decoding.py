@@ -63,6 +63,17 @@ def test_a_background_shows_through_what_is_transparent(name: str, background: s
     assert Oddity.ALPHA in check_image(content).oddities
 
 
+@pytest.mark.parametrize("exif", [b"II*\0\x08\0\0\0\x01\0", b"II*\0" + b"\xff" * 40, b"", b"nonsense"])
+def test_a_deep_transparent_png_whose_turn_is_nonsense_is_no_crash(exif: bytes) -> None:
+    content, pixels, shows = TRANSPARENT["png 16"]
+    broken = picture_formats.with_chunk(content, picture_formats.chunk(b"eXIf", exif))
+    expected = picture_formats.on_background(pixels, shows, (255, 255, 255))
+    try:
+        np.testing.assert_array_equal(decode_image(broken)[..., ::-1], expected)
+    except Undecodable as error:
+        assert str(error)
+
+
 def test_what_is_hidden_is_not_judged() -> None:
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
