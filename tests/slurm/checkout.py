@@ -25,6 +25,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.gpus_folder = self.folder / "gpus"
+        self.usage = self.folder / "usage.jsonl"  # what each step cost
         self._started: list[subprocess.Popen[str]] = []
         self.gpus_folder.mkdir(parents=True)
         (self.folder / "home").mkdir()
@@ -68,6 +69,7 @@ class Checkout:
             # This copy of mimflow, not the one that .venv knows.
             "PYTHONPATH": str(self.folder),
             "MIMFLOW_TEST_GPUS": str(self.gpus_folder),
+            "MIMFLOW_USAGE": str(self.usage),
             "HOME": str(self.folder / "home"),
         }
 

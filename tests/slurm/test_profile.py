@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from checkout import Checkout
 from cluster import Cluster
 from daemons import wait_until
 from dag import QUICK, archive_bytes, settings
+
+from scripts.lib.workflow import fork_server
 
 #: The DAG of four seeds takes minutes on two cores, and counts as the set-up of the first test that looks at it.
 pytestmark = pytest.mark.timeout(1500)
@@ -113,6 +116,13 @@ def test_through_slurm_the_report_is_complete(four_seeds: tuple[Checkout, str]) 
     assert (checkout.folder / "results/small/report.html").stat().st_size > 100_000
     assert "narrow" in output and "results/small/report.html" in output
     assert not list((checkout.folder / "results").rglob("*.tmp*"))
+
+
+def test_the_steps_of_a_job_load_torch_once_together(four_seeds: tuple[Checkout, str]) -> None:
+    lines = [json.loads(line) for line in four_seeds[0].usage.read_text().splitlines()]
+    forked = [line for line in lines if line["step"] in fork_server.RULES and "/seed" in line["log"]]
+    assert {line["step"] for line in forked} >= {"patch_config", "predict_images", "explain_model", "write_model_card"}
+    assert not any(line["loads_torch"] for line in forked)
 
 
 def test_a_run_through_slurm_equals_the_local_one_bit_for_bit(

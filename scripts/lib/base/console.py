@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from scripts.lib.base import interrupts, products
+from scripts.lib.base import interrupts, products, usage
 from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
@@ -144,6 +144,7 @@ def run_cli(
     paths("--makes", help="products of this rule, which are recorded with their hashes")
     args = parser.parse_args(argv)
     hint = f"; details: {args.log}" if args.log else ""
+    step = args.log.stem if args.log else Path(parser.prog).stem
     try:
         interrupts.take()
         configure_logging(args.log)
@@ -151,7 +152,7 @@ def run_cli(
         main(args)
         sys.stdout.flush()  # here, not at the end of Python, where an error would be no line of ours
         if args.makes:
-            products.record(args.log.stem if args.log else Path(parser.prog).stem, args.makes)
+            products.record(step, args.makes)
     except UserError as error:
         logger.debug("stopped by a mistake of the user's", exc_info=True)
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
@@ -173,6 +174,7 @@ def run_cli(
         what = f"{type(error).__name__}: {one_line(error)}"
         outcome = full or Outcome(Ending.FAILED, f"unexpected {what}{hint}", again=may_pass(what))
     else:
+        usage.note(step, args.log)
         sys.exit(0)
     interrupted = outcome.ending == Ending.INTERRUPTED
     logger.error("%s", STOPPED if interrupted else f"error: {outcome}")

@@ -27,6 +27,8 @@ class Variable(StrEnum):
     ORPHANS = "MIMFLOW_ORPHANS"
     #: ``no``: no step is forked, each loads torch anew.
     FORK = "MIMFLOW_FORK"
+    #: File to which each step adds what it cost, for bench/end_to_end.py.
+    USAGE = "MIMFLOW_USAGE"
     #: When a trainer will be ended, as by a job's limit, in seconds since 1970; train_model sets it where Slurm tells.
     END_TIME = "MIMFLOW_END_TIME"
 

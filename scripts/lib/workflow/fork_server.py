@@ -3,8 +3,8 @@
 Loading takes 2 to 5 seconds of the processor, most of what the steps around a small training cost. The shell lines of
 the rules stay as they are: the workflow's shell becomes :mod:`fork_client`, which hands its arguments, environment and
 open files to this server and ends as the step does. Where there is no server, or the environment is another, the client
-becomes the ordinary ``python``. Training is never forked: it starts as ``mim`` starts it. Nor is what runs in a Slurm
-job of its own, whose Snakemake starts no server.
+becomes the ordinary ``python``. Training is never forked: it starts as ``mim`` starts it. On Slurm, the Snakemake that
+runs the steps of a job on its node has a server of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base import interrupts
+from scripts.lib.base import interrupts, usage
 from scripts.lib.base.environment import Variable
 from scripts.lib.workflow import fork_client
 
@@ -86,16 +86,15 @@ class Forks:
         )
 
 
-def are_wanted(planned: Iterable[str], modules: Sequence[str], is_slurm: bool) -> bool:
-    """Tell whether steps are to be forked: enough of them, in this process's environment, on this machine.
+def are_wanted(planned: Iterable[str], modules: Sequence[str]) -> bool:
+    """Tell whether steps are to be forked: enough of them, in this process's environment.
 
     Parameters
     ----------
-    planned : the rule of each planned job.
+    planned : the rule of each job that this Snakemake runs itself: the whole workflow's, or those of one Slurm job.
     modules : those of the site, which make another environment.
-    is_slurm : the steps run in jobs of their own.
     """
-    is_possible = not (modules or is_slurm or os.environ.get(Variable.FORK) == "no")
+    is_possible = not (modules or os.environ.get(Variable.FORK) == "no")
     return is_possible and sum(rule in RULES for rule in planned) >= ENOUGH
 
 
@@ -267,6 +266,7 @@ def run(request: Mapping[str, Any]) -> None:
     import threadpoolctl
     import torch
 
+    usage.is_fork = True
     os.environ.clear()  # also of what the libraries have set
     os.environ.update(request["environment"])
     tempfile.tempdir = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import os
 import shlex
@@ -9,7 +10,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 from snakemake.settings.enums import Quietness
 from snakemake.shell import shell
 from snakemake.utils import update_config
+from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import interrupts, strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
@@ -176,8 +178,15 @@ class Session:
 
         So a Ctrl-C that the shell has not seen yet reaches the command.
         """
+        if not self.forks and self.workflow.exec_mode == ExecMode.REMOTE:
+            self._start_forks(rules_of_cluster_job(sys.argv[1:], os.environ))
         become = self.forks.shell_prefix() if self.forks else "exec "
         return (module_prefix(self.site) + become).replace("{", "{{").replace("}", "}}")  # Snakemake formats it
+
+    def _start_forks(self, rules: Iterable[str]) -> None:
+        """Start the process whose forks the steps of these rules are, where that is worth it."""
+        if fork_server.are_wanted(rules, self.site.modules):
+            self.forks = fork_server.start(of_timm=self.layout.uses_timm)
 
     def controller(self, workflow: Any) -> Controller:
         """Return who controls this folder; before a real run, make sure that it is nobody else."""
@@ -244,8 +253,8 @@ class Session:
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
-        if fork_server.are_wanted((job.rule.name for job in jobs), self.site.modules, workflow.non_local_exec):
-            self.forks = fork_server.start(of_timm=self.layout.uses_timm)
+        if not workflow.non_local_exec:
+            self._start_forks(job.rule.name for job in jobs)
             shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
 
@@ -293,6 +302,24 @@ def spare_attempts(scheduler: Any, since: float) -> None:
         tell_scheduler(job)
 
     scheduler.error_callback = on_error
+
+
+def rules_of_cluster_job(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return the rules whose steps this Snakemake runs itself, on the node of one cluster job.
+
+    The plugin starts two Snakemakes there: the outer one, whose executor is ``slurm-jobstep``, runs nothing but the
+    inner one, and gets an empty list.
+
+    Parameters
+    ----------
+    arguments : Snakemake's, after the program's name: it has read them itself, but not told its workflow yet.
+    """
+    if executor_of(arguments, environment) != "local":
+        return []
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--target-jobs", nargs="+", default=[])
+    known, _ = parser.parse_known_args(arguments)
+    return [target.split(":")[0] for target in known.target_jobs]
 
 
 def is_recent(path: Path, since: float) -> bool:

@@ -256,28 +256,22 @@ def test_nothing_remains_when_the_workflow_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("planned", "modules", "is_slurm", "value", "wanted"),
+    ("planned", "modules", "value", "wanted"),
     [
-        (["patch_config", "predict_images", "evaluate_model", "export_model", "write_report"], [], False, None, True),
-        (["write_model_card", "compare_runs", "describe_crate", "write_report"], [], False, None, False),
-        (["split_dataset", "fit_head", "train_model"] * 9, [], False, None, False),
-        (["predict_images"] * 9, ["cuda/11.8"], False, None, False),
-        (["predict_images"] * 9, [], True, None, False),
-        (["predict_images"] * 9, [], False, "no", False),
+        (["patch_config", "predict_images", "evaluate_model", "export_model", "write_report"], [], None, True),
+        (["write_model_card", "compare_runs", "describe_crate", "write_report"], [], None, False),
+        (["split_dataset", "fit_head", "train_model"] * 9, [], None, False),
+        (["predict_images"] * 9, ["cuda/11.8"], None, False),
+        (["predict_images"] * 9, [], "no", False),
     ],
 )
 def test_steps_are_forked_where_many_of_them_run_here(
-    planned: list[str],
-    modules: list[str],
-    is_slurm: bool,
-    value: str | None,
-    wanted: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    planned: list[str], modules: list[str], value: str | None, wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(Variable.FORK, raising=False)
     if value:
         monkeypatch.setenv(Variable.FORK, value)
-    assert fork_server.are_wanted(planned, modules, is_slurm) == wanted
+    assert fork_server.are_wanted(planned, modules) == wanted
 
 
 def test_a_folder_whose_name_is_too_long_for_a_socket_leaves_ordinary_steps(

@@ -1,4 +1,4 @@
-"""What happens around one start of Snakemake: attempts that cannot succeed are spared."""
+"""What happens around one start of Snakemake: attempts that cannot succeed are spared, a job on a node is told."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from scripts.lib.workflow.session import rules_of_cluster_job
 
 ROOT = Path(__file__).resolve().parents[4]
 SNAKEFILE = """
@@ -54,3 +56,27 @@ def test_only_what_may_pass_is_tried_again(statement: str, attempts: int, tmp_pa
     command = [str(Path(sys.executable).with_name("snakemake")), "--cores", "1", "--quiet", "all"]
     assert subprocess.run(command, cwd=tmp_path, timeout=120).returncode == 1
     assert len((tmp_path / "attempts").read_text().splitlines()) == attempts
+
+
+#: As the Slurm plugin starts Snakemake on a node (shortened).
+ON_A_NODE = [
+    "--target-jobs",
+    "predict_images:seed=0,experiment=a",
+    "train_model:seed=0",
+    "--attempt",
+    "1",
+    "--mode",
+    "remote",
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rules"),
+    [
+        (ON_A_NODE, ["predict_images", "train_model"]),
+        ([*ON_A_NODE, "--executor", "slurm-jobstep"], []),  # it only starts the one above
+        (["--cores", "2"], []),
+    ],
+)
+def test_the_snakemake_that_runs_the_steps_of_a_job_knows_them(arguments: list[str], rules: list[str]) -> None:
+    assert rules_of_cluster_job(arguments, {}) == rules
