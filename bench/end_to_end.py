@@ -51,7 +51,7 @@ OF_A_RUN = frozenset(
 #: What logs say of a pass over images.
 PASS = re.compile(r"^(?P<time>\S+ \S+) INFO \S+: (?:features of )?[0-9,]+ images? in (?P<seconds>[0-9.]+) s")
 #: A line of mmcls's log with its time; what it logs after the first batches begins with one of the words.
-LOGGED = re.compile(r"^(?P<time>\S+ \S+) - mmcls - INFO - (?P<text>.*)")
+LOGGED = re.compile(r"^(?P<time>\S+ \S+) - mmcls - INFO - (?P<message>.*)")
 LATER = ("Epoch", "Validation")
 MEMORY_UNIT = 1 << 20
 
@@ -135,9 +135,9 @@ def first_batches(work: Path) -> Iterator[float]:
     for log in work.glob("*/*.log"):
         last = ""
         for match in filter(None, map(LOGGED.match, log.read_text(encoding="utf-8", errors="replace").splitlines())):
-            if match["text"].startswith(LATER[0]):
+            if match["message"].startswith(LATER[0]):
                 break
-            last = last if match["text"].startswith(LATER[1]) else match["time"]
+            last = last if match["message"].startswith(LATER[1]) else match["time"]
         if last:
             yield datetime.strptime(last, "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
