@@ -9,11 +9,14 @@ rule predict_images:
         checkpoint=rules.train_model.output.best,
         test=layout.test,
         val=layout.val,
+        train=layout.train,
         classes=rules.split_dataset.output.classes,
     output:
         test=layout.run.predictions,
         val=layout.run.val_predictions,
         features=layout.run.features,
+        known=layout.run.known,
+        certainty=layout.run.certainty,
     params:
         images=layout.images,
     log:
@@ -27,6 +30,7 @@ rule predict_images:
         "python -m scripts.evaluate.predict_images --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.test:q} {input.val:q} --classes {input.classes:q}"
         " --output {output.test:q} {output.val:q} --features {output.features:q}"
+        " --train {input.train:q} --known {output.known:q} --certainty {output.certainty:q}"
         " --threads {threads} --gpus {resources.gpu}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
@@ -36,6 +40,9 @@ rule evaluate_model:
         f"evaluating {layout.title}"
     input:
         predictions=rules.predict_images.output.test,
+        features=rules.predict_images.output.features,
+        known=rules.predict_images.output.known,
+        certainty=rules.predict_images.output.certainty,
         train=layout.train,
     output:
         metrics=layout.run.metrics,
@@ -50,6 +57,7 @@ rule evaluate_model:
     shell:
         "python -m scripts.evaluate.evaluate_model --predictions {input.predictions:q} --train {input.train:q}"
         " --dataset {params.dataset:q} --experiment {wildcards.experiment:q} --seed {wildcards.seed} {params.fold}"
+        " --certainty {input.certainty:q} --known {input.known:q} --features {input.features:q}"
         " --metrics {output.metrics:q}"
         " --per-class {output.per_class:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
@@ -144,6 +152,8 @@ rule export_model:
         split=layout.test,
         classes=rules.split_dataset.output.classes,
         predictions=rules.predict_images.output.test,
+        known=rules.predict_images.output.known,
+        certainty=rules.predict_images.output.certainty,
     output:
         onnx=layout.run.onnx,
         json=layout.run.export,
@@ -160,7 +170,8 @@ rule export_model:
     shell:
         "python -m scripts.evaluate.export_model --config {input.config:q} --checkpoint {input.checkpoint:q}"
         " --images {params.images:q} --split {input.split:q} --classes {input.classes:q}"
-        " --predictions {input.predictions:q} --output {output.onnx:q} --report {output.json:q}"
+        " --predictions {input.predictions:q} --known {input.known:q} --certainty {input.certainty:q}"
+        " --output {output.onnx:q} --report {output.json:q}"
         " --example {output.example:q} --html {output.html:q} --threads {threads} {params.language}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 

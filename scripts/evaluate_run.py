@@ -32,6 +32,7 @@ from scripts.lib.metrics import transfer
 from scripts.lib.model.inference import load_config
 from scripts.lib.model.photos import check_run, classes_of
 from scripts.lib.pages.evaluation_page import evaluation_page, remarks, shortened
+from scripts.lib.runs.certainty import of_run
 from scripts.lib.runs.predictions import read_features, read_predictions
 from scripts.lib.runs.run_folder import RunFolder, run_name
 
@@ -194,6 +195,8 @@ def write_results(args: argparse.Namespace, run: RunFolder, labelled: Labelled, 
         "--experiment",
         names["experiment"],
     ]
+    if of_run(run):
+        words += ["--certainty", run.certainty, "--known", run.known, "--features", output / "features.npy"]
     words += ["--seed", seed, "--metrics", output / "metrics.json", "--per-class", output / "per_class.csv"]
     evaluate_model.main(evaluate_model.build_parser().parse_args(list(map(str, words))))
     other, reference = read_predictions(output / "predictions.csv"), read_predictions(run.predictions)

@@ -11,8 +11,10 @@ from scripts.lib.base.files import atomic_path, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data.splits import Split
+from scripts.lib.metrics import unsure
 from scripts.lib.metrics.metrics import compute_metrics, per_class_table
-from scripts.lib.runs.predictions import read_predictions
+from scripts.lib.runs.certainty import distances, read_certainty, read_known
+from scripts.lib.runs.predictions import read_features, read_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--experiment", required=True, metavar="NAME", help="written into metrics.json")
     parser.add_argument("--seed", type=int, required=True, metavar="K", help="the run's seed; draws the bootstrap too")
     parser.add_argument("--fold", type=int, metavar="J", help="the run's fold, with cross-validation")
+    parser.add_argument("--certainty", type=Path, metavar="FILE", help="certainty.json of the run, for `unsure`")
+    parser.add_argument("--known", type=Path, metavar="FILE", help="known.npy of the run, for the same")
+    parser.add_argument("--features", type=Path, metavar="FILE", help="features.npy, made with the predictions")
     parser.add_argument("--metrics", type=Path, required=True, metavar="FILE", help="metrics.json")
     parser.add_argument("--per-class", type=Path, required=True, metavar="FILE", help="per_class.csv")
     return parser
@@ -44,6 +49,8 @@ def images_of_classes(split: Path, classes: int) -> list[int]:
 
 
 def main(args: argparse.Namespace) -> None:
+    if len({option is None for option in (args.certainty, args.known, args.features)}) > 1:
+        raise UserError("--certainty, --known and --features belong together: give all three, or none")
     predictions = read_predictions(args.predictions)
     metrics = compute_metrics(predictions, args.seed)
     table = per_class_table(predictions, args.train and images_of_classes(args.train, len(predictions.classes)))
@@ -54,6 +61,10 @@ def main(args: argparse.Namespace) -> None:
     names |= {"fold": args.fold} if args.fold is not None else {}
     with atomic_path(args.per_class) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
+    if args.certainty:
+        features = read_features(args.features, len(predictions.files))
+        far = distances(features, read_known(args.known))
+        metrics["unsure"] = unsure.report(read_certainty(args.certainty), predictions, far)
     write_json(args.metrics, {**names, "n_test": len(predictions.labels), **metrics})
     low, high = metrics["accuracy_top1_ci95"]
     logger.info(

@@ -24,9 +24,10 @@ from scripts.lib.model import onnx_parity
 from scripts.lib.model.inference import build_model, load_config, read_checkpoint
 from scripts.lib.model.onnx_export import OPSET, Classifier, describe_pipeline, export, finish, moved_inside
 from scripts.lib.pages import templates
+from scripts.lib.runs.certainty import certainty_text, read_certainty, read_known
 from scripts.lib.runs.machine import describe_machine
 from scripts.lib.runs.onnx_example import example
-from scripts.lib.runs.onnx_model import OnnxModel
+from scripts.lib.runs.onnx_model import CERTAINTY, OnnxModel
 from scripts.lib.runs.predictions import Predictions, read_predictions
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def build_parser() -> argparse.ArgumentParser:
     file("--split", required=True, help="annotation file: `path label` lines")
     file("--classes", required=True, help="one class a line, in label order")
     file("--predictions", required=True, help="predictions.csv of the checkpoint")
+    file("--known", help="known.npy of the run: the model then tells how far an image is from training, too")
+    file("--certainty", help="certainty.json of the run, with --known: when to rely on it")
     file("--output", required=True, help="model.onnx")
     file("--report", required=True, help="export.json: what was compared and timed")
     file("--example", help="onnx_example.py: a program that uses the model")
@@ -56,6 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 @language.in_its_language
 def main(args: argparse.Namespace) -> None:
+    if (args.known is None) != (args.certainty is None):
+        raise UserError("--known and --certainty belong together: give both, or none")
     config = load_config(args.config)
     name = f"{args.config}: {config.model.backbone.type}"
     classes, reference = read_lines(args.classes), read_predictions(args.predictions)
@@ -63,7 +68,9 @@ def main(args: argparse.Namespace) -> None:
     described = describe_pipeline(config.data.test.pipeline)
     preprocessing = moved_inside(described) if args.preprocessing else described
     weights, _ = read_checkpoint(args.checkpoint)
-    classifier = Classifier(build_model(config, weights, "cpu", args.threads), described, args.preprocessing).eval()
+    built = build_model(config, weights, "cpu", args.threads)
+    certainty, known = read_certainty(args.certainty) if args.certainty else None, args.known and read_known(args.known)
+    classifier = Classifier(built, described, args.preprocessing, known, len(classes)).eval()
     paths = [args.images / file for file in reference.files]
     few = onnx_parity.prepared(preprocessing, paths[: onnx_parity.BATCH_SIZE])
     height, width = few.shape[1:3] if args.preprocessing else few.shape[2:]
@@ -72,16 +79,18 @@ def main(args: argparse.Namespace) -> None:
         "image_size": json.dumps({"height": height, "width": width}),
         "checkpoint_sha256": sha256_of(args.checkpoint),
         **preprocessing.metadata(),
+        **({CERTAINTY: certainty_text(certainty)} if certainty else {}),
     }
 
     def predict(images: np.ndarray) -> np.ndarray:
-        return classifier(torch.from_numpy(images)).numpy()
+        return onnx_parity.answer_of(classifier, images)[0]
 
     with torch.no_grad(), atomic_path(args.output) as temporary:
         export(classifier, np.resize(few, (2, *few.shape[1:])), temporary, name)
         finish(temporary, metadata, name)
         model = OnnxModel(temporary, args.threads)
         onnx_parity.check_batches(model, few, name)
+        onnx_parity.check_distances(model, classifier, few, name)
         probabilities = onnx_parity.predictions_of(model, paths)
         parity = onnx_parity.compare(probabilities, reference)
         if not parity.holds:
@@ -91,7 +100,7 @@ def main(args: argparse.Namespace) -> None:
         speed = onnx_parity.measure({"torch": predict, "onnxruntime": model.predict}, few)
     report = describe_export(args.output, model, parity, speed)
     write_json(args.report, report)
-    program = example(preprocessing)
+    program = example(preprocessing, certainty)
     if args.example:
         write_text(args.example, program)
     if args.html:
@@ -123,7 +132,8 @@ def describe_export(
             "sha256": sha256_of(path),
             "opset": OPSET,
             "input": describe_tensor(model.session.get_inputs()[0]),
-            "output": describe_tensor(model.session.get_outputs()[0]),
+            "output": ", ".join(map(describe_tensor, model.session.get_outputs())),
+            "certainty": model.certainty.as_json() if model.certainty else None,
             "preprocessing": asdict(model.preprocessing),
         },
         "parity": {"images": parity.images, "same_prediction": parity.same, "largest_difference": parity.largest},

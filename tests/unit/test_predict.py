@@ -72,7 +72,7 @@ def test_predictions_are_those_of_predict_images(run: TinyRun, tmp_path: Path) -
         order = np.argsort(-probabilities)[:3]
         assert [row[f"top{rank}"] for rank in (1, 2, 3)] == [expected.classes[index] for index in order]
     assert list(rows[0]) == ["file", "prediction", "confidence", "top1", "probability1", "top2", "probability2", "top3",
-                             "probability3", "drawing"]  # fmt: skip
+                             "probability3", "drawing", "unsure", "reason"]  # fmt: skip
     assert {row["drawing"] for row in rows} == {""}
     assert not (tmp_path / "out" / "images").exists()
 

@@ -21,7 +21,8 @@ from scripts.mmcls_plugins.checkpoints import tensors_sha256
 #: What a finished run leaves.
 RUN_FILES = [
     "config.py", "best.pth", "last.pth", "train_log.csv", "predictions.csv", "metrics.json", "per_class.csv",
-    "provenance.json", "val_predictions.csv", "features.npy", "model.onnx", "onnx_example.py", "export.json",
+    "provenance.json", "val_predictions.csv", "features.npy", "known.npy", "certainty.json",
+    "model.onnx", "onnx_example.py", "export.json",
     "model.json", "model_card.md", "figures/classes.svg", "figures/confusion_matrix.svg", "figures/curves.svg",
     "figures/embedding.html", "figures/errors.html", "figures/gradcam.html", "figures/reliability.svg",
     "figures/selective.svg", "figures/training_curves.svg",

@@ -52,6 +52,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "small/quick/seed0/work/*/train_log.csv": ANEW, "small/quick/seed0/work/*/attempts.jsonl": UNUSED,
     "small/quick/seed0/work/*/identity.json": UNUSED, "small/quick/seed0/work/*/output.log": UNUSED,
     "small/quick/seed0/predictions.csv": IN_BUNDLE, "small/quick/seed0/val_predictions.csv": IN_BUNDLE,
+    "small/quick/seed0/known.npy": MODEL, "small/quick/seed0/certainty.json": MODEL,
     "small/quick/seed0/features.npy": OUTSIDE, "small/quick/seed0/metrics.json": IN_BUNDLE,
     "small/quick/seed0/per_class.csv": IN_BUNDLE, "small/quick/seed0/figures/confusion_matrix.svg": IN_BUNDLE,
     "small/quick/seed0/figures/gradcam.html": IN_BUNDLE, "small/quick/seed0/model.onnx": MODEL,
@@ -77,7 +78,7 @@ REASONS = {
         "train_log.csv": "train_model compares it with its hash before it publishes it, and else trains again",
     },
     "report": {"": "does not show it, or writes it anew"},
-    "predict": {"": "reads config.py and best.pth, or model.onnx, and nothing else of results/"},
+    "predict": {"": "reads config.py, best.pth, known.npy and certainty.json, or model.onnx, and nothing else of results/"},
     "verify": {
         "audit.cache": "checksums of its own", "attempts.jsonl": "no result depends on it",
         "identity.json": "no result depends on it", "output.log": "is for people",

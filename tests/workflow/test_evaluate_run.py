@@ -69,6 +69,7 @@ def test_other_images_are_judged_and_what_cannot_be_is_said(run: Path, tmp_path:
     assert len(rows) == images and metrics["accuracy_top1"] == result["accuracy"] == right / images
     of_run = json.loads((run / "results/small/quick/seed0/metrics.json").read_text(encoding="utf-8"))
     assert result["reference"] == of_run["accuracy_top1"]
+    assert 0 <= metrics["unsure"]["sure_share"] <= 1 and metrics["unsure"]["val_images"] > 0
     page = (output / "evaluation.html").read_text(encoding="utf-8")
     for words in ("left out 3 images of classes that the run does not know: durian", "left out 1 image that cannot be",
                   "training images of the run"):  # fmt: skip

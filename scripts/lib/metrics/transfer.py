@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scripts.lib.metrics.metrics import Interval, wilson_interval
+from scripts.lib.runs.certainty import directions
 from scripts.lib.runs.predictions import Predictions
 
 #: Of the distances among the run's own test images, the percentile beyond which an image lies far away.
@@ -70,7 +71,7 @@ def far_share(features: np.ndarray, reference: np.ndarray) -> float | None:
     """Return the share of images, 0 to 1, that lie farther from all of the run's own than nearly all of those do.
 
     Far is what is farther from its nearest neighbour among those than FAR_PERCENTILE of them are from theirs. Of images
-    like them about 5 % are.
+    like them about 5 % are. The features count by their directions only (:func:`directions` says why).
 
     Parameters
     ----------
@@ -82,6 +83,7 @@ def far_share(features: np.ndarray, reference: np.ndarray) -> float | None:
     """
     if len(reference) < 20:
         return None
+    features, reference = directions(features), directions(reference)
     bound = np.percentile(nearest(reference, reference, is_same=True), FAR_PERCENTILE)
     return float((nearest(features, reference) > bound).mean())
 

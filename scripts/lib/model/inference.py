@@ -6,8 +6,9 @@ import ctypes
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +25,7 @@ from scripts.lib.base.shared_memory import fitting_workers
 from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.model.checkpoint_file import printable
 from scripts.lib.runs import config_file
+from scripts.lib.runs.certainty import distances
 from scripts.lib.runs.onnx_model import Batch
 from scripts.mmcls_plugins.hooks import forward_hooks
 
@@ -212,20 +214,37 @@ def iterate(model: torch.nn.Module, dataset: Any, batch_size: int, workers: int,
         yield Batch(indices, np.stack(rows).astype(np.float32, copy=False), failures)
 
 
+def iterate_with_distances(
+    model: torch.nn.Module, num_classes: int, batches: Iterable[Batch], known: np.ndarray
+) -> Iterator[Batch]:
+    """Yield *batches* of :func:`iterate`, each with how far its images are from the *known* ones."""
+    noted: list[np.ndarray] = []
+    with noted_features(model, num_classes, noted):
+        for batch in batches:
+            features = np.concatenate(noted) if batch.indices else np.empty((0, known.shape[1]), np.float32)
+            noted.clear()
+            yield replace(batch, distances=distances(features, known))
+
+
 @contextmanager
 def noted_features(model: torch.nn.Module, num_classes: int, features: list[np.ndarray]) -> Iterator[None]:
-    """Have every batch that *model* sees inside the block add to *features*: float32, (images, dims).
+    """Have every batch that *model* sees inside the block add to *features*: float32, (images, dims)."""
+    with feature_hooks(model, num_classes, lambda tensor: features.append(tensor.detach().cpu().numpy())):
+        yield
+
+
+def feature_hooks(
+    model: torch.nn.Module, num_classes: int, note: Callable[[torch.Tensor], None]
+) -> AbstractContextManager[None]:
+    """Have *note* called inside the block with the features of every batch that *model* sees: float32, (images, dims).
 
     They are the inputs of the linear layer that makes the logits, and where there is not exactly one such layer, the
     pooled output of the backbone. Hooks take note of them; what the model computes stays the same.
     """
     layer, backbone = classifier_layer(model, num_classes), cast(torch.nn.Module, model.backbone)
     if layer is not None:
-        hooks = forward_hooks(before=[(layer, lambda _layer, inputs: features.append(pooled(inputs[0])))])
-    else:
-        hooks = forward_hooks(after=[(backbone, lambda _layer, _inputs, output: features.append(pooled(output)))])
-    with hooks:
-        yield
+        return forward_hooks(before=[(layer, lambda _layer, inputs: note(pooled(inputs[0])))])
+    return forward_hooks(after=[(backbone, lambda _layer, _inputs, output: note(pooled(output)))])
 
 
 def classifier_layer(
@@ -263,7 +282,7 @@ def _is_built_on(model: torch.nn.Module, layer: torch.nn.Linear, trained: Mappin
     )
 
 
-def pooled(output: Any) -> np.ndarray:
+def pooled(output: Any) -> torch.Tensor:
     """Return a backbone's output as one vector an image: float32, (images, dims).
 
     Of several stages the last one counts. Its parts (maps, tokens, of a transformer also the class token) are averaged
@@ -278,7 +297,7 @@ def pooled(output: Any) -> np.ndarray:
         # (n, dims), (n, tokens, dims) or (n, dims, height, width)
         positions = (1,) if output_part.dim() == 3 else tuple(range(2, output_part.dim()))
         vectors.append(output_part.float().mean(positions) if positions else output_part.float())
-    return torch.cat(vectors, dim=1).detach().cpu().numpy()
+    return torch.cat(vectors, dim=1)
 
 
 def _collate(items: list[tuple[int, Any, str | None]], batch_size: int) -> tuple[list[int], Any, list[tuple[int, str]]]:

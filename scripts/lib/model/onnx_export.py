@@ -22,7 +22,19 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.reading import Reading
 from scripts.lib.model.config_patches import LOADERS
-from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, INSIDE, OUTPUT, OUTSIDE, RGB, Preprocessing
+from scripts.lib.model.inference import feature_hooks
+from scripts.lib.runs.onnx_model import (
+    BGR,
+    CERTAINTY,
+    DISTANCE,
+    GREY,
+    INPUT,
+    INSIDE,
+    OUTPUT,
+    OUTSIDE,
+    RGB,
+    Preprocessing,
+)
 
 #: What torch 2.0 writes and onnxruntime 1.16 reads, and all later ones too.
 OPSET = 17
@@ -40,13 +52,26 @@ class Classifier(nn.Module):
     model : one of mmcls's, in eval mode.
     preprocessing : what its images went through, the normalisation OUTSIDE.
     inside : take bytes, of shape (n, height, width, channels) in the order of :func:`moved_inside`, and normalise them.
+    known : directions of training images, as :func:`scripts.lib.runs.certainty.distances` takes them: tell how far from
+        these an image is, too.
+    num_classes : with *known*: how many classes the model knows.
     """
 
     mean: torch.Tensor
     factor: torch.Tensor
+    known: torch.Tensor | None
 
-    def __init__(self, model: nn.Module, preprocessing: Preprocessing, inside: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocessing: Preprocessing,
+        inside: bool = False,
+        known: np.ndarray | None = None,
+        num_classes: int = 0,
+    ) -> None:
         super().__init__()
+        self.num_classes = num_classes
+        self.register_buffer("known", None if known is None else torch.from_numpy(known))
         self.model = model
         self.inside = inside
         self.flipped = preprocessing.channel_order == BGR
@@ -54,13 +79,19 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(outside.mean))
         self.register_buffer("factor", torch.tensor(outside.std, dtype=torch.float64).reciprocal().float())
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return float32 probabilities of shape (n, classes)."""
+    def forward(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Return float32 probabilities of shape (n, classes); of a model with ``known`` also distances, (n,)."""
         if self.inside:
             images = ((images.float() - self.mean) * self.factor).permute(0, 3, 1, 2)
             if self.flipped:
                 images = images.flip(1)
-        return self.model(img=images, return_loss=False, post_process=False)
+        if self.known is None:
+            return self.model(img=images, return_loss=False, post_process=False)
+        noted: list[torch.Tensor] = []
+        with feature_hooks(self.model, self.num_classes, noted.append):
+            probabilities = self.model(img=images, return_loss=False, post_process=False)
+        length = noted[0].norm(dim=1, keepdim=True).clamp(min=1e-12)
+        return probabilities, 1 - (noted[0] / length @ self.known.float().T).amax(1)
 
 
 def moved_inside(preprocessing: Preprocessing) -> Preprocessing:
@@ -148,6 +179,7 @@ def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) ->
     old_exporter: dict[str, Any] = (
         {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     )
+    outputs = [OUTPUT] if classifier.known is None else [OUTPUT, DISTANCE]
     printed = io.StringIO()  # torch 2.0 prints a report, and all versions warn of each Python number in the graph
     with warnings.catch_warnings(), contextlib.redirect_stdout(printed), any_batch(classifier), written_out(classifier):
         warnings.simplefilter("ignore")
@@ -157,8 +189,8 @@ def export(classifier: Classifier, images: np.ndarray, path: Path, name: str) ->
                 (torch.from_numpy(images),),
                 str(path),
                 input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in (INPUT, *outputs)},
                 opset_version=OPSET,
                 **old_exporter,
             )
@@ -229,6 +261,7 @@ def finish(path: Path, metadata: Mapping[str, str], name: str) -> None:
         "opset": [("", OPSET)],
         INPUT: ("UINT8" if inside else "FLOAT", ["batch", *shape]),
         OUTPUT: ("FLOAT", ["batch", len(classes)]),
+        **({DISTANCE: ("FLOAT", ["batch"])} if CERTAINTY in metadata else {}),
     }
     written = {
         "opset": [(entry.domain, entry.version) for entry in model.opset_import],

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.model.inference import unreadable
-from scripts.lib.model.onnx_export import REMEDY
+from scripts.lib.model.onnx_export import REMEDY, Classifier
 from scripts.lib.runs.onnx_model import OnnxModel, Preprocessing, predict_files
 from scripts.lib.runs.predictions import Predictions
 
@@ -102,6 +103,24 @@ def check_batches(model: OnnxModel, images: np.ndarray, name: str) -> None:
                 f"{name} cannot be exported to ONNX: with {plural(number, 'image')} at a time {reason}, since the code "
                 f"of the model takes their number for a constant; {REMEDY}"
             )
+
+
+def answer_of(classifier: Classifier, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what torch says about prepared images, as :meth:`OnnxModel.answer` does."""
+    answer = classifier(torch.from_numpy(images))
+    return (answer.numpy(), None) if isinstance(answer, torch.Tensor) else (answer[0].numpy(), answer[1].numpy())
+
+
+def check_distances(model: OnnxModel, classifier: Classifier, images: np.ndarray, name: str) -> None:
+    """Raise UserError unless *model* finds these *images* as far from the training images as torch does."""
+    exported, here = model.answer(images)[1], answer_of(classifier, images)[1]
+    if exported is None or here is None:
+        return
+    if (difference := float(np.abs(exported - here).max())) > TOLERANCE:
+        raise UserError(
+            f"{name} is another model in ONNX: a distance from the training images is {difference:.1e} away from the"
+            f" checkpoint's; no model.onnx was written; {REMEDY}"
+        )
 
 
 def predictions_of(model: OnnxModel, paths: Sequence[Path]) -> np.ndarray:

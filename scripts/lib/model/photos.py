@@ -17,6 +17,7 @@ from scripts.lib.data.image_checks import Status, check_image
 from scripts.lib.data.image_formats import HEAD, describe_unread, is_read, sniff
 from scripts.lib.data.image_paths import JUNK, is_image, is_junk
 from scripts.lib.data.reading import USUAL, Reading
+from scripts.lib.runs.certainty import Certainty, of_run
 from scripts.lib.runs.onnx_model import Batch, OnnxModel, predict_files
 from scripts.lib.runs.provenance import check_made
 from scripts.lib.runs.run_folder import RunFolder
@@ -212,6 +213,7 @@ class Model:
     classes : the class names in the order of the columns of the probabilities.
     batches : of the images in their order.
     reading : how their files become pixels.
+    certainty : when the predictions can be relied on; None of a run or model that does not say.
     """
 
     source: Path
@@ -219,6 +221,7 @@ class Model:
     classes: list[str]
     batches: Iterator[Batch]
     reading: Reading = USUAL
+    certainty: Certainty | None = None
 
 
 def check_run(run: Path) -> None:
@@ -228,7 +231,8 @@ def check_run(run: Path) -> None:
     for file in (RunFolder(run).config, RunFolder(run).best):
         if not file.is_file():
             raise UserError(f"--run: {run} has no {file.name}; give a finished run, such as results/demo/.../seed0")
-    check_made(run, [RunFolder(run).config, RunFolder(run).best])
+    of_certainty = (RunFolder(run).certainty, RunFolder(run).known)  # which a run of an earlier mimflow has not
+    check_made(run, [RunFolder(run).config, RunFolder(run).best, *of_certainty])
 
 
 def open_run(
@@ -236,8 +240,16 @@ def open_run(
 ) -> Model:
     """Return the checkpoint of a run, ready to predict; *device* may be ``auto``, *trust* as load_config has it."""
     # Only here, since torch and mmcls take seconds to load: a mistake in the command is answered at once.
-    from scripts.lib.model.inference import build_model, choose_device, iterate, load_config, read_checkpoint
+    from scripts.lib.model.inference import (
+        build_model,
+        choose_device,
+        iterate,
+        iterate_with_distances,
+        load_config,
+        read_checkpoint,
+    )
 
+    certainty, known = of_run(RunFolder(run)) or (None, None)
     config = load_config(RunFolder(run).config, trust=trust)
     weights, meta = read_checkpoint(RunFolder(run).best)
     classes = classes_of(config, meta, run)
@@ -245,7 +257,9 @@ def open_run(
     model = build_model(config, weights, device)
     dataset = Photos(photos, config.data.test.pipeline)
     batches = iterate(model, dataset, batch_size, workers, device)
-    return Model(run, device, classes, batches, Reading.of_arguments(config.data.test.pipeline[0]))
+    if known is not None:
+        batches = iterate_with_distances(model, len(classes), batches, known)
+    return Model(run, device, classes, batches, Reading.of_arguments(config.data.test.pipeline[0]), certainty)
 
 
 def open_onnx(file: Path, photos: Sequence[Photo], batch_size: int, workers: int) -> Model:
@@ -254,4 +268,4 @@ def open_onnx(file: Path, photos: Sequence[Photo], batch_size: int, workers: int
     model = OnnxModel(file)
     paths = [photo.path for photo in photos]
     batches = predict_files(model, paths, batch_size, workers, check_whole)
-    return Model(file, "cpu", model.classes, batches, model.preprocessing.reading)
+    return Model(file, "cpu", model.classes, batches, model.preprocessing.reading, model.certainty)

@@ -54,6 +54,15 @@ def between(low: str, high: str) -> str:
     return tr(f"{low} to {high}")
 
 
+def sure_rows(unsure: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines of what the run is sure of; *unsure*: of metrics.json."""
+    rows = [(tr("sure predictions, by the thresholds of the run"), f"{in_percent(unsure['sure_share'])} %")]
+    if unsure["sure_images"]:
+        low, high = map(in_percent, unsure["sure_ci95"])
+        rows.append((tr("accuracy of these"), f"{in_percent(unsure['sure_accuracy'])} % ({between(low, high)})"))
+    return rows
+
+
 def evaluation_page(result: Mapping[str, Any], metrics: Mapping[str, Any], title: str) -> str:
     """Return the page.
 
@@ -76,6 +85,8 @@ def evaluation_page(result: Mapping[str, Any], metrics: Mapping[str, Any], title
         rows.append((tr("accuracy, were the classes as frequent as there"), f"{in_percent(result['same_mix'])} %"))
     if result["far_share"] is not None:
         rows.append((tr("images far from the run's own (5 % by chance)"), f"{100 * result['far_share']:.0f} %"))
+    if unsure := metrics.get("unsure"):
+        rows += sure_rows(unsure)
     rows.append(("macro F1", f"{metrics['f1_macro']:.3f}"))
     return templates.page(
         "evaluation.html",

@@ -20,6 +20,7 @@ from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.errors import most_confused
 from scripts.lib.model.fast_recipe import chosen_recipe
 from scripts.lib.pages import data_summary, markdown, templates
+from scripts.lib.runs.certainty import Certainty
 from scripts.lib.runs.few_steps import too_few_steps
 from scripts.lib.runs.onnx_example import PACKAGES, example
 from scripts.lib.runs.onnx_model import Preprocessing
@@ -120,6 +121,7 @@ def card_values(inputs: CardInputs) -> dict[str, Any]:
         "model": inputs.model,
         "metrics": metrics,
         "interval": metrics.get("accuracy_top1_ci95"),
+        "unsure": metrics.get("unsure"),
         "n_test": int(metrics.get("n_test", len(inputs.predictions.labels))),
         "metric_rows": list(_metric_rows(metrics)),
         **_errors(inputs),
@@ -197,7 +199,7 @@ def _uses(inputs: CardInputs) -> dict[str, Any]:
     program = f"python onnx_example.py {onnx.get('file', 'model.onnx')} PHOTO"
     return {
         "export": inputs.export,
-        "onnx_example": example(Preprocessing(**steps)).rstrip() if steps is not None else None,
+        "onnx_example": example(Preprocessing(**steps), _certainty(onnx)).rstrip() if steps is not None else None,
         "commands": {
             "onnx_example": f"pip install {' '.join(PACKAGES)}\n{program}",
             "get_mimflow": f"git clone {shlex.quote(repository)} mimflow && cd mimflow{checkout} && make setup",
@@ -205,6 +207,11 @@ def _uses(inputs: CardInputs) -> dict[str, Any]:
             " --images PHOTO-OR-FOLDER",
         },
     }
+
+
+def _certainty(onnx: Mapping[str, Any]) -> Certainty | None:
+    """Return the thresholds that the exported model has in it."""
+    return Certainty.of_json(onnx["certainty"]) if onnx.get("certainty") else None
 
 
 def _data(inputs: CardInputs) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,22 +17,27 @@ from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from scripts.lib.base.files import atomic_path
+from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import shorten
 from scripts.lib.base.units import plural
 from scripts.lib.data.reading import WHITE
 from scripts.lib.model.photos import Model, Photo, printable
 from scripts.lib.pages.fonts import pil_font
+from scripts.lib.pages.predictions_page import PredictionsPage
 from scripts.lib.pages.thumbnails import read_rgb
+from scripts.lib.runs.certainty import MIN_ACCURACY, reasons
 from scripts.lib.runs.onnx_model import Batch
 
 logger = logging.getLogger(__name__)
 
 #: Below the output folder.
-TABLE, DRAWN = "predictions.csv", "images"
-#: Columns of the table before and after those of the classes. The last is what tells our drawings from other files.
-FIRST_COLUMNS, LAST_COLUMN = ["file", "prediction", "confidence"], "drawing"
+TABLE, DRAWN, PAGE = "predictions.csv", "images", "predictions.html"
+#: Columns of the table before and after those of the classes. DRAWING is what tells our drawings from other files.
+DRAWING = "drawing"
+FIRST_COLUMNS, LAST_COLUMNS = ["file", "prediction", "confidence"], [DRAWING, "unsure", "reason"]
+#: Of the column ``unsure``; of a model that does not say when to rely on it, both columns are empty.
+YES, NO, UNKNOWN = "yes", "no", ("", "")
 #: Pixels of the longer side of a drawn image: smaller ones are enlarged until text fits on them.
 SMALLEST, LARGEST = 480, 1600
 NAME_WIDTH = 26
@@ -40,18 +45,29 @@ BAR_COLOUR, PANEL_COLOUR, TEXT_COLOUR = (86, 180, 233), (0, 0, 0, 170), (255, 25
 
 
 class Counts(NamedTuple):
-    """Images that were predicted, files that were skipped; of an earlier run: drawings removed, images replaced."""
+    """Images that were predicted, files that were skipped; of an earlier run: drawings removed, images replaced.
+
+    ``unsure``: images that are marked; ``reasons``: how many for each reason, a few for both.
+    """
 
     done: int
     skipped: int
     removed: int
     replaced: int
+    unsure: int = 0
+    reasons: Mapping[str, int] = {}
 
 
-def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: int, is_drawn: bool) -> Counts:
+def write_predictions(
+    model: Model, photos: Sequence[Photo], output: Path, top: int, is_drawn: bool, accuracy: float = MIN_ACCURACY
+) -> Counts:
     """Write the table of predictions to *output* and, where *is_drawn*, each image with its *top* classes on it.
 
     Drawings that the table of an earlier run names, and this one does not, are removed.
+
+    Parameters
+    ----------
+    accuracy : what is below the threshold that keeps it on val is marked as unsure.
 
     Raises
     ------
@@ -62,6 +78,7 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
     earlier = set(replaced) - {""}
     top = max(1, min(top, len(model.classes)))
     logger.info("predicting %s with %s on %s", plural(len(photos), "image"), model.source, model.device)
+    shown = PredictionsPage(model.certainty, accuracy)
     done, failed = 0, 0
     with (
         atomic_path(output / TABLE) as temporary,
@@ -73,21 +90,21 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
     ):
         writer = csv.writer(file, lineterminator="\n")
         columns = [f"{kind}{rank}" for rank in range(1, top + 1) for kind in ("top", "probability")]
-        writer.writerow([*FIRST_COLUMNS, *columns, LAST_COLUMN])
+        writer.writerow([*FIRST_COLUMNS, *columns, *LAST_COLUMNS])
         for batch in model.batches:
             for index, reason in batch.failures:
                 logger.warning("skipped %s: %s", printable(photos[index].path), printable(reason))
-            best = _best(batch, model, top)
+            best, doubts = _best(batch, model, top), _doubts(batch, model, accuracy)
             for index, (names, values) in best.items():
                 pairs = [text for name, value in zip(names, values, strict=True) for text in (name, f"{value:.6f}")]
                 drawing = str(targets[index].relative_to(output)) if targets else ""
-                writer.writerow([str(photos[index].path), names[0], f"{values[0]:.6f}", *pairs, drawing])
+                marks = UNKNOWN if doubts is None else (YES if doubts[index] else NO, "; ".join(doubts[index]))
+                writer.writerow([str(photos[index].path), names[0], f"{values[0]:.6f}", *pairs, drawing, *marks])
+                shown.add(drawing, photos[index].name, names[0], values[0], doubts[index] if doubts else [])
                 earlier.discard(as_written(drawing))
             if targets:
-                jobs = [
-                    pool.submit(draw, photos[index], targets[index], *answer, model.reading.background)
-                    for index, answer in best.items()
-                ]
+                background = model.reading.background
+                jobs = [pool.submit(draw, photos[i], targets[i], *answer, background) for i, answer in best.items()]
                 for job in jobs:  # waited for, so that at most a batch of images is in memory
                     job.result()
             done, failed = done + len(batch.indices), failed + len(batch.failures)
@@ -96,7 +113,21 @@ def write_predictions(model: Model, photos: Sequence[Photo], output: Path, top: 
             raise UserError(f"none of {plural(failed, 'file')} is an image that can be read: nothing was predicted")
         # While the table that names them is still there: were this to be cut short, the next run would go on with it.
         removed = remove_drawings(output, earlier, photos)
-    return Counts(done, failed, removed, len(replaced))
+    (output / PAGE).unlink(missing_ok=True)
+    if is_drawn:
+        write_text(output / PAGE, shown.page(str(model.source)))
+    return Counts(done, failed, removed, len(replaced), shown.unsure, shown.reasons)
+
+
+def _doubts(batch: Batch, model: Model, accuracy: float) -> dict[int, list[str]] | None:
+    """Return why each prediction of a batch is unsure; None where the model does not say when to rely on it."""
+    if model.certainty is None:
+        return None
+    distances = [None] * len(batch.indices) if batch.distances is None else batch.distances.tolist()
+    return {
+        index: reasons(model.certainty, accuracy, float(row.max()), distance)
+        for index, row, distance in zip(batch.indices, batch.probabilities, distances, strict=True)
+    }
 
 
 def draw(
@@ -151,9 +182,10 @@ def earlier_drawings(output: Path) -> list[str]:
         with open(output / TABLE, encoding="utf-8", newline="") as file:
             reader = csv.reader(file)
             header = next(reader, [])
-            if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS or header[-1] != LAST_COLUMN:
+            if header[: len(FIRST_COLUMNS)] != FIRST_COLUMNS or DRAWING not in header[-len(LAST_COLUMNS) :]:
                 return []
-            return [row[-1] for row in reader if len(row) == len(header)]
+            column = len(header) - header[::-1].index(DRAWING) - 1
+            return [row[column] for row in reader if len(row) == len(header)]
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
 

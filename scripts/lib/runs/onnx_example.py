@@ -6,22 +6,24 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from scripts.lib.data.squares import brightness
-from scripts.lib.runs.onnx_model import BGR, GREY, INPUT, OUTSIDE, Preprocessing
+from scripts.lib.runs.certainty import FAR, MIN_ACCURACY, NOT_CONFIDENT, Certainty
+from scripts.lib.runs.onnx_model import BGR, CERTAINTY, GREY, INPUT, OUTSIDE, Preprocessing
 
 #: What the program needs beside Python.
 PACKAGES = ("onnxruntime", "pillow", "numpy")
 
 
-def example(preprocessing: Preprocessing) -> str:
-    """Return the source of ``onnx_example.py``: the three likeliest classes of one photograph.
+def example(preprocessing: Preprocessing, certainty: Certainty | None = None) -> str:
+    """Return the source of ``onnx_example.py``: the three likeliest classes of one photograph, and whether it is sure.
 
     Pillow has no counterpart of OpenCV's resizing, which looks at the nearest pixels only, however much smaller the
     image becomes: an affine transform comes close to it.
     """
     mode = "L" if preprocessing.channel_order == GREY else "RGB"
     needed = f"{', '.join(PACKAGES[:-1])} and {PACKAGES[-1]}"
+    more = f" [accuracy, {MIN_ACCURACY}]" if certainty else ""
     lines = [
-        f'"""Say what is on a photograph: python onnx_example.py model.onnx photo.jpg (needs {needed})."""',
+        f'"""Say what is on a photograph: python onnx_example.py model.onnx photo.jpg{more} (needs {needed})."""',
         "import json",
         "import sys",
         "",
@@ -30,7 +32,8 @@ def example(preprocessing: Preprocessing) -> str:
         "from PIL import Image, ImageOps",
         "",
         "session = onnxruntime.InferenceSession(sys.argv[1])",
-        'names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])',
+        "about = session.get_modelmeta().custom_metadata_map",
+        'names = json.loads(about["class_names"])',
         'image = ImageOps.exif_transpose(Image.open(sys.argv[2])).convert("RGBA")',
         f'background = Image.new("RGB", image.size, {tuple(preprocessing.background)})',
         "background.paste(image, mask=image)",
@@ -45,11 +48,22 @@ def example(preprocessing: Preprocessing) -> str:
     else:
         lines.append(f"pixels = {pixels}")
     lines += [
-        f'probabilities = session.run(None, {{"{INPUT}": pixels[None]}})[0][0]',
+        f'probabilities, *distance = [output[0] for output in session.run(None, {{"{INPUT}": pixels[None]}})]',
         "for place in np.argsort(-probabilities)[:3]:",
         '    print(f"{probabilities[place]:.4f} {names[place]}")',
+        *(_marks() if certainty else ()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _marks() -> Iterator[str]:
+    yield f"accuracy = float(sys.argv[3]) if len(sys.argv) > 3 else {MIN_ACCURACY}"
+    yield f'certainty = json.loads(about["{CERTAINTY}"])'
+    yield 'enough = [confidence for reached, confidence, _ in certainty["steps"] if reached >= accuracy]'
+    yield "if not enough or probabilities.max() < enough[0]:"
+    yield f'    print(f"unsure: {NOT_CONFIDENT} for an accuracy of {{accuracy}}")'
+    yield 'if certainty["far"] is not None and distance[0] > certainty["far"]:'
+    yield f'    print("unsure: {FAR}")'
 
 
 def _resize(step: Mapping[str, Any], _mode: str) -> Iterator[str]:

@@ -20,9 +20,12 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.data.reading import FULL_DEPTH, WHITE, Reading
 from scripts.lib.data.squares import make_square
+from scripts.lib.runs.certainty import Certainty
 
 #: Names of what goes in and of what comes out.
-INPUT, OUTPUT = "images", "probabilities"
+INPUT, OUTPUT, DISTANCE = "images", "probabilities", "distance"
+#: Of the metadata: the thresholds of certainty.json.
+CERTAINTY = "certainty"
 #: Orders of the channels of an image; GREY, as pillow names it, is one channel.
 RGB, BGR, GREY = "RGB", "BGR", "L"
 #: Where the normalisation is done: by whoever calls the model, or by the model, which then takes bytes.
@@ -168,11 +171,13 @@ class Batch:
     indices : positions of the files that are images.
     probabilities : float32 array of shape (len(indices), classes).
     failures : position and reason of each of the others.
+    distances : from the training images, float32 of shape (len(indices),); None of a model that does not know them.
     """
 
     indices: list[int]
     probabilities: np.ndarray
     failures: list[tuple[int, str]]
+    distances: np.ndarray | None = None
 
 
 class OnnxModel:
@@ -183,6 +188,7 @@ class OnnxModel:
     classes : the class names in the order of the columns of the probabilities.
     preprocessing : what becomes of an image before.
     input_shape : of one image, as the model wants it.
+    certainty : when it can be relied on; None of a model that does not say.
     """
 
     def __init__(self, path: Path, threads: int = 0) -> None:
@@ -195,12 +201,15 @@ class OnnxModel:
         if not path.is_file():
             raise UserError(f"{path}: no such file; give the model.onnx of a finished run")
         self.session = open_session(path, threads)
+        self._outputs = [output.name for output in self.session.get_outputs()]
         metadata = self.session.get_modelmeta().custom_metadata_map
         try:
             self.classes: list[str] = json.loads(metadata["class_names"])
             self.preprocessing = Preprocessing.of_metadata(metadata)
             self.input_shape: list[int] = self.session.get_inputs()[0].shape[1:]
-        except (KeyError, ValueError, IndexError) as error:
+            text = metadata.get(CERTAINTY)
+            self.certainty = None if text is None else Certainty.of_json(json.loads(text))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise UserError(
                 f"{path}: does not say how to prepare images ({one_line(error)}); give a model.onnx that mimflow wrote"
             ) from error
@@ -215,6 +224,15 @@ class OnnxModel:
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Return float32 probabilities of shape (n, classes) for n prepared images."""
         return self.session.run([OUTPUT], {INPUT: images})[0]
+
+    def answer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return :meth:`predict`'s probabilities, and the distances from the training images, (n,), where it has them.
+
+        See :func:`scripts.lib.runs.certainty.distances`.
+        """
+        outputs = [OUTPUT, *(name for name in self._outputs if name == DISTANCE)]
+        probabilities, *distances = self.session.run(outputs, {INPUT: images})
+        return probabilities, distances[0] if distances else None
 
 
 def open_session(path: Path, threads: int = 0) -> Any:
@@ -268,8 +286,10 @@ def predict_files(
                 images[index] = future.result()
             except OSError as error:
                 failures.append((index, one_line(error.strerror or error)))
-        rows = model.predict(np.stack(list(images.values()))) if images else np.empty((0, 0), np.float32)
-        return Batch(list(images), rows, failures)
+        if not images:
+            return Batch([], np.empty((0, 0), np.float32), failures)
+        rows, distances = model.answer(np.stack(list(images.values())))
+        return Batch(list(images), rows, failures, distances)
 
     waiting: deque[list[tuple[int, Future[np.ndarray]]]] = deque()
     with ThreadPoolExecutor(max(1, readers)) as pool:

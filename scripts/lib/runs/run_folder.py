@@ -67,6 +67,8 @@ class RunFolder(_Folder):
     predictions = _File("predictions.csv")  # of the test split
     val_predictions = _File("val_predictions.csv")
     features = _File("features.npy")  # of the test split's images
+    known = _File("known.npy")  # features of some training images, which others are compared with
+    certainty = _File("certainty.json")  # thresholds of val: from where on predictions are sure
     metrics = _File("metrics.json")
     per_class = _File("per_class.csv")
     figures = _File("figures")

@@ -47,7 +47,8 @@ MANIFEST = "manifest.sha256"
 RUN_FILES = (
     "best.pth", "config.py", "export.json", "init.pth", "last.pth", "metrics.json", "model_card.html", "model_card.md",
     "model.html", "model.json", "model.onnx", "onnx_example.py", "per_class.csv", "predictions.csv", "provenance.html",
-    "provenance.json", "train_log.csv", "val_predictions.csv", "figures/classes.svg", "figures/confusion_matrix.svg",
+    "provenance.json", "train_log.csv", "val_predictions.csv", "known.npy", "certainty.json",
+    "figures/classes.svg", "figures/confusion_matrix.svg",
     "figures/curves.svg", "figures/embedding.html", "figures/errors.html", "figures/gradcam.html",
     "figures/reliability.svg", "figures/selective.svg", "figures/training_curves.svg",
 )  # fmt: skip

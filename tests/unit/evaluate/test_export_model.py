@@ -489,7 +489,7 @@ def test_the_example_prepares_images_of_every_pipeline(name: str, tmp_path: Path
 
 def run_example(program: Path, model: Path, image: Path) -> list[tuple[float, str]]:
     """Run the example as a user would, and read what it prints."""
-    assert 15 <= len([line for line in program.read_text().splitlines() if line]) <= 24
+    assert 15 <= len([line for line in program.read_text().splitlines() if line]) <= 26
     done = subprocess.run(
         [sys.executable, str(program), str(model), str(image)],
         cwd=image.parent, capture_output=True, text=True, encoding="utf-8", check=False,

@@ -467,3 +467,30 @@ def test_balanced_classes_are_named_and_balanced_accuracy_stands_once(run: CardI
     rows = facts_of(to_markdown(run))
     assert rows["balanced accuracy: recall, mean over the classes"] == f"{100 * run.metrics['recall_macro']:.1f} %"
     assert not [name for name in rows if name == "recall_macro"]
+
+
+def test_when_to_rely_on_it_is_said_with_what_it_does_on_the_test_images(run: CardInputs) -> None:
+    unsure = {
+        "min_accuracy": 0.95, "val_images": 1200, "confidence": 0.654, "coverage_val": 0.5, "best_accuracy_val": 0.97,
+        "coverage": 0.47, "confident_images": 470, "confident_accuracy": 0.941, "confident_ci95": [0.91, 0.96],
+        "far_distance": 0.25, "far_share": 0.0125, "sure_share": 0.46, "sure_images": 460, "sure_accuracy": 0.944,
+        "sure_ci95": [0.915, 0.962],
+    }  # fmt: skip
+    document = to_markdown(replace(run, metrics={**run.metrics, "unsure": unsure}))
+    text = text_of(section(document, "Results"))
+    for words in (
+        "1,200 of them", "Confidence of at least 65.4 %", "accuracy of 95.0 %", "There 50.0 % have it",
+        "of the test images 47.0 %, of which 94.1 % are right (95 % interval 91.0 % to 96.0 %)",
+        "than 0.250", "Of the test images 1.2 % are farther",
+        "Both: 46.0 % of the test images, of which 94.4 % are right (95 % interval 91.5 % to 96.2 %)",
+    ):  # fmt: skip
+        assert words in text, (words, text)
+    unsure |= {"confidence": None, "confident_images": 0, "sure_images": 0, "far_share": None}
+    document = to_markdown(replace(run, metrics={**run.metrics, "unsure": unsure}))
+    text = text_of(section(document, "Results"))
+    assert "No confidence keeps an accuracy of 95.0 %" in text and "the best is 97.0 %" in text
+    assert "Both:" not in text and "farther" not in text
+    with speaking("zh"):
+        chinese = to_markdown(replace(run, metrics={**run.metrics, "unsure": unsure}))
+    assert english_in(section(chinese, "结果")) == []
+    assert "When to rely" not in to_markdown(run)

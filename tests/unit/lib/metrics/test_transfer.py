@@ -50,10 +50,11 @@ def test_a_class_without_images_leaves_the_mix_open() -> None:
 
 def test_images_like_the_run_s_own_are_near_and_others_are_far(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    reference, like = (rng.normal(size=(2000, 8)).astype(np.float32) for _ in range(2))
+    reference, like = (rng.normal(2, 1, size=(2000, 8)).astype(np.float32) for _ in range(2))
     share = transfer.far_share(like, reference)
     assert share is not None and 0.03 < share < 0.08
-    assert transfer.far_share(like + 9, reference) == 1.0
+    assert transfer.far_share(-like, reference) == 1.0
+    assert transfer.far_share(9 * like, reference) == pytest.approx(share, abs=1e-3), "directions count, not lengths"
     monkeypatch.setattr(transfer, "BLOCK_NUMBERS", 7)
     assert transfer.far_share(like, reference) == share, "blocks do not change it"
     assert transfer.far_share(like, reference[:19]) is None

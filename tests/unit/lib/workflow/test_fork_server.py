@@ -324,6 +324,8 @@ def test_forked_steps_write_the_same_bytes(tmp_path: Path) -> None:
     names = [
         "predictions.csv",
         "features.npy",
+        "known.npy",
+        "certainty.json",
         "metrics.json",
         "per_class.csv",
         "model.onnx",
