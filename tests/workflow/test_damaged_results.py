@@ -78,7 +78,7 @@ REASONS = {
         "train_log.csv": "train_model compares it with its hash before it publishes it, and else trains again",
     },
     "report": {"": "does not show it, or writes it anew"},
-    "predict": {"": "reads config.py, best.pth, known.npy and certainty.json, or model.onnx, and nothing else of results/"},
+    "predict": {"": "reads config.py, best.pth, known.npy and certainty.json, or model.onnx, and nothing else"},
     "verify": {
         "audit.cache": "checksums of its own", "attempts.jsonl": "no result depends on it",
         "identity.json": "no result depends on it", "output.log": "is for people",
