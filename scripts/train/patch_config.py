@@ -169,6 +169,7 @@ def build_config(base: config_file.Config, inputs: Inputs) -> config_file.Config
             )
     for key, value in experiment.overrides.items():
         patches.apply_override(config, key, value, patches.class_accepts)
+    patches.fill_in(config, len(inputs.classes))
     if experiment.balance == "loss" and "class_weight" not in config["model"]["head"]["loss"]:
         raise UserError(
             "overrides.model.head.loss: it takes away the weights of `balance: loss`: add class_weight to it"
@@ -382,14 +383,17 @@ def chosen(experiment: Experiment, choice: Path | None) -> Experiment:
 
 def write(output: Path, inputs: Inputs) -> None:
     """Write the config of a run."""
-    from scripts.lib.model import base_configs, dry_step  # late: it takes seconds, and --help should not
+    from scripts.lib.model import base_configs, dry_step, dry_training  # late: it takes seconds, and --help should not
 
     experiment = inputs.experiment
     base = base_configs.load(experiment.base_config, pretrained=inputs.checkpoint is not None)
     config = build_config(base, inputs)
     patches.check_weights(config, inputs.checkpoint)
-    dry_step.check(config, smallest_batch(config, inputs), partial(_rebuilt, base, inputs))
-    steps = Schedule.of(base, inputs).iterations
+    dry_step.import_modules(config)
+    rebuild, schedule = partial(_rebuilt, base, inputs), Schedule.of(base, inputs)
+    dry_training.check(config, schedule.iterations_of_epoch, rebuild, experiment.overrides)
+    dry_step.check(config, smallest_batch(config, inputs), rebuild, experiment.overrides)
+    steps = schedule.iterations
     if steps < FEW_STEPS and not inputs.is_fast:
         logger.warning("training takes %s in all, too few to mean much: %s", plural(steps, "step"), REMEDY)
     command = training_command(output, inputs.seed, inputs.device, experiment.deterministic, experiment.gpus)

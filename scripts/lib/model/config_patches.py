@@ -20,6 +20,13 @@ IMAGENET_TRAIN_IMAGES = 1_281_167
 PICKLED_IMAGE_SIZE = {"CIFAR10": 32, "CIFAR100": 32, "MNIST": 28, "FashionMNIST": 28}
 #: Steps that read an image's file: ours, and mmcls's, which decodes otherwise in some environments.
 LOADERS = ("LoadImage", "LoadImageFromFile")
+#: Arguments of the loaders that mmcls makes, which a config need not have.
+LOADER_KEYS = (
+    "persistent_workers", "pin_memory", "prefetch_factor", "timeout", "train_dataloader", "val_dataloader",
+    "test_dataloader",
+)  # fmt: skip
+#: What mmcls takes as a tuple only, which YAML does not have: sizes and ranges of pipelines, k of top-k, thresholds.
+TUPLES = ("size", "crop_size", "scale", "ratio", "img_scale", "topk", "thrs", "betas")
 #: Keys that name a file of weights.
 WEIGHTS_KEYS = ("load_from", "resume_from", "pretrained", "checkpoint")
 #: What mmcls's train.py, mmcv's runner and mim's test read; all else in a base config is an intermediate variable.
@@ -301,6 +308,7 @@ def apply_override(config: Config, key: str, value: Any, accepts: Callable[[Conf
     """
     node: Any = config
     *parents, last = key.split(".")
+    value = _with_tuples(last, value)
     for depth, name in enumerate(parents):
         node = _child(node, name, ".".join(parents[: depth + 1]), key)
     if isinstance(node, list):
@@ -309,10 +317,31 @@ def apply_override(config: Config, key: str, value: Any, accepts: Callable[[Conf
         return
     if not isinstance(node, dict):
         raise UserError(f"overrides.{key}: {'.'.join(parents)} is {node!r}, which has no keys; override it as a whole")
-    known_at_top = node is config and last in TOP_LEVEL_KEYS
-    if last not in node and not known_at_top and not accepts(node, last):
+    is_known = last in (TOP_LEVEL_KEYS if node is config else LOADER_KEYS if parents == ["data"] else ())
+    if last not in node and not is_known and not accepts(node, last):
         raise UserError(f"overrides.{key}: there is no such key; {_choices(last, node)}")
     node[last] = value
+
+
+def fill_in(config: Config, num_classes: int) -> None:
+    """Add, in place, what mmcls's own defaults have wrong for what overrides replaced."""
+    if config["data"].get("workers_per_gpu") == 0:
+        config["data"].setdefault("persistent_workers", False)  # mmcls asks for them, and torch has none to keep then
+    if isinstance(evaluation := config.get("evaluation"), dict):
+        options = evaluation.setdefault("metric_options", {})
+        if isinstance(options, dict):
+            options.setdefault("topk", top_k(num_classes))  # mmcls's own, 1 and 5, fail on fewer classes
+
+
+def _with_tuples(key: str, value: Any) -> Any:
+    """Return *value* with tuples in the place of lists of numbers, where mmcls takes nothing else."""
+    if isinstance(value, dict):
+        return {name: _with_tuples(name, item) for name, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    if key in TUPLES and all(isinstance(item, int | float) for item in value):
+        return tuple(value)
+    return [_with_tuples("", item) for item in value]
 
 
 def _child(node: Any, name: str, path: str, key: str) -> Any:

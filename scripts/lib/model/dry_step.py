@@ -6,11 +6,14 @@ the network. Where an operation does not know that device, a small batch with co
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
+import sys
 import time
+import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +30,9 @@ logger = logging.getLogger(__name__)
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 #: Functions that make the weights of a module: those of a network on the meta device take no memory and no time.
 MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
+#: Those that fill weights with random numbers: on the meta device there is nothing to fill, and torch would load its
+#: compiler for it, for more than a second.
+FILLERS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.exponential_, torch.Tensor.bernoulli_)
 #: Images of a batch that is large enough for every network, and of one that is tried with content.
 ENOUGH, SMALL = 8, 2
 #: Sizes that are tried in the place of one that does not fit: multiples of what, how many in each direction,
@@ -38,7 +44,21 @@ WORDS = 160
 Shape = tuple[int, int, int, int]
 
 
-def check(config: Config, smallest: int, rebuild: Callable[..., Config]) -> None:
+def import_modules(config: Config) -> None:
+    """Import the modules that a config asks for, which register what it names.
+
+    Raises
+    ------
+    UserError : one cannot be imported.
+    """
+    try:
+        import_modules_from_strings(**config["custom_imports"])
+    except (*FAILURES, ImportError, SyntaxError) as error:
+        words = one_line(error) or one_line(error.__context__)  # mmcv raises anew, without words
+        raise UserError(f"overrides.custom_imports: {words}", "put the module into this folder") from error
+
+
+def check(config: Config, smallest: int, rebuild: Callable[..., Config], overrides: Mapping[str, Any]) -> None:
     """Make sure that training can take a step.
 
     Parameters
@@ -46,15 +66,12 @@ def check(config: Config, smallest: int, rebuild: Callable[..., Config]) -> None
     config : of the run.
     smallest : images of the smallest batch of an epoch.
     rebuild : makes the config with other values of the experiment's keys, which are given by name.
+    overrides : the experiment's.
 
     Raises
     ------
     UserError : it cannot: the key at fault and values that fit, as far as some tries find them.
     """
-    try:
-        import_modules_from_strings(**config["custom_imports"])
-    except ImportError as error:
-        raise UserError(f"overrides: custom_imports: {one_line(error)}", "put the module into this folder") from error
     reason = failure_of(config, smallest)
     if not reason:
         return
@@ -67,9 +84,29 @@ def check(config: Config, smallest: int, rebuild: Callable[..., Config]) -> None
     if is_size and (fitting := sizes_that_fit(size, smallest, rebuild)):
         remedy = f"set {' or '.join(map(str, fitting))}"
         raise UserError(f"image_size: this network cannot compute images of {size} pixels {because}", remedy)
-    if not failure_of(rebuild(overrides={}), max(smallest, ENOUGH)):
-        raise UserError(f"overrides: with them the network cannot be computed {because}", "correct them")
+    if guilty := guilty_of(overrides, rebuild, lambda other: not failure_of(other, max(smallest, ENOUGH))):
+        raise UserError(f"{guilty}: the network cannot be computed {because}", "correct it")
     raise UserError(f"base_config: it cannot be trained {because}", "choose another")
+
+
+def guilty_of(overrides: Mapping[str, Any], rebuild: Callable[..., Config], works: Callable[[Config], bool]) -> str:
+    """Return the keys of the overrides without each of which a config works; where none alone mends it, of all; or "".
+
+    Parameters
+    ----------
+    works : tells of a config.
+    """
+
+    def works_with(others: Mapping[str, Any]) -> bool:
+        try:
+            return works(rebuild(overrides=others))
+        except UserError:  # one override builds on another
+            return False
+
+    if not overrides or not works_with({}):
+        return ""
+    guilty = [key for key in overrides if works_with({name: overrides[name] for name in overrides if name != key})]
+    return " and ".join(f"overrides.{key}" for key in guilty or overrides)
 
 
 def sizes_that_fit(size: int, batch: int, rebuild: Callable[..., Config]) -> list[int]:
@@ -121,16 +158,34 @@ def failure_of(config: Config, batch: int, certain: bool = True) -> str:
 
 
 def _try(model: Config, trained: Shape, tested: Shape, device: str) -> str:
-    state = torch.random.get_rng_state()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            _step(copy.deepcopy(model), trained, tested, device)
-        except FAILURES as error:
-            return one_line(error) or type(error).__name__
-        finally:
-            torch.random.set_rng_state(state)
-    return ""
+    state, reason = torch.random.get_rng_state(), ""
+    for surroundings in (compiler_left_out, contextlib.nullcontext):  # what the first refuses, the second decides
+        with warnings.catch_warnings(), surroundings():
+            warnings.simplefilter("ignore")
+            try:
+                _step(copy.deepcopy(model), trained, tested, device)
+            except (*FAILURES, ImportError) as error:
+                reason = one_line(error) or type(error).__name__
+            else:
+                return ""
+            finally:
+                torch.random.set_rng_state(state)
+    return reason
+
+
+@contextlib.contextmanager
+def compiler_left_out() -> Iterator[None]:
+    """Compute without torch's compiler, which operations on meta tensors load only to be kept away from it: 1.3 s."""
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+    stand_in = types.ModuleType("torch._dynamo")
+    stand_in.__dict__["disable"] = lambda function, *_args, **_options: function
+    sys.modules[stand_in.__name__] = torch.__dict__["_dynamo"] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[stand_in.__name__], torch.__dict__["_dynamo"]
 
 
 def _step(model: Config, trained: Shape, tested: Shape, device: str) -> None:
@@ -154,6 +209,8 @@ class OnMeta(TorchFunctionMode):
     """Makes weights on the meta device, and lets all else be computed, as tables of positions are, on the CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in FILLERS and args[0].is_meta:
+            return args[0]
         if func in MAKERS:
             kwargs = {**(kwargs or {}), "device": "meta"}
         return func(*args, **(kwargs or {}))

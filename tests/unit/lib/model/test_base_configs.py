@@ -205,7 +205,7 @@ def test_a_size_that_a_model_cannot_compute_gets_one_that_it_can(name: str, size
         return build_config(copy.deepcopy(base), inputs_of(experiment.model_copy(update=values)))
 
     try:
-        dry_step.check(rebuild(), 2, rebuild)
+        dry_step.check(rebuild(), 2, rebuild, {})
     except UserError as error:
         assert "image_size" in str(error) and "set " in str(error)
 

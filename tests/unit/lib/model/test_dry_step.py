@@ -51,7 +51,7 @@ def write_config(folder: Path, base: str, n_train: int = 50, **values: Any) -> P
         (
             RESNET,
             {"overrides": {"model.head.in_channels": 100}},
-            r"overrides: .* cannot be computed .*: correct them",
+            r"overrides.model.head.in_channels: .* cannot be computed .*: correct it",
         ),
         pytest.param(
             "efficientformer-l1_8xb128_in1k",
