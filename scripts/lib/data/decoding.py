@@ -16,7 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from scripts.lib.data.image_formats import HEAD, SUFFIXES, describe_foreign, sniff
@@ -39,6 +39,13 @@ PHOTOMETRIC, PLANAR = 262, 284
 #: What samples are beside grey, 0 being black, and RGB: of more than 8 bits, OpenCV reads them as one of these two.
 _COLOURS = {0: "grey of which 0 is white", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 32803: "raw sensor data"}
 _SAMPLES = {1: "unsigned integers", 2: "signed integers", 3: "floating-point numbers"}
+#: How a picture is turned, by the number in its EXIF data; 1 is upright.
+_TURNS = dict(
+    zip(range(2, 9), (
+        Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+    ), strict=True)
+)  # fmt: skip
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Formats of which OpenCV reads pictures of more than 8 bits a channel.
 _DEEP = ("PNG", "TIFF", "JPEG2000")
@@ -93,7 +100,7 @@ def decode_image(content: bytes, grey: bool = False, factor: int = 1, reading: R
             if is_transparent(image):
                 return _on_background(_deep_and_alpha(content, image, depth), grey, reading)
             return _to_bytes(_deep(content, flag), depth)
-        return _by_pillow(image, grey, reading)
+        return _by_pillow(image, content, grey, reading)
 
 
 def deep_peak(content: bytes) -> int:
@@ -109,7 +116,7 @@ def deep_peak(content: bytes) -> int:
 
 
 def orientation_of(image: Image.Image, content: bytes) -> int:
-    """Return how an opened image is turned by its EXIF data, 1 to 8; 1: not, or as no camera writes it.
+    """Return how an opened image is turned by its EXIF data, 1 to 8; 1: not, as no camera writes it, or damaged data.
 
     Parameters
     ----------
@@ -117,7 +124,10 @@ def orientation_of(image: Image.Image, content: bytes) -> int:
     """
     if image.format == "PNG" and b"eXIf" not in content:  # Pillow would decode it all to look behind the pixels
         return 1
-    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # hostile bytes reach every corner of Pillow's parsers; OpenCV turns no such JPEG either
+        return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
@@ -149,10 +159,17 @@ def _to_bytes(image: np.ndarray, bits: int) -> np.ndarray:
     return np.minimum(image >> (bits - 8), 255).astype(np.uint8)
 
 
-def _by_pillow(image: Image.Image, grey: bool, reading: Reading) -> np.ndarray:
+def _turned(image: Image.Image, content: bytes) -> Image.Image:
+    """Return an opened image turned as its EXIF data say; Pillow's own function fails where these are damaged."""
+    image.load()  # which turns a TIFF
+    method = _TURNS.get(orientation_of(image, content))
+    return image if method is None else image.transpose(method)
+
+
+def _by_pillow(image: Image.Image, content: bytes, grey: bool, reading: Reading) -> np.ndarray:
     try:
         transparent = is_transparent(image)
-        image = ImageOps.exif_transpose(image)
+        image = _turned(image, content)
         if transparent:
             return _on_background(image.convert("RGBA"), grey, reading)
         if image.mode.startswith("I"):  # a PGM of more than 8 bits, which Pillow has scaled to 16, and would cut off
@@ -174,11 +191,8 @@ def _deep_and_alpha(content: bytes, image: Image.Image, bits: int) -> Image.Imag
     if stored.dtype != np.uint16 or stored.ndim != 3 or stored.shape[2] != 4:
         raise Undecodable(f"its transparency is not read, of {bits} bits: convert it to 8 bits")
     pixels = Image.fromarray(np.ascontiguousarray(_to_bytes(stored, bits)[..., [2, 1, 0, 3]]))
-    try:
-        pixels.getexif()[ExifTags.Base.Orientation] = orientation_of(image, content)
-    except Exception as error:  # hostile bytes reach every corner of Pillow's parsers
-        raise Undecodable(str(error) or type(error).__name__) from error
-    return ImageOps.exif_transpose(pixels)
+    method = _TURNS.get(orientation_of(image, content))
+    return pixels if method is None else pixels.transpose(method)
 
 
 def _on_background(image: Image.Image, grey: bool, reading: Reading) -> np.ndarray:

@@ -68,10 +68,23 @@ def test_a_deep_transparent_png_whose_turn_is_nonsense_is_no_crash(exif: bytes) 
     content, pixels, shows = TRANSPARENT["png 16"]
     broken = picture_formats.with_chunk(content, picture_formats.chunk(b"eXIf", exif))
     expected = picture_formats.on_background(pixels, shows, (255, 255, 255))
+    np.testing.assert_array_equal(decode_image(broken)[..., ::-1], expected)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"nonsense" * 9, b"", b"II*\0" + b"\xff" * 40, b"Exif\0\0MM\0*" + bytes(9), b"\xff\xd8\xff"]
+)
+@pytest.mark.parametrize("name", ["WEBP", "AVIF", "PNG", "JPEG", "TIFF"])
+def test_damaged_exif_data_do_not_make_a_picture_unreadable(name: str, exif: bytes) -> None:
+    image, plain, stream = Image.fromarray(picture_formats.picture()), io.BytesIO(), io.BytesIO()
+    image.save(plain, name)
     try:
-        np.testing.assert_array_equal(decode_image(broken)[..., ::-1], expected)
-    except Undecodable as error:
-        assert str(error)
+        image.save(stream, name, exif=exif)
+    except Exception:  # as here, some formats take no nonsense
+        stream = plain
+    checked = check_image(stream.getvalue())
+    assert (checked.status, checked.detail, checked.orientation) == (Status.READABLE, "", 1)
+    np.testing.assert_array_equal(decode_image(stream.getvalue()), decode_image(plain.getvalue()))
 
 
 def test_what_is_hidden_is_not_judged() -> None:
