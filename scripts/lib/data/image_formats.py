@@ -65,7 +65,12 @@ _OTHER = {
     rb"\s*<\?xml": "an XML text, not a picture", rb"\s*[{\[]": "a JSON text, not a picture",
     rb"PK\x03\x04": "a zip archive, not a picture: unpack it", rb"\x1f\x8b": "gzip data, not a picture: unpack it",
     rb"Rar!|7z\xbc\xaf": "an archive, not a picture: unpack it",
+    rb"data:image/|/9j/[\w+/]{9}|iVBORw0KGgo": "a picture written as text: decode it (base64 -d)",
+    rb"[^\0-\x1f]+\.(?:jpe?g|png|webp|tiff?|bmp|gif)\s*$":
+        "a symbolic link that became a text: get the files it leads to (git config core.symlinks true; or copy them)",
+    rb"\0\x05\x16\x07": "what macOS keeps beside a file, not a picture",
 }  # fmt: skip
+_TARGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
 
 def sniff(head: bytes, name: str = "") -> str:
@@ -125,8 +130,10 @@ def describe_foreign(content: bytes, name: str = "") -> str:
     head = content[:HEAD]
     if (format_name := sniff(head, name)) and not is_read(format_name):
         return describe_unread(format_name)
+    if content.endswith(_TARGA_FOOTER):
+        return describe_unread("Targa")
     for signature, what in _OTHER.items():
-        if re.match(signature, head, flags=re.IGNORECASE):
+        if re.match(signature, head.removeprefix(b"\xef\xbb\xbf"), flags=re.IGNORECASE):
             return what
     text = head.decode("utf-8", "ignore")
     return "a text, not a picture" if head.isascii() and text.replace("\n", "").replace("\r", "").isprintable() else ""
