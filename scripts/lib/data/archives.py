@@ -15,7 +15,7 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import CHUNK, DECODER_ERRORS, Entries, Limits, damage
-from scripts.lib.data.file_kinds import kind_of
+from scripts.lib.data.file_kinds import UNPACK, kind_of
 from scripts.lib.data.tar_archives import Metered, decompressed, list_tar, open_tar, tar_members
 from scripts.lib.data.zip_archives import list_zip, open_zip, open_zip_entry
 
@@ -27,6 +27,8 @@ MAGIC = {
 }  # fmt: skip
 #: Bytes by which a file is judged; and how the kinds begin of what is compressed and an archive itself.
 HEAD, TWICE = 4096, "twice-"
+#: Where an image of a disc says what it is (ECMA-119).
+_ISO = 32769
 
 
 class NoArchive(UserError):
@@ -48,6 +50,8 @@ def sniff_format(path: Path) -> str:
     """
     with open(path, "rb") as file:
         kind, head = _sniff(file)
+        if kind == "tar" and not head.strip(b"\0") and (rest := _behind_zeros(file)):
+            raise NoArchive(path, *rest)
         if kind in ("zip", "tar"):
             return kind
         if not kind:
@@ -73,6 +77,17 @@ def _sniff(stream: IO[bytes]) -> tuple[str, bytes]:
     if kind == "zip" and kind_of(head):
         kind = ""  # a document of Office is a zip as well
     return kind or ("tar" if _is_tar_header(head[: tarfile.BLOCKSIZE]) else ""), head
+
+
+def _behind_zeros(file: IO[bytes]) -> tuple[str, str] | None:
+    """Return what begins with zeros, as an empty tar does, and is none; None: there is nothing else at its begin."""
+    file.seek(0)
+    begin = file.read(16 * HEAD)
+    if not begin.strip(b"\0"):
+        return None
+    disc = begin[_ISO : _ISO + 5] == b"CD001"
+    what = "an ISO image of a disc" if disc else "no archive that mimflow knows, perhaps the image of a disk"
+    return f"{what}, not a zip or tar (.gz, .bz2, .xz, .zst)", UNPACK
 
 
 def _describe(head: bytes) -> tuple[str, str]:

@@ -18,6 +18,7 @@ KINDS: dict[bytes, tuple[str, str]] = {
     b"LZIP": ("a file of lzip", "repack it as .tar.xz, or give the unpacked folder"),
     b"\x04\x22\x4d\x18": ("a file of lz4", "repack it as .tar.zst, or give the unpacked folder"),
     b"hsqs": ("a SquashFS image", UNPACK),
+    b"070701": ("a cpio archive", UNPACK),
     b"xar!": ("a xar archive", UNPACK),
     b"SIT!": ("a StuffIt archive", UNPACK),
     b"MZ": ("a program for Windows, perhaps an archive that unpacks itself", UNPACK),

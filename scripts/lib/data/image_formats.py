@@ -42,18 +42,27 @@ _UNREAD = {
     "XPM": rb"/\* XPM \*/", "NRRD": rb"NRRD0", "NIfTI": rb".{344}n[+i]1\0",
     "video": rb"RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xba\xb3]|FLV\x01|0&\xb2u\x8ef\xcf\x11|OggS",
     "NumPy array": rb"\x93NUMPY", "HDF5": rb"\x89HDF\r\n\x1a\n", "MATLAB": rb"MATLAB ",
+    "Parquet": rb"PAR1", "Arrow": rb"ARROW1|\xff{4}.\0\0\0\x10\0\0\0", "SQLite": rb"SQLite format 3\0",
+    "LMDB": rb".{16}\xde\xc0\xef\xbe", "Python pickle": rb"\x80[\x02-\x05][\x8a\x95}\](c]",
+    "IDX (MNIST)": rb"\0\0\x08[\x01\x03]", "gzip data": rb"\x1f\x8b\x08",
 }  # fmt: skip
 #: Suffixes of formats whose first bytes are another's, or say nothing.
-_UNREAD_BY_NAME = {".tga": "Targa", ".mpg": "video", ".mpeg": "video", ".ts": "video", ".mts": "video", ".pict": "PICT"}
+_UNREAD_BY_NAME = {
+    ".tga": "Targa", ".mpg": "video", ".mpeg": "video", ".ts": "video", ".mts": "video", ".pict": "PICT",
+    ".tfrecord": "TFRecord", ".tfrecords": "TFRecord",
+}  # fmt: skip
 #: How the formats that nobody reads become ones that are read.
 _DEVELOP = "export as JPEG, PNG or 16-bit TIFF, by the camera's program, darktable or RawTherapee"
 _RENDER = "render as PNG (magick -density 150 a.pdf a.png)"
 _WINDOW = "convert to PNG of 8 or 16 bits, with the range of values that matters"
+_WRITE_OUT = "write its images as files, in a folder a class"
 _REMEDIES = {
     "camera raw": _DEVELOP, "SVG": _RENDER, "PDF": _RENDER, "PostScript": _RENDER, "DICOM": _WINDOW, "FITS": _WINDOW,
     "NRRD": _WINDOW, "NIfTI": _WINDOW, "PFM": _WINDOW,
     "OpenEXR": _WINDOW, "Radiance": _WINDOW, "NumPy array": _WINDOW, "HDF5": _WINDOW, "MATLAB": _WINDOW,
     "video": "take pictures out of it (ffmpeg -i film.mp4 -vf fps=1 film_%04d.jpg)",
+    **dict.fromkeys(("Parquet", "Arrow", "SQLite", "LMDB", "Python pickle", "IDX (MNIST)"), _WRITE_OUT),
+    "gzip data": "unpack it", "TFRecord": _WRITE_OUT,
     "HEIC": "convert to JPEG (magick mogrify -format jpg *.heic)",
 }  # fmt: skip
 _CONVERT = "convert to JPEG or PNG (magick a.psd a.png)"

@@ -203,10 +203,34 @@ def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
             else:
                 entries.hard_links[len(entries)] = linked
                 entries.append(Entry(name, size, "file", format=entries[linked].format))
-        if kind != "tar":
-            while tar.fileobj.read(archive_entries.CHUNK):  # type: ignore[union-attr]  # check sums stand at the end of the stream
-                pass
+        stream: Any = tar.fileobj
+        if kind == "tar":
+            stream.seek(tar.offset)  # type: ignore[attr-defined]
+        _check_end(archive, stream)
     return entries
+
+
+def _check_end(archive: Path, stream: IO[bytes]) -> None:
+    """Read what stands behind the end of a tar: the check sums of a compressed one, and perhaps another tar.
+
+    Raises
+    ------
+    UserError : it is another tar, as ``cat a.tar b.tar`` makes it: tarfile and tar stop at the end of the first.
+    """
+    is_padding = True
+    while chunk := stream.read(archive_entries.CHUNK):
+        if not is_padding or not chunk.strip(b"\0"):
+            continue
+        is_padding, first = False, len(chunk) - len(chunk.lstrip(b"\0"))
+        block = chunk[first - first % tarfile.BLOCKSIZE :][: tarfile.BLOCKSIZE]
+        try:
+            tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.TarError:
+            continue
+        raise UserError(
+            f"{archive}: another tar stands behind its end, which would not be read",
+            "unpack it (tar -xif FILE) and give the folder, or list the tars as dataset.source",
+        )
 
 
 def _tar_name(member: tarfile.TarInfo) -> str | bytes:

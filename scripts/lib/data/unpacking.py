@@ -140,8 +140,8 @@ def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, le
         elif entry.kind == "link":
             left_out.add(name, IS_LINK)
         elif not is_image(components[-1]) and not is_read(entry.format):
-            other = IS_ARCHIVE if names_archive(components[-1]) else NOT_AN_IMAGE
-            left_out.add(name, describe_unread(entry.format) if entry.format else other)
+            what = describe_unread(entry.format) if entry.format else NOT_AN_IMAGE
+            left_out.add(name, IS_ARCHIVE if names_archive(components[-1]) else what)
         else:
             images.append(index)
             paths.append((*(folders.setdefault(name, name) for name in components[:-1]), components[-1]))

@@ -23,6 +23,8 @@ from scripts.lib.data.archive_entries import Entries, Entry, Inflated, Kind, Lim
 
 #: The systems of "version made by" whose programs write names as MS-DOS did: FAT, NTFS, VFAT.
 _WRITE_OEM = (0, 10, 11, 14)
+#: Bytes of the record that ends a zip, without its comment and with the longest one.
+_END, _LONGEST_END = 22, 22 + 65535
 
 
 def list_zip(archive: Path, limits: Limits) -> Entries:
@@ -31,6 +33,7 @@ def list_zip(archive: Path, limits: Limits) -> Entries:
     total, compressed = 0, archive.stat().st_size
     with open_zip(archive, limits) as zipped:
         _check_overlap(archive, zipped)
+        _check_begin(archive, zipped)
         for info in zipped.infolist():
             if info.flag_bits & 0x1:
                 raise UserError(
@@ -101,6 +104,27 @@ def _check_directory(archive: Path, file: IO[bytes], limits: Limits) -> None:
         if count > most:
             raise UserError(f"{archive}: refused: more than {most} entries (--max-images); nothing was written")
     file.seek(0)
+
+
+def _check_begin(archive: Path, zipped: zipfile.ZipFile) -> None:
+    """Refuse a zip before whose entries another one ends, as ``cat a.zip b.zip`` makes it: only the last would be read.
+
+    That a zip has something else before it, as one that unpacks itself, is usual.
+    """
+    first = min((info.header_offset for info in zipped.infolist()), default=zipped.start_dir)
+    file: Any = zipped.fp
+    start = max(0, first - _LONGEST_END)
+    file.seek(start)
+    before = file.read(first - start)
+    position = before.find(b"PK\x05\x06")
+    while 0 <= position <= len(before) - _END:
+        (comment,) = struct.unpack_from("<H", before, position + _END - 2)
+        if position + _END + comment == len(before):
+            raise UserError(
+                f"{archive}: another zip stands before it, which would not be read",
+                "unpack both and give the folder, or list the zips as dataset.source",
+            )
+        position = before.find(b"PK\x05\x06", position + 1)
 
 
 def _check_overlap(archive: Path, zipped: zipfile.ZipFile) -> None:

@@ -162,3 +162,58 @@ def test_a_piece_of_an_archive_is_known_by_its_name(name: str) -> None:
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "photos.tar.2024", "a.rar", "zip", "archive.0"])
 def test_a_whole_archive_is_no_piece(name: str) -> None:
     check_whole(name)
+
+
+MORE = {"bird/1.jpg": b"four", "fish/1.jpg": b"five"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tarred() + tarred(MORE),
+        gzip.compress(tarred()) + gzip.compress(tarred(MORE)),
+        bz2.compress(tarred() + tarred(MORE)),
+        lzma.compress(tarred()) + lzma.compress(tarred(MORE)),
+        zipped() + zipped(MORE),
+    ],
+    ids=["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"],
+)
+def test_archives_that_were_joined_are_refused_since_one_of_them_would_vanish(tmp_path: Path, content: bytes) -> None:
+    assert "which would not be read" in refused(tmp_path, content)
+
+
+def test_what_stands_behind_or_before_an_archive_without_being_one_does_no_harm(tmp_path: Path) -> None:
+    appended = io.BytesIO(zipped())
+    with zipfile.ZipFile(appended, "a") as archive:
+        archive.writestr("cat/3.jpg", b"more")
+        archive.comment = b"a comment"
+    for number, content in enumerate((tarred() + b"junk" * 99, tarred() + bytes(99999), appended.getvalue())):
+        (tmp_path / str(number)).mkdir()
+        assert unpacked(tmp_path / str(number), content).items() >= FILES.items()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"batches/data_batch_1": pickle.dumps({"data": bytes(99)})}, "Python pickle, which mimflow does not read"),
+        ({"train-images-idx3-ubyte": b"\0\0\x08\x03" + bytes(99)}, "IDX (MNIST), which mimflow does not read"),
+        ({"train-images-idx3-ubyte.gz": gzip.compress(b"\0\0\x08\x03" + bytes(99))}, "gzip data"),
+        ({"train.parquet": b"PAR1" + bytes(99)}, "Parquet, which mimflow does not read: write its images as files"),
+        ({"data.mdb": bytes(16) + b"\xde\xc0\xef\xbe" + bytes(99)}, "LMDB"),
+        ({"a.tfrecord": bytes(99)}, "TFRecord"),
+        ({"a.h5": b"\x89HDF\r\n\x1a\n" + bytes(99)}, "HDF5"),
+        ({"data.tar.gz": gzip.compress(tarred())}, "an archive inside the archive"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value[:6],
+)
+def test_images_that_lie_in_other_containers_are_said(tmp_path: Path, files: Mapping[str, bytes], words: str) -> None:
+    message = refused(tmp_path, zipped(files))
+    assert "no image in a class folder" in message and words in message
+
+
+def test_the_image_of_a_disc_is_no_empty_tar(tmp_path: Path) -> None:
+    assert "an ISO image of a disc" in refused(tmp_path, bytes(32769) + b"CD001" + bytes(9999))
+    (tmp_path / "archive.bin").unlink()
+    assert "perhaps the image of a disk" in refused(tmp_path, bytes(9999) + b"LVM2")
+    (tmp_path / "archive.bin").unlink()
+    assert "it is empty" in refused(tmp_path, tarred({}))
