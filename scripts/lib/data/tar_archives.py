@@ -203,10 +203,10 @@ def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
             else:
                 entries.hard_links[len(entries)] = linked
                 entries.append(Entry(name, size, "file", format=entries[linked].format))
-        stream: Any = tar.fileobj
+        rest: Any = tar.fileobj
         if kind == "tar":
-            stream.seek(tar.offset)  # type: ignore[attr-defined]
-        _check_end(archive, stream)
+            rest.seek(tar.offset)  # type: ignore[attr-defined]
+        _check_end(archive, rest)
     return entries
 
 
