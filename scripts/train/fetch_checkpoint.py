@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,7 +35,7 @@ from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.base.units import plural
 from scripts.lib.model import hub, safetensors, timm_models, timm_weights
-from scripts.lib.model.checkpoint_file import MISSING, read_foreign, read_meta, write_checkpoint
+from scripts.lib.model.checkpoint_file import MISSING, check_values, read_foreign, read_meta, write_checkpoint
 from scripts.lib.model.convert_keras import convert
 from scripts.lib.model.model_zoo import check_name, config_path, find_weights, weights_of
 from scripts.lib.model.weight_names import difference, with_our_names
@@ -270,13 +271,32 @@ def check_fit(
 
 def backbone_shapes(base_config: str) -> dict[str, tuple[int, ...]]:
     """Return the names and shapes of the parameters of the base config's backbone (``backbone.*``)."""
+    return {f"backbone.{key}": tuple(value.shape) for key, value in _backbone(base_config).named_parameters()}
+
+
+def check_statistics(weights: Mapping[str, torch.Tensor], base_config: str, name: str) -> None:
+    """Refuse weights without the statistics of their batch normalisations: frozen, as by default, they are all wrong.
+
+    Raises
+    ------
+    UserError : the file has none of the statistics that the base config's backbone has.
+    """
+    wanted = [f"backbone.{key}" for key, _ in _backbone(base_config).named_buffers() if key.endswith("running_mean")]
+    names = {key.removeprefix("module.") for key in weights}
+    layers = all(key.replace("running_mean", "weight") in names for key in wanted)
+    if wanted and layers and not names.intersection(wanted):
+        what = f"{name} has weights, but no statistics of batch normalisation ({wanted[0]} and {len(wanted) - 1} more)"
+        raise UserError(what, "save model.state_dict(), which has them; named_parameters() has not")
+
+
+@cache
+def _backbone(base_config: str) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmcv announces mmcv 2, and operators that classification does not use
         from mmcls.models import build_backbone  # seconds: only when needed
         from mmcv import Config
 
-    backbone = build_backbone(Config.fromfile(str(config_path(base_config))).model.backbone)
-    return {f"backbone.{key}": tuple(value.shape) for key, value in backbone.named_parameters()}
+    return build_backbone(Config.fromfile(str(config_path(base_config))).model.backbone)
 
 
 def _describe_file(path: Path, checkpoint: Checkpoint) -> Origin:
@@ -369,6 +389,8 @@ def fetch_checkpoint(args: argparse.Namespace) -> None:
         shapes = backbone_shapes(args.base_config)
         weights = with_our_names(weights, shapes, name)
         check_fit(weights, args.base_config, name, shapes)
+        check_statistics(weights, args.base_config, name)
+    check_values(weights, name)
     write_checkpoint(weights, args.output, meta)
     count, license_ = plural(len(weights), "tensor"), origin.license or "not stated"
     logger.info("%s: %s; license of the weights: %s", args.output, count, license_)

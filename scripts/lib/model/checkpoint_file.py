@@ -29,6 +29,7 @@ OTHERS = {
     b"Rar!": ("a RAR archive", "unpack it and give the .pth that is in it"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it and give the .pth that is in it"),
     b"\x93NUMPY": ("an array of NumPy's, no checkpoint", "give the .pth of the model"),
+    b"{": ("a JSON text, perhaps the index of weights in several files", "give the weights themselves, as one file"),
     b"\x80": ("a pickle that torch.save did not write", "load it in Python, and torch.save its dictionary of tensors"),
 }
 
@@ -63,7 +64,8 @@ def read_foreign(path: Path, name: str, *, trust_pickle: bool = False) -> dict[s
     except tensor_file.TooLarge as error:
         what = f"{name} is refused: {printable(error)}"
         raise UserError(
-            what, "it is damaged, or made to fill the memory: fetch it again, from where you trust"
+            what,
+            "save its weights as tensors of torch, if it holds others; else it is damaged, or made to fill the memory",
         ) from error
     except tensor_file.Unreadable as error:
         logger.debug("reading %s", path, exc_info=True)
@@ -111,6 +113,23 @@ def _tables_below(content: Mapping[Any, Any], above: str = "", levels: int = 3) 
             yield from _tables_below(value, f"{above}{key}.", levels - 1)
 
 
+def check_values(weights: Mapping[str, torch.Tensor], name: str) -> None:
+    """Refuse weights from which nothing can be trained.
+
+    Raises
+    ------
+    UserError : a tensor holds numbers that are not finite, or complex ones.
+    """
+    for key, value in weights.items():
+        if value.is_complex():
+            raise UserError(f"{name}: {printable(key)} is of complex numbers", "give weights of real numbers")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(
+                f"{name}: {printable(key)} holds numbers that are not finite",
+                "the training that wrote it had failed: give an earlier checkpoint",
+            )
+
+
 def read_meta(path: Path) -> dict[str, Any]:
     """Return what a checkpoint of mimflow says of itself (``meta``); empty for every other file."""
     if not zipfile.is_zipfile(path):
@@ -145,7 +164,7 @@ def printable(text: object) -> str:
 def _check_format(path: Path, name: str) -> None:
     """Say in one line what a file is that no PyTorch can open."""
     with open(path, "rb") as file:
-        head = file.read(64)
+        head = file.read(512)
     if not head:
         raise UserError(f"{name} is empty")
     if head.startswith(b"PK"):
@@ -163,7 +182,9 @@ def _check_format(path: Path, name: str) -> None:
     if head.lstrip()[:1] == b"<":
         remedy = "check the address; a page that asks to log in or to accept terms must be opened in a browser"
         raise UserError(f"{name} is a web page, no checkpoint", remedy)
-    if LEGACY_MAGIC not in head:
+    if head[257:262] == b"ustar":
+        raise UserError(f"{name} is a tar archive, no checkpoint", "unpack it and give the .pth that is in it")
+    if LEGACY_MAGIC not in head[:64]:
         what, remedy = next((told for begin, told in OTHERS.items() if head.startswith(begin)), ("", ""))
         what = what or f"no PyTorch checkpoint (.pth): it begins with {head[:8]!r}"
         raise UserError(f"{name} is {what}", remedy or "give a .pth, .safetensors or Keras .h5 file")

@@ -10,9 +10,10 @@ import logging
 import os
 import re
 import subprocess
+import warnings
 import zipfile
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -446,3 +447,41 @@ def test_a_run_without_weights_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"there is no results/d/a/seed0/best\.pth"):
         run({"run": "results/d/a/seed0"}, tmp_path / "x.pth")
+
+
+def whole_weights() -> dict[str, torch.Tensor]:
+    """Return the tensors of a ResNet-18 under torchvision's names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mmcls.models import build_backbone
+    return build_backbone({"type": "ResNet", "depth": 18}).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda key, value: value * float("nan"), r"conv1.weight holds numbers that are not finite: the training that"),
+        (lambda key, value: value / 0 if key == "bn1.bias" else value, "bn1.bias holds numbers that are not finite"),
+        (lambda key, value: value.to(torch.complex64), "of complex numbers: give weights of real numbers"),
+        (
+            lambda key, value: None if "running" in key else value,
+            r"no statistics of batch normalisation \(backbone.bn1.running_mean and 19 more\): save model.state_dict",
+        ),
+    ],
+)
+def test_weights_from_which_nothing_can_be_trained_are_refused(
+    tmp_path: Path, change: Callable[[str, torch.Tensor], torch.Tensor | None], message: str
+) -> None:
+    changed = {key: change(key, value) for key, value in whole_weights().items() if value.is_floating_point()}
+    torch.save({key: value for key, value in changed.items() if value is not None}, tmp_path / "mine.pth")
+    with pytest.raises(UserError, match=message):
+        run({"path": str(tmp_path / "mine.pth")}, tmp_path / "x.pth", base_config="resnet18_8xb32_in1k")
+    assert leftovers(tmp_path) == ["mine.pth"]
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken(tmp_path: Path, kind: torch.dtype) -> None:
+    weights = {key: value.to(kind) if value.is_floating_point() else value for key, value in whole_weights().items()}
+    torch.save({"state_dict": weights}, tmp_path / "mine.pth")
+    run({"path": str(tmp_path / "mine.pth")}, tmp_path / "x.pth", base_config="resnet18_8xb32_in1k")
+    assert "backbone.conv1.weight" in torch.load(tmp_path / "x.pth")["state_dict"]

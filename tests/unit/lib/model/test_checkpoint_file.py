@@ -193,6 +193,8 @@ def test_what_is_written_is_plain_tensors_in_mmcvs_form(tmp_path: Path) -> None:
         (b"\x80\x04\x95" + bytes(80), "a pickle", "torch.save"),
         (b"\x93NUMPY" + bytes(80), "NumPy", "the .pth"),
         (b"<html>log in</html>", "web page", "check the address"),
+        (b'{"metadata": {}, "weight_map": {}}', "index of weights in several files", "as one file"),
+        (b"a.pth" + bytes(252) + b"ustar" + bytes(250), "a tar archive", "the .pth that is in it"),
         (b"anything else" * 10, "no PyTorch checkpoint", "safetensors"),
     ],
 )
