@@ -274,6 +274,9 @@ def _attempt(
             logger.info("%s: going on at %s", shown(url), megabytes(have))
         _receive(response, partial, have, end, name, pace)
     got = partial.stat().st_size
+    if not got:
+        _discard(partial)
+        raise SourceFailed("the server sent nothing")
     if total is not None and got < total:  # urllib3 1 ends a short body in silence
         raise AttemptFailed(f"the connection broke after {got} of {total} bytes")
     if total is not None and got > total:

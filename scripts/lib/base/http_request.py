@@ -155,6 +155,8 @@ def request(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
         raise AttemptFailed(f"no connection: {_reason(error)}") from error
     except urllib3.exceptions.HTTPError as error:  # while the body is read, below requests
         raise AttemptFailed("the connection broke") from error
+    except ValueError as error:  # so are the lengths of its pieces, of which urllib3 takes any number
+        raise SourceFailed(f"its answer contradicts itself: {_reason(error)}") from error
 
 
 def _innermost(error: BaseException) -> BaseException:

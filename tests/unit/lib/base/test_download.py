@@ -332,6 +332,15 @@ FAULTS = {
     "range without being asked": (answer("Content-Range: bytes 0-4/5", status="206 Partial"), "does not fit"),
     "chunks that break off": (answer("Transfer-Encoding: chunked", body=b"5\r\nabcde\r\n"), "the connection broke"),
     "chunks of no size": (answer("Transfer-Encoding: chunked", body=b"\xb2\r\nabcde\r\n"), "the connection broke"),
+    "chunks of less than nothing": (
+        answer("Transfer-Encoding: chunked", body=b"-5\r\nabcde\r\n"),
+        "contradicts itself",
+    ),
+    "chunks without end": (
+        answer("Transfer-Encoding: chunked", body=b"ffffffffffffffffffff\r\nabc"),
+        "the connection broke",
+    ),
+    "an empty body": (answer(body=b""), "the server sent nothing"),
     "packed": (answer("Content-Encoding: gzip", body=b"\x1f\x8bxxx"), "though it was asked not to"),
     "too many headers": (answer(*[f"X-{i}: 1" for i in range(200)]), "no connection"),
     "a page": (answer(body=b"<html>\x1b[31m</html>"), "wrong sha256"),
