@@ -37,11 +37,11 @@ STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; };
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict evaluate verify bundle repeat test test-all test-faults test-grid watch jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict evaluate verify bundle repeat test test-all test-faults test-grid watch snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-24s %s\n", $$1, $$2 }'
 	@echo; echo "  ARGS='...' hands further options to Snakemake or pytest, for example: make run CONFIG=configs/mine.yaml ARGS='-n'"
 
 setup: ## build .venv (ENV=cpu, cuda11 or cuda13; PYTHON=/path/to/python3.11; PROFILE=profiles/n30: its folder for caches)
@@ -74,6 +74,11 @@ evaluate: ## evaluate a finished run on other labelled images (RUN=results/demo/
 	$(call need,DATA,photos.zip RUN=results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
 	@$(CALM) $(START) python -m scripts.evaluate_run --run="$$RUN" --data="$$DATA" $(STOPS)
+
+snakemake-report: ## Snakemake's own report of finished runs: every page and figure of each (CONFIG=configs/mine.yaml)
+	$(call need,CONFIG,configs/mine.yaml)
+	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) $(START) python -m scripts.snakemake_report --config="$$CONFIG" $(STOPS)
 
 verify: ## repeat a run and compare every hash (RUN=results/demo/NAME/seed0; QUICK=yes: only hash its files, or RUN=results)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)

@@ -141,8 +141,7 @@ rule write_report:
     message:
         f"writing {layout.report}"
     input:
-        shown=layout.results,
-        captions=menu.captions(),
+        layout.results,
     output:
         layout.report,
     params:
@@ -152,6 +151,6 @@ rule write_report:
         f"{layout.logs}/write_report.log",
     localrule: True
     shell:
-        f"python -m scripts.report.write_report --snakefile {session.snakefile} --settings {{params.settings:q}}"
+        "python -m scripts.report.write_report --settings {params.settings:q}"
         " --dataset {params.dataset:q}"
         " --makes {output:q} {params.dataset:q}/settings.yaml --log {log:q}"

@@ -21,6 +21,7 @@ import yaml
 from browser import CHROMIUM, Page, chromium
 from dag import ROOT, snakemake
 from PIL import Image
+from report_page_reader import use_every_control
 from report_reader import ask_the_map, check_quiet, look_at, look_at_everything, open_category
 
 from scripts.lib.data.sample.looks import CLASSES
@@ -121,15 +122,30 @@ def pictures(name: str) -> Path | None:
     return None
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_reader_sees_every_figure_of_every_run(page: Page, grid: Path, language: str) -> None:
-    settings = {**GRID, "report": {"language": language}}
-    command = [sys.executable, "-m", "scripts.report.write_report", "--snakefile", str(ROOT / "Snakefile")]
-    command += ["--settings", json.dumps(settings), "--dataset", "results/grid"]
-    folder = grid.parent.parent
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+@pytest.fixture(scope="module", params=["en", "zh"])
+def settings(request: pytest.FixtureRequest, grid: Path) -> Path:
+    """The settings of the grid in a language, whose report is written."""
+    values = {**GRID, "report": {"language": request.param}}
+    command = [sys.executable, "-m", "scripts.report.write_report"]
+    command += ["--settings", json.dumps(values), "--dataset", "results/grid"]
+    subprocess.run(command, cwd=grid.parent.parent, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return grid / "settings.yaml"
 
-    report = (grid / "report.html").as_uri()
+
+def test_a_reader_uses_every_control_of_the_report(page: Page, settings: Path) -> None:
+    report = settings.with_name("report.html")
+    use_every_control(page, report.as_uri())
+    check_quiet(page)
+    assert report.stat().st_size < 15_000_000
+    if folder := pictures(settings.parent.name):
+        page.screenshot(folder / "report.png")
+
+
+def test_a_reader_sees_every_figure_of_every_run_in_snakemakes_report(page: Page, grid: Path, settings: Path) -> None:
+    command = [sys.executable, "-m", "scripts.snakemake_report", "--config", "results/grid/settings.yaml"]
+    subprocess.run(command, cwd=grid.parent.parent, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    language = yaml.safe_load(settings.read_text(encoding="utf-8")).get("report", {}).get("language", "en")
+    report = (grid / "snakemake_report.html").as_uri()
     first, second, runs = (label(name, language) for name in ("Data", "Leaderboard", "Runs"))
     places = [(first, ""), (second, ""), *((runs, experiment) for experiment in GRID["experiments"])]
     seen = look_at_everything(page, report, places, pictures(language))

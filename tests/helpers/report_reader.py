@@ -1,4 +1,4 @@
-"""What a reader of report.html does in a browser: opens every row of every category and looks."""
+"""What a reader of Snakemake's own report does in a browser: opens every row of every category and looks."""
 
 from __future__ import annotations
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -90,10 +88,9 @@ def test_the_pages_and_the_card_say_it(contaminated: tuple[Path, str]) -> None:
     assert json.loads((contaminated[0] / "audit.json").read_text(encoding="utf-8"))["left_out"] == 6
 
 
-def test_the_report_shows_it_among_the_data(contaminated: tuple[Path, str]) -> None:
+def test_the_report_begins_with_it(contaminated: tuple[Path, str]) -> None:
     report = (contaminated[0] / "report.html").read_text(encoding="utf-8")
-    match = re.search(r"var categories = ({.*?});\n", report)
-    assert match and json.loads(match[1])["Data"] == {"Other": ["results/small/audit.html"]}
-    pages = dict(re.findall(r"data:text/html;charset=utf8;filename=([^;]+);base64,([A-Za-z0-9+/=]+)", report))
-    for name, text in (("audit.html", "Contaminated: 6"), ("leaderboard.html", "The test split is contaminated.")):
-        assert text in base64.b64decode(pages[name]).decode(), name
+    english = report.split('data-language="en"')[1].split('data-language="zh"')[0]
+    answer, _, rest = english.partition('data-section="leaderboard"')
+    assert "The test split is contaminated" in answer and "6 of its images have copies" in " ".join(answer.split())
+    assert "Contaminated: 6 given val or test images" in rest

@@ -23,7 +23,6 @@ from scripts.lib.settings.schema import Settings
 from scripts.lib.workflow import quick, renewal
 from scripts.lib.workflow.layout import Layout
 from scripts.lib.workflow.progress import Watcher
-from scripts.report import write_report
 
 pytestmark = pytest.mark.long
 
@@ -171,7 +170,9 @@ def commands(settings: Settings, output: Path, damaged: Path = RUN / "model.onnx
     dataset = RESULTS / "small"
     return {
         "run": run,
-        "report": lambda: write_report.check_unchanged(settings, [dataset / "settings.yaml", dataset / "report.html"]),
+        "report": lambda: renewal.check_unchanged(
+            Layout(settings), [dataset / "settings.yaml", dataset / "report.html"]
+        ),
         "predict": predict,
         "verify": lambda: quick.verify(RESULTS),
         "bundle": lambda: bundle.main(

@@ -19,6 +19,7 @@ MODULES = (
         "scripts.verify",
         "scripts.bundle",
         "scripts.repeat",
+        "scripts.snakemake_report",
     ),
     *("scripts.watch", "scripts.jobs", "scripts.cancel", "scripts.doctor", "bench.compare", "pytest"),
     "scripts.lib.workflow.start",  # Snakemake

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from browser import CHROMIUM, Page, chromium
-from dag import Finished
+from dag import ROOT, Finished
+from report_page_reader import read_report, use_every_control
 from report_reader import ask_the_map, check_quiet, look_at, look_at_everything, open_category, served
 
 from scripts.lib.pages.report_size import bounded
@@ -30,17 +34,58 @@ def page(browser: Page) -> Page:
     return browser
 
 
-def test_the_report_shows_every_figure_from_a_file_and_over_http(page: Page, finished: Finished) -> None:
+def report_of(finished: Finished) -> Path:
+    return finished[0] / "results/small/report.html"
+
+
+def test_the_report_shows_and_asks_for_nothing_from_a_file_and_over_http(page: Page, finished: Finished) -> None:
     dataset = finished[0] / "results/small"
     with served(dataset) as address:
         for base in (dataset.as_uri(), address):
-            assert [bool(seen) for seen in look_at_everything(page, f"{base}/report.html")] == [True, True, True]
+            read_report(page, f"{base}/report.html")
             check_quiet(page, address)
 
 
+def test_every_control_of_the_report_answers(page: Page, finished: Finished) -> None:
+    use_every_control(page, report_of(finished).as_uri())
+    check_quiet(page)
+
+
 @pytest.mark.long
-def test_the_map_inside_the_report_answers_the_mouse_and_the_filter(page: Page, finished: Finished) -> None:
-    page.open((finished[0] / "results/small/report.html").as_uri())
+def test_the_report_without_javascript_shows_texts_tables_and_figures(page: Page, finished: Finished) -> None:
+    page.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        page.open(report_of(finished).as_uri())
+    finally:
+        page.call("Emulation.setScriptExecutionDisabled", value=False)
+    # The page is asked when scripts may run again; its own have not.
+    shown = (
+        "[...document.querySelectorAll('.view:not([hidden]) noscript img')].filter(e => e.naturalWidth > 100).length"
+    )
+    assert page.wait_for(f"{shown} >= 6")
+    assert "always the most frequent" in page.evaluate("document.body.innerText").lower().replace("answering", "")
+    assert page.evaluate("document.querySelector('[data-plot=leaderboard]').children.length") == 0
+
+
+@pytest.fixture(scope="module")
+def snakemake_report(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Snakemake's own report of the same results."""
+    report = tmp_path_factory.mktemp("report") / "snakemake_report.html"
+    command = [sys.executable, "-m", "scripts.snakemake_report", "--output", str(report)]
+    command += ["--config", "results/small/settings.yaml"]
+    subprocess.run(command, cwd=finished[0], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return report
+
+
+@pytest.mark.long
+def test_snakemakes_report_shows_every_figure(page: Page, snakemake_report: Path) -> None:
+    assert [bool(seen) for seen in look_at_everything(page, snakemake_report.as_uri())] == [True, True, True]
+    check_quiet(page)
+
+
+@pytest.mark.long
+def test_the_map_inside_snakemakes_report_answers_the_mouse_and_the_filter(page: Page, snakemake_report: Path) -> None:
+    page.open(snakemake_report.as_uri())
     number = next(n for n, words in enumerate(open_category(page, "Runs")) if "map of the test images" in words)
     assert look_at(page, number)
     ask_the_map(page)
@@ -56,8 +101,8 @@ def test_chinese_names_are_drawn_where_no_font_for_them_is_installed(page: Page,
 
 
 @pytest.mark.long
-def test_what_a_run_shows_stands_in_the_order_of_reading(page: Page, finished: Finished) -> None:
-    page.open((finished[0] / "results/small/report.html").as_uri())
+def test_what_a_run_shows_stands_in_the_order_of_reading(page: Page, snakemake_report: Path) -> None:
+    page.open(snakemake_report.as_uri())
     titles = [words.split("\t")[1].strip() for words in open_category(page, "Runs")]
     assert titles == [f"{number:02} {words}" for number, words in enumerate(ORDER, 1)]
 
@@ -74,10 +119,10 @@ def test_each_page_of_a_run_is_quiet_and_runs_no_foreign_script(page: Page, fini
 
 
 @pytest.mark.long
-def test_a_report_that_would_be_too_large_shows_where_the_rest_lies(
-    page: Page, finished: Finished, tmp_path: Path
+def test_a_snakemake_report_that_would_be_too_large_shows_where_the_rest_lies(
+    page: Page, snakemake_report: Path, tmp_path: Path
 ) -> None:
-    text = (finished[0] / "results/small/report.html").read_text(encoding="utf-8")
+    text = snakemake_report.read_text(encoding="utf-8")
     text, left_out = bounded(text, len(text.encode()) - 2_000_000)  # all that may be left out
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     rows = look_at_everything(page, (tmp_path / "report.html").as_uri())

@@ -87,3 +87,18 @@ def most_confused(predictions: Predictions) -> ConfusedPair | None:
     first, second = int(low[row]), int(high[row])
     equal = int((both == most).sum()) - 1
     return ConfusedPair(first, second, int(counts[first, second]), int(counts[second, first]), equal)
+
+
+def most_alike(predictions: Predictions, features: np.ndarray, row: int) -> list[int]:
+    """Return the images most like the misclassified one at *row*: of the predicted class, and of its own.
+
+    Of those that are classified correctly, the one whose features are nearest (Euclidean, as on the map of the images).
+    """
+    correct = predictions.labels == predictions.predictions
+    nearest = []
+    for label in (predictions.predictions[row], predictions.labels[row]):
+        rows = np.flatnonzero(correct & (predictions.labels == label))
+        if len(rows):
+            distances = np.linalg.norm(features[rows].astype(np.float64) - features[row], axis=1)
+            nearest.append(int(rows[distances.argmin()]))
+    return nearest

@@ -122,21 +122,30 @@ def make_map(predictions: Predictions, features: np.ndarray, seed: int) -> Map:
 
 
 def thumbnails(
-    folder: Path, files: Sequence[str], room: int = THUMBNAIL_ROOM, background: tuple[int, int, int] = WHITE
+    folder: Path,
+    files: Sequence[str],
+    room: int = THUMBNAIL_ROOM,
+    background: tuple[int, int, int] = WHITE,
+    sizes: Sequence[tuple[int, int]] = THUMBNAILS,
 ) -> list[str]:
-    """Return each image small, as WebP in base64, of all together at most *room* characters; "" where it has none."""
+    """Return each image small, as WebP in base64, of all together at most *room* characters; "" where it has none.
+
+    Parameters
+    ----------
+    sizes : pixels of the longer side and quality, the best first; the first with which all fit is taken.
+    """
     with ThreadPoolExecutor(2) as pool:
-        images = list(pool.map(partial(_small, folder, background), files))
-        for size, quality in THUMBNAILS:
+        images = list(pool.map(partial(_small, folder, background, sizes[0][0]), files))
+        for size, quality in sizes:
             encoded = list(pool.map(partial(_encoded, size=size, quality=quality), images))
             if sum(map(len, encoded)) <= room:
                 return encoded
     return [""] * len(files)
 
 
-def _small(folder: Path, background: tuple[int, int, int], file: str) -> Image.Image | None:
+def _small(folder: Path, background: tuple[int, int, int], longest: int, file: str) -> Image.Image | None:
     try:
-        return thumbnail(folder / file, THUMBNAILS[0][0], background)
+        return thumbnail(folder / file, longest, background)
     except UserError as error:  # the point is worth showing all the same
         logger.warning("shown without its picture: %s", error)
         return None

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
-from scripts.lib.metrics.errors import most_confident, most_confused
+from scripts.lib.metrics.errors import most_alike, most_confident, most_confused
 from scripts.lib.model.gradcam import FeatureLayer, NoFeatureLayer, class_logits, find_layer, grad_cam
 from scripts.lib.model.inference import image_batches, unreadable
 from scripts.lib.model.photos import Photo, Photos
@@ -231,21 +231,6 @@ def choose(predictions: Predictions, features: np.ndarray | None = None, most_cl
     of_pair = most_confident(predictions, both)[:PAIR_IMAGES]
     like = {} if features is None else {row: most_alike(predictions, features, row) for row in of_pair}
     return Choice(shown, hidden, pair, (confused.there, confused.back), of_pair, confused.equal, like)
-
-
-def most_alike(predictions: Predictions, features: np.ndarray, row: int) -> list[int]:
-    """Return the images most like the misclassified one at *row*: of the predicted class, and of its own.
-
-    Of those that are classified correctly, the one whose features are nearest (Euclidean, as on the map of the images).
-    """
-    correct = predictions.labels == predictions.predictions
-    nearest = []
-    for label in (predictions.predictions[row], predictions.labels[row]):
-        rows = np.flatnonzero(correct & (predictions.labels == label))
-        if len(rows):
-            distances = np.linalg.norm(features[rows].astype(np.float64) - features[row], axis=1)
-            nearest.append(int(rows[distances.argmin()]))
-    return nearest
 
 
 def encode(explanations: Explanations, shown: Sequence[int]) -> dict[int, list[Picture]]:

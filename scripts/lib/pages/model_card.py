@@ -191,21 +191,32 @@ def _calibration(inputs: CardInputs) -> dict[str, Any]:
 
 def _uses(inputs: CardInputs) -> dict[str, Any]:
     """Return what a reader types to use the model."""
-    repository = one_line(inputs.provenance["circumstances"].get("repository") or "ADDRESS-OF-MIMFLOW")
-    commit = inputs.provenance["inputs"]["code"].get("commit")
-    checkout = f" && git checkout -q {commit}" if commit else ""
     onnx = (inputs.export or {}).get("model", {})
     steps = onnx.get("preprocessing")
-    program = f"python onnx_example.py {onnx.get('file', 'model.onnx')} PHOTO"
     return {
         "export": inputs.export,
         "onnx_example": example(Preprocessing(**steps), _certainty(onnx)).rstrip() if steps is not None else None,
-        "commands": {
-            "onnx_example": f"pip install {' '.join(PACKAGES)}\n{program}",
-            "get_mimflow": f"git clone {shlex.quote(repository)} mimflow && cd mimflow{checkout} && make setup",
-            "predict": f"python -m scripts.predict --run {shlex.quote(one_line(inputs.folder))}"
-            " --images PHOTO-OR-FOLDER",
-        },
+        "commands": use_commands(inputs.folder, inputs.provenance, inputs.export),
+    }
+
+
+def use_commands(folder: Path, provenance: Mapping[str, Any], export: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the shell lines by which a run's model is used.
+
+    Parameters
+    ----------
+    folder : of the run, as the user names it.
+    provenance : provenance.json.
+    export : export.json; None without an exported model.
+    """
+    repository = one_line(provenance["circumstances"].get("repository") or "ADDRESS-OF-MIMFLOW")
+    commit = provenance["inputs"]["code"].get("commit")
+    checkout = f" && git checkout -q {commit}" if commit else ""
+    program = f"python onnx_example.py {(export or {}).get('model', {}).get('file', 'model.onnx')} PHOTO"
+    return {
+        "onnx_example": f"pip install {' '.join(PACKAGES)}\n{program}",
+        "get_mimflow": f"git clone {shlex.quote(repository)} mimflow && cd mimflow{checkout} && make setup",
+        "predict": f"python -m scripts.predict --run {shlex.quote(one_line(folder))} --images PHOTO-OR-FOLDER",
     }
 
 

@@ -365,7 +365,7 @@ class Report(Section):
 
     language: Literal["en", "zh"] = Field(
         "en",
-        description="Language of its menu, captions, pages and figures, of the model cards and of a run's last lines:"
+        description="Language in which it opens, and of all figures, other pages, model cards and a run's last lines:"
         " English or Chinese. Tables of numbers (CSV, JSON) are the same in both.",
     )
 

@@ -53,6 +53,7 @@ class Layout:
         self.dataset = f"results/{name}"
         self.images = f"{self.dataset}/images"
         self.report = f"{self.dataset}/report.html"
+        self.snakemake_report = f"{self.dataset}/snakemake_report.html"
         self.sources = settings.dataset.sources()
         #: One for each of ``sources``.
         self.archives = [

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from scripts.lib.base import products
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.products import GONE, Change
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.workflow.layout import Layout
@@ -46,6 +48,22 @@ def find_changes(layout: Layout, keep: bool = True) -> list[Change]:
         for change in products.changes(path, thorough=False, keep=keep)
     ]
     return [change for change in changes if matters(layout, change)]
+
+
+def check_unchanged(layout: Layout, without: Sequence[Path]) -> None:
+    """Refuse to show what is not what its job made: an edited number looks like a measured one.
+
+    Parameters
+    ----------
+    without : what is written anew.
+
+    Raises
+    ------
+    UserError : a file is gone or changed.
+    """
+    if changes := [change for change in find_changes(layout) if change.product not in without]:
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise UserError(f"no report is made: {changes[0]}{more}", "run the same command again: it is made again")
 
 
 def matters(layout: Layout, change: Change) -> bool:

@@ -1,4 +1,4 @@
-"""How report.html shows a file: its caption, its place in the menu, and the menu's words in each language."""
+"""How Snakemake's own report (make snakemake-report) shows a file: its caption, its place in the menu, the words."""
 
 from __future__ import annotations
 
@@ -39,10 +39,6 @@ class ReportMenu:
     def caption(self, name: str) -> str:
         """Return the file of the report's text called *name*; whole, since each Snakefile has a folder of its own."""
         return str(CAPTIONS / self.language / f"{name}.rst")
-
-    def captions(self) -> list[str]:
-        """Return the files of all texts of the report."""
-        return sorted(map(str, (CAPTIONS / self.language).glob("*.rst")))
 
     def shown(self, caption: str, what: str, category: str = "Runs") -> dict[str, Any]:
         """Return how the report shows a file, for Snakemake's report().

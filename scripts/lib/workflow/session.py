@@ -74,8 +74,6 @@ class Session:
         self.workflow = workflow
         self.last_plan: LastPlan | None = None
         self.note = ""  # of a plan that need not be made again
-        #: For shell lines. Not a parameter of a rule: results that were copied into another clone are the same.
-        self.snakefile = shlex.quote(str(workflow.main_snakefile)).replace("{", "{{").replace("}", "}}")
         use_this_python()
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)

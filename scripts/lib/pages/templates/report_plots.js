@@ -1,0 +1,146 @@
+// The plots of report.html, drawn by Observable Plot; each returns an element for its figure.
+"use strict";
+report.plots = (() => {
+  const { data, name, percent, run, short, state, title, word } = report;
+  // Okabe & Ito (2008): told apart with every kind of colour blindness, on white and on black.
+  const BLUE = "var(--accent)", ORANGE = "#d55e00", GREY = "#8a8a8a", GREEN = "#009e73";
+  const SIZES = { most: 1000, least: 320 };
+  const axis = { style: { fontFamily: "inherit", fontSize: "13px", background: "none", overflow: "visible" } };
+  const width = box => Math.max(SIZES.least, Math.min(SIZES.most, box.clientWidth || 640));
+
+  // Columns that a name takes on an axis, in pixels; Chinese characters are twice as wide.
+  const columns = text => [...text].reduce((sum, char) => sum + (char > "\u2e80" ? 2 : 1), 0);
+  const margin = names => 24 + 7 * Math.max(...names.map(columns), 4);
+
+  function plot(box, label, options) {
+    const drawn = Plot.plot({ width: width(box), ...options, style: { ...axis.style, ...options.style } });
+    drawn.setAttribute("role", "img");
+    drawn.setAttribute("aria-label", label);
+    return drawn;
+  }
+
+  function leaderboard(box) {
+    const rows = data.board;
+    const points = data.runs.map(one => ({ experiment: one.experiment, value: one.metrics.accuracy_top1[0], run: one }))
+      .filter(point => rows.some(row => row.experiment === point.experiment));
+    const names = rows.map(row => short(row.experiment, 34));
+    const label = experiment => names[rows.findIndex(row => row.experiment === experiment)];
+    const text = row => `${row.experiment}\n${percent(row.mean)}\n${word("interval")}: ${percent(row.low)} \u2013 ${percent(row.high)}`;
+    const low = Math.min(...rows.map(row => row.low), ...points.map(point => point.value)), least = Math.max(0, 100 * low - 3);
+    return plot(box, word("alt_leaderboard"), {
+      height: 70 + 34 * rows.length, marginLeft: margin(names), marginRight: 24, marginBottom: 40,
+      x: { label: `${word("accuracy")}, %`, percent: true, grid: true, nice: true, domain: [least, 100] },
+      y: { label: null, domain: names },
+      marks: [
+        data.floor !== null && 100 * data.floor >= least ? Plot.ruleX([data.floor], { stroke: GREY, strokeDasharray: "4 3" }) : null,
+        Plot.ruleY(rows, { y: row => label(row.experiment), x1: "low", x2: "high", stroke: BLUE, strokeWidth: 3 }),
+        Plot.dot(points, { y: point => label(point.experiment), x: "value", r: 3.5, stroke: "currentColor",
+          title: point => `${title(point.run)}: ${percent(point.value)}` }),
+        Plot.dot(rows, { y: row => label(row.experiment), x: "mean", r: 6, fill: BLUE, symbol: "diamond" }),
+        Plot.tip(rows, Plot.pointerY({ y: row => label(row.experiment), x: "mean", title: text, fill: "var(--panel)" })),
+      ],
+    });
+  }
+
+  // The classes that are drawn, in their order: all, or those with the most confusions.
+  const DRAWN = 40;
+  function drawnClasses() {
+    const confusions = data.classes.map(() => 0);
+    for (const [label, predicted, n] of run().matrix) if (label !== predicted) {
+      confusions[label] += n;
+      confusions[predicted] += n;
+    }
+    const order = data.classes.map((_, label) => label).sort((a, b) => confusions[b] - confusions[a] || a - b);
+    return order.slice(0, DRAWN).sort((a, b) => a - b);
+  }
+
+  function matrix(box, choose) {
+    const drawn = drawnClasses(), kept = new Set(drawn);
+    const totals = data.classes.map(() => 0);
+    for (const [label, , n] of run().matrix) totals[label] += n;
+    const cells = run().matrix.filter(([label, predicted]) => kept.has(label) && kept.has(predicted))
+      .map(([label, predicted, n]) => ({ label, predicted, n, share: n / totals[label] }));
+    const names = new Map(drawn.map(label => [label, short(name(label), 16)]));
+    const room = margin([...names.values()]), size = Math.min(width(box), Math.max(SIZES.least, room + 62 * drawn.length));
+    const cell = (size - room - 10) / drawn.length;
+    const svg = plot(box, word("alt_matrix"), {
+      width: size, height: size - 10, marginLeft: room, marginBottom: room, marginTop: 10, marginRight: 10, padding: 0.04,
+      x: { domain: drawn, tickFormat: label => names.get(label), tickRotate: -90, label: null },
+      y: { domain: drawn, tickFormat: label => names.get(label), label: null },
+      color: { type: "sqrt", domain: [0, 1], scheme: "blues" },
+      style: { fontSize: `${Math.max(7, Math.min(13, cell * 0.8))}px` },
+      marks: [
+        Plot.frame({ stroke: GREY }),
+        Plot.cell(cells, { x: "predicted", y: "label", fill: "share", className: "hit",
+          title: c => `${word("true_class")}: ${name(c.label)}\n${word("predicted_class")}: ${name(c.predicted)}\n${word("images_count", { n: c.n })} (${percent(c.share)})` }),
+        cell < 14 ? null : Plot.text(cells, { x: "predicted", y: "label", text: c => `${c.n}`, pointerEvents: "none",
+          fill: c => c.share > 0.3 ? "white" : "black", fontSize: Math.min(13, cell / 2) }),
+      ],
+    });
+    d3.select(svg).selectAll("rect").filter(function () { return this.parentNode.getAttribute("aria-label") === "cell"; })
+      .classed("hit", true).on("click", (_, index) => choose(cells[index].label, cells[index].predicted));
+    return svg;
+  }
+
+  function classes(box, rows) {
+    const names = new Map(rows.map(row => [row.label, short(name(row.label))]));
+    const accuracy = run().metrics.accuracy_top1[0];
+    return plot(box, word("alt_classes"), {
+      height: 60 + 22 * rows.length, marginLeft: margin([...names.values()]), marginRight: 60, marginBottom: 40,
+      x: { label: `${word("recall")}, %`, percent: true, domain: [0, 100], grid: true },
+      y: { domain: rows.map(row => row.label), tickFormat: label => names.get(label), label: null },
+      marks: [
+        Plot.barX(rows, { y: "label", x: "recall", fill: BLUE, fillOpacity: 0.55, insetTop: 2, insetBottom: 2 }),
+        Plot.ruleY(rows, { y: "label", x1: "low", x2: "high", stroke: "currentColor", strokeWidth: 1.5 }),
+        Plot.dot(rows, { y: "label", x: "f1", symbol: "diamond", fill: ORANGE, r: 4, clip: false }),
+        Plot.ruleX([accuracy], { stroke: "currentColor", strokeDasharray: "5 4" }),
+        Plot.text(rows, { y: "label", x: () => 1, text: row => `n = ${row.n}`, textAnchor: "start", dx: 8, fontSize: 11 }),
+        Plot.tip(rows, Plot.pointerY({ y: "label", x: "recall", fill: "var(--panel)", title: row =>
+          `${name(row.label)}\n${word("recall")}: ${percent(row.recall)} (${percent(row.low)} \u2013 ${percent(row.high)})\nF1: ${percent(row.f1)}\n${word("precision")}: ${percent(row.precision)}\n${word("test_images")}: ${row.n}` })),
+      ],
+    });
+  }
+
+  function calibration(box) {
+    const { before, after } = run().calibration;
+    const points = [[before, word("as_is")], [after, word("scaled")]].filter(([bins]) => bins)
+      .flatMap(([bins, kind]) => bins.bins.map(([n, confidence, right, low, high]) => ({ kind, n, confidence, right, low, high })));
+    const side = Math.min(560, width(box));
+    return plot(box, word("alt_calibration"), {
+      width: side, height: side * 0.85, marginLeft: 56, marginBottom: 44,
+      color: { legend: true, domain: [word("as_is"), word("scaled")], range: ["#0072b2", ORANGE] },
+      x: { label: `${word("confidence")}, %`, percent: true, domain: [0, 100], grid: true },
+      y: { label: `${word("bin_accuracy")}, %`, percent: true, domain: [0, 100], grid: true },
+      marks: [
+        Plot.line([[0, 0], [1, 1]], { stroke: GREY, strokeDasharray: "5 4" }),
+        Plot.ruleX(points, { x: "confidence", y1: "low", y2: "high", stroke: "kind", strokeOpacity: 0.6 }),
+        Plot.line(points, { x: "confidence", y: "right", stroke: "kind", z: "kind" }),
+        Plot.dot(points, { x: "confidence", y: "right", r: "n", fill: "kind", fillOpacity: 0.75 }),
+        Plot.tip(points, Plot.pointer({ x: "confidence", y: "right", fill: "var(--panel)", title: p =>
+          `${p.kind}\n${word("confidence")}: ${percent(p.confidence)}\n${word("bin_accuracy")}: ${percent(p.right)} (${percent(p.low)} \u2013 ${percent(p.high)})\n${word("images_count", { n: p.n })}` })),
+      ],
+    });
+  }
+
+  function curves(box, column) {
+    const points = data.runs.flatMap((one, index) => one.curve.epoch.map((epoch, i) =>
+      ({ index, epoch, value: one.curve[column][i], kept: epoch === one.kept })).filter(point => point.value !== null));
+    const shown = points.filter(point => point.index === state.run), share = column === "val_accuracy";
+    const text = value => share ? percent(value) : value.toFixed(3);
+    return plot(box, word("alt_curves"), {
+      height: 360, marginLeft: 56, marginBottom: 44, marginRight: 20,
+      x: { label: word("epoch"), grid: true, nice: true },
+      y: { label: `${word(column)}${share ? ", %" : ""}`, percent: share, grid: true, nice: true },
+      marks: [
+        Plot.line(points, { x: "epoch", y: "value", z: "index", stroke: GREY, strokeOpacity: 0.55, strokeWidth: 1 }),
+        Plot.line(shown, { x: "epoch", y: "value", stroke: BLUE, strokeWidth: 3 }),
+        Plot.dot(shown.filter(point => point.kept), { x: "epoch", y: "value", fill: ORANGE, r: 6 }),
+        Plot.dot(points, { x: "epoch", y: "value", r: 1.5, fill: GREY }),
+        Plot.tip(points, Plot.pointer({ x: "epoch", y: "value", fill: "var(--panel)", title: point =>
+          `${title(data.runs[point.index])}\n${word("epoch")} ${point.epoch}: ${text(point.value)}${point.kept ? `\n${word("kept_epoch")}` : ""}` })),
+      ],
+    });
+  }
+
+  return { GREEN, calibration, classes, curves, leaderboard, matrix };
+})();

@@ -1,0 +1,249 @@
+"""report.html: what it says, that it holds each picture once, and that no name of a class or file becomes markup."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from chinese import english_on
+from report_folder import write_page, write_results
+
+from scripts.lib.base.language import speaking
+from scripts.lib.metrics import paired
+from scripts.lib.pages import report_answer, report_page, report_pictures, templates
+from scripts.lib.pages.report_run import Images, RunReport, describe_run, rank_of_pair
+from scripts.lib.pages.report_words import words
+
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    'it\'s "quoted"',
+    "草莓 水果",
+    "<img src=x onerror=alert(2)>",
+    "{{ 1 }}",
+]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """Two experiments of three seeds over classes with hostile names."""
+    dataset = tmp_path_factory.mktemp("p") / "results" / "simulated"
+    dataset.mkdir(parents=True)
+    return dataset, write_results(dataset, HOSTILE, {"good": 4.0, "bad": 1.0}, seeds=3, per_class=12)
+
+
+@pytest.fixture(scope="module")
+def page(results: tuple[Path, list[Path]]) -> str:
+    return write_page(*results)
+
+
+def data_of(page: str, name: str = "data") -> Any:
+    match = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.DOTALL)
+    assert match
+    return json.loads(match[1])
+
+
+def test_hostile_names_come_through_whole_and_become_no_markup(page: str) -> None:
+    assert data_of(page)["classes"] == HOSTILE
+    assert "<script>alert" not in page and "<img src=x" not in page
+    # Two of data, two libraries, mimflow's own: one more would be a name's.
+    assert len(re.findall(r"<script", page)) == 5 + page.count('"<script') == 5
+
+
+def test_only_the_scripts_of_the_page_may_run(page: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy and policy[1].startswith("default-src 'none'") and "unsafe-inline'; img-src data:" in policy[1]
+    assert len(re.findall("'sha256-", policy[1])) == 3 and "unsafe-eval" not in policy[1]
+
+
+def test_each_picture_is_there_once(page: str) -> None:
+    pictures, data = data_of(page, "pictures"), data_of(page)
+    assert len(set(pictures)) == len(pictures) == len(HOSTILE) * 12
+    assert all(page.count(picture[:400]) == 1 for picture in pictures[:5])
+    assert sorted(data["pictureOf"]) == list(range(len(data["files"])))
+
+
+def test_equal_pictures_share_one(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "b"], {"x": 1.0}, per_class=3)
+    for index in range(3):
+        (tmp_path / f"images/c1/{index + 3}.jpg").write_bytes((tmp_path / "images/c0/0.jpg").read_bytes())
+    images = Images()
+    report = describe_run(runs[0], tmp_path, images)
+    pictures = report_pictures.collect(tmp_path / "images", images, [report])
+    assert len(pictures.data) == 3 and len(set(pictures.of_image)) == 3
+
+
+def test_the_report_keeps_within_its_room(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "b"], {"x": 1.0}, per_class=8, size=200)
+    images = Images()
+    report = describe_run(runs[0], tmp_path, images)
+    few = report_pictures.collect(tmp_path / "images", images, [report], room=30_000)
+    assert sum(map(len, few.data)) <= 30_000 and few.left_out == 0
+    none = report_pictures.collect(tmp_path / "images", images, [report], room=100)
+    assert none.data == [] and none.left_out == 16
+
+
+def test_what_is_looked_at_first_has_its_picture_first(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "b", "c"], {"x": 0.5}, per_class=8)
+    images = Images()
+    report = describe_run(runs[0], tmp_path, images)
+    assert report.pair
+    first = report.pair.examples[0]
+    order = report_pictures.wanted(images, [report])
+    assert order[0] == first.image and order[1] in first.like and sorted(order) == list(range(24))
+    assert report_pictures.wanted(images, [report], most=4) == order[:4]
+
+
+def test_the_numbers_of_a_run_are_those_of_its_files(results: tuple[Path, list[Path]]) -> None:
+    dataset, runs = results
+    images = Images()
+    report = describe_run(runs[0], dataset, images)
+    table = pd.read_csv(runs[0] / "predictions.csv", keep_default_na=False)
+    wrong = table["label"] != table["prediction"]
+    assert report.n_errors == wrong.sum() == len(report.errors) and report.tested == len(table)
+    assert sum(n for *_, n in report.matrix) == len(table)
+    assert sum(n for label, predicted, n in report.matrix if label != predicted) == report.n_errors
+    metrics = json.loads((runs[0] / "metrics.json").read_text())
+    assert report.metrics["accuracy_top1"][0] == pytest.approx(metrics["accuracy_top1"], abs=1e-4)
+    confidences = [confidence for _, _, confidence, _ in report.errors]
+    assert confidences == sorted(confidences, reverse=True)
+    image, predicted, confidence, of_label = report.errors[0]
+    row = table[table["file"] == images.files[image]].iloc[0]
+    assert row["prediction"] == HOSTILE[predicted] and row["label"] == HOSTILE[images.labels[image]]
+    assert confidence == pytest.approx(float(row[f"prob:{row['prediction']}"]), abs=1e-4)
+    assert of_label == pytest.approx(float(row[f"prob:{row['label']}"]), abs=1e-4)
+
+
+def test_folds_share_the_images_and_say_which_they_tested(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "b"], {"x": 1.0}, per_class=6, folds=3)
+    data = data_of(write_page(tmp_path, runs))
+    assert [run["fold"] for run in data["runs"]] == [0, 1, 2] and len(data["files"]) == 12
+    tested = [image for run in data["runs"] for image in run["images"]]
+    assert sorted(tested) == list(range(12))
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_page_opens_in_its_language_and_holds_both(results: tuple[Path, list[Path]], language: str) -> None:
+    page = write_page(*results, language=language)
+    views = re.findall(r'<div class="view" lang="(\w+)" data-language="\w+"( hidden)?>', page)
+    assert views == [(language, ""), ("zh" if language == "en" else "en", " hidden")]
+    chinese = page.split('data-language="zh"')[1].split('data-language="en"')[0].split("<script")[0]
+    assert not english_on(re.sub(r"<pre.*?</pre>|<bdi>.*?</bdi>", "", chinese, flags=re.DOTALL).replace("English", ""))
+
+
+def test_the_words_of_the_script_are_there_in_both_languages() -> None:
+    code = "".join(templates.source(name) for name in (*report_page.SCRIPTS, "report_view.html"))
+    english = words()
+    with speaking("zh"):
+        chinese = words()
+    assert english.keys() == chinese.keys()
+    for name, text in english.items():
+        assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[name])), name
+        assert re.search("[\u4e00-\u9fff]", chinese[name]) or name == "f1", name
+        assert f'"{name}"' in code or f"{name}:" in code, f"no script writes {name}"
+    assert {name for name in re.findall(r'word\("(\w+)"', code)} <= english.keys()
+
+
+def test_the_libraries_are_the_ones_that_are_recorded() -> None:
+    table = (report_page.VENDOR / "README.md").read_text(encoding="utf-8")
+    for name in report_page.LIBRARIES:
+        digest = hashlib.sha256((report_page.VENDOR / name).read_bytes()).hexdigest()
+        assert re.search(rf"`{re.escape(name)}` .*`{digest}`", table), name
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+def board(*verdicts: str, **columns: Any) -> pd.DataFrame:
+    rows = [
+        {
+            "experiment": f"e{index}",
+            "accuracy_top1_mean": 0.9 - 0.1 * index,
+            "accuracy_top1_ci95_low": 0.8,
+            "accuracy_top1_ci95_high": 0.95,
+            "interval": "recipe",
+            "accuracy_majority": 0.25,
+            "n_test": "40",
+            "train_seconds_mean": 30.0 - index,
+            "against_best": verdict,
+            "remark": "",
+        }
+        for index, verdict in enumerate(("best", *verdicts))
+    ]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_the_best_is_certain_only_where_the_tests_tell_it_from_every_other() -> None:
+    certain = report_answer.answer(board(paired.WORSE, paired.WORSE), 3)
+    assert certain.certain and certain.best == "e0" and certain.fastest_equal == ""
+    for verdict in (paired.NOT_TOLD_APART, paired.TOO_FEW_SEEDS, paired.NOT_COMPARABLE, paired.BETTER):
+        assert not report_answer.answer(board(paired.WORSE, verdict), 3).certain, verdict
+    assert report_answer.answer(board(paired.NOT_TOLD_APART), 2).fastest_equal == "e1"
+
+
+def test_contaminated_images_are_in_the_answer() -> None:
+    contaminated = report_answer.answer(board(accuracy_without_leaked=0.7, n_leaked="6"), 1)
+    assert (contaminated.contaminated, contaminated.without_contaminated) == (6, 0.7)
+    assert report_answer.answer(board(), 1).contaminated == 0
+
+
+def run_with(suspects: Sequence[tuple[int, int]], images: Sequence[int] = range(5), **more: Any) -> RunReport:
+    empty: dict[str, Any] = {name: {} for name in ("metrics", "calibration", "curve")}
+    values = {"experiment": "e", "seed": 0, "fold": None, "folder": "e/seed0", "tested": 5, "images": list(images)}
+    values |= {"matrix": [], "errors": [], "n_errors": 0, "classes": [], "kept": None, "pair": None}
+    rows = [[image, label, 0.1, 0.8] for image, label in suspects]
+    return RunReport(**{**empty, **values, "suspects": rows, **more})  # type: ignore[arg-type]
+
+
+def test_a_label_is_to_be_checked_where_half_of_the_runs_agree() -> None:
+    runs = [run_with([(0, 1), (1, 2)]), run_with([(0, 1)]), run_with([(0, 1), (2, 0)]), run_with([(0, 2), (2, 0)])]
+    agreed = report_answer.common_suspects(runs)
+    assert [(suspect.image, suspect.suggested, suspect.runs, suspect.tested) for suspect in agreed] == [
+        (0, 1, 3, 4),
+        (2, 0, 2, 4),
+    ]
+    assert report_answer.common_suspects([run_with([])]) == []
+    of_folds = [run_with([(0, 1)], images=[0, 1]), run_with([], images=[2, 3])]
+    assert [suspect.tested for suspect in report_answer.common_suspects(of_folds)] == [1]
+
+
+def test_weak_and_small_classes_are_named_with_what_to_do() -> None:
+    rows = [[40, 90, 0.9, 0.95, 0.8, 1.0, 0.9], [40, 20, 0.9, 0.5, 0.4, 0.6, 0.6], [5, 90, 1, 1, 0.6, 1, 1]]
+    lines = report_answer.class_lines(run_with([], classes=rows), ["a", "b", "c"])
+    assert [line.what for line in lines] == [
+        "classes of unequal size: 20 to 90 training images (4.5 times)",
+        "classes that are recognised least: b (50 %)",
+        "classes with fewer than 30 test images: 1 of 3",
+    ]
+    assert all(line.advice for line in lines)
+
+
+def test_a_finding_that_needs_nothing_advises_nothing() -> None:
+    summary = {"findings": {"palette": 1, "duplicate": 2}}
+    for language in ("en", "zh"):
+        with speaking(language):
+            lines = report_answer.findings_of(summary)
+            assert [bool(line.advice) for line in lines] == [True, False] and all(line.done for line in lines)
+
+
+def test_the_rank_of_a_pair_is_that_of_the_distance_of_its_means() -> None:
+    features = np.array([[0.0], [0.2], [1.0], [1.2], [9.0]])
+    labels = np.array([0, 0, 1, 1, 3])
+    assert rank_of_pair(labels, features, (0, 1)) == 1
+    assert rank_of_pair(labels, features, (1, 3)) == 2
+    assert rank_of_pair(labels, features, (0, 3)) == 3
+    assert rank_of_pair(labels, features, (0, 2)) is None
+
+
+def test_a_run_without_errors_has_no_pair(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "b"], {"x": 50.0}, per_class=3)
+    report = describe_run(runs[0], tmp_path, Images())
+    assert report.pair is None and report.errors == [] and replace(report, fold=2).name == "x, seed 0, fold 2"
+    assert "classified correctly" in write_page(tmp_path, runs)
