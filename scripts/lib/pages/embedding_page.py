@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import logging
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,6 +46,9 @@ NAMES_INSIDE = 12
 THUMBNAILS = ((96, 75), (80, 65), (64, 60), (48, 50), (32, 40))
 #: Characters that all small images may take together: a report of many runs holds as many pages.
 THUMBNAIL_ROOM = 1_500_000
+#: What embedding.js reads, which holds no "<", and how many values a point has there.
+DATA = re.compile(r'(?<= id="data">)[^<]*')
+POINT_VALUES = 7
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,11 @@ def render(image_map: Map, pictures: Sequence[str], total: int, seed: int, title
     points = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     n, n_wrong = (np.bincount(shown.labels[of], minlength=len(shown.classes)).tolist() for of in (slice(None), wrong))
     rows = [
-        [*(point[name] for name in ("file", "label", "prediction", "confidence")), picture]
+        [
+            *(point[name] for name in ("file", "label", "prediction", "confidence")),
+            picture,
+            *(round(point[axis], 1) for axis in ("x", "y")),  # for positions_of
+        ]
         for point, picture in zip(points, pictures, strict=True)
     ]
     return page(
@@ -249,3 +258,10 @@ def render(image_map: Map, pictures: Sequence[str], total: int, seed: int, title
         trustworthiness=image_map.trustworthiness,
         data={"points": rows, "classes": shown.classes, "words": {name: tr(name) for name in SHOWN}},
     )
+
+
+def positions_of(page: str) -> list[tuple[str, float, float]]:
+    """Return file, x and y of each image on a map's page, in pixels of the map; nothing of a page that has none."""
+    match = DATA.search(page)
+    points = json.loads(match[0])["points"] if match else []
+    return [(point[0], *point[-2:]) for point in points if len(point) == POINT_VALUES]

@@ -305,7 +305,7 @@ def _example(
     """
     label, predicted, file = int(predictions.labels[row]), int(predictions.predictions[row]), predictions.files[row]
     seen, *maps = pictures[row]
-    columns: list[dict[str, Any]] = [{"picture": seen, "kind": "seen", "alt": file}]
+    columns: list[dict[str, Any]] = [{"picture": seen, "kind": "seen", "alt": file, "label": ""}]
     for shown, picture in zip(explained.maps, maps, strict=True):
         kind = "true" if shown.label != predicted else "correct" if predicted == label else "predicted"
         name = predictions.classes[shown.label]

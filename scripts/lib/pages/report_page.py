@@ -22,7 +22,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import verdict
 from scripts.lib.data.reading import WHITE
 from scripts.lib.metrics import cost, leaderboard, paired
-from scripts.lib.pages import data_summary, report_answer, report_pictures, templates
+from scripts.lib.pages import data_summary, report_answer, report_maps, report_pictures, templates
 from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.model_card import use_commands
 from scripts.lib.pages.report_run import Images, RunReport, describe_run
@@ -75,13 +75,14 @@ def read_sources(dataset: Path, folders: Sequence[Path], settings: str) -> Sourc
     images = Images()
     runs = [describe_run(folder, dataset, images) for folder in folders]
     runs.sort(key=lambda run: (ranks.get(run.experiment, len(ranks)), run.experiment, run.seed, run.fold or 0))
+    classes = read_lines(dataset / "classes.txt")
     comparisons = _read_table(dataset / "comparisons.csv")
     whole = [name for name in ("seeds", "n_images", "only_a_right", "only_b_right") if name in comparisons]
     return Sources(
         dataset=dataset,
-        runs=runs,
+        runs=report_maps.with_maps(runs, dataset, images, classes),
         images=images,
-        classes=read_lines(dataset / "classes.txt"),
+        classes=classes,
         board=board,
         comparisons=comparisons.astype(dict.fromkeys(whole, "Int64")),
         costs=_read_table(dataset / "costs.csv"),

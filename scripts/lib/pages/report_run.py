@@ -46,6 +46,10 @@ class Images:
             self.labels.append(label)
         return self._index[file]
 
+    def number(self, file: str) -> int:
+        """Return the number of an image; -1 of one that no run was tested on."""
+        return self._index.get(file, -1)
+
     def add(self, predictions: Predictions) -> np.ndarray:
         """Return the numbers of the images of some predictions, shape (n,)."""
         pairs = zip(predictions.files, predictions.labels.tolist(), strict=True)
@@ -100,7 +104,10 @@ class RunReport:
     kept: int | None  # the epoch whose weights were kept
     pair: Pair | None
     suspects: list[list[Any]]  # image, suggested class, probability of the label, of the suggested class
-    map: list[list[float]] = field(default_factory=list)  # image, x, y
+    map: list[list[float]] = field(default_factory=list)  # image, x, y in pixels of the map
+    #: Image, and of each of its Grad-CAM maps kind (correct, predicted, true), class and data URI
+    explained: list[tuple[int, list[tuple[str, int, str]]]] = field(default_factory=list)
+    explained_elsewhere: bool = False  # there are maps, but no room for them here
 
     @property
     def name(self) -> str:

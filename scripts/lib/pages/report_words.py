@@ -31,6 +31,7 @@ def _of_plots() -> dict[str, str]:
         "alt_leaderboard": tr("Plot: test accuracy of each experiment with its 95 % interval"),
         "alt_matrix": tr("Plot: confusion matrix; the table beside it says the same"),
         "alt_classes": tr("Plot: recall of each class with its 95 % interval; the table below says the same"),
+        "alt_map": tr("Plot: map of the test images, by their features; circles: correct, diamonds: misclassified"),
         "alt_calibration": tr("Plot: accuracy by confidence"),
         "alt_curves": tr("Plot: training curves"),
     }
@@ -49,6 +50,10 @@ def _of_pictures() -> dict[str, str]:
         "cell_none": tr("no image of {true} was predicted as {predicted}"),
         "shown_of": tr("{shown} of them are shown"),
         "more": tr("show more"),
+        "explained": tr("map of {name}"),
+        "explained_elsewhere": tr("The report has no room for the maps of this run: open {file}."),
+        "not_explained": tr("There is no map of this run: {file} says why."),
+        "not_mapped": tr("There is no map of this run."),
         "no_errors": tr("All {n} test images are classified correctly: there is no error to show."),
         "errors_of": tr("{wrong} of {n} test images are misclassified; the most confident errors first."),
         "listed_errors": tr("The report knows the {n} most confident of them."),

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const { data, element, find, name, run, sections, state, view, word } = report;
-  const OF_RUN = new Set(["matrix", "confused", "errors", "classes", "calibration", "curves"]);
+  const OF_RUN = new Set(["matrix", "confused", "errors", "classes", "calibration", "curves", "gradcam", "map"]);
   const stale = new Set();
   const FIELDS = ["experiment", "seed", "fold"];
 
@@ -57,7 +57,7 @@
     const { run: field, cell, choice } = event.target.dataset;
     if (field) pick(FIELDS.map(key => find(`[data-run=${key}]`).value || null));
     if (cell) sections.choose(...["label", "predicted"].map(key => +find(`[data-cell=${key}]`).value));
-    if (choice) sections.draw[choice === "curve" ? "curves" : "classes"]();
+    if (choice) sections.draw[{ curve: "curves", map_class: "map", map_wrong: "map" }[choice] ?? "classes"]();
   });
   document.addEventListener("submit", event => event.preventDefault());
 

@@ -3,7 +3,7 @@
 report.plots = (() => {
   const { data, name, percent, run, short, state, title, word } = report;
   // Okabe & Ito (2008): told apart with every kind of colour blindness, on white and on black.
-  const BLUE = "var(--accent)", ORANGE = "#d55e00", GREY = "#8a8a8a", GREEN = "#009e73";
+  const BLUE = "var(--accent)", ORANGE = "#d55e00", GREY = "#8a8a8a";
   const SIZES = { most: 1000, least: 320 };
   const axis = { style: { fontFamily: "inherit", fontSize: "13px", background: "none", overflow: "visible" } };
   const width = box => Math.max(SIZES.least, Math.min(SIZES.most, box.clientWidth || 640));
@@ -142,5 +142,25 @@ report.plots = (() => {
     });
   }
 
-  return { GREEN, calibration, classes, curves, leaderboard, matrix };
+  // Of many classes some share a colour, as on the run's own page.
+  const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8a8a8a", "#f0e442"];
+  function map(box, all, shown, tell) {
+    const [xs, ys] = [1, 2].map(axis => d3.extent(all, point => point[axis]));
+    const size = Math.min(720, width(box));
+    const drawn = plot(box, word("alt_map"), {
+      width: size, height: size * 0.75, margin: 12, inset: 8,
+      x: { domain: xs, axis: null }, y: { domain: ys, axis: null, reverse: true },
+      marks: [
+        Plot.frame({ stroke: GREY }),
+        Plot.dot(shown, { x: "x", y: "y", fill: point => COLOURS[point.label % COLOURS.length],
+          symbol: point => point.error ? "diamond" : "circle", stroke: point => point.error ? "currentColor" : null,
+          strokeWidth: 1.5, r: point => point.error ? 6 : shown.length > 600 ? 3 : 4 }),
+      ],
+    });
+    d3.select(drawn).selectAll("[aria-label=dot] > *").classed("hit", true)
+      .on("pointerenter click", (_, index) => tell(shown[index]));
+    return drawn;
+  }
+
+  return { calibration, classes, curves, leaderboard, map, matrix };
 })();

@@ -133,5 +133,38 @@ report.sections = (() => {
     put("curves", box => plots.curves(box, choice("curve")));
   }
 
-  return { choose, chosen, draw: { leaderboard, data: suspects, matrix, confused, errors, classes, calibration, curves } };
+  function gradcam() {
+    const { explained, explained_elsewhere: elsewhere, folder } = run();
+    const file = `${folder}/figures/gradcam.html`;
+    say("gradcam", explained.length ? title(run()) : word(elsewhere ? "explained_elsewhere" : "not_explained", { file }));
+    fill(find("[data-gallery=gradcam]"), explained.map(([image, maps]) => () =>
+      element("figure", { class: maps.some(([kind]) => kind === "true") ? "wrong" : null },
+        element("div", { class: "group" }, labelled(image, bold(word("label"), name(data.labels[image]))),
+          ...maps.map(([kind, label, uri]) => {
+            const text = word("explained", { name: name(label) });
+            return element("div", { class: "picture" }, element("img", { src: uri, alt: text, decoding: "async" }),
+              element("p", {}, kind === "predicted" ? bold(word("predicted"), name(label))
+                : kind === "true" ? bold(word("label"), name(label)) : text));
+          })),
+        element("figcaption", { class: "file" }, data.files[image]))), 8);
+  }
+
+  function map() {
+    const list = find("[data-choice=map_class]");
+    if (list.options.length === 1) list.append(...data.classes.map((text, label) => element("option", { value: label }, text)));
+    const { map: points, errors: wrong } = run(), errors = new Map(wrong.map(error => [error[0], error]));
+    const tip = find("[data-tip=map]");
+    tip.replaceChildren();
+    say("map", points.length ? "" : word("not_mapped"));
+    if (!points.length) return find("[data-plot=map]").replaceChildren();
+    const only = +list.value, wrongOnly = choice("map_wrong") === "wrong";
+    const shown = points.filter(([image]) => (only < 0 || data.labels[image] === only) && (!wrongOnly || errors.has(image)))
+      .map(([image, x, y]) => ({ image, x, y, label: data.labels[image], error: errors.get(image) }))
+      .sort((a, b) => !!a.error - !!b.error);
+    put("map", box => plots.map(box, points, shown, point => tip.replaceChildren(point.error ? errorFigure(point.error)
+      : element("figure", {}, labelled(point.image, bold(word("label"), name(point.label)),
+        element("span", { class: "file" }, data.files[point.image]))))));
+  }
+
+  return { choose, chosen, draw: { leaderboard, data: suspects, matrix, confused, errors, classes, calibration, curves, gradcam, map } };
 })();
