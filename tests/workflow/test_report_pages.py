@@ -62,7 +62,7 @@ def test_the_report_without_javascript_shows_texts_tables_and_figures(page: Page
     shown = (
         "[...document.querySelectorAll('.view:not([hidden]) noscript img')].filter(e => e.naturalWidth > 100).length"
     )
-    assert page.wait_for(f"{shown} >= 6")
+    assert page.wait_for(f"{shown} >= 5")
     assert "always the most frequent" in page.evaluate("document.body.innerText").lower().replace("answering", "")
     assert page.evaluate("document.querySelector('[data-plot=leaderboard]').children.length") == 0
 
