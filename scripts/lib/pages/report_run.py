@@ -98,6 +98,7 @@ class RunReport:
     matrix: list[list[int]]  # true class, predicted class, images; only where there are some
     errors: list[list[Any]]  # image, predicted class, confidence, probability of the true class
     n_errors: int
+    unlisted: list[int]  # misclassified images that are not in ``errors``
     classes: list[list[Any]]  # n, n_train, precision, recall, its interval's ends, F1
     calibration: dict[str, Any]
     curve: dict[str, list[float | None]]
@@ -153,6 +154,7 @@ def describe_run(folder: Path, dataset: Path, images: Images) -> RunReport:
         matrix=_matrix(predictions),
         errors=[_error(predictions, row, numbers) for row in wrong[:MOST_ERRORS]],
         n_errors=len(wrong),
+        unlisted=numbers[wrong[MOST_ERRORS:]].tolist(),
         classes=_classes(run.per_class),
         calibration=_calibration(predictions, val),
         curve=_curve(log),

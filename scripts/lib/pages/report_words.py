@@ -55,7 +55,8 @@ def _of_pictures() -> dict[str, str]:
         "not_explained": tr("There is no map of this run: {file} says why."),
         "not_mapped": tr("There is no map of this run."),
         "no_errors": tr("All {n} test images are classified correctly: there is no error to show."),
-        "errors_of": tr("{wrong} of {n} test images are misclassified; the most confident errors first."),
+        "errors_of": tr("{wrong} of {n} test images are misclassified."),
+        "confident_first": tr("The most confident errors first."),
         "listed_errors": tr("The report knows the {n} most confident of them."),
     }
 
@@ -87,7 +88,8 @@ def _of_reasons() -> dict[str, str]:
                             " the label is right."),
         "why_suspects": tr("{n} of {all} are among the labels to check."),
         "why_trained": tr("Training images: {n_first} of {first}, {n_second} of {second}."),
-        "todo_labels": tr("What to do: check the labels of the pictures below first."),
+        "todo_labels": tr("What to do: check the labels of the pictures below first. Where they are right, the model"
+                          " cannot tell the two apart: more training images that show the difference help."),
         "todo_images": tr("What to do: compare each picture with the two beside it; what it shares with the first of"
                           " them (colour, shape, surroundings) misleads the model. More training images that differ in"
                           " just that help."),

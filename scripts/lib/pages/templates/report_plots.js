@@ -129,7 +129,7 @@ report.plots = (() => {
     const text = value => share ? percent(value) : value.toFixed(3);
     return plot(box, word("alt_curves"), {
       height: 360, marginLeft: 56, marginBottom: 44, marginRight: 20,
-      x: { label: word("epoch"), grid: true, nice: true },
+      x: { label: word("epoch"), grid: true, tickFormat: epoch => Number.isInteger(epoch) ? `${epoch}` : "" },
       y: { label: `${word(column)}${share ? ", %" : ""}`, percent: share, grid: true, nice: true },
       marks: [
         Plot.line(points, { x: "epoch", y: "value", z: "index", stroke: GREY, strokeOpacity: 0.55, strokeWidth: 1 }),
@@ -146,19 +146,20 @@ report.plots = (() => {
   const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#8a8a8a", "#f0e442"];
   function map(box, all, shown, tell) {
     const [xs, ys] = [1, 2].map(axis => d3.extent(all, point => point[axis]));
-    const size = Math.min(720, width(box));
+    const size = Math.min(720, width(box)), fill = point => COLOURS[point.label % COLOURS.length];
+    const [right, wrong] = [shown.filter(point => !point.isWrong), shown.filter(point => point.isWrong)];
     const drawn = plot(box, word("alt_map"), {
       width: size, height: size * 0.75, margin: 12, inset: 8,
       x: { domain: xs, axis: null }, y: { domain: ys, axis: null, reverse: true },
       marks: [
         Plot.frame({ stroke: GREY }),
-        Plot.dot(shown, { x: "x", y: "y", fill: point => COLOURS[point.label % COLOURS.length],
-          symbol: point => point.error ? "diamond" : "circle", stroke: point => point.error ? "currentColor" : null,
-          strokeWidth: 1.5, r: point => point.error ? 6 : shown.length > 600 ? 3 : 4 }),
+        Plot.dot(right, { x: "x", y: "y", fill, r: shown.length > 600 ? 3 : 4 }),
+        Plot.dot(wrong, { x: "x", y: "y", fill, symbol: "diamond", stroke: "currentColor", strokeWidth: 1.5, r: 6 }),
       ],
     });
-    d3.select(drawn).selectAll("[aria-label=dot] > *").classed("hit", true)
-      .on("pointerenter click", (_, index) => tell(shown[index]));
+    d3.select(drawn).selectAll("[aria-label=dot]").data([right, wrong].filter(points => points.length)).each(function (points) {
+      d3.select(this).selectAll("*").classed("hit", true).on("pointerenter click", (_, index) => tell(points[index]));
+    });
     return drawn;
   }
 

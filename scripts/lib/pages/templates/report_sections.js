@@ -55,9 +55,9 @@ report.sections = (() => {
     const values = { n, true: name(label), predicted: name(predicted) };
     let makers;
     if (label === predicted) {
-      const wrong = new Set(run().errors.map(([image]) => image)), whole = run().errors.length === run().n_errors;
+      const wrong = new Set([...run().errors.map(([image]) => image), ...run().unlisted]);
       const tested = run().images ?? data.files.map((_, image) => image);
-      makers = !whole ? [] : tested.filter(image => data.labels[image] === label && !wrong.has(image))
+      makers = tested.filter(image => data.labels[image] === label && !wrong.has(image))
         .sort((a, b) => (data.pictureOf[a] < 0) - (data.pictureOf[b] < 0))
         .map(image => () => element("figure", { class: "small" },
           labelled(image, element("span", { class: "file" }, data.files[image]))));
@@ -100,7 +100,7 @@ report.sections = (() => {
 
   function errors() {
     const { errors: listed, n_errors: wrong, tested: n } = run();
-    say("error_count", wrong ? word("errors_of", { wrong, n }) : word("no_errors", { n }),
+    say("error_count", wrong ? `${word("errors_of", { wrong, n })} ${word("confident_first")}` : word("no_errors", { n }),
       listed.length < wrong ? word("listed_errors", { n: listed.length }) : "");
     fill(find("[data-gallery=errors]"), listed.map(error => () => errorFigure(error)));
   }
@@ -152,15 +152,16 @@ report.sections = (() => {
   function map() {
     const list = find("[data-choice=map_class]");
     if (list.options.length === 1) list.append(...data.classes.map((text, label) => element("option", { value: label }, text)));
-    const { map: points, errors: wrong } = run(), errors = new Map(wrong.map(error => [error[0], error]));
+    const { map: points, errors: listed, unlisted } = run();
+    const errors = new Map([...unlisted.map(image => [image, null]), ...listed.map(error => [error[0], error])]);
     const tip = find("[data-tip=map]");
     tip.replaceChildren();
     say("map", points.length ? "" : word("not_mapped"));
     if (!points.length) return find("[data-plot=map]").replaceChildren();
     const only = +list.value, wrongOnly = choice("map_wrong") === "wrong";
     const shown = points.filter(([image]) => (only < 0 || data.labels[image] === only) && (!wrongOnly || errors.has(image)))
-      .map(([image, x, y]) => ({ image, x, y, label: data.labels[image], error: errors.get(image) }))
-      .sort((a, b) => !!a.error - !!b.error);
+      .map(([image, x, y]) => ({ image, x, y, label: data.labels[image],
+        isWrong: errors.has(image), error: errors.get(image) }));
     put("map", box => plots.map(box, points, shown, point => tip.replaceChildren(point.error ? errorFigure(point.error)
       : element("figure", {}, labelled(point.image, bold(word("label"), name(point.label)),
         element("span", { class: "file" }, data.files[point.image]))))));

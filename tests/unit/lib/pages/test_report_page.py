@@ -14,13 +14,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from chinese import english_on
+from PIL import Image
 from report_folder import write_page, write_results
 
 from scripts.lib.base.language import speaking
 from scripts.lib.metrics import paired
-from scripts.lib.pages import report_answer, report_page, report_pictures, templates
+from scripts.lib.pages import (
+    embedding_page,
+    explanation_page,
+    report_answer,
+    report_maps,
+    report_page,
+    report_pictures,
+    templates,
+)
 from scripts.lib.pages.report_run import Images, RunReport, describe_run, rank_of_pair
 from scripts.lib.pages.report_words import words
+from scripts.lib.runs.predictions import Predictions, read_predictions
 
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -197,7 +207,7 @@ def test_contaminated_images_are_in_the_answer() -> None:
 def run_with(suspects: Sequence[tuple[int, int]], images: Sequence[int] = range(5), **more: Any) -> RunReport:
     empty: dict[str, Any] = {name: {} for name in ("metrics", "calibration", "curve")}
     values = {"experiment": "e", "seed": 0, "fold": None, "folder": "e/seed0", "tested": 5, "images": list(images)}
-    values |= {"matrix": [], "errors": [], "n_errors": 0, "classes": [], "kept": None, "pair": None}
+    values |= {"matrix": [], "errors": [], "n_errors": 0, "unlisted": [], "classes": [], "kept": None, "pair": None}
     rows = [[image, label, 0.1, 0.8] for image, label in suspects]
     return RunReport(**{**empty, **values, "suspects": rows, **more})  # type: ignore[arg-type]
 
@@ -247,3 +257,59 @@ def test_a_run_without_errors_has_no_pair(tmp_path: Path) -> None:
     report = describe_run(runs[0], tmp_path, Images())
     assert report.pair is None and report.errors == [] and replace(report, fold=2).name == "x, seed 0, fold 2"
     assert "classified correctly" in write_page(tmp_path, runs)
+
+
+def test_errors_beyond_those_that_are_listed_are_still_known_as_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = write_results(tmp_path, ["a", "b", "c"], {"x": 0.2}, per_class=9)
+    images = Images()
+    whole = describe_run(runs[0], tmp_path, images)
+    monkeypatch.setattr("scripts.lib.pages.report_run.MOST_ERRORS", 2)
+    cut = describe_run(runs[0], tmp_path, images)
+    assert whole.unlisted == [] and len(cut.errors) == 2 and cut.n_errors == whole.n_errors > 2
+    assert [*(error[0] for error in cut.errors), *cut.unlisted] == [error[0] for error in whole.errors]
+
+
+def test_the_map_and_grad_cam_of_a_run_come_from_its_own_pages(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, HOSTILE, {"x": 1.0}, per_class=4)
+    predictions = read_predictions(runs[0] / "predictions.csv")
+    features = np.load(runs[0] / "features.npy")
+    image_map = embedding_page.make_map(predictions, features, 0)
+    (runs[0] / "figures").mkdir()
+    page = embedding_page.render(image_map, [""] * len(predictions.files), len(predictions.files), 0, "t")
+    (runs[0] / "figures/embedding.html").write_text(page, encoding="utf-8")
+    (runs[0] / "figures/gradcam.html").write_text(explanation_of(predictions), encoding="utf-8")
+    (report,) = report_page.read_sources(tmp_path, runs, "").runs
+    positions = {predictions.files[i]: image_map.positions[i] for i in range(len(predictions.files))}
+    images = report_page.read_sources(tmp_path, runs, "").images
+    assert len(report.map) == len(positions)
+    assert all(positions[images.files[image]] == pytest.approx((x, y), abs=0.06) for image, x, y in report.map)
+    assert report.explained and len(report.explained) <= report_maps.MOST_EXPLAINED
+    for image, maps in report.explained:
+        row = predictions.files.index(images.files[image])
+        wanted = [predictions.predictions[row], predictions.labels[row]]
+        assert [label for _, label, _ in maps] == list(dict.fromkeys(wanted))
+        assert all(uri.startswith("data:image/jpeg;base64,") for *_, uri in maps)
+
+
+def explanation_of(predictions: Predictions) -> str:
+    """A page of Grad-CAM whose maps are grey."""
+    grey = Image.new("RGB", (16, 16))
+    choice = explanation_page.choose(predictions, np.zeros((len(predictions.files), 4), np.float32))
+    explained = {}
+    for row in choice.rows():
+        labels = dict.fromkeys((int(predictions.predictions[row]), int(predictions.labels[row])))
+        explained[row] = explanation_page.Explained(grey, [explanation_page.Map(k, grey, False) for k in labels])
+    explanations = explanation_page.Explanations(explained, "layer", (4, 4), 0.0)
+    return explanation_page.explanation_page(predictions, choice, explanations)
+
+
+def test_maps_that_have_no_room_are_said_to_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = write_results(tmp_path, ["a", "b"], {"x": 0.5}, per_class=4)
+    (runs[0] / "figures").mkdir()
+    page = explanation_of(read_predictions(runs[0] / "predictions.csv"))
+    (runs[0] / "figures/gradcam.html").write_text(page, encoding="utf-8")
+    monkeypatch.setattr(report_maps, "ROOM", 10)
+    (report,) = report_page.read_sources(tmp_path, runs, "").runs
+    assert report.explained == [] and report.explained_elsewhere
