@@ -29,6 +29,7 @@ rule patch_config:
         train=layout.train,
         checkpoint=layout.checkpoint_of,
         choice=layout.choice_of,
+        base_config=layout.base_files_of,
     output:
         layout.run.config,
     params:

@@ -24,7 +24,9 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 
 
 #: Tests that look at one finished run, which takes a minute or more to make.
-FINISHED = tuple(f"tests/workflow/test_{name}.py" for name in ("dag", "damaged_results", "report_pages", "verify"))
+FINISHED = tuple(
+    f"tests/workflow/test_{name}.py" for name in ("dag", "damaged_results", "openmmlab", "report_pages", "verify")
+)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

@@ -37,7 +37,7 @@ from scripts.lib.base.units import plural
 from scripts.lib.model import hub, safetensors, timm_models, timm_weights
 from scripts.lib.model.checkpoint_file import MISSING, check_values, read_foreign, read_meta, write_checkpoint
 from scripts.lib.model.convert_keras import convert
-from scripts.lib.model.model_zoo import check_name, config_path, find_weights, weights_of
+from scripts.lib.model.model_zoo import check_name, find_weights, weights_of
 from scripts.lib.model.weight_names import difference, with_our_names
 from scripts.lib.model.weight_origin import Origin
 from scripts.lib.runs.config_file import read_config
@@ -294,9 +294,11 @@ def _backbone(base_config: str) -> torch.nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmcv announces mmcv 2, and operators that classification does not use
         from mmcls.models import build_backbone  # seconds: only when needed
-        from mmcv import Config
+        from mmcv import ConfigDict
 
-    return build_backbone(Config.fromfile(str(config_path(base_config))).model.backbone)
+        from scripts.lib.model import base_configs
+
+    return build_backbone(ConfigDict(base_configs.load(base_config)["model"]["backbone"]))
 
 
 def _describe_file(path: Path, checkpoint: Checkpoint) -> Origin:

@@ -26,7 +26,7 @@ from scripts.lib.data import reading
 from scripts.lib.data.reading import USUAL, Reading
 from scripts.lib.data.splits import Split
 from scripts.lib.model import config_patches as patches
-from scripts.lib.model import fast_recipe, model_zoo, timm_models
+from scripts.lib.model import config_reader, fast_recipe, model_zoo, timm_models
 from scripts.lib.model.fast_recipe import FAST, TUTORIAL
 from scripts.lib.runs import config_file
 from scripts.lib.runs.config_file import write_config
@@ -74,14 +74,19 @@ class Inputs:
 
     @property
     def epochs(self) -> int:
-        """Epochs: the user's, or the recipe's."""
+        """Epochs: the user's, or those of a config file of the user's, or the recipe's."""
+        if self.experiment.epochs == "auto" and not self.is_fast and config_reader.is_file(self.experiment.base_config):
+            return config_reader.max_epochs(self.experiment.base_config)
         recipe = FAST if self.is_fast else TUTORIAL
         return recipe.epochs if self.experiment.epochs == "auto" else self.experiment.epochs
 
     @property
     def batch_size(self) -> int:
-        """Images a step on each GPU: the user's, or the recipe's."""
+        """Images a step on each GPU: the user's, or those of a config file of the user's, or the recipe's."""
         recipe = FAST if self.is_fast else TUTORIAL
+        base_config = self.experiment.base_config
+        if self.experiment.batch_size == "auto" and not self.is_fast and config_reader.is_file(base_config):
+            return config_reader.samples_per_gpu(base_config) or recipe.batch_size
         return recipe.batch_size if self.experiment.batch_size == "auto" else self.experiment.batch_size
 
     @property
@@ -125,6 +130,8 @@ class Schedule:
         base_epochs = base["runner"]["max_epochs"]
         base_batch = model_zoo.base_batch_size(inputs.experiment.base_config) or inputs.effective_batch
         base_iterations = base_epochs * math.ceil(patches.IMAGENET_TRAIN_IMAGES / base_batch)
+        if config_reader.is_file(inputs.experiment.base_config):
+            base_iterations = base_epochs * steps  # it was written for these images, not for ImageNet
         return cls(inputs.epochs, steps, drop_last, base_epochs, base_iterations)
 
 
@@ -258,7 +265,8 @@ def learning_rate(experiment: Experiment, config: config_file.Config, effective_
     is_timm = timm_models.is_timm(experiment.base_config)
     if experiment.chosen_recipe() == "fast" and not is_timm:
         return fast_recipe.learning_rate(experiment.base_config) * effective_batch / FAST.batch_size
-    if config["model"]["backbone"]["type"] == "MobileNetV2":
+    is_file = config_reader.is_file(experiment.base_config)
+    if config["model"]["backbone"]["type"] == "MobileNetV2" and not is_file:
         return TUTORIAL.learning_rate * effective_batch / TUTORIAL.batch_size
     base_batch = model_zoo.base_batch_size(experiment.base_config)
     assert base_batch is not None, "settings.py refuses auto where the base batch is unknown"

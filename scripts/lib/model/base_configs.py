@@ -1,7 +1,8 @@
-"""Base configs, of mmcls's zoo and of timm's models, as plain values: what patch_config makes a run's config of."""
+"""Base configs as plain values, of mmcls's zoo, timm's models and the user's files: what a run's config is made of."""
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import model_zoo, timm_models
+from scripts.lib.model import config_reader, model_zoo, timm_models
 from scripts.lib.model.dry_step import FAILURES, OnMeta
 from scripts.lib.model.fast_recipe import FAST
 from scripts.lib.runs.config_file import Config
 from scripts.mmcls_plugins.timm_backbone import TimmFeatures
 
+logger = logging.getLogger(__name__)
 #: Epochs of the schedule that a model of timm has here; it is scaled to those of a run.
 EPOCHS = 100
 #: Of pixels of 0 to 255, as mmcls's Normalize takes them; timm's numbers are of 0 to 1.
@@ -38,6 +40,10 @@ def load(base_config: str, pretrained: bool = True) -> Config:
     """
     if timm_models.is_timm(base_config):
         return timm_config(base_config, pretrained)
+    if config_reader.is_file(base_config):
+        if replaced := config_reader.replaced_bases(base_config):
+            logger.info("%s: taken from mmcls's own configs: %s", base_config, ", ".join(replaced))
+        return config_reader.read_base(base_config)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmcv announces mmcv 2, and operators that classification does not use
         from mmcv import Config as MmcvConfig

@@ -76,7 +76,7 @@ def pipelines(data: Config, reading: Reading = USUAL) -> tuple[list[Config], lis
 
     CIFAR's and MNIST's start from arrays that a pickle holds: loading, and their fixed size, are put in front.
     """
-    train, test = _unwrap(data["train"]), _unwrap(data["test"])
+    train, test = unwrapped(data["train"]), unwrapped(data["test"])
     size = PICKLED_IMAGE_SIZE.get(train["type"])
     result = []
     for steps in (plain(train["pipeline"]), plain(test["pipeline"])):
@@ -100,7 +100,8 @@ def load_step(reading: Reading = USUAL) -> Config:
     return {"type": "LoadImage", **reading.as_arguments()}
 
 
-def _unwrap(dataset: Config) -> Config:
+def unwrapped(dataset: Config) -> Config:
+    """Return the data set inside of others that repeat or balance it."""
     while "dataset" in dataset:
         dataset = dataset["dataset"]
     return dataset

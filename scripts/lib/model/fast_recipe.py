@@ -9,7 +9,7 @@ from typing import Any
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import config_patches as patches
-from scripts.lib.model import timm_models
+from scripts.lib.model import config_reader, timm_models
 from scripts.lib.runs import config_file
 
 
@@ -71,13 +71,23 @@ ONE_SIZE = (
     "conformer", "deit", "efficientformer", "hornet", "mlp-mixer", "mvit", "repmlp", "swin", "t2t", "tnt", "twins",
     "vgg", "vit",
 )  # fmt: skip
+#: The families above by what mmcls calls their backbones: of a config file of the user's, the name says nothing.
+FAMILIES = {
+    "Conformer": "conformer", "ConvNeXt": "convnext", "DistilledVisionTransformer": "deit", "MViT": "mvit",
+    "EfficientFormer": "efficientformer", "HorNet": "hornet", "MlpMixer": "mlp-mixer", "PCPVT": "twins",
+    "PoolFormer": "poolformer", "RepMLPNet": "repmlp", "SVT": "twins", "SwinTransformer": "swin", "T2T_ViT": "t2t",
+    "SwinTransformerV2": "swin", "TNT": "tnt", "VGG": "vgg", "VisionTransformer": "vit",
+}  # fmt: skip
 _SIZE_IN_NAME = re.compile(r"(?<=[-_])(\d{3})(?:px)?(?=$|[-_])")
 
 
-def chosen_recipe(recipe: str, checkpoint: object) -> str:
-    """Return ``fast`` or ``tutorial``: what an experiment's *recipe* stands for with its *checkpoint*."""
+def chosen_recipe(recipe: str, checkpoint: object, base_config: str = "") -> str:
+    """Return ``fast`` or ``tutorial``: what an experiment's *recipe* stands for with its *checkpoint* and base config.
+
+    Who writes a config file means its optimizer and pipelines, which only ``tutorial`` keeps.
+    """
     if recipe == "auto":
-        return "tutorial" if checkpoint == "none" else "fast"
+        return "tutorial" if checkpoint == "none" or config_reader.is_file(base_config) else "fast"
     return recipe
 
 
@@ -85,6 +95,10 @@ def image_size(base_config: str) -> int:
     """Return the pixels a side that ``image_size: auto`` stands for, by the name of the base config."""
     if model := timm_models.find(base_config):
         return min(FAST.image_size, model.image_size) if model.any_size else model.image_size
+    if config_reader.is_file(base_config):
+        config = config_reader.read_base(base_config)
+        size = patches.input_size(patches.unwrapped(config["data"]["test"])["pipeline"])
+        return size if _family(base_config).startswith(ONE_SIZE) else min(FAST.image_size, size)
     if "cifar" in base_config:
         return 32
     if not base_config.startswith(ONE_SIZE):
@@ -94,8 +108,15 @@ def image_size(base_config: str) -> int:
 
 
 def learning_rate(base_config: str) -> float:
-    """Return the learning rate for a batch of FAST.batch_size, by the name of a base config of mmcls."""
-    return FAST.gentle_learning_rate if base_config.startswith(GENTLE) else FAST.learning_rate
+    """Return the learning rate for a batch of FAST.batch_size, by the family of a base config of mmcls."""
+    return FAST.gentle_learning_rate if _family(base_config).startswith(GENTLE) else FAST.learning_rate
+
+
+def _family(base_config: str) -> str:
+    """Return a text that begins with the family of a base config, as :data:`GENTLE` and :data:`ONE_SIZE` have it."""
+    if not config_reader.is_file(base_config):
+        return base_config
+    return FAMILIES.get(config_reader.read_base(base_config)["model"]["backbone"]["type"], "")
 
 
 def cached_short_side(size: int) -> int:

@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.model import timm_models
+from scripts.lib.model import config_reader, timm_models
 from scripts.lib.model.fast_recipe import FAST
 
 #: Where `make verify` lays out the weights that a run started from: they keep their name, which config.py holds.
@@ -80,6 +81,11 @@ def config_path(name: str) -> Path:
     )
 
 
+def is_named(name: str) -> bool:
+    """Tell whether a base config of mmcls has this name."""
+    return name in _configs()
+
+
 def check_name(base_config: str) -> None:
     """Make sure that a base config of mmcls's zoo, or a model of timm, has this name.
 
@@ -87,7 +93,9 @@ def check_name(base_config: str) -> None:
     ------
     BadBaseConfig : it has not: the closest ones. Or timm is not installed.
     """
-    if not timm_models.is_timm(base_config):
+    if config_reader.is_file(base_config):
+        config_reader.read_base(base_config)
+    elif not timm_models.is_timm(base_config):
         config_path(base_config)
     elif importlib.util.find_spec("timm") is None:
         raise BadBaseConfig(f"{base_config}: this environment has no timm: run `make setup`, which adds it")
@@ -102,6 +110,8 @@ def weights_of(name: str) -> list[Weights]:
 
     A renamed config (mmcls keeps the old names as one-line files) has the weights of its new name.
     """
+    if config_reader.is_file(name):
+        return []
     path = config_path(_current_name(name))
     wanted = f"configs/{path.parent.name}/{path.name}"
     return [
@@ -132,19 +142,41 @@ def find_weights(base_config: str, model: str | None = None) -> Weights:
             f"{base_config} has several weights in the zoo: {choices}; "
             f"choose one with checkpoint: {{zoo: {offered[0].model}}}"
         )
+    if config_reader.is_file(base_config):
+        raise BadBaseConfig(
+            f"{base_config} is a file of yours, so its weights have to be named: {_weights_hint(base_config)}"
+        )
     raise BadBaseConfig(
         f"{base_config} has no weights in mmcls's model zoo; "
         "give checkpoint: {url: ...} or {path: ...}, or checkpoint: none to train from scratch"
     )
 
 
+def _weights_hint(base_config: str) -> str:
+    """Return the settings that give a config file of the user's weights: those that it names itself, if any."""
+    config = config_reader.read_base(base_config)
+    backbone = config["model"]["backbone"]
+    pretrained = backbone.get("init_cfg") if isinstance(backbone.get("init_cfg"), Mapping) else {}
+    named = config.get("load_from") or pretrained.get("checkpoint") or config["model"].get("pretrained")
+    if isinstance(named, str) and not named.startswith(("torchvision://", "open-mmlab://", "modelzoo://")):
+        key = "url" if named.startswith(("http://", "https://")) else "path"
+        return f"checkpoint: {{{key}: {named}}}, as the file says; or checkpoint: none to train from scratch"
+    return "checkpoint: {zoo: NAME}, {url: ...} or {path: ...}, or checkpoint: none to train from scratch"
+
+
 def base_batch_size(name: str) -> int | None:
     """Return the images a step (all GPUs together) for which the base config's learning rate was chosen.
 
-    Read from the name (``8xb32``, ``b32x8``), or from the new name of a renamed config; None where neither tells.
+    Read from the name (``8xb32``, ``b32x8``), or from the new name of a renamed config, or from the content of a file
+    of the user's; None where nothing tells.
     """
     if timm_models.is_timm(name):
         return FAST.batch_size
+    if config_reader.is_file(name):
+        match = BATCH_IN_NAME.search(Path(name).stem)
+        if match:
+            return math.prod(int(number) for number in match.groups() if number)
+        return config_reader.samples_per_gpu(name)  # plain mim trains it so on one GPU
     for candidate in (name, _current_name(name)):
         if candidate in MISNAMED_BATCH:
             return MISNAMED_BATCH[candidate]
@@ -157,11 +189,15 @@ def base_batch_size(name: str) -> int | None:
 
 def is_multi_label(name: str) -> bool:
     """Tell whether the base config is for several labels an image (the VOC configs), which is another task."""
+    if config_reader.is_file(name):
+        return "MultiLabel" in config_reader.read_base(name)["model"]["head"]["type"]
     return re.search(r"_voc(07)?(-|_|$)", name) is not None
 
 
 def loses_single_images(name: str) -> bool:
     """Tell whether the network drops the dimension of a batch that has one image, so that it cannot predict one."""
+    if config_reader.is_file(name):
+        return config_reader.read_base(name)["model"]["backbone"]["type"] == "LeNet5"
     return name.startswith("lenet")
 
 
@@ -205,18 +241,9 @@ def checkpoint_name(checkpoint: Mapping[str, Any], base_config: str) -> str:
 
 
 @cache
-def _mim_folder() -> Path:
-    spec = importlib.util.find_spec("mmcls")  # finds, does not import
-    folder = Path(spec.origin).parent / ".mim" if spec and spec.origin else None
-    if not folder or not (folder / "configs").is_dir():
-        raise UserError("mmcls's model zoo is not installed beside this Python: run `make setup`, then use .venv")
-    return folder
-
-
-@cache
 def _configs() -> dict[str, Path]:
     # One level only: repvgg/deploy holds the same networks folded for inference, which cannot be trained.
-    files = (path for path in _mim_folder().glob("configs/*/*.py") if path.parent.name != "_base_")
+    files = (path for path in config_reader.mim_folder().glob("configs/*/*.py") if path.parent.name != "_base_")
     return {path.stem: path for path in files if path.stem not in BROKEN_CONFIGS}
 
 
@@ -243,7 +270,7 @@ def _entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def _all_entries() -> Iterator[dict[str, Any]]:
-    for metafile in sorted(_mim_folder().glob("configs/*/metafile.yml")):
+    for metafile in sorted(config_reader.mim_folder().glob("configs/*/metafile.yml")):
         yield from _entries(metafile.parent)
 
 

@@ -271,7 +271,7 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
     experiment = settings.get("experiments", {}).get(inputs.provenance["run"]["experiment"], {})
     recipe = experiment.get("recipe")
     if "checkpoint" in experiment and recipe is not None:
-        recipe = chosen_recipe(recipe, experiment["checkpoint"])
+        recipe = chosen_recipe(recipe, experiment["checkpoint"], experiment["base_config"])
     checkpoint, data, runner = inputs.files.get("checkpoint"), config.get("data", {}), config.get("runner", {})
     origin = (checkpoint or {}).get("origin") or {}
     license = origin.get("license")

@@ -24,7 +24,10 @@ HEADER_LINES = 3
 
 def render(config: Mapping[str, Any], command: str, base_config: str) -> str:
     """Return *config* as a Python file: values by repr, so that no name from outside can become code."""
+    # The name of a file, not its path: the same file in another folder makes the same config.
+    name = repr(base_config.rsplit("/", 1)[-1])
     origin = base_config if base_config.startswith("timm/") else f"mmcls's {base_config}"
+    origin = f"the file {name}" if base_config.endswith(".py") else origin
     lines = [
         f"# {command}",
         f"# Made by mimflow's patch_config from {origin}; to change it, change configs/*.yaml.",

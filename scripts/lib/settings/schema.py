@@ -21,7 +21,7 @@ from pydantic import (
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.squares import Fit
-from scripts.lib.model import fast_recipe, model_zoo
+from scripts.lib.model import config_reader, fast_recipe, model_zoo
 from scripts.lib.settings import starting_runs
 from scripts.lib.settings.candidates import LISTS, Budget, ListName
 from scripts.lib.settings.dataset import Dataset
@@ -126,7 +126,10 @@ def known_base_config(name: str) -> str:
     ------
     ValueError : it cannot.
     """
-    name = name.removesuffix(".py")
+    if not config_reader.is_file(name):
+        if name.endswith(".py") and Path(name).is_file() and not model_zoo.is_named(name.removesuffix(".py")):
+            raise ValueError(f"{name!r}: to name a file, give its folder too: ./{name}")
+        name = name.removesuffix(".py")
     try:
         model_zoo.check_name(name)
     except UserError as error:
@@ -153,6 +156,8 @@ class Candidate(Section):
 
     @model_validator(mode="after")
     def _has_weights(self) -> Candidate:
+        if config_reader.is_file(self.base_config):
+            raise ValueError(f"{self.base_config}: a candidate is a name; make an experiment of a file")
         if self.checkpoint == "none" or (isinstance(self.checkpoint, Checkpoint) and self.checkpoint.run):
             raise ValueError("a candidate is tried by its pretrained weights: give it zoo, url, path or package")
         return self
@@ -170,7 +175,8 @@ class Experiment(Section):
     base_config: str = Field(
         description="A base config of mmcls's model zoo, or `timm/` and the name of a model of timm, with or without "
         "the name of its weights (docs/models.md); all names: `.venv/bin/python -m scripts.lib.model.model_zoo`. "
-        "`auto`: the one of `candidates` that is best on val."
+        "`auto`: the one of `candidates` that is best on val. Or the path of an mmcls config file of yours, "
+        "`configs/mine/resnet.py` (docs/openmmlab.md)."
     )
     candidates: CandidateChoice = Field(
         "small",
@@ -185,14 +191,18 @@ class Experiment(Section):
     )
     recipe: Literal["auto", "tutorial", "fast"] = Field(
         "auto",
-        description="`auto`: fast where there are pretrained weights, tutorial from scratch. `tutorial`: the published "
-        "tutorial's values for MobileNetV2; for another base its own pipeline, optimizer and linearly scaled learning "
-        "rate. `fast`: a head fitted to the pretrained features, then fine-tuning; nothing is kept that is worse on "
-        "val (docs/fast.md).",
+        description="`auto`: fast where there are pretrained weights, tutorial from scratch and for a config file of "
+        "yours. `tutorial`: the published tutorial's values for MobileNetV2; for another base its own pipeline, "
+        "optimizer and linearly scaled learning rate. `fast`: a head fitted to the pretrained features, then "
+        "fine-tuning; nothing is kept that is worse on val (docs/fast.md).",
     )
-    epochs: PositiveInt | Auto = Field("auto", description="`auto`: the recipe's (tutorial: 5, fast: 8).")
+    epochs: PositiveInt | Auto = Field(
+        "auto", description="`auto`: the recipe's (tutorial: 5, fast: 8), or those of a config file of yours."
+    )
     batch_size: PositiveInt | Auto = Field(
-        "auto", description="Images per step and GPU. `auto`: that of the recipe, 32."
+        "auto",
+        description="Images per step and GPU. `auto`: that of the recipe, 32, or `samples_per_gpu` of a config file "
+        "of yours.",
     )
     learning_rate: Annotated[Number, Field(gt=0)] | Auto = Field(
         "auto",
@@ -333,7 +343,7 @@ class Experiment(Section):
 
     def chosen_recipe(self) -> str:
         """Return ``fast`` or ``tutorial``."""
-        return fast_recipe.chosen_recipe(self.recipe, self.checkpoint)
+        return fast_recipe.chosen_recipe(self.recipe, self.checkpoint, self.base_config)
 
     def size_seen(self) -> int | None:
         """Return the pixels a side that the network sees; None: the base config's."""

@@ -28,6 +28,7 @@ from scripts.lib.data.archive_entries import CHUNK, Limits
 from scripts.lib.data.archives import sniff_format
 from scripts.lib.data.folders import manifest_sha256, pack_folder, walk_files, write_manifest
 from scripts.lib.data.tar_archives import open_tar
+from scripts.lib.model import config_reader
 from scripts.lib.runs.run_folder import run_name
 from scripts.lib.workflow.layout import record_path
 from scripts.lib.workflow.repetition import (
@@ -66,6 +67,12 @@ LONGEST_MANIFEST = 1_000_000
 
 def contents(run: FinishedRun, images: bool) -> dict[str, Path]:
     """Return the files of the bundle: name in it, and where it lies."""
+    for experiment in run.provenance["inputs"]["settings"]["experiments"].values():
+        if config_reader.is_file(str(experiment.get("base_config"))):
+            raise UserError(
+                f"{run.name}: its base_config is a file, {experiment['base_config']}, which bundles do not carry",
+                "give the project with that file instead; `make verify` repeats the run there",
+            )
     dataset = run.dataset
     below = f"results/{dataset.name}"
     wanted = [dataset / name for name in DATASET_FILES]

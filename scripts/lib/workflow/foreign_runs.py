@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.model import config_reader
 from scripts.lib.runs import config_values
 from scripts.lib.runs.config_values import described
 from scripts.lib.runs.provenance import ARCHIVE
@@ -145,6 +146,8 @@ def check_settings(provenance: Mapping[str, Any], where: Path, *, trust: bool = 
               for key, value in config_values.unknown(experiment.get("overrides") or {})]  # fmt: skip
     if checkpoint != "none" and "checkpoint" not in inputs["files"]:  # else its copy is taken, as tensors only
         refused.append((f"experiments.{name}.checkpoint", checkpoint))
+    if config_reader.is_file(str(experiment.get("base_config"))):  # it is no file of the bundle's
+        refused.append((f"experiments.{name}.base_config", experiment["base_config"]))
     for key, value in refused:
         raise UserError(
             f"{where}: refused: {described(key, value)} is not known to be harmless",

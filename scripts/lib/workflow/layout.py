@@ -13,7 +13,7 @@ from snakemake.io import WILDCARD_REGEX
 
 from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
-from scripts.lib.model import timm_models
+from scripts.lib.model import config_reader, timm_models
 from scripts.lib.model.model_search import EPOCHS, MOST_FINALISTS, finalists_of_rounds
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
@@ -240,6 +240,13 @@ class Layout:
 
     def _experiment(self, wildcards: Any) -> Experiment:
         return self.settings.experiments[wildcards.experiment]
+
+    def base_files_of(self, wildcards: Any) -> list[str]:
+        """Return the config files of the user's that a run's base config is made of; none where it is a name."""
+        base_config = self._experiment(wildcards).base_config
+        if not config_reader.is_file(base_config):
+            return []
+        return [as_input(str(path)) for path in config_reader.files(base_config)]
 
     def _run_of(self, wildcards: Any) -> RunFolder:
         names = {"experiment": wildcards.experiment, "seed": wildcards.seed}

@@ -21,6 +21,7 @@ from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import hash_weights, sha256_of, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.subprocesses import signals_forwarded
+from scripts.lib.model import config_reader
 from scripts.lib.model.model_zoo import KEPT_NAMES
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_software
@@ -269,6 +270,8 @@ def settings_for(run: FinishedRun, source: Mapping[str, Any] | Sequence[Mapping[
     settings["dataset"]["source"] = dict(source) if isinstance(source, Mapping) else [dict(entry) for entry in source]
     # `auto` was resolved when config.py was written; here there may be another answer.
     experiment["device"] = inputs["training"]["device"]
+    if config_reader.is_file(experiment["base_config"]):  # what it holds now: the config that is made of it is compared
+        experiment["base_config"] = str(Path(experiment["base_config"]).expanduser().resolve())
     if "checkpoint" in inputs["files"]:
         experiment["checkpoint"] = {"path": str(KEPT_NAMES / run.file("checkpoint").name)}
     return settings

@@ -67,6 +67,12 @@ def test_trust_is_not_a_bundle_s_to_give(change: dict[str, Any], key: str) -> No
     assert key in str(caught.value)
 
 
+def test_a_file_of_the_reader_s_machine_is_no_base_of_a_bundle() -> None:
+    values = changed(base_config="/home/me/config.py")
+    with pytest.raises(UserError, match=r"refused: experiments\.e\.base_config: '/home/me/config\.py'"):
+        check_settings(values, Path("a.tar"))
+
+
 def test_a_checkpoint_of_which_the_bundle_has_no_copy_is_refused() -> None:
     values = changed(checkpoint={"path": "results/evil.pth", "sha256": "0" * 64})
     del values["inputs"]["files"]["checkpoint"]
