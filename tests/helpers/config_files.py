@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 #: As people have it who began with a copy of one of mmcls's own configs.
-OWN = """
+MINE = """
 '''Mine.'''
 _base_ = ['../_base_/models/mobilenet_v2_1x.py', '../_base_/schedules/imagenet_bs256.py', './runtime.py']
 norm = dict(mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5], to_rgb=True)
@@ -30,7 +30,7 @@ runner = dict(max_epochs=2)
 """
 
 
-def own_file(folder: Path, text: str = OWN, name: str = "mine.py") -> str:
+def own_file(folder: Path, text: str = MINE, name: str = "mine.py") -> str:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     (folder / "runtime.py").write_text("log_level = 'WARNING'\n", encoding="utf-8")

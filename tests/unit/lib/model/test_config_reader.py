@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_files import OWN, own_file
+from config_files import MINE, own_file
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import base_configs, config_reader, fast_recipe, model_zoo
@@ -50,7 +50,7 @@ def test_a_file_inherits_from_files_beside_it_and_from_mmcls(tmp_path: Path) -> 
 def test_a_base_that_was_edited_is_read_anew(tmp_path: Path) -> None:
     path = own_file(tmp_path / "cfg")
     assert config_reader.max_epochs(path) == 2
-    own_file(tmp_path / "cfg", OWN.replace("max_epochs=2", "max_epochs=300"))
+    own_file(tmp_path / "cfg", MINE.replace("max_epochs=2", "max_epochs=300"))
     assert config_reader.max_epochs(path) == 300
 
 
@@ -86,8 +86,8 @@ def test_more_than_plain_values_is_refused_with_its_line(tmp_path: Path, line: s
 def test_what_a_base_needs_is_named(tmp_path: Path) -> None:
     for text, told in (
         ("model = dict()", "it has no model.backbone.type (the network)"),
-        (OWN.replace("runner = dict(max_epochs=2)", "runner = dict(_delete_=True, max_iters=2)"), "no runner.type"),
-        (OWN + "custom_imports = dict(imports=['mine'])\n", "custom_imports (mine) would run code of yours"),
+        (MINE.replace("runner = dict(max_epochs=2)", "runner = dict(_delete_=True, max_iters=2)"), "no runner.type"),
+        (MINE + "custom_imports = dict(imports=['mine'])\n", "custom_imports (mine) would run code of yours"),
     ):
         with pytest.raises(UserError, match=r".") as caught:
             config_reader.read_base(own_file(tmp_path / "cfg", text))
@@ -103,7 +103,7 @@ def test_settings_take_a_file_and_keep_what_it_says(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_names_no_usable_file_is_one_line(tmp_path: Path) -> None:
-    path = own_file(tmp_path / "cfg", OWN + "load_from = 'https://example.org/a.pth'\n")
+    path = own_file(tmp_path / "cfg", MINE + "load_from = 'https://example.org/a.pth'\n")
     least = {"dataset": {"name": "m", "source": {"sample": {}}}}
     cases: list[tuple[dict[str, Any], str]] = [
         ({"base_config": path}, "checkpoint: {url: https://example.org/a.pth}, as the file says"),
