@@ -8,7 +8,7 @@ endif
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
-VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA QUICK ARGS ENV PROFILE PYTHON
+VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA QUICK TO ARGS ENV PROFILE PYTHON
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 
@@ -37,7 +37,7 @@ STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; };
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict evaluate verify bundle repeat test test-all test-faults test-grid watch snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid watch snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -79,6 +79,12 @@ snakemake-report: ## Snakemake's own report of finished runs: every page and fig
 	$(call need,CONFIG,configs/mine.yaml)
 	@$(CALM) $(READY) $(STOPS)
 	@$(CALM) $(START) python -m scripts.snakemake_report --config="$$CONFIG" $(STOPS)
+
+track: ## write finished runs for a tracker (RUN=results/demo or one run; TO=tensorboard, mlflow or wandb)
+	$(call need,RUN,results/demo TO=tensorboard)
+	$(call need,TO,tensorboard RUN=results/demo)
+	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) $(START) python -m scripts.track --run="$$RUN" --to="$$TO" $${OUT:+--output="$$OUT"} $(STOPS)
 
 verify: ## repeat a run and compare every hash (RUN=results/demo/NAME/seed0; QUICK=yes: only hash its files, or RUN=results)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)

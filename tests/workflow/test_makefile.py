@@ -16,6 +16,7 @@ MODULES = (
         "scripts.check_settings",
         "scripts.predict",
         "scripts.evaluate_run",
+        "scripts.track",
         "scripts.verify",
         "scripts.bundle",
         "scripts.repeat",
@@ -73,6 +74,7 @@ def test_each_value_of_run_reaches_its_commands_as_typed(project, value):
     [
         ("predict", ["RUN", "IMAGES"], ["--run={}", "--images={}"]),
         ("evaluate", ["RUN", "DATA"], ["--run={}", "--data={}"]),
+        ("track", ["RUN", "TO", "OUT"], ["--run={}", "--to={}", "--output={}"]),
         ("verify", ["RUN"], ["--run={}"]),
         ("bundle", ["RUN", "OUT"], ["--run={}", "--output={}"]),
         ("repeat", ["ARCHIVE", "IMAGES"], ["--archive={}", "--images={}"]),
