@@ -93,7 +93,7 @@ def test_the_tracker_s_own_reader_finds_curves_results_and_parameters(
         assert written.stdout.startswith("look at it: ")
     read = program(READERS[tracker], packages, tmp_path, "t")
     assert read.returncode == 0, read.stderr
-    found, parameters, pictures = json.loads(read.stdout.splitlines()[-1])
+    curves, parameters, pictures = json.loads(read.stdout.splitlines()[-1])
 
     run = results / "quick" / "seed0"
     log, metrics = pd.read_csv(run / "train_log.csv"), json.loads((run / "metrics.json").read_text(encoding="utf-8"))
@@ -101,8 +101,8 @@ def test_the_tracker_s_own_reader_finds_curves_results_and_parameters(
                          ("learning_rate", "train/learning_rate"),
                          ("images_per_second", "train/images_per_second")):  # fmt: skip
         expected = log[["epoch", column]].dropna().to_numpy().tolist()
-        assert found[name] == [pytest.approx(point, rel=1e-5) for point in expected]
-    assert found["test/accuracy_top1"][-1][1] == pytest.approx(metrics["accuracy_top1"], rel=1e-5)
+        assert curves[name] == [pytest.approx(point, rel=1e-5) for point in expected]
+    assert curves["test/accuracy_top1"][-1][1] == pytest.approx(metrics["accuracy_top1"], rel=1e-5)
     assert parameters["base_config"] == "mobilenet-v2_8xb32_in1k" and float(parameters["batch_size"]) == 8
     assert float(parameters["overrides.model.backbone.widen_factor"]) == 0.25
     assert len(pictures) == 1
