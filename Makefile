@@ -37,7 +37,7 @@ STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; };
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid watch snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -140,7 +140,11 @@ cancel: ## cancel this project's Slurm jobs, all or some (ARGS='JOBID ...'; ARGS
 
 test-slurm: export MIMFLOW_REQUIRE_SLURM := 1
 test-slurm: ## the workflow on a real Slurm cluster, which the tests start on this machine (Debian, root)
-	$(call pytest,tests/slurm)
+	$(call pytest,tests/slurm -m 'not on_demand')
+
+test-cluster: export MIMFLOW_REQUIRE_SLURM := 1
+test-cluster: ## faults of runs on several nodes, on the same cluster; half an hour
+	$(call pytest,tests/slurm -m on_demand)
 
 bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)
 	@$(CALM) $(READY) $(STOPS)

@@ -43,7 +43,7 @@ rule patch_config:
     log:
         f"{layout.run_logs}/patch_config.log",
     group:
-        resources.run_group
+        resources.group_before_training
     shell:
         "python -m scripts.train.patch_config --name {wildcards.experiment:q} --experiment {params.experiment:q}"
         " {params.choice} --seed {wildcards.seed}"
@@ -67,7 +67,7 @@ rule fit_head:
     log:
         f"{layout.run_logs}/fit_head.log",
     group:
-        resources.run_group
+        resources.group_before_training
     threads: resources.threads
     resources:
         gpu=resources.gpus,
@@ -98,11 +98,16 @@ rule train_model:
     log:
         f"{layout.run_logs}/train_model.log",
     group:
-        resources.run_group
+        resources.training_group
     threads: resources.threads
     resources:
-        gpu=resources.gpus,
-        nodes=1,  # all GPUs of a run are in one
+        gpu=resources.training_gpus(workflow),
+        gres=resources.gpus_by_node(workflow),
+        nodes=resources.nodes,
+        mpi=resources.starts_itself,
+        tasks=resources.tasks,
+        tasks_per_gpu=resources.tasks_per_gpu,
+        trainings_on_nodes=resources.trainings_on_nodes,
     shell:
         "python -m scripts.train.train_model --config {input.config:q} --seed {wildcards.seed}"
         " --work-dir {params.work_dir:q} --best {output.best:q} --last {output.last:q} --train-log {output.log:q}"

@@ -35,7 +35,15 @@ def missing_downloads(layout: Layout) -> list[str]:
 def workflow_command(config: Path, gpus: int, cores: int, options: list[str]) -> list[str]:
     """Return Snakemake's command line: as many runs at a time as there are GPUs, each on one of its own."""
     command = [str(Path(sys.executable).with_name("snakemake")), "--profile", "profiles/local"]
-    command += ["--configfile", str(config), "--cores", str(cores), "--resources", f"gpu={max(gpus, 1)}"]
+    command += [
+        "--configfile",
+        str(config),
+        "--cores",
+        str(cores),
+        "--resources",
+        f"gpu={max(gpus, 1)}",
+        "trainings_on_nodes=1",
+    ]
     return [*command, *options]
 
 

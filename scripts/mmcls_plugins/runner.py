@@ -55,7 +55,8 @@ class ReproducibleRunner(ResumableRunner):
     keep_states : how many states are kept.
     deterministic : ask torch for deterministic kernels; an operation that has none is named in the log.
     device : where the config means to train. mmcls falls back to the CPU silently where torch finds no GPU.
-    gpus : processes that train together; the number determines the result, so another one is refused.
+    gpus, nodes : processes of each node that train together, and nodes; the numbers determine the result, so others
+        are refused.
     evaluate_first : evaluate the weights that training starts from, as epoch 0: best.pth is never worse on val.
     patience : epochs without a better val accuracy or loss after which training ends; 0: never before max_epochs.
     channels_last : keep weights and images in this memory format.
@@ -73,6 +74,7 @@ class ReproducibleRunner(ResumableRunner):
         deterministic: bool = True,
         device: str = "cpu",
         gpus: int = 1,
+        nodes: int = 1,
         evaluate_first: bool = False,
         patience: int = 0,
         channels_last: bool = False,
@@ -85,9 +87,10 @@ class ReproducibleRunner(ResumableRunner):
         if deterministic:
             use_deterministic_kernels()
             torch.backends.cudnn.benchmark = False
-        if self.processes.count != gpus or isinstance(self.model, DistributedDataParallel):
+        if self.processes.count != gpus * nodes or isinstance(self.model, DistributedDataParallel):
+            wanted = f"gpus: {gpus}" + (f" and nodes: {nodes}" if nodes > 1 else "")
             self.fail(
-                f"this config has gpus: {gpus}, but mmcls was started for {self.processes.count} process(es), or by a"
+                f"this config has {wanted}, but mmcls was started for {self.processes.count} process(es), or by a"
                 " launcher of its own: train it by the command in its first line"
             )
         actual = next(self.model.parameters()).device.type

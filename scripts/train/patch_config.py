@@ -92,7 +92,7 @@ class Inputs:
     @property
     def effective_batch(self) -> int:
         """Images a step on all GPUs together."""
-        return self.batch_size * self.experiment.gpus
+        return self.batch_size * self.experiment.processes
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Schedule:
         """Return the schedule of a run."""
         batch_size = inputs.batch_size
         # Of EpochSampler: each process has as many images as the others; a few come twice if it does not divide evenly.
-        per_process = math.ceil(inputs.n_train / inputs.experiment.gpus)
+        per_process = math.ceil(inputs.n_train / inputs.experiment.processes)
         # Batch normalisation has no variance over one image: a rest of one is left out, another one each epoch.
         rest_of_one = per_process % batch_size == 1 and batch_size > 1
         # Of the fast recipe every batch is whole: steps of one size, and another rest is left out each epoch.
@@ -226,6 +226,7 @@ def _training(inputs: Inputs, base_fp16: Any) -> config_file.Config:
             "device": inputs.device,
             # Only where it is not 1, so that the configs of one process stay what they were before there was this key.
             **({"gpus": experiment.gpus} if experiment.gpus > 1 else {}),
+            **({"nodes": experiment.nodes} if experiment.nodes > 1 else {}),
         },
         "fp16": mixed_precision(experiment, base_fp16, inputs.device),
         "evaluation": {"interval": 1, "metric": "accuracy", "metric_options": {"topk": topk}},
@@ -245,12 +246,16 @@ _KEPT_EMPTY = ("load_from", "resume_from", "optimizer_config")
 def _refuse_too_large_batch(inputs: Inputs) -> None:
     if inputs.effective_batch <= inputs.n_train:
         return
-    gpus = inputs.experiment.gpus
-    times = f" times gpus: {gpus}" if gpus > 1 else ""
-    most = inputs.n_train // gpus
+    experiment = inputs.experiment
+    times = "".join(
+        f" times {name}: {count}"
+        for name, count in (("gpus", experiment.gpus), ("nodes", experiment.nodes))
+        if count > 1
+    )
+    most = inputs.n_train // experiment.processes
     raise UserError(
         f"batch_size: {inputs.batch_size}{times} is larger than the {inputs.n_train} training images: "
-        + (f"set it to {most} or less" if most else "lower gpus")
+        + (f"set it to {most} or less" if most else "lower gpus" if experiment.nodes == 1 else "lower gpus or nodes")
     )
 
 
@@ -289,13 +294,13 @@ def mixed_precision(experiment: Experiment, base_fp16: Any, device: str) -> dict
     return {"loss_scale": "dynamic"} if experiment.amp else None
 
 
-def training_command(config_file: Path, seed: int, device: str, deterministic: bool, gpus: int = 1) -> str:
+def training_command(config_file: Path, seed: int, device: str, deterministic: bool, processes: int = 1) -> str:
     """Return the command that trains a config by hand, from the repository root, into a work_dir of its own.
 
     Several processes are not started by mim: its ``--launcher pytorch`` works with torch 1 only.
     """
     words = ["mim", "train", "mmcls", str(config_file), "--gpus", "0" if device == "cpu" else "1"]
-    if gpus > 1:
+    if processes > 1:
         words = ["python", "-m", "scripts.train_distributed", str(config_file)]
     words += ["--work-dir", str(config_file.parent / "by_hand"), "--seed", str(seed)]
     return shlex.join(words + (["--deterministic"] if deterministic else []))
@@ -404,7 +409,7 @@ def write(output: Path, inputs: Inputs) -> None:
     steps = schedule.iterations
     if steps < FEW_STEPS and not inputs.is_fast:
         logger.warning("training takes %s in all, too few to mean much: %s", plural(steps, "step"), REMEDY)
-    command = training_command(output, inputs.seed, inputs.device, experiment.deterministic, experiment.gpus)
+    command = training_command(output, inputs.seed, inputs.device, experiment.deterministic, experiment.processes)
     write_config(output, config, command, experiment.base_config)
     logger.info("%s: %s on %s", output, experiment.base_config, inputs.device)
 
@@ -412,7 +417,7 @@ def write(output: Path, inputs: Inputs) -> None:
 def smallest_batch(config: config_file.Config, inputs: Inputs) -> int:
     """Return the images of the smallest batch of an epoch, on one GPU."""
     batch = int(config["data"]["samples_per_gpu"])
-    rest = math.ceil(inputs.n_train / inputs.experiment.gpus) % batch
+    rest = math.ceil(inputs.n_train / inputs.experiment.processes) % batch
     return rest if rest and not config["data"].get("train_dataloader", {}).get("drop_last") else batch
 
 

@@ -49,7 +49,7 @@ def mim_command(config_file: Path, config: Mapping[str, Any], work_dir: Path, se
     What does not determine the result (work_dir, workers) goes in here.
     """
     runner = config["runner"]
-    if runner.get("gpus", 1) > 1:
+    if runner.get("gpus", 1) * runner.get("nodes", 1) > 1:
         command = [sys.executable, "-m", "scripts.train_distributed", str(config_file)]
     else:
         command = [sys.executable, "-m", "scripts.lib.runs.mim", "train", "mmcls", str(config_file)]
@@ -223,7 +223,8 @@ def run_once(
     """Train to the end in this attempt; *gpus*, *workers* and *end_time* of the command do not change the result."""
     with ExitStack() as held:  # closes what the attempt holds: its GPUs, and its copy of the images
         config = read_config(config_file)
-        device, processes = config["runner"]["device"], config["runner"].get("gpus", 1)
+        device, processes = config["runner"]["device"], config["runner"].get("gpus", 1)  # of this node
+        in_all = processes * config["runner"].get("nodes", 1)
         environment = training_environment(config, os.environ)
         claimed = held.enter_context(claimed_gpus(gpus, os.environ))
         if claimed:
@@ -240,7 +241,7 @@ def run_once(
             # Of each process, for train and for val.
             workers = shared_memory.fitting_workers(workers, batch_bytes(config), loaders=2 * processes)
         command = mim_command(config_file, config, work_dir, seed, workers)
-        with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, processes, environment):
+        with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, in_all, environment):
             train(command, environment, work_dir, lease)
 
 

@@ -1,9 +1,9 @@
-"""A real Slurm on this one machine for tests: munge, MariaDB, slurmdbd, slurmctld, and the nodes n1 and g1.
+"""A real Slurm on this one machine for tests: munge, MariaDB, slurmdbd, slurmctld, and five nodes.
 
 ``python tests/slurm/cluster.py up|down|status|install --folder DIR``; only on Debian, as root, without systemd.
-n1 has CPUs, g1 four fake RTX 3090 GPUs. Every daemon talks on loopback addresses and keeps its files in DIR; only
-/etc/slurm lies outside, and what was there comes back when the cluster goes down. Not ``python -m tests....``: a
-package that mmcls's dependencies install is named ``tests`` too.
+n1 has CPUs, g1 four fake RTX 3090 GPUs, m1 to m3 two each. Every daemon talks on loopback addresses and keeps its
+files in DIR; only /etc/slurm lies outside, and what was there comes back when the cluster goes down. Not
+``python -m tests....``: a package that mmcls's dependencies install is named ``tests`` too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SAVED = Path("/etc/slurm.before-mimflow")
 #: In ETC while it is ours; it holds the cluster's folder.
 MARKER = "mimflow-test-cluster"
 CLUSTER = "mimflowtest"
-NODES = ("n1", "g1")
+NODES = ("n1", "g1", "m1", "m2", "m3")
 GPUS = 4
 PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")

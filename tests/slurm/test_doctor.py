@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 
+from scripts.lib.base import strict_yaml
 from scripts.lib.base.problems import Problem
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.workflow.profile_check import check_profile
@@ -35,9 +36,9 @@ def edited(profile: str, folder: Path, *changes: tuple[str, str], site: str = ""
     return target
 
 
-def fatal(folder: Path) -> Problem:
+def fatal(folder: Path, config: Path = DEMO) -> Problem:
     """Return the first fatal problem of a profile."""
-    return next(problem for problem in check_profile(folder, DEMO, home_is_small=False).problems if problem.fatal)
+    return next(problem for problem in check_profile(folder, config, home_is_small=False).problems if problem.fatal)
 
 
 def jobs_ever(cluster: Cluster) -> int:
@@ -138,6 +139,23 @@ def test_the_gpus_of_one_run_are_asked_for_on_one_node_with_cores_for_each(clust
     run = next(submission for submission in rehearse(folder, load_settings(config, [DEMO])) if submission.experiment)
     assert {"--nodes=1", "--gpus=2", "--cpus-per-gpu=8"} <= set(run.words)
     assert (run.gpus, run.cores) == (2, 16)
+
+
+def test_the_training_of_a_run_on_two_nodes_is_judged_as_it_would_be_submitted(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    folder = edited("slurm", tmp_path, ("# slurm_partition: gpu", "slurm_partition: many"))
+    config = read_file(DEMO)
+    config["experiments"]["mobilenet-v2"] |= {"device": "cuda", "gpus": 2, "nodes": 2, "batch_size": 16}
+    file = tmp_path / "two.yaml"
+    file.write_text(strict_yaml.dump(config), encoding="utf-8")
+    run = next(submission for submission in rehearse(folder, load_settings(config, [DEMO])) if submission.experiment)
+    assert {"--nodes=2", "--ntasks=2", "--gres=gpu:2", "--cpus-per-gpu=8"} <= set(run.words)
+    assert not [word for word in run.words if word.startswith(("--gpus", "--ntasks-per-gpu"))]
+    assert (run.gpus, run.cores) == (2, 16)
+    config["experiments"]["mobilenet-v2"]["gpus"] = 3
+    file.write_text(strict_yaml.dump(config), encoding="utf-8")
+    assert "asks for 3 GPUs, and no node of partition many has more than 2" in fatal(folder, file).what
 
 
 @pytest.mark.parametrize("gpus", [1, 4])

@@ -107,7 +107,8 @@ def read_history(folder: Path, experiment: str, seed: int, fold: int | None = No
 def gpus_of(config: Path) -> int | None:
     """Return the GPUs that config.py trains on, 0 for the CPU; None where it is missing or does not say."""
     runner = read_config(config).get("runner", {}) if config.is_file() else {}
-    return {"cuda": int(runner.get("gpus", 1)), "cpu": 0}.get(str(runner.get("device", "")))
+    gpus = int(runner.get("gpus", 1)) * int(runner.get("nodes", 1))
+    return {"cuda": gpus, "cpu": 0}.get(str(runner.get("device", "")))
 
 
 def _attempts(provenance: Path) -> list[Attempt]:

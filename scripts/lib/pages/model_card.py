@@ -275,7 +275,7 @@ def _recipe(inputs: CardInputs) -> dict[str, Any]:
     checkpoint, data, runner = inputs.files.get("checkpoint"), config.get("data", {}), config.get("runner", {})
     origin = (checkpoint or {}).get("origin") or {}
     license = origin.get("license")
-    batch = data.get("samples_per_gpu") and data["samples_per_gpu"] * runner.get("gpus", 1)
+    batch = data.get("samples_per_gpu") and data["samples_per_gpu"] * runner.get("gpus", 1) * runner.get("nodes", 1)
     epochs = [int(epoch) for epoch in inputs.log["epoch"]]
     steps = [step.get("type", "") for step in data.get("train", {}).get("pipeline", [])]
     optimizer = ", ".join(f"{key} {value}" for key, value in config.get("optimizer", {}).items())

@@ -21,21 +21,21 @@ KEYS = frozenset(
     custom_keys cycle dampening data decay_mult deep_stem deploy depth deterministic device dim dim_mul_in_attention
     direction drop_last drop_path_rate drop_rate dropout dropout_rate efficientnet_padding efficientnet_style eigval
     eigvec embed_dims eps erase_prob evaluate_first evaluation expansion feedforward_channels ffn_ratio fill_color
-    fill_std fit find_unused_parameters first_stride flip_prob fold_norm foreach fp16 frozen_stages fused gamma
+    fill_std find_unused_parameters first_stride fit flip_prob fold_norm foreach fp16 frozen_stages fused gamma
     gap_before_final_norm gpus grad_clip groups head hidden_dim hooks hparams hue img_size in_channels init_cfg
     interpolation interval keep_states keys label_smooth_val lam layer layer_cfgs log_config log_level loss loss_scale
     loss_weight lr lr_config lr_mult magnitude magnitude_key magnitude_level magnitude_range magnitude_std
     max_area_ratio max_epochs max_keep_ckpts max_norm max_num mean metric metric_options mid_channels min_area_ratio
-    min_lr min_lr_ratio mode model model_name momentum momentum_config most neck nesterov nonlinearity norm_after_stage
-    norm_cfg norm_decay_mult norm_eval norm_type normalize num_classes num_fcs num_heads num_layers num_policies
-    num_samples num_stages optimizer optimizer_config out_channels out_indices pad_mode pad_small_map pad_val padding
-    paramwise_cfg patch_size patience persistent_workers pin_memory pipeline policies policy power
+    min_lr min_lr_ratio mode model model_name momentum momentum_config most neck nesterov nodes nonlinearity
+    norm_after_stage norm_cfg norm_decay_mult norm_eval norm_type normalize num_classes num_fcs num_heads num_layers
+    num_policies num_samples num_stages optimizer optimizer_config out_channels out_indices pad_mode pad_small_map
+    pad_val padding paramwise_cfg patch_size patience persistent_workers pin_memory pipeline policies policy power
     pretrained_window_sizes priority prob qkv_bias random_negative_prob ratio reduction reparam_conv_kernels
     requires_grad runner sampler samples_per_gpu saturation scale scales se_ratio seed shape shear shuffle_labels size
     stage_cfgs std stem_channels step style t2t_cfg test test_mode thr threads thrs to_rgb token_dims topk total_level
-    train train_cfg train_dataloader translate type use_abs_pos_encoding use_performer use_sigmoid use_soft val warm_up
-    warmup warmup_by_epoch warmup_iters warmup_ratio weight_decay widen_factor width_per_group window_size with_cp
-    workers_per_gpu
+    train train_cfg train_dataloader translate type use_abs_pos_encoding use_performer use_sigmoid use_soft val
+    warm_up warmup warmup_by_epoch warmup_iters warmup_ratio weight_decay widen_factor width_per_group window_size
+    with_cp workers_per_gpu
     """.split()  # noqa: SIM905
 )
 #: Classes that a config may name: all compute only. Not among them: TIMMBackbone, Albu, the datasets of mmcls, loggers

@@ -45,7 +45,9 @@ def describe_few_steps(run: Path) -> str:
         return ""
     with open(folder.train_log, encoding="utf-8", newline="") as log:
         epochs = [int(row["epoch"]) for row in csv.DictReader(log)]
-    steps = too_few_steps(epochs, len(read_lines(images)), batch * config["runner"].get("gpus", 1))
+    runner = config["runner"]
+    processes = runner.get("gpus", 1) * runner.get("nodes", 1)
+    steps = too_few_steps(epochs, len(read_lines(images)), batch * processes)
     return (
         "" if steps is None else f"{run}: trained for {plural(steps, 'step')} only, its numbers mean little: {REMEDY}"
     )

@@ -229,6 +229,11 @@ class Experiment(Section):
         description="GPUs of one node that train together (DDP), each on its own `batch_size` images; on a CPU the "
         "number of processes. It influences the result.",
     )
+    nodes: Annotated[StrictInt, Field(ge=1, le=64)] = Field(
+        1,
+        description="Nodes of a Slurm cluster on which one run trains, with `gpus` GPUs on each (docs/multi-gpu.md). "
+        "It influences the result.",
+    )
     threads: Annotated[StrictInt, Field(ge=1, le=1024)] = Field(
         2, description="CPU compute threads. They change the order of sums, so they influence the result."
     )
@@ -288,6 +293,15 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _searches_on_one_node(self) -> Experiment:
+        if self.is_auto and self.nodes > 1:
+            raise ValueError(
+                "nodes: the candidates of base_config: auto are tried on one node each: remove nodes, or name a "
+                "base_config"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _decidable(self) -> Experiment:
         if self.is_auto:
             return self
@@ -309,6 +323,11 @@ class Experiment(Section):
         if self.amp is True and self.device == "cpu":
             raise ValueError("amp: true needs a GPU, but device is cpu: remove one of them")
         return self
+
+    @property
+    def processes(self) -> int:
+        """How many processes train a run together: one a GPU of each node."""
+        return self.gpus * self.nodes
 
     @property
     def is_auto(self) -> bool:

@@ -57,7 +57,7 @@ SOURCE_KEYS = frozenset(
 )
 EXPERIMENT_KEYS = frozenset(
     {"base_config", "checkpoint", "recipe", "epochs", "batch_size", "learning_rate", "image_size", "fit", "amp", "gpus",
-     "threads", "deterministic", "device", "balance", "export", "shuffle_labels", "overrides"}
+     "nodes", "threads", "deterministic", "device", "balance", "export", "shuffle_labels", "overrides"}
 )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ class Submission:
 
     @property
     def gpus(self) -> int:
-        """Return the GPUs that it asks for."""
+        """Return the GPUs that it asks for, on each node where it asks for several nodes."""
         return count_gpus(self.gpu_request)
 
     @property
@@ -94,8 +94,9 @@ class Submission:
 
     @property
     def cores(self) -> int:
-        """Return the cores that it asks for; 0 where the cluster is to decide."""
+        """Return the cores of a node that it asks for; 0 where the cluster is to decide."""
         tasks = self._number("--ntasks") or self._number("--ntasks-per-gpu") * max(self.gpus, 1) or 1
+        tasks = max(tasks // (self._number("--nodes") or 1), 1)
         return self._number("--cpus-per-task") * tasks or self._number("--cpus-per-gpu") * self.gpus
 
     @property
@@ -158,6 +159,11 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     made = [f"{layout.dataset}/{name}" for name in names_made]
     short_sides = {experiment.cached_short_side() for experiment in settings.experiments.values()}
     made += [f"{layout.pixel_cache.format(short_side=pixels)}/" for pixels in short_sides if pixels]
+    # Of a run on several nodes the training is a job of its own, and the one that may be refused.
+    for name, experiment in settings.experiments.items():
+        if experiment.nodes > 1:
+            run = {"experiment": name, "seed": layout.seeds[0]}
+            made += [str(path).format(**run) for path in (layout.run.config, layout.run.init)]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:
         groups = {name: run_group.format(experiment=name, seed=layout.seeds[0]) for name in layout.experiments}
         return [*data.submissions(groups), *training.submissions(groups)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,8 @@ class Resources:
         self.data_group = f"data_{name}"
         self.run_group = f"run_{name}_{{experiment}}_{{seed}}" + ("_fold{fold}" if layout.folds else "")
 
+        # A run on several nodes is three jobs, since only its training needs them all. The names begin with the run's.
+        self.before_group, self.nodes_group = f"{self.run_group}_before", f"{self.run_group}_nodes"
         self.probe_group = f"probe_{name}_{{experiment}}_{{candidate}}"
         self.finalist_group = f"finalist_{name}_{{experiment}}_{{round}}_{{slot}}"
 
@@ -70,6 +73,64 @@ class Resources:
         experiment = self.settings.experiments[wildcards.experiment]
         on_cpu = experiment.device == "cpu" or (experiment.device == "auto" and not has_gpu())
         return self.data_gpus() if on_cpu else experiment.gpus
+
+    def group_before_training(self, wildcards: Any) -> str:
+        """Return the cluster job that a step before the training belongs to."""
+        is_apart = self.nodes(wildcards) > 1
+        return (self.before_group if is_apart else self.run_group).format(**dict(wildcards.items()))
+
+    def training_group(self, wildcards: Any) -> str:
+        """Return the cluster job that the training belongs to."""
+        return (self.nodes_group if self.nodes(wildcards) > 1 else self.run_group).format(**dict(wildcards.items()))
+
+    def nodes(self, wildcards: Any) -> int:
+        """Return the nodes that the training of a run asks for."""
+        return self.settings.experiments[wildcards.experiment].nodes
+
+    def training_gpus(self, workflow: Any) -> Callable[[Any], int]:
+        """Return a function of the wildcards: the GPUs of the training, where they are not asked for by the node."""
+
+        def count(wildcards: Any) -> int:
+            by_node = self.nodes(wildcards) > 1 and workflow.non_local_exec
+            return 0 if by_node else self.gpus(wildcards)
+
+        return count
+
+    def gpus_by_node(self, workflow: Any) -> Callable[[Any], str | None]:
+        """Return a function of the wildcards: the GPUs on each of several nodes, as sbatch has them.
+
+        ``--gpus`` is of the whole job, and Slurm would share it out as it likes.
+        """
+
+        def request(wildcards: Any) -> str | None:
+            count = self.gpus(wildcards)
+            if self.nodes(wildcards) == 1 or not count or not workflow.non_local_exec:
+                return None
+            model = workflow.get_rule("train_model").resources.get("gpu_model").raw  # as the profile says it
+            return f"gpu:{model}:{count}" if model else f"gpu:{count}"
+
+        return request
+
+    def starts_itself(self, wildcards: Any) -> str | None:
+        """Return a word where the training starts its processes on other nodes itself, else nothing.
+
+        Snakemake's plugin runs a job as a step on one node, in which another step would wait for what that one has; a
+        job with the resource `mpi` it runs without.
+        """
+        return "srun" if self.nodes(wildcards) > 1 else None
+
+    def tasks(self, wildcards: Any) -> int | None:
+        """Return the tasks of a training on several nodes, one a node; nothing else asks for tasks."""
+        count = self.nodes(wildcards)
+        return count if count > 1 else None
+
+    def tasks_per_gpu(self, wildcards: Any) -> int | None:
+        """Return -1 where the plugin is not to ask for tasks by the GPU."""
+        return -1 if self.nodes(wildcards) > 1 else None
+
+    def trainings_on_nodes(self, wildcards: Any) -> int:
+        """Return 1 for a training on several nodes: inside one allocation, one of them trains at a time."""
+        return int(self.nodes(wildcards) > 1)
 
     def data_gpus(self, _wildcards: Any = None) -> int:
         """Return the GPUs that a job without any use for one asks for."""

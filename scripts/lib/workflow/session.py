@@ -28,7 +28,7 @@ from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
-from scripts.lib.cluster import slurm
+from scripts.lib.cluster import nodes, slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
 from scripts.lib.workflow import fork_server, records
@@ -238,6 +238,8 @@ class Session:
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
         planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
+        if not workflow.non_local_exec:
+            self._check_nodes({job.wildcards_dict["experiment"] for job in jobs if job.rule.name == "train_model"})
         torch = built_torch()
         if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch):
             self._exit(f"{problem.what}: {problem.remedy}")
@@ -255,6 +257,17 @@ class Session:
             self._start_forks(job.rule.name for job in jobs)
             shell.prefix(self.shell_prefix())
         spare_attempts(workflow.scheduler, self.started)
+
+    def _check_nodes(self, planned: set[str]) -> None:
+        """End here where a training of *planned* wants more nodes than the Slurm job of this process has."""
+        for name in sorted(planned):
+            count = self.layout.settings.experiments[name].nodes
+            try:
+                problem = count > 1 and nodes.nodes_problem(count, os.environ)
+            except UserError as error:
+                self._exit(str(error))
+            if problem:
+                self._exit(f"experiments.{name}.{problem}: {nodes.REMEDY}")
 
     def settings_json(self, wildcards: Any) -> str:
         """Return the whole configuration for write_report; a params function, since JSON is full of braces."""

@@ -26,7 +26,15 @@ from scripts.mmcls_plugins.dataset import EpochSampler
 from scripts.mmcls_plugins.processes import Processes, merge_batches, share_batches
 from scripts.train.patch_config import Inputs, build_config, training_command
 from scripts.train.train_model import mim_command
-from scripts.train_distributed import check_gpus, describe_failure, have_stopped, launch_command
+from scripts.train_distributed import (
+    Failure,
+    Meeting,
+    cause,
+    check_gpus,
+    describe_failure,
+    have_stopped,
+    launch_command,
+)
 
 CLASSES = [f"class {index}" for index in range(30)]
 
@@ -85,6 +93,28 @@ def test_impossible_numbers_of_gpus_are_refused(gpus: Any, tmp_path: Path) -> No
         load_settings({"dataset": dataset, "experiments": {"e": experiment}})
 
 
+def test_nodes_multiply_the_processes_of_each() -> None:
+    one, many = config_of(n_train=6400, gpus=6), config_of(n_train=6400, gpus=2, nodes=3)
+    assert (many["runner"].pop("nodes"), many["runner"].pop("gpus"), one["runner"].pop("gpus")) == (3, 2, 6)
+    assert many == one
+    with pytest.raises(UserError, match=r"batch_size: 32 times gpus: 2 times nodes: 2 is larger .* 25 or less"):
+        config_of(n_train=100, gpus=2, nodes=2)
+
+
+@pytest.mark.parametrize("nodes", [0, 65, 1.5, "2", True])
+def test_impossible_numbers_of_nodes_are_refused(nodes: Any) -> None:
+    experiment = {"base_config": "mobilenet-v2_8xb32_in1k", "nodes": nodes}
+    dataset = {"name": "d", "source": {"sample": {}}}
+    with pytest.raises(UserError, match=r"experiments\.e\.nodes: "):
+        load_settings({"dataset": dataset, "experiments": {"e": experiment}})
+
+
+def test_candidates_are_not_tried_on_several_nodes() -> None:
+    dataset = {"name": "d", "source": {"sample": {}}}
+    with pytest.raises(UserError, match="nodes: the candidates of base_config: auto are tried on one node each"):
+        load_settings({"dataset": dataset, "experiments": {"e": {"base_config": "auto", "nodes": 2}}})
+
+
 # -- the commands ---------------------------------------------------------------------------------------------------
 
 
@@ -95,12 +125,16 @@ def test_several_processes_are_started_by_our_entry_and_one_by_mim() -> None:
     pair = mim_command(Path("c.py"), {"runner": {**runner, "gpus": 2}}, Path("w"), 4, 3)
     assert pair[1:4] == ["-m", "scripts.train_distributed", "c.py"]
     assert "--deterministic" in pair and "data.workers_per_gpu=3" in pair
+    nodes = mim_command(Path("c.py"), {"runner": {**runner, "nodes": 2}}, Path("w"), 4, 3)
+    assert nodes == pair
+    args = train_distributed.build_parser().parse_args(["--meet", "2", "10.0.0.1", "1", "2", *pair[3:]])
+    assert (args.meet, args.config) == (["2", "10.0.0.1", "1", "2"], Path("c.py"))
     args = train_distributed.build_parser().parse_args(pair[3:])
     assert (args.work_dir, args.seed, args.cfg_options) == (Path("w"), 4, ["data.workers_per_gpu=3"])
 
 
 def test_the_command_by_hand_is_one_that_the_entry_takes() -> None:
-    words = training_command(Path("a b/config.py"), 3, "cuda", True, gpus=2)
+    words = training_command(Path("a b/config.py"), 3, "cuda", True, processes=2)
     assert words.startswith("python -m scripts.train_distributed 'a b/config.py'")
     assert training_command(Path("config.py"), 3, "cuda", True).startswith("mim train mmcls")
 
@@ -126,9 +160,29 @@ NCCL = "torch.distributed.DistBackendError: NCCL error: remote process exited or
 @pytest.mark.parametrize("consequence", [GLOO, NCCL, {"message": GLOO, "extraInfo": {}}])
 def test_the_cause_is_told_and_not_what_followed_from_it(consequence: Any) -> None:
     failures = [(0, 1, consequence), (1, 1, {"message": "FileNotFoundError: no\n a.jpg"})]
-    assert describe_failure(failures, 2) == "process 2 of 2 failed: FileNotFoundError: no a.jpg"
+    assert describe_failure(failures, 2) == Failure("process 2 of 2 failed: FileNotFoundError: no a.jpg")
     failures = [(0, 1, consequence), (2, -signal.SIGKILL, "Signal 9"), (1, -signal.SIGTERM, "Signal 15")]
-    assert describe_failure(failures, 3).startswith("process 3 of 3 was killed by SIGKILL")
+    failure = describe_failure(failures, 3)
+    assert failure.what.startswith("process 3 of 3 was killed by SIGKILL") and failure.again
+    assert not failure.is_consequence and describe_failure(failures[:1], 3).is_consequence
+
+
+def test_the_cause_on_whatever_node_is_told_before_what_followed_from_it() -> None:
+    here = Failure(f"process 1 of 3 failed: {GLOO}", is_consequence=True, again=True)
+    there = Failure("process 3 of 3 was killed by SIGKILL (on g3)", again=True)
+    also = Failure(f"process 2 of 3 failed: {GLOO} (on g2)", is_consequence=True)
+    assert cause(here, [also, there], ["g4"]) == there
+    lost = cause(here, [also], ["g3"])
+    assert lost.what.startswith("1 node ended without a word (g3)") and lost.again
+    assert "the processes lost each other" in cause(here, [also], []).what
+
+
+def test_nodes_meet_where_the_first_one_says_with_a_rank_each() -> None:
+    command = launch_command(4, Path("logs"), Meeting(3, 2, "10.0.0.1", 4711))
+    pairs = dict(zip(command[::2], command[1::2], strict=False))
+    assert (pairs["--nnodes"], pairs["--node_rank"], pairs["--nproc_per_node"]) == ("3", "2", "4")
+    assert (pairs["--master_addr"], pairs["--master_port"]) == ("10.0.0.1", "4711")
+    assert "--rdzv_backend" not in command
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,35 @@ def test_a_job_asks_for_the_gpus_of_its_experiment_where_it_computes_on_them(
     assert resources(site, **experiment).gpus(RUN) == gpus
 
 
+class Wildcards(SimpleNamespace):
+    """As Snakemake's: by name, and as pairs."""
+
+    def items(self) -> Any:
+        return vars(self).items()
+
+
+def workflow_of(cluster: bool, model: str | None = None) -> SimpleNamespace:
+    rule = SimpleNamespace(resources={"gpu_model": SimpleNamespace(raw=model)})
+    return SimpleNamespace(non_local_exec=cluster, get_rule=lambda _name: rule)
+
+
+def test_only_the_training_of_a_run_on_several_nodes_asks_for_them_in_a_job_of_its_own() -> None:
+    run = Wildcards(experiment="a", seed="0")
+    one, three = resources(Site(device="cuda"), gpus=4), resources(Site(device="cuda"), gpus=4, nodes=3)
+    cluster = workflow_of(True)
+    assert one.training_group(run) == one.group_before_training(run) == "run_d_a_0" and one.nodes(run) == 1
+    assert (one.training_gpus(cluster)(run), one.gpus_by_node(cluster)(run)) == (4, None)
+    assert (one.starts_itself(run), one.tasks(run), one.tasks_per_gpu(run)) == (None, None, None)
+    assert (three.group_before_training(run), three.training_group(run)) == ("run_d_a_0_before", "run_d_a_0_nodes")
+    assert (three.training_gpus(cluster)(run), three.gpus_by_node(cluster)(run)) == (0, "gpu:4")
+    assert three.gpus_by_node(workflow_of(True, "a100"))(run) == "gpu:a100:4"
+    assert (three.starts_itself(run), three.tasks(run), three.tasks_per_gpu(run)) == ("srun", 3, -1)
+    # Inside an allocation the GPUs of the first node are counted, and one such training runs at a time.
+    here = workflow_of(False)
+    assert (three.training_gpus(here)(run), three.gpus_by_node(here)(run)) == (4, None)
+    assert (one.trainings_on_nodes(run), three.trainings_on_nodes(run)) == (0, 1)
+
+
 def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_given() -> None:
     resources_ = resources(Site(), threads=3)
     assert resources_.threads(RUN) == 3
