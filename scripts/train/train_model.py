@@ -25,7 +25,7 @@ from scripts.lib.base.files import atomic_path, copy_file, is_whole, sha256_of, 
 from scripts.lib.base.outcome import Ending, Outcome, may_pass
 from scripts.lib.base.problems import PassingError, Stopped, UserError
 from scripts.lib.base.subprocesses import signal_group, signals_forwarded
-from scripts.lib.cluster import slurm
+from scripts.lib.cluster import nodes, slurm
 from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
 from scripts.lib.data.scratch import staged, staged_pixel_cache
 from scripts.lib.data.splits import listed_images
@@ -283,7 +283,8 @@ def main(args: argparse.Namespace) -> None:
     if not args.config.is_file():
         # mim would silently search mmcls for a config of that name and train it.
         raise UserError(f"{args.config}: there is no such config: run patch_config first")
-    check_executable(args.config)
+    if check_executable(args.config)["runner"].get("nodes", 1) > 1:
+        nodes.enter_step([sys.executable, "-m", "scripts.train.train_model", *sys.argv[1:]], os.environ)
     work = WorkFolder(choose_work_dir(args.work_dir, run_identity([args.config, *args.depends_on])))
     lease = Lease(work.path)
     lease.acquire()

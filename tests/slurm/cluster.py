@@ -348,7 +348,7 @@ class Cluster:
                 variables.get(b"SLURMD_NODENAME") == name.encode()
                 and variables.get(b"SLURM_CLUSTER_NAME") == CLUSTER.encode()
             )
-            if (step and step[1] in jobs) or here:
+            if (step and step[1] in jobs and _is_of(entry, name)) or here:
                 pids |= {int(entry.name), *descendants(int(entry.name))}
         pids.discard(os.getpid())
         times = {pid: start_time(pid) for pid in pids}
@@ -452,6 +452,14 @@ def _marked_folder() -> Path | None:
         return Path((ETC / MARKER).read_text().strip())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _is_of(process: Path, node: str) -> bool:
+    """Tell by the log that it writes whether a slurmstepd is a node's: a job may have several, all on this machine."""
+    try:
+        return any(os.readlink(file).endswith(f"/slurmd-{node}.log") for file in (process / "fd").iterdir())
+    except OSError:
+        return False
 
 
 def _down_command(folder: Path) -> str:

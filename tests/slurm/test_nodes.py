@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1200)
 #: Long enough to be met in the middle on a slow machine; a state of every iteration.
 LONG: dict[str, Any] = {
     **QUICK,
-    "epochs": 60,
+    "epochs": 40,
     "batch_size": 4,
     "overrides": {**QUICK["overrides"], "runner.checkpoint_minutes": 0},
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -108,6 +110,20 @@ def step_command(nodes: Sequence[str], job_id: str, words: Sequence[str]) -> lis
         *(["--overlap"] if _knows_overlap() else []),
         *words,
     ]
+
+
+def enter_step(words: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Go on as the command *words*, in a step on this node, unless this process is in one or in no job.
+
+    Before a job is cancelled or displaced, its steps are asked to end and get time for it; its batch script, whose
+    shell ends at once, and what that has started do not.
+    """
+    node = this_node(environment)
+    if node is None or "SLURM_STEP_ID" in environment:
+        return
+    command = step_command([node], environment["SLURM_JOB_ID"], words)
+    sys.stdout.flush()
+    os.execvpe(command[0], command, step_environment(environment))
 
 
 def _knows_overlap() -> bool:

@@ -94,9 +94,9 @@ def test_impossible_numbers_of_gpus_are_refused(gpus: Any, tmp_path: Path) -> No
 
 
 def test_nodes_multiply_the_processes_of_each() -> None:
-    one, many = config_of(n_train=6400, gpus=6), config_of(n_train=6400, gpus=2, nodes=3)
-    assert (many["runner"].pop("nodes"), many["runner"].pop("gpus"), one["runner"].pop("gpus")) == (3, 2, 6)
-    assert many == one
+    single, many = config_of(n_train=6400, gpus=6), config_of(n_train=6400, gpus=2, nodes=3)
+    assert (many["runner"].pop("nodes"), many["runner"].pop("gpus"), single["runner"].pop("gpus")) == (3, 2, 6)
+    assert many == single
     with pytest.raises(UserError, match=r"batch_size: 32 times gpus: 2 times nodes: 2 is larger .* 25 or less"):
         config_of(n_train=100, gpus=2, nodes=2)
 

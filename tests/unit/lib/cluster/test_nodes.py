@@ -65,6 +65,19 @@ def test_what_slurm_told_of_this_node_does_not_reach_another() -> None:
     assert nodes.step_environment({**told, **kept}) == kept
 
 
+def test_a_batch_script_goes_on_in_a_step_that_is_asked_to_end_before_it_is_killed(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printing(program, "srun", "no such option")
+    done: list[list[str]] = []
+    monkeypatch.setattr("os.execvpe", lambda _file, command, _environment: done.append(command))
+    for elsewhere in ({}, {**JOB, "SLURM_STEP_ID": "0"}):
+        nodes.enter_step(["python", "x"], elsewhere)
+    assert not done
+    nodes.enter_step(["python", "x"], JOB)
+    assert {"srun", "--jobid=7", "--nodes=1", "--nodelist=g2"} <= set(done[0]) and done[0][-2:] == ["python", "x"]
+
+
 def test_the_interface_is_the_one_on_the_way_to_the_address() -> None:
     assert nodes.interface_towards("127.0.0.1") == "lo"
     assert nodes.interface_towards("no-such-host.invalid") is None

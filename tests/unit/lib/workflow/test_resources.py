@@ -58,11 +58,11 @@ def workflow_of(cluster: bool, model: str | None = None) -> SimpleNamespace:
 
 def test_only_the_training_of_a_run_on_several_nodes_asks_for_them_in_a_job_of_its_own() -> None:
     run = Wildcards(experiment="a", seed="0")
-    one, three = resources(Site(device="cuda"), gpus=4), resources(Site(device="cuda"), gpus=4, nodes=3)
+    single, three = resources(Site(device="cuda"), gpus=4), resources(Site(device="cuda"), gpus=4, nodes=3)
     cluster = workflow_of(True)
-    assert one.training_group(run) == one.group_before_training(run) == "run_d_a_0" and one.nodes(run) == 1
-    assert (one.training_gpus(cluster)(run), one.gpus_by_node(cluster)(run)) == (4, None)
-    assert (one.starts_itself(run), one.tasks(run), one.tasks_per_gpu(run)) == (None, None, None)
+    assert single.training_group(run) == single.group_before_training(run) == "run_d_a_0" and single.nodes(run) == 1
+    assert (single.training_gpus(cluster)(run), single.gpus_by_node(cluster)(run)) == (4, None)
+    assert (single.starts_itself(run), single.tasks(run), single.tasks_per_gpu(run)) == (None, None, None)
     assert (three.group_before_training(run), three.training_group(run)) == ("run_d_a_0_before", "run_d_a_0_nodes")
     assert (three.training_gpus(cluster)(run), three.gpus_by_node(cluster)(run)) == (0, "gpu:4")
     assert three.gpus_by_node(workflow_of(True, "a100"))(run) == "gpu:a100:4"
@@ -70,7 +70,7 @@ def test_only_the_training_of_a_run_on_several_nodes_asks_for_them_in_a_job_of_i
     # Inside an allocation the GPUs of the first node are counted, and one such training runs at a time.
     here = workflow_of(False)
     assert (three.training_gpus(here)(run), three.gpus_by_node(here)(run)) == (4, None)
-    assert (one.trainings_on_nodes(run), three.trainings_on_nodes(run)) == (0, 1)
+    assert (single.trainings_on_nodes(run), three.trainings_on_nodes(run)) == (0, 1)
 
 
 def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_given() -> None:
