@@ -206,15 +206,13 @@ def test_a_job_that_others_displace_goes_on_when_slurm_starts_it_again(cluster: 
 @pytest.mark.on_demand
 def test_a_training_longer_than_its_time_saves_on_all_nodes_and_goes_on(cluster: Cluster, checkout: Checkout) -> None:
     job = Job(checkout, "waiting", "limited")
-    job.submit("--time=2")
-    assert job.finish(cluster) == "FAILED"  # it ended by itself, before its time was over
-    assert "its state is in" in job.output() and 0 < job.epochs() < LONG["epochs"]
-    job.submit("--time=30")
-    assert wait_until(lambda: "going on from" in (checkout.folder / job.work_dir() / "output.log").read_text(), 120)
-    subprocess.run(["scontrol", "update", f"JobId={job.id}", "TimeLimit=2"], check=True)
-    job.finish(cluster)
-    job.submit("--time=1440")
-    assert job.finish(cluster) == "COMPLETED", job.output()
+    states = []
+    # It waits twice for its end (waiting_plugin), on a slow machine it may stop before that.
+    while "COMPLETED" not in states and len(states) < 8:
+        job.submit("--time=2")
+        states.append(job.finish(cluster))
+    assert states == ["FAILED"] * (len(states) - 1) + ["COMPLETED"], job.output()  # by itself, not by Slurm: TIMEOUT
+    assert len(states) > 2 and job.output().count("its state is in") == len(states) - 1
     assert job.weights() == on_one_node(checkout, "waiting-pair")
 
 
