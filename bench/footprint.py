@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -80,7 +81,7 @@ def kind_of(path: Path) -> str:
     parts = path.parts
     if parts[0] != "results":
         return parts[0] + "/"
-    is_of_run = any(part.startswith("seed") and part[4:].isdecimal() for part in parts[3:4])
+    is_of_run = any(re.fullmatch(r"seed\d+", name) for name in parts[3:4])
     return "runs" if is_of_run else "data set and report"
 
 

@@ -280,7 +280,7 @@ def _build_runner(config: Config, steps: int, folder: Path, made: dict[str, Any]
     for key, value in options.items():
         _check_type(key, value, hints.get(key, Any))
     # Here: without several processes, and without settings of the whole process.
-    usual = {"device": "meta", "deterministic": False, "gpus": 1}
+    usual = {"device": "meta", "deterministic": False, "gpus": 1, "nodes": 1}
     quiet = logging.getLogger("mimflow.dry_training")
     made["runner"] = runner = ReproducibleRunner(
         **{**options, **usual},

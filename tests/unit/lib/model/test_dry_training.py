@@ -115,7 +115,15 @@ def test_an_override_that_training_can_use_is_taken(overrides: dict[str, Any]) -
     assert dry_training.failure_of(build_config(base_configs.load(RESNET), inputs), STEPS) is None
 
 
-@pytest.mark.parametrize("values", [{"recipe": "fast", "checkpoint": "zoo"}, {"fit": "pad"}, {"balance": "sampler"}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"recipe": "fast", "checkpoint": "zoo"},
+        {"fit": "pad"},
+        {"balance": "sampler"},
+        {"gpus": 2, "nodes": 2, "batch_size": 8},
+    ],
+)
 def test_what_mimflow_writes_can_be_used(values: dict[str, Any]) -> None:
     for base in (RESNET, "mobilenet-v2_8xb32_in1k"):
         inputs = inputs_of({}, base, image_size="auto", **values)
