@@ -38,6 +38,8 @@ RARE_LANGUAGES = {"is": 3.0, "ca": 2.0, "et": 2.0}
 UTF8 = -5.0
 #: What a folder that is called as a split, in words that ASCII lacks, speaks for an encoding.
 SPLIT_NAME = -10.0
+#: The same for each letter of such a word beyond the first few.
+SPLIT_LETTER, SHORT_SPLIT = -8.0, 3
 #: Each byte that is no text in any encoding, and each name that has some.
 NO_TEXT, NO_NAME = 8.0, 5.0
 #: Another text that is less than this many nats worse may be the right one (33 to 1).
@@ -166,8 +168,7 @@ def _choose(names: Sequence[bytes], candidates: dict[str, float], certain: bool)
         groups = [[text for text, is_utf8 in zip(texts, utf8, strict=True) if is_utf8 == of] for of in (True, False)]
         languages = (LANGUAGES, SEVERAL_BYTES.get(encoding.name, LANGUAGES))
         undecoded = sum(any("\ud800" <= char < "\ue000" for char in text) for text in texts)
-        splits = sum(map(_is_split, texts))
-        cost = prior + NO_NAME * undecoded + SPLIT_NAME * splits
+        cost = prior + NO_NAME * undecoded + sum(map(_cost_of_split, texts))
         cost += sum(_cost(group, of) for group, of in zip(groups, languages, strict=True) if group)
         ranked.append((cost, encoding, texts))
     ranked.sort(key=itemgetter(0))
@@ -192,9 +193,12 @@ def _cost(texts: Sequence[str], languages: Collection[str]) -> float:
     return float((costs + [RARE_LANGUAGES.get(name, 0.0) for name in LANGUAGES if name in languages]).min())
 
 
-def _is_split(text: str) -> bool:
+def _cost_of_split(text: str) -> float:
+    """Return what it costs, less than nothing, that *text* names a split; a long word is not read so by chance."""
     split = read_split_name(text)
-    return split is not None and not split.word.isascii()
+    if split is None or split.word.isascii():
+        return 0.0
+    return SPLIT_NAME + SPLIT_LETTER * max(0, len(split.word) - SHORT_SPLIT)
 
 
 def _costs_of(text: str) -> np.ndarray:

@@ -63,6 +63,8 @@ def patch_model(model: Config, num_classes: int) -> None:
             del node["init_cfg"]  # the network belongs to fetch_checkpoint; `load_from` brings the weights
     if isinstance(model.get("pretrained"), str):
         model["pretrained"] = None
+    if model["head"]["type"] == "MultiLabelLinearClsHead":  # of mixup and cutmix; for labels that exclude each other
+        model["head"]["type"] = "LinearClsHead"  # the same layer and loss, and softmax in the place of sigmoid
     model["head"]["topk"] = top_k(num_classes)
 
 

@@ -209,6 +209,11 @@ def check(seed: int, folder: Path) -> list[Image]:
     return images
 
 
+@pytest.mark.parametrize("seed", [1818175])  # Greek in Big5, read as Polish
+def test_what_once_made_a_split_a_class(seed: int, tmp_path: Path) -> None:
+    check(seed, tmp_path)
+
+
 @pytest.mark.parametrize("examples", [40, pytest.param(EXAMPLES, marks=pytest.mark.long)])
 def test_every_file_is_taken_or_left_out(examples: int) -> None:
     @fuzz(examples)

@@ -82,6 +82,8 @@ def test_an_odd_size_of_a_network_of_several_resolutions_names_its_neighbours(tm
         (RESNET, {"batch_size": 1, "image_size": 64}),
         (RESNET, {"balance": "loss", "image_size": 32}),
         ("vgg11_8xb32_in1k", {"image_size": 230}),
+        ("resnet50_8xb32-mixup_in1k", {"image_size": 32}),
+        ("resnet50_8xb32-cutmix_in1k", {"image_size": 32}),
         ("vit-base-p16_pt-64xb64_in1k-224", {"image_size": 96}),
         ("swin-tiny_16xb64_in1k", {"image_size": 50}),
         (RESNET, {"checkpoint": "zoo", "recipe": "fast", "batch_size": 1, "image_size": 32}),  # of frozen statistics
