@@ -102,6 +102,8 @@ def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]
 WRONG_NAMED = 5
 #: Of a line that a message shows: characters.
 LINE_SHOWN = 120
+#: A number as YAML and JSON both have it.
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 #: Words that other tools have for our keys.
 SYNONYMS = {
     **dict.fromkeys(("lr", "base_lr"), "learning_rate"),
@@ -202,6 +204,7 @@ def _hint(key: str, allowed: Sequence[str], model: type[Section]) -> str:
         return f", did you mean {close[0]}?"
     dotted_keys = [dotted for dotted in _keys(model) if ".candidates." not in dotted]  # their keys are the experiment's
     elsewhere = [dotted for dotted in dotted_keys if dotted.rpartition(".")[2] in (key, meant)]
+    elsewhere = [dotted if "." in dotted else f"{dotted} at the left margin of the file" for dotted in elsewhere]
     return f", did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
 
 
@@ -232,10 +235,12 @@ def _problem(alternatives: list[Any], model: type[Section], values: Any) -> str:
     if kind == "dict_type":
         return f"it has names in lines below it, each with what belongs to it, not {_short(detail['input'])}"
     for alternative in alternatives:
+        if alternative["type"] == "too_short":
+            alternative["msg"] = "should have at least one entry"
         if alternative["type"] == "string_pattern_mismatch":  # a regular expression is no help
             alternative["msg"] = f"it {PATTERNS.get(alternative['ctx']['pattern'], 'has another form')}"
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
-    demands[0] = demands[0] if " should " in demands[0] or demands[0].startswith("it ") else f"should be {demands[0]}"
+    demands[0] = demands[0] if "should " in demands[0] or demands[0].startswith("it ") else f"should be {demands[0]}"
     descriptions = [text for _, text, _ in _walk(location, model) if text]
     meaning = f". {descriptions[-1]}" if descriptions else ""
     as_written = _as_written(alternatives, [step for step, _, _ in _walk(location, model)], values)
@@ -258,8 +263,11 @@ def _as_written(alternatives: list[Any], steps: list[str | int], values: Any) ->
         return f": quotes are needed: {line}"
     if isinstance(value, str) and "bool_type" in kinds:
         return ": write true or false, without quotes"
-    if isinstance(value, str) and kinds & {"int_type", "float_type"} and re.fullmatch(r"[-+.0-9eE]+", value):
-        return f": write the number without quotes: {value}"
+    if isinstance(value, str) and kinds & {"int_type", "float_type"}:
+        if NUMBER.fullmatch(value):
+            return f": write the number without quotes: {value}"
+        if "float_type" in kinds and NUMBER.fullmatch(value.replace(",", ".")):
+            return f": write a decimal point: {value.replace(',', '.')}"
     return ""
 
 

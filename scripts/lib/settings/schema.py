@@ -196,7 +196,7 @@ class Experiment(Section):
         "optimizer and linearly scaled learning rate. `fast`: a head fitted to the pretrained features, then "
         "fine-tuning; nothing is kept that is worse on val (docs/fast.md).",
     )
-    epochs: PositiveInt | Auto = Field(
+    epochs: Annotated[PositiveInt, Field(le=100_000)] | Auto = Field(
         "auto", description="`auto`: the recipe's (tutorial: 5, fast: 8), or those of a config file of yours."
     )
     batch_size: PositiveInt | Auto = Field(
