@@ -53,6 +53,12 @@ def describe_os_error(error: OSError) -> str:
         errno.EACCES: f"permission denied{where}: check who owns it",
         errno.EROFS: f"read-only file system{where}: choose another folder",
         errno.ENOENT: f"no such file or folder{where}: check the path",
+        errno.ENOTDIR: f"not a folder{where}: check the path",
+        errno.ENAMETOOLONG: f"a name that is too long for this disk{where}: shorten it",
+        errno.EIO: f"the disk cannot be read or written{where}: it may be failing (see `dmesg`): use another one",
+        errno.ESTALE: f"the network disk has lost this file{where}: run the same command again",
+        errno.EMFILE: f"too many open files{where}: `ulimit -n 4096`, then the same command again",
+        errno.ENOMEM: f"no memory left{where}: end other programs, or use fewer jobs at a time (ARGS='--cores 1')",
     }
     return remedies.get(error.errno or 0, f"{error.strerror or error}{where}")
 

@@ -1,0 +1,37 @@
+"""What the operating system refuses is one readable line with a way out."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from scripts.lib.base.console import describe_os_error, one_line
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("/data/a b", "(/data/a b)"), (b"/data/a", "(/data/a)"), (Path("/data/草莓"), "(/data/草莓)"), (7, "(7)"),
+     (b"/data/\xff", "(/data/\\udcff)"), (None, "")],
+)  # fmt: skip
+def test_a_name_is_shown_as_text_whatever_it_is(name: object, shown: str) -> None:
+    text = describe_os_error(OSError(errno.EACCES, "Permission denied", name))
+    assert text == " ".join(filter(None, ("permission denied", shown))) + ": check who owns it"
+    assert one_line(text) == text and "b'" not in text
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO,
+     errno.ESTALE, errno.EMFILE, errno.ENOMEM],
+)  # fmt: skip
+def test_what_can_be_mended_comes_with_what_to_do(number: int) -> None:
+    what, _, remedy = describe_os_error(OSError(number, os.strerror(number), "/x")).partition(" (/x): ")
+    assert what and remedy
+
+
+def test_other_errors_keep_their_words() -> None:
+    assert describe_os_error(OSError(errno.ETXTBSY, "Text file busy", "/x")) == "Text file busy (/x)"
+    assert describe_os_error(OSError("custom")) == "custom"
