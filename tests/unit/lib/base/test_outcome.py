@@ -35,7 +35,7 @@ def end(log: Path, error: BaseException | None) -> int:
             1,
             (Ending.FAILED, "no such file or folder (苹果): check the path; ", ""),
         ),
-        (OSError(errno.ENOTDIR, "No", b"a\xff"), 1, (Ending.FAILED, "No (a\\udcff); ", "")),
+        (OSError(errno.ETXTBSY, "No", b"a\xff"), 1, (Ending.FAILED, "No (a\\udcff); ", "")),
         (OSError(errno.EACCES, "", 7), 1, (Ending.FAILED, "permission denied (7): check who owns it; ", "")),
         (ValueError("1: 2"), 1, (Ending.FAILED, "unexpected ValueError: 1: 2; ", "")),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, (Ending.INTERRUPTED, "interrupted", "")),
