@@ -129,7 +129,7 @@ def test_an_unreachable_host_is_one_line(tmp_path: Path) -> None:
     [
         (b"<!DOCTYPE html><title>\x1b[31mLog in", "a web page"),
         (b'{"error": "quota"}', "a JSON text"),
-        (b"", "an empty file"),
+        (b"", "the server sent nothing"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
         (gzip.compress(b"weights"), r"a gzip file.*Content-Encoding gzip.*not to"),
     ],
