@@ -17,6 +17,7 @@ from scripts.lib.base.files import read_json, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import read_summary
 from scripts.lib.metrics import cost
+from scripts.lib.pages.hub_metadata import front_matter
 from scripts.lib.pages.model_card import CardInputs, fold_of, to_html, to_markdown
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.predictions import read_predictions
@@ -103,7 +104,7 @@ def main(args: argparse.Namespace) -> None:
     )  # fmt: skip
     if args.html:
         write_text(args.html, to_html(inputs))
-    write_text(args.output, to_markdown(inputs))
+    write_text(args.output, front_matter(inputs.provenance, inputs.metrics) + to_markdown(inputs))
 
 
 if __name__ == "__main__":

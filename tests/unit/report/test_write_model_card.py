@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from chinese import english_in
 from markdown_it import MarkdownIt
 from simulated_predictions import predictions_of, simulate, write_csv
@@ -182,7 +183,8 @@ def test_markdown_and_page_say_the_same_and_are_the_same_again(args: Namespace) 
     write_model_card.main(args)
     document, page = args.output.read_text(encoding="utf-8"), args.html.read_text(encoding="utf-8")
     texts = Text(page)
-    assert words_of(document) == texts.words and len(texts.words) > 300
+    card = document.split("---\n\n", 1)[1]  # without the metadata for hubs
+    assert words_of(card) == texts.words and len(texts.words) > 300
     assert "script" not in texts.elements and not re.search(r"\b(nan|None|inf)\b", document)
     for name in CLASSES:
         assert " ".join(name.split()) in " ".join(texts.words)
@@ -494,3 +496,17 @@ def test_when_to_rely_on_it_is_said_with_what_it_does_on_the_test_images(run: Ca
         chinese = to_markdown(replace(run, metrics={**run.metrics, "unsure": unsure}))
     assert english_in(section(chinese, "结果")) == []
     assert "When to rely" not in to_markdown(run)
+
+
+def test_the_file_begins_with_metadata_for_hubs_of_models(args: Namespace, run: CardInputs) -> None:
+    write_model_card.main(args)
+    text = Path(args.output).read_text(encoding="utf-8")
+    _, head, body = text.split("---\n", 2)
+    data = yaml.safe_load(head)
+    assert body.startswith("\n# Model card: tiny on demo")
+    assert (data["license"], data["pipeline_tag"], data["datasets"]) == ("unknown", "image-classification", ["demo"])
+    ((result,), name) = (data["model-index"][0]["results"], data["model-index"][0]["name"])
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert name == "tiny-seed0" and result["dataset"]["split"] == "test"
+    assert values["accuracy"] == run.metrics["accuracy_top1"] and values["f1"] == run.metrics["f1_macro"]
+    assert "---\n" not in write_model_card.to_html(run)[:50]
