@@ -12,7 +12,7 @@ from scripts.lib.data.findings import verdict
 from scripts.lib.pages import templates
 
 #: Lines on a terminal; the page of the audit has all.
-MOST = 24
+MOST = 32
 
 
 def meanings() -> dict[str, dict[str, str]]:

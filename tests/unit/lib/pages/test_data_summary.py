@@ -27,6 +27,10 @@ TOLD = {
     "an image that ends early": "truncated: 1 image. Set aside.",
     "no image": "left out 2: not an image, such as 'photos/notes.doc'",
     "a picture that no reader reads": "HEIC",
+    "an archive inside the archive": "left out 1: an archive inside the archive, such as 'photos/more.zip'",
+    "a container of images": "left out 1: Python pickle, which mimflow does not read",
+    "a transparent image": "transparency: 1 image.",
+    "several pictures in a file": "animated: 1 image.",
     "junk": "left out 1: junk (hidden files",
     "a copy": "copies: 2 images. Used",
     "labels that contradict each other": "one image under several classes: 2 images. All of them set aside.",
@@ -35,13 +39,13 @@ TOLD = {
     "another suffix": "wrong extension: 1 image.",
     "names in another encoding": "names in a.zip are read as cp1252, such as",
     "a table in another encoding": "cells of labels.csv are read as cp1252, such as 'süß'",
-    "a column that is a split": "splits are read from the column 'Usage': train 23, val 2",
+    "a column that is a split": "splits are read from the column 'Usage': train 25, val 2",
     "a column that is ignored": "the column 'is_test' ('no', 'yes') may be a split and is ignored",
     "val that becomes test": "only train and val are given: the given val is the test set",
-    "a row without an image": "1 of 25 rows of labels.csv names no image: 'lost.jpg'",
+    "a row without an image": "1 of 27 rows of labels.csv names no image: 'lost.jpg'",
     "an image without a row": "left out 1: no row in labels.csv",
     "a class that is not asked for": "left out 2: of classes that dataset.classes does not name",
-    "images in no group": "dataset.split.group_by: 8 of 24 images do not match",
+    "images in no group": "dataset.split.group_by: 10 of 26 images do not match",
 }
 
 
@@ -54,6 +58,8 @@ def plant(folder: Path) -> list[str]:
         **{f"c{i}.jpg": (encoded(photograph(90 + i)), "süß") for i in range(2)},
         "corrupt.jpg": (b"no image at all", "a"),
         "short.jpg": (encoded(photograph(50))[:-200], "a"),
+        "clear.png": (encoded(photograph(55).convert("RGBA"), "PNG"), "a"),
+        "film.gif": (encoded(photograph(56), "GIF", save_all=True, append_images=[photograph(57)]), "a"),
         "deep.png": (encoded(Image.fromarray(deep), "PNG"), "a"),
         "side.jpg": (turned(photograph(51), 6), "b"),
         "suffix.jpg": (encoded(photograph(52), "PNG"), "b"),
@@ -66,6 +72,7 @@ def plant(folder: Path) -> list[str]:
     lines += ["lost.jpg,a,train,no"]
     files = {f"photos/{name}".encode("cp1252"): content for name, (content, _) in images.items()}
     files |= {b"photos/notes.doc": b"words", b"photos/phone.heic": heic, b"photos/.DS_Store": b"x"}
+    files |= {b"photos/more.zip": b"PK\x03\x04", b"photos/batch": b"\x80\x04\x95" + bytes(40)}
     files |= {b"photos/unlisted.jpg": encoded(photograph(54)), b"labels.csv": "\n".join(lines).encode("cp1252")}
     zip_of_raw_names(folder / "a.zip", files, system=3)
     return ["--archive", str(folder / "a.zip"), "--sources", json.dumps([{"labels": "labels.csv"}])]
@@ -125,4 +132,4 @@ def test_of_clean_data_nothing_is_said_and_of_too_much_where_the_rest_is() -> No
     clean: dict[str, Any] = {"images": 9, "set_aside": 0, "left_out": 0, "findings": {}, "classes": {"a": {"all": 9}}}
     assert data_summary.terminal_lines(clean, ["a"], "audit.html") == []
     lines = data_summary.terminal_lines(clean | {"notes": [f"note {i}" for i in range(40)]}, ["a"], "x/audit.html")
-    assert len(lines) == 2 + data_summary.MOST and lines[-1] == "  and 16 more: x/audit.html"
+    assert len(lines) == 2 + data_summary.MOST and lines[-1] == "  and 8 more: x/audit.html"
