@@ -73,7 +73,9 @@ def read(path: Path) -> Any:
             raise UserError(f"{path}: {status.st_size / 2**20:.0f} MiB, too large for a YAML file of settings")
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path}: there is no such configuration file; examples are in configs/") from None
+        meant = Path("configs", f"{path.name.removesuffix('.yaml')}.yaml")
+        hint = f"did you mean {meant}?" if meant.is_file() else "examples are in configs/"
+        raise UserError(f"{path}: there is no such configuration file; {hint}") from None
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:2].count(0) == 1:
         raise UserError(f"{path}: it is UTF-16, not UTF-8", "save it as UTF-8")
     if b"\0" in data:

@@ -263,6 +263,15 @@ class Experiment(Section):
         "can import code (SECURITY.md).",
     )
 
+    @field_validator("device", mode="before")
+    @classmethod
+    def _which_gpu_the_command_says(cls, device: Any) -> Any:
+        if (number := str(device).removeprefix("cuda:")).isdecimal():
+            raise ValueError(
+                f"write device: cuda; which GPU, the command says: CUDA_VISIBLE_DEVICES={number} make run CONFIG=..."
+            )
+        return device
+
     @field_validator("base_config")
     @classmethod
     def _in_the_zoo(cls, name: str) -> str:
@@ -406,6 +415,13 @@ class Settings(Section):
     experiments: dict[Name, Experiment] = Field(min_length=1, description="The ways to train, by name.")
     seeds: list[Seed] = Field([0], min_length=1, description="Every experiment is run once per seed.")
     report: Report = Field(Report(), description="How the report is written.")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds_are_a_list(cls, seeds: Any) -> Any:
+        if isinstance(seeds, int) and not isinstance(seeds, bool):
+            raise ValueError(f"it is a list of seeds: [0, 1, 2] for three runs, [{seeds}] for one")
+        return seeds
 
     @field_validator("experiments")
     @classmethod

@@ -162,7 +162,10 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments", {"a b": LEAST["experiments"]["m"]}, ["experiments", "a b"]),
         ("experiments", {}, ["experiments"]),
         ("seeds", [1, 1], ["seeds", "twice"]),
-        ("seeds", 3, ["seeds", "list"]),
+        ("seeds", 3, ["seeds: it is a list of seeds: [0, 1, 2] for three runs, [3] for one"]),
+        ("experiments.m.device", 0, ["experiments.m.device: write device: cuda", "CUDA_VISIBLE_DEVICES=0 make run"]),
+        ("experiments.m.device", "cuda:1", ["CUDA_VISIBLE_DEVICES=1 make run"]),
+        ("experiments.m.device", "gpu", ["should be 'auto', 'cpu' or 'cuda'"]),
         ("seeds", ["x"], ["seeds.0", "integer"]),
     ],
 )
@@ -366,3 +369,16 @@ def test_each_pattern_has_its_words() -> None:
     schema = Path("configs/schema.json").read_text(encoding="utf-8")
     patterns = set(re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', schema))
     assert patterns and {json.loads(pattern) for pattern in patterns} <= PATTERNS.keys()
+
+
+def test_a_configuration_that_is_named_without_its_folder_is_found_for_the_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.yaml").touch()
+    for typed in ("mine", "mine.yaml"):
+        with pytest.raises(UserError, match=rf"{typed}: .*did you mean configs/mine\.yaml\?"):
+            read_file(Path(typed))
+    with pytest.raises(UserError, match="examples are in configs/"):
+        read_file(Path("other"))
