@@ -8,7 +8,7 @@ endif
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
-VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA QUICK TO ARGS ENV PROFILE PYTHON
+VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA LABELS QUICK TO ARGS ENV PROFILE PYTHON
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 
@@ -69,11 +69,12 @@ predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 
 	@$(CALM) $(READY) $(STOPS)
 	@$(CALM) $(START) python -m scripts.predict --run="$$RUN" --images="$$IMAGES" $(STOPS)
 
-evaluate: ## evaluate a finished run on other labelled images (RUN=results/demo/NAME/seed0 DATA=archive-or-folder)
+evaluate: ## evaluate a finished run on other labelled images (RUN=results/demo/NAME/seed0 DATA=archive-or-folder LABELS=table.csv)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0 DATA=photos.zip)
 	$(call need,DATA,photos.zip RUN=results/demo/mobilenet-v2/seed0)
 	@$(CALM) $(READY) $(STOPS)
-	@$(CALM) $(START) python -m scripts.evaluate_run --run="$$RUN" --data="$$DATA" $(STOPS)
+	@$(CALM) $(START) python -m scripts.evaluate_run --run="$$RUN" --data="$$DATA" \
+		$${LABELS:+--labels="$$LABELS"} $(STOPS)
 
 snakemake-report: ## Snakemake's own report of finished runs: every page and figure of each (CONFIG=configs/mine.yaml)
 	$(call need,CONFIG,configs/mine.yaml)

@@ -44,6 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.evaluate_run", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a finished run, results/.../seed0")
     parser.add_argument("--data", required=True, metavar="PATH", help="an archive or a folder of labelled images")
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="a table of file and label, or lines `path label`: a local file, or one in PATH",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (evaluations/<run>/<data>)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the run runs (auto)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
@@ -85,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--output: {output} lies in the run, which stays as it is", "choose another folder")
     output.mkdir(parents=True, exist_ok=True)
     reading = Reading.of_arguments(config.data.test.pipeline[0])
-    labelled = bring(args.data, output, classes, reading, config)
+    labelled = bring(args.data, args.labels, output, classes, reading, config)
     split = Split.of("test", labelled.images, classes)
     split.write(output)
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in classes))
@@ -99,28 +104,23 @@ def default_output(run: Path, data: str) -> Path:
     return Path("evaluations", *run_name(run.resolve()).values(), name)
 
 
-def bring(data: str, output: Path, classes: Sequence[str], reading: Reading, config: Any) -> Labelled:
+def bring(
+    data: str, labels: str | None, output: Path, classes: Sequence[str], reading: Reading, config: Any
+) -> Labelled:
     """Unpack the labelled images, and return those that the run can be asked about.
 
     Parameters
     ----------
+    labels : the file that says which image has which class; None: folders do.
     config : of the run, which says what it was trained on.
 
     Raises
     ------
     UserError : there are none.
     """
-    archive, images, record = (output / name for name in ("archive", "images", "unpacked.json"))
-    words = ["--source", json.dumps({"path": data}), "--output", str(archive)]
-    words += ["--record", str(output / "archive.sha256")]
-    fetch_archive.main(fetch_archive.build_parser().parse_args(words))
-    words = ["--archive", str(archive), "--output", str(images), "--record", str(record)]
-    words += ["--sources", json.dumps([{"name": Path(data).name}])]
-    unpack_archive.main(unpack_archive.build_parser().parse_args(words))
-    archive.unlink()
-    remarks_on_data = read_json(record)
-    for line in (*remarks_on_data["notes"], *remarks_on_data["left_out"]):
+    for line in unpack(data, labels, output):
         logger.warning("%s", line)
+    images = output / "images"
     labelled = choose(output, images, Path(data).resolve().name)
     names = set(classes)
     known = [image for image in labelled.images if image.label in names]
@@ -129,7 +129,7 @@ def bring(data: str, output: Path, classes: Sequence[str], reading: Reading, con
         raise UserError(
             f"{data}: none of its classes ({shortened(sorted(labelled.unknown))}) is one of the run's"
             f" ({shortened(classes)})",
-            "give its folders the run's names",
+            "give its folders, or its labels, the run's names",
         )
     audited = check_all(labelled.folder, known, AuditCache(output / "audit.cache", reading), os.cpu_count() or 1)
     labelled.unread = {
@@ -143,6 +143,38 @@ def bring(data: str, output: Path, classes: Sequence[str], reading: Reading, con
     trained, digests = trained_digests(config), zip(known, audited.digests, strict=True)
     labelled.copies = sum(digest in trained for image, digest in digests if image.path not in labelled.unread)
     return labelled
+
+
+def unpack(data: str, labels: str | None, output: Path) -> list[str]:
+    """Write images/ into *output*, and return what there is to say; a folder is not copied, images/ links to its files.
+
+    Parameters
+    ----------
+    labels : as of :func:`bring`.
+    """
+    folder = Path(data).expanduser()
+    in_place = folder.is_dir()
+    archive, record = output / ("archive.jsonl" if in_place else "archive"), output / "unpacked.json"
+    fetch({"path": data, "in_place": True} if in_place else {"path": data}, archive)
+    origin: dict[str, Any] = {"name": folder.name, "folder": str(folder.resolve()) if in_place else None}
+    if labels:
+        origin["labels"] = labels
+        if (file := Path(labels).expanduser()).is_file():
+            kept = output / f"labels{file.suffix}"
+            fetch({"file": str(file)}, kept)
+            origin["kept"] = {labels: str(kept)}
+    words = ["--archive", str(archive), "--output", str(output / "images"), "--record", str(record)]
+    words += ["--sources", json.dumps([origin])]
+    unpack_archive.main(unpack_archive.build_parser().parse_args(words))
+    archive.unlink()
+    remarks_on_data = read_json(record)
+    return [*remarks_on_data["notes"], *remarks_on_data["left_out"]]
+
+
+def fetch(source: dict[str, Any], target: Path) -> None:
+    """Bring a file, an archive or the list of a folder's files here; *source*: as of fetch_archive."""
+    words = ["--source", json.dumps(source), "--output", str(target), "--record", f"{target.with_suffix('')}.sha256"]
+    fetch_archive.main(fetch_archive.build_parser().parse_args(words))
 
 
 def choose(output: Path, images: Path, name: str) -> Labelled:

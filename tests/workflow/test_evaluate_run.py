@@ -101,17 +101,54 @@ def test_the_run_s_own_test_images_give_its_own_numbers_and_lie_near(run: Path, 
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("place", ["beside the images", "elsewhere"])
+def test_labels_come_from_a_table_and_a_folder_is_not_copied(run: Path, tmp_path: Path, place: str) -> None:
+    known = (run / "results/small/classes.txt").read_text(encoding="utf-8").splitlines()
+    chinese = known.index(HOSTILE_CLASSES[3])
+    folder = tmp_path / "新照片"
+    (folder / "五月").mkdir(parents=True)
+    rows = ["文件名\t标签"]
+    for index in range(4):
+        for label in (chinese, 0):
+            (folder / "五月" / f"照片 {label} {index}.jpg").write_bytes(photograph(label, 200 + index))
+            rows.append(f"五月/照片 {label} {index}.jpg\t{known[label]}")
+    (folder / "五月" / "榴莲.jpg").write_bytes(photograph(7, 7))
+    (folder / "没有标签.jpg").write_bytes(photograph(8, 8))
+    rows.append("五月/榴莲.jpg\t榴莲")
+    table = (folder if place == "beside the images" else tmp_path) / "标签.tsv"
+    table.write_text("\n".join(rows), encoding="utf-8")
+    labels = "标签.tsv" if place == "beside the images" else table
+    output = tmp_path / "out"
+    done = evaluate(run, "--data", folder, "--labels", labels, "--output", output)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((output / "evaluation.json").read_text(encoding="utf-8"))
+    assert result["images"] == 8 and result["unknown_classes"] == {"榴莲": 1}
+    told = [row["label"] for row in csv.DictReader((output / "predictions.csv").open(encoding="utf-8", newline=""))]
+    assert sorted(told) == sorted([known[chinese]] * 4 + [known[0]] * 4)
+    assert "没有标签.jpg" in done.stderr, "an image without a label is said"
+    links = [path for path in (output / "images").rglob("*.jpg")]
+    assert links and all(path.is_symlink() and path.resolve().is_relative_to(folder) for path in links)
+    assert not (output / "archive").exists() and not (output / "archive.jsonl").exists()
+    again = evaluate(run, "--data", folder, "--labels", labels, "--output", output)
+    assert again.returncode == 0, again.stderr
+    assert len(list(folder.rglob("*.jpg"))) == 10, "the folder is as it was"
+
+
+@pytest.mark.long
 def test_a_mistake_is_one_line(run: Path, tmp_path: Path) -> None:
     strangers = archive(
         tmp_path / "x.zip", {f"{name}/{n}.jpg": photograph(1, n) for name in ("a", "b") for n in (1, 2)}
     )
     broken = {f"{HOSTILE_CLASSES[3]}/1.jpg": b"\xff\xd8\xff\xe0", "a/1.jpg": photograph(1, 1)}
+    (wrong := tmp_path / "wrong.csv").write_text("file,label\nz/9.jpg,a\n")
     for words, message in (
         (["--data", tmp_path / "none.zip"], "none.zip"),
         (["--data", strangers], "none of its classes (a, b) is one of the run's"),
         (["--data", archive(tmp_path / "b.zip", broken)], "no image of the run's classes can be read"),
         (["--data", strangers, "--output", run / "results/small/quick/seed0/x"], "lies in the run"),
         (["--run", run / "results/small", "--data", strangers], "has no config.py"),
+        (["--data", strangers, "--labels", "none.csv"], "none.csv"),
+        (["--data", strangers, "--labels", wrong], "wrong.csv"),
     ):
         done = evaluate(run, *words)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

@@ -73,7 +73,7 @@ def test_each_value_of_run_reaches_its_commands_as_typed(project, value):
     ("target", "variables", "expected"),
     [
         ("predict", ["RUN", "IMAGES"], ["--run={}", "--images={}"]),
-        ("evaluate", ["RUN", "DATA"], ["--run={}", "--data={}"]),
+        ("evaluate", ["RUN", "DATA", "LABELS"], ["--run={}", "--data={}", "--labels={}"]),
         ("track", ["RUN", "TO", "OUT"], ["--run={}", "--to={}", "--output={}"]),
         ("verify", ["RUN"], ["--run={}"]),
         ("bundle", ["RUN", "OUT"], ["--run={}", "--output={}"]),
