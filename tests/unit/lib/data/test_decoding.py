@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import picture_formats
 import pytest
+from decoding_environments import LOCKS, hashes_by, python_of
 from PIL import Image, ImageOps
 
 from scripts.lib.data.decoding import Undecodable, decode_image
@@ -23,7 +21,6 @@ from scripts.lib.model.config_patches import load_step
 from scripts.lib.pages.thumbnails import thumbnail
 from scripts.lib.runs.onnx_model import BGR, INSIDE, Preprocessing
 
-ROOT = Path(__file__).resolve().parents[4]
 LOSSLESS, OTHERS, TRANSPARENT = picture_formats.lossless(), picture_formats.others(), picture_formats.transparent()
 FILES = LOSSLESS | OTHERS | {f"transparent {name}": content for name, (content, _, _) in TRANSPARENT.items()}
 COLOURS = {"white": (255, 255, 255), "grey": (128, 128, 128), "#30c0f0": (0x30, 0xC0, 0xF0)}
@@ -128,58 +125,16 @@ def test_all_readers_see_the_same_pixels(name: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(thumbnail(tmp_path / "picture", 100)), expected[..., ::-1])
 
 
-PROGRAM = """
-import hashlib, json, pathlib, sys
-from scripts.lib.data.decoding import decode_image
-hashes = {}
-for path in pathlib.Path(sys.argv[1]).iterdir():
-    for grey in (False, True):
-        hashes[f"{path.name} {grey}"] = hashlib.sha256(decode_image(path.read_bytes(), grey).tobytes()).hexdigest()
-    if path.name.startswith("jpeg"):
-        for factor in (2, 4, 8):
-            pixels = decode_image(path.read_bytes(), factor=factor)
-            hashes[f"{path.name} {factor}"] = hashlib.sha256(pixels.tobytes()).hexdigest()
-print(json.dumps(hashes))
-"""
-
-
-def decoders(lock: str) -> dict[str, str]:
-    """Return the versions of what decodes in an environment."""
-    spec = importlib.util.spec_from_file_location("install", ROOT / "envs/install.py")
-    assert spec and spec.loader
-    install = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(install)
-    pins = dict(install.read_lock(ROOT / "envs" / f"{lock}.lock"))
-    return {name: pins[name] for name in ("numpy", "opencv-python-headless", "pillow")}
-
-
-def hashes_by(python: Path | str, folder: Path) -> dict[str, str]:
-    command = [str(python), "-c", PROGRAM, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 @pytest.mark.long
-@pytest.mark.parametrize("lock", ["cpu", "cuda11", "cuda13"])
+@pytest.mark.parametrize("lock", LOCKS)
 def test_the_decoders_of_each_environment_give_the_same_pixels(lock: str, tmp_path: Path) -> None:
-    from importlib.metadata import version
-
     (tmp_path / "files").mkdir()
     for name, content in FILES.items():
         (tmp_path / "files" / name).write_bytes(content)
-    wanted = decoders(lock)
-    if {name: version(name) for name in wanted} == wanted:
-        python: Path | str = sys.executable
-    else:
-        python = tmp_path / "venv/bin/python"
-        subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-        pins = [f"{name}=={number}" for name, number in wanted.items()]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", *pins], check=True)
     here = {}
     for name, content in FILES.items():
         here[name] = hashlib.sha256(decode_image(content).tobytes()).hexdigest()
-    there = hashes_by(python, tmp_path / "files")
+    there = hashes_by(python_of(lock, tmp_path / "venv"), tmp_path / "files")
     assert {name: there[f"{name} False"] for name in here} == here
     assert there == hashes_by(sys.executable, tmp_path / "files")
 

@@ -71,7 +71,13 @@ FORMATS: list[tuple[str, str, Callable[[int], bytes]]] = [
     ("GIF", "1.gif", lambda n: encoded(photograph(n).convert("P"), "GIF")),
     ("PPM", "1.ppm", lambda n: pnm(n, "RGB")),
     ("PGM", "1.pgm", lambda n: pnm(n, "L")),
+    ("JPEG", "1.jfif", lambda n: encoded(photograph(n))),
+    ("JPEG", "1.jpe", lambda n: encoded(photograph(n))),
+    ("AVIF", "1.avif", lambda n: encoded(photograph(n), "AVIF")),
+    ("JPEG 2000", "1.jp2", lambda n: encoded(photograph(n), "JPEG2000")),
+    ("JPEG without a suffix", "1", lambda n: encoded(photograph(n))),
     ("JPEG named as PNG", "1.png", lambda n: encoded(photograph(n))),
+    ("HEIC", "1.heic", lambda n: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
     ("a text", "1.txt", lambda n: b"a text"),
 ]
 #: An encoding, a name in it, and whether it is tried in a zip that does not say its encoding, and in a table.
