@@ -101,8 +101,8 @@ def test_the_run_s_own_test_images_give_its_own_numbers_and_lie_near(run: Path, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("place", ["beside the images", "elsewhere"])
-def test_labels_come_from_a_table_and_a_folder_is_not_copied(run: Path, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("where", ["beside the images", "elsewhere"])
+def test_labels_come_from_a_table_and_a_folder_is_not_copied(run: Path, tmp_path: Path, where: str) -> None:
     known = (run / "results/small/classes.txt").read_text(encoding="utf-8").splitlines()
     chinese = known.index(HOSTILE_CLASSES[3])
     folder = tmp_path / "新照片"
@@ -115,9 +115,9 @@ def test_labels_come_from_a_table_and_a_folder_is_not_copied(run: Path, tmp_path
     (folder / "五月" / "榴莲.jpg").write_bytes(photograph(7, 7))
     (folder / "没有标签.jpg").write_bytes(photograph(8, 8))
     rows.append("五月/榴莲.jpg\t榴莲")
-    table = (folder if place == "beside the images" else tmp_path) / "标签.tsv"
+    table = (folder if where == "beside the images" else tmp_path) / "标签.tsv"
     table.write_text("\n".join(rows), encoding="utf-8")
-    labels = "标签.tsv" if place == "beside the images" else table
+    labels = "标签.tsv" if where == "beside the images" else table
     output = tmp_path / "out"
     done = evaluate(run, "--data", folder, "--labels", labels, "--output", output)
     assert done.returncode == 0, done.stderr
