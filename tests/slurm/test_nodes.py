@@ -30,7 +30,7 @@ LONG: dict[str, Any] = {
     "overrides": {**QUICK["overrides"], "runner.checkpoint_minutes": 0},
 }
 #: Of three and more processes there are few images for each; at the usual learning rate the loss becomes infinite.
-SMALL: dict[str, Any] = {**LONG, "batch_size": 2, "learning_rate": 1e-4}
+SMALL: dict[str, Any] = {**LONG, "batch_size": 3, "learning_rate": 1e-5}
 WAITING = {"custom_imports.imports": ["scripts.mmcls_plugins", "waiting_plugin"]}
 #: By name: how one trains on several nodes, and the same number of processes on one.
 EXPERIMENTS = {
