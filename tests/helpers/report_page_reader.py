@@ -116,14 +116,14 @@ def point_at_a_plot(page: Page) -> None:
     """Point at the curves: what lies there is told."""
     find(page, "[data-plot=curves]", "scrollIntoView({block: 'center'})")
     box = page.evaluate(
-        f"""(() => {{ const dots = {VIEW}.querySelectorAll('[data-plot=curves] [aria-label=dot] circle');
+        f"""(() => {{ const dots = {VIEW}.querySelectorAll('[data-plot=curves] [data-mark=dot] circle');
             const box = dots[dots.length - 1].getBoundingClientRect();
             return [box.x + box.width / 2, box.y + box.height / 2]; }})()"""
     )
     page.move_to(box[0] - 3, box[1])
     page.move_to(*box)
     page.wait_for(
-        f"{VIEW}.querySelector('[data-plot=curves] [aria-label=tip] text, [data-plot=curves] g[aria-label=tip] *')"
+        f"{VIEW}.querySelector('[data-plot=curves]').textContent.includes(report.title(report.data.runs.at(-1)))"
     )
 
 

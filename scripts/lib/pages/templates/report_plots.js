@@ -14,6 +14,11 @@ report.plots = (() => {
 
   function plot(box, label, options) {
     const drawn = Plot.plot({ width: width(box), ...options, style: { ...axis.style, ...options.style } });
+    // Inside an image, groups have no names of their own for a screen reader.
+    for (const group of drawn.querySelectorAll("g[aria-label]")) {
+      group.dataset.mark = group.getAttribute("aria-label");
+      group.removeAttribute("aria-label");
+    }
     drawn.setAttribute("role", "img");
     drawn.setAttribute("aria-label", label);
     return drawn;
@@ -37,7 +42,7 @@ report.plots = (() => {
         Plot.dot(points, { y: point => label(point.experiment), x: "value", r: 3.5, stroke: "currentColor",
           title: point => `${title(point.run)}: ${percent(point.value)}` }),
         Plot.dot(rows, { y: row => label(row.experiment), x: "mean", r: 6, fill: BLUE, symbol: "diamond" }),
-        Plot.tip(rows, Plot.pointerY({ y: row => label(row.experiment), x: "mean", title: text, fill: "var(--panel)" })),
+        Plot.tip(rows, Plot.pointerY({ y: row => label(row.experiment), x: "mean", title: text, fill: "var(--panel)", ariaLabel: null })),
       ],
     });
   }
@@ -77,7 +82,7 @@ report.plots = (() => {
           fill: c => c.share > 0.3 ? "white" : "black", fontSize: Math.min(13, cell / 2) }),
       ],
     });
-    d3.select(svg).selectAll("rect").filter(function () { return this.parentNode.getAttribute("aria-label") === "cell"; })
+    d3.select(svg).selectAll("rect").filter(function () { return this.parentNode.dataset.mark === "cell"; })
       .classed("hit", true).on("click", (_, index) => choose(cells[index].label, cells[index].predicted));
     return svg;
   }
@@ -95,7 +100,7 @@ report.plots = (() => {
         Plot.dot(rows, { y: "label", x: "f1", symbol: "diamond", fill: ORANGE, r: 4, clip: false }),
         Plot.ruleX([accuracy], { stroke: "currentColor", strokeDasharray: "5 4" }),
         Plot.text(rows, { y: "label", x: () => 1, text: row => `n = ${row.n}`, textAnchor: "start", dx: 8, fontSize: 11 }),
-        Plot.tip(rows, Plot.pointerY({ y: "label", x: "recall", fill: "var(--panel)", title: row =>
+        Plot.tip(rows, Plot.pointerY({ y: "label", x: "recall", fill: "var(--panel)", ariaLabel: null, title: row =>
           `${name(row.label)}\n${word("recall")}: ${percent(row.recall)} (${percent(row.low)} \u2013 ${percent(row.high)})\nF1: ${percent(row.f1)}\n${word("precision")}: ${percent(row.precision)}\n${word("test_images")}: ${row.n}` })),
       ],
     });
@@ -116,7 +121,7 @@ report.plots = (() => {
         Plot.ruleX(points, { x: "confidence", y1: "low", y2: "high", stroke: "kind", strokeOpacity: 0.6 }),
         Plot.line(points, { x: "confidence", y: "right", stroke: "kind", z: "kind" }),
         Plot.dot(points, { x: "confidence", y: "right", r: "n", fill: "kind", fillOpacity: 0.75 }),
-        Plot.tip(points, Plot.pointer({ x: "confidence", y: "right", fill: "var(--panel)", title: p =>
+        Plot.tip(points, Plot.pointer({ x: "confidence", y: "right", fill: "var(--panel)", ariaLabel: null, title: p =>
           `${p.kind}\n${word("confidence")}: ${percent(p.confidence)}\n${word("bin_accuracy")}: ${percent(p.right)} (${percent(p.low)} \u2013 ${percent(p.high)})\n${word("images_count", { n: p.n })}` })),
       ],
     });
@@ -136,7 +141,7 @@ report.plots = (() => {
         Plot.line(shown, { x: "epoch", y: "value", stroke: BLUE, strokeWidth: 3 }),
         Plot.dot(shown.filter(point => point.kept), { x: "epoch", y: "value", fill: ORANGE, r: 6 }),
         Plot.dot(points, { x: "epoch", y: "value", r: 1.5, fill: GREY }),
-        Plot.tip(points, Plot.pointer({ x: "epoch", y: "value", fill: "var(--panel)", title: point =>
+        Plot.tip(points, Plot.pointer({ x: "epoch", y: "value", fill: "var(--panel)", ariaLabel: null, title: point =>
           `${title(data.runs[point.index])}\n${word("epoch")} ${point.epoch}: ${text(point.value)}${point.kept ? `\n${word("kept_epoch")}` : ""}` })),
       ],
     });
@@ -157,7 +162,7 @@ report.plots = (() => {
         Plot.dot(wrong, { x: "x", y: "y", fill, symbol: "diamond", stroke: "currentColor", strokeWidth: 1.5, r: 6 }),
       ],
     });
-    d3.select(drawn).selectAll("[aria-label=dot]").data([right, wrong].filter(points => points.length)).each(function (points) {
+    d3.select(drawn).selectAll("[data-mark=dot]").data([right, wrong].filter(points => points.length)).each(function (points) {
       d3.select(this).selectAll("*").classed("hit", true).on("pointerenter click", (_, index) => tell(points[index]));
     });
     return drawn;
