@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scripts.lib.base.console import one_line
 from scripts.lib.base.language import tr
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.metrics import contamination, paired
 from scripts.lib.metrics.intervals import RECIPE
@@ -103,12 +107,17 @@ def listed(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image whose label may be wrong: by most of the runs that were tested on it."""
+    """An image whose label may be wrong.
+
+    Attributes
+    ----------
+    image, suggested : its number, and the class that it may be of.
+    of : how many of the runs that were tested on it say so, as ``3/4``; or its split, of a row of label_suspects.csv.
+    """
 
     image: int
     suggested: int
-    runs: int
-    tested: int
+    of: str
 
 
 def common_suspects(runs: Sequence[RunReport]) -> list[Suspect]:
@@ -124,12 +133,35 @@ def common_suspects(runs: Sequence[RunReport]) -> list[Suspect]:
     tested: Counter[int] = Counter()
     for run in runs:
         tested.update(votes.keys() & set(run.images or ()))
-    agreed = [
-        Suspect(image, *of_image.most_common(1)[0], tested[image])
-        for image, of_image in votes.items()
-        if 2 * of_image.most_common(1)[0][1] >= tested[image]
+    agreed = []
+    for image, of_image in votes.items():
+        suggested, agreeing = of_image.most_common(1)[0]
+        if 2 * agreeing >= tested[image]:
+            share = -agreeing / tested[image]
+            agreed.append((share, order[image], Suspect(image, suggested, f"{agreeing}/{tested[image]}")))
+    return [suspect for *_, suspect in sorted(agreed, key=lambda entry: (*entry[:2], entry[2].image))]
+
+
+def judged_suspects(path: Path, images: Images, classes: Sequence[str]) -> list[Suspect] | None:
+    """Return the rows of label_suspects.csv, which are of all splits, in their order; None where there is no such file.
+
+    Raises
+    ------
+    UserError : the file is not of this form.
+    """
+    if not path.is_file():
+        return None
+    label_of = {name: label for label, name in enumerate(classes)}
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [(row["path"], row["label"], row["suggested"], row["split"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: not a label_suspects.csv ({one_line(error)[:200]})", "make it again") from error
+    return [
+        Suspect(images.index(file, label_of[label]), label_of[suggested], split)
+        for file, label, suggested, split in rows
+        if label in label_of and suggested in label_of
     ]
-    return sorted(agreed, key=lambda suspect: (-suspect.runs / suspect.tested, order[suspect.image], suspect.image))
 
 
 @dataclass(frozen=True)
@@ -198,13 +230,13 @@ def weak_classes(run: RunReport, most: int = NAMED) -> list[int]:
 
 
 def suspect_rows(suspects: Sequence[Suspect], images: Images, classes: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return file, label, suggested class and how many runs say so, of each label to check."""
+    """Return file, label, suggested class, and how many runs say so or the split, of each label to check."""
     return [
         (
             images.files[suspect.image],
             classes[images.labels[suspect.image]],
             classes[suspect.suggested],
-            f"{suspect.runs}/{suspect.tested}",
+            tr(suspect.of),
         )
         for suspect in suspects
     ]

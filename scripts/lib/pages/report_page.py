@@ -56,6 +56,8 @@ class Sources:
     costs: pd.DataFrame
     audit: Mapping[str, Any]
     settings: str  # settings.yaml
+    tested: int  # test images; those after them in ``images`` are of label_suspects.csv
+    judged: Sequence[report_answer.Suspect] | None  # label_suspects.csv; None where there is none
 
 
 def read_sources(dataset: Path, folders: Sequence[Path], settings: str) -> Sources:
@@ -76,6 +78,8 @@ def read_sources(dataset: Path, folders: Sequence[Path], settings: str) -> Sourc
     runs = [describe_run(folder, dataset, images) for folder in folders]
     runs.sort(key=lambda run: (ranks.get(run.experiment, len(ranks)), run.experiment, run.seed, run.fold or 0))
     classes = read_lines(dataset / "classes.txt")
+    tested = len(images.files)
+    judged = report_answer.judged_suspects(dataset / "label_suspects.csv", images, classes)
     comparisons = _read_table(dataset / "comparisons.csv")
     whole = [name for name in ("seeds", "n_images", "only_a_right", "only_b_right") if name in comparisons]
     return Sources(
@@ -88,6 +92,8 @@ def read_sources(dataset: Path, folders: Sequence[Path], settings: str) -> Sourc
         costs=_read_table(dataset / "costs.csv"),
         audit=find_json(dataset / "audit.json"),
         settings=settings,
+        tested=tested,
+        judged=judged,
     )
 
 
@@ -114,13 +120,16 @@ def render(sources: Sources, language: str, background: tuple[int, int, int] = W
     ----------
     background : of transparent images.
     """
-    pictures = report_pictures.collect(sources.dataset / "images", sources.images, sources.runs, background)
+    suspects = sources.judged
+    suspects = report_answer.common_suspects(sources.runs) if suspects is None else suspects
+    first = [suspect.image for suspect in suspects[:LISTED_SUSPECTS]]
+    pictures = report_pictures.collect(sources.dataset / "images", sources.images, sources.runs, first, background)
     data = _data(sources, pictures)
     shared = _shared(sources, pictures)
     views = {}
     for name in sorted(LANGUAGES, key=lambda name: name != language):
         with speaking(name):
-            views[name] = templates.render("report_view.html", l=name, **shared, **_view(sources))
+            views[name] = templates.render("report_view.html", l=name, **shared, **_view(sources, suspects))
             data["words"][name] = words()
     code = Markup("\n").join(templates.source(name) for name in SCRIPTS)
     scripts = [*(Markup((VENDOR / name).read_text(encoding="utf-8").strip()) for name in LIBRARIES), code]
@@ -154,7 +163,7 @@ def _json(value: Any) -> Markup:
 
 def _data(sources: Sources, pictures: report_pictures.Pictures) -> dict[str, Any]:
     """Return what the script reads."""
-    every = list(range(len(sources.images.files)))
+    every = list(range(sources.tested))
     runs = [run.as_data() for run in sources.runs]
     for run in runs:
         if run["images"] == every:
@@ -165,6 +174,7 @@ def _data(sources: Sources, pictures: report_pictures.Pictures) -> dict[str, Any
         "classes": list(sources.classes),
         "files": sources.images.files,
         "labels": sources.images.labels,
+        "tested": sources.tested,
         "pictureOf": pictures.of_image,
         "runs": runs,
         "board": [
@@ -188,7 +198,7 @@ def _shared(sources: Sources, pictures: report_pictures.Pictures) -> dict[str, A
         "first": first,
         "runs": sources.runs,
         "classes": sources.classes,
-        "n_images": len(sources.images.files),
+        "n_images": sources.tested,
         "without_picture": pictures.left_out,
         "figures": {name: _uri(path) if path.is_file() else "" for name, path in figures.items()},
         "settings": sources.settings,
@@ -223,11 +233,10 @@ def _origin(run: RunReport, provenance: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _view(sources: Sources) -> dict[str, Any]:
+def _view(sources: Sources, suspects: Sequence[report_answer.Suspect]) -> dict[str, Any]:
     """Return what the page shows in the language that is spoken."""
     board, first = sources.board, sources.runs[0]
     answer = report_answer.answer(board, len(sources.runs))
-    suspects = report_answer.common_suspects(sources.runs)
     compared = len(sources.comparisons) > 0
     return {
         "answer": answer,
@@ -241,6 +250,7 @@ def _view(sources: Sources) -> dict[str, Any]:
         "findings": report_answer.findings_of(sources.audit) if sources.audit else [],
         "assumptions": data_summary.assumptions(sources.audit, sources.classes) if sources.audit else [],
         "class_lines": report_answer.class_lines(first, sources.classes),
+        "are_judged": sources.judged is not None,
         "n_suspects": len(suspects),
         "suspects": suspects[:LISTED_SUSPECTS],
         "suspect_table": report_answer.suspect_rows(suspects[:LISTED_SUSPECTS], sources.images, sources.classes),

@@ -31,18 +31,22 @@ class Pictures:
     left_out: int  # images without a picture, for want of room
 
 
-def wanted(images: Images, runs: Sequence[RunReport], most: int = MOST_PICTURES) -> list[int]:
+def wanted(
+    images: Images, runs: Sequence[RunReport], first: Sequence[int] = (), most: int = MOST_PICTURES
+) -> list[int]:
     """Return the numbers of the images that get a picture, what a reader looks at first in front.
 
     Parameters
     ----------
     runs : the one that the page opens with first.
+    first : numbers of images that come before all others.
     """
     order: dict[int, None] = {}
 
     def add(numbers: Iterable[int]) -> None:
         order.update(dict.fromkeys(numbers))
 
+    add(first)
     for run in runs:
         pair = run.pair.examples if run.pair else []
         add(image for example in pair for image in (example.image, *example.like))
@@ -64,11 +68,12 @@ def collect(
     folder: Path,
     images: Images,
     runs: Sequence[RunReport],
+    first: Sequence[int] = (),
     background: tuple[int, int, int] = WHITE,
     room: int = ROOM,
 ) -> Pictures:
     """Return the pictures of the test images below *folder*, transparent ones on *background*."""
-    numbers = wanted(images, runs)
+    numbers = wanted(images, runs, first)
     encoded = thumbnails(folder, [images.files[number] for number in numbers], room, background, SIZES)
     data: dict[str, int] = {}
     of_image = [-1] * len(images.files)

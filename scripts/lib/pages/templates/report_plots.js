@@ -15,7 +15,7 @@ report.plots = (() => {
   function plot(box, label, options) {
     const drawn = Plot.plot({ width: width(box), ...options, style: { ...axis.style, ...options.style } });
     // Inside an image, groups have no names of their own for a screen reader.
-    for (const group of drawn.querySelectorAll("g[aria-label]")) {
+    for (const group of drawn.querySelectorAll("[aria-label]")) {
       group.dataset.mark = group.getAttribute("aria-label");
       group.removeAttribute("aria-label");
     }

@@ -56,7 +56,7 @@ report.sections = (() => {
     let makers;
     if (label === predicted) {
       const wrong = new Set([...run().errors.map(([image]) => image), ...run().unlisted]);
-      const tested = run().images ?? data.files.map((_, image) => image);
+      const tested = run().images ?? data.files.slice(0, data.tested).map((_, image) => image);
       makers = tested.filter(image => data.labels[image] === label && !wrong.has(image))
         .sort((a, b) => (data.pictureOf[a] < 0) - (data.pictureOf[b] < 0))
         .map(image => () => element("figure", { class: "small" },

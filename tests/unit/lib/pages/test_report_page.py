@@ -18,6 +18,7 @@ from PIL import Image
 from report_folder import write_page, write_results
 
 from scripts.lib.base.language import speaking
+from scripts.lib.base.problems import UserError
 from scripts.lib.metrics import paired
 from scripts.lib.pages import (
     embedding_page,
@@ -215,13 +216,10 @@ def run_with(suspects: Sequence[tuple[int, int]], images: Sequence[int] = range(
 def test_a_label_is_to_be_checked_where_half_of_the_runs_agree() -> None:
     runs = [run_with([(0, 1), (1, 2)]), run_with([(0, 1)]), run_with([(0, 1), (2, 0)]), run_with([(0, 2), (2, 0)])]
     agreed = report_answer.common_suspects(runs)
-    assert [(suspect.image, suspect.suggested, suspect.runs, suspect.tested) for suspect in agreed] == [
-        (0, 1, 3, 4),
-        (2, 0, 2, 4),
-    ]
+    assert [(suspect.image, suspect.suggested, suspect.of) for suspect in agreed] == [(0, 1, "3/4"), (2, 0, "2/4")]
     assert report_answer.common_suspects([run_with([])]) == []
     of_folds = [run_with([(0, 1)], images=[0, 1]), run_with([], images=[2, 3])]
-    assert [suspect.tested for suspect in report_answer.common_suspects(of_folds)] == [1]
+    assert [suspect.of for suspect in report_answer.common_suspects(of_folds)] == ["1/1"]
 
 
 def test_weak_and_small_classes_are_named_with_what_to_do() -> None:
@@ -313,3 +311,18 @@ def test_maps_that_have_no_room_are_said_to_lie_elsewhere(tmp_path: Path, monkey
     monkeypatch.setattr(report_maps, "ROOM", 10)
     (report,) = report_page.read_sources(tmp_path, runs, "").runs
     assert report.explained == [] and report.explained_elsewhere
+
+
+def test_label_suspects_of_all_splits_take_the_place_of_those_of_test(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "b"], {"x": 1.0}, per_class=4)
+    (tmp_path / "images/c0/train.jpg").write_bytes((tmp_path / "images/c1/5.jpg").read_bytes())
+    head, row = "path,label,suggested,confidence,split", "c0/train.jpg,a,b,0.9,train"
+    (tmp_path / "label_suspects.csv").write_text(f"{head}\n{row}\nc0/0.jpg,a,no such class,0.8,test\n")
+    page = write_page(tmp_path, runs)
+    data = data_of(page)
+    assert data["files"][-1] == "c0/train.jpg" and data["tested"] == 8 and data["runs"][0]["images"] is None
+    assert data["pictureOf"][-1] == data["pictureOf"][data["files"].index("c1/5.jpg")]
+    assert "1 image of all splits" in " ".join(page.split()) and "label_suspects.html" in page
+    (tmp_path / "label_suspects.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match=r"not a label_suspects\.csv"):
+        write_page(tmp_path, runs)
