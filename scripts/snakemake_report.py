@@ -93,7 +93,8 @@ def main(args: argparse.Namespace) -> None:
     report = args.output or Path(layout.snakemake_report)
     if not Path(layout.report).is_file():
         raise UserError(f"{layout.report}: no such file", f"finish the runs first: make run CONFIG={args.config}")
-    check_unchanged(layout, [])
+    # Neither is shown in it, and both are written anew for another language.
+    check_unchanged(layout, [Path(layout.report), Path(layout.dataset, "settings.yaml")])
     output = Path(layout.logs) / "snakemake_report.txt"
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(ROOT / "Snakefile", args.config, report, output)

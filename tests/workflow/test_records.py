@@ -151,5 +151,6 @@ def test_a_record_says_what_each_file_was_made_of(made: tuple[Path, dict[str, An
     job = json.loads((made[0] / RUN / ".made/evaluate_model.json").read_text())
     origin = job["origin"]
     assert origin["rule"] == "evaluate_model" and set(job["files"]) == {"metrics.json", "per_class.csv"}
-    assert set(origin["inputs"]) == {f"{RUN}/predictions.csv", "results/small/splits/train.txt"}
+    of_run = {f"{RUN}/{name}" for name in ("predictions.csv", "features.npy", "known.npy", "certainty.json")}
+    assert set(origin["inputs"]) == {*of_run, "results/small/splits/train.txt"}
     assert len(origin["code"]) == 64
