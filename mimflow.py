@@ -237,9 +237,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "repeat": ("ARCHIVE",), "snakemake-report": ("CONFIG",), "watch": (), "jobs": (), "cancel": (), "doctor": (),
 }  # fmt: skip
 #: Words that are paths, seen from the folder in which the command is typed.
-PATHS = frozenset({"CONFIG", "RUN", "IMAGES", "DATA", "ARCHIVE", "OUT"})
+PATHS = frozenset({"CONFIG", "RUN", "IMAGES", "DATA", "LABELS", "ARCHIVE", "OUT"})
 #: Variables that any command takes as `NAME=value`, as make does.
-VARIABLES = ("PROFILE", "ENV", "PYTHON", "OUT", "QUICK", "IMAGES", "CONFIG")
+VARIABLES = ("PROFILE", "ENV", "PYTHON", "OUT", "QUICK", "IMAGES", "LABELS", "CONFIG")
 
 
 def build_parser() -> argparse.ArgumentParser:
