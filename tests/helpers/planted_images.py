@@ -11,10 +11,13 @@ from PIL import Image
 ORIENTATION = 0x0112
 
 
-def photograph(seed: int, size: tuple[int, int] = (120, 96)) -> Image.Image:
-    """Return smooth colours, which survive JPEG, with some noise; another seed gives quite another picture."""
+def photograph(seed: int, size: tuple[int, int] = (120, 96), detail: tuple[int, int] = (5, 6)) -> Image.Image:
+    """Return smooth colours, which survive JPEG, with some noise; another seed gives quite another picture.
+
+    ``detail``: patches of colour down and across.
+    """
     generator = np.random.default_rng(seed)
-    coarse = Image.fromarray(generator.integers(30, 225, (5, 6, 3), dtype=np.uint8))
+    coarse = Image.fromarray(generator.integers(30, 225, (*detail, 3), dtype=np.uint8))
     image = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), np.int16)
     return Image.fromarray(np.clip(image + generator.integers(-6, 6, image.shape), 0, 255).astype(np.uint8))
 

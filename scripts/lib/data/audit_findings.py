@@ -68,8 +68,8 @@ def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = N
     findings += conflicts
     conflicting = {finding.file for finding in conflicts}
     rest = [index for index in usable if images[index].path not in conflicting]
-    groups = join_groups(audited, rest, copies, threads)
-    findings += [row for group in groups for row in describe_copies(images, group, audited.digests)]
+    groups, how = join_groups(audited, rest, copies, threads)
+    findings += [row for group in groups for row in describe_copies(images, group, audited.digests, how)]
     findings += find_copies_across_splits(images, groups)
     contaminated = {row.file for row in findings if row.finding == CONTAMINATED}
     findings += find_groups_across_splits(images, rest, group_by, contaminated)
@@ -123,25 +123,29 @@ def group_exact(
     return conflicts, copies
 
 
-def join_groups(audited: Audited, indices: Sequence[int], copies: Sequence[Group], threads: int = 1) -> list[Group]:
-    """Return the groups of exact and near copies among *indices*, in their order."""
+#: How pairs of images, the lower index first, became different, in words.
+How = Mapping[tuple[int, int], str]
+
+
+def join_groups(
+    audited: Audited, indices: Sequence[int], copies: Sequence[Group], threads: int = 1
+) -> tuple[list[Group], How]:
+    """Return the groups of exact and near copies among *indices*, in their order, and how near copies differ."""
     stand_in = {index: group[0] for group in copies for index in group}
     compared = [
         index
         for index in indices
         if stand_in.get(index, index) == index and Oddity.BLANK not in audited.checks[index].oddities
     ]
-    rows = np.array(compared, np.intp)
-    near = find_near_duplicates(audited.grey[rows], audited.colour[rows], threads)
+    near = find_near_duplicates(audited.grey, audited.colour, threads, np.array(compared, np.intp))
     groups = {group[0]: list(group) for group in copies}
-    for alike in near:
-        members = [compared[number] for number in alike]
+    for members in near.groups:
         joined = [index for member in members for index in groups.pop(member, [member])]
         groups[min(joined)] = sorted(joined)
-    return [groups[first] for first in sorted(groups)]
+    return [groups[first] for first in sorted(groups)], near.how
 
 
-def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[bytes]) -> list[Finding]:
+def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[bytes], how: How) -> list[Finding]:
     """Return the findings on one group of copies."""
     name = images[group[0]].path
     contents = Counter(digests[index] for index in group)
@@ -152,9 +156,12 @@ def describe_copies(images: Sequence[Image], group: Group, digests: Sequence[byt
             twin = next(other for other in group if other != index and digests[other] == digest)
             findings.append(Finding(image.path, audit_csv.DUPLICATE, KEPT, name, f"exact copy of {images[twin].path}"))
         if len(contents) > 1:
-            others = [images[other] for other in group if digests[other] != digest]
-            foreign = next((other for other in others if other.label != image.label), None)
-            detail = f"{LOOKS_LIKE}{(foreign or others[0]).path}" + (OF_ANOTHER_CLASS if foreign else "")
+            others = [other for other in group if digests[other] != digest]
+            foreign = [other for other in others if images[other].label != image.label]
+            pairs = [(min(index, other), max(index, other)) for other in foreign or others]
+            pair = next((pair for pair in pairs if pair in how), pairs[0])  # rather one of which there is more to say
+            words = f" ({how[pair]})" if pair in how else ""
+            detail = f"{LOOKS_LIKE}{images[sum(pair) - index].path}{words}" + (OF_ANOTHER_CLASS if foreign else "")
             findings.append(Finding(image.path, NEAR_DUPLICATE, KEPT, name, detail))
     return findings
 

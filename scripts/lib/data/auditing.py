@@ -41,7 +41,7 @@ from scripts.lib.data.splits import Image
 logger = logging.getLogger(__name__)
 
 #: To be raised when checks change; another decoder may read other files, so that their versions count as well.
-VERSION = 3
+VERSION = 4
 READER = f"mimflow audit {VERSION}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
 HEADER_BYTES = 128
 GREY, COLOUR = GREY_EDGE**2, 2 * COLOUR_EDGE**2
@@ -308,7 +308,7 @@ PROGRESS_SECONDS = 10.0
 class Audited:
     """The images, what is known of each, and how many were decoded now: the others' checks were known.
 
-    ``grey`` (images, 256) and ``colour`` (images, 128) are thumbnails; ``digests``: sha256, "" where unknown.
+    ``grey`` (images, 1024) and ``colour`` (images, 128) are thumbnails; ``digests``: sha256, "" where unknown.
     """
 
     checks: list[Checked]

@@ -47,7 +47,7 @@ ROUNDING = 4
 #: block would shift the thumbnail). Other pictures are shrunk to that.
 EXACT_EDGE, REDUCED_EDGE = 72, 128
 #: Edges of the thumbnails by which copies are recognised: brightness, and each of two colour differences.
-GREY_EDGE, COLOUR_EDGE = 16, 8
+GREY_EDGE, COLOUR_EDGE = 32, 8
 #: Longest `detail` that is kept, in bytes of UTF-8.
 DETAIL_BYTES = 160
 #: A WebP download that was padded with zeros; blank WebP images end in zeros for up to 6 % of their bytes.
@@ -82,7 +82,7 @@ class Checked:
     """What the bytes of one file say.
 
     ``format``: Pillow's name, "" where it knows none; ``orientation``: EXIF, 1 to 8; ``width``, ``height``: as stored;
-    ``detail``: why it cannot be read; ``grey``: 16 x 16 bytes of brightness; ``colour``: 2 x 8 x 8 bytes of colour
+    ``detail``: why it cannot be read; ``grey``: 32 x 32 bytes of brightness; ``colour``: 2 x 8 x 8 bytes of colour
     differences (Cr, Cb), both of the picture as the trainer sees it, "" where it cannot; ``peak``: the largest value of
     one of 16 bits a channel, 0 for others.
     """

@@ -1,23 +1,27 @@
-"""Find pictures that are the same to the eye: saved again, resized, brightened a little, mirrored, photographed again.
+"""Find pictures that are the same to the eye: saved again, resized, turned, cropped, grey, photographed again.
 
 Two pictures are compared by small thumbnails, freed of brightness and contrast. How alike copies are depends on the
 collection: two photographs of fruit never come as close as two solar cells off one line do. So a group counts as
 copies when its members are alike beyond all doubt, or when they are far more alike to each other than to anything else.
+A second rule (altered_copies.py) lays pictures on each other first, and says how the one became the other.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
+from scripts.lib.data.altered_copies import find_links, have_same_colours, stars
 from scripts.lib.data.image_checks import COLOUR_EDGE, GREY_EDGE
 
+#: The first rule looks at thumbnails of half the size.
+HALF = GREY_EDGE // 2
 #: Thumbnails whose brightness varies less than this (grey levels) hold mostly noise: such pictures are not compared.
 LEAST_CONTRAST = 4.0
 #: Distances are those of normalised thumbnails (0: equal, 1.4: nothing in common). Up to this one, whatever the
@@ -43,9 +47,9 @@ NEAR = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Thumbnails of pictures, as :class:`scripts.lib.data.image_checks.Checked` has them.
+    """Small thumbnails of pictures.
 
-    ``grey``: uint8 (pictures, 256); ``colour``: uint8 (pictures, 128).
+    ``grey``: uint8 (pictures, HALF ** 2); ``colour``: uint8 (pictures, 128).
     """
 
     grey: np.ndarray
@@ -59,11 +63,11 @@ class Pictures:
         grey = self.grey[indices].astype(np.float32)
         colour = self.colour[indices].astype(np.float32) - 128
         if mirrored:
-            grey = grey.reshape(-1, GREY_EDGE, GREY_EDGE)[..., ::-1].reshape(grey.shape)
+            grey = grey.reshape(-1, HALF, HALF)[..., ::-1].reshape(grey.shape)
             colour = colour.reshape(-1, 2, COLOUR_EDGE, COLOUR_EDGE)[..., ::-1].reshape(colour.shape)
         grey = grey - grey.mean(1, keepdims=True)
         contrast = np.maximum(grey.std(1, keepdims=True), 1)
-        parts = (grey / (contrast * GREY_EDGE), colour / (contrast * colour.shape[1] ** 0.5))
+        parts = (grey / (contrast * HALF), colour / (contrast * colour.shape[1] ** 0.5))
         return np.concatenate(parts, axis=1)
 
     @functools.cached_property
@@ -78,32 +82,59 @@ class Pictures:
         return sample, vectors, (vectors * vectors).sum(1)
 
 
-def find_near_duplicates(grey: np.ndarray, colour: np.ndarray, threads: int = 1) -> list[list[int]]:
-    """Return groups (two or more indices, ascending) of pictures that are the same to the eye, in order.
+@dataclass(frozen=True)
+class NearCopies:
+    """Groups of pictures that are the same to the eye, and how pairs of them became different.
 
-    Time and memory grow in proportion to the number of pictures. Deterministic, but whether a group stands out depends
-    on the other pictures.
+    ``groups``: two or more indices each, ascending, in order; ``how``: in words, by two indices, the lower one first.
+    """
+
+    groups: list[list[int]]
+    how: Mapping[tuple[int, int], str]
+
+
+def find_near_duplicates(
+    grey: np.ndarray, colour: np.ndarray, threads: int = 1, indices: np.ndarray | None = None
+) -> NearCopies:
+    """Return the pictures that are the same to the eye.
+
+    Deterministic, but whether a group stands out depends on the other pictures.
 
     Parameters
     ----------
-    grey : uint8 of shape (pictures, 256); thumbnails without contrast belong to no group.
+    grey : uint8 of shape (pictures, GREY_EDGE ** 2); thumbnails without contrast belong to no group.
     colour : uint8 of shape (pictures, 128).
     threads : how many search; they find the same.
+    indices : the pictures that are compared, ascending; None: all.
     """
-    contrast = np.concatenate([chunk.std(1) for chunk in _chunks(grey)]) if len(grey) else np.zeros(0)
-    compared = np.flatnonzero(contrast >= LEAST_CONTRAST)
+    indices = np.arange(len(grey)) if indices is None else indices
+    contrast = np.concatenate([np.zeros(0), *(grey[chunk].std(1) for chunk in _chunks(indices))])
+    compared = indices[contrast >= LEAST_CONTRAST]
     # Equal thumbnails first: one of them stands for all.
     _, first, which = np.unique(_fingerprints(grey, colour, compared), return_index=True, return_inverse=True)
-    pictures = Pictures(grey[compared[first]], colour[compared[first]])
+    which = which.ravel()
+    representatives = compared[first]
     sets = DisjointSet()  # of the pictures that have a copy: all would take much memory
-    for group in _accepted(pictures, threads):
+    links = find_links(grey, colour, np.sort(representatives), threads)
+    of_links = [[int(which[np.searchsorted(compared, index)]) for index in group] for group in stars(links)]
+    for group in (*_accepted(_small(grey, colour, representatives), threads), *of_links):
         for other in group:
             sets.add(other)
             sets.merge(group[0], other)
     groups: dict[int, list[int]] = {}
-    for index, unique in zip(compared.tolist(), which.ravel().tolist(), strict=True):
+    for index, unique in zip(compared.tolist(), which.tolist(), strict=True):
         groups.setdefault(sets[unique] if unique in sets else unique, []).append(index)  # noqa: SIM401 (no get)
-    return sorted(group for group in groups.values() if len(group) > 1)
+    how = {(min(link.first, link.second), max(link.first, link.second)): link.how for link in reversed(links)}
+    return NearCopies(sorted(group for group in groups.values() if len(group) > 1), how)
+
+
+def _small(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray) -> Pictures:
+    """Return thumbnails of half the size."""
+    small = np.zeros((len(indices), HALF**2), np.uint8)
+    for chunk in _chunks(np.arange(len(indices))):
+        blocks = grey[indices[chunk]].reshape(-1, HALF, 2, HALF, 2)
+        small[chunk] = ((blocks.sum((2, 4), dtype=np.uint16) + 2) // 4).reshape(len(chunk), -1)
+    return Pictures(small, colour[indices])
 
 
 def _fingerprints(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -129,10 +160,25 @@ def _accepted(pictures: Pictures, threads: int) -> Iterator[list[int]]:
     order = np.lexsort((high, low, distance))
     low, high, distance, largest = low[order], high[order], distance[order], largest[order]
     certain = (distance <= STRICT) & (largest <= STRICT_PIXEL)
-    yield from _strict_groups(pictures, low[certain], high[certain])
+    for group in _strict_groups(pictures, low[certain], high[certain]):
+        yield from _of_one_colouring(pictures, group)
     for group, width in _clusters(low, high, distance):
         if _stands_out(pictures, group, width):
-            yield group
+            yield from _of_one_colouring(pictures, group)
+
+
+def _of_one_colouring(pictures: Pictures, group: list[int]) -> Iterator[list[int]]:
+    """Yield the parts of a group whose members have the colours of their first one: icons may differ by colour only."""
+    colour = pictures.colour[group].astype(np.float32).reshape(len(group), 2, COLOUR_EDGE, COLOUR_EDGE)
+    straight, mirrored = (values.reshape(len(group), 2, -1) for values in (colour, colour[..., ::-1]))
+    rest = np.arange(len(group))
+    while len(rest) > 1:
+        leader = np.broadcast_to(straight[rest[0]], (len(rest), *straight.shape[1:]))
+        same = have_same_colours(straight[rest], leader) | have_same_colours(mirrored[rest], leader)
+        same[0] = True
+        if same.sum() > 1:
+            yield [group[index] for index in rest[same]]
+        rest = rest[~same]
 
 
 def _strict_groups(pictures: Pictures, low: np.ndarray, high: np.ndarray) -> Iterator[list[int]]:
@@ -233,7 +279,7 @@ def _neighbours(pictures: Pictures, threads: int) -> tuple[np.ndarray, np.ndarra
             gap = pictures.features(low, flip) - pictures.features(high)
             distance = np.sqrt((gap * gap).sum(1))
             near = distance <= MARGIN * LOOSE
-            largest = np.abs(gap[near, : GREY_EDGE**2]).max(1, initial=0) * GREY_EDGE
+            largest = np.abs(gap[near, : HALF**2]).max(1, initial=0) * HALF
             columns.append((low[near], high[near], distance[near], largest))
     low, high, distance, largest = (np.concatenate(column) for column in zip(*columns, strict=True))
     return low, high, distance, largest
@@ -253,14 +299,14 @@ def _hashes(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     bits, bits mirrored : bool (pictures, 63).
     lowest, lowest mirrored : float32 (pictures, 15).
     """
-    steps = np.pi * (2 * np.arange(GREY_EDGE) + 1) / (2 * GREY_EDGE)
+    steps = np.pi * (2 * np.arange(HALF) + 1) / (2 * HALF)
     waves = np.cos(np.outer(np.arange(FREQUENCIES), steps))
     waves /= np.linalg.norm(waves, axis=1, keepdims=True)
     basis = np.einsum("ay,bx->abyx", waves, waves).reshape(FREQUENCIES**2, -1)[1:].T.astype(np.float32)
     down, across = np.divmod(np.arange(1, FREQUENCIES**2), FREQUENCIES)
     values = np.concatenate(
         [np.zeros((0, len(down)), np.float32)]
-        + [pictures.features(chunk)[:, : GREY_EDGE**2] @ basis for chunk in _chunks(np.arange(len(pictures)))]
+        + [pictures.features(chunk)[:, : HALF**2] @ basis for chunk in _chunks(np.arange(len(pictures)))]
     )
     mirrored = np.where(across % 2 == 1, -values, values)
     # The median of the collection, so that each bit splits it in two, also where all pictures look alike.

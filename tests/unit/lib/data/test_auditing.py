@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_opened_is_a_failure_with_its_reason(tmp_path: Pat
 
 
 READ = Checked(
-    Status.READABLE, "JPEG", 320, 200, Oddity.CMYK | Oddity.BLANK, 6, "", bytes(range(256)), bytes(range(128))
+    Status.READABLE, "JPEG", 320, 200, Oddity.CMYK | Oddity.BLANK, 6, "", 4 * bytes(range(256)), bytes(range(128))
 )
 BAD = Checked(Status.TRUNCATED, "PNG", detail="图像 " * 12)
 DIGESTS = [b"\0" * 31 + b"\1", b"\2" * 31 + b"\0"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from planted_images import encoded, photograph
 
 from scripts.lib.data import near_duplicates
@@ -26,7 +26,7 @@ def thumbnails(files: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 def groups(pictures: Sequence[Image.Image | bytes]) -> list[list[int]]:
     return find_near_duplicates(
         *thumbnails([picture if isinstance(picture, bytes) else encoded(picture, quality=92) for picture in pictures])
-    )
+    ).groups
 
 
 OTHERS = [photograph(seed) for seed in range(100, 140)]
@@ -48,6 +48,56 @@ ALTERED: dict[str, Callable[[Image.Image], Image.Image | bytes]] = {
 @pytest.mark.parametrize("name", ALTERED)
 def test_an_altered_copy_is_found_and_nothing_else(name: str) -> None:
     assert groups([PICTURE, *OTHERS, ALTERED[name](PICTURE)]) == [[0, len(OTHERS) + 1]]
+
+
+def cropped(image: Image.Image, share: float) -> Image.Image:
+    width, height = (round(length * share) for length in image.size)
+    return image.crop((image.width - width, 0, image.width, height))
+
+
+PICTURES = [photograph(seed, detail=(9, 11)) for seed in range(200, 320)]
+CHANGED: dict[str, tuple[Callable[[Image.Image], Image.Image], str]] = {
+    "cropped": (lambda image: cropped(image, 0.85), "one shows a part of the other"),
+    "grey": (lambda image: image.convert("L").convert("RGB"), "one has no colours"),
+    "a quarter": (lambda image: image.transpose(Image.Transpose.ROTATE_90), "one is rotated by 90 degrees"),
+    "three quarters": (lambda image: image.transpose(Image.Transpose.ROTATE_270), "one is rotated by 90 degrees"),
+    "half a turn": (lambda image: image.rotate(180), "one is rotated by 180 degrees"),
+    "mirrored": (ImageOps.mirror, "one is mirrored"),
+    "turned a little": (lambda image: image.rotate(4, Image.Resampling.BICUBIC), "changed or photographed again"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_copy_that_was_laid_out_anew_is_found_with_what_was_done_to_it(name: str) -> None:
+    change, words = CHANGED[name]
+    copies = find_near_duplicates(
+        *thumbnails([encoded(picture, quality=92) for picture in (*PICTURES, change(PICTURES[17]))])
+    )
+    assert copies.groups == [[17, len(PICTURES)]]
+    assert copies.how == {(17, len(PICTURES)): words}
+
+
+def icons() -> list[Image.Image]:
+    """Return a hundred signs in four colours on white: the same shape in another colour is another picture."""
+    drawn = []
+    for seed in range(25):
+        strokes = np.random.default_rng(seed).integers(10, 86, (3, 4))
+        for colour in ("#c03028", "#2060c0", "#20a040", "#202020"):
+            picture = Image.new("RGB", (96, 96), "white")
+            for stroke in strokes.tolist():
+                ImageDraw.Draw(picture).line(stroke, fill=colour, width=9)
+            drawn.append(picture)
+    return drawn
+
+
+def test_icons_in_several_colours_are_no_copies() -> None:
+    assert groups(icons()) == []
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    changed = [change(PICTURES[index]) for index, (change, _) in enumerate(CHANGED.values())]
+    grey, colour = thumbnails([encoded(picture) for picture in (*PICTURES, *changed)])
+    assert find_near_duplicates(grey, colour, threads=1) == find_near_duplicates(grey, colour, threads=3)
 
 
 def test_all_altered_copies_are_one_group() -> None:
@@ -92,7 +142,7 @@ def test_pictures_without_contrast_are_not_compared() -> None:
 
 
 def test_nothing_and_one_picture_have_no_copies() -> None:
-    assert find_near_duplicates(np.zeros((0, 256), np.uint8), np.zeros((0, 128), np.uint8)) == []
+    assert find_near_duplicates(np.zeros((0, 1024), np.uint8), np.zeros((0, 128), np.uint8)).groups == []
     assert groups([PICTURE]) == []
     assert groups([PICTURE, PICTURE]) == [[0, 1]]
 
@@ -109,10 +159,10 @@ def test_thousands_of_equal_looking_pictures_cost_time_in_proportion(monkeypatch
     monkeypatch.setattr(near_duplicates.Pictures, "features", counting)
     work = {}
     for count in (1000, 4000):
-        noise = np.random.default_rng(count).integers(-1, 2, (count, 256))
+        noise = np.random.default_rng(count).integers(-1, 2, (count, 1024))
         compared.clear()
         began = time.process_time()
-        copies = find_near_duplicates((grey + noise).astype(np.uint8), np.repeat(colour, count, axis=0))
+        copies = find_near_duplicates((grey + noise).astype(np.uint8), np.repeat(colour, count, axis=0)).groups
         assert time.process_time() - began < 30
         assert len(copies[0]) > 0.9 * count
         work[count] = sum(compared)
@@ -123,7 +173,7 @@ def test_the_order_of_the_pictures_does_not_matter() -> None:
     pictures = [PICTURE, *OTHERS[:20], ALTERED["half"](PICTURE), OTHERS[3].resize((300, 240))]
     grey, colour = thumbnails([picture if isinstance(picture, bytes) else encoded(picture) for picture in pictures])
     order = np.random.default_rng(0).permutation(len(grey))
-    copies = {frozenset(order[group].tolist()) for group in find_near_duplicates(grey[order], colour[order])}
-    assert copies == {frozenset(group) for group in find_near_duplicates(grey, colour)} == {
+    copies = {frozenset(order[group].tolist()) for group in find_near_duplicates(grey[order], colour[order]).groups}
+    assert copies == {frozenset(group) for group in find_near_duplicates(grey, colour).groups} == {
         frozenset({0, 21}), frozenset({4, 22}),
     }  # fmt: skip

@@ -1,0 +1,107 @@
+"""Lay thumbnails on each other: find the affine map by which one becomes most like another.
+
+Lucas and Kanade's method in its inverse compositional form (Baker and Matthews 2004,
+doi:10.1023/B:VISI.0000011205.11775.fd), for many pairs at a time.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from scripts.lib.data.image_checks import GREY_EDGE
+
+#: Size of the thumbnails, and how often the map is improved there: coarsely, finely.
+STEPS = ((GREY_EDGE // 2, 8), (GREY_EDGE, 4))
+#: Largest change of a map at a time: of its linear part, and of its shift in pixels.
+LARGEST_BEND, LARGEST_SHIFT = 0.15, 2.0
+#: Keeps the equations solvable where a thumbnail has edges in one direction only.
+DAMPING = 0.01
+#: From the first to the second distance from the centre, in sizes of the thumbnail, pixels count less and less: a
+#: picture that was rotated a little often has black corners.
+RIM = (0.4, 0.6)
+KERNEL = np.array([1, 4, 6, 4, 1], np.float32) / 16
+
+
+def look_up(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Return what pictures look like through maps, interpolated; what lies outside is like the edge.
+
+    Parameters
+    ----------
+    pictures : float32 (n, size, size).
+    maps : float32 (n, 2, 3), from the pixels (x, y, 1) of the result to pixels (x, y) of the pictures.
+    """
+    seen = np.empty_like(pictures)
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    for index, (picture, values) in enumerate(zip(pictures, maps, strict=True)):
+        cv2.warpAffine(picture, values, picture.shape, seen[index], how, cv2.BORDER_REPLICATE)
+    return seen
+
+
+def rescaled(maps: np.ndarray, before: int, after: int) -> np.ndarray:
+    """Return maps between thumbnails of the size *before* as maps between those of the size *after*."""
+    linear = maps[:, :, :2]
+    half = linear.sum(2) / 2 - 0.5  # centres of pixels lie between the whole numbers
+    shift = (maps[:, :, 2] - half) * (after / before) + half
+    return np.concatenate([linear, shift[:, :, None]], axis=2)
+
+
+def align(moved: np.ndarray, fixed: np.ndarray, maps: np.ndarray, finely: bool) -> np.ndarray:
+    """Return maps (n, 2, 3) through which the thumbnails *moved* look more like *fixed* than through *maps*.
+
+    Parameters
+    ----------
+    moved, fixed : uint8 or float32 (n, GREY_EDGE, GREY_EDGE).
+    finely : at their full size, where the maps are nearly right already; otherwise at half of it.
+    """
+    size, times = STEPS[finely]
+    improved = _improve(
+        _blurred(_shrunk(moved, size)), _blurred(_shrunk(fixed, size)), rescaled(maps, GREY_EDGE, size), times
+    )
+    return rescaled(improved, size, GREY_EDGE)
+
+
+def _shrunk(pictures: np.ndarray, size: int) -> np.ndarray:
+    factor = pictures.shape[1] // size
+    return pictures.astype(np.float32).reshape(-1, size, factor, size, factor).mean((2, 4))
+
+
+def _blurred(pictures: np.ndarray) -> np.ndarray:
+    reach = len(KERNEL) // 2
+    for axis in (1, 2):
+        length = pictures.shape[axis]
+        padded = np.pad(pictures, [(reach, reach) if index == axis else (0, 0) for index in range(3)], "edge")
+        pictures = np.zeros_like(pictures)
+        for start, weight in enumerate(KERNEL):
+            pictures += weight * padded.take(range(start, start + length), axis)
+    return pictures
+
+
+def _standard(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures as rows of mean 0 and deviation 1."""
+    rows = pictures.reshape(len(pictures), -1)
+    rows = rows - rows.mean(1, keepdims=True)
+    return rows / np.maximum(np.sqrt((rows * rows).mean(1, keepdims=True)), 1e-3)
+
+
+def _improve(moved: np.ndarray, fixed: np.ndarray, maps: np.ndarray, times: int) -> np.ndarray:
+    """Return better maps after some steps of Gauss and Newton's method."""
+    count, size, _ = fixed.shape
+    centre = (size - 1) / 2
+    y, x = (np.indices((size, size), np.float32).reshape(2, -1) - np.float32(centre)) / np.float32(size)
+    wanted = _standard(fixed)
+    down, across = (slope.reshape(count, -1) for slope in np.gradient(wanted.reshape(fixed.shape), axis=(1, 2)))
+    steepest = np.stack([across * x, across * y, across, down * x, down * y, down], 1)
+    weighted = steepest * np.clip((RIM[1] - np.hypot(x, y)) / (RIM[1] - RIM[0]), 0, 1)
+    normal = weighted @ steepest.swapaxes(1, 2)
+    normal += (DAMPING / 6 * np.trace(normal, axis1=1, axis2=2))[:, None, None] * np.eye(6, dtype=np.float32)
+    solver = np.linalg.inv(normal) @ weighted
+    for _ in range(times):
+        error = _standard(look_up(moved, maps)) - wanted
+        change = (solver @ error[:, :, None]).reshape(count, 2, 3)
+        linear = np.clip(change[:, :, :2] / size, -LARGEST_BEND, LARGEST_BEND)
+        shift = np.clip(change[:, :, 2], -LARGEST_SHIFT, LARGEST_SHIFT) - linear.sum(2) * np.float32(centre)
+        step = np.zeros((count, 3, 3), np.float32)
+        step[:, :2, :2], step[:, :2, 2], step[:, 2, 2] = linear + np.eye(2, dtype=np.float32), shift, 1
+        maps = maps @ np.linalg.inv(step)
+    return maps

@@ -1,0 +1,236 @@
+"""Find copies that were turned, cropped, robbed of their colours, or photographed again.
+
+Candidates are laid on each other and compared in more detail, freed of what all pictures of the collection have in
+common. How alike two have to be depends on the collection: where pictures that were drawn at random already come near
+each other once they are aligned (letters, icons), only those count that are practically equal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from scripts.lib.data.alignment import align, look_up, rescaled
+from scripts.lib.data.copy_candidates import WINDOWS, Candidates, find_candidates
+from scripts.lib.data.image_checks import COLOUR_EDGE, GREY_EDGE
+from scripts.lib.data.spectra import TURNS, WHOLE, Spectra, Window, chunks, draw, normalised, seeded
+
+#: Of the vectors that are compared: frequencies along an axis, length, and the share of the variance that is noise.
+FREQUENCIES, SIZE, FLOOR = 12, 64, 0.003
+#: Where the four corners of a picture are as bright, to so many levels, it may have been rotated a little, and only the
+#: centre of it has to agree.
+SAME_CORNERS, CENTRE = 8, Window(0.1, 0.9, 0.1, 0.9)
+#: Copies are no farther apart (1 - cosine) than this, and where only the centre agrees, than CENTRE_SHARE of it.
+FARTHEST, CENTRE_SHARE = 0.04, 0.8
+#: So far is the nearest of REFERENCES pictures drawn at random from a picture, in the median, in collections of
+#: photographs; where it is nearer, FARTHEST shrinks by the STEEPNESS-th power of the ratio.
+USUAL_DISTANCE, REFERENCES, ASKED, STEEPNESS = 0.45, 64, 512, 3
+#: Nor may two copies be farther apart than this share of the distance from either to the RANK-th nearest of CROWD
+#: pictures drawn at random (of a quarter of them, where there are few): a cell without defects is near many others.
+CROWDED, CROWD, RANK = 0.05, 512, 3
+#: Fewer pictures than these say nothing about a collection.
+FEWEST = 24
+#: Pairs that are farther apart after a coarse alignment are not aligned finely.
+HOPEFUL = 0.3
+#: Of each window, the map with which the alignment starts.
+MATRICES = np.stack([window.matrix for window in WINDOWS])
+#: Pairs that are aligned at a time.
+BATCH = 512
+#: A picture has no colours below the first of these deviations from grey (levels), and has some above the second.
+GREYISH, COLOURFUL = 3.0, 6.0
+#: One without colours is a copy if its brightness agrees: difference of the means, and ratio of the contrasts.
+SAME_BRIGHTNESS, SAME_CONTRAST = 20.0, 1.3
+#: Colours may be shifted all over by so many levels. Besides, they may differ by FAINT levels or this share of their
+#: deviation, or by NOISE levels if their patterns agree (cosine).
+SHIFT, FAINT, TINT, NOISE, AGREE = 16.0, 3.0, 0.6, 7.0, 0.5
+#: What is called a part: it shows at most this share of the other's height or width.
+CROPPED = 0.93
+
+
+@dataclass(frozen=True)
+class Link:
+    """Two pictures that are copies, and how the one became the other, in words."""
+
+    first: int
+    second: int
+    how: str
+
+
+def find_links(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray, threads: int = 1) -> list[Link]:
+    """Return pairs of copies among the pictures *indices* (ascending), the most alike first.
+
+    Deterministic, whatever the number of threads, but whether a pair counts depends on the other pictures.
+
+    Parameters
+    ----------
+    grey, colour : thumbnails of all pictures, as :func:`near_duplicates.find_near_duplicates` takes them.
+    """
+    if len(indices) < 2:
+        return []
+    spectra = Spectra(grey, indices, FREQUENCIES, SIZE, FLOOR)
+    farthest = farthest_copy(spectra, grey, indices)
+    crowd = indices[draw("crowd", len(indices), min(CROWD, len(indices) // 4))]
+    candidates = find_candidates(grey, indices, threads)
+    rows = [
+        (distance, int(first), int(second), describe(WINDOWS[window], linear, has_colours))
+        for at in chunks(np.arange(len(candidates.first)), BATCH)
+        for distance, first, second, window, linear, has_colours in _compare(
+            spectra, grey, colour, _take(candidates, at), farthest, crowd
+        )
+    ]
+    return [Link(first, second, how) for _, first, second, how in sorted(rows)]
+
+
+def _take(candidates: Candidates, at: np.ndarray) -> Candidates:
+    return Candidates(candidates.first[at], candidates.second[at], candidates.window[at])
+
+
+def farthest_copy(spectra: Spectra, grey: np.ndarray, indices: np.ndarray) -> float:
+    """Return how far apart copies of a collection may be, by how near pictures come that are drawn at random."""
+    if len(indices) < FEWEST:
+        return FARTHEST
+    drawn = indices[seeded("references", len(indices)).permutation(len(indices))]
+    references, asked = np.split(drawn[: REFERENCES + ASKED], [min(REFERENCES, len(drawn) // 2)])
+    known = spectra.vectors(spectra.transform(_square(grey, references)))
+    views = np.stack([spectra.vectors(spectra.transform(_square(grey, asked), window)) @ known.T for window in WINDOWS])
+    window, nearest = np.divmod(views.transpose(1, 0, 2).reshape(len(asked), -1).argmax(1), len(references))
+    pairs = Candidates(asked, references[nearest], window)
+    distances = [_distances(spectra, grey, _take(pairs, at))[0] for at in chunks(np.arange(len(asked)), BATCH)]
+    usual = float(np.median(np.concatenate(distances)))
+    return float(FARTHEST * min(1.0, usual / USUAL_DISTANCE) ** STEEPNESS)
+
+
+def _square(thumbnails: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    return thumbnails[indices].reshape(-1, GREY_EDGE, GREY_EDGE)
+
+
+def _distances(spectra: Spectra, grey: np.ndarray, pairs: Candidates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return how far pairs are apart, the maps between them, and the first ones seen through these."""
+    first, second = (_square(grey, indices).astype(np.float32) for indices in (pairs.first, pairs.second))
+    corners = [np.ptp(pictures[:, :: GREY_EDGE - 1, :: GREY_EDGE - 1], axis=(1, 2)) for pictures in (first, second)]
+    rotated = np.minimum(*corners) <= SAME_CORNERS
+    wanted = [spectra.vectors(spectra.transform(second, window)) for window in (WHOLE, CENTRE)]
+    distance = np.full(len(first), np.inf, np.float32)
+    maps = MATRICES[pairs.window]
+    seen = first.copy()
+
+    def judge(rows: np.ndarray, tried: np.ndarray) -> None:
+        """Take the maps *tried* for the pairs *rows* where they are better."""
+        moved = look_up(first[rows], tried)
+        whole, centre = (
+            1 - (spectra.vectors(spectra.transform(moved, window)) * vectors[rows]).sum(1)
+            for window, vectors in zip((WHOLE, CENTRE), wanted, strict=True)
+        )
+        gap = np.where(rotated[rows], np.minimum(whole, centre / CENTRE_SHARE), whole)
+        better = gap < distance[rows]
+        at = rows[better]
+        distance[at], maps[at], seen[at] = gap[better], tried[better], moved[better]
+
+    rows = np.arange(len(first))
+    judge(rows, maps.copy())  # a flat picture can send the alignment anywhere
+    for finely in (False, True):
+        if len(rows):
+            judge(rows, align(first[rows], second[rows], maps[rows], finely))
+        rows = np.flatnonzero(distance <= HOPEFUL)
+    return distance, maps, seen
+
+
+def _compare(
+    spectra: Spectra, grey: np.ndarray, colour: np.ndarray, pairs: Candidates, farthest: float, crowd: np.ndarray
+) -> Iterable[tuple[float, int, int, int, np.ndarray, bool]]:
+    """Yield of the pairs that are copies: distance, first, second, window, linear map, and whether colours agree."""
+    distance, maps, seen = _distances(spectra, grey, pairs)
+    chosen = np.flatnonzero(distance <= farthest)
+    chosen = chosen[distance[chosen] <= CROWDED * _room(spectra, grey, _take(pairs, chosen), crowd)]
+    if not len(chosen):
+        return
+    pairs, maps, seen = _take(pairs, chosen), maps[chosen], seen[chosen]
+    second = _square(grey, pairs.second).astype(np.float32)
+    same, greyish = compare_colours(colour, pairs, maps)
+    contrasts = seen.std((1, 2)) / np.maximum(second.std((1, 2)), 1)
+    as_bright = np.abs(seen.mean((1, 2)) - second.mean((1, 2))) <= SAME_BRIGHTNESS
+    as_bright &= np.maximum(contrasts, 1 / np.maximum(contrasts, 1e-6)) <= SAME_CONTRAST
+    for row in np.flatnonzero(same | (greyish & as_bright)):
+        yield (
+            float(distance[chosen[row]]), int(pairs.first[row]), int(pairs.second[row]), int(pairs.window[row]),
+            maps[row, :, :2], not greyish[row],
+        )  # fmt: skip
+
+
+def _room(spectra: Spectra, grey: np.ndarray, pairs: Candidates, crowd: np.ndarray) -> np.ndarray:
+    """Return how far the RANK-th nearest picture of *crowd* is from the more crowded picture of each pair."""
+    if len(crowd) < 2 * RANK or not len(pairs.first):
+        return np.full(len(pairs.first), np.inf)
+    known = spectra.vectors(spectra.transform(_square(grey, crowd)))
+    room = []
+    for asked, other in ((pairs.first, pairs.second), (pairs.second, pairs.first)):
+        gaps = 1 - spectra.vectors(spectra.transform(_square(grey, asked))) @ known.T
+        gaps[(crowd == asked[:, None]) | (crowd == other[:, None])] = np.inf
+        room.append(np.partition(gaps, RANK - 1, axis=1)[:, RANK - 1])
+    return np.minimum(*room)
+
+
+def compare_colours(colour: np.ndarray, pairs: Candidates, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pairs have the same colours, and of which exactly one has none.
+
+    Parameters
+    ----------
+    colour : uint8 (pictures, 2 * COLOUR_EDGE ** 2), two differences of colours around 128.
+    maps : of :func:`align`, for the first ones.
+    """
+    first, second = (
+        colour[indices].astype(np.float32).reshape(-1, COLOUR_EDGE, COLOUR_EDGE)
+        for indices in (pairs.first, pairs.second)
+    )
+    first = look_up(first, np.repeat(rescaled(maps, GREY_EDGE, COLOUR_EDGE), 2, axis=0))
+    first, second = (values.reshape(len(pairs.first), 2, -1) - 128 for values in (first, second))
+    strength = [np.sqrt((values**2).mean((1, 2))) for values in (first, second)]
+    greyish = (np.minimum(*strength) <= GREYISH) & (np.maximum(*strength) >= COLOURFUL)
+    return have_same_colours(first, second) & ~greyish, greyish
+
+
+def have_same_colours(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Tell which pairs (n, 2, COLOUR_EDGE ** 2) of differences of colours agree, but for noise and tint."""
+    gap = first - second
+    shift = gap.mean(2)
+    rest = np.sqrt(((gap - shift[:, :, None]) ** 2).mean((1, 2)))
+    spread = np.maximum(*(values.std(2).max(1) for values in (first, second)))
+    patterns = [(values - values.mean(2, keepdims=True)).reshape(len(first), -1) for values in (first, second)]
+    agree = (normalised(patterns[0]) * normalised(patterns[1])).sum(1) >= AGREE
+    alike = (rest <= np.maximum(FAINT, TINT * spread)) | (agree & (rest <= NOISE))
+    return (np.abs(shift).max(1) <= SHIFT) & alike
+
+
+def describe(window: Window, linear: np.ndarray, has_colours: bool) -> str:
+    """Return in words how a picture became its copy, "" where nothing of it can be named."""
+    words = [f"one is {TURNS[window.turn]}"] if window.turn else []
+    sizes = np.linalg.norm(linear, axis=0)
+    if min(sizes) < CROPPED or max(sizes) > 1 / CROPPED:
+        words.append("one shows a part of the other")
+    if not has_colours:
+        words.append("one has no colours")
+    return "; ".join(words) or "changed or photographed again"
+
+
+def stars(links: Iterable[Link]) -> list[list[int]]:
+    """Return groups in which each member is linked to the first: a chain of small changes does not join a class.
+
+    The pictures with most links come first.
+    """
+    neighbours: dict[int, set[int]] = defaultdict(set)
+    for link in links:
+        neighbours[link.first].add(link.second)
+        neighbours[link.second].add(link.first)
+    degree = Counter({index: len(others) for index, others in neighbours.items()})
+    free, groups = set(neighbours), []
+    for centre in sorted(neighbours, key=lambda index: (-degree[index], index)):
+        if centre not in free:
+            continue
+        members = sorted(neighbours[centre] & free)
+        if members:
+            free -= {centre, *members}
+            groups.append([centre, *members])
+    return groups
