@@ -206,7 +206,7 @@ def have_same_colours(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def describe(window: Window, linear: np.ndarray, has_colours: bool) -> str:
     """Return in words how a picture became its copy, "" where nothing of it can be named."""
-    words = [f"one is {TURNS[window.turn]}"] if window.turn else []
+    words = [TURNS[window.turn]] if window.turn else []
     sizes = np.linalg.norm(linear, axis=0)
     if min(sizes) < CROPPED or max(sizes) > 1 / CROPPED:
         words.append("one shows a part of the other")

@@ -47,13 +47,13 @@ class Window:
 
 #: Ways to turn a picture: transposed (t), then mirrored left to right (x), then upside down (y); in words.
 TURNS = {
-    "x": "mirrored",
-    "y": "mirrored and rotated by 180 degrees",
-    "xy": "rotated by 180 degrees",
-    "t": "mirrored and rotated by 90 degrees",
-    "tx": "rotated by 90 degrees",
-    "ty": "rotated by 90 degrees",
-    "txy": "mirrored and rotated by 90 degrees",
+    "x": "one is mirrored",
+    "y": "one is mirrored and rotated by 180 degrees",
+    "xy": "one is rotated by 180 degrees",
+    "t": "one is mirrored and rotated by 90 degrees",
+    "tx": "one is rotated by 90 degrees",
+    "ty": "one is rotated by 90 degrees",
+    "txy": "one is mirrored and rotated by 90 degrees",
 }
 WHOLE = Window()
 
