@@ -21,7 +21,8 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.runs.tracked_run import find_runs, read_tracked_run
 
 #: Installed into a folder, without dependencies that .venv has already.
-PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
+#: W&B 0.31 reads its files by a program that is not Python's; 0.26.1 has a reader in Python.
+PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb==0.26.1"}
 #: Programs that read with the tracker's own reader and print what they find as JSON.
 READERS = {
     "tensorboard": """
