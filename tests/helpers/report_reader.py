@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,10 +97,28 @@ def look_at_everything(
     return seen
 
 
+def frame_of_the_map(page: Page) -> int:
+    """Return the context of the open map once it answers: the empty document that a frame begins with gives way to it.
+
+    Raises
+    ------
+    AssertionError : it does not come.
+    """
+    ready = "document.getElementById('tools') && !document.getElementById('tools').hidden"
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            frame = page.enter_frame()
+            page.wait_for(ready, context=frame)
+            return frame
+        except AssertionError as error:
+            if "Cannot find context" not in str(error) or time.monotonic() > deadline:
+                raise
+
+
 def ask_the_map(page: Page) -> None:
     """Point at an image of the open map and filter its classes: both must answer."""
-    frame = page.enter_frame()
-    page.wait_for("document.getElementById('tools') && !document.getElementById('tools').hidden", context=frame)
+    frame = frame_of_the_map(page)
     corner = page.evaluate(
         "(({left, top}) => [left, top])(document.querySelector('#app iframe').getBoundingClientRect())"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -112,16 +113,17 @@ def test_pip_installs_the_command_from_a_copy_into_a_fresh_environment(tmp_path:
             shutil.copy(ROOT / name, tmp_path / "copy" / name)
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     programs = tmp_path / "venv" / "bin"
+    shell = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # make sets it for the tests
     install = [str(programs / "pip"), "install", "-q", "-e", str(tmp_path / "copy")]
-    subprocess.run(install, check=True, capture_output=True, timeout=300)
+    subprocess.run(install, env=shell, check=True, capture_output=True, timeout=300)
     for words, told in (
         ("--version", f"mimflow {mimflow.__version__}"),
         ("--help", "evaluate"),
         ("run --help", "CONFIG"),
     ):
         command = [str(programs / "mimflow"), *words.split()]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        result = subprocess.run(command, cwd=tmp_path, env=shell, capture_output=True, text=True, check=True)
         assert told in result.stdout
     imported = subprocess.run([str(programs / "python"), "-c", "import mimflow; print(mimflow.__file__)"],
-                              cwd=tmp_path, capture_output=True, text=True, check=True)  # fmt: skip
+                              cwd=tmp_path, env=shell, capture_output=True, text=True, check=True)  # fmt: skip
     assert imported.stdout.strip() == str(tmp_path / "copy" / "mimflow.py")

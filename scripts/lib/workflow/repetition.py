@@ -270,7 +270,9 @@ def settings_for(run: FinishedRun, source: Mapping[str, Any] | Sequence[Mapping[
     settings["dataset"]["source"] = dict(source) if isinstance(source, Mapping) else [dict(entry) for entry in source]
     # `auto` was resolved when config.py was written; here there may be another answer.
     experiment["device"] = inputs["training"]["device"]
-    if config_reader.is_file(experiment["base_config"]):  # what it holds now: the config that is made of it is compared
+    if config_reader.is_file(
+        str(experiment.get("base_config"))
+    ):  # what it holds now: the config that is made of it is compared
         experiment["base_config"] = str(Path(experiment["base_config"]).expanduser().resolve())
     if "checkpoint" in inputs["files"]:
         experiment["checkpoint"] = {"path": str(KEPT_NAMES / run.file("checkpoint").name)}
