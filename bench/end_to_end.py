@@ -11,10 +11,8 @@ import argparse
 import json
 import logging
 import re
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,13 +24,12 @@ import psutil
 
 from bench import datasets
 from bench.prepare import Bench, Scale, data_name, prepare_data
-from bench.processes import MemoryWatch
+from bench.processes import execute
 from bench.table import machine_line, markdown
 from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import atomic_path, write_json, write_text
-from scripts.lib.base.problems import UserError
 from scripts.lib.runs.train_log import read_train_log
 
 # A copy of the repository as the tests make it.
@@ -150,25 +147,9 @@ def run_workflow(checkout: Checkout, config: str) -> Measured:
     UserError : it failed.
     """
     command = ["python", "-m", "scripts.lib.workflow.start", "--profile=profiles/local", f"--configfile={config}"]
-    with tempfile.TemporaryFile("w+") as output:
-        began, before = time.time(), psutil.Process().cpu_times()
-        process = subprocess.Popen(
-            command,
-            cwd=checkout.folder,
-            env=checkout.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-        watch = MemoryWatch(process.pid)
-        watch.start()
-        process.wait()
-        seconds, after = time.time() - began, psutil.Process().cpu_times()
-        watch.over.set()
-        watch.join()
-        if process.returncode:
-            output.seek(0)
-            raise UserError(f"the workflow failed in {checkout.folder}: {output.read().strip()[-500:]}")
+    before = psutil.Process().cpu_times()
+    ran = execute(command, checkout.folder / "output.txt", checkout.environment(), checkout.folder)
+    after = psutil.Process().cpu_times()
     runs = sorted(path.parent for path in (checkout.folder / "results").glob("*/*/seed*/train_log.csv"))
     names = [run.relative_to(checkout.folder / "results") for run in runs]
     training = sum(read_train_log(run / "train_log.csv")[["train_seconds", "val_seconds"]].sum().sum() for run in runs)
@@ -182,11 +163,11 @@ def run_workflow(checkout: Checkout, config: str) -> Measured:
     return Measured(
         read_steps(checkout.usage),
         len(runs),
-        seconds,
+        ran.seconds,
         processor,
-        watch.peak / MEMORY_UNIT,
+        ran.peak / MEMORY_UNIT,
         float(computing),
-        first - began,
+        first - ran.launched,
     )
 
 

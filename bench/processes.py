@@ -98,8 +98,8 @@ class Ran:
         return self.ended - self.launched
 
 
-def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None = None) -> Ran:
-    """Run a command to its end, its output into *log*.
+def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None = None, folder: Path = ROOT) -> Ran:
+    """Run a command to its end in *folder*, its output into *log*.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def execute(words: Sequence[str], log: Path, variables: Mapping[str, str] | None
         stream.flush()
         launched = time.time()
         process = subprocess.Popen(
-            words, cwd=ROOT, env=variables or environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+            words, cwd=folder, env=variables or environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
     watch = MemoryWatch(process.pid)
     watch.start()

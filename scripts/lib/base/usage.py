@@ -43,7 +43,10 @@ def note(step: str, log: Path | None) -> None:
 
 
 def _began() -> float:
-    """Return when this process was started, or forked: seconds since 1970 (proc_pid_stat(5), field 22)."""
+    """Return when this process was started, or forked: seconds since 1970 (proc_pid_stat(5), field 22).
+
+    To a hundredth of a second; psutil's counts from the boot time, which the kernel tells in whole seconds.
+    """
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     since_boot = float(Path("/proc/uptime").read_text().split()[0])
     return time.time() - since_boot + int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Find copies that were turned, cropped, robbed of their colours, or photographed again.
+"""Find copies that were turned, cropped, made grey, or photographed again.
 
 Candidates are laid on each other and compared in more detail, freed of what all pictures of the collection have in
 common. How alike two have to be depends on the collection: where pictures that were drawn at random already come near

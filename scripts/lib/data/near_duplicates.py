@@ -19,6 +19,7 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from scripts.lib.data.altered_copies import find_links, have_same_colours, stars
 from scripts.lib.data.image_checks import COLOUR_EDGE, GREY_EDGE
+from scripts.lib.data.spectra import chunks
 
 #: The first rule looks at thumbnails of half the size.
 HALF = GREY_EDGE // 2
@@ -108,7 +109,7 @@ def find_near_duplicates(
     indices : the pictures that are compared, ascending; None: all.
     """
     indices = np.arange(len(grey)) if indices is None else indices
-    contrast = np.concatenate([np.zeros(0), *(grey[chunk].std(1) for chunk in _chunks(indices))])
+    contrast = np.concatenate([np.zeros(0), *(grey[chunk].std(1) for chunk in chunks(indices, CHUNK))])
     compared = indices[contrast >= LEAST_CONTRAST]
     # Equal thumbnails first: one of them stands for all.
     _, first, which = np.unique(_fingerprints(grey, colour, compared), return_index=True, return_inverse=True)
@@ -131,7 +132,7 @@ def find_near_duplicates(
 def _small(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray) -> Pictures:
     """Return thumbnails of half the size."""
     small = np.zeros((len(indices), HALF**2), np.uint8)
-    for chunk in _chunks(np.arange(len(indices))):
+    for chunk in chunks(np.arange(len(indices)), CHUNK):
         blocks = grey[indices[chunk]].reshape(-1, HALF, 2, HALF, 2)
         small[chunk] = ((blocks.sum((2, 4), dtype=np.uint16) + 2) // 4).reshape(len(chunk), -1)
     return Pictures(small, colour[indices])
@@ -142,16 +143,11 @@ def _fingerprints(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray) -> 
     words = (grey.shape[1] + colour.shape[1]) // 8
     factors = np.random.Generator(np.random.Philox(key=1)).integers(0, 1 << 63, words, dtype=np.uint64) * 2 + 1
     fingerprints = [np.zeros(0, np.uint64)]
-    for chunk in _chunks(indices):
+    for chunk in chunks(indices, CHUNK):
         rows = np.concatenate([grey[chunk], colour[chunk]], axis=1).view(np.uint64)
         rows ^= rows >> np.uint64(29)  # else a change in the upper bits of two words could cancel out
         fingerprints.append((rows * factors).sum(1, dtype=np.uint64))
     return np.concatenate(fingerprints)
-
-
-def _chunks(array: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(array), CHUNK):
-        yield array[start : start + CHUNK]
 
 
 def _accepted(pictures: Pictures, threads: int) -> Iterator[list[int]]:
@@ -274,7 +270,7 @@ def _neighbours(pictures: Pictures, threads: int) -> tuple[np.ndarray, np.ndarra
             pairs[True].append(mirrors)
     columns: list[tuple[np.ndarray, ...]] = [(np.zeros(0, np.intp),) * 2 + (np.zeros(0, np.float32),) * 2]
     for flip, keys in pairs.items():
-        for chunk in _chunks(_distinct(np.concatenate(keys))):
+        for chunk in chunks(_distinct(np.concatenate(keys)), CHUNK):
             low, high = (chunk >> np.uint64(32)).astype(np.intp), (chunk & np.uint64(0xFFFFFFFF)).astype(np.intp)
             gap = pictures.features(low, flip) - pictures.features(high)
             distance = np.sqrt((gap * gap).sum(1))
@@ -306,7 +302,7 @@ def _hashes(pictures: Pictures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     down, across = np.divmod(np.arange(1, FREQUENCIES**2), FREQUENCIES)
     values = np.concatenate(
         [np.zeros((0, len(down)), np.float32)]
-        + [pictures.features(chunk)[:, : HALF**2] @ basis for chunk in _chunks(np.arange(len(pictures)))]
+        + [pictures.features(chunk)[:, : HALF**2] @ basis for chunk in chunks(np.arange(len(pictures)), CHUNK)]
     )
     mirrored = np.where(across % 2 == 1, -values, values)
     # The median of the collection, so that each bit splits it in two, also where all pictures look alike.

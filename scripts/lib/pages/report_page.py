@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -138,7 +137,7 @@ def render(sources: Sources, language: str, background: tuple[int, int, int] = W
         "report.html",
         language=language,
         title=f"{sources.dataset.name}: mimflow",
-        policy=_policy(scripts),
+        policy=templates.policy(scripts),
         face=Markup(embedded_face(Markup("").join(views.values()) + text, templates.OWN_FONT)),
         styles=[templates.source(name) for name in STYLES],
         views=views,
@@ -146,13 +145,6 @@ def render(sources: Sources, language: str, background: tuple[int, int, int] = W
         pictures=_json(pictures.data),
         scripts=scripts,
     )
-
-
-def _policy(scripts: Sequence[str]) -> Markup:
-    """Return a policy by which a browser runs these scripts and no other, and asks for nothing."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    return Markup("default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; script-src " + allowed)
 
 
 def _json(value: Any) -> Markup:

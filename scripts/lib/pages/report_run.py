@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from scripts.lib.base.files import read_json
 from scripts.lib.metrics.calibration import Reliability, calibrate
 from scripts.lib.metrics.errors import label_suspects, most_alike, most_confident, most_confused
 from scripts.lib.runs.predictions import Predictions, read_features, read_predictions
@@ -133,7 +133,7 @@ def describe_run(folder: Path, dataset: Path, images: Images) -> RunReport:
     UserError : a file of it is missing, or not what it should be.
     """
     run = RunFolder(folder)
-    metrics = json.loads(run.metrics.read_text(encoding="utf-8"))
+    metrics = read_json(run.metrics)
     predictions = read_predictions(run.predictions)
     val = read_predictions(run.val_predictions) if run.val_predictions.is_file() else None
     features = read_features(run.features, len(predictions.files)) if run.features.is_file() else None

@@ -48,6 +48,22 @@ def heading(words: str, of: str = "") -> str:
     return f"{tr(words)}: {tr(of)}" if of else tr(words)
 
 
+def policy(scripts: Sequence[str] = (), *, beside: bool = False) -> Markup:
+    """Return a policy by which a browser runs *scripts* and no other, and asks for nothing from anywhere.
+
+    It is a second lock: were anything to slip through the escaping, a browser would still not run it.
+
+    Parameters
+    ----------
+    beside : whether images are files that lie beside the page, rather than in it.
+    """
+    images = "'self' file: data:" if beside else "data:"
+    text = f"default-src 'none'; style-src 'unsafe-inline'; img-src {images}; font-src data:"
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return Markup(f"{text}; script-src {allowed}" if allowed else text)
+
+
 def page(
     name: str, title: str, *, style: str | Sequence[str] = (), script: str = "", beside: bool = False, **values: Any
 ) -> str:
@@ -58,23 +74,17 @@ def page(
     name : template of what stands below the title.
     style : file, or files, with rules beside base.css.
     script : file with JavaScript that runs when the page is there; no other does.
-    beside : whether images are files that lie beside the page, rather than in it.
+    beside : as :func:`policy` takes it.
     values : of the template.
     """
     body = render(name, **values)
     code = source(script) if script else Markup()
     styles = [style] if isinstance(style, str) else style
-    # The policy is a second lock: were anything to slip through the escaping, a browser would still not run it.
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
-    if beside:
-        policy = policy.replace("img-src", "img-src 'self' file:")
-    if script:
-        policy += f"; script-src 'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
     return render(
         "base.html",
         title=title,
         language=language(),
-        policy=Markup(policy),
+        policy=policy([code] if script else (), beside=beside),
         face=Markup(embedded_face(Markup.escape(title) + body, OWN_FONT)),
         styles=[source(file) for file in ("base.css", *styles)],
         body=body,
