@@ -8,13 +8,16 @@ grids of two and four runs. Each step writes down what it cost (:mod:`scripts.li
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import logging
+import os
 import re
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +54,10 @@ PASS = re.compile(r"^(?P<time>\S+ \S+) INFO \S+: (?:features of )?[0-9,]+ images
 LOGGED = re.compile(r"^(?P<time>\S+ \S+) - mmcls - INFO - (?P<message>.*)")
 LATER = ("Epoch", "Validation")
 MEMORY_UNIT = 1 << 20
+#: Of Linux's linux/prctl.h.
+PR_SET_CHILD_SUBREAPER = 36
+#: What prints the last lines has no log, by which a step is known.
+LAST_LINES = "the last lines of a run"
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def read_steps(file: Path) -> list[Step]:
     lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     return [
         Step(
-            line["step"], str(Path(line["log"]).parent), line["began"], line["ended"],
+            line["step"] if line["log"] else LAST_LINES, str(Path(line["log"]).parent), line["began"], line["ended"],
             line["processor_seconds"] + line["children_processor_seconds"], line["peak_mib"], line["loads_torch"],
         )
         for line in lines
@@ -139,6 +146,17 @@ def first_batches(work: Path) -> Iterator[float]:
             yield datetime.strptime(last, "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
+def adopt_orphans() -> None:
+    """Become the parent of what Snakemake leaves behind: the server of forks, with which all its steps count.
+
+    Raises
+    ------
+    OSError : the kernel refuses.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
 def run_workflow(checkout: Checkout, config: str) -> Measured:
     """Run a workflow from nothing to its report.
 
@@ -147,8 +165,12 @@ def run_workflow(checkout: Checkout, config: str) -> Measured:
     UserError : it failed.
     """
     command = ["python", "-m", "scripts.lib.workflow.start", "--profile=profiles/local", f"--configfile={config}"]
+    adopt_orphans()
     before = psutil.Process().cpu_times()
     ran = execute(command, checkout.folder / "output.txt", checkout.environment(), checkout.folder)
+    with suppress(ChildProcessError):  # there is none left
+        while True:
+            os.wait()
     after = psutil.Process().cpu_times()
     runs = sorted(path.parent for path in (checkout.folder / "results").glob("*/*/seed*/train_log.csv"))
     names = [run.relative_to(checkout.folder / "results") for run in runs]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from dag import ROOT, archive_bytes, settings
 
 from bench.end_to_end import HEAD, Measured, first_batches, passes, read_steps, rules_table, summary
 
@@ -65,3 +69,31 @@ def test_logs_tell_of_passes_and_of_the_first_batch(tmp_path: Path) -> None:
     )
     (moment,) = first_batches(tmp_path / "work")
     assert moment % 60 == pytest.approx(4.25)
+
+
+#: In a process of its own, which becomes the parent of all that the workflow leaves behind.
+WORKFLOW = """
+import json, sys
+from pathlib import Path
+from bench.end_to_end import Checkout, run_workflow
+checkout = Checkout(Path("checkout"))
+measured = run_workflow(checkout, checkout.write_settings("bench.yaml", json.loads(sys.argv[1])))
+print(json.dumps([measured.processor, sum(step.processor for step in measured.steps), measured.torch_processes,
+                  measured.first_image, measured.seconds, measured.computing, [step.rule for step in measured.steps]]))
+"""
+
+
+@pytest.mark.long
+def test_the_processor_time_of_a_workflow_holds_that_of_its_forked_steps(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
+    wanted = json.dumps(settings({"path": str(tmp_path / "data.zip")}))
+    result = subprocess.run(
+        [sys.executable, "-c", WORKFLOW, wanted],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    processor, of_steps, torch_processes, first, seconds, computing, rules = json.loads(result.stdout)
+    assert processor > of_steps + 1  # Snakemake, and loading torch, take seconds
+    assert torch_processes == 2  # the server of forks, and the trainer
+    assert 0 < computing < seconds and 0 < first < seconds
+    assert {"unpack_archive", "train_model", "write_report"} < set(rules) and len(rules) > 15
