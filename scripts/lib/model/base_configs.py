@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.model import config_reader, model_zoo, timm_models
+from scripts.lib.model.config_patches import input_size, resize_pipeline, unwrapped
 from scripts.lib.model.dry_step import FAILURES, OnMeta
 from scripts.lib.model.fast_recipe import FAST
 from scripts.lib.runs.config_file import Config
@@ -47,7 +48,19 @@ def load(base_config: str, pretrained: bool = True) -> Config:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # mmcv announces mmcv 2, and operators that classification does not use
         from mmcv import Config as MmcvConfig
-    return MmcvConfig.fromfile(str(model_zoo.config_path(base_config)))._cfg_dict.to_dict()
+    config = MmcvConfig.fromfile(str(model_zoo.config_path(base_config)))._cfg_dict.to_dict()
+    return of_one_size(config)
+
+
+def of_one_size(config: Config) -> Config:
+    """Return a config of mmcls's in which a network that is made for images of one size is trained on that size.
+
+    That of RepMLP at 256 pixels trains it on 224, which it refuses: a slip, by which nobody can train it.
+    """
+    size, train = config["model"]["backbone"].get("img_size"), unwrapped(config["data"]["train"])["pipeline"]
+    if size == input_size(unwrapped(config["data"]["test"])["pipeline"]) != input_size(train):
+        resize_pipeline(train, size / input_size(train))
+    return config
 
 
 def timm_config(base_config: str, pretrained: bool) -> Config:

@@ -86,6 +86,9 @@ def test_an_odd_size_of_a_network_of_several_resolutions_names_its_neighbours(tm
         ("resnet50_8xb32-cutmix_in1k", {"image_size": 32}),
         ("vit-base-p16_pt-64xb64_in1k-224", {"image_size": 96}),
         ("swin-tiny_16xb64_in1k", {"image_size": 50}),
+        # Of one size of images, which mmcls's own config trains on another.
+        pytest.param("repmlp-base_8xb64_in1k-256px", {}, marks=pytest.mark.long),
+        pytest.param("repmlp-base_8xb64_in1k-256px", {"image_size": 224}, marks=pytest.mark.long),
         (RESNET, {"checkpoint": "zoo", "recipe": "fast", "batch_size": 1, "image_size": 32}),  # of frozen statistics
     ],
 )
