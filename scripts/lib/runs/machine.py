@@ -136,6 +136,11 @@ def _group(pattern: str, text: str | Path) -> str | None:
 
 
 def _git(root: Path, *words: str) -> str | None:
+    answer = ask_git(root, *words)
+    return None if answer is None else answer.decode("utf-8", "surrogateescape").strip()
+
+
+def ask_git(root: Path, *words: str) -> bytes | None:
     """Return what git says of the repository of a folder, None where it fails or is not installed.
 
     GIT_DIR and its like would name another one, as inside a hook. That the folder belongs to another user, as on a
@@ -144,9 +149,6 @@ def _git(root: Path, *words: str) -> str | None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-c", f"safe.directory={root.resolve()}", "-C", str(root), *words]
     try:
-        result = subprocess.run(
-            command, capture_output=True, text=True, errors="surrogateescape", timeout=30, check=True, env=environment
-        )
+        return subprocess.run(command, capture_output=True, timeout=30, check=True, env=environment).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip()

@@ -13,7 +13,6 @@ import io
 import logging
 import re
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections import Counter
@@ -29,6 +28,7 @@ from scripts.lib.data.archives import sniff_format
 from scripts.lib.data.folders import manifest_sha256, pack_folder, walk_files, write_manifest
 from scripts.lib.data.tar_archives import open_tar
 from scripts.lib.model import config_reader
+from scripts.lib.runs.machine import ask_git
 from scripts.lib.runs.run_folder import run_name
 from scripts.lib.workflow.layout import record_path
 from scripts.lib.workflow.repetition import (
@@ -138,10 +138,9 @@ def find_lock(inputs: Mapping[str, dict], root: Path = ROOT) -> bytes | None:
     path = root / "envs" / f"{name}.lock"
     if path.is_file() and sha256_of(path) == expected:
         return path.read_bytes()
-    show = ["git", "-C", str(root), "show", f"{inputs['code']['commit']}:envs/{name}.lock"]
-    result = subprocess.run(show, capture_output=True, check=False)
-    if result.returncode == 0 and hashlib.sha256(result.stdout).hexdigest() == expected:
-        return result.stdout
+    lock = ask_git(root, "show", f"{inputs['code']['commit']}:envs/{name}.lock")
+    if lock is not None and hashlib.sha256(lock).hexdigest() == expected:
+        return lock
     logger.warning("envs/%s.lock has changed since the run: the bundle has no lock", name)
     return None
 

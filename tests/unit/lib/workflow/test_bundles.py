@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -92,4 +94,26 @@ def test_the_lock_in_a_bundle_is_the_run_s_or_none(tmp_path: Path) -> None:
     }
     assert find_lock(inputs, tmp_path) == b"lock"
     (tmp_path / "envs" / "cpu.lock").write_bytes(b"another")
+    assert find_lock(inputs, tmp_path) is None
+
+
+def test_the_lock_of_the_run_comes_from_its_commit_also_in_a_clone_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "envs" / "cpu.lock"
+    lock.parent.mkdir()
+    lock.write_bytes(b"lock\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    inputs = {
+        "environment": {"name": "cpu", "lock_sha256": hashlib.sha256(b"lock\n").hexdigest()},
+        "code": {"commit": commit},
+    }
+    lock.write_bytes(b"another")
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 12345, 12345)
+    assert find_lock(inputs, tmp_path) == b"lock\n"
+    monkeypatch.setenv("PATH", "")  # where git is not installed
     assert find_lock(inputs, tmp_path) is None
