@@ -12,24 +12,27 @@ from typing import NamedTuple
 WORDS = {
     "train": """train training trainings trainval trains trn tren trening treningowy treningowe uczacy trenink
         trenovaci traning entrenamiento entrenar entrainement apprentissage treino treinamento addestramento
-        allenamento antrenare egitim latih pelatihan huanluyen koulutus обучение обучающая обучающие обучающий
-        тренировка тренировочная тренировочные тренировочный трейн навчання навчальна тренування εκπαιδευση תדריב
-        אימון تدريب آموزش प्रशिक्षण 训练 訓練 学習 トレーニング 학습 훈련 트레이닝""",
+        allenamento antrenare aprendizaje træning traening lernen lern treenaus opetus tanito tanulo treniranje ucenje
+        trenovanie mokymas apmaciba тренувальний egitim latih latihan pelatihan huanluyen koulutus обучение обучающая
+        обучающие обучающий тренировка тренировочная тренировочные тренировочный трейн навчання навчальна тренування
+        εκπαιδευση תדריב אימון تدريب آموزش प्रशिक्षण প্রশিক্ষণ பயிற்சி ฝึก 训练 訓練 学習
+        トレーニング 教師 학습 훈련 트레이닝""",
     "val": """val vali valid validate validation validations dev devel develop development eval evaluate evaluation
         publictest validacion validacao validazione convalida validierung validierungs validatie validasi validering
         validare validace validacni validointi dogrulama walidacja walidacyjny walidacyjne kiemdinh валидация
-        валидационная валидационные валидационный проверка проверочная проверочный валідація перевірка επικυρωση
-        תיקוף تحقق सत्यापन 验证 驗證 校验 検証 バリデーション 검증""",
-    "test": """test tests testing holdout heldout privatetest prueba pruebas teste testes prova testowy testowe
-        testowa testovaci testi teszt uji pengujian kiemtra тест тестовая тестовые тестовый тестирование тестування
-        δοκιμη בדיקה اختبار آزمون परीक्षण 测试 測試 テスト 試験 評価 테스트 시험 평가""",
+        валидационная валидационные валидационный проверка проверочная проверочный валідація перевірка επικυρωση תיקוף
+        تحقق सत्यापन 验证 驗證 校验 検証 バリデーション 검증""",
+    "test": """test tests testing tst testen testaus prufung pruf testiranje testovanie testavimas ujian holdout
+        heldout privatetest prueba pruebas teste testes prova testowy testowe testowa testovaci testi teszt uji
+        pengujian kiemtra тест тестовая тестовые тестовый тестирование тестування тестовий δοκιμη בדיקה מבחן اختبار
+        آزمون परीक्षण পরীক্ষা சோதனை ทดสอบ 测试 測試 テスト 試験 評価 테스트 시험 평가""",
 }
 #: What stands beside such a word and says nothing.
-NOISE = """set sets data dataset datasets image images img imgs picture pictures pic pics photo photos sample
-    samples split splits subset partition part folder dir files jpg jpeg png all the of for de do da di des daten
-    datensatz satz bilder conjunto datos dados dati imagenes imagens imagini ensemble jeu donnees zbior данные
-    данных выборка набор изображения 集 组 数据集 数据 數據 資料 用 图片 图像 圖片 样本 文件夹 データ データセット
-    セット 画像 用画像 데이터 데이터셋 세트 셋 이미지 용"""
+NOISE = """set sets data dataset datasets image images img imgs picture pictures pic pics photo photos sample samples
+    split splits subset partition part folder dir files jpg jpeg png all the of for de do da di des daten datensatz
+    satz bilder conjunto datos dados dati imagenes imagens imagini ensemble jeu donnees zbior sett данные данных
+    выборка набор изображения 集 组 数据集 数据 數據 資料 用 图片 图像 圖片 样本 文件夹
+    データ データセット セット 画像 用画像 ชุด 데이터 데이터셋 세트 셋 이미지 용"""
 #: Of the words of val and test, those that may well be a class where no other split stands beside them.
 ALSO_CLASSES = frozenset(
     ["valid", "dev", "devel", "develop", "development", "eval", "evaluate", "evaluation", "prova", "prueba", "pruebas"]

@@ -28,7 +28,11 @@ WHOLE = " ".join(expand("{train,test}/{cat,dog}"))
         "训练 测试",
         "学習データ テスト用画像", "학습 평가", "entrenamiento prueba", "Entraînement Test", "treino teste",
         "Trainingsdaten Testdaten", "addestramento prova", "Обучающая+выборка Тестовая+выборка", "eğitim test",
-        "trening test", "प्रशिक्षण परीक्षण", "trainval test", "Training PrivateTest",
+        "trening test", "प्रशिक्षण परीक्षण",
+        "træning test", "Treenaus Testaus", "tanító teszt", "učenje testiranje", "trénovanie testovanie",
+        "mokymas testavimas", "тренувальний тестовий", "ชุดฝึก ชุดทดสอบ", "latihan ujian", "אימון מבחן",
+        "প্রশিক্ষণ পরীক্ষা", "பயிற்சி சோதனை", "教師データ テストデータ", "aprendizaje prueba", "Lerndaten Prüfdaten",
+        "treningssett testsett", "train tst", "trainval test", "Training PrivateTest",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("inside", ["{}/{{cat,dog}}", "data/{}/images/{{cat,dog}}"])
