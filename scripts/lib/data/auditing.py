@@ -41,7 +41,7 @@ from scripts.lib.data.splits import Image
 logger = logging.getLogger(__name__)
 
 #: To be raised when checks change; another decoder may read other files, so that their versions count as well.
-VERSION = 4
+VERSION = 5
 READER = f"mimflow audit {VERSION}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}"
 HEADER_BYTES = 128
 GREY, COLOUR = GREY_EDGE**2, 2 * COLOUR_EDGE**2
@@ -50,10 +50,11 @@ RECORD = np.dtype(
     [
         ("sha256", "u1", (32,)), ("status", "u1"), ("oddities", "u1"), ("orientation", "u1"), ("format", "S9"),
         ("width", "<u4"), ("height", "<u4"), ("detail", f"S{DETAIL_BYTES}"),
-        ("peak", "<u2"), ("grey", "u1", (GREY,)), ("colour", "u1", (COLOUR,)), ("checksum", "<u4"),
+        ("peak", "<u2"), ("sharpness", "<f4"), ("roughness", "<f4"),
+        ("grey", "u1", (GREY,)), ("colour", "u1", (COLOUR,)), ("checksum", "<u4"),
     ]
 )  # fmt: skip
-_BODY = struct.Struct(f"<32sBBB9sII{DETAIL_BYTES}sH{GREY}s{COLOUR}s")
+_BODY = struct.Struct(f"<32sBBB9sII{DETAIL_BYTES}sHff{GREY}s{COLOUR}s")
 
 
 def encode(digest: bytes, checked: Checked) -> bytes:
@@ -61,13 +62,13 @@ def encode(digest: bytes, checked: Checked) -> bytes:
     body = _BODY.pack(
         digest, checked.status, checked.oddities, checked.orientation, checked.format.encode(),
         min(checked.width, 0xFFFFFFFF), min(checked.height, 0xFFFFFFFF), checked.detail.encode(),
-        checked.peak, checked.grey, checked.colour,
+        checked.peak, checked.sharpness, checked.roughness, checked.grey, checked.colour,
     )  # fmt: skip
     return body + struct.pack("<I", zlib.crc32(body))
 
 
 def decode(records: np.ndarray) -> list[Checked]:
-    """Return the checks in records (without the thumbnails, which are read as arrays)."""
+    """Return the checks in records, without what is read as arrays: thumbnails, sharpness and roughness."""
     names = ("status", "format", "width", "height", "oddities", "orientation", "detail", "peak")
     kinds, oddities = {kind.value: kind for kind in Status}, functools.cache(Oddity)
     columns = zip(*(records[name].tolist() for name in names), strict=True)
@@ -308,13 +309,16 @@ PROGRESS_SECONDS = 10.0
 class Audited:
     """The images, what is known of each, and how many were decoded now: the others' checks were known.
 
-    ``grey`` (images, 1024) and ``colour`` (images, 128) are thumbnails; ``digests``: sha256, "" where unknown.
+    ``grey`` (images, 1024) and ``colour`` (images, 128) are thumbnails; ``sharpness``, ``roughness``: (images,);
+    ``digests``: sha256, "" where unknown.
     """
 
     checks: list[Checked]
     digests: list[bytes]
     grey: np.ndarray
     colour: np.ndarray
+    sharpness: np.ndarray
+    roughness: np.ndarray
     decoded: int
 
 
@@ -343,6 +347,8 @@ def check_all(folder: Path, images: Sequence[Image], cache: AuditCache, processe
         [b"" if index in failures else digest.tobytes() for index, digest in enumerate(digests)],
         np.array(records["grey"]),
         np.array(records["colour"]),
+        np.array(records["sharpness"]),
+        np.array(records["roughness"]),
         decoded,
     )
 

@@ -46,6 +46,9 @@ ROUNDING = 4
 #: by 0.08, twice what near copies may differ by), and REDUCED_EDGE where the sides are no multiples (the last, padded
 #: block would shift the thumbnail). Other pictures are shrunk to that.
 EXACT_EDGE, REDUCED_EDGE = 72, 128
+#: Of the squared differences of neighbours, down plus across: what rounding to whole levels adds, and below which the
+#: rest says nothing.
+ROUNDED, LEAST_DIFFERENCES = 1 / 3, 1.0
 #: Edges of the thumbnails by which copies are recognised: brightness, and each of two colour differences.
 GREY_EDGE, COLOUR_EDGE = 32, 8
 #: Longest `detail` that is kept, in bytes of UTF-8.
@@ -84,7 +87,7 @@ class Checked:
     ``format``: Pillow's name, "" where it knows none; ``orientation``: EXIF, 1 to 8; ``width``, ``height``: as stored;
     ``detail``: why it cannot be read; ``grey``: 32 x 32 bytes of brightness; ``colour``: 2 x 8 x 8 bytes of colour
     differences (Cr, Cb), both of the picture as the trainer sees it, "" where it cannot; ``peak``: the largest value of
-    one of 16 bits a channel, 0 for others.
+    one of 16 bits a channel, 0 for others; ``sharpness``, ``roughness``: see :func:`measure_edges`.
     """
 
     status: Status = Status.READABLE
@@ -97,6 +100,8 @@ class Checked:
     grey: bytes = b""
     colour: bytes = b""
     peak: int = 0
+    sharpness: float = 0.0
+    roughness: float = 0.0
 
 
 class DecoderMessages:
@@ -339,7 +344,36 @@ def _look(header: Checked, picture: np.ndarray) -> Checked:
         _, deviation = cv2.meanStdDev(picture)
         if deviation.max() < BLANK_DEVIATION and np.ptp(picture, axis=(0, 1)).max() < BLANK_RANGE:
             oddities |= Oddity.BLANK
+    sharpness, roughness = measure_edges(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
     return Checked(
         header.status, header.format, header.width, header.height, oddities, header.orientation, header.detail,
-        grey.tobytes(), colour.transpose(2, 0, 1).tobytes(),
+        grey.tobytes(), colour.transpose(2, 0, 1).tobytes(), sharpness=sharpness, roughness=roughness,
     )  # fmt: skip
+
+
+def measure_edges(grey: np.ndarray) -> tuple[float, float]:
+    """Return how sharp a picture is, and how rough, by the squared differences of neighbouring pixels.
+
+    Parameters
+    ----------
+    grey : uint8 (height, width).
+
+    Returns
+    -------
+    sharpness : the differences as a multiple of those in the picture at half its size: 0.25 where it has nothing but
+        slopes, since half as many pixels are twice as far apart; 0.5 of straight edges; 4 of noise. 1 where there is
+        too little contrast to tell.
+    roughness : the differences as a share of what they were if no pixel told of its neighbour: 1 of noise.
+    """
+    height, width = grey.shape
+    half = cv2.resize(grey, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
+    fine, coarse = (max(0.0, _differences(image) - ROUNDED) for image in (grey, half))
+    variance = float(cv2.meanStdDev(grey)[1][0, 0]) ** 2
+    sharpness = fine / coarse if coarse > LEAST_DIFFERENCES else 1.0
+    return sharpness, fine / (4 * variance) if variance > 0 else 0.0
+
+
+def _differences(grey: np.ndarray) -> float:
+    """Return the mean squared difference of neighbours, down plus across."""
+    down, across = (grey[1:], grey[:-1]), (grey[:, 1:], grey[:, :-1])
+    return sum(cv2.norm(*pair, cv2.NORM_L2SQR) / pair[0].size for pair in (down, across) if pair[0].size)

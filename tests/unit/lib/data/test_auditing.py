@@ -125,8 +125,9 @@ def test_a_file_that_cannot_be_opened_is_a_failure_with_its_reason(tmp_path: Pat
 
 
 READ = Checked(
-    Status.READABLE, "JPEG", 320, 200, Oddity.CMYK | Oddity.BLANK, 6, "", 4 * bytes(range(256)), bytes(range(128))
-)
+    Status.READABLE, "JPEG", 320, 200, Oddity.CMYK | Oddity.BLANK, 6, "", 4 * bytes(range(256)), bytes(range(128)),
+    sharpness=0.5, roughness=0.25,
+)  # fmt: skip
 BAD = Checked(Status.TRUNCATED, "PNG", detail="图像 " * 12)
 DIGESTS = [b"\0" * 31 + b"\1", b"\2" * 31 + b"\0"]
 
@@ -141,7 +142,11 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     filled(tmp_path / "cache")
     records = AuditCache(tmp_path / "cache").records()
     assert [record["sha256"].tobytes() for record in records] == DIGESTS
-    assert decode(records) == [Checked(**{**vars(READ), "grey": b"", "colour": b""}), BAD]
+    assert decode(records) == [
+        Checked(**{**vars(READ), **dict.fromkeys(("grey", "colour"), b""), "sharpness": 0, "roughness": 0}),
+        BAD,
+    ]
+    assert (records[0]["sharpness"], records[0]["roughness"]) == (READ.sharpness, READ.roughness)
     assert records[0]["grey"].tobytes() == READ.grey
     assert records[0]["colour"].tobytes() == READ.colour
 
