@@ -34,6 +34,7 @@ wildcard_constraints:
     seed="[0-9]+",
     fold="[0-9]+",
     short_side="[0-9]+",
+    shard="[0-9]+of[0-9]+",
     checkpoint="[A-Za-z0-9._-]+",
     candidate="|".join(map(re.escape, layout.candidate_names())) or "-",
     round="[0-9]+",

@@ -34,7 +34,7 @@ rule unpack_archive:
     log:
         f"{layout.logs}/unpack_archive.log",
     group:
-        resources.data_group
+        resources.unpack_group
     resources:
         gpu=resources.data_gpus,
     shell:
@@ -43,12 +43,36 @@ rule unpack_archive:
         " --makes {output.record:q} --log {log:q}"
 
 
+# With data_shards: N, N jobs of their own, whose products are removed once they are put together.
+rule check_images:
+    message:
+        "looking for bad data in shard {wildcards.shard} of the images"
+    input:
+        images=rules.unpack_archive.output.images,
+    output:
+        temp(layout.checks),
+    params:
+        # Never an output: see audit_images.
+        cache=layout.checks_cache,
+        reading=options.reading,
+    log:
+        f"{layout.logs}/check_images_{{shard}}.log",
+    threads: resources.data_threads(workflow)
+    resources:
+        gpu=resources.data_gpus,
+    shell:
+        "python -m scripts.data.check_images --images {input.images:q} --shard {wildcards.shard} {params.reading}"
+        " --cache {params.cache:q} --threads {threads} --output {output:q}"
+        " --makes {output:q} --log {log:q}"
+
+
 rule audit_images:
     message:
         "looking for bad data in {input.images}"
     input:
         images=rules.unpack_archive.output.images,
         record=rules.unpack_archive.output.record,
+        shards=layout.in_shards(layout.checks),
     output:
         csv=f"{layout.dataset}/audit.csv",
         json=f"{layout.dataset}/audit.json",
@@ -69,6 +93,7 @@ rule audit_images:
         "python -m scripts.data.audit_images --images {input.images:q} --unpacked {input.record:q} --on-bad-image {params.on_bad_image} {params.group_by}"
         " {params.reading}"
         " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q}"
+        " --shards {input.shards:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
@@ -126,12 +151,35 @@ rule describe_data:
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
+rule decode_images:
+    message:
+        "decoding shard {wildcards.shard} of the images, with {wildcards.short_side} pixels on the short side"
+    input:
+        images=rules.unpack_archive.output.images,
+        splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
+    output:
+        temp(directory(layout.decoded)),
+    params:
+        reading=options.reading,
+    log:
+        f"{layout.logs}/decode_images_{{short_side}}_{{shard}}.log",
+    threads: resources.data_threads(workflow)
+    resources:
+        gpu=resources.data_gpus,
+    shell:
+        "python -m scripts.data.decode_images --images {input.images:q} --splits {input.splits:q}"
+        " --short-side {wildcards.short_side} --shard {wildcards.shard} --threads {threads} {params.reading}"
+        " --output {output:q}"
+        " --reads {input.splits:q} --makes {output:q} --log {log:q}"
+
+
 rule pack_images:
     message:
         "decoding the images once, with {wildcards.short_side} pixels on the short side"
     input:
         images=rules.unpack_archive.output.images,
         splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
+        shards=layout.in_shards(layout.decoded),
     output:
         directory(layout.pixel_cache),
     params:
@@ -139,11 +187,11 @@ rule pack_images:
     log:
         f"{layout.logs}/pack_images_{{short_side}}.log",
     group:
-        resources.data_group
+        resources.pack_group
     threads: resources.data_threads(workflow)
     resources:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
-        " --threads {threads} {params.reading} --output {output:q}"
+        " --threads {threads} {params.reading} --output {output:q} --shards {input.shards:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"

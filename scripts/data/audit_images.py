@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
@@ -15,10 +16,11 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import reading
 from scripts.lib.data.audit_findings import find_all, judge_depth, notes_on_groups, refuse_bad, summarise
-from scripts.lib.data.auditing import AuditCache, check_all
+from scripts.lib.data.auditing import AuditCache, Audited, check_all, gather
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_paths import group_pattern
-from scripts.lib.data.splits import VAL_IS_TEST, find_images, settle_given_splits
+from scripts.lib.data.shards import WORTHWHILE
+from scripts.lib.data.splits import VAL_IS_TEST, Image, find_images, settle_given_splits
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--summary", type=Path, required=True, metavar="JSON", help="counts, sizes, notes")
     parser.add_argument("--unpacked", type=Path, metavar="JSON", help="record of unpack_archive, for the notes")
     parser.add_argument("--cache", type=Path, metavar="FILE", help="what is known of files by content; is added to")
+    parser.add_argument(
+        "--shards", type=Path, nargs="*", default=[], metavar="FILE",
+        help="what check_images made of each shard, in their order: no image is read here",
+    )  # fmt: skip
     parser.add_argument(
         "--on-bad-image", choices=["set_aside", "fail"], default="set_aside",
         help="go on without images that cannot be used, or stop (default: %(default)s)",
@@ -53,9 +59,7 @@ def main(args: argparse.Namespace) -> None:
     every_image = find_images(args.images)
     images = settle_given_splits(every_image)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as temporary:
-        cache = AuditCache(args.cache or Path(temporary) / "audit.cache", reading.of_options(args))
-        audited = check_all(args.images, images, cache, max(1, args.threads))
+    audited = _check(args, images)
     depth = judge_depth(audited.checks, args.bit_depth)
     findings = find_all(images, audited, args.group_by, args.threads)
     summary = summarise(images, audited.checks, findings)
@@ -73,11 +77,27 @@ def main(args: argparse.Namespace) -> None:
         refuse_bad(findings, args.images, args.output.with_name(f"{args.output.stem}_bad.csv"))
     seconds = time.monotonic() - began
     counts = ", ".join(f"{name} {count}" for name, count in summary["findings"].items()) or "no findings"
+    known = f"{audited.decoded} decoded, {len(images) - audited.decoded} known"
     logger.info(
-        "%s in %.1f s (%.0f images/s), %d decoded, %d known: %d set aside, %d left out; %s",
-        plural(len(images), "image"), seconds, len(images) / seconds, audited.decoded, len(images) - audited.decoded,
+        "%s in %.1f s (%.0f images/s), %s: %d set aside, %d left out; %s",
+        plural(len(images), "image"), seconds, len(images) / seconds,
+        f"checked in {len(args.shards)} shards" if args.shards else known,
         summary["set_aside"], summary["left_out"], counts,
     )  # fmt: skip
+    if not args.shards and len(images) >= 2 * WORTHWHILE:
+        logger.info(
+            "on a cluster, data_shards: %d divides the audit and the pixel cache of so many images among jobs"
+            " (docs/data-audit.md)", len(images) // WORTHWHILE,
+        )  # fmt: skip
+
+
+def _check(args: argparse.Namespace, images: Sequence[Image]) -> Audited:
+    """Return what is known of each image: from the shards where there are any, else by reading the files."""
+    if args.shards:
+        return gather(images, args.shards, reading.of_options(args))
+    with tempfile.TemporaryDirectory() as temporary:
+        cache = AuditCache(args.cache or Path(temporary) / "audit.cache", reading.of_options(args))
+        return check_all(args.images, images, cache, max(1, args.threads))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import time
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from scripts.lib.base.files import atomic_path
 from scripts.lib.base.units import plural
 from scripts.lib.data import reading
 from scripts.lib.data.pixel_cache import PIXELS
-from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, write_pixel_cache
+from scripts.lib.data.pixel_cache_writer import RAW_LIMIT_BYTES, add_options, join_pixel_caches, write_pixel_cache
 from scripts.lib.data.splits import listed_images
 
 logger = logging.getLogger(__name__)
@@ -22,14 +21,11 @@ logger = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.data.pack_images", description=__doc__)
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the splits refer to")
+    add_options(parser)
     parser.add_argument(
-        "--splits", type=Path, nargs="+", required=True, metavar="FILE", help="annotation files: `path label` lines"
-    )
-    parser.add_argument("--short-side", type=int, required=True, metavar="PIXELS", help="of a decoded image")
-    reading.add_options(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="images at a time")
+        "--shards", type=Path, nargs="*", default=[], metavar="DIR",
+        help="what decode_images made of each shard, in their order: no image is decoded here",
+    )  # fmt: skip
     return parser
 
 
@@ -38,10 +34,13 @@ def main(args: argparse.Namespace) -> None:
     names = listed_images(args.splits)
     began = time.monotonic()
     with atomic_path(args.output) as temporary:
-        kind = write_pixel_cache(
-            args.images, names, args.short_side, temporary, raw_limit=RAW_LIMIT_BYTES, threads=args.threads,
-            reading=reading.of_options(args),
-        )  # fmt: skip
+        if args.shards:
+            kind = join_pixel_caches(args.shards, names, args.short_side, temporary)
+        else:
+            kind = write_pixel_cache(
+                args.images, names, args.short_side, temporary, raw_limit=RAW_LIMIT_BYTES, threads=args.threads,
+                reading=reading.of_options(args),
+            )  # fmt: skip
         size = (temporary / PIXELS).stat().st_size
     seconds = time.monotonic() - began
     logger.info(

@@ -39,7 +39,7 @@ with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
 """
 RUN, RUN_LOGS = "results/d/{experiment}/seed{seed}", "logs/d/{experiment}/seed{seed}"
 #: What stands for the wildcards of the data rules.
-WILDCARDS = {"short_side": "160", "checkpoint": "name-1.0_x"}
+WILDCARDS = {"short_side": "160", "shard": "3of7", "checkpoint": "name-1.0_x"}
 
 
 @dataclass(frozen=True)

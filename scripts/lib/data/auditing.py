@@ -31,11 +31,13 @@ import PIL
 from tqdm import tqdm
 
 from scripts.lib.base.console import can_rewrite
+from scripts.lib.base.files import atomic_path
 from scripts.lib.base.interrupts import held
 from scripts.lib.base.problems import UserError
 from scripts.lib.data import image_checks
 from scripts.lib.data.image_checks import COLOUR_EDGE, DETAIL_BYTES, GREY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.reading import USUAL, Reading
+from scripts.lib.data.shards import shards_of
 from scripts.lib.data.splits import Image
 
 logger = logging.getLogger(__name__)
@@ -90,15 +92,12 @@ class AuditCache:
 
     def __init__(self, path: Path, reading: Reading = USUAL) -> None:
         self.path, self.reading = path, reading
-        header = f"{READER}, {reading.bit_depth} bits on #{bytes(reading.background).hex()}\n".encode().ljust(
-            HEADER_BYTES
-        )
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a+b") as file:
             file.seek(0)
-            known = file.read(HEADER_BYTES) == header
+            known = file.read(HEADER_BYTES) == header_of(reading)
         if not known:
-            path.write_bytes(header)
+            path.write_bytes(header_of(reading))
         os.truncate(path, HEADER_BYTES + self._sound() * RECORD.itemsize)
 
     def _sound(self) -> int:
@@ -119,9 +118,18 @@ class AuditCache:
 
     def records(self) -> np.ndarray:
         """Return all records, of type RECORD, from the file itself: only those that are looked at take memory."""
-        if self.path.stat().st_size == HEADER_BYTES:
-            return np.zeros(0, RECORD)
-        return np.memmap(self.path, RECORD, mode="r", offset=HEADER_BYTES)
+        return _map_records(self.path)
+
+
+def header_of(reading: Reading) -> bytes:
+    """Return what a file of records begins with: they are worth nothing to another version or reading."""
+    return f"{READER}, {reading.bit_depth} bits on #{bytes(reading.background).hex()}\n".encode().ljust(HEADER_BYTES)
+
+
+def _map_records(path: Path) -> np.ndarray:
+    if path.stat().st_size == HEADER_BYTES:
+        return np.zeros(0, RECORD)
+    return np.memmap(path, RECORD, mode="r", offset=HEADER_BYTES)
 
 
 #: Files that a process is given at a time, and how many such batches it has before it: it need not wait for the next.
@@ -324,7 +332,15 @@ class Audited:
 
 def check_all(folder: Path, images: Sequence[Image], cache: AuditCache, processes: int) -> Audited:
     """Check all images; new results are in *cache* as soon as they are there."""
-    names = [image.path for image in images]
+    records, decoded = check_records(folder, [image.path for image in images], cache, processes)
+    return _audited(len(images), [(np.arange(len(images)), records)], decoded)
+
+
+def check_records(folder: Path, names: Sequence[str], cache: AuditCache, processes: int) -> tuple[np.ndarray, int]:
+    """Check files, new results into *cache*; return the record of each, and how many were decoded.
+
+    The record of a file that could not be read, or whose decoder crashed, says so and has no digest (zeros).
+    """
     digests = np.zeros((len(names), 32), np.uint8)
     failures: dict[int, str] = {}
     decoded = 0
@@ -341,16 +357,54 @@ def check_all(folder: Path, images: Sequence[Image], cache: AuditCache, processe
             cache.append(new)
             decoded += len(new)
             advance(len(outcomes))
-    records = _find_records(cache.records(), digests, failures)
-    return Audited(
-        decode(records),
-        [b"" if index in failures else digest.tobytes() for index, digest in enumerate(digests)],
-        np.array(records["grey"]),
-        np.array(records["colour"]),
-        np.array(records["sharpness"]),
-        np.array(records["roughness"]),
-        decoded,
-    )
+    return _find_records(cache.records(), digests, failures), decoded
+
+
+def write_records(path: Path, records: np.ndarray, reading: Reading) -> None:
+    """Write the records of one shard's images, in the order of the images."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(header_of(reading))
+        records.tofile(file)
+
+
+def gather(images: Sequence[Image], files: Sequence[Path], reading: Reading) -> Audited:
+    """Return what all shards know of the images: the same as :func:`check_all`.
+
+    Parameters
+    ----------
+    images : of all shards, in order.
+    files : of :func:`write_records`, one a shard, in their order.
+
+    Raises
+    ------
+    UserError : a file is not of these images, of this version or reading.
+    """
+    shards = shards_of([image.path for image in images], len(files))
+
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for number, file in enumerate(files, start=1):
+            indices = np.flatnonzero(shards == number)
+            with open(file, "rb") as stream:
+                is_known = stream.read(HEADER_BYTES) == header_of(reading)
+            if not is_known or file.stat().st_size != HEADER_BYTES + len(indices) * RECORD.itemsize:
+                raise UserError(f"{file}: not the checks of these images: remove it and run the same command again")
+            yield indices, _map_records(file)
+
+    return _audited(len(images), read(), 0)
+
+
+def _audited(count: int, shards: Iterable[tuple[np.ndarray, np.ndarray]], decoded: int) -> Audited:
+    """Return what is known of *count* images, of which each shard has indices and records."""
+    unknown = Checked(Status.UNREADABLE)
+    arrays = {name: np.zeros(count, RECORD[name]) for name in ("grey", "colour", "sharpness", "roughness")}
+    audited = Audited([unknown] * count, [b""] * count, **arrays, decoded=decoded)
+    for indices, records in shards:
+        for name, array in arrays.items():
+            array[indices] = records[name]
+        for index, checked, digest in zip(indices.tolist(), decode(records), records["sha256"], strict=True):
+            audited.checks[index] = checked
+            audited.digests[index] = digest.tobytes() if digest.any() else b""
+    return audited
 
 
 def _find_records(records: np.ndarray, digests: np.ndarray, failures: Mapping[int, str]) -> np.ndarray:

@@ -7,20 +7,25 @@ eighth of it, which JPEG can do at a fraction of the time.
 
 from __future__ import annotations
 
+import argparse
 import csv
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from scripts.lib.base.files import sync_file, write_json
+from scripts.lib.base.files import read_json, sync_file, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import REDUCED, Undecodable, decode_image, find_bomb, is_transparent, opened
 from scripts.lib.data.pixel_cache import COLUMNS, INDEX, METADATA, PIXELS
 from scripts.lib.data.reading import USUAL, Reading
+from scripts.lib.data.reading import add_options as add_reading
+from scripts.lib.data.shards import Shard, shards_of
 
 with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
     warnings.simplefilter("ignore")
@@ -41,6 +46,18 @@ GREY_FORMATS = ("JPEG", "PNG")
 HEADER_BYTES = 1 << 18
 #: Images that are decoded while the ones before them are written.
 AHEAD = 256
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that writes a pixel cache, or a shard of it."""
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that the splits refer to")
+    parser.add_argument(
+        "--splits", type=Path, nargs="+", required=True, metavar="FILE", help="annotation files: `path label` lines"
+    )
+    parser.add_argument("--short-side", type=int, required=True, metavar="PIXELS", help="of a decoded image")
+    add_reading(parser)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="images at a time")
 
 
 def size_in_cache(width: int, height: int, short_side: int) -> tuple[int, int]:
@@ -86,6 +103,7 @@ def write_pixel_cache(
     raw_limit: int,
     threads: int,
     reading: Reading = USUAL,
+    shard: Shard | None = None,
 ) -> str:
     """Write *names* of *images*, in their order, into *folder*; return the format: raw or jpeg.
 
@@ -95,29 +113,83 @@ def write_pixel_cache(
     raw_limit : bytes of pixels from which on they are compressed.
     threads : images decoded at a time; the result does not depend on it.
     reading : how the files become pixels.
+    shard : the one of which the images are written; None: all.
 
     Raises
     ------
     UserError : an image cannot be read.
     """
-    size = 3 * short_side**2 * ELONGATED * len(names)  # at most
-    if size > raw_limit:
-        size = sum(3 * width * height for width, height in _sizes(images, names, short_side, threads))
-    kind = "raw" if size <= raw_limit else "jpeg"
+    kind = _format(images, names, short_side, raw_limit, threads)
+    chosen = names if shard is None else shard.select(names)
+
+    def contents() -> Iterator[Entry]:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        for name, image in zip(chosen, _decoded(images, chosen, short_side, threads, reading), strict=True):
+            content = (image if kind == "raw" else cv2.imencode(".jpg", image, quality)[1]).tobytes()
+            yield name, content, *image.shape[:2]
+
+    _write(folder, kind, short_side, contents())
+    return kind
+
+
+def join_pixel_caches(shards: Sequence[Path], names: Sequence[str], short_side: int, folder: Path) -> str:
+    """Write the pixel cache of *names* into *folder* from those of its shards, in their order; return the format.
+
+    The bytes are those that :func:`write_pixel_cache` would write; nothing is decoded.
+
+    Raises
+    ------
+    UserError : a shard is not of these images.
+    """
+    kinds = {read_json(shard / METADATA)["format"] for shard in shards}
+
+    def contents(stack: ExitStack) -> Iterator[Entry]:
+        pixels = [stack.enter_context((shard / PIXELS).open("rb")) for shard in shards]
+        indices = [stack.enter_context((shard / INDEX).open(encoding="utf-8", newline="")) for shard in shards]
+        rows = [csv.DictReader(file) for file in indices]
+        for name, number in zip(names, shards_of(names, len(shards)).tolist(), strict=True):
+            row = next(rows[number - 1], {"file": ""})
+            content = pixels[number - 1].read(int(row.get("length", 0)))
+            if row["file"] != name or len(content) != int(row["length"]) or len(kinds) > 1:
+                raise UserError(
+                    f"{shards[number - 1]}: not the pixels of these images: remove it and run the same command again"
+                )
+            yield name, content, int(row["height"]), int(row["width"])
+
+    with ExitStack() as stack:
+        _write(folder, min(kinds), short_side, contents(stack))
+    return min(kinds)
+
+
+#: Of a cached image: name, bytes, height and width.
+Entry = tuple[str, bytes, int, int]
+
+
+def _write(folder: Path, kind: str, short_side: int, entries: Iterable[Entry]) -> None:
     folder.mkdir()
-    offset, quality = 0, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    count = offset = 0
     with open(folder / PIXELS, "wb") as pixels, open(folder / INDEX, "w", encoding="utf-8", newline="") as index:
         writer = csv.writer(index, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for name, image in zip(names, _decoded(images, names, short_side, threads, reading), strict=True):
-            content = (image if kind == "raw" else cv2.imencode(".jpg", image, quality)[1]).tobytes()
+        for name, content, height, width in entries:
             pixels.write(content)
-            writer.writerow([name, offset, len(content), *image.shape[:2]])
+            writer.writerow([name, offset, len(content), height, width])
             offset += len(content)
-    write_json(folder / METADATA, {"format": kind, "edge": short_side, "images": len(names), "bytes": offset})
-    for name in (PIXELS, INDEX):
-        sync_file(folder / name)
-    return kind
+            count += 1
+    write_json(folder / METADATA, {"format": kind, "edge": short_side, "images": count, "bytes": offset})
+    for file in (PIXELS, INDEX):
+        sync_file(folder / file)
+
+
+def _format(images: Path, names: Sequence[str], short_side: int, raw_limit: int, threads: int) -> str:
+    """Return raw or jpeg, by the bytes of all pixels; the headers are read only where their number does not tell."""
+    square = 3 * short_side**2 * len(names)  # at least
+    if square > raw_limit:
+        return "jpeg"
+    size = square * ELONGATED
+    if size > raw_limit:
+        size = sum(3 * width * height for width, height in _sizes(images, names, short_side, threads))
+    return "raw" if size <= raw_limit else "jpeg"
 
 
 def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) -> list[tuple[int, int]]:

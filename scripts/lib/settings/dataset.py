@@ -193,6 +193,17 @@ class Splitting(Section):
         return self
 
 
+DataShards = Annotated[
+    StrictInt,
+    Field(
+        ge=1,
+        le=1000,
+        description="Jobs among which the audit and the pixel cache are divided, for hundreds of thousands of images "
+        "on a cluster (docs/data-audit.md). The results do not depend on it.",
+    ),
+]
+
+
 class Dataset(Section):
     """The labelled images."""
 

@@ -24,7 +24,7 @@ from scripts.lib.data.squares import Fit
 from scripts.lib.model import config_reader, fast_recipe, model_zoo
 from scripts.lib.settings import starting_runs
 from scripts.lib.settings.candidates import LISTS, Budget, ListName
-from scripts.lib.settings.dataset import Dataset
+from scripts.lib.settings.dataset import Dataset, DataShards
 from scripts.lib.settings.sections import (
     PACKAGE,
     Auto,
@@ -231,8 +231,7 @@ class Experiment(Section):
     )
     nodes: Annotated[StrictInt, Field(ge=1, le=64)] = Field(
         1,
-        description="Nodes of a Slurm cluster on which one run trains, with `gpus` GPUs on each (docs/multi-gpu.md). "
-        "It influences the result.",
+        description="Slurm nodes of one run, with `gpus` GPUs on each (docs/multi-gpu.md). It influences the result.",
     )
     threads: Annotated[StrictInt, Field(ge=1, le=1024)] = Field(
         2, description="CPU compute threads. They change the order of sums, so they influence the result."
@@ -415,6 +414,7 @@ class Settings(Section):
     experiments: dict[Name, Experiment] = Field(min_length=1, description="The ways to train, by name.")
     seeds: list[Seed] = Field([0], min_length=1, description="Every experiment is run once per seed.")
     report: Report = Field(Report(), description="How the report is written.")
+    data_shards: DataShards = 1
 
     @field_validator("seeds", mode="before")
     @classmethod

@@ -13,6 +13,7 @@ from snakemake.io import WILDCARD_REGEX
 
 from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
+from scripts.lib.data.shards import Shard
 from scripts.lib.model import config_reader, timm_models
 from scripts.lib.model.model_search import EPOCHS, MOST_FINALISTS, finalists_of_rounds
 from scripts.lib.runs.run_folder import RunFolder
@@ -43,8 +44,8 @@ class Layout:
     """The files of one configuration.
 
     ``run``, ``pixel_cache`` and ``checkpoint`` are patterns: they hold the wildcards {experiment} and {seed},
-    {short_side} and {checkpoint}. With folds, all that belongs to one run or to one division of the images holds
-    {fold} too. A method that takes ``wildcards`` is an input function of Snakemake.
+    {short_side} and {checkpoint}; ``checks`` and ``decoded`` hold {shard}. With folds, all that belongs to one run or
+    to one division of the images holds {fold} too. A method that takes ``wildcards`` is an input function of Snakemake.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,6 +71,9 @@ class Layout:
         #: What messages and titles call a run.
         self.title = "{wildcards.experiment}, seed {wildcards.seed}" + (", fold {wildcards.fold}" if fold else "")
         self.pixel_cache = f"{self.dataset}/packed/{{short_side}}"
+        #: Of one shard: what is known of each image, and its pixel cache.
+        self.checks, self.decoded = f"{self.dataset}/audit_{{shard}}.bin", f"{self.pixel_cache}_{{shard}}"
+        self.checks_cache = f"{self.dataset}/audit_{{shard}}.cache"
         self.checkpoint = "results/checkpoints/{checkpoint}.pth"
         self.logs = f"logs/{name}"
         self.run_logs = f"{self.logs}/{{experiment}}/seed{{seed}}{fold}"
@@ -87,6 +91,12 @@ class Layout:
         self.choice = f"{self.search}/choice.json"
         self.search_page = f"{self.search}/search.html"
         self.finalist = RunFolder(Path(f"{self.search}/round{{round}}/{{slot}}"))
+
+    def in_shards(self, pattern: str) -> list[str]:
+        """Return *pattern* for each shard of the data stage; nothing where it is not divided."""
+        count = self.settings.data_shards
+        shards = [Shard(number, count) for number in range(1, count + 1)] if count > 1 else []
+        return [pattern.replace("{shard}", str(shard)) for shard in shards]
 
     # -- all runs and all folds ---------------------------------------------------------------------------------------
 

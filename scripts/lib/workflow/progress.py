@@ -80,8 +80,10 @@ DATA_STEPS = (
     DataStep("fetch_archive", re.compile(r"archive\.\w"), "fetch_archive.log", State.FETCHING),
     DataStep("fetch_archive", re.compile(r"((?:archive|labels)\w*\..+)"), r"fetch_\1.log", State.FETCHING),
     DataStep("unpack_archive", re.compile(r"images$"), "unpack_archive.log", State.UNPACKING),
+    DataStep("check_images", re.compile(r"audit_(\w+)\.bin$"), r"check_images_\1.log", State.AUDITING),
     DataStep("audit_images", re.compile(r"audit\.csv$"), "audit_images.log", State.AUDITING),
     DataStep("split_dataset", re.compile(r"splits/"), "split_dataset.log", State.SPLITTING),
+    DataStep("decode_images", re.compile(r"packed/(\d+_\d+of\d+)$"), r"decode_images_\1.log", State.PACKING),
     DataStep("pack_images", re.compile(r"packed/(\d+)$"), r"pack_images_\1.log", State.PACKING),
     DataStep("fetch_checkpoint", re.compile(r"([^/]+)\.pth$"), r"\1.log", State.FETCHING),
 )

@@ -17,6 +17,7 @@ from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.products import CHANGED, GONE
 from scripts.lib.base.units import megabytes
+from scripts.lib.data import shards
 from scripts.lib.data.archives import read_record, record_path
 from scripts.lib.data.folders import check_folder
 from scripts.lib.runs.provenance import files_of_run
@@ -107,6 +108,8 @@ def _read_in_place(run: FinishedRun) -> Iterator[str]:
 
 def _of_folder(folder: Path) -> Iterator[Expected]:
     for path in products.recorded(folder):
+        if shards.is_product(path.name) and not path.exists():
+            continue  # it was removed when all shards had been put together
         yield from (Expected(file, sha256, str(by)) for file, sha256, by in products.recorded_hashes(path))
     for file in folder.glob("*.*.sha256"):  # of a work folder
         if (path := file.with_suffix("")).is_file():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from snakemake.io import Mtime
+from snakemake.io import Mtime, is_flagged
 from snakemake.jobs import Job
 from snakemake.persistence import NO_PARAMS_CHANGE, RECORD_FORMAT_VERSION, MetadataRecord, ParamsChange
 from snakemake.persistence.file import FilePersistence
@@ -240,7 +240,7 @@ class Records(FilePersistence):
         others, self.others = self.others, {}  # of this run: it is told at its end
         self.tell = _say_nothing  # type: ignore[method-assign]
         jobs = [job for job in self.dag.jobs if self._is_recorded(job)]
-        is_made = all(os.path.lexists(name) for job in jobs for name in map(str, job.output))
+        is_made = all(os.path.lexists(file) or is_flagged(file, "temp") for job in jobs for file in job.output)
         is_as_made = is_made and not os.listdir(INCOMPLETE) and not any(map(self.difference, jobs))
         others, self.others = self.others, others
         return kept_line(others) if is_as_made else None

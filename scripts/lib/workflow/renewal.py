@@ -15,6 +15,7 @@ from pathlib import Path
 from scripts.lib.base import products
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.products import GONE, Change
+from scripts.lib.data import shards
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.workflow.layout import Layout
 
@@ -69,7 +70,7 @@ def check_unchanged(layout: Layout, without: Sequence[Path]) -> None:
 def matters(layout: Layout, change: Change) -> bool:
     """Tell whether it is missed: pixels, archives and weights that nothing is made of may be removed to save space."""
     is_spare = change.product.name in MAY_BE_GONE or change.product in map(Path, layout.downloads())
-    is_spare |= change.product.parent == Path(layout.pixel_cache).parent
+    is_spare |= change.product.parent == Path(layout.pixel_cache).parent or shards.is_product(change.product.name)
     return change.how != GONE or not is_spare or change.path != change.product
 
 

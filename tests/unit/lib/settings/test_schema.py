@@ -142,7 +142,11 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.learning_rate", "2001-01-01", ["should be a valid number or 'auto', not '2001-01-01'. `auto`"]),
         ("experiments.m.epochs", 10**20, ["should be less than or equal to 100000"]),
         ("url", "x", ["did you mean dataset.source.url or experiments.NAME.checkpoint.url?"]),
-        ("optimizer", "SGD", ["optimizer: unknown key (allowed here: dataset, experiments, seeds, report)"]),
+        (
+            "optimizer",
+            "SGD",
+            ["optimizer: unknown key (allowed here: dataset, experiments, seeds, report, data_shards)"],
+        ),
         ("learning_rate", 0.1, ["unknown key, did you mean experiments.NAME.learning_rate?"]),
         ("experiments.m.epochs", "five", ["experiments.m.epochs", "integer or 'auto'", "'five'"]),
         ("experiments.m.epochs", True, ["experiments.m.epochs", "True"]),
@@ -167,6 +171,9 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.device", "cuda:1", ["CUDA_VISIBLE_DEVICES=1 make run"]),
         ("experiments.m.device", "gpu", ["should be 'auto', 'cpu' or 'cuda'"]),
         ("seeds", ["x"], ["seeds.0", "integer"]),
+        ("data_shards", 0, ["data_shards", "greater than or equal to 1"]),
+        ("data_shards", 1001, ["data_shards", "less than or equal to 1000"]),
+        ("data_shards", "auto", ["data_shards", "integer"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_what_is_allowed(key: str, value: Any, words: list[str]) -> None:

@@ -18,9 +18,11 @@ from scripts.lib.workflow.resources import Resources, check_devices, with_device
 RUN = SimpleNamespace(experiment="a", seed="0")
 
 
-def resources(site: Site, **experiment: Any) -> Resources:
+def resources(site: Site, data_shards: int = 1, **experiment: Any) -> Resources:
     experiments = {"a": {"base_config": "mobilenet-v2_8xb32_in1k", **experiment}}
-    settings = load_settings({"dataset": {"name": "d", "source": {"sample": {}}}, "experiments": experiments})
+    settings = load_settings(
+        {"dataset": {"name": "d", "source": {"sample": {}}}, "experiments": experiments, "data_shards": data_shards}
+    )
     settings = with_device_of(site, settings)
     return Resources(settings, site, Layout(settings))
 
@@ -71,6 +73,19 @@ def test_only_the_training_of_a_run_on_several_nodes_asks_for_them_in_a_job_of_i
     here = workflow_of(False)
     assert (three.training_gpus(here)(run), three.gpus_by_node(here)(run)) == (4, None)
     assert (single.trainings_on_nodes(run), three.trainings_on_nodes(run)) == (0, 1)
+
+
+def test_the_data_are_one_job_but_where_shards_come_between_its_steps() -> None:
+    whole, divided = resources(Site()), resources(Site(), data_shards=2)
+    assert {whole.unpack_group, whole.data_group, whole.pack_group} == {"data_d"}
+    assert (divided.unpack_group, divided.data_group) == ("unpack_d", "data_d")
+    assert divided.pack_group == "pack_d_{short_side}"
+    layouts = whole.layout, divided.layout
+    assert [layout.in_shards(layout.checks) for layout in layouts] == [
+        [],
+        ["results/d/audit_1of2.bin", "results/d/audit_2of2.bin"],
+    ]
+    assert divided.layout.in_shards(divided.layout.decoded)[1] == "results/d/packed/{short_side}_2of2"
 
 
 def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_given() -> None:
