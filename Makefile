@@ -1,14 +1,17 @@
 # The commands that people type; `make` alone lists them. Each is a few words around a script or Snakemake.
 
 # What is typed reaches a command as it was typed: make expands none of it, and the command finds it in its environment.
-# ENV is also a variable of POSIX shells (a start-up file), and PROFILE may mean something else in the environment.
+# ENV is also a variable of POSIX shells (a start-up file); PROFILE and PORT may mean something else in the environment.
 ifneq ($(origin ENV),command line)
 ENV := $(filter cpu cuda11 cuda13,$(value ENV))
 endif
 ifneq ($(origin PROFILE),command line)
 PROFILE := profiles/local
 endif
-VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA LABELS QUICK TO ARGS ENV PROFILE PYTHON
+ifneq ($(origin PORT),command line)
+PORT :=
+endif
+VALUES := CONFIG RUN IMAGES OUT ARCHIVE DATA LABELS QUICK TO PORT ARGS ENV PROFILE PYTHON
 $(foreach name,$(VALUES),$(eval override $(name) := $$(value $(name))))
 export $(VALUES)
 
@@ -37,7 +40,7 @@ STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; };
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch serve snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -130,6 +133,10 @@ test-grid: ## the report of 30 classes and four runs in a browser (needs Chromiu
 watch: ## all runs, live: progress, best accuracy, images/s, time left (ARGS=--once: print it once)
 	@$(CALM) $(READY_TO_LOOK) $(STOPS)
 	@$(CALM) $(START) python -m scripts.watch $(STOPS)
+
+serve: ## the same as a page in a browser, with the curves (CONFIG=configs/mine.yaml, PORT=8765; of a remote machine by ssh -L)
+	@$(CALM) $(READY_TO_LOOK) $(STOPS)
+	@$(CALM) $(START) python -m scripts.serve $${CONFIG:+--config="$$CONFIG"} $${PORT:+--port="$$PORT"} $(STOPS)
 
 jobs: ## this project's Slurm jobs, queued and running: node, time, progress
 	@$(CALM) $(READY_TO_LOOK) $(STOPS)

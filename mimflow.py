@@ -234,12 +234,13 @@ def _dataset_folder(dataset: str | os.PathLike[str]) -> Path:
 COMMANDS: dict[str, tuple[str, ...]] = {
     "setup": (), "demo": (), "run": ("CONFIG",), "fetch": ("CONFIG",), "predict": ("RUN", "IMAGES"),
     "evaluate": ("RUN", "DATA"), "track": ("RUN", "TO"), "verify": ("RUN",), "bundle": ("RUN",),
-    "repeat": ("ARCHIVE",), "snakemake-report": ("CONFIG",), "watch": (), "jobs": (), "cancel": (), "doctor": (),
+    "repeat": ("ARCHIVE",), "snakemake-report": ("CONFIG",), "watch": (), "serve": (), "jobs": (), "cancel": (),
+    "doctor": (),
 }  # fmt: skip
 #: Words that are paths, seen from the folder in which the command is typed.
 PATHS = frozenset({"CONFIG", "RUN", "IMAGES", "DATA", "LABELS", "ARCHIVE", "OUT"})
 #: Variables that any command takes as `NAME=value`, as make does.
-VARIABLES = ("PROFILE", "ENV", "PYTHON", "OUT", "QUICK", "IMAGES", "LABELS", "CONFIG")
+VARIABLES = ("PROFILE", "ENV", "PYTHON", "OUT", "QUICK", "IMAGES", "LABELS", "CONFIG", "PORT")
 
 
 def build_parser() -> argparse.ArgumentParser:

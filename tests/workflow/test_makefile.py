@@ -22,7 +22,7 @@ MODULES = (
         "scripts.repeat",
         "scripts.snakemake_report",
     ),
-    *("scripts.watch", "scripts.jobs", "scripts.cancel", "scripts.doctor", "bench.compare", "pytest"),
+    *("scripts.watch", "scripts.serve", "scripts.jobs", "scripts.cancel", "scripts.doctor", "bench.compare", "pytest"),
     "scripts.lib.workflow.start",  # Snakemake
 )
 RECORDER = "import json, sys\nwith open('seen.jsonl', 'a') as seen:\n    print(json.dumps(sys.argv[1:]), file=seen)\n"
@@ -88,6 +88,7 @@ def test_each_value_of_run_reaches_its_commands_as_typed(project, value):
         ("demo", ["PROFILE"], ["--profile={}"]),
         ("test-faults", [], ["--durations=10", "tests/faults"]),
         ("watch", [], []),
+        ("serve", ["CONFIG", "PORT"], ["--config={}", "--port={}"]),
         ("jobs", [], []),
         ("cancel", [], []),
     ],

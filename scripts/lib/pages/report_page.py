@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import find_json, read_lines
@@ -22,16 +18,12 @@ from scripts.lib.data.findings import verdict
 from scripts.lib.data.reading import WHITE
 from scripts.lib.metrics import cost, leaderboard, paired
 from scripts.lib.pages import data_summary, report_answer, report_maps, report_pictures, templates
-from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.model_card import use_commands
 from scripts.lib.pages.report_run import Images, RunReport, describe_run
 from scripts.lib.pages.report_words import words
 from scripts.lib.runs.provenance import files_of_run, read_provenance
 from scripts.lib.runs.run_folder import RunFolder
 
-#: The libraries that draw the plots; templates/vendor/README.md says where they come from.
-VENDOR = templates.FOLDER / "vendor"
-LIBRARIES = ("d3.min.js", "plot.umd.min.js")
 SCRIPTS = ("report_core.js", "report_plots.js", "report_sections.js", "report.js")
 STYLES = ("report.css", "report_print.css")
 #: Labels to check that the page lists.
@@ -125,32 +117,14 @@ def render(sources: Sources, language: str, background: tuple[int, int, int] = W
     pictures = report_pictures.collect(sources.dataset / "images", sources.images, sources.runs, first, background)
     data = _data(sources, pictures)
     shared = _shared(sources, pictures)
-    views = {}
+    views = {}  # the language that it opens in first
     for name in sorted(LANGUAGES, key=lambda name: name != language):
         with speaking(name):
             views[name] = templates.render("report_view.html", l=name, **shared, **_view(sources, suspects))
             data["words"][name] = words()
-    code = Markup("\n").join(templates.source(name) for name in SCRIPTS)
-    scripts = [*(Markup((VENDOR / name).read_text(encoding="utf-8").strip()) for name in LIBRARIES), code]
-    text = _json(data)
-    return templates.render(
-        "report.html",
-        language=language,
-        title=f"{sources.dataset.name}: mimflow",
-        policy=templates.policy(scripts),
-        face=Markup(embedded_face(Markup("").join(views.values()) + text, templates.OWN_FONT)),
-        styles=[templates.source(name) for name in STYLES],
-        views=views,
-        data=text,
-        pictures=_json(pictures.data),
-        scripts=scripts,
-    )
-
-
-def _json(value: Any) -> Markup:
-    """Return JSON that may stand inside a script element, whatever names are in it."""
-    dumps = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return htmlsafe_json_dumps(value, dumps=dumps)
+    title = f"{sources.dataset.name}: mimflow"
+    page, _ = templates.page_of_views(title, views, data, styles=STYLES, scripts=SCRIPTS, pictures=pictures.data)
+    return page
 
 
 def _data(sources: Sources, pictures: report_pictures.Pictures) -> dict[str, Any]:

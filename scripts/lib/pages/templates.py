@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from scripts.lib.base.language import language, tr
@@ -18,6 +22,11 @@ from scripts.lib.pages.fonts import embedded_face
 FOLDER = Path(__file__).with_name("templates")
 #: Name of the font that a page brings along, for the characters of its range only.
 OWN_FONT = "mimflow"
+#: The libraries that draw the plots of report.html; their README.md says where they come from.
+VENDOR = FOLDER / "vendor"
+LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+#: Characters at the beginning of a page within which it names its policy.
+POLICY_WITHIN = 4096
 
 
 def _environment(*folders: Path) -> Environment:
@@ -48,7 +57,7 @@ def heading(words: str, of: str = "") -> str:
     return f"{tr(words)}: {tr(of)}" if of else tr(words)
 
 
-def policy(scripts: Sequence[str] = (), *, beside: bool = False) -> Markup:
+def policy(scripts: Sequence[str] = (), *, beside: bool = False, asking: bool = False) -> Markup:
     """Return a policy by which a browser runs *scripts* and no other, and asks for nothing from anywhere.
 
     It is a second lock: were anything to slip through the escaping, a browser would still not run it.
@@ -56,12 +65,26 @@ def policy(scripts: Sequence[str] = (), *, beside: bool = False) -> Markup:
     Parameters
     ----------
     beside : whether images are files that lie beside the page, rather than in it.
+    asking : whether its scripts may ask the server that it comes from.
     """
     images = "'self' file: data:" if beside else "data:"
     text = f"default-src 'none'; style-src 'unsafe-inline'; img-src {images}; font-src data:"
+    text += "; connect-src 'self'" if asking else ""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
     return Markup(f"{text}; script-src {allowed}" if allowed else text)
+
+
+def policy_of(page: Path) -> str:
+    """Return the policy that a page of :func:`page_of_views` or :func:`page` holds; one that allows nothing for others.
+
+    Raises
+    ------
+    OSError : it cannot be read.
+    """
+    with open(page, encoding="utf-8", errors="replace") as file:
+        match = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', file.read(POLICY_WITHIN))
+    return match[1] if match else "default-src 'none'"
 
 
 def page(
@@ -90,3 +113,47 @@ def page(
         body=body,
         script=code,
     )
+
+
+def page_of_views(
+    title: str,
+    views: Mapping[str, Markup],
+    data: Any,
+    *,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    pictures: Sequence[str] = (),
+    asking: bool = False,
+) -> tuple[str, Markup]:
+    """Return a page in several languages whose plots its script draws, and its policy.
+
+    Parameters
+    ----------
+    views : what each language shows; the page opens in the first.
+    data : what the script reads.
+    styles, scripts : files of the templates' folder; the scripts are run as one, after the libraries.
+    pictures : WebP files in base64, which the script reads when it shows one.
+    asking : as :func:`policy` takes it.
+    """
+    libraries = [Markup((VENDOR / name).read_text(encoding="utf-8").strip()) for name in LIBRARIES]
+    code = [*libraries, Markup("\n").join(source(name) for name in scripts)]
+    text, allowed = _json(data), policy(code, asking=asking)
+    page = render(
+        "report.html",
+        language=next(iter(views)),
+        title=title,
+        policy=allowed,
+        face=Markup(embedded_face(Markup("").join(views.values()) + text, OWN_FONT)),
+        styles=[source(name) for name in styles],
+        views=views,
+        data=text,
+        pictures=_json(list(pictures)),
+        scripts=code,
+    )
+    return page, allowed
+
+
+def _json(value: Any) -> Markup:
+    """Return JSON that may stand inside a script element, whatever names are in it."""
+    dumps = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return htmlsafe_json_dumps(value, dumps=dumps)

@@ -33,6 +33,8 @@ LEASE, PROGRESS, ATTEMPTS, IDENTITY, TRAIN_LOG = (
     file.name
     for file in (WorkFolder.lease, WorkFolder.progress, WorkFolder.attempts, WorkFolder.identity, RunFolder.train_log)
 )
+#: Columns of train_log.csv that are drawn by epoch.
+CURVES = ("val_accuracy", "train_loss", "val_loss")
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,17 @@ class Reader:
             numbers = self.cached(path, files.get(TRAIN_LOG), partial(_read_train_log, path), {})
         return dict(numbers)
 
+    def curve(self, folder: str) -> dict[str, Any] | None:
+        """Return the epochs of the run in *folder* as :func:`read_curve` reads them; None before the first one.
+
+        Of the training that goes on, or of the last one: a finished run may be trained again with other settings.
+        """
+        work = self.newest_work(f"{folder}/{RunFolder.work}")
+        file = f"{folder}/{TRAIN_LOG}"
+        if work is not None and (work.is_alive or TRAIN_LOG in work.files):
+            file = f"{work.path}/{TRAIN_LOG}"
+        return self.cached(file, stat_of(file), partial(read_curve, file), None)
+
     def outcome(self, path: str, stat: os.stat_result | None, since: float) -> Outcome | None:
         """Return how a command ended that did not finish; None where there is no such file, or one from before."""
         return self.cached(path, stat if is_made(stat, since) else None, partial(Outcome.read, Path(path)), None)
@@ -250,6 +263,19 @@ def _read_train_log(path: str) -> dict[str, Any]:
         "loss": _number(last.get("train_loss")),
         "images_per_second": _number(last.get("images_per_second")),
     }
+
+
+def read_curve(path: str) -> dict[str, Any]:
+    """Return the columns of a train_log.csv that are drawn, and ``kept``, the epoch whose weights are the best so far.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError : it is cut short, or none.
+    """
+    rows = list(csv.DictReader(_read(path).splitlines()))
+    best = [float(row["epoch"]) for row in rows if row.get("is_best") == "1"]
+    curve: dict[str, Any] = {name: [_number(row[name]) for row in rows] for name in CURVES}
+    return {**curve, "epoch": [float(row["epoch"]) for row in rows], "kept": best[-1] if best else None}
 
 
 def _read_settings(path: str) -> list[tuple[str, int, int]]:

@@ -59,32 +59,19 @@
     if (cell) sections.choose(...["label", "predicted"].map(key => +find(`[data-cell=${key}]`).value));
     if (choice) sections.draw[{ curve: "curves", map_class: "map", map_wrong: "map" }[choice] ?? "classes"]();
   });
-  document.addEventListener("submit", event => event.preventDefault());
 
-  // -- language, light or dark ----------------------------------------------------------------------------------------
+  document.addEventListener("click", event => {
+    const button = event.target.closest("[data-pick]");
+    if (!button) return;
+    pick([button.dataset.pick, run().seed, run().fold]);
+    find(".picker").scrollIntoView();
+  });
 
-  function speak(language) {
-    state.language = document.documentElement.lang = language;
-    for (const one of document.querySelectorAll(".view")) one.hidden = one.dataset.language !== language;
+  report.spoken.push(() => {
     for (const select of view().querySelectorAll("[data-cell]"))
       if (!select.options.length) select.append(...data.classes.map((text, label) => element("option", { value: label }, text)));
     showPicker();
     outdate(Object.keys(sections.draw));
-  }
-
-  document.addEventListener("click", event => {
-    const button = event.target.closest("button");
-    if (!button) return;
-    if (button.dataset.speak) {
-      speak(button.dataset.speak);
-      find("[data-speak]").focus();
-    } else if (button.dataset.pick !== undefined) {
-      pick([button.dataset.pick, run().seed, run().fold]);
-      find(".picker").scrollIntoView();
-    } else if ("themeButton" in button.dataset) {
-      const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
-      document.documentElement.dataset.theme = dark ? "light" : "dark";
-    }
   });
 
   // -- the rest -------------------------------------------------------------------------------------------------------
@@ -113,7 +100,7 @@
   }, { rootMargin: "-20% 0px -70% 0px" });
   for (const section of document.querySelectorAll("section[id]")) follow.observe(section);
 
-  speak(state.language);
+  report.speak(state.language);
   pick(FIELDS.map(field => data.runs[0][field]));
   document.documentElement.dataset.ready = "yes";
   report.drawAll = drawAll;

@@ -112,6 +112,29 @@ const report = (() => {
     });
   }
 
-  return { bold, data, element, errorFigure, fill, find, labelled, name, percent, picture, run, short, sortable, state,
-    table, title, view, word };
+  // -- language, light or dark ----------------------------------------------------------------------------------------
+
+  // What a page does besides when another language is read.
+  const spoken = [];
+  function speak(language) {
+    state.language = document.documentElement.lang = language;
+    for (const one of document.querySelectorAll(".view")) one.hidden = one.dataset.language !== language;
+    for (const act of spoken) act();
+  }
+
+  document.addEventListener("click", event => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.speak) {
+      speak(button.dataset.speak);
+      find("[data-speak]").focus();
+    } else if ("themeButton" in button.dataset) {
+      const dark = getComputedStyle(document.documentElement).colorScheme === "dark";
+      document.documentElement.dataset.theme = dark ? "light" : "dark";
+    }
+  });
+  document.addEventListener("submit", event => event.preventDefault());
+
+  return { bold, data, element, errorFigure, fill, find, labelled, name, percent, picture, run, short, sortable, speak,
+    spoken, state, table, title, view, word };
 })();

@@ -1,0 +1,154 @@
+"""What the page of `make serve` shows: what `make watch` knows of the runs, and their curves, as its script reads it.
+
+Nothing runs by itself: files are looked at when a page asks, and read again only when they have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from scripts.lib.runs.run_folder import RunFolder
+from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State, Watcher
+from scripts.lib.workflow.run_reader import stat_of
+from scripts.lib.workflow.run_table import cells, explain
+
+#: Seconds for which a look at the runs counts, however many pages ask.
+FRESH_SECONDS = 1.0
+#: Of the cells of `make watch`: those from the best accuracy on val on.
+FIRST_NUMBER = 4
+
+
+class LiveData:
+    """The runs below a folder of results, for pages that ask again and again, also several at a time.
+
+    Parameters
+    ----------
+    results : the folder.
+    dataset : the one to show unless a page asks for another; None: the one that wrote last.
+    """
+
+    def __init__(self, results: Path, dataset: str | None = None) -> None:
+        self._watcher = Watcher(results)
+        self._dataset = dataset
+        self._lock = threading.RLock()
+        self._looks: dict[str | None, tuple[float, Overview]] = {}
+
+    def datasets(self) -> list[str]:
+        """Return the data sets that have runs."""
+        with self._lock:
+            return list(dict.fromkeys(run.dataset for run in self._look(None).runs))
+
+    def choose(self, name: str = "") -> str:
+        """Return the data set *name* where there is one with runs, else the one to show; "" where there is none."""
+        with self._lock:
+            if name in self.datasets():
+                return name
+            newest = min(
+                self._look(None).runs,
+                key=lambda run: math.inf if run.silent_seconds is None else run.silent_seconds,
+                default=None,
+            )
+            return self._dataset or (newest.dataset if newest else "")
+
+    def now(self, dataset: str) -> dict[str, Any]:
+        """Return how far the runs of a data set are."""
+        with self._lock:
+            overview = self._look(dataset)
+            runs = [self._describe(run) for run in overview.runs]
+            return {
+                "dataset": dataset,
+                "datasets": self.datasets(),
+                "time": time.strftime("%H:%M:%S", time.localtime(overview.time)),
+                "controller": overview.controller,
+                "complete": overview.complete,
+                "final": self.final_report(dataset) is not None,
+                "report": self.report(dataset) is not None,
+                "counts": Counter(str(run.state) for run in overview.runs),
+                "problems": explain(overview, None),
+                "runs": runs,
+                "board": rank(runs),
+                "curves": f"{zlib.crc32(repr(self.curves(dataset)).encode()):08x}",  # changes with them
+            }
+
+    def curves(self, dataset: str) -> list[dict[str, Any]]:
+        """Return the curves of the runs that have ended an epoch: train_log.csv by columns."""
+        with self._lock:
+            read = [(run, self._watcher.reader.curve(str(self._folder(run).path))) for run in self._look(dataset).runs]
+        return [
+            {"experiment": run.experiment, "seed": run.seed, "fold": run.fold, "kept": curve["kept"], "curve": curve}
+            for run, curve in read
+            if curve is not None
+        ]
+
+    def report(self, dataset: str) -> Path | None:
+        """Return the report of the data set's last whole workflow, if there is one."""
+        path = self._watcher.results / dataset / "report.html"
+        return path if dataset in self.datasets() and path.is_file() else None
+
+    def final_report(self, dataset: str) -> Path | None:
+        """Return the report if all runs are done and it was made after them."""
+        path = self.report(dataset)
+        with self._lock:
+            overview = self._look(dataset)
+            if path is None or not overview.complete:
+                return None
+            measured = [stat_of(str(self._folder(run).metrics)) for run in overview.runs]
+        newest = max((stat.st_mtime for stat in measured if stat), default=math.inf)
+        return path if path.stat().st_mtime >= newest else None
+
+    def _look(self, dataset: str | None) -> Overview:
+        before = self._looks.get(dataset)
+        if before is None or time.monotonic() - before[0] > FRESH_SECONDS:
+            overview = self._watcher.look(dataset)
+            self._looks[dataset] = before = (time.monotonic(), overview)
+        return before[1]
+
+    def _folder(self, run: RunProgress) -> RunFolder:
+        fold = [] if run.fold is None else [f"fold{run.fold}"]
+        return RunFolder(self._watcher.results.joinpath(run.dataset, run.experiment, f"seed{run.seed}", *fold))
+
+    def _describe(self, run: RunProgress) -> dict[str, Any]:
+        path = self._folder(run).metrics
+        stat = stat_of(str(path)) if run.state == State.DONE else None
+        is_training = run.state == State.TRAINING and run.max_epochs
+        kind = "trouble" if run.state in TROUBLED else "waiting" if run.state in WAITING else str(run.state)
+        return {
+            "key": " ".join(run.key[1:]),
+            "experiment": run.experiment,
+            "which": run.which,
+            "state": str(run.state),
+            "kind": "running" if run.is_running else kind,
+            "epochs": [run.epochs_done or 0, run.max_epochs] if is_training else None,
+            "fraction": run.fraction,
+            "val": run.best_val_accuracy,
+            "test": self._watcher.reader.cached(str(path), stat, partial(_test_accuracy, path), None),
+            "numbers": cells(run, 0)[FIRST_NUMBER:],
+        }
+
+
+def _test_accuracy(path: Path) -> float:
+    return float(json.loads(path.read_text(encoding="utf-8"))["accuracy_top1"])
+
+
+def rank(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each experiment, the highest mean accuracy on val first; those without one last."""
+    rows = []
+    for name in dict.fromkeys(run["experiment"] for run in runs):
+        of_it = [run for run in runs if run["experiment"] == name]
+        means = {
+            key: fmean(values) if (values := [run[key] for run in of_it if run[key] is not None]) else None
+            for key in ("val", "test")
+        }
+        done = sum(run["state"] == State.DONE for run in of_it)
+        rows.append({"experiment": name, "runs": len(of_it), "done": done, **means})
+    return sorted(rows, key=lambda row: (row["val"] is None, -(row["val"] or 0)))

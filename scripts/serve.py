@@ -1,0 +1,120 @@
+"""Show the report of runs while they train, as a page for a browser on this machine or behind an ssh tunnel to it.
+
+The page is the one of report.html: what is done, how far the rest is, the curves as they grow, what failed and why;
+and the report itself when all runs are done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.lib.base import strict_yaml
+from scripts.lib.base.console import run_cli
+from scripts.lib.base.language import LANGUAGES
+from scripts.lib.base.private_server import ADDRESS, Answer, PrivateServer, open_server
+from scripts.lib.base.problems import UserError
+from scripts.lib.pages import live_page, templates
+from scripts.lib.workflow.live_data import LiveData
+from scripts.lib.workflow.progress import State
+
+PORT = 8765
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.serve", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--config", type=Path, metavar="FILE", help="show the runs of this configuration's data set")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="where runs are (results)")
+    parser.add_argument("--port", type=parse_port, default=PORT, metavar="N", help=f"or the next free one ({PORT})")
+    parser.add_argument("--language", choices=LANGUAGES, help="that the page opens in (report.language)")
+    return parser
+
+
+def parse_port(text: str) -> int:
+    """Read a port that needs no rights; raise ArgumentTypeError for anything else."""
+    if text.isdecimal() and 1024 <= int(text) < 1 << 16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 1024 to 65535, for example {PORT}")
+
+
+def read_config(path: Path) -> tuple[str, str | None]:
+    """Return dataset.name and report.language of a configuration; the rest is for the workflow to check.
+
+    Raises
+    ------
+    UserError : it names no data set.
+    """
+    content = strict_yaml.read(path)
+    dataset, report = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "report"))
+    name = dataset.get("name") if isinstance(dataset, dict) else None
+    if not isinstance(name, str):
+        raise UserError(f"{path}: dataset.name is missing", "give the file that the runs were started with")
+    language = report.get("language") if isinstance(report, dict) else None
+    return name, language if language in LANGUAGES else None
+
+
+class Pages:
+    """What the server answers: the page, its data, and the report."""
+
+    def __init__(self, data: LiveData, language: str | None) -> None:
+        self.data = data
+        self.language = language
+
+    def answer(self, path: str, values: Mapping[str, str]) -> Answer | None:
+        """Return what stands at *path*; None where nothing does.
+
+        Raises
+        ------
+        UserError : a file of the results cannot be read.
+        """
+        dataset = self.data.choose(values.get("dataset", ""))
+        if path == "":
+            report = self.data.final_report(dataset)
+            return self._page(dataset) if report is None else _report(report)
+        if path == "report.html":
+            report = self.data.report(dataset)
+            return None if report is None else _report(report)
+        questions = {"now.json": self.data.now, "curves.json": self.data.curves}
+        if path not in questions:
+            return None
+        text = json.dumps(questions[path](dataset), ensure_ascii=False, allow_nan=False)
+        return Answer(text.encode(), "application/json")
+
+    def _page(self, dataset: str) -> Answer:
+        names = [run["experiment"] for run in self.data.now(dataset)["runs"]]
+        page, policy = live_page.render(dataset, self.language, [str(state) for state in State], names)
+        return Answer(page.encode(), "text/html", str(policy))
+
+
+def _report(path: Path) -> Answer:
+    return Answer(path, "text/html", templates.policy_of(path))
+
+
+def tunnel(server: PrivateServer) -> str:
+    """Return the command that makes the page reachable from a user's own computer."""
+    port = server.server_port
+    return f"ssh -N -L {port}:{ADDRESS}:{port} {getpass.getuser()}@{socket.gethostname()}"
+
+
+def main(args: argparse.Namespace) -> None:
+    """Serve until Ctrl-C."""
+    dataset, language = read_config(args.config) if args.config else (None, None)
+    server = open_server(args.port, Pages(LiveData(args.results, dataset), args.language or language).answer)
+    with server:
+        print(f"the page of the runs, until Ctrl-C: {server.url}", flush=True)
+        if "SSH_CONNECTION" in os.environ:
+            print(f"from your own computer, first: {tunnel(server)}", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print("the page is closed; the runs go on", flush=True)
+
+
+if __name__ == "__main__":
+    run_cli(build_parser, main)
