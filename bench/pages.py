@@ -1,13 +1,17 @@
 """Size of each page of a folder of results, and how long a browser takes to draw it: python -m bench.pages FOLDER.
 
 Each page is opened in a headless Chromium whose network is cut, once to warm up and then some times; the medians count.
-"ready" is until the page's script has run, or where it has none, until it is loaded.
+"painted" is until something is seen, "loaded" until the page and its scripts have been read, "drawn" until all plots of
+report.html are drawn, also those far below. ``--simulate`` first writes the results of 40 runs over 200 classes there,
+with Grad-CAM and maps, and the report of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,48 +19,76 @@ from typing import Any
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import columns
+from scripts.lib.runs.machine import describe_machine
+
+# The browser and the simulated results of the tests.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 TIMES = 3
 #: Milliseconds from the start of the navigation, as the browser's own clock has them.
 LOADED = "(() => { const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd - t.startTime; })()"
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0"
+DRAWN = "typeof report === 'undefined' ? null : (report.drawAll(), performance.now())"
+#: Of the simulated results.
+EXPERIMENTS, SEEDS, CLASSES, IMAGES_PER_CLASS = 20, 2, 200, 10
+
+
+def simulate(folder: Path) -> None:
+    """Write the results of 40 runs, and report.html."""
+    from report_folder import write_maps, write_page, write_results
+
+    names = {f"experiment-{number:02d}": 1.5 + number / 5 for number in range(EXPERIMENTS)}
+    classes = [f"class {number}" for number in range(CLASSES)]
+    runs = write_results(folder, classes, names, seeds=SEEDS, per_class=IMAGES_PER_CLASS, size=224)
+    for run in runs:
+        write_maps(folder, run)
+    write_page(folder, runs)
 
 
 def measure(page: Any, path: Path) -> list[str]:
-    """Return name, megabytes, and the medians of the milliseconds to the first paint and to the end of loading."""
-    painted, loaded = [], []
+    """Return megabytes, the medians of the milliseconds until the page is painted, loaded and drawn, and its path."""
+    painted, loaded, drawn = [], [], []
     for number in range(TIMES + 1):
         page.open(path.resolve().as_uri())
+        until_drawn = page.evaluate(DRAWN)
         time.sleep(0.3)
         if number:
             painted.append(page.evaluate(PAINTED))
             loaded.append(page.evaluate(LOADED))
-    numbers = [f"{statistics.median(values):.0f}" for values in (painted, loaded)]
-    return [f"{path.stat().st_size / 1e6:.2f}", *numbers, str(path)]
+            drawn.append(until_drawn)
+    times = ["-" if None in values else f"{statistics.median(values):.0f}" for values in (painted, loaded, drawn)]
+    return [f"{path.stat().st_size / 1e6:.2f}", *times, str(path)]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m bench.pages", description=__doc__)
     parser.add_argument("folder", type=Path, help="results/<dataset>, or a folder of pages")
+    parser.add_argument("--simulate", action="store_true", help="first write results of 40 runs there: a new folder")
+    parser.add_argument("--only", metavar="PATTERN", default="*.html", help="only pages of this name, as report.html")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Print a line for each page."""
-    pages = sorted(path for path in args.folder.rglob("*.html") if "images" not in path.parts)
+    if args.simulate:
+        if args.folder.exists():
+            raise UserError(f"{args.folder}: there is something already", "give a folder that is not there yet")
+        simulate(args.folder)
+    pages = sorted(path for path in args.folder.rglob(args.only) if "images" not in path.parts)
     if not pages:
-        raise UserError(f"{args.folder}: no page (.html) in it", "give results/<dataset> of finished runs")
+        raise UserError(f"{args.folder}: no page ({args.only}) in it", "give results/<dataset> of finished runs")
     try:
-        from tests.helpers.browser import CHROMIUM, chromium
+        from browser import CHROMIUM, chromium
     except ImportError as error:
         raise UserError("the tests' browser is not here", "start it in a clone of mimflow") from error
     if CHROMIUM is None:
         raise UserError("no Chromium on this machine", "apt-get install chromium")
-    rows = [["MB", "painted ms", "loaded ms", "page"]]
+    table = [["MB", "painted ms", "loaded ms", "drawn ms", "page"]]
     with chromium() as page:
-        rows += [measure(page, path) for path in pages]
-    print("\n".join(columns(rows, right=(0, 1, 2))))
+        table += [measure(page, path) for path in pages]
+    print("\n".join(columns(table, right=(0, 1, 2, 3))))
+    print(f"{describe_machine()['cpu']}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 if __name__ == "__main__":

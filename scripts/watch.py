@@ -19,11 +19,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from scripts.lib.base import products
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
-from scripts.lib.runs.run_folder import RunFolder
-from scripts.lib.workflow.progress import Overview, Watcher
+from scripts.lib.workflow.progress import Overview, Watcher, check_unedited
 from scripts.lib.workflow.run_table import as_json, render
 
 FOOTER = "Ctrl-C ends this view; the runs go on"
@@ -89,16 +87,9 @@ def check_shown(overview: Overview, results: Path) -> None:
     UserError : a table that they were read from was changed since it was made.
     """
     for dataset in dict.fromkeys(run.dataset for run in overview.runs):
-        _refuse_changed(results / dataset / "leaderboard.csv")
+        check_unedited(results / dataset / "leaderboard.csv")
     for run in overview.runs:
-        fold = [] if run.fold is None else [f"fold{run.fold}"]
-        _refuse_changed(RunFolder(results.joinpath(run.dataset, run.experiment, f"seed{run.seed}", *fold)).train_log)
-
-
-def _refuse_changed(path: Path) -> None:
-    for change in products.changes(path, thorough=False, keep=False):
-        if change.how != products.GONE:  # of a run that is made again just now
-            raise UserError(f"{change}: do not trust the numbers of it above", "run the workflow: it is made again")
+        check_unedited(run.folder(results).train_log)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 #: Tests that look at one finished run, which takes a minute or more to make.
 FINISHED = tuple(
     f"tests/workflow/test_{name}.py"
-    for name in ("dag", "damaged_results", "openmmlab", "report_pages", "track", "verify")
+    for name in ("dag", "damaged_results", "openmmlab", "report_pages", "serve", "track", "verify")
 )
 
 

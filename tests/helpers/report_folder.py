@@ -13,8 +13,8 @@ from scipy.special import softmax
 from tiny_run import write_train_log
 
 from scripts.lib.metrics.metrics import compute_metrics, per_class_table
-from scripts.lib.pages import report_page
-from scripts.lib.runs.predictions import Predictions, write_predictions
+from scripts.lib.pages import embedding_page, explanation_page, report_page
+from scripts.lib.runs.predictions import Predictions, read_predictions, write_predictions
 from scripts.report import compare_runs
 
 SETTINGS = "dataset:\n  name: simulated\n"
@@ -120,3 +120,30 @@ def write_page(dataset: Path, runs: Sequence[Path], language: str = "en") -> str
     page = report_page.render(report_page.read_sources(dataset, runs, SETTINGS), language)
     (dataset / "report.html").write_text(page, encoding="utf-8")
     return page
+
+
+def write_maps(dataset: Path, run: Path) -> None:
+    """Write a run's pages of Grad-CAM and of the map of its images; what they show is drawn at random."""
+    predictions, rng = read_predictions(run / "predictions.csv"), np.random.default_rng(len(run.name))
+    choice = explanation_page.choose(predictions, np.load(run / "features.npy"))
+    shown = {}
+    for row in choice.rows():
+        with Image.open(dataset / "images" / predictions.files[row]) as opened:
+            seen = opened.convert("RGB").resize((160, 160))
+        strength = np.asarray(
+            Image.fromarray(rng.random((7, 7), np.float32)).resize(seen.size, Image.Resampling.BICUBIC)
+        )
+        labels = dict.fromkeys((int(predictions.predictions[row]), int(predictions.labels[row])))
+        drawn = explanation_page.overlay(seen, strength.clip(0, 1))
+        shown[row] = explanation_page.Explained(seen, [explanation_page.Map(label, drawn, False) for label in labels])
+    explanations = explanation_page.Explanations(shown, "backbone.layer4", (7, 7), 0.0)
+    page = explanation_page.explanation_page(predictions, choice, explanations)
+    (run / "figures").mkdir(exist_ok=True)
+    (run / "figures" / "gradcam.html").write_text(page, encoding="utf-8")
+    centres = 8 * rng.normal(size=(len(predictions.classes), 2))
+    points = centres[predictions.labels] + rng.normal(size=(len(predictions.files), 2))
+    colours = [label % embedding_page.COLOURS for label in range(len(predictions.classes))]
+    image_map = embedding_page.Map(predictions, embedding_page.fit_to_map(points), colours, 0.9)
+    pictures = [""] * len(predictions.files)
+    page = embedding_page.render(image_map, pictures, len(pictures), 0, run.name)
+    (run / "figures" / "embedding.html").write_text(page, encoding="utf-8")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from scripts.lib.base.console import one_line
+from scripts.lib.base.console import describe_os_error, one_line
 from scripts.lib.base.problems import UserError
 
 logger = logging.getLogger(__name__)
@@ -47,11 +47,11 @@ class Answer:
 
 
 #: Returns what stands at a path below the server's folder, with its query; None where nothing does.
-Answers = Callable[[str, Mapping[str, str]], Answer | None]
+Respond = Callable[[str, Mapping[str, str]], Answer | None]
 
 
 class PrivateServer(ThreadingHTTPServer):
-    """Serves what *answers* returns on a port of the loopback address.
+    """Serves what *respond* returns on a port of the loopback address.
 
     Attributes
     ----------
@@ -63,8 +63,8 @@ class PrivateServer(ThreadingHTTPServer):
     OSError : the port is taken, or not to be had.
     """
 
-    def __init__(self, port: int, answers: Answers) -> None:
-        self.answers = answers
+    def __init__(self, port: int, respond: Respond) -> None:
+        self.respond = respond
         self.token = secrets.token_urlsafe(32)
         self.folder = f"/{hashlib.sha256(self.token.encode()).hexdigest()[:32]}/"
         super().__init__((ADDRESS, port), _Handler)
@@ -87,7 +87,7 @@ class PrivateServer(ThreadingHTTPServer):
             logger.debug("unexpected error", exc_info=True)
 
 
-def open_server(port: int, answers: Answers) -> PrivateServer:
+def open_server(port: int, respond: Respond) -> PrivateServer:
     """Return a server on *port*, or on the next one that is free.
 
     Raises
@@ -97,7 +97,7 @@ def open_server(port: int, answers: Answers) -> PrivateServer:
     last = min(port + TRIED, 1 << 16) - 1
     for candidate in range(port, last + 1):
         try:
-            return PrivateServer(candidate, answers)
+            return PrivateServer(candidate, respond)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
@@ -140,9 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str, values: Mapping[str, str]) -> None:
         try:
-            answer = self.server.answers(path, values)
-        except UserError as error:
-            answer, status = Answer(f"error: {one_line(error)}\n".encode(), "text/plain"), 500
+            answer = self.server.respond(path, values)
+        except (UserError, OSError) as error:
+            line = one_line(error if isinstance(error, UserError) else describe_os_error(error))
+            answer, status = Answer(f"error: {line}\n".encode(), "text/plain"), 500
         else:
             status = 200
         if answer is None:

@@ -52,5 +52,4 @@ def _words() -> dict[str, str]:
         "all_well": tr("Nothing."),
         "epochs": tr("{done} of {all} epochs"),
         "progress_of": tr("progress of {name}"),
-        "runs_done": tr("{done} of {all}"),
     }  # fmt: skip

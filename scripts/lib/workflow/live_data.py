@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 import zlib
@@ -17,13 +18,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from scripts.lib.runs.run_folder import RunFolder
-from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State, Watcher
+from scripts.lib.base.problems import UserError
+from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State, Watcher, check_unedited
 from scripts.lib.workflow.run_reader import stat_of
 from scripts.lib.workflow.run_table import cells, explain
 
 #: Seconds for which a look at the runs counts, however many pages ask.
 FRESH_SECONDS = 1.0
+#: Seconds without a question after which all is looked at as for the first time.
+AWAY_SECONDS = 20.0
 #: Of the cells of `make watch`: those from the best accuracy on val on.
 FIRST_NUMBER = 4
 
@@ -38,6 +41,7 @@ class LiveData:
     """
 
     def __init__(self, results: Path, dataset: str | None = None) -> None:
+        self._results = Path(os.path.abspath(results))
         self._watcher = Watcher(results)
         self._dataset = dataset
         self._lock = threading.RLock()
@@ -74,7 +78,7 @@ class LiveData:
                 "final": self.final_report(dataset) is not None,
                 "report": self.report(dataset) is not None,
                 "counts": Counter(str(run.state) for run in overview.runs),
-                "problems": explain(overview, None),
+                "problems": [*explain(overview, None), *self._edited(overview)],
                 "runs": runs,
                 "board": rank(runs),
                 "curves": f"{zlib.crc32(repr(self.curves(dataset)).encode()):08x}",  # changes with them
@@ -83,7 +87,10 @@ class LiveData:
     def curves(self, dataset: str) -> list[dict[str, Any]]:
         """Return the curves of the runs that have ended an epoch: train_log.csv by columns."""
         with self._lock:
-            read = [(run, self._watcher.reader.curve(str(self._folder(run).path))) for run in self._look(dataset).runs]
+            read = [
+                (run, self._watcher.reader.curve(str(run.folder(self._results).path)))
+                for run in self._look(dataset).runs
+            ]
         return [
             {"experiment": run.experiment, "seed": run.seed, "fold": run.fold, "kept": curve["kept"], "curve": curve}
             for run, curve in read
@@ -92,33 +99,41 @@ class LiveData:
 
     def report(self, dataset: str) -> Path | None:
         """Return the report of the data set's last whole workflow, if there is one."""
-        path = self._watcher.results / dataset / "report.html"
+        path = self._results / dataset / "report.html"
         return path if dataset in self.datasets() and path.is_file() else None
 
     def final_report(self, dataset: str) -> Path | None:
-        """Return the report if all runs are done and it was made after them."""
+        """Return the report if all runs are done, it was made after them, and nobody changed what it shows."""
         path = self.report(dataset)
         with self._lock:
             overview = self._look(dataset)
-            if path is None or not overview.complete:
+            if path is None or not overview.complete or self._edited(overview):
                 return None
-            measured = [stat_of(str(self._folder(run).metrics)) for run in overview.runs]
+            measured = [stat_of(str(run.folder(self._results).metrics)) for run in overview.runs]
         newest = max((stat.st_mtime for stat in measured if stat), default=math.inf)
         return path if path.stat().st_mtime >= newest else None
 
     def _look(self, dataset: str | None) -> Overview:
+        now = time.monotonic()
+        if now - max((at for at, _ in self._looks.values()), default=now) > AWAY_SECONDS:
+            # A file that has changed since the last look counts as changed just now, which was long ago.
+            self._watcher, self._looks = Watcher(self._results), {}
         before = self._looks.get(dataset)
-        if before is None or time.monotonic() - before[0] > FRESH_SECONDS:
-            overview = self._watcher.look(dataset)
-            self._looks[dataset] = before = (time.monotonic(), overview)
+        if before is None or now - before[0] > FRESH_SECONDS:
+            self._looks[dataset] = before = (now, self._watcher.look(dataset))
         return before[1]
 
-    def _folder(self, run: RunProgress) -> RunFolder:
-        fold = [] if run.fold is None else [f"fold{run.fold}"]
-        return RunFolder(self._watcher.results.joinpath(run.dataset, run.experiment, f"seed{run.seed}", *fold))
+    def _edited(self, overview: Overview) -> list[str]:
+        """Return a line for each file with numbers of finished runs that was changed since it was made."""
+        folders = [run.folder(self._results) for run in overview.runs if run.state == State.DONE]
+        files = [path for folder in folders for path in (folder.train_log, folder.metrics)]
+        files += [self._results / name / "report.html" for name in {run.dataset for run in overview.runs}]
+        cached = self._watcher.reader.cached
+        lines = [cached(f"{path} as made", stat_of(str(path)), partial(_change_of, path), "") for path in files]
+        return list(filter(None, lines))
 
     def _describe(self, run: RunProgress) -> dict[str, Any]:
-        path = self._folder(run).metrics
+        path = run.folder(self._results).metrics
         stat = stat_of(str(path)) if run.state == State.DONE else None
         is_training = run.state == State.TRAINING and run.max_epochs
         kind = "trouble" if run.state in TROUBLED else "waiting" if run.state in WAITING else str(run.state)
@@ -134,6 +149,14 @@ class LiveData:
             "test": self._watcher.reader.cached(str(path), stat, partial(_test_accuracy, path), None),
             "numbers": cells(run, 0)[FIRST_NUMBER:],
         }
+
+
+def _change_of(path: Path) -> str:
+    try:
+        check_unedited(path)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _test_accuracy(path: Path) -> float:

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from scripts.lib.base import products
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome
+from scripts.lib.base.problems import UserError
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS
 from scripts.lib.runs.run_folder import CHECKPOINTS, RunFolder
 from scripts.lib.workflow import run_reader
@@ -133,6 +135,11 @@ class RunProgress:
         """Return seed and fold as people read them: ``0``, ``0 fold 1``."""
         return str(self.seed) if self.fold is None else f"{self.seed} fold {self.fold}"
 
+    def folder(self, results: Path) -> RunFolder:
+        """Return its folder below *results*."""
+        fold = [] if self.fold is None else [f"fold{self.fold}"]
+        return RunFolder(results.joinpath(self.dataset, self.experiment, f"seed{self.seed}", *fold))
+
     @property
     def is_running(self) -> bool:
         """Tell whether one of its own steps runs."""
@@ -156,6 +163,18 @@ class Overview:
     controller: str
     complete: bool
     time: float
+
+
+def check_unedited(path: Path) -> None:
+    """Refuse a table whose numbers are shown if it was changed since it was made.
+
+    Raises
+    ------
+    UserError : it was.
+    """
+    for change in products.changes(path, thorough=False, keep=False):
+        if change.how != products.GONE:  # of a run that is made again just now
+            raise UserError(f"{change}: do not trust the numbers of it here", "run the workflow: it is made again")
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,8 @@ class Reader:
         file = f"{folder}/{TRAIN_LOG}"
         if work is not None and (work.is_alive or TRAIN_LOG in work.files):
             file = f"{work.path}/{TRAIN_LOG}"
-        return self.cached(file, stat_of(file), partial(read_curve, file), None)
+        # What `numbers` made of the same file has its path alone.
+        return self.cached(f"{file} by epochs", stat_of(file), partial(read_curve, file), None)
 
     def outcome(self, path: str, stat: os.stat_result | None, since: float) -> Outcome | None:
         """Return how a command ended that did not finish; None where there is no such file, or one from before."""

@@ -74,7 +74,7 @@
     }));
     list("problems", now.problems.length ? now.problems.map(text => ["wrong", text]) : [["", word("all_well")]]);
     rows("leaderboard", now.board.map(row => ({ key: row.experiment, kind: "", cells: [row.experiment,
-      word("runs_done", { done: row.done, all: row.runs }), percent(row.val), percent(row.test)] })));
+      `${row.done} / ${row.runs}`, percent(row.val), percent(row.test)] })));
   }
 
   function progress(run) {

@@ -1,0 +1,202 @@
+"""`make serve`, as a user has it: a real server, a real training beside it, and a real browser that looks on."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from axe import faults_of, fetch_axe
+from browser import CHROMIUM, Page, chromium
+from dag import ROOT, Finished
+from report_page_reader import READY, find
+from terminal import CTRL_C, Terminal
+from training import EXPERIMENT, Training
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+
+CLOSED = "the page is closed; the runs go on"
+TEXT = "document.body.innerText"
+POINTS = "document.querySelectorAll('.view:not([hidden]) [data-plot=curves] [data-mark=dot] circle').length"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Page) -> Page:
+    browser.requests.clear()
+    browser.complaints.clear()
+    return browser
+
+
+@contextmanager
+def serving(results: Path, *variables: str, **environment: str) -> Iterator[tuple[Terminal, str]]:
+    """Type `make serve`; yield its terminal and the address that it printed. Ctrl-C ends it in one line."""
+    command = ["make", "--no-print-directory", "serve", f"ARGS=--results '{results}'", *variables]
+    terminal = Terminal(command, ROOT, {"MAKEFLAGS": "", "MAKELEVEL": "", **environment})
+    terminal.wait_for("?token=", 120)
+    terminal.wait_for("\n", 10)
+    address = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", terminal.output)
+    assert address
+    yield terminal, address[0]
+    if terminal.process.poll() is None:
+        terminal.press(CTRL_C)
+    assert terminal.end(60) == -signal.SIGINT  # make itself; its command ended with 0
+    assert terminal.lines()[-1] == CLOSED and "Traceback" not in terminal.output, terminal.output
+
+
+def text_has(page: Page, words: str, seconds: float = 120) -> None:
+    page.wait_for(f"{TEXT}.includes({words!r})", seconds)
+
+
+def check_only_asks(page: Page, address: str) -> None:
+    """Nothing was complained of, and nothing asked for elsewhere."""
+    assert [text for text in page.complaints if "favicon" not in text] == []
+    base = address.partition("?")[0]
+    assert [url for url in page.requests_that_leave() if not url.startswith(base)] == []
+
+
+@pytest.mark.long
+def test_the_page_follows_a_training_from_before_it_begins_until_another_one_fails(page: Page, tmp_path: Path) -> None:
+    with serving(tmp_path / "results") as (_terminal, address):
+        page.open(address)
+        page.wait_for(READY)
+        text_has(page, "There is no run yet")
+        text_has(page, "Waiting for the first epoch")
+        page.evaluate("window.isTheSame = true")
+
+        run = Training(tmp_path / "results/small/quick/seed0", {**EXPERIMENT, "epochs": 40})
+        process = run.start()
+        page.wait_for(f"{POINTS} >= 1", 300)
+        assert find(page, "h1", "innerText") == "small"
+        before = page.evaluate(POINTS)
+        page.wait_for(f"{POINTS} > {before}", 120)
+        text_has(page, "of 40 epochs")
+        assert re.search(r"training \(\d+ of 40 epochs\)\t\d+:\d\d\t", page.evaluate(TEXT)), "time left"
+        run.kill_group(process)
+
+        broken = Training(tmp_path / "results/small/broken/seed0", {**EXPERIMENT, "learning_rate": 1e25})
+        status, _ = broken.finish(log=tmp_path / "logs/small/broken/seed0/train_model.log")
+        assert status != 0
+        text_has(page, "small, broken, seed 0 failed: training stopped: the loss became nan")
+        assert page.evaluate("window.isTheSame"), "all of this without a reload"
+        check_only_asks(page, address)
+
+
+@pytest.mark.long
+def test_a_lost_connection_is_said_and_the_page_goes_on_by_itself(page: Page, tmp_path: Path) -> None:
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    with serving(tmp_path / "results") as (terminal, address):
+        page.open(address)
+        text_has(page, "There is no run yet")
+        page.call("Network.emulateNetworkConditions", offline=True, **network)
+        text_has(page, "No connection to the server since")
+        assert find(page, "[role=alert]", "innerText").startswith("No connection")
+        page.call("Network.emulateNetworkConditions", offline=False, **network)
+        page.wait_for(f"!{TEXT}.includes('No connection')")
+        terminal.press(CTRL_C)
+        text_has(page, "No connection to the server since")
+    port = address.partition("/?")[0].rpartition(":")[2]
+    with serving(tmp_path / "results", f"PORT={port}"):
+        text_has(page, "The server was started again and has another address")
+
+
+@pytest.mark.long
+def test_when_all_runs_are_done_the_page_becomes_the_report(page: Page, finished: Finished, tmp_path: Path) -> None:
+    dataset = tmp_path / "results/small"
+    dataset.mkdir(parents=True)
+    for name in ("quick", "settings.yaml"):
+        copy = shutil.copytree if name == "quick" else shutil.copy
+        copy(finished[0] / "results/small" / name, dataset / name)
+    (tmp_path / "settings.yaml").write_text("dataset: {name: small}\nreport: {language: zh}\n")
+    with serving(tmp_path / "results", f"CONFIG={tmp_path / 'settings.yaml'}") as (_terminal, address):
+        page.open(address)
+        text_has(page, "所有运行都已完成，但没有比它们更新的报告")
+        shutil.copy(finished[0] / "results/small/report.html", dataset / "report.html")  # with the time of now
+        page.wait_for(f"{READY} && document.querySelector('[data-section=answer]') !== null", 60)
+        page.wait_for("document.querySelector('[data-plot=leaderboard] svg') !== null")
+        check_only_asks(page, address)
+
+
+@pytest.mark.long
+def test_the_page_is_fit_for_a_keyboard_a_screen_reader_a_phone_and_the_dark(
+    page: Page, finished: Finished, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0] / "results/small/quick", tmp_path / "results/small/quick")
+    script = fetch_axe(tmp_path)
+    with serving(tmp_path / "results") as (_terminal, address):
+        page.open(address)
+        page.wait_for(f"{READY} && {POINTS} >= 1")
+        for theme in ("light", "dark"):
+            page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+            for _ in range(2):
+                find(page, "[data-speak]", "click()")
+                assert faults_of(page, script) == []
+        page.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        try:
+            assert page.wait_for("document.documentElement.scrollWidth <= 390")
+        finally:
+            page.call("Emulation.clearDeviceMetricsOverride")
+        find(page, "[data-choice=curve]", "focus()")
+        for value, points in (("train_loss", 1), ("val_accuracy", 1)):
+            page.evaluate(f"document.activeElement.value = '{value}'")
+            page.evaluate("document.activeElement.dispatchEvent(new Event('change', {bubbles: true}))")
+            assert page.evaluate(POINTS) >= points
+
+
+def test_who_has_not_the_token_is_refused_and_only_the_page_is_served(tmp_path: Path) -> None:
+    (tmp_path / "results/demo/a/seed0").mkdir(parents=True)
+    (tmp_path / "results/demo/a/seed0/config.py").write_text("secret = 1\n")
+    with serving(tmp_path / "results", SSH_CONNECTION="10.0.0.1 5 10.0.0.2 22") as (terminal, address):
+        terminal.wait_for("from your own computer, first: ssh -N -L ", 10)
+        base, _, token = address.partition("?token=")
+
+        def status(path: str, **headers: str) -> int:
+            try:
+                with urllib.request.urlopen(urllib.request.Request(base + path, headers=headers), timeout=20) as answer:
+                    return int(answer.status)
+            except urllib.error.HTTPError as error:
+                assert error.read() == b""
+                return error.code
+
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with opener.open(address, timeout=20) as answer:
+            folder, text = answer.url.removeprefix(base), answer.read().decode()
+        assert token not in answer.url and "<h1" in text and token not in text
+        cookie = f"mimflow={token}"
+        assert [status("", Cookie=cookie), status(folder), status("?token=x"), status("results/")] == [403] * 4
+        assert status(folder, Cookie=cookie) == status(f"{folder}now.json", Cookie=cookie) == 200
+        for path in (
+            "../demo/a/seed0/config.py",
+            "demo/a/seed0/config.py",
+            "report.html",
+            "%2e%2e/demo",
+            "?dataset=..",
+        ):
+            assert status(folder + path, Cookie=cookie) == (200 if path.startswith("?") else 404), path
+        assert status(folder, Cookie=cookie, Host="evil.example") == 403
+
+
+@pytest.mark.parametrize(("variable", "words"), [("PORT=80", "'80' is no port"), ("PORT=x", "'x' is no port"),
+                                                 ("CONFIG=no.yaml", "no.yaml")])  # fmt: skip
+def test_what_cannot_be_served_is_refused_in_one_line(variable: str, words: str) -> None:
+    terminal = Terminal(["make", "--no-print-directory", "serve", variable], ROOT, {"MAKEFLAGS": "", "MAKELEVEL": ""})
+    assert terminal.end(60) != 0
+    assert words in terminal.lines()[-1] and "Traceback" not in terminal.output
+
+
+def test_it_loads_neither_torch_nor_pandas() -> None:
+    code = "import scripts.serve, sys; print(sorted({'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    terminal = Terminal([sys.executable, "-c", code], ROOT)
+    assert terminal.end(60) == 0 and terminal.lines() == ["[]"]
