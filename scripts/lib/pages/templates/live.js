@@ -115,8 +115,8 @@
 
   function list(name, wanted) {
     const box = find(`[data-list=${name}]`);
-    const items = wanted.map(([kind, text]) => element("li", { class: kind || null }, text));
-    if (box.innerText !== items.map(item => item.textContent).join("\n")) box.replaceChildren(...items);
+    if (wanted.length === box.children.length && wanted.every(([, text], i) => box.children[i].textContent === text)) return;
+    box.replaceChildren(...wanted.map(([kind, text]) => element("li", { class: kind || null }, text)));
   }
 
   // -- the curves -----------------------------------------------------------------------------------------------------

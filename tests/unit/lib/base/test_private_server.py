@@ -109,8 +109,12 @@ def test_only_get_and_head_are_answered(server: PrivateServer, method: str) -> N
 @pytest.mark.parametrize("path", ["", "file.html"])
 def test_head_says_what_get_sends(server: PrivateServer, path: str) -> None:
     _, of_get, body = ask(server, server.folder + path, Cookie=cookie(server))
-    status, of_head, nothing = ask(server, server.folder + path, "HEAD", Cookie=cookie(server))
-    assert (status, of_head, nothing) == (200, of_get, b"") and int(of_get["Content-Length"]) == len(body) > 0
+    status, of_head, _ = ask(server, server.folder + path, "HEAD", Cookie=cookie(server))
+    assert (status, of_head) == (200, of_get) and int(of_get["Content-Length"]) == len(body) > 0
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+        lines = [f"HEAD {server.folder}{path} HTTP/1.0", "Host: localhost", f"Cookie: {cookie(server)}", "", ""]
+        connection.sendall("\r\n".join(lines).encode())
+        assert b"".join(iter(lambda: connection.recv(4096), b"")).endswith(b"\r\n\r\n")
 
 
 def test_a_page_is_kept_nowhere_and_may_be_framed_by_none(server: PrivateServer) -> None:
