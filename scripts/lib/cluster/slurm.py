@@ -26,6 +26,8 @@ JOB_NAME_PREFIX = "mimflow"
 ALLOCATION_NAME = "mimflow-allocation"
 #: Seconds for one question: a controller under load may take half a minute.
 TIMEOUT = 60.0
+#: What a program of Slurm's says where Slurm does not answer.
+SILENCE = re.compile(r"contact|connect|refused|timed out|Zero Bytes|not respond", re.IGNORECASE)
 TRY_AGAIN = "try again in a few minutes; if it lasts, ask the cluster's support"
 #: ASCII's unit separator: no name, comment or path holds it.
 SEPARATOR = "\x1f"
@@ -437,6 +439,6 @@ def ask(program: str, *options: str) -> str:
     if result.returncode == 0:
         return result.stdout
     reason = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
-    if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", reason, re.IGNORECASE):
+    if SILENCE.search(reason):
         raise SlurmSilent(f"{program}: Slurm does not answer ({reason})", TRY_AGAIN)
     raise UserError(f"{program}: {reason}")

@@ -44,7 +44,6 @@ from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.renewal import Told, edited_images, is_edited, matters
 from scripts.lib.workflow.report_menu import ReportMenu
 from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
-from scripts.lib.workflow.submission import see_ends_soon, tell_lost_errors
 from scripts.lib.workflow.surroundings_check import checkout_problems
 
 #: The rules that compute on the device of the experiment, and fail where torch cannot use it.
@@ -203,8 +202,9 @@ class Session:
                 clear_the_way(os.environ, controller)
                 if submits:
                     slurm.leave_job(os.environ)
-                    tell_lost_errors()
-                    see_ends_soon()
+                    from scripts.lib.workflow.slurm_executor import be_patient  # imports the plugin
+
+                    be_patient()
             except UserError as error:
                 self._exit(str(error))
         elif workflow.is_main_process and "--unlock" in sys.argv:

@@ -1,0 +1,160 @@
+"""The executor of Snakemake's Slurm plugin with patience: what it would lose, learn late, or count as a failure.
+
+What is said of the plugin here is true of version 2.6.0, which the locks pin.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+import types
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import snakemake_executor_plugin_slurm as plugin
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+from scripts.lib.base.console import one_line
+from scripts.lib.base.problems import UserError
+from scripts.lib.cluster import slurm
+
+#: Seconds between two questions for the states of all jobs: a tenth of the time since a job came or ended, but from the
+#: first to the second number. So the end of a short job is seen soon, and Slurm is asked twelve times a minute at most.
+CHECK_SECONDS = (5.0, 15.0)
+#: Submissions without a pause, and the seconds before each later one. Two threads submit.
+AT_ONCE, SUBMIT_SECONDS = 10, 1.0
+#: Seconds until a refused submission is tried again, and between two lines about it.
+RETRY_SECONDS, TELL_SECONDS = 15.0, 600.0
+#: What Slurm says when a submission may go well later: nobody answers, or the user has all the jobs that are allowed.
+PASSING = re.compile(rf"{slurm.SILENCE.pattern}|unexpected message|standby|temporarily|MaxSubmit", re.IGNORECASE)
+
+
+def be_patient() -> None:
+    """Have Snakemake use `PatientExecutor` for Slurm, and the plugin not pause for 5 s before each submission."""
+    ExecutorPluginRegistry().get_plugin("slurm").executor = PatientExecutor
+    plugin.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+
+
+class Refusal(Exception):
+    """A submission that Slurm did not take now."""
+
+
+class PatientExecutor(plugin.Executor):
+    """The plugin's executor, which submits again what may be taken later, and loses no job.
+
+    - A submission that was refused for what passes is repeated. The plugin would report a failed job, and use up its
+      attempts within seconds.
+    - Any other error while a job is submitted ends that job. The plugin loses it in a thread, and Snakemake waits for
+      ever.
+    - Jobs whose states Slurm did not tell stay known. The plugin forgets them, and Snakemake waits for ever.
+    - The end of a job is seen within `CHECK_SECONDS`. The plugin waits longer after each check, up to three minutes.
+    - After Ctrl-C nothing is submitted any more. The plugin cancels its jobs, and then submits those that waited.
+    """
+
+    # One executor a process; set here, as threads of the base class run before __post_init__.
+    _stopping = threading.Event()
+    _changed = time.monotonic()
+    _submitted: frozenset[str] = frozenset()
+
+    @property
+    def next_seconds_between_status_checks(self) -> float:
+        """Seconds until the next check; at least those of the profile until the first one."""
+        first = self.workflow.executor_settings.init_seconds_before_status_checks or 0
+        least, most = CHECK_SECONDS
+        return max(first, min(max((time.monotonic() - self._changed) / 10, least), most))
+
+    @next_seconds_between_status_checks.setter
+    def next_seconds_between_status_checks(self, wanted: float | None) -> None:
+        pass  # what the plugin would wait
+
+    def run_job(self, job: Any) -> None:
+        """Submit a job; try again while Slurm refuses it for what passes."""
+        told = -TELL_SECONDS
+        while not self._stopping.is_set():
+            try:
+                if len(self._submitted) >= AT_ONCE:
+                    self._stopping.wait(SUBMIT_SECONDS)
+                super().run_job(job)
+                return
+            except Exception as error:
+                message = one_line(error)
+                if not isinstance(error, Refusal) and not PASSING.search(message):
+                    self._fail(job, message)
+                    return
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                note = f"note: Slurm does not take {job.name} now ({message}): trying again"
+                print(note, file=sys.stderr, flush=True)
+            self._stopping.wait(RETRY_SECONDS)
+            try:
+                if self._is_there(job):
+                    return
+            except slurm.SlurmSilent:
+                continue
+            except UserError as error:
+                self._fail(job, one_line(error))
+                return
+
+    def _fail(self, job: Any, message: str) -> None:
+        message = f"error: job {job.name} could not be submitted: {message}"
+        print(message, file=sys.stderr, flush=True)  # Snakemake does not show it
+        super()._report_job_error_threadsafe(SubmittedJobInfo(job), message)
+
+    def _is_there(self, job: Any) -> bool:
+        """Tell whether Slurm has the job, though sbatch was told nothing of it (a time-out); then it is ours.
+
+        Raises
+        ------
+        UserError : there is no Slurm, or it does not answer.
+        """
+        wildcards = plugin.get_job_wildcards(job)
+        comment = f"rule_{job.name}" + (f"_wildcards_{wildcards}" if wildcards else "")
+        for known in slurm.my_jobs(self.workflow.workdir_init, self.run_uuid):
+            if known.comment == comment and known.id not in self._submitted:
+                folder = f"group_{job.name}" if job.is_group() else f"rule_{job.name}"
+                log = self.slurm_logdir / folder / wildcards / f"{known.id}.log"
+                info = SubmittedJobInfo(job, external_jobid=known.id, aux={"slurm_logfile": log})
+                self._report_job_submission_threadsafe(info)
+                return True
+        return False
+
+    def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
+        if PASSING.search(msg.partition("sbatch call:")[0]):
+            raise Refusal(msg.partition("The error message was ")[2].partition("\n")[0] or msg)
+        super()._report_job_error_threadsafe(job_info, msg)
+
+    def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
+        self._changed = time.monotonic()
+        self._submitted |= {job_info.external_jobid}
+        if self._stopping.is_set():  # it came after the others were cancelled
+            self.cancel_jobs([job_info])
+        super()._report_job_submission_threadsafe(job_info)
+
+    async def check_active_jobs(self, active_jobs: Sequence[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
+        """Yield the jobs that have not ended: all of them where Slurm did not answer."""
+        queries, left = self._status_query_calls, 0
+        async for job in super().check_active_jobs(active_jobs):
+            left += 1
+            yield job
+        if self._status_query_calls == queries:
+            for job in active_jobs:
+                yield job
+        elif left < len(active_jobs):
+            self._changed = time.monotonic()
+
+    def cancel(self) -> None:
+        """Submit nothing more, then cancel the jobs."""
+        self._stopping.set()
+        self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
+        super().cancel()
+
+    def cancel_jobs(self, active_jobs: Sequence[SubmittedJobInfo]) -> None:
+        """Cancel jobs, and say which where Slurm does not take that."""
+        try:
+            super().cancel_jobs(active_jobs)
+        except WorkflowError as error:
+            print(f"error: {one_line(error)}: `make cancel` when Slurm answers", file=sys.stderr, flush=True)
