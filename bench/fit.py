@@ -24,7 +24,7 @@ from bench.table import machine_line, markdown
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import write_text
 from scripts.lib.base.units import in_percent
-from scripts.lib.data.decoding import decode_image
+from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.data.reading import WHITE
 from scripts.lib.data.splits import find_images
 from scripts.lib.data.squares import FITS, cropped_share, make_square
@@ -117,14 +117,22 @@ def compared(result: Result, reference: Result, images: np.ndarray) -> str:
 
 def rows_of(bench: Bench, args: argparse.Namespace, model: torch.nn.Module) -> list[list[str]]:
     """Return the lines of one data set; the fit that is best on val is bold."""
-    listed = find_images(bench.images)
-    images = [decode_image((bench.images / image.path).read_bytes()) for image in listed]
-    classes = sorted({image.label for image in listed})
-    labels = np.array([classes.index(image.label) for image in listed])
-    shares = np.array([cropped_share(*image.shape[1::-1]) for image in images])
-    wide = shares >= WIDE
-    logger.info("%s: %d images of %d classes", bench.data, len(images), len(classes))
-    squares = {fit: [shown(image, fit, args.size) for image in images] for fit in FITS}
+    labelled, shares = [], []
+    squares: dict[str, list[np.ndarray]] = {fit: [] for fit in FITS}
+    for image in find_images(bench.images):
+        try:
+            pixels = decode_image((bench.images / image.path).read_bytes())
+        except Undecodable as error:
+            logger.warning("%s is left out: %s", image.path, error)
+            continue
+        labelled.append(image.label)
+        shares.append(cropped_share(*pixels.shape[1::-1]))
+        for fit in FITS:
+            squares[fit].append(shown(pixels, fit, args.size))
+    classes = sorted(set(labelled))
+    labels, outside = np.array([classes.index(label) for label in labelled]), np.array(shares)
+    wide = outside >= WIDE
+    logger.info("%s: %d images of %d classes", bench.data, len(labels), len(classes))
     results = {fit: probe(features_of(squares[fit], model), labels, args.seeds) for fit in FITS}
     best = max(FITS, key=lambda fit: results[fit].val.mean())
     lines = []
@@ -134,7 +142,7 @@ def rows_of(bench: Bench, args: argparse.Namespace, model: torch.nn.Module) -> l
         accuracies = [in_percent(result.val.mean()), in_percent(result.right.mean())]
         lines.append(["", name, *accuracies, *(["", ""] if fit == "crop" else against)])
     lines[0][0] = (
-        f"{bench.data}: {len(images):,} images, {len(classes)} classes; crop leaves out {100 * shares.mean():.0f} %;"
+        f"{bench.data}: {len(labels):,} images, {len(classes)} classes; crop leaves out {100 * outside.mean():.0f} %;"
         f" {wide.sum()} from 3 : 2"
     )
     return lines
@@ -153,6 +161,7 @@ def main(args: argparse.Namespace) -> None:
         missing = model.load_state_dict({k: v for k, v in weights.items() if k.startswith("backbone.")}, strict=False)
         assert not [name for name in missing.missing_keys if name.startswith("backbone.")], missing.missing_keys
         rows += rows_of(bench, args, model)
+        logger.info("%s", "; ".join(" ".join(row[1:]) for row in rows[-len(FITS) :]))
     head = [
         "data",
         "`fit`",

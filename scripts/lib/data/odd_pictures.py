@@ -23,8 +23,9 @@ FAINT = 8.0
 #: A picture without an edge has a sharpness of 0.25; that of what is out of focus exceeds it by less than BLUR, and by
 #: how much less than CERTAIN does not matter.
 SMOOTH, BLUR, CERTAIN = 0.25, 0.04, 0.01
-#: Noise is at least as rough, and has at least the sharpness, which is 4 where all pixels are drawn by themselves.
-ROUGH, NOISY = 0.7, 3.0
+#: Noise is rougher and sharper than this: 1 and 4 where all pixels are drawn by themselves, from 0.73 and 2.3 where it
+#: was made a little smaller. Of real pictures none has both.
+ROUGH, NOISY = 0.7, 2.2
 #: What is odd is below this share of the median of the collection.
 DIM_SHARE, FAINT_SHARE, BLUR_SHARE = 1 / 3, 0.2, 0.2
 

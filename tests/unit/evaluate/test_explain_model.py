@@ -16,6 +16,7 @@ import torch
 from mmcls.models import build_backbone, build_classifier
 from mmcv import Config, ConfigDict
 from PIL import Image
+from red_detector import RedDetector
 from simulated_predictions import predictions_of, simulate, write_csv
 from tiny_run import TinyRun, make_run, photograph
 from torch import nn
@@ -174,21 +175,6 @@ def test_tokens_of_swin_become_the_map_that_it_answers_with(built: Callable[[str
     hook.remove()
     assert torch.equal(layer.as_map(outputs[0]), answer)
     assert torch.equal(layer.as_output(answer, outputs[0]), outputs[0])
-
-
-class RedDetector(nn.Module):
-    """The logit of class 1 is how red the image is, of class 0 how green, as a classifier of mmcls answers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches = nn.Sequential(nn.Conv2d(3, 2, 16, 16, bias=False), nn.ReLU())
-        with torch.no_grad():
-            weight = next(self.parameters()).zero_()
-            weight[0, 1], weight[1, 0] = 1, 1
-
-    def forward(self, img: torch.Tensor, return_loss: bool, softmax: bool, post_process: bool) -> torch.Tensor:
-        logits = self.patches(img).mean(dim=(2, 3))
-        return logits.softmax(dim=1) if softmax else logits
 
 
 def planted(row: int, column: int) -> torch.Tensor:
