@@ -40,6 +40,9 @@ from scripts.lib.data.squares import cropped_share
 DARK_DEPTH = 14
 #: More than this share of an image lies outside the square in its middle if it is wider than 3 : 2.
 MOST_OUTSIDE = 0.34
+#: Where most images are transparent, `fit: pad` was more accurate from about this share on (bench/fit.py): its bars
+#: continue the background.
+MOST_OUTSIDE_CUT_OUTS = 0.2
 #: How many files a message lists.
 LISTED = 3
 #: What each oddity is called in audit.csv, and what it means for training.
@@ -232,7 +235,11 @@ def summarise(images: Sequence[Image], checks: Sequence[Checked], findings: Sequ
         "heights": _spread([checked.height for checked in readable]),
         "imbalance": round(max(sizes) / min(sizes), 3),
         "outside_square": outside,
-        "notes": [*notes_on_classes(sorted(classes)), *notes_on_copies(findings), *notes_on_shapes(outside)],
+        "notes": [
+            *notes_on_classes(sorted(classes)),
+            *notes_on_copies(findings),
+            *notes_on_shapes(outside, _share_of_cut_outs(readable)),
+        ],
     }
 
 
@@ -250,15 +257,26 @@ def outside_square(images: Sequence[Image], checks: Sequence[Checked]) -> dict[s
     return {"mean": round(mean, 4), "most": round(most, 4), "file": path}
 
 
-def notes_on_shapes(outside: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on images of which a crop shows little, if they are so on average."""
-    if outside.get("mean", 0) <= MOST_OUTSIDE:
+def _share_of_cut_outs(readable: Sequence[Checked]) -> float:
+    return sum(Oddity.ALPHA in checked.oddities for checked in readable) / max(1, len(readable))
+
+
+def notes_on_shapes(outside: Mapping[str, Any], cut_outs: float) -> list[str]:
+    """Return a sentence on images of which a crop shows little, if they are so on average.
+
+    Parameters
+    ----------
+    outside : of :func:`outside_square`.
+    cut_outs : share of the images that are transparent.
+    """
+    are_cut_outs = cut_outs > 0.5
+    if outside.get("mean", 0) <= (MOST_OUTSIDE_CUT_OUTS if are_cut_outs else MOST_OUTSIDE):
         return []
     mean, most = (f"{100 * outside[key]:.0f} %" for key in ("mean", "most"))
-    return [
-        f"fit: crop leaves out {mean} of the pixels of an image on average, {most} of {outside['file']}: fit: pad or"
-        " squash shows the network all of it"
-    ]
+    left_out = f"fit: crop leaves out {mean} of the pixels of an image on average, {most} of {outside['file']}"
+    if are_cut_outs:
+        return [f"{left_out}: try fit: pad, which was more accurate on other transparent images"]
+    return [f"{left_out}: fit: pad or squash shows the network all of it"]
 
 
 def judge_depth(checks: Sequence[Checked], bit_depth: int | None) -> list[str]:
