@@ -39,6 +39,7 @@ def test_the_version_is_that_of_the_citation_and_of_the_newest_release_in_the_ch
         ("predict results/r/seed0 photos", ["predict", "RUN=results/r/seed0", "IMAGES=photos"]),
         ("bundle r OUT=f.tar IMAGES=yes", ["bundle", "RUN=r", "OUT=f.tar", "IMAGES=yes"]),
         ("watch --once", ["watch", "ARGS=--once"]),
+        ("serve CONFIG=configs/demo.yaml PORT=9000", ["serve", "CONFIG=configs/demo.yaml", "PORT=9000"]),
     ],
 )
 def test_each_command_is_the_make_target_of_its_name(

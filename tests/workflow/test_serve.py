@@ -122,7 +122,7 @@ def test_when_all_runs_are_done_the_page_becomes_the_report(page: Page, finished
     (tmp_path / "settings.yaml").write_text("dataset: {name: small}\nreport: {language: zh}\n")
     with serving(tmp_path / "results", f"CONFIG={tmp_path / 'settings.yaml'}") as (_terminal, address):
         page.open(address)
-        text_has(page, "所有运行都已完成，但没有比它们更新的报告")
+        text_has(page, "所有运行都已完成，但没有它们的有效报告")
         shutil.copy(finished[0] / "results/small/report.html", dataset / "report.html")  # with the time of now
         page.wait_for(f"{READY} && document.querySelector('[data-section=answer]') !== null", 60)
         page.wait_for("document.querySelector('[data-plot=leaderboard] svg') !== null")

@@ -44,9 +44,10 @@ def _words() -> dict[str, str]:
         "nothing": tr("There is no run yet. The page goes on by itself when one begins."),
         "no_controller": tr("No Snakemake runs here."),
         "controller": tr("Snakemake is {who}."),
-        "at": tr("As of {time}."),
-        "done_without": tr("All runs are done, but there is no report that is newer than they are:"
-                           " run the workflow again."),
+        "at": tr("As of {time}. {controller}"),
+        "counted": tr("{n} {state}"),
+        "comma": tr(", "),
+        "done_without": tr("All runs are done, but there is no valid report of them: run the workflow again."),
         "waiting_for_epoch": tr("Waiting for the first epoch."),
         "no_values": tr("No values yet."),
         "all_well": tr("Nothing."),

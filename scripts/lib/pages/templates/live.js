@@ -62,9 +62,11 @@
     if (!now) return;
     say("dataset", dataset || "mimflow");
     document.title = dataset ? `${dataset}: mimflow` : "mimflow";
-    const counts = Object.entries(now.counts).map(([name, n]) => `${n} ${word(`state ${name}`)}`).join(", ");
+    const counts =
+      Object.entries(now.counts).map(([name, n]) => word("counted", { n, state: word(`state ${name}`) })).join(word("comma"));
     say("summary", now.complete ? word("done_without") : counts || word("nothing"));
-    say("source", [word("at", { time: now.time }), now.controller ? word("controller", { who: now.controller }) : word("no_controller")].join(" "));
+    const controller = now.controller ? word("controller", { who: now.controller }) : word("no_controller");
+    say("source", word("at", { time: now.time, controller }));
     showLinks();
     rows("runs", now.runs.map(run => {
       const [val, loss, rate, elapsed, left, silent] = run.numbers;
@@ -116,7 +118,7 @@
   function list(name, wanted) {
     const box = find(`[data-list=${name}]`);
     if (wanted.length === box.children.length && wanted.every(([, text], i) => box.children[i].textContent === text)) return;
-    box.replaceChildren(...wanted.map(([kind, text]) => element("li", { class: kind || null }, text)));
+    box.replaceChildren(...wanted.map(([kind, text]) => element("li", { class: kind || null, lang: kind ? "en" : null }, text)));
   }
 
   // -- the curves -----------------------------------------------------------------------------------------------------
