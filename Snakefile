@@ -1,7 +1,15 @@
 # The whole experiment: data -> model -> training -> evaluation -> report. `snakemake --help`, README.md, docs/.
+import sys
+from importlib.util import find_spec
+
 from snakemake.utils import min_version
 
 min_version("9.27")
+
+if not find_spec("mmcls"):
+    sys.exit(
+        "error: this Snakemake has no mimflow beside it: use .venv/bin/snakemake of a clone where `make setup` ran"
+    )
 
 from scripts.lib.workflow.start import catch_interrupts
 
@@ -26,7 +34,7 @@ session.narrate(workflow)
 controller = session.controller(workflow)
 session.end_if_unchanged(workflow)
 
-shell.prefix(session.shell_prefix())
+session.prefix_shell()
 
 
 wildcard_constraints:

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python -I leaves out the current folder
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # python -I leaves out the current folder
 
-from scripts.lib.base import interrupts
-from scripts.lib.base.environment import Variable, job_environment
+from scripts.lib.base import interrupts  # noqa: E402
+from scripts.lib.base.environment import Variable, job_environment  # noqa: E402
 
 
 def command_line(words: Sequence[str], arguments: str) -> list[str]:
@@ -60,6 +61,8 @@ def main(args: argparse.Namespace) -> None:
     if words[0] == "python":
         words[0] = str(programs / "python") if (programs / "python").exists() else sys.executable
     if words[1:2] == ["-m"] and words[2].startswith("scripts."):
+        if Path("scripts/__init__.py").exists() and Path.cwd() != ROOT:
+            sys.exit("error: scripts/ of this folder is a Python package and hides mimflow's: remove its __init__.py")
         interrupts.hold()  # until the command can end in one line
     try:
         os.execvpe(words[0], words, environment_of(shell, programs))

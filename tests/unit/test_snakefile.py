@@ -155,13 +155,36 @@ rule mine:
 """
 
 
+def as_module(folder: Path, more: str = "", code: str = "") -> str:
+    """Return what a dry run of a workflow that uses the rules prints; it need not succeed."""
+    text = MODULE.format(config=str(ROOT / "configs/demo.yaml"), snakefile=str(ROOT / "Snakefile"))
+    (folder / "Snakefile").write_text(text.replace("config: config", f"config: config\n    {more}"), encoding="utf-8")
+    program = [sys.executable, "-c", code] if code else [str(Path(sys.executable).with_name("snakemake"))]
+    command = [*program, "--dry-run", "--cores", "1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE_")}
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, env=environment)
+    return result.stdout + result.stderr
+
+
 @pytest.mark.long
 def test_another_workflow_can_use_the_rules_as_a_module(tmp_path: Path) -> None:
-    text = MODULE.format(config=str(ROOT / "configs/demo.yaml"), snakefile=str(ROOT / "Snakefile"))
-    (tmp_path / "Snakefile").write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SNAKEMAKE_")}
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=environment)
-    assert result.returncode == 0, result.stdout + result.stderr
+    (tmp_path / "scripts").mkdir()  # of the other workflow
+    printed = as_module(tmp_path)
     for words in ("describing the images of results/demo", "comparing the runs of results/demo", "mimflow_train_model"):
-        assert words in result.stdout + result.stderr
+        assert words in printed
+
+
+@pytest.mark.long
+def test_what_a_module_cannot_be_is_one_line(tmp_path: Path) -> None:
+    assert error_of(as_module(tmp_path, more="prefix: 'other'")).startswith("`prefix` or `replace_prefix`")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "__init__.py").touch()
+    assert error_of(as_module(tmp_path)).startswith("scripts/ of this folder is a Python package")
+    no_mmcls = "import importlib.util as u, snakemake.cli; find = u.find_spec\n"
+    no_mmcls += "u.find_spec = lambda name, *more: None if name == 'mmcls' else find(name, *more)\nsnakemake.cli.main()"
+    assert error_of(as_module(tmp_path, code=no_mmcls)).startswith("this Snakemake has no mimflow beside it")
+
+
+def error_of(printed: str) -> str:
+    assert "Traceback" not in printed and printed.count("error: ") == 1, printed
+    return printed.partition("error: ")[2]

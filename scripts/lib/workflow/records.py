@@ -172,7 +172,7 @@ class Records(FilePersistence):
         began = min(filter(None, (self._get_recorded_starttime(name) for name in outputs)), default=time.time())
         made = {
             "format": FORMAT,
-            "rule": job.rule.name,
+            "rule": rule_name(job.rule),
             "params": self._settings(job),
             "inputs": self._product_inputs(job, products.recorded_sha256) | self._began.get(job, {}),
             "outputs": outputs,
@@ -185,7 +185,7 @@ class Records(FilePersistence):
         paths = [Path(name) for name in outputs]
         unknown = [path for path in paths if not is_as_recorded(path)]
         if unknown:
-            products.record(job.rule.name, unknown)
+            products.record(rule_name(job.rule), unknown)
         products.describe(paths, made)
 
     def has_metadata(self, job: Any) -> bool:

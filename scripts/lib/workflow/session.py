@@ -31,7 +31,7 @@ from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import nodes, slurm
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
-from scripts.lib.workflow import fork_server, records
+from scripts.lib.workflow import fork_server, module, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.last_plan import LEFT, LastPlan, facts_of, is_plain, named_files
@@ -63,7 +63,7 @@ class Session:
 
     def __init__(self, workflow: Any, config: dict[str, Any]) -> None:
         self.started = time.time()
-        files, is_module = workflow.configfiles, workflow.modifier.skip_configfile
+        files, self.is_module = workflow.configfiles, module.is_module(workflow)
         self.narrator: Narrator | None = None
         self.forks: fork_server.Forks | None = None
         self.errors: list[str] = []
@@ -81,10 +81,11 @@ class Session:
         os.environ.update(known)
         os.environ[Variable.CONFIG_FILES] = file_names(files)
         try:
+            module.check(workflow)
             check_encoding(sys.getfilesystemencoding())
             check_profiles(sys.argv[1:], os.environ)
             arguments = workflow.config_settings.config_args or ()
-            self.config = config if is_module else read_configuration(files, arguments)
+            self.config = config if self.is_module else read_configuration(files, arguments)
             settings = load_settings(self.config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
@@ -98,9 +99,12 @@ class Session:
         records.keep(workflow, Told(Path(self.layout.images), is_real), partial(matters, self.layout))
 
     def narrate(self, workflow: Any) -> None:
-        """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose)."""
+        """Say what happens in the user's words, unless Snakemake's own are asked for (--printshellcmds, --verbose).
+
+        Not in a workflow that uses this one as a module: what its other rules do is told in Snakemake's words.
+        """
         output = workflow.output_settings
-        if not workflow.is_main_process or not will_run(sys.argv[1:], output.dryrun):
+        if self.is_module or not workflow.is_main_process or not will_run(sys.argv[1:], output.dryrun):
             return
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
             signal.signal(signal.SIGINT, self._interrupt)
@@ -114,7 +118,7 @@ class Session:
             or output.printshellcmds
             or output.verbose
             or output.debug_dag
-            or Quietness.ALL in output.quiet
+            or Quietness.ALL in (output.quiet or ())
         ):
             return
         workflow.logger_manager.logger.removeHandler(default)
@@ -170,11 +174,18 @@ class Session:
         print(f"error: {message}", file=sys.stderr, flush=True)
         sys.exit(1)
 
-    def shell_prefix(self) -> str:
-        """Return what stands before each shell line: the site's modules, and that the shell becomes the command.
+    def prefix_shell(self) -> None:
+        """Begin each shell line by the site's modules, and by words with which the shell becomes the command.
 
-        So a Ctrl-C that the shell has not seen yet reaches the command.
+        So a Ctrl-C that the shell has not seen yet reaches the command. As a module, only the former: the prefix is
+        that of all rules of a workflow, and shell lines of others may hold several commands.
         """
+        if not self.is_module:
+            shell.prefix(self._shell_prefix())
+        elif self.site.modules:
+            shell.prefix(module_prefix(self.site).replace("{", "{{").replace("}", "}}"))
+
+    def _shell_prefix(self) -> str:
         if not self.forks and self.workflow.exec_mode == ExecMode.REMOTE:
             self._start_forks(rules_of_cluster_job(sys.argv[1:], os.environ))
         become = self.forks.shell_prefix() if self.forks else "exec "
@@ -255,7 +266,7 @@ class Session:
         controller.take(slurm=workflow.non_local_exec)
         if not workflow.non_local_exec:
             self._start_forks(job.rule.name for job in jobs)
-            shell.prefix(self.shell_prefix())
+            self.prefix_shell()
         spare_attempts(workflow.scheduler, self.started)
 
     def _check_nodes(self, planned: set[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from scripts.lib.base import interrupts
 from scripts.lib.base.problems import STOPPED
+from scripts.lib.workflow.module import is_module
 
 
 def stop(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -25,6 +26,9 @@ def catch_interrupts(workflow: Any = None) -> None:
     ----------
     workflow : Snakemake's, where it was started without make; its processes for single jobs stay as they are.
     """
+    if workflow is not None and is_module(workflow):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Snakemake's own way: it ends the jobs of all rules
+        return
     is_alone = workflow is None or workflow.is_main_process
     if is_alone and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
         signal.signal(signal.SIGINT, stop)

@@ -1,0 +1,94 @@
+"""mimflow deployed by snakedeploy from a repository into another folder, and run there as a module.
+
+The repository is this working tree; git takes it for the one at the address that is typed, so that snakedeploy and
+Snakemake fetch it as they would from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from dag import ROOT, archive_bytes, jobs_run, settings
+
+#: Of one who has rules beside mimflow's: several commands in a shell line, and a product below results/.
+RULE_OF_THE_USER = """
+rule summary:
+    input: "results/small/quick/seed0/metrics.json"
+    output: "results/summary.json", "told.txt"
+    shell: "cp {input} {output[0]}; echo told > {output[1]}"
+"""
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    result = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, timeout=600)  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def commit_working_tree(repository: Path, environment: dict[str, str]) -> None:
+    """Make a repository of the files of the working tree, with the tag v0.1.0."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in filter(None, run(listed, ROOT, environment).split("\0")):
+        if os.path.lexists(ROOT / name):
+            (repository / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, repository / name, follow_symlinks=False)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "a version"], ["tag", "v0.1.0"]):
+        run(["git", *words], repository, environment)
+
+
+@pytest.mark.long
+def test_snakedeploy_puts_it_into_another_folder_where_it_runs_beside_rules_of_the_user(tmp_path: Path) -> None:
+    host = "https://github.com/"
+    (tmp_path / "gitconfig").write_text(
+        f'[url "file://{tmp_path}/hosted/"]\n insteadOf = {host}\n[user]\n name = a\n email = a@b\n', encoding="utf-8"
+    )
+    left_out = {name for name in os.environ if name.startswith(("PYTHON", "SNAKEMAKE_", "GIT_"))}
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment |= {"GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"), "XDG_CACHE_HOME": str(tmp_path / "caches")}
+    commit_working_tree(tmp_path / "hosted/somebody/mimflow", environment)
+    run([sys.executable, "-m", "venv", str(tmp_path / "venv")], tmp_path, environment)
+    programs, folder = tmp_path / "venv" / "bin", tmp_path / "a project"
+    run([str(programs / "pip"), "install", "-q", "snakedeploy"], tmp_path, environment)
+    folder.mkdir()
+    run([str(programs / "snakedeploy"), "deploy-workflow", f"{host}somebody/mimflow", ".", "--tag", "v0.1.0"],
+        folder, environment)  # fmt: skip
+
+    snakemake = [str(Path(sys.executable).with_name("snakemake")), *flags_of_the_catalogue()]
+    dry = run([*snakemake, "--dry-run"], folder, environment)  # as deployed: the demo
+    assert "describing the images of results/demo" in dry and "writing results/demo/report.html" in dry
+
+    (folder / "data.zip").write_bytes(archive_bytes(["a", "b", "c"]))
+    config = settings({"path": "data.zip"})
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    with (folder / "workflow" / "Snakefile").open("a", encoding="utf-8") as snakefile:
+        snakefile.write(RULE_OF_THE_USER)
+    printed = run([*snakemake, "summary"], folder, environment)
+    assert {"summary", "train_model", "evaluate_model"} <= set(jobs_run(printed))
+    metrics = json.loads((folder / "results" / "summary.json").read_text(encoding="utf-8"))
+    assert metrics["experiment"] == "quick" and 0 <= metrics["accuracy_top1"] <= 1
+    assert (folder / "told.txt").read_text(encoding="utf-8") == "told\n"
+    assert "Nothing to be done" in run([*snakemake, "summary"], folder, environment)
+
+    with (tmp_path / "hosted/somebody/mimflow/rules/data.smk").open("a", encoding="utf-8") as rules:
+        rules.write("# of another version\n")
+    for words in (["commit", "-q", "-a", "-m", "another"], ["tag", "v0.2.0"]):
+        run(["git", *words], tmp_path / "hosted/somebody/mimflow", environment)
+    text = (folder / "workflow" / "Snakefile").read_text(encoding="utf-8")
+    (folder / "workflow" / "Snakefile").write_text(text.replace("v0.1.0", "v0.2.0"), encoding="utf-8")
+    shutil.rmtree(tmp_path / "caches")
+    with pytest.raises(AssertionError, match="is of another version of mimflow than the scripts"):
+        run([*snakemake, "--dry-run"], folder, environment)
+
+
+def flags_of_the_catalogue() -> list[str]:
+    """Return the options with which the catalogue of workflows says to run it."""
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
+    return usage["mandatory-flags"]["flags"].split()
