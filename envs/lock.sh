@@ -43,3 +43,5 @@ lock cuda13 x86_64-manylinux_2_28
 have=$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' cpu.lock)
 # shellcheck disable=SC2086  # $have is a list of options
 compile dev.lock x86_64-manylinux_2_28 --only-binary :all: $have dev.in
+
+"$python" -I apptainer.py # what is made of the locks
