@@ -40,7 +40,7 @@ STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; };
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch serve snakemake-report jobs cancel bench doctor wheelhouse locks lint docs clean-demo
+.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch serve snakemake-report jobs cancel bench doctor wheelhouse locks lint docs docs-site clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -174,6 +174,11 @@ lint: ## check the code as CI does: ruff, mypy, layers, words and lengths, snake
 	@$(CALM) $(READY) $(STOPS)
 	@sh envs/setup.sh --linters
 	@$(START) bash .ci/lint
+
+docs-site: ## the documentation as pages for a browser, in site/; they need no network, their search included
+	@$(CALM) $(READY) $(STOPS)
+	@sh envs/setup.sh --linters
+	@$(CALM) $(START) bash .ci/site $(STOPS)
 
 docs: ## generate docs/settings.md and configs/schema.json again, from scripts/lib/settings/
 	@$(CALM) $(READY) $(STOPS)
