@@ -26,12 +26,11 @@ def catch_interrupts(workflow: Any = None) -> None:
     ----------
     workflow : Snakemake's, where it was started without make; its processes for single jobs stay as they are.
     """
-    if workflow is not None and is_module(workflow):
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # Snakemake's own way: it ends the jobs of all rules
-        return
     is_alone = workflow is None or workflow.is_main_process
     if is_alone and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
-        signal.signal(signal.SIGINT, stop)
+        # As a module, Snakemake's own way: it ends the jobs of all rules.
+        of_another = workflow is not None and is_module(workflow)
+        signal.signal(signal.SIGINT, signal.default_int_handler if of_another else stop)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,11 @@ ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = """
 import signal, time
 from types import SimpleNamespace
-from scripts.lib.workflow.start import catch_interrupts
+from scripts.lib.workflow import start
+def workflow(is_main_process, is_module=False):
+    return SimpleNamespace(is_main_process=is_main_process, modifier=SimpleNamespace(skip_configfile=is_module))
 signal.signal(signal.SIGINT, {before})
-catch_interrupts({workflow})
+start.catch_interrupts({workflow})
 print("ready", flush=True)
 time.sleep({seconds})
 """
@@ -27,9 +29,10 @@ time.sleep({seconds})
     ("before", "workflow", "status"),
     [
         ("signal.default_int_handler", "None", 130),
-        ("signal.default_int_handler", "SimpleNamespace(is_main_process=True)", 130),
-        ("signal.default_int_handler", "SimpleNamespace(is_main_process=False)", -signal.SIGINT),
-        ("signal.SIG_IGN", "SimpleNamespace(is_main_process=True)", 0),  # of a job in the background
+        ("signal.default_int_handler", "workflow(is_main_process=True)", 130),
+        ("signal.default_int_handler", "workflow(is_main_process=False)", -signal.SIGINT),
+        ("start.stop", "workflow(is_main_process=True, is_module=True)", -signal.SIGINT),  # Snakemake's own way
+        ("signal.SIG_IGN", "workflow(is_main_process=True)", 0),  # of a job in the background
     ],
 )
 def test_an_interrupt_ends_in_one_line_where_the_workflow_is_read(before: str, workflow: str, status: int) -> None:
