@@ -11,7 +11,6 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.lib.base import strict_yaml
@@ -66,24 +65,31 @@ class Pages:
         self.data = data
         self.language = language
 
-    def answer(self, path: str, values: Mapping[str, str]) -> Answer | None:
+    def answer(self, path: str) -> Answer | None:
         """Return what stands at *path*; None where nothing does.
+
+        A data set has a folder: the page, or the report when all runs are done, ``report.html``, and what the page asks
+        for. Above them is the page of the data set that :meth:`LiveData.choose` returns.
 
         Raises
         ------
         UserError : a file of the results cannot be read.
         """
-        dataset = self.data.choose(values.get("dataset", ""))
-        if path == "":
-            report = self.data.final_report(dataset)
+        folder, is_inside, name = path.rpartition("/")
+        dataset = folder if is_inside else self.data.choose()
+        if is_inside and dataset not in self.data.known():
+            return None
+        if name == "":
+            # The report stands in the folder of its data set only, where its links to pages beside it lead to them.
+            report = self.data.final_report(dataset) if is_inside else None
             return self._page(dataset) if report is None else _report(report)
-        if path == "report.html":
+        if name == "report.html":
             report = self.data.report(dataset)
             return None if report is None else _report(report)
         questions = {"now.json": self.data.now, "curves.json": self.data.curves}
-        if path not in questions:
+        if name not in questions:
             return None
-        text = json.dumps(questions[path](dataset), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(questions[name](dataset), ensure_ascii=False, allow_nan=False)
         return Answer(text.encode(), "application/json")
 
     def _page(self, dataset: str) -> Answer:

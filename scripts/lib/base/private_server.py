@@ -46,8 +46,8 @@ class Answer:
     policy: str = "default-src 'none'"
 
 
-#: Returns what stands at a path below the server's folder, with its query; None where nothing does.
-Respond = Callable[[str, Mapping[str, str]], Answer | None]
+#: Returns what stands at a path below the server's folder; None where nothing does.
+Respond = Callable[[str], Answer | None]
 
 
 class PrivateServer(ThreadingHTTPServer):
@@ -113,17 +113,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Let in, answer or refuse."""
         path, _, query = self.path.partition("?")
-        values = dict(parse_qsl(query))
         if not self._is_addressed():
             self.send_error(403)
-        elif path == "/" and self._is_token(values.get("token", "")):
+        elif path == "/" and self._is_token(dict(parse_qsl(query)).get("token", "")):
             # Lax: a link in another page, such as a terminal in a browser, still opens it.
             cookie = f"{COOKIE}={self.server.token}; Path={self.server.folder}; HttpOnly; SameSite=Lax"
             self._send(303, {"Location": self.server.folder, "Set-Cookie": cookie})
         elif not (path.startswith(self.server.folder) and self._has_cookie()):
             self.send_error(403)
         else:
-            self._answer(path.removeprefix(self.server.folder), values)
+            self._answer(path.removeprefix(self.server.folder))
 
     do_HEAD = do_GET
 
@@ -138,9 +137,9 @@ class _Handler(BaseHTTPRequestHandler):
         pairs = [pair.strip().partition("=") for pair in self.headers.get("Cookie", "").split(";")]
         return any(name == COOKIE and self._is_token(value) for name, _, value in pairs)
 
-    def _answer(self, path: str, values: Mapping[str, str]) -> None:
+    def _answer(self, path: str) -> None:
         try:
-            answer = self.server.respond(path, values)
+            answer = self.server.respond(path)
         except (UserError, OSError) as error:
             line = one_line(error if isinstance(error, UserError) else describe_os_error(error))
             answer, status = Answer(f"error: {line}\n".encode(), "text/plain"), 500

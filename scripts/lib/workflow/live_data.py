@@ -37,7 +37,7 @@ class LiveData:
     Parameters
     ----------
     results : the folder.
-    dataset : the one to show unless a page asks for another; None: the one that wrote last.
+    dataset : the one to show; None: the one that wrote last.
     """
 
     def __init__(self, results: Path, dataset: str | None = None) -> None:
@@ -52,17 +52,20 @@ class LiveData:
         with self._lock:
             return list(dict.fromkeys(run.dataset for run in self._look(None).runs))
 
-    def choose(self, name: str = "") -> str:
-        """Return the data set *name* where there is one with runs, else the one to show; "" where there is none."""
+    def known(self) -> list[str]:
+        """Return the data sets that may be asked for: those that have runs, and the one to show."""
+        names = self.datasets()
+        return names if self._dataset in (None, *names) else [*names, self._dataset or ""]
+
+    def choose(self) -> str:
+        """Return the data set to show; "" where there is none."""
         with self._lock:
-            if name in self.datasets():
-                return name
             newest = min(
                 self._look(None).runs,
                 key=lambda run: math.inf if run.silent_seconds is None else run.silent_seconds,
                 default=None,
             )
-            return self._dataset or (newest.dataset if newest else "")
+        return self._dataset or (newest.dataset if newest else "")
 
     def now(self, dataset: str) -> dict[str, Any]:
         """Return how far the runs of a data set are."""

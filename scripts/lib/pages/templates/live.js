@@ -5,9 +5,12 @@
   const PAUSE = 3000, PATIENCE = 15000;  // milliseconds between two questions, and for an answer
   let now = null, version = "", chosen = null, trouble = null, timer = 0;
   let dataset = data.dataset;
+  // The folder of the server, below which each data set has one.
+  const root = location.pathname.split("/").slice(0, 2).join("/");
+  const folder = name => name ? `${root}/${encodeURIComponent(name)}/` : `${root}/`;
 
   async function ask(name) {
-    const answer = await fetch(`${name}?${new URLSearchParams({ dataset })}`, { signal: AbortSignal.timeout(PATIENCE) });
+    const answer = await fetch(folder(dataset) + name, { signal: AbortSignal.timeout(PATIENCE) });
     if (answer.status === 403) return tell("another");
     if (!answer.ok) return tell("failing", { reason: (await answer.text()).trim() || `${answer.status}` });
     return answer.json();
@@ -17,7 +20,7 @@
     try {
       const answer = await ask("now.json");
       if (!answer) return;
-      if (answer.final) return location.replace(`?${new URLSearchParams({ dataset: answer.dataset })}`);
+      if (answer.final) return location.replace(folder(answer.dataset));
       dataset = answer.dataset;
       if (answer.curves !== version) {
         const runs = await ask("curves.json");
@@ -90,11 +93,11 @@
     const links = find("[data-list=datasets]");
     if (links.dataset.names !== others.join()) {
       links.dataset.names = others.join();
-      links.replaceChildren(...others.flatMap(name => [" ", element("a", { href: `?${new URLSearchParams({ dataset: name })}` }, name)]));
+      links.replaceChildren(...others.flatMap(name => [" ", element("a", { href: folder(name) }, name)]));
     }
     const link = find("[data-link=report]");
     link.hidden = !now.report;
-    link.href = `report.html?${new URLSearchParams({ dataset })}`;
+    link.href = `${folder(dataset)}report.html`;
   }
 
   // Bring a table up to date: rows and cells that are as they were stay.

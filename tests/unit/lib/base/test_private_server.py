@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,10 @@ def server(tmp_path: Path) -> Iterator[PrivateServer]:
     """A server of a text, a file, and something that cannot be read."""
     (tmp_path / "file.html").write_text("a file")
 
-    def answer(path: str, values: Mapping[str, str]) -> Answer | None:
+    def answer(path: str) -> Answer | None:
         if path == "broken":
             raise UserError("results: cannot be read", "look there")
-        kinds = {"": Answer(f"text {values.get('x', '')}".encode(), "text/html", "default-src 'self'"),
+        kinds = {"": Answer(b"a text", "text/html", "default-src 'self'"),
                  "file.html": Answer(tmp_path / "file.html", "text/html")}  # fmt: skip
         return kinds.get(path)
 
@@ -57,7 +57,7 @@ def test_the_printed_address_gives_a_cookie_of_a_folder_that_no_other_server_can
     assert (status, headers["Location"]) == (303, server.folder)
     assert headers["Set-Cookie"] == f"mimflow={server.token}; Path={server.folder}; HttpOnly; SameSite=Lax"
     assert server.token not in server.folder and len(server.token) >= 43
-    assert ask(server, f"{server.folder}?x=1", Cookie=cookie(server))[::2] == (200, b"text 1")
+    assert ask(server, f"{server.folder}?x=1", Cookie=cookie(server))[::2] == (200, b"a text")
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_only_this_machine_reaches_it(server: PrivateServer) -> None:
 
 
 def test_a_port_that_is_taken_gives_the_next_free_one(server: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_server(server.server_port, lambda path, values: None) as second:
+    with open_server(server.server_port, lambda path: None) as second:
         assert second.server_port > server.server_port and second.token != server.token
     monkeypatch.setattr(private_server, "TRIED", 1)
     with pytest.raises(UserError, match=f"the ports {server.server_port} to {server.server_port} .*: choose another"):
-        open_server(server.server_port, lambda path, values: None)
+        open_server(server.server_port, lambda path: None)

@@ -167,8 +167,9 @@ def test_the_data_set_is_the_one_that_wrote_last_or_the_chosen_one(tmp_path: Pat
     os.utime(results / "old/a/seed0/train_log.csv", (time.time() - 100,) * 2)
     train(results / "new/a/seed0", 1)
     data = LiveData(results)
-    assert (data.choose(), data.choose("old"), data.choose("no such")) == ("new", "old", "new")
-    assert LiveData(results, "old").choose() == "old"
+    assert data.choose() == "new" and sorted(data.known()) == ["new", "old"]
+    assert LiveData(results, "old").choose() == "old" and sorted(LiveData(results, "old").known()) == ["new", "old"]
+    assert "mine" in LiveData(results, "mine").known()
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../demo", "/etc", "demo/a"])
@@ -176,4 +177,4 @@ def test_no_name_of_a_data_set_leads_elsewhere(tmp_path: Path, name: str) -> Non
     finish(tmp_path / "results/demo/a/seed0", 0.9, age=0)
     (tmp_path / "report.html").touch()
     data = LiveData(tmp_path / "results")
-    assert data.choose(name) == "demo" and data.report(name) is None
+    assert name not in data.known() and data.report(name) is None
