@@ -59,6 +59,7 @@ class PatientExecutor(plugin.Executor):
     _stopping = threading.Event()
     _changed = time.monotonic()
     _submitted: frozenset[str] = frozenset()
+    _status_query_calls = 0  # the plugin's
 
     @property
     def next_seconds_between_status_checks(self) -> float:

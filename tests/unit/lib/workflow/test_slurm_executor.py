@@ -19,6 +19,7 @@ def executor() -> Any:
     executor = object.__new__(PatientExecutor)
     settings = SimpleNamespace(init_seconds_before_status_checks=1)
     executor.workflow = SimpleNamespace(executor_settings=settings)
+    executor.logger = SimpleNamespace(debug=lambda message: None)
     executor._status_query_calls = 0
     return executor
 
@@ -47,6 +48,15 @@ def test_a_job_stays_known_where_slurm_does_not_answer(executor, monkeypatch, sl
     before = executor._changed
     assert asyncio.run(check_all()) == left
     assert (executor._changed > before) == slurm_told  # that of a is the news
+
+
+def test_the_first_check_may_come_before_the_plugin_is_set_up(executor):
+    del executor._status_query_calls
+
+    async def check_all():
+        return [job async for job in executor.check_active_jobs([])]
+
+    assert asyncio.run(check_all()) == []
 
 
 @pytest.mark.parametrize(
