@@ -24,6 +24,21 @@ for path in pathlib.Path(sys.argv[1]).iterdir():
             hashes[f"{path.name} {factor}"] = hashlib.sha256(pixels.tobytes()).hexdigest()
 print(json.dumps(hashes))
 """
+#: The same of what a program leaves in `pixels`, which gets a file as its second argument; "" where it fails.
+OF_A_PROGRAM = """
+import hashlib, json, pathlib, sys
+program, folder = sys.argv[1:]
+hashes = {}
+for path in pathlib.Path(folder).iterdir():
+    known, sys.argv = {}, ["program", "model.onnx", str(path)]
+    try:
+        exec(program, known)
+    except Exception:
+        hashes[path.name] = ""
+    else:
+        hashes[path.name] = hashlib.sha256(known["pixels"].tobytes()).hexdigest()
+print(json.dumps(hashes))
+"""
 
 
 def decoders(lock: str) -> dict[str, str]:
@@ -50,6 +65,15 @@ def python_of(lock: str, folder: Path) -> str:
 
 def hashes_by(python: str, folder: Path) -> dict[str, str]:
     """Return the sha256 of the pixels of each file in *folder*, by its name and whether they are grey."""
-    done = subprocess.run([python, "-c", PROGRAM, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return _answer(python, PROGRAM, str(folder))
+
+
+def hashes_of_program(python: str, program: str, folder: Path) -> dict[str, str]:
+    """Return the sha256 of the pixels that a program makes of each file in *folder*, by its name; "" where it fails."""
+    return _answer(python, OF_A_PROGRAM, program, str(folder))
+
+
+def _answer(python: str, program: str, *words: str) -> dict[str, str]:
+    done = subprocess.run([python, "-c", program, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import picture_formats
 import pytest
-from decoding_environments import LOCKS, hashes_by, python_of
+from decoding_environments import LOCKS, hashes_by, hashes_of_program, python_of
 
 from scripts.lib.data.decoding import decode_image
 from scripts.lib.data.image_checks import Status, check_image
@@ -96,12 +96,16 @@ def by_onnx(path: Path) -> np.ndarray:
     return Preprocessing([], [0.0] * 3, [1.0] * 3, BGR, INSIDE).prepare(path.read_bytes())
 
 
-def by_example(path: Path) -> np.ndarray:
-    """Return the pixels that the program beside model.onnx sees: its own lines, without those of the model."""
+def example_program() -> str:
+    """Return the lines with which the program beside model.onnx reads a picture, without those of the model."""
     lines = example(Preprocessing([], [0.0] * 3, [1.0] * 3, BGR, INSIDE)).splitlines()
     kept = [line for line in lines if not re.match("import onnxruntime|session|about|names", line)]
-    known: dict[str, Any] = {}
-    program = "\n".join(kept[: 1 + next(i for i, line in enumerate(kept) if line.startswith("pixels = "))])
+    return "\n".join(kept[: 1 + next(i for i, line in enumerate(kept) if line.startswith("pixels = "))])
+
+
+def by_example(path: Path) -> np.ndarray:
+    """Return the pixels that the program beside model.onnx sees."""
+    program, known = example_program(), dict[str, Any]()
     argv, sys.argv = sys.argv, ["onnx_example.py", "model.onnx", str(path)]
     try:
         exec(program, known)
@@ -187,8 +191,12 @@ def environment_cells(folder: Path) -> dict[str, dict[str, str]]:
         (files / name).write_bytes(content)
     here = {name: hashlib.sha256(decode_image(content).tobytes()).hexdigest() for name, content in READ.items()}
     cells = {}
+    example_here = hashes_of_program(sys.executable, example_program(), files)
+    assert any(example_here.values())
     for lock in LOCKS:
-        there = hashes_by(python_of(lock, folder / lock), files)
+        python = python_of(lock, folder / lock)
+        assert hashes_of_program(python, example_program(), files) == example_here, f"{lock}: the example"
+        there = hashes_by(python, files)
         cells[lock] = {
             label: "same" if all(there[f"{name} False"] == here[name] for name in files_of(pattern)) else "differs"
             for label, pattern in ROWS.items()
