@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+
+def _stop(_number: int, _frame: object) -> None:
+    os.write(2, b"stopped; the same command goes on\n")
+    os._exit(130)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    signal.signal(signal.SIGINT, _stop)  # while the rest is being loaded
+
 import argparse
 import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import platform
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,9 +35,9 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "envs")]  # python -I leaves out the folder of the script
 
-import uv_settings  # noqa: E402  (after the path)
+import uv_settings
 
-from scripts.lib.base.environment import is_stopped, writable_home, writing_problem  # noqa: E402
+from scripts.lib.base.environment import is_stopped, writable_home, writing_problem
 
 ENVS = ROOT / "envs"
 #: A link to the environment in use. Each is built in a folder of its own, so that the one before serves until then.
@@ -118,9 +128,16 @@ def main() -> None:
             install(args.env, args.keep, args.pip)
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of this command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--env", choices=sorted(GLIBC), help="which environment (default: the one .venv has, else cpu)")
     parser.add_argument("--keep", action="store_true", help="refuse to replace an environment of another name")
     parser.add_argument("--check", action="store_true", help="only exit 0 if .venv is what is asked for, else 1")
@@ -728,6 +745,8 @@ def interrupted(number: int, _frame: object) -> NoReturn:
 def run_main(main: Callable[[], None]) -> None:
     """Run *main*; what stops it is one line."""
     signal.signal(signal.SIGTERM, interrupted)
+    if signal.getsignal(signal.SIGINT) == _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except SetupError as error:

@@ -7,8 +7,10 @@ trap 'echo "stopped; the same command goes on" >&2; exit 130' INT
 
 # The .venv that is there answers first: it needs no search, and works in a shell where the module of its Python is not loaded.
 if [ -x .venv/bin/python ]; then
-    case " $* " in *" --look "*) exec .venv/bin/python -I envs/install.py "$@" ;; esac
-    .venv/bin/python -I envs/install.py --check "$@" && exit 0
+    # Ctrl-C meanwhile ends this script, and no half loaded Python with a traceback.
+    case " $* " in *" --look "*) (trap '' INT && exec .venv/bin/python -I envs/install.py "$@"); exit $? ;; esac
+    (trap '' INT && exec .venv/bin/python -I envs/install.py --check "$@")
+    case $? in 0) exit 0 ;; 2) exit 2 ;; esac # 2: it has said what it does not understand
 fi
 
 # The site says where caches may lie (PROFILE, its folder). Read by sed: a Python that knows YAML comes only now.

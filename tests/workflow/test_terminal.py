@@ -121,6 +121,24 @@ def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:
     assert terminal.lines()[-1] == STOPPED and is_calm(terminal), terminal.output
 
 
+@pytest.mark.parametrize(("command", "has_venv"), [("watch", True), ("demo", True), ("setup", False)])
+def test_ctrl_c_while_the_set_up_is_being_loaded_ends_in_one_calm_line(
+    tmp_path: Path, command: str, has_venv: bool
+) -> None:
+    project = copy_project(tmp_path / "project")
+    if not has_venv:
+        (project / ".venv").unlink()
+    module = project / "envs" / "uv_settings.py"
+    waits = "import sys, time\nprint('loading', file=sys.stderr)\ntime.sleep(1)\nfrom dataclasses import"
+    module.write_text(module.read_text().replace("from dataclasses import", waits, 1))
+    environment = {"PIP_NO_INDEX": "1", "MAKEFLAGS": "", "MAKELEVEL": ""}
+    terminal = Terminal(["make", command, f"PYTHON={sys.executable}"], project, environment)
+    terminal.wait_for("loading", 60)
+    terminal.press(CTRL_C)
+    assert terminal.end(60) != 0
+    assert terminal.lines() == ["loading", STOPPED] and is_calm(terminal), terminal.output
+
+
 @pytest.mark.long
 def test_a_step_of_the_set_up_that_takes_long_is_not_silent(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "envs", tmp_path / "envs")

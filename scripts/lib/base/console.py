@@ -186,4 +186,5 @@ def run_cli(
     logger.error("%s", STOPPED if interrupted else f"error: {outcome}")
     if args.log:
         outcome.write(outcome_path(args.log))
+    logging.disable()  # that line is the last one: libraries log their statistics at the end of Python
     sys.exit(EXIT_INTERRUPTED if interrupted else 1)

@@ -17,7 +17,8 @@ from dag import ROOT
 from scripts.lib.base import interrupts
 
 COMMAND = """
-import argparse, os, time
+import argparse, atexit, logging, os, time
+atexit.register(lambda: logging.getLogger("a library").info("its statistics"))
 print("loading", flush=True)
 time.sleep(0.5)
 
