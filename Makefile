@@ -40,6 +40,8 @@ STOPS := || { status=$$?; [ $$status -ne 130 ] || { kill -INT $$PPID; exit 0; };
 need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >&2; false; } $(STOPS)
 
 .DEFAULT_GOAL := help
+.DEFAULT:
+	$(error there is no command `make $@`: `make` lists them all)
 .PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch serve snakemake-report jobs cancel bench doctor wheelhouse locks lint docs docs-site clean-demo
 
 help: ## list these commands

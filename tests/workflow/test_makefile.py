@@ -228,5 +228,14 @@ def test_an_unknown_environment_is_refused(project):
     result = make(project, "setup", "ENV=cuda12")
 
     assert result.returncode != 0
-    assert "cuda12" in result.stderr
-    assert "cuda13" in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("make: ***")]
+    assert line.startswith("error: argument --env: invalid choice: 'cuda12'") and "cuda13" in line
+
+
+@pytest.mark.parametrize("name", ["train", "$(shell touch pwned)", "a b; touch pwned"])
+def test_an_unknown_command_is_one_line_that_says_where_all_are(project, name):
+    result = make(project, name)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "there is no command" in result.stderr and "`make` lists them all" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (project / "pwned").exists()

@@ -441,4 +441,8 @@ def ask(program: str, *options: str) -> str:
     reason = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
     if SILENCE.search(reason):
         raise SlurmSilent(f"{program}: Slurm does not answer ({reason})", TRY_AGAIN)
+    if re.search(r"configuration source|configuration file|s_p_parse_file", reason):
+        conf = os.environ.get("SLURM_CONF")
+        remedy = f"unset SLURM_CONF, which names {conf}" if conf else "start this where Slurm is set up: its login node"
+        raise UserError(f"{program}: Slurm has no settings here ({reason.rpartition('fatal: ')[2]})", remedy)
     raise UserError(f"{program}: {reason}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from snakemake.logging import LogEvent
 
+from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
@@ -93,7 +94,7 @@ class Narrator(logging.Handler):
         self._has_jobs = False
         self._jobs: dict[str, str] = {}
         self._spoke = time.monotonic()
-        self.has_warned = self.has_nothing_to_do = False
+        self.has_warned = self.has_nothing_to_do = self.has_broken = False
         self.screen = Screen(self._keep, self._status)
         if self.screen.is_live:
             os.environ[Variable.LIVE] = "1"
@@ -131,6 +132,8 @@ class Narrator(logging.Handler):
             self.steps.pop(fields["jobid"], None)
             if not (fields.get("indent") or self.is_stopping):  # else the error of its group has said it
                 self._fail(Failure(self.names.get(fields["jobid"], fields["rule_name"]), fields["log"]))
+        elif event == LogEvent.ERROR and not self.is_stopping:
+            self._hear_error(str(record.getMessage()).strip(), fields["exception"])
         elif event is None:
             self._hear(record)
 
@@ -146,6 +149,14 @@ class Narrator(logging.Handler):
         elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
             self.has_warned = True
             self.say(text)
+
+    def _hear_error(self, text: str, kind: str) -> None:
+        """Keep for the end what Snakemake itself cannot do, such as to make a file that no rule makes."""
+        if not NOISE.search(text):
+            self.has_broken = True
+            # The brackets speak of functions of the rules, which are ours.
+            text = re.sub(r" \(if you use input functions .*", "", text.removeprefix(f"{kind}:"))
+            self.withheld.append(f"error: {one_line(text)}")
 
     def say_nothing(self) -> None:
         """Say that there is nothing to do."""

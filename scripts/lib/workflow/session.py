@@ -145,7 +145,11 @@ class Session:
 
     def _conclude(self) -> None:
         """Print what matters last of all, after Snakemake's own words."""
-        lines = self.errors if self.narrator is None else self.narrator.errors() * self.has_failed
+        lines = (
+            self.errors
+            if self.narrator is None
+            else self.narrator.errors() * (self.has_failed or self.narrator.has_broken)
+        )
         if self.narrator is not None:
             self.narrator.close()
         note = self.note or records.kept_line(getattr(self.workflow.persistence, "others", {}))

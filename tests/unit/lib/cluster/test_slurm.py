@@ -133,6 +133,28 @@ def test_a_controller_that_is_down_is_one_line(program: Program, tmp_path: Path)
         slurm.wait_gone(["1"], 0)
 
 
+@pytest.mark.parametrize(
+    ("conf", "message", "remedy"),
+    [
+        (
+            "/gone/slurm.conf",
+            "fatal: Unable to process configuration file",
+            "unset SLURM_CONF, which names /gone/slurm.conf",
+        ),
+        ("", "fatal: Could not establish a configuration source", "start this where Slurm is set up: its login node"),
+    ],
+)
+def test_a_slurm_without_settings_is_one_line_with_what_to_do(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conf: str, message: str, remedy: str
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", conf)
+    program("squeue", f"echo 'squeue: error: x' >&2; echo 'squeue: {message}' >&2; exit 1")
+    with pytest.raises(UserError) as caught:
+        slurm.my_jobs(tmp_path)
+    words = message.removeprefix("fatal: ")
+    assert str(caught.value) == f"squeue: Slurm has no settings here ({words}): {remedy}"
+
+
 def test_a_question_that_hangs_ends(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "TIMEOUT", 0.5)
     program("squeue", "exec sleep 60")

@@ -108,6 +108,28 @@ def test_of_an_interruption_nothing_is_an_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "text", "line"),
+    [
+        (
+            "MissingRuleException",
+            "No rule to produce x (if you use input functions make sure that they ...).",
+            "error: No rule to produce x",
+        ),
+        (
+            "MissingInputException",
+            "Missing input files for rule a:\\n    x.zip",
+            "error: Missing input files for rule a: x.zip",
+        ),
+        ("WorkflowError", "At least one job did not complete successfully.", "False"),
+    ],
+)
+def test_what_snakemake_itself_cannot_do_is_said(kind: str, text: str, line: str, folder: Path) -> None:
+    extra = f'{{"event": LogEvent.ERROR, "exception": "{kind}"}}'
+    body = f'logger.error("{kind}:\\n{text}", extra={extra})\nprint(narrator.has_broken, file=sys.stderr)'
+    assert [line for line in narrated(folder, body) if line][-1] == line
+
+
+@pytest.mark.parametrize(
     "body",
     [
         'logger.info("Nothing to be done (all requested files are present and up to date).")',

@@ -1,4 +1,4 @@
-"""Ctrl-C while the workflow is being read ends in one line; processes of single jobs keep Python's own handler."""
+"""Ctrl-C while the workflow is being read, and words that nobody understands, end in one line."""
 
 from __future__ import annotations
 
@@ -44,3 +44,23 @@ def test_an_interrupt_ends_in_one_line_where_the_workflow_is_read(before: str, w
         _, errors = process.communicate(timeout=60)
     assert process.returncode == status
     assert (errors == f"{STOPPED}\n") == (status == 130)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--profile=nonsense"], "error: PROFILE: nonsense has no profile.yaml: choose one of local, n30, slurm, or"),
+        (["--profile=profiles/"], "error: PROFILE: profiles/ has no profile.yaml: choose one of local, n30, slurm"),
+        (
+            ["--profile=profiles/local", "--nonsense"],
+            "error: Snakemake: unrecognized arguments: --nonsense: correct ARGS",
+        ),
+        (["--profile=configs/demo.yaml"], "error: Snakemake: unrecognized arguments: --"),
+        (["--profile=profiles/local", "--cores"], "error: Snakemake: argument --cores/-c: expected one argument"),
+    ],
+)
+def test_words_that_snakemake_does_not_know_are_one_line(words: list[str], message: str) -> None:
+    command = [sys.executable, "-m", "scripts.lib.workflow.start", *words]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("Using profile")]
+    assert result.returncode == 1 and len(errors) == 1 and errors[0].startswith(message)
