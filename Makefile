@@ -160,10 +160,11 @@ bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-
 	@$(CALM) $(READY) $(STOPS)
 	@$(CALM) $(START) python -m bench.compare $${DATA:+--data="$$DATA"} $(STOPS)
 
-doctor: ## what this machine has, and one line for each problem (PROFILE=profiles/slurm: check the cluster too)
+doctor: ## what this machine has, and one line for each problem (CONFIG=configs/mine.yaml; PROFILE=profiles/slurm: the cluster too)
 	@python=$(PYTHON_HERE); [ -x $$python ] || python="$$(sh envs/find_python.sh)" $(STOPS); \
 		set -- "$$python" -I -X utf8 scripts/start.py python -m scripts.doctor; \
-		if [ "$$PROFILE" != profiles/local ]; then set -- "$$@" --profile="$$PROFILE" $${CONFIG:+--config="$$CONFIG"}; fi; \
+		[ "$$PROFILE" = profiles/local ] || set -- "$$@" --profile="$$PROFILE"; \
+		set -- "$$@" $${CONFIG:+--config="$$CONFIG"}; \
 		$(CALM) "$$@" $(STOPS)
 
 wheelhouse: ## download every package of an environment, for a machine without internet (ENV=cuda11)

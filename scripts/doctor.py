@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import ROOT
-from scripts.lib.base.problems import Problem
+from scripts.lib.base.problems import Problem, UserError
 from scripts.lib.workflow import machine_check
 
 
@@ -95,15 +95,18 @@ def main(args: argparse.Namespace) -> None:
     line = "{:<14} {}".format
     for fact in machine_check.describe(status, torch, gpus, quotas, home):
         print(line(*fact))
-    if unfit := look_at_devices(args.profile or "profiles/local", args.config):
-        problems.append(unfit)
-    problems += look_at_weights(args.config)
-    if args.profile:
-        print(flush=True)
-        facts, of_profile = look_at_profile(args.profile, args.config, home)
-        for fact in facts:
-            print(line(*fact))
-        problems += of_profile
+    try:
+        if unfit := look_at_devices(args.profile or "profiles/local", args.config):
+            problems.append(unfit)
+        problems += look_at_weights(args.config)
+        if args.profile:
+            print(flush=True)
+            facts, of_profile = look_at_profile(args.profile, args.config, home)
+            for fact in facts:
+                print(line(*fact))
+            problems += of_profile
+    except UserError as error:  # beside it, what is wrong with the machine is told all the same
+        problems.append(Problem(error.what, error.remedy))
     print()
     for problem in sorted(problems, key=lambda problem: not problem.fatal):
         print(" ".join(str(problem).split()))

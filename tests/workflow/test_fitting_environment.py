@@ -12,21 +12,11 @@ from pathlib import Path
 
 import pytest
 from dag import ROOT
+from gpu_program import nvidia_smi
 
 from scripts.lib.workflow.machine_check import TorchBuild, look_at_gpus, unused_gpu
 
 CHOOSE = "import runpy, sys; print(runpy.run_path(sys.argv[1])['fitting_env']())"
-
-
-def nvidia_smi(folder: Path, name: str, driver: str, capability: str) -> str:
-    """Write a program that stands for nvidia-smi, and return the PATH with which it is found."""
-    program = folder / "nvidia-smi"
-    line = f"{name}, 24576, {driver}"
-    # A driver before 510 knows no compute_cap.
-    known = f'echo "{line}, {capability}"' if capability else "exit 2"
-    program.write_text(f'#!/bin/sh\ncase "$1" in *compute_cap*) {known};; *) echo "{line}";; esac\n')
-    program.chmod(0o755)
-    return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ def test_each_value_of_run_reaches_its_commands_as_typed(project, value):
         ("repeat", ["ARCHIVE", "IMAGES"], ["--archive={}", "--images={}"]),
         ("bench", ["DATA"], ["--data={}"]),
         ("doctor", ["PROFILE", "CONFIG"], ["--profile={}", "--config={}"]),
+        ("doctor", ["CONFIG"], ["--config={}"]),
         (
             "fetch",
             ["CONFIG"],
