@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import errno
 import logging
 import os
@@ -186,5 +187,5 @@ def run_cli(
     logger.error("%s", STOPPED if interrupted else f"error: {outcome}")
     if args.log:
         outcome.write(outcome_path(args.log))
-    logging.disable()  # that line is the last one: libraries log their statistics at the end of Python
+    atexit.register(logging.disable)  # that line is the last one: libraries log their statistics at the end of Python
     sys.exit(EXIT_INTERRUPTED if interrupted else 1)
