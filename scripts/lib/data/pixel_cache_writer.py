@@ -192,8 +192,8 @@ def _format(images: Path, names: Sequence[str], short_side: int, raw_limit: int,
     return "raw" if size <= raw_limit else "jpeg"
 
 
-def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) -> list[tuple[int, int]]:
-    """Return width and height of each image in the cache, from the headers alone."""
+def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Yield width and height of each image in the cache, from the headers alone."""
 
     def size(name: str) -> tuple[int, int]:
         try:
@@ -208,7 +208,8 @@ def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) ->
             raise _unreadable(images / name, error) from error
 
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(size, names))
+        for start in range(0, len(names), AHEAD):  # of all at once the pool would keep a kilobyte each
+            yield from pool.map(size, names[start : start + AHEAD])
 
 
 def _decoded(
