@@ -153,7 +153,7 @@ test-slurm: ## the workflow on a real Slurm cluster, which the tests start on th
 	$(call pytest,tests/slurm -m 'not on_demand')
 
 test-cluster: export MIMFLOW_REQUIRE_SLURM := 1
-test-cluster: ## faults of runs on several nodes, on the same cluster; half an hour
+test-cluster: ## faults of runs on several nodes and of many runs, on the same cluster; half an hour
 	$(call pytest,tests/slurm -m on_demand)
 
 bench: ## compare with plain mim, timm and fastai; takes hours (DATA=archive-or-folder; or elpv, cifar10-test, sample)

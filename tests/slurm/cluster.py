@@ -1,7 +1,8 @@
 """A real Slurm on this one machine for tests: munge, MariaDB, slurmdbd, slurmctld, and five nodes.
 
 ``python tests/slurm/cluster.py up|down|status|install --folder DIR``; only on Debian, as root, without systemd.
-n1 has CPUs, g1 four fake RTX 3090 GPUs, m1 to m3 two each. Every daemon talks on loopback addresses and keeps its
+n1 has CPUs, g1 four fake RTX 3090 GPUs, m1 to m3 two each; more nodes with two each (partition `virtual`) as asked.
+Every daemon talks on loopback addresses and keeps its
 files in DIR; only /etc/slurm lies outside, and what was there comes back when the cluster goes down. Not
 ``python -m tests....``: a package that mmcls's dependencies install is named ``tests`` too.
 """
@@ -45,6 +46,16 @@ PACKAGES = ("slurm-wlm", "slurmdbd", "munge", "mariadb-server")
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sbatch", "sacct")
 #: What a job of Slurm, or a user's habit, would change in the commands below.
 FOREIGN = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SQUEUE|SACCT|SINFO|SCANCEL)_|SACCT_|CUDA_VISIBLE_DEVICES$|ROCR_|GPU_")
+#: The first port of the nodes of the partition `virtual`, their GPUs, and how they are configured.
+VIRTUAL_PORT, VIRTUAL_GPUS = 17100, 2
+VIRTUAL_NODES = """NodeName=v[001-@LAST@] NodeHostname=@HOST@ NodeAddr=127.0.0.1 Port=[17101-@PORT@] CPUs=16 Boards=1 \
+SocketsPerBoard=1 CoresPerSocket=16 ThreadsPerCore=1 RealMemory=64000 Gres=gpu:rtx3090:2 State=UNKNOWN
+PartitionName=virtual Nodes=v[001-@LAST@] MaxTime=1440 DefaultTime=30 PriorityTier=5 PreemptMode=REQUEUE \
+DefMemPerCPU=500 State=UP
+PartitionName=urgent Nodes=v[001-@LAST@] MaxTime=60 DefaultTime=1 PriorityTier=20 PreemptMode=OFF \
+DefMemPerCPU=500 State=UP
+"""
+VIRTUAL_GRES = "NodeName=v[001-@LAST@] Name=gpu Type=rtx3090 File=@DIR@/dev/nvidia[0-1]"
 ACCOUNTING = """AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=6819
@@ -108,7 +119,10 @@ def clean_environment() -> dict[str, str]:
 class Cluster:
     """The test cluster in *folder*; as a context manager it is up inside the block and down after it."""
 
-    def __init__(self, folder: Path, accounting: bool = True) -> None:
+    def __init__(self, folder: Path, virtual: int = 0, accounting: bool = True) -> None:
+        """Describe a cluster; *virtual*: how many more nodes it has, at most 999."""
+        self.virtual = [f"v{number:03d}" for number in range(1, virtual + 1)]
+        self.nodes = (*NODES, *self.virtual)
         self.folder = Path(folder).resolve()
         self.accounting = accounting
         self.daemons = Daemons(self.folder / "daemons.json")
@@ -138,7 +152,7 @@ class Cluster:
             self._make_folders()
             if self._configure():
                 # Read at the start only. Jobs go on meanwhile.
-                for name in (*(f"slurmd-{node}" for node in NODES), "slurmctld", "slurmdbd"):
+                for name in (*(f"slurmd-{node}" for node in self.nodes), "slurmctld", "slurmdbd"):
                     self.daemons.stop(name)
             self._start_munge()
             if self.accounting:
@@ -147,8 +161,10 @@ class Cluster:
             self.start_slurmctld()
             if self.accounting:
                 self._make_account()
-            for node in NODES:
-                self.start_node(node)
+            for node in self.nodes:
+                self.start_slurmd(node)
+            for node in self.nodes:
+                self.resume(node)
         except BaseException:
             self.down()
             raise
@@ -160,7 +176,7 @@ class Cluster:
         if self.daemons.alive("slurmctld"):
             self.command("scancel", "--user=root", check=False)
             wait_until(lambda: not self.queue(), 15, every=0.5)
-        for node in NODES:
+        for node in self.nodes:
             self.kill_node(node)
         for name in ("slurmctld", "slurmdbd", "mysqld", "munged"):
             self.daemons.stop(name)
@@ -176,7 +192,7 @@ class Cluster:
         return f"alive: {alive}\n{nodes}".rstrip()
 
     def _make_folders(self) -> None:
-        for name in ("run", "log", "state", "dev", "conf", *(f"spool/{node}" for node in NODES)):
+        for name in ("run", "log", "state", "dev", "conf", *(f"spool/{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for index in range(GPUS):
             device = self.folder / "dev" / f"nvidia{index}"
@@ -195,7 +211,11 @@ class Cluster:
         values = {
             "ACCOUNTING": ACCOUNTING if self.accounting else NO_ACCOUNTING,
             "LOOPBACK": "CommunicationParameters=NoCtldInAddrAny,NoInAddrAny" if loopback else "",
+            "VIRTUAL_NODES": VIRTUAL_NODES if self.virtual else "",
+            "VIRTUAL_GRES": VIRTUAL_GRES if self.virtual else "",
+            "LAST": f"{len(self.virtual):03d}",
             "HOST": host,
+            "PORT": str(VIRTUAL_PORT + len(self.virtual)),
             "REQUEUE_SECONDS": str(requeue_seconds),
             "DIR": str(self.folder),
         }
@@ -296,8 +316,12 @@ class Cluster:
 
     def start_node(self, name: str) -> None:
         """Start a node and wait until jobs can run on it."""
-        self._start(f"slurmd-{name}", ["slurmd", "-D", "-N", name])
+        self.start_slurmd(name)
         self.resume(name)
+
+    def start_slurmd(self, name: str) -> None:
+        """Start the daemon of a node."""
+        self._start(f"slurmd-{name}", ["slurmd", "-D", "-N", name])
 
     def resume(self, name: str) -> None:
         """Wait until jobs can run on a node; a drained one (its processes were hard to kill) is given back first."""
@@ -490,7 +514,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Do what the command line asks."""
-    cluster = Cluster(args.folder, args.accounting)
+    cluster = Cluster(args.folder, accounting=args.accounting)
     began = time.monotonic()
     if args.action == "install":
         install()

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, ClusterError, install, missing, running_folder
 
+#: Nodes beside those of the tests' partitions.
+VIRTUAL = 4
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
@@ -28,13 +31,13 @@ def cluster() -> Iterator[Cluster]:
     # One that was brought up by hand is used, and left as it is found.
     folder = running_folder()
     if folder:
-        cluster = Cluster(folder)
+        cluster = Cluster(folder, VIRTUAL)
         cluster.wait_idle()
         cluster.up()
         yield cluster
         return
     # Not below pytest's own folders: the path of a socket must be short.
     folder = Path(tempfile.mkdtemp(prefix="mimflow-slurm-"))
-    with Cluster(folder) as cluster:
+    with Cluster(folder, VIRTUAL) as cluster:
         yield cluster
     shutil.rmtree(folder)

@@ -34,7 +34,7 @@ SLURM_SECONDS = 15.0
 NOISE = re.compile(
     r"Exiting because a job execution failed|WorkflowError:\s+At least one job did not|Logfile |Remaining jobs"
 )
-TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|error:|Killed", re.IGNORECASE)
+TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|(?<!Workflow)error:|Killed", re.IGNORECASE)
 NOTHING = "Nothing to be done"
 
 

@@ -125,7 +125,7 @@ class PatientExecutor(plugin.Executor):
 
     def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
         if PASSING.search(msg.partition("sbatch call:")[0]):
-            raise Refusal(msg.partition("The error message was ")[2].partition("\n")[0] or msg)
+            raise Refusal(msg.partition("The error message was ")[2].partition("\n")[0].strip("'.") or msg)
         super()._report_job_error_threadsafe(job_info, msg)
 
     def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
