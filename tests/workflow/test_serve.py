@@ -35,6 +35,7 @@ def browser() -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser: Page) -> Page:
+    browser.open("about:blank")  # the page of the test before asks on
     browser.requests.clear()
     browser.complaints.clear()
     return browser
