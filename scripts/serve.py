@@ -23,6 +23,8 @@ from scripts.lib.workflow.live_data import LiveData
 from scripts.lib.workflow.progress import State
 
 PORT = 8765
+#: Pages of a data set that are served as they lie in its folder: the report, and the one that it links to.
+PAGES = ("report.html", "try.html")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -82,10 +84,10 @@ class Pages:
         if name == "":
             # The report stands in the folder of its data set only, where its links to pages beside it lead to them.
             report = self.data.final_report(dataset) if is_inside else None
-            return self._page(dataset) if report is None else _report(report)
-        if name == "report.html":
-            report = self.data.report(dataset)
-            return None if report is None else _report(report)
+            return self._page(dataset) if report is None else _as_it_lies(report)
+        if name in PAGES:
+            page = self.data.page(dataset, name)
+            return None if page is None else _as_it_lies(page)
         questions = {"now.json": self.data.now, "curves.json": self.data.curves}
         if name not in questions:
             return None
@@ -98,7 +100,7 @@ class Pages:
         return Answer(page.encode(), "text/html", str(policy))
 
 
-def _report(path: Path) -> Answer:
+def _as_it_lies(path: Path) -> Answer:
     return Answer(path, "text/html", templates.policy_of(path))
 
 

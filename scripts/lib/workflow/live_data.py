@@ -79,7 +79,7 @@ class LiveData:
                 "controller": overview.controller,
                 "complete": overview.complete,
                 "final": self.final_report(dataset) is not None,
-                "report": self.report(dataset) is not None,
+                "report": self.page(dataset) is not None,
                 "counts": Counter(str(run.state) for run in overview.runs),
                 "problems": [*explain(overview, None), *self._edited(overview)],
                 "runs": runs,
@@ -100,14 +100,14 @@ class LiveData:
             if curve is not None
         ]
 
-    def report(self, dataset: str) -> Path | None:
-        """Return the report of the data set's last whole workflow, if there is one."""
-        path = self._results / dataset / "report.html"
+    def page(self, dataset: str, name: str = "report.html") -> Path | None:
+        """Return a page of the data set's last whole workflow, if there is one."""
+        path = self._results / dataset / name
         return path if dataset in self.datasets() and path.is_file() else None
 
     def final_report(self, dataset: str) -> Path | None:
         """Return the report if all runs are done, it was made after them, and nobody changed what it shows."""
-        path = self.report(dataset)
+        path = self.page(dataset)
         with self._lock:
             overview = self._look(dataset)
             if path is None or not overview.complete or self._edited(overview):

@@ -135,11 +135,11 @@ def test_the_report_is_final_when_all_runs_are_done_and_it_is_newer(tmp_path: Pa
     dataset = tmp_path / "results/demo"
     finish(dataset / "a/seed0", 0.9, age=50)
     report, data = dataset / "report.html", LiveData(tmp_path / "results")
-    assert data.final_report("demo") is data.report("demo") is None and data.now("demo")["complete"]
+    assert data.final_report("demo") is data.page("demo") is None and data.now("demo")["complete"]
     report.touch()
-    assert data.final_report("demo") == data.report("demo") == report
+    assert data.final_report("demo") == data.page("demo") == report
     os.utime(report, (time.time() - 100,) * 2)
-    assert data.final_report("demo") is None and data.report("demo") == report
+    assert data.final_report("demo") is None and data.page("demo") == report
     os.utime(report)
     train(dataset / "b/seed0", 1)
     assert data.final_report("demo") is None
@@ -177,4 +177,4 @@ def test_no_name_of_a_data_set_leads_elsewhere(tmp_path: Path, name: str) -> Non
     finish(tmp_path / "results/demo/a/seed0", 0.9, age=0)
     (tmp_path / "report.html").touch()
     data = LiveData(tmp_path / "results")
-    assert name not in data.known() and data.report(name) is None
+    assert name not in data.known() and data.page(name) is None
