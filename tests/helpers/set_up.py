@@ -79,3 +79,27 @@ def make(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedP
     return subprocess.run(
         ["make", *arguments], cwd=root, env=env | variables, text=True, capture_output=True, check=False
     )
+
+
+def shell_of_a_user() -> dict[str, str]:
+    """Return the environment of a shell in which nothing of the tests is set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SNAKEMAKE_", "GIT_"))}
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    """Return what a command prints; it must succeed."""
+    result = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True, timeout=600)  # fmt: skip
+    assert result.returncode == 0, result.stdout
+    return result.stdout
+
+
+def commit_working_tree(repository: Path, environment: dict[str, str]) -> None:
+    """Make a repository of the files of the working tree, with the tag v0.1.0."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in filter(None, run(listed, ROOT, environment).split("\0")):
+        if os.path.lexists(ROOT / name):
+            (repository / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, repository / name, follow_symlinks=False)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "a version"], ["tag", "v0.1.0"]):
+        run(["git", *words], repository, environment)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,30 +97,3 @@ def test_runs_and_the_leaderboard_are_those_of_the_files(tmp_path: Path) -> None
     assert mimflow.open_report(tmp_path / "demo", show=False).name == "report.html"
     with pytest.raises(UserError):
         mimflow.leaderboard(tmp_path / "demo")
-
-
-@pytest.mark.long
-def test_pip_installs_the_command_from_a_copy_into_a_fresh_environment(tmp_path: Path) -> None:
-    kinds = ["*.py", "*.md", "*.toml", "Makefile", "LICENSE"]
-    names = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", *kinds],
-                           cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
-    for name in names:
-        if not name.startswith("tests/"):
-            (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tmp_path / "copy" / name)
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    programs = tmp_path / "venv" / "bin"
-    shell = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # make sets it for the tests
-    install = [str(programs / "pip"), "install", "-q", "-e", str(tmp_path / "copy")]
-    subprocess.run(install, env=shell, check=True, capture_output=True, timeout=300)
-    for words, told in (
-        ("--version", f"mimflow {mimflow.__version__}"),
-        ("--help", "evaluate"),
-        ("run --help", "CONFIG"),
-    ):
-        command = [str(programs / "mimflow"), *words.split()]
-        result = subprocess.run(command, cwd=tmp_path, env=shell, capture_output=True, text=True, check=True)
-        assert told in result.stdout
-    imported = subprocess.run([str(programs / "python"), "-c", "import mimflow; print(mimflow.__file__)"],
-                              cwd=tmp_path, env=shell, capture_output=True, text=True, check=True)  # fmt: skip
-    assert imported.stdout.strip() == str(tmp_path / "copy" / "mimflow.py")

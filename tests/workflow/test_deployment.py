@@ -7,15 +7,14 @@ Snakemake fetch it as they would from there.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from dag import ROOT, archive_bytes, jobs_run, settings
+from set_up import commit_working_tree, run, shell_of_a_user
 
 #: Of one who has rules beside mimflow's: several commands in a shell line, and a product below results/.
 RULE_OF_THE_USER = """
@@ -26,32 +25,13 @@ rule summary:
 """
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    result = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                            text=True, timeout=600)  # fmt: skip
-    assert result.returncode == 0, result.stdout
-    return result.stdout
-
-
-def commit_working_tree(repository: Path, environment: dict[str, str]) -> None:
-    """Make a repository of the files of the working tree, with the tag v0.1.0."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    for name in filter(None, run(listed, ROOT, environment).split("\0")):
-        if os.path.lexists(ROOT / name):
-            (repository / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, repository / name, follow_symlinks=False)
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "a version"], ["tag", "v0.1.0"]):
-        run(["git", *words], repository, environment)
-
-
 @pytest.mark.long
 def test_snakedeploy_puts_it_into_another_folder_where_it_runs_beside_rules_of_the_user(tmp_path: Path) -> None:
     host = "https://github.com/"
     (tmp_path / "gitconfig").write_text(
         f'[url "file://{tmp_path}/hosted/"]\n insteadOf = {host}\n[user]\n name = a\n email = a@b\n', encoding="utf-8"
     )
-    left_out = {name for name in os.environ if name.startswith(("PYTHON", "SNAKEMAKE_", "GIT_"))}
-    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    environment = shell_of_a_user()
     environment |= {"GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"), "XDG_CACHE_HOME": str(tmp_path / "caches")}
     commit_working_tree(tmp_path / "hosted/somebody/mimflow", environment)
     run([sys.executable, "-m", "venv", str(tmp_path / "venv")], tmp_path, environment)
