@@ -50,10 +50,13 @@ def serving(results: Path, *variables: str, **environment: str) -> Iterator[tupl
     terminal.wait_for("\n", 10)
     address = re.search(r"http://127\.0\.0\.1:\d+/\?token=[\w-]+", terminal.output)
     assert address
-    yield terminal, address[0]
-    if terminal.process.poll() is None:
-        terminal.press(CTRL_C)
-    assert terminal.end(60) == -signal.SIGINT  # make itself; its command ended with 0
+    try:
+        yield terminal, address[0]
+    finally:
+        if terminal.process.poll() is None:
+            terminal.press(CTRL_C)
+        status = terminal.end(60)
+    assert status == -signal.SIGINT  # make itself; its command ended with 0
     assert terminal.lines()[-1] == CLOSED and "Traceback" not in terminal.output, terminal.output
 
 
