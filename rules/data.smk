@@ -73,15 +73,19 @@ rule audit_images:
         images=rules.unpack_archive.output.images,
         record=rules.unpack_archive.output.record,
         shards=layout.in_shards(layout.checks),
+        corrections=layout.corrections,
     output:
         csv=f"{layout.dataset}/audit.csv",
         json=f"{layout.dataset}/audit.json",
+        corrections=f"{layout.dataset}/corrections.csv",
+        corrected=f"{layout.dataset}/corrected.csv",
     params:
         on_bad_image=layout.settings.dataset.on_bad_image,
         # Never an output: Snakemake deletes outputs before a rerun, and what is in here is not decoded again.
         cache=f"{layout.dataset}/audit.cache",
         reading=options.reading,
         group_by=options.group_by,
+        corrections=options.corrections,
     log:
         f"{layout.logs}/audit_images.log",
     group:
@@ -91,7 +95,7 @@ rule audit_images:
         gpu=resources.data_gpus,
     shell:
         "python -m scripts.data.audit_images --images {input.images:q} --unpacked {input.record:q} --on-bad-image {params.on_bad_image} {params.group_by}"
-        " {params.reading}"
+        " {params.reading} {params.corrections} --kept-corrections {output.corrections:q} --corrected {output.corrected:q}"
         " --cache {params.cache:q} --threads {threads} --output {output.csv:q} --summary {output.json:q}"
         " --shards {input.shards:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
@@ -103,6 +107,7 @@ rule split_dataset:
     input:
         images=rules.unpack_archive.output.images,
         audit=rules.audit_images.output.csv,
+        corrected=rules.audit_images.output.corrected,
     output:
         train=layout.splits("train"),
         val=layout.splits("val"),
@@ -119,7 +124,7 @@ rule split_dataset:
     group:
         resources.data_group
     shell:
-        "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q}"
+        "python -m scripts.data.split_dataset --images {input.images:q} --audit {input.audit:q} --corrected {input.corrected:q}"
         " --val {params.split.val} --test {params.split.test} --seed {params.split.seed} {params.group_by}"
         " {params.folds} {params.classes} --output {params.folder:q}/splits --class-list {output.classes:q}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
@@ -131,6 +136,7 @@ rule describe_data:
     input:
         audit=rules.audit_images.output.csv,
         summary=rules.audit_images.output.json,
+        corrected=rules.audit_images.output.corrected,
         train=rules.split_dataset.output.train,
         classes=rules.split_dataset.output.classes,
     output:
@@ -147,7 +153,7 @@ rule describe_data:
     shell:
         "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
         " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
-        " --output {output:q} {params.background} {params.language}"
+        " --corrected {input.corrected:q} --output {output:q} {params.background} {params.language}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
 
@@ -194,4 +200,68 @@ rule pack_images:
     shell:
         "python -m scripts.data.pack_images --images {input.images:q} --splits {input.splits:q} --short-side {wildcards.short_side}"
         " --threads {threads} {params.reading} --output {output:q} --shards {input.shards:q}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
+
+
+rule find_label_suspects:
+    message:
+        f"looking for wrong labels in {layout.dataset}"
+    input:
+        checkpoint=layout.judge_checkpoint,
+        pixel_cache=layout.judge_pixel_cache,
+        splits=[layout.splits(split)[0] for split in ("train", "val", "test")],
+        classes=rules.split_dataset.output.classes,
+        audit=rules.audit_images.output.csv,
+    output:
+        csv=f"{layout.dataset}/label_suspects.csv",
+        json=f"{layout.dataset}/label_suspects.json",
+    params:
+        judge=options.label_judge,
+        reading=options.reading,
+        group_by=options.group_by,
+        images=layout.images,
+        splits=layout.first_splits,
+        seed=layout.seeds[0],
+    log:
+        f"{layout.logs}/find_label_suspects.log",
+    priority: 1  # before training, where both could run: labels may be mended first
+    group:
+        resources.suspects_group
+    threads: resources.judge_threads
+    resources:
+        gpu=resources.judge_gpus,
+        nodes=1,
+    shell:
+        "python -m scripts.data.find_label_suspects {params.judge} --seed {params.seed}"
+        " --checkpoint {input.checkpoint:q} --pixel-cache {input.pixel_cache:q} --images {params.images:q}"
+        " --splits {params.splits:q} --classes {input.classes:q} --audit {input.audit:q} {params.group_by}"
+        " {params.reading} --output {output.csv:q} --summary {output.json:q} --gpus {resources.gpu}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
+
+
+rule describe_label_suspects:
+    message:
+        f"describing the labels of {layout.dataset} that may be wrong"
+    input:
+        csv=rules.find_label_suspects.output.csv,
+        json=rules.find_label_suspects.output.json,
+        corrected=rules.audit_images.output.corrected,
+        classes=rules.split_dataset.output.classes,
+    output:
+        report(
+            f"{layout.dataset}/label_suspects.html",
+            **menu.shown("label_suspects", "labels that may be wrong", category="Data"),
+        ),
+    params:
+        language=options.language,
+        background=options.background,
+        images=layout.images,
+        dataset=layout.settings.dataset.name,
+    log:
+        f"{layout.logs}/describe_label_suspects.log",
+    localrule: True
+    shell:
+        "python -m scripts.data.describe_label_suspects --suspects {input.csv:q} --summary {input.json:q}"
+        " --classes {input.classes:q} --images {params.images:q} --title {params.dataset:q} --output {output:q}"
+        " --corrected {input.corrected:q} {params.background} {params.language}"
         " --reads {input:q} --makes {output:q} --log {log:q}"

@@ -7,6 +7,7 @@ rule record_provenance:
     input:
         archives=layout.archives,
         labels=list(layout.label_files.values()),
+        corrections=rules.audit_images.output.corrections,
         classes=rules.split_dataset.output.classes,
         train=layout.train,
         val=layout.val,
@@ -29,6 +30,7 @@ rule record_provenance:
         splits=subpath(input.train, parent=True),
         records=layout.archive_records(),
         labels=options.labels,
+        corrections=options.kept_corrections,
         checkpoint=options.checkpoint,
         choice=options.choice,
         settings=options.run_json,
@@ -38,7 +40,7 @@ rule record_provenance:
         resources.run_group
     shell:
         "python -m scripts.report.record_provenance --run {params.run:q} --archive {input.archives:q}"
-        " --archive-record {params.records:q} {params.labels} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint} {params.choice}"
+        " --archive-record {params.records:q} {params.labels} {params.corrections} --splits {params.splits:q} --classes {input.classes:q} {params.checkpoint} {params.choice}"
         " --config {input.config:q} --settings {params.settings:q} --output {output.json:q} --html {output.html:q}"
         " {params.language}"
         " --reads {input:q} {params.records:q} --makes {output:q} --log {log:q}"
@@ -55,6 +57,7 @@ rule write_model_card:
         val=rules.predict_images.output.val,
         model=rules.describe_model.output.json,
         audit=rules.audit_images.output.json,
+        suspects=layout.suspects_of_data("json"),
         export=layout.export_of,
     output:
         markdown=layout.run.model_card,
@@ -63,6 +66,7 @@ rule write_model_card:
         language=options.language,
         run=subpath(output.markdown, parent=True),
         license=options.license,
+        suspects=options.label_suspects,
         export=options.export,
     log:
         f"{layout.run_logs}/write_model_card.log",
@@ -70,7 +74,7 @@ rule write_model_card:
         resources.run_group
     shell:
         "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
-        " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.license}"
+        " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.suspects} {params.license}"
         " --output {output.markdown:q} --html {output.html:q} {params.language}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
@@ -122,6 +126,7 @@ rule describe_crate:
         provenance=layout.each(layout.run.provenance),
         shown=layout.run_results,
         audit=rules.describe_data.output,
+        suspects=layout.suspects_of_data("html"),
     output:
         f"{layout.dataset}/ro-crate-metadata.json",
     params:

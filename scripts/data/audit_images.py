@@ -11,13 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import read_json, write_json
+from scripts.lib.base.files import atomic_path, read_json, sha256_of, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import reading
 from scripts.lib.data.audit_findings import find_all, judge_depth, notes_on_groups, refuse_bad, summarise
 from scripts.lib.data.auditing import AuditCache, Audited, check_all, gather
+from scripts.lib.data.corrections import (
+    COLUMNS,
+    DROP,
+    Correction,
+    corrected_images,
+    findings_of,
+    note_on,
+    read_corrections,
+    resolve,
+    write_corrections,
+)
 from scripts.lib.data.findings import write_findings
+from scripts.lib.data.image_checks import Status
 from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.shards import WORTHWHILE
 from scripts.lib.data.splits import VAL_IS_TEST, Image, find_images, settle_given_splits
@@ -41,12 +53,42 @@ def build_parser() -> argparse.ArgumentParser:
         "--on-bad-image", choices=["set_aside", "fail"], default="set_aside",
         help="go on without images that cannot be used, or stop (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument("--corrections", type=Path, metavar="CSV", help="what a person decided about labels")
+    parser.add_argument("--kept-corrections", type=Path, metavar="CSV", help="where a copy of that file is to stay")
+    parser.add_argument("--corrected", type=Path, metavar="CSV", help="the decision on each image that there is one on")
     reading.add_options(parser)
     parser.add_argument("--group-by", metavar="PATTERN", help="regular expression: known groups, searched in paths")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="files at a time (all cores)"
     )
     return parser
+
+
+def correct(args: argparse.Namespace, images: Sequence[Image], audited: Audited) -> tuple[list[Correction], list[str]]:
+    """Return the decisions on labels, by the images' paths, and a note on them; keep a copy of their file.
+
+    Raises
+    ------
+    UserError : the file is no table of corrections, or not one of these images.
+    """
+    decided: list[Correction] = []
+    remarks: list[str] = []
+    if args.corrections:
+        labels = {image.path: image.label for image in images}
+        digests = {
+            image.path: digest.hex()
+            for image, digest, checked in zip(images, audited.digests, audited.checks, strict=True)
+            if checked.status is Status.READABLE
+        }
+        decided = resolve(read_corrections(args.corrections), labels, digests, args.corrections)
+        remarks = [note_on(decided, args.corrections, sha256_of(args.corrections))]
+    if args.kept_corrections:
+        content = args.corrections.read_bytes() if args.corrections else f"{','.join(COLUMNS)}\n".encode()
+        with atomic_path(args.kept_corrections) as temporary:
+            temporary.write_bytes(content)
+    if args.corrected:
+        write_corrections(args.corrected, decided)
+    return decided, remarks
 
 
 def main(args: argparse.Namespace) -> None:
@@ -61,9 +103,20 @@ def main(args: argparse.Namespace) -> None:
     began = time.monotonic()
     audited = _check(args, images)
     depth = judge_depth(audited.checks, args.bit_depth)
-    findings = find_all(images, audited, args.group_by, args.threads)
+    is_carved = images != every_image
+    decided, remarks = correct(args, images, audited)
+    dropped = {correction.path for correction in decided if correction.action == DROP}
+    rest = [index for index, image in enumerate(images) if image.path not in dropped]
+    if not rest:
+        raise UserError(f"{args.corrections}: it drops every image")
+    kept = corrected_images(images, decided)
+    findings = find_all(kept, audited.of(rest), args.group_by, args.threads)
+    if decided:
+        findings = sorted([*findings, *findings_of(decided, args.corrections)], key=lambda row: (row.file, row.finding))
+    new = {image.path: image for image in kept}
+    images = [new.get(image.path, image) for image in images]
     summary = summarise(images, audited.checks, findings)
-    summary["notes"] += [*([VAL_IS_TEST] if images != every_image else []), *depth]
+    summary["notes"] += [*([VAL_IS_TEST] if is_carved else []), *depth, *remarks]
     summary["left_out_files"] = read_json(args.unpacked)["left_out"] if args.unpacked else []
     write_findings(args.output, findings)
     for note in summary["notes"]:

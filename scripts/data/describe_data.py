@@ -9,6 +9,7 @@ from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import read_lines, write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.corrections import RELABEL, read_corrections
 from scripts.lib.data.findings import read_findings, read_summary
 from scripts.lib.data.reading import add_background
 from scripts.lib.data.splits import read_splits
@@ -23,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder that its files are in")
     parser.add_argument("--splits", type=Path, required=True, metavar="DIR", help="of split_dataset, or its folds")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt, one name a line")
+    parser.add_argument("--corrected", type=Path, metavar="FILE", help="decisions on labels, corrected.csv")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--title", default="", metavar="NAME", help="name of the data set, for the heading")
     add_background(parser)
@@ -42,6 +44,9 @@ def main(args: argparse.Namespace) -> None:
         read_lines(args.classes),
         args.images,
         args.background,
+        {row.path: row.new_label for row in read_corrections(args.corrected) if row.action == RELABEL}
+        if args.corrected
+        else {},
     )
     write_text(args.output, data_page(data, args.title))
 

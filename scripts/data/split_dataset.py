@@ -12,6 +12,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import splitting
+from scripts.lib.data.corrections import in_their_class, read_corrections, relabelled
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS, SPLITS, find_images, settle_given_splits
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help="what audit_images found: images to leave out, and copies; without it, no copies are looked for",
     )
+    parser.add_argument("--corrected", type=Path, metavar="CSV", help="what audit_images made of corrections of labels")
     parser.add_argument("--val", type=float, default=0.1, help="fraction of all images for val (default: %(default)s)")
     parser.add_argument(
         "--test",
@@ -72,6 +74,8 @@ def main(args: argparse.Namespace) -> None:
         splitting.check_folds([], args.val, args.folds)
     images = find_images(args.images)
     classes = splitting.choose_classes(images, parse_classes(args.classes))
+    decided = read_corrections(args.corrected) if args.corrected else []
+    images = in_their_class(images, decided, classes)
     used = splitting.of_classes(images, classes)
     if len(used) < len(images):
         logger.info(
@@ -89,6 +93,9 @@ def main(args: argparse.Namespace) -> None:
         splits = {"": splitting.split_images(used, classes, args.val, args.test, args.seed, sets)}
     else:
         splits = splitting.split_folds(used, classes, args.val, args.folds, args.seed, sets)
+    if decided:
+        splits = {fold: {name: relabelled(split, decided, classes) for name, split in by_name.items()}
+                  for fold, by_name in splits.items()}  # fmt: skip
     splitting.write_splits(splits, classes, args.output, args.class_list)
     for fold, by_name in splits.items():
         counts = ", ".join(f"{name} {len(by_name[name].images)}" for name in SPLITS)

@@ -39,7 +39,7 @@ from scripts.lib.model.weight_origin import Origin
 from scripts.lib.pages import templates
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_machine, describe_software, find_repository, read_stamp
-from scripts.lib.runs.provenance import FORMAT, files_of_run
+from scripts.lib.runs.provenance import CORRECTIONS, FORMAT, files_of_run
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.runs.train_log import describe_history, describe_training, find_work_folder, utc
 from scripts.lib.settings.load import describe
@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     file("--archive", required=True, nargs="+", help="the data set's archive, or archives")
     file("--archive-record", nargs="+", help="archive.sha256 of each; without it: computed")
     file("--labels", nargs="*", default=[], help="files of labels that are in no archive")
+    file("--corrections", help="the decisions on labels that the images were split by")
     folder("--splits", required=True, help="folder of train, val and test.txt")
     file("--classes", required=True, help="classes.txt")
     file("--checkpoint", help="the pretrained weights, where there are some")
@@ -234,6 +235,8 @@ def main(args: argparse.Namespace) -> None:
     if args.checkpoint:
         files["checkpoint"] = args.checkpoint
     files |= {path.name: path for path in args.labels}
+    if args.corrections:
+        files[CORRECTIONS] = args.corrections
     check_read_in_place(args.archive, settings)
     hashed = hash_files(files)
     if args.checkpoint and (origin := Origin.of(read_meta(args.checkpoint))):

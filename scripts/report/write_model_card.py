@@ -34,6 +34,7 @@ def read_inputs(
     val_predictions: Path | None = None,
     costs: Path | None = None,
     audit: Path | None = None,
+    label_suspects: Path | None = None,
     license: str = "",
 ) -> CardInputs:
     """Read all that a model card is written from; the files that may be missing are those with a default.
@@ -59,6 +60,7 @@ def read_inputs(
         costs=read_costs(costs, run.path, provenance),
         license=license.strip(),
         audit=read_summary(audit) if audit else None,
+        label_suspects=read_json(label_suspects) if label_suspects else None,
     )
 
 
@@ -88,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val-predictions", type=Path, metavar="FILE", help="the same of the val images, if there")
     parser.add_argument("--costs", type=Path, metavar="FILE", help="costs.csv, if there; else the run's own record")
     parser.add_argument("--audit-summary", type=Path, metavar="FILE", help="audit.json, where the images were audited")
+    parser.add_argument("--label-suspects", type=Path, metavar="FILE", help="label_suspects.json, where there is one")
     parser.add_argument("--license", default="", metavar="TEXT", help="of the images, as the settings say")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="model_card.md")
     parser.add_argument("--html", type=Path, metavar="FILE", help="the same as a page for the report")
@@ -100,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the model card."""
     inputs = read_inputs(
         RunFolder(args.run), args.model, export=args.export, val_predictions=args.val_predictions, costs=args.costs,
-        audit=args.audit_summary, license=args.license,
+        audit=args.audit_summary, label_suspects=args.label_suspects, license=args.license,
     )  # fmt: skip
     if args.html:
         write_text(args.html, to_html(inputs))

@@ -31,6 +31,7 @@ class Page:
     ----------
     requests : addresses of everything that it asked for.
     complaints : what it wrote to the console as a warning or error, and exceptions of its scripts.
+    questions : the dialogs that it opened, by their kind ("beforeunload", "confirm"); each is answered with yes.
     """
 
     def __init__(self, reader: int, writer: int) -> None:
@@ -40,6 +41,7 @@ class Page:
         self._session: str | None = None
         self.requests: list[str] = []
         self.complaints: list[str] = []
+        self.questions: list[str] = []
         self.loaded = False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -48,12 +50,7 @@ class Page:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Call a method of the protocol and return its result."""
-        self._number += 1
-        number = self._number
-        message = {"id": number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._writer, json.dumps(message).encode() + b"\0")
+        number = self._send(method, **params)
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             answer = self._next()
@@ -61,6 +58,15 @@ class Page:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
         raise TimeoutError(method)
+
+    def _send(self, method: str, **params: Any) -> int:
+        """Ask for a method of the protocol, and return the number of its answer."""
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._writer, json.dumps(message).encode() + b"\0")
+        return self._number
 
     def _next(self) -> dict[str, Any]:
         """Return the next message; of an event, note what it tells."""
@@ -81,6 +87,9 @@ class Page:
                 self.complaints.append(details.get("exception", {}).get("description") or details["text"])
             case "Runtime.consoleAPICalled" if params["type"] in ("warning", "error", "assert"):
                 self.complaints.append(" ".join(str(word.get("value")) for word in params["args"]))
+            case "Page.javascriptDialogOpening":
+                self.questions.append(params["type"])
+                self._send("Page.handleJavaScriptDialog", accept=True)
             case "Page.loadEventFired":
                 self.loaded = True
         return message

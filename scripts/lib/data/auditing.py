@@ -329,6 +329,19 @@ class Audited:
     roughness: np.ndarray
     decoded: int
 
+    def of(self, indices: Sequence[int]) -> Audited:
+        """Return what is known of some of the images."""
+        rows = np.array(indices, np.intp)
+        checks = [self.checks[index] for index in indices]
+        digests = [self.digests[index] for index in indices]
+        grey, colour, sharpness, roughness = (
+            self.grey[rows],
+            self.colour[rows],
+            self.sharpness[rows],
+            self.roughness[rows],
+        )
+        return Audited(checks, digests, grey, colour, sharpness, roughness, self.decoded)
+
 
 def check_all(folder: Path, images: Sequence[Image], cache: AuditCache, processes: int) -> Audited:
     """Check all images; new results are in *cache* as soon as they are there."""

@@ -19,6 +19,8 @@ from scripts.lib.base.units import plural
 SET_ASIDE, LEFT_OUT, KEPT = "set_aside", "left_out", "kept"
 #: An image that is not used, since a higher given split has a copy; and one of whose kind a lower split has another.
 TRAIN_COPY, CONTAMINATED = "leak", "leaked"  # aliases of long standing in audit.csv
+#: What a person decided about an image: another class, or to do without it.
+RELABELLED, DROPPED = "relabelled", "dropped"
 DUPLICATE, NEAR_DUPLICATE, CONFLICTING_LABELS = "duplicate", "near_duplicate", "conflicting_labels"
 #: How the detail of a near copy begins, and how it ends where its like has another class.
 LOOKS_LIKE, OF_ANOTHER_CLASS = "looks like ", ", of another class"
@@ -114,6 +116,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     """Return what the audit found in a sentence or two: the first line of the page, and a line of the model card."""
     total, counts = int(summary["images"]), Counter(summary["findings"])
     aside, left_out, contaminated = int(summary["set_aside"]), int(summary["left_out"]), counts[CONTAMINATED]
+    left_out -= counts[DROPPED]  # by the user: the page and the notes say so
     if aside:
         text = tr(f"{aside:,} of {plural(total, 'image')} {_was(aside)} set aside")
     else:

@@ -14,7 +14,7 @@ from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.data import grouped_split
-from scripts.lib.data.findings import LEFT_OUT, SET_ASIDE, read_findings
+from scripts.lib.data.findings import DROPPED, LEFT_OUT, SET_ASIDE, read_findings
 from scripts.lib.data.grouped_split import Unit, carve, count_images, make_units, share_out
 from scripts.lib.data.image_paths import group_of, group_pattern
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS, SPLITS, Image, Split
@@ -34,7 +34,8 @@ Sets = Sequence[tuple[str, Sequence[str]]]
 class Audit:
     """What audit_images found.
 
-    ``kept_out``: the images that are in no split, each with the finding that is the reason; ``copies``: the images
+    ``kept_out``: the images that are in no split, each with the finding that is the reason, except those that
+    dataset.corrections drops: they take part in the draw, so that dropping one moves no other; ``copies``: the images
     of each group of copies, exact or near.
     """
 
@@ -54,6 +55,8 @@ def read_audit(path: Path, images: Iterable[Image]) -> Audit:
     for line, row in enumerate(read_findings(path), start=2):  # below the header
         if row.file not in known:
             raise UserError(f"{path}, line {line}: {row.file!r} is not there: make the audit again")
+        if row.finding == DROPPED:
+            continue
         if row.action in (SET_ASIDE, LEFT_OUT):
             audit.kept_out.setdefault(row.file, row.finding)
         elif row.group:

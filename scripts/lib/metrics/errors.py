@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.lib.metrics.metrics import row_blocks
+from scripts.lib.metrics.confident_learning import judge
 from scripts.lib.runs.predictions import Predictions
 
 
@@ -44,30 +44,13 @@ def confident_errors(predictions: Predictions) -> list[int]:
 def label_suspects(predictions: Predictions) -> list[Suspect]:
     """Return the images whose label may be wrong, the most striking first.
 
-    Northcutt, Jiang & Chuang (2021), Confident Learning: Estimating Uncertainty in Dataset Labels, J. Artif. Intell.
-    Res. 70: the images off the diagonal of the confident joint, by the normalised margin. The threshold of a class is
-    the mean probability that its own images have; an image belongs to the most probable class whose threshold it
-    reaches. The model must not have been trained on these images.
+    The images off the diagonal of the confident joint, by the normalised margin (:mod:`.confident_learning`). The model
+    must not have been trained on these images.
     """
-    probabilities, labels = predictions.probabilities, predictions.labels
-    each = np.arange(len(labels))
-    classes = probabilities.shape[1]
-    counts = np.bincount(labels, minlength=classes)
-    sums = np.bincount(labels, weights=probabilities[each, labels], minlength=classes)
-    # Of a class without images nothing is known.
-    thresholds = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    suggested, highest, margin = np.zeros(len(labels), np.int64), np.zeros(len(labels)), np.zeros(len(labels))
-    for block in row_blocks(probabilities):
-        of_block, block_labels = probabilities[block], labels[block]
-        reached = np.where(of_block >= thresholds, of_block, -1.0)
-        suggested[block], highest[block] = reached.argmax(axis=1), reached.max(axis=1)
-        of_label = (np.arange(len(of_block)), block_labels)
-        others = of_block.copy()
-        others[of_label] = -1.0
-        margin[block] = of_block[of_label] - others.max(axis=1)
-    rows = np.flatnonzero((highest >= 0) & (suggested != labels)).tolist()
-    rows.sort(key=lambda row: (margin[row], predictions.files[row]))
-    return [Suspect(row, int(suggested[row])) for row in rows]
+    judgement = judge(predictions.probabilities, predictions.labels)
+    rows = np.flatnonzero(judgement.is_off_diagonal(predictions.labels)).tolist()
+    rows.sort(key=lambda row: (judgement.margin[row], predictions.files[row]))
+    return [Suspect(row, int(judgement.suggested[row])) for row in rows]
 
 
 def most_confused(predictions: Predictions) -> ConfusedPair | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -136,9 +136,10 @@ class Data:
     classes: Sequence[str]  # the names, in the order of their labels
     images: Path  # the folder of the files
     background: tuple[int, int, int] = WHITE  # of transparent images
+    corrected: Mapping[str, str] = field(default_factory=dict)  # the class of each image with another than its folder's
 
     def label(self, file: str) -> str:
-        return label_of(file, has_given_splits(self.summary))
+        return self.corrected.get(file) or label_of(file, has_given_splits(self.summary))
 
 
 def data_page(data: Data, title: str = "") -> str:

@@ -69,6 +69,7 @@ class CardInputs:
     costs: pd.DataFrame  # the row of this run in costs.csv, or what its own files say
     license: str  # of the images; empty where it is not stated
     audit: Mapping[str, Any] | None = None  # audit.json; None where it was not given
+    label_suspects: Mapping[str, Any] | None = None  # label_suspects.json; None where no experiment could judge
 
     @property
     def files(self) -> Mapping[str, Any]:
@@ -238,6 +239,7 @@ def _data(inputs: CardInputs) -> dict[str, Any]:
         "images": {name: images_of(inputs.files.get(f"splits/{name}.txt"), inputs) for name in SPLITS},
         "group_by": split.get("group_by"),
         "audit": None if inputs.audit is None else verdict(inputs.audit),
+        "label_suspects": inputs.label_suspects,
         "audit_notes": [] if inputs.audit is None else data_summary.remarks(inputs.audit, inputs.predictions.classes),
     }
 

@@ -15,9 +15,10 @@ from scripts.lib.runs.run_folder import RunFolder
 
 #: Of provenance.json; another one is refused.
 FORMAT = 1
-#: What it calls archives, and all files that the images and their labels came from.
+#: What it calls archives, the decisions on labels, and all files that the images and their labels came from.
 ARCHIVE = re.compile(r"archive(_\d+)?")
-DATA = re.compile(r"archive(_\d+)?|labels(_\d+)?(_[a-z]+)?\.[a-z]+")
+CORRECTIONS = "corrections.csv"
+DATA = re.compile(r"archive(_\d+)?|labels(_\d+)?(_[a-z]+)?\.[a-z]+|corrections\.csv")
 #: What it has at least, and what may be relied on.
 SECTIONS = {
     "run": {"dataset", "experiment", "seed"},

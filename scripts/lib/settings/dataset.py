@@ -237,6 +237,11 @@ class Dataset(Section):
         description="What shows through where an image is transparent: the name of a colour, or its number in quotes,"
         " such as `'#808080'`.",
     )
+    corrections: LocalPath | None = Field(
+        None,
+        description="A file of decisions on labels: `corrections.csv`, as the page of the label suspects saves it."
+        " Images are found by their content, and are never altered (docs/data-audit.md).",
+    )
     license: str | None = Field(
         None, max_length=10_000, description="License of the images, as recorded in the provenance. Alias: `licence`."
     )
@@ -244,6 +249,13 @@ class Dataset(Section):
     def sources(self) -> list[Source]:
         """Return the sources, one an archive."""
         return [self.source] if isinstance(self.source, Source) else list(self.source)
+
+    @field_validator("corrections")
+    @classmethod
+    def _corrections_are_there(cls, corrections: str | None) -> str | None:
+        if corrections is not None and not Path(corrections).expanduser().is_file():
+            raise ValueError(f"there is no file {corrections!r}: check dataset.corrections")
+        return corrections
 
     @field_validator("background", mode="before")
     @classmethod

@@ -50,7 +50,18 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 #: read: the copy that came with the run is, as tensors only, and without one the settings are refused.
 CHECKPOINT_KEYS = frozenset({"zoo", "url", "path", "run", "package", "member", "sha256", "mirrors", "license"})
 DATASET_KEYS = frozenset(
-    {"name", "source", "split", "classes", "encoding", "on_bad_image", "bit_depth", "background", "license"}
+    {
+        "name",
+        "source",
+        "split",
+        "classes",
+        "encoding",
+        "on_bad_image",
+        "bit_depth",
+        "background",
+        "license",
+        "corrections",
+    }
 )
 SOURCE_KEYS = frozenset(
     {"url", "mirrors", "sha256", "path", "sample", "in_place", "labels", "label", "folders", "split", "part"}

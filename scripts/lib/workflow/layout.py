@@ -90,6 +90,7 @@ class Layout:
         self.candidate = f"{self.search}/{{candidate}}"
         self.choice = f"{self.search}/choice.json"
         self.search_page = f"{self.search}/search.html"
+        self.first_splits = self.splits_folder.format(fold=0)
         self.finalist = RunFolder(Path(f"{self.search}/round{{round}}/{{slot}}"))
 
     def in_shards(self, pattern: str) -> list[str]:
@@ -137,6 +138,7 @@ class Layout:
             *self.runs(self.run.provenance),
             *self.run_results(),
             *(self.search_page.format(experiment=name) for name in self.searches),
+            *self.suspects_of_data("html"),
         ]
 
     def run_results(self, _wildcards: Any = None) -> list[str]:
@@ -222,6 +224,11 @@ class Layout:
         expanded = str(Path(path).expanduser()) if path else ""
         return [as_input(expanded)] if os.path.isfile(expanded) else []
 
+    def corrections(self, _wildcards: Any = None) -> list[str]:
+        """Return the user's file of decisions on labels; none where there is none."""
+        path = self.settings.dataset.corrections
+        return [as_input(str(Path(path).expanduser()))] if path else []
+
     def first_user_of(self, wildcards: Any) -> Experiment:
         """Return the first of the experiments, and of the candidates, that share a checkpoint."""
         experiments = self._all_experiments()
@@ -290,6 +297,34 @@ class Layout:
         if self._experiment(wildcards).chosen_recipe() == "fast":
             return [str(self._run_of(wildcards).init)]
         return self.checkpoint_of(wildcards)
+
+    # -- labels that may be wrong -------------------------------------------------------------------------------------
+
+    @property
+    def label_judge(self) -> tuple[str, Experiment] | None:
+        """The experiment, by its name, whose frozen backbone judges the labels; None: all start from random weights.
+
+        The first one with pretrained weights; of `base_config: auto` its first candidate. Not one that starts from
+        another run, which may have learnt these labels by heart.
+        """
+        named = list(self.settings.experiments.items())
+        named += [(name, candidate) for name, tried in self.searches.items() for candidate in tried.values()]
+        for name, experiment in named:
+            if (request := experiment.checkpoint_request()) and not request.get("run"):
+                return name, experiment
+        return None
+
+    def suspects_of_data(self, suffix: str) -> list[str]:
+        """Return a file of find_label_suspects or of its page, by its suffix; none where no experiment can judge."""
+        return [f"{self.dataset}/label_suspects.{suffix}"] if self.label_judge else []
+
+    def judge_checkpoint(self, _wildcards: Any = None) -> list[str]:
+        """Return the pretrained weights of the experiment that judges the labels."""
+        return self._checkpoints_of([self.label_judge[1]] if self.label_judge else [])
+
+    def judge_pixel_cache(self, _wildcards: Any = None) -> list[str]:
+        """Return the pixel cache of the same; none where its training reads the files."""
+        return self._pixel_caches_of([self.label_judge[1]] if self.label_judge else [])
 
     def export_of(self, wildcards: Any) -> list[str]:
         """Return what is known of a run's model.onnx; none where the user wants none."""

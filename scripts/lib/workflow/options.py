@@ -91,6 +91,16 @@ class Options:
         return option("labels", *self.layout.label_files.values())
 
     @property
+    def corrections(self) -> str:
+        """The user's file of decisions on labels."""
+        return option("corrections", *self.layout.corrections())
+
+    @property
+    def kept_corrections(self) -> str:
+        """The copy of it that stays with the results."""
+        return option("corrections", f"{self.layout.dataset}/corrections.csv" if self.layout.corrections() else "")
+
+    @property
     def classes(self) -> str:
         """The user's choice and order of classes."""
         classes = self.settings.dataset.classes
@@ -164,6 +174,20 @@ class Options:
     def candidate_json(self, wildcards: Any) -> str:
         """Return the settings of a candidate for probe_candidate."""
         return long_values.pass_on(self.layout.candidate_of(wildcards).model_dump_json(exclude_defaults=True))
+
+    @property
+    def label_judge(self) -> str:
+        """The experiment whose backbone judges the labels, by its name and settings."""
+        if not (judge := self.layout.label_judge):
+            return ""
+        name, experiment = judge
+        settings = long_values.pass_on(experiment.model_dump_json(exclude_defaults=True))
+        return f"{option('name', name)} {option('experiment', settings)}"
+
+    @property
+    def label_suspects(self) -> str:
+        """What is known of labels that may be wrong, where they were judged."""
+        return option("label-suspects", *self.layout.suspects_of_data("json"))
 
     def probe_seconds(self, wildcards: Any) -> str:
         """Return what the look of a candidate at all images may take: all together half of the budget."""

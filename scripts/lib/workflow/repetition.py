@@ -25,7 +25,7 @@ from scripts.lib.model import config_reader
 from scripts.lib.model.model_zoo import KEPT_NAMES
 from scripts.lib.runs.config_file import read_config
 from scripts.lib.runs.machine import describe_code, describe_software
-from scripts.lib.runs.provenance import ARCHIVE, DATA, files_of_run, read_provenance
+from scripts.lib.runs.provenance import ARCHIVE, CORRECTIONS, DATA, files_of_run, read_provenance
 from scripts.lib.runs.run_folder import RunFolder, dataset_folder, run_name
 from scripts.lib.workflow.foreign_runs import check_provenance
 
@@ -104,7 +104,7 @@ class FinishedRun:
 
     @property
     def label_files(self) -> list[str]:
-        """The names of the files of labels that are in no archive."""
+        """The names of the files of labels, and of decisions on them, that are in no archive."""
         files = self.provenance["inputs"]["files"]
         return [name for name in files if DATA.fullmatch(name) and not ARCHIVE.fullmatch(name)]
 
@@ -317,6 +317,7 @@ def lay_out(run: FinishedRun, scratch: Path, archives: Mapping[str, Path] | None
     path = scratch / "settings.yaml"
     several = isinstance(run.provenance["inputs"]["settings"]["dataset"]["source"], list)
     settings = settings_for(run, sources if several else sources[0])
+    _lay_out_corrections(run, scratch, settings["dataset"])
     write_text(path, strict_yaml.dump(settings))
     return path
 
@@ -341,6 +342,17 @@ def _lay_out_labels(run: FinishedRun, scratch: Path, sources: Sequence[dict[str,
             source["labels"] = copies.get(source["labels"], source["labels"])
         elif source.get("labels"):
             source["labels"] = {split: copies.get(named, named) for split, named in source["labels"].items()}
+
+
+def _lay_out_corrections(run: FinishedRun, scratch: Path, dataset: dict[str, Any]) -> None:
+    """Put the decisions on labels into *scratch*, and have the settings of the data set name them there."""
+    if not dataset.get("corrections"):
+        return
+    if CORRECTIONS not in run.label_files:  # out of a bundle it could be any file of this machine
+        named = dataset["corrections"]
+        raise UserError(f"dataset.corrections: {named!r} is a file elsewhere, of which no copy was kept")
+    dataset["corrections"] = f"inputs/{CORRECTIONS}"
+    _copy(run.file(CORRECTIONS), scratch / dataset["corrections"])
 
 
 def _label_files(source: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.folders import walk_files
-from scripts.lib.settings.schema import Settings, Site
+from scripts.lib.settings.schema import Experiment, Settings, Site
 from scripts.lib.workflow.layout import Layout
 
 
@@ -68,13 +68,23 @@ class Resources:
         # A run on several nodes is three jobs, since only its training needs them all. The names begin with the run's.
         self.before_group, self.nodes_group = f"{self.run_group}_before", f"{self.run_group}_nodes"
         self.probe_group = f"probe_{name}_{{experiment}}_{{candidate}}"
+        self.suspects_group = f"suspects_{name}"
         self.finalist_group = f"finalist_{name}_{{experiment}}_{{round}}_{{slot}}"
 
     def gpus(self, wildcards: Any) -> int:
         """Return the GPUs that a job of this experiment asks for."""
         experiment = self.settings.experiments[wildcards.experiment]
-        on_cpu = experiment.device == "cpu" or (experiment.device == "auto" and not has_gpu())
-        return self.data_gpus() if on_cpu else experiment.gpus
+        return self.data_gpus() if is_on_cpu(experiment) else experiment.gpus
+
+    def judge_gpus(self, _wildcards: Any = None) -> int:
+        """Return the GPUs that the job asks for that judges the labels: one is enough."""
+        judge = self.layout.label_judge
+        return self.data_gpus() if judge is None or is_on_cpu(self.settings.experiments[judge[0]]) else 1
+
+    def judge_threads(self, _wildcards: Any = None) -> int:
+        """Return the compute threads of the same."""
+        judge = self.layout.label_judge
+        return judge[1].threads if judge else 1
 
     def group_before_training(self, wildcards: Any) -> str:
         """Return the cluster job that a step before the training belongs to."""
@@ -160,6 +170,11 @@ class Resources:
     def folder_states(self) -> list[str]:
         """Return the same of each file that is fetched."""
         return [self.folder_state(SimpleNamespace(fetched=name)) for name in self.layout.fetched_names()]
+
+
+def is_on_cpu(experiment: Experiment) -> bool:
+    """Tell whether the jobs of an experiment compute on the CPU."""
+    return experiment.device == "cpu" or (experiment.device == "auto" and not has_gpu())
 
 
 def has_gpu() -> bool:

@@ -115,6 +115,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("dataset.background", "klingon", ["dataset.background", "'klingon'", "say a name, such as white"]),
         ("dataset.background", "#ff000080", ["dataset.background", "is transparent itself"]),
         ("dataset.background", 808080, ["dataset.background", "808080"]),
+        ("dataset.corrections", "none.csv", ["dataset.corrections", "there is no file 'none.csv'"]),
         ("dataset.classes", ["a", ""], ["dataset.classes.1", "at least 1 character"]),
         ("experiments.m.fit", "padd", ["experiments.m.fit", "'crop', 'pad' or 'squash'"]),
         ("experiments.m.threads", 10_000_000, ["experiments.m.threads", "1024"]),

@@ -89,3 +89,26 @@ def test_a_run_is_named_by_its_folder() -> None:
     assert run_name(fold) == {"dataset": "d", "experiment": "fold9", "seed": "seed3", "fold": "fold1"}
     assert run_name(seed) == {"dataset": "d", "experiment": "fold9", "seed": "seed3"}
     assert dataset_folder(fold) == dataset_folder(seed) == Path("/x/results/d")
+
+
+def test_the_first_pretrained_experiment_judges_the_labels_but_none_that_starts_from_a_run() -> None:
+    base = {"base_config": "mobilenet-v2_8xb32_in1k"}
+    experiments = {
+        "scratch": base | {"checkpoint": "none"},
+        "other": base | {"checkpoint": {"run": "results/d/zoo/seed0"}},
+        "zoo": base,
+        "more": base | {"base_config": "resnet18_8xb32_in1k"},
+    }
+
+    def of(*names: str) -> Layout:
+        chosen = {name: experiments[name] for name in names}
+        dataset = {"name": "d", "source": {"url": "http://host/a.zip"}}
+        return Layout(Settings.model_validate({"dataset": dataset, "experiments": chosen}))
+
+    layout = of(*experiments)
+    assert layout.label_judge is not None and layout.label_judge[0] == "zoo"
+    assert layout.judge_pixel_cache() == ["results/d/packed/160"]
+    assert layout.judge_checkpoint() and "results/d/label_suspects.html" in layout.targets()
+    nobody = of("scratch")
+    assert nobody.label_judge is None and not nobody.judge_checkpoint() and not nobody.judge_pixel_cache()
+    assert "results/d/label_suspects.html" not in nobody.targets()

@@ -58,5 +58,5 @@ def test_the_data_have_a_place_of_their_own_in_the_menu(language: str, data: str
 
 
 def test_every_file_of_a_run_that_the_report_shows_has_a_number() -> None:
-    of_all_runs = {"table", "figure", "comparisons", "candidates", "audit of the images"}
+    of_all_runs = {"table", "figure", "comparisons", "candidates", "audit of the images", "labels that may be wrong"}
     assert {what for _, what in SHOWN} - of_all_runs == set(ORDER)

@@ -1,0 +1,80 @@
+"""The page of the labels that may be wrong: hostile names, decisions made before, both languages."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_run import photograph
+
+from scripts.lib.base.language import speaking
+from scripts.lib.data.corrections import Correction
+from scripts.lib.data.label_suspects import LabelSuspect
+from scripts.lib.pages import label_suspects_page
+from scripts.lib.pages.label_suspects_page import render
+
+CLASSES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "苹果"]
+SUMMARY: dict[str, Any] = {
+    "images": 90, "suspects": 3, "reason": None, "base_config": "resnet18", "probe_accuracy": 0.9,
+    "pairs": [{"first": CLASSES[0], "second": CLASSES[2], "there": 2, "back": 1, "share": 0.1}],
+    "classes_not_judged": [CLASSES[1]],
+}  # fmt: skip
+
+
+def suspects_in(folder: Path) -> list[LabelSuspect]:
+    """Return three suspects whose pictures are in *folder*."""
+    for number in range(5):
+        photograph(number).save(folder / f"{number}.png")
+    return [
+        LabelSuspect(f"{number}.png", CLASSES[0], CLASSES[2], 0.9 - number / 10, 0.01, 0.91, "test", str(number) * 64,
+                     ("3.png",), ("4.png", "gone.png"))
+        for number in range(3)
+    ]  # fmt: skip
+
+
+def data_of(page: str) -> dict[str, Any]:
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert match
+    return json.loads(match[1])  # type: ignore[no-any-return]
+
+
+def test_hostile_names_are_text_and_the_order_is_kept(tmp_path: Path) -> None:
+    page = render(suspects_in(tmp_path), SUMMARY, CLASSES, tmp_path, "d")
+    assert "<script>alert" not in page and "<img src=x" not in page
+    assert re.findall(r'data-path="(.*?)"', page) == ["0.png", "1.png", "2.png"]
+    assert unescape(re.findall(r'data-label="(.*?)"', page)[0]) == CLASSES[0]
+    assert data_of(page)["classes"] == CLASSES
+    assert page.count("<img src=") == 9, "a picture and two that are there, three times"
+    assert page == render(suspects_in(tmp_path), SUMMARY, CLASSES, tmp_path, "d")
+
+
+def test_what_was_decided_before_is_not_shown_but_is_in_the_data(tmp_path: Path) -> None:
+    earlier = [Correction("1" * 64, "1.png", CLASSES[0], CLASSES[0], "keep")]
+    page = render(suspects_in(tmp_path), SUMMARY, CLASSES, tmp_path, earlier=earlier)
+    assert re.findall(r'data-path="(.*?)"', page) == ["0.png", "2.png"]
+    assert data_of(page)["earlier"] == [earlier[0].as_row()]
+    assert "1 suspect that you decided about before is not shown" in page.replace("\n", " ")
+
+
+def test_a_large_page_says_how_many_it_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_suspects_page, "MOST_SUSPECTS", 2)
+    page = render(suspects_in(tmp_path), SUMMARY, CLASSES, tmp_path)
+    assert page.count("<article") == 2 and "The first 2 of 3 are shown" in page
+
+
+def test_labels_that_were_not_judged_are_said_to_be_so(tmp_path: Path) -> None:
+    summary = SUMMARY | {"reason": "there are no weights", "suspects": 0, "pairs": []}
+    page = render([], summary, CLASSES, tmp_path)
+    assert "The labels were not judged: there are no weights." in page and "<article" not in page
+
+
+def test_the_chinese_page_has_the_same_suspects_and_no_english_words(tmp_path: Path) -> None:
+    with speaking("zh"):
+        page = render(suspects_in(tmp_path), SUMMARY, CLASSES, tmp_path, "d")
+    assert "<h1>可能有误的标签: d</h1>" in page and page.count("<article") == 3
+    for words in ("Accept", "Keep", "Drop", "undecided", "another class"):
+        assert words not in page
