@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 
 from scripts.lib.base import interrupts
 from scripts.lib.base.problems import STOPPED, UserError
-from scripts.lib.settings.site import profiles
 from scripts.lib.workflow.module import is_module
 
 
@@ -45,6 +44,8 @@ def check_profiles(words: Sequence[str], environment: Mapping[str, str]) -> None
     UserError : it is none, here or in Snakemake's own folders.
     """
     from snakemake.cli import get_profile_dir
+
+    from scripts.lib.settings.site import profiles  # late: Ctrl-C is caught before it is loaded
 
     for profile in profiles(words, environment):
         if get_profile_dir(profile) is None:
