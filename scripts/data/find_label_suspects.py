@@ -40,6 +40,7 @@ from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.data.splits import Image, read_splits
 from scripts.lib.data.splitting import known_groups
 from scripts.lib.metrics.confident_learning import Judgement, judge, mixed_pairs
+from scripts.lib.metrics.odd_one_out import odd_ones_out
 from scripts.lib.model import inference
 from scripts.lib.model.checkpoint_file import MISSING
 from scripts.lib.model.label_probe import FOLDS, Units, judged_classes, nearest_of_class, out_of_fold
@@ -306,7 +307,9 @@ def find(
         for pair in mixed_pairs(labels, rows, suggested)
     ]
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
-    return list(suspects.values()), {"suspects": len(suspects), "probe_accuracy": accuracy, "pairs": pairs}
+    odd = [images.paths[row] for row in odd_ones_out(vectors, units.number)]
+    counts = {"suspects": len(suspects), "probe_accuracy": accuracy, "pairs": pairs, "odd_ones_out": odd}
+    return list(suspects.values()), counts
 
 
 def main(args: argparse.Namespace) -> None:
@@ -332,14 +335,15 @@ def main(args: argparse.Namespace) -> None:
         suspects, counts = find(images, features, Units(units.number[rows], units.fold[rows]), args.images)
         summary |= {"images": len(images.paths), **counts}
         logger.info(
-            "%s of %s may be wrong: features in %.1f s, the rest in %.1f s", plural(len(suspects), "label"),
-            plural(len(images.paths), "image"), extracted - began, time.monotonic() - extracted,
+            "%s of %s may be wrong, %s unlike all others: features in %.1f s, the rest in %.1f s",
+            plural(len(suspects), "label"), plural(len(images.paths), "image"),
+            plural(len(summary["odd_ones_out"]), "image"), extracted - began, time.monotonic() - extracted,
         )  # fmt: skip
     except PassingError:
         raise
     except UserError as error:  # training does without it
         logger.warning("the labels are not judged: %s", error)
-        summary |= {"reason": str(error), "images": 0, "suspects": 0, "pairs": []}
+        summary |= {"reason": str(error), "images": 0, "suspects": 0, "pairs": [], "odd_ones_out": []}
     write_suspects(args.output, suspects)
     write_json(args.summary, summary)
 

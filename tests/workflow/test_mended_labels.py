@@ -141,6 +141,7 @@ def test_from_the_first_click_to_the_run_that_applies_it(
     before = {path.name: path.read_text() for path in (tmp_path / DATA / "splits").glob("*.txt")}
     summary = json.loads((tmp_path / DATA / "label_suspects.json").read_text(encoding="utf-8"))
     assert summary["images"] == 48 and summary["reason"] is None
+    assert summary["odd_ones_out"] == [], "of fewer than 50 images nothing is said"
 
     # The page of three suspects, made by the command that the rule runs.
     add_suspects(tmp_path)

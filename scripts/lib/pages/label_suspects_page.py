@@ -21,6 +21,8 @@ LARGE, SMALL = 192, 96
 MOST_SUSPECTS, MOST_CHARACTERS = 300, 8_000_000
 #: Pairs of classes in the table.
 MOST_PAIRS = 20
+#: Images unlike all others that are shown.
+MOST_ODD = 60
 
 
 def render(
@@ -45,6 +47,7 @@ def render(
     decided = {correction.sha256 for correction in earlier}
     open_suspects = [suspect for suspect in suspects if suspect.sha256 not in decided]
     entries = _entries(open_suspects, images, background)
+    odd = summary["odd_ones_out"]
     data = {
         "columns": COLUMNS,
         "classes": list(classes),
@@ -60,6 +63,8 @@ def render(
         n_decided=len(suspects) - len(open_suspects),
         n_open=len(open_suspects),
         entries=entries,
+        n_odd=len(odd),
+        odd=[(path, _picture(images / path, LARGE, background)) for path in odd[:MOST_ODD]],
         pairs=[
             (pair["first"], pair["second"], pair["there"], pair["back"], percent(pair["share"]))
             for pair in summary["pairs"][:MOST_PAIRS]
@@ -68,15 +73,20 @@ def render(
     )
 
 
+def _picture(path: Path, longest: int, background: tuple[int, int, int]) -> Picture | None:
+    """Return a small picture, or None: the image was read before, and a page without one is better than none."""
+    try:
+        return Picture.of(thumbnail(path, longest, background))
+    except UserError:
+        return None
+
+
 def _entries(suspects: Sequence[LabelSuspect], images: Path, background: tuple[int, int, int]) -> list[dict[str, Any]]:
     """Return what the page shows of each suspect, as many as there is room for."""
 
     @lru_cache(maxsize=2000)
     def picture(path: str, longest: int) -> Picture | None:
-        try:
-            return Picture.of(thumbnail(images / path, longest, background))
-        except UserError:
-            return None  # it was read before; a page without one picture is better than none
+        return _picture(images / path, longest, background)
 
     entries: list[dict[str, Any]] = []
     room = MOST_CHARACTERS

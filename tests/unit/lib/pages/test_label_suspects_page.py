@@ -21,7 +21,7 @@ CLASSES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "苹�
 SUMMARY: dict[str, Any] = {
     "images": 90, "suspects": 3, "reason": None, "base_config": "resnet18", "probe_accuracy": 0.9,
     "pairs": [{"first": CLASSES[0], "second": CLASSES[2], "there": 2, "back": 1, "share": 0.1}],
-    "classes_not_judged": [CLASSES[1]],
+    "classes_not_judged": [CLASSES[1]], "odd_ones_out": [],
 }  # fmt: skip
 
 
@@ -78,3 +78,15 @@ def test_the_chinese_page_has_the_same_suspects_and_no_english_words(tmp_path: P
     assert "<h1>可能有误的标签: d</h1>" in page and page.count("<article") == 3
     for words in ("Accept", "Keep", "Drop", "undecided", "another class"):
         assert words not in page
+
+
+def test_images_unlike_all_others_are_shown_with_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suspects_in(tmp_path)
+    photograph(7).save(tmp_path / "<b>.png")
+    odd = ["<b>.png", "gone.png", "3.png"]
+    page = render([], SUMMARY | {"suspects": 0, "odd_ones_out": odd}, CLASSES, tmp_path)
+    assert "3 images are farther from all others" in page and "<b>.png" not in page
+    assert [unescape(path) for path in re.findall(r'<figure class="odd">.*?alt="(.*?)"', page)] == ["<b>.png", "3.png"]
+    monkeypatch.setattr(label_suspects_page, "MOST_ODD", 1)
+    assert "the 1 oddest are shown" in render([], SUMMARY | {"odd_ones_out": odd}, CLASSES, tmp_path)
+    assert "Images unlike" not in render([], SUMMARY, CLASSES, tmp_path)
