@@ -142,6 +142,30 @@ rule describe_crate:
         " --makes {output:q} --log {log:q}"
 
 
+rule write_try_page:
+    message:
+        f"writing {layout.try_page}"
+    input:
+        leaderboard=rules.compare_runs.output.csv,
+        exports=layout.runs(layout.run.export, experiments=layout.exported()),
+        predictions=layout.runs(layout.run.predictions, experiments=layout.exported()),
+        train=layout.splits("train"),
+    output:
+        layout.try_page,
+    params:
+        language=options.language,
+        images=layout.images,
+        runs=layout.runs(layout.run.path, experiments=layout.exported()),
+        train=layout.runs(layout.train, experiments=layout.exported()),
+    log:
+        f"{layout.logs}/write_try_page.log",
+    localrule: True
+    shell:
+        "python -m scripts.report.write_try_page --leaderboard {input.leaderboard:q} --runs {params.runs:q}"
+        " --train {params.train:q} --images {params.images:q} --output {output:q} {params.language}"
+        " --reads {input:q} --makes {output:q} --log {log:q}"
+
+
 rule write_report:
     message:
         f"writing {layout.report}"

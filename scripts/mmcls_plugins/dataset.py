@@ -13,7 +13,8 @@ from mmcls.datasets import DATASETS, SAMPLERS, CustomDataset
 from torch.utils.data import Sampler, get_worker_info
 
 from scripts.lib.base.environment import Variable
-from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
+from scripts.lib.base.seeds import derive_seed
+from scripts.mmcls_plugins.randomness import permutation, seed_generators
 
 
 class SampleKey(NamedTuple):

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.seeds import derive_seed
 from scripts.lib.base.subprocesses import EXIT_STOPPED
 from scripts.lib.base.units import plural
 from scripts.mmcls_plugins import folding, processes, training_log
@@ -25,7 +26,7 @@ from scripts.mmcls_plugins.checkpoints import ResumableRunner
 from scripts.mmcls_plugins.dataset import EpochSampler
 from scripts.mmcls_plugins.images import Normalizer
 from scripts.mmcls_plugins.processes import StopRequests, signals_held_back
-from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
+from scripts.mmcls_plugins.randomness import seed_generators, use_deterministic_kernels
 
 
 @RUNNERS.register_module()

@@ -25,6 +25,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.seeds import derive_seed
 from scripts.lib.cluster.gpus import claimed_gpus
 from scripts.lib.data.pixel_cache import PixelCache
 from scripts.lib.data.scratch import staged_pixel_cache
@@ -36,7 +37,7 @@ from scripts.lib.runs.config_file import pixel_cache_folder, read_config
 from scripts.lib.settings.site import current_site
 from scripts.mmcls_plugins import folding
 from scripts.mmcls_plugins.images import Normalizer
-from scripts.mmcls_plugins.randomness import derive_seed, seed_generators, use_deterministic_kernels
+from scripts.mmcls_plugins.randomness import seed_generators, use_deterministic_kernels
 from scripts.mmcls_plugins.timm_backbone import TimmFeatures
 
 logger = logging.getLogger(__name__)

@@ -33,6 +33,7 @@ ALL_RULES = [
     "explain_model", "export_model", "fetch_archive", "map_embedding", "patch_config", "plot_predictions",
     "plot_training_curves", "predict_images",
     "record_provenance", "split_dataset", "train_model", "unpack_archive", "write_model_card", "write_report",
+    "write_try_page",
 ]  # fmt: skip
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from scripts.lib.base.seeds import derive_seed
 from scripts.lib.metrics.metrics import wilson_interval
 from scripts.lib.metrics.selective import selective_prediction
 from scripts.lib.runs.certainty import MIN_ACCURACY, Certainty, Step, distances
 from scripts.lib.runs.predictions import Predictions
-from scripts.mmcls_plugins.randomness import derive_seed
 
 #: Training images that are kept to compare others with.
 MOST_KNOWN = 1000

@@ -171,6 +171,7 @@ def _shared(sources: Sources, pictures: report_pictures.Pictures) -> dict[str, A
         "provenance": provenances[0],
         "origins": [_origin(run, provenance) for run, provenance in zip(sources.runs, provenances, strict=True)],
         "export": find_json(RunFolder(folder).export) or None,
+        "has_try_page": (sources.dataset / "try.html").is_file(),
         "commands": use_commands(folder, provenances[0], find_json(RunFolder(folder).export) or None),
     }
 

@@ -57,7 +57,9 @@ def heading(words: str, of: str = "") -> str:
     return f"{tr(words)}: {tr(of)}" if of else tr(words)
 
 
-def policy(scripts: Sequence[str] = (), *, beside: bool = False, asking: bool = False) -> Markup:
+def policy(
+    scripts: Sequence[str] = (), *, beside: bool = False, asking: bool = False, compiled: bool = False
+) -> Markup:
     """Return a policy by which a browser runs *scripts* and no other, and asks for nothing from anywhere.
 
     It is a second lock: were anything to slip through the escaping, a browser would still not run it.
@@ -66,12 +68,15 @@ def policy(scripts: Sequence[str] = (), *, beside: bool = False, asking: bool = 
     ----------
     beside : whether images are files that lie beside the page, rather than in it.
     asking : whether its scripts may ask the server that it comes from.
+    compiled : whether the scripts run WebAssembly that the page holds.
     """
     images = "'self' file: data:" if beside else "data:"
     text = f"default-src 'none'; style-src 'unsafe-inline'; img-src {images}; font-src data:"
     text += "; connect-src 'self'" if asking else ""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    if compiled:  # such a program is fetched, from the page's own memory
+        text, allowed = f"{text}; connect-src blob:", f"{allowed} 'wasm-unsafe-eval'"
     return Markup(f"{text}; script-src {allowed}" if allowed else text)
 
 
@@ -137,7 +142,7 @@ def page_of_views(
     """
     libraries = [Markup((VENDOR / name).read_text(encoding="utf-8").strip()) for name in LIBRARIES]
     code = [*libraries, Markup("\n").join(source(name) for name in scripts)]
-    text, allowed = _json(data), policy(code, asking=asking)
+    text, allowed = as_json(data), policy(code, asking=asking)
     page = render(
         "report.html",
         language=next(iter(views)),
@@ -147,13 +152,13 @@ def page_of_views(
         styles=[source(name) for name in styles],
         views=views,
         data=text,
-        pictures=_json(list(pictures)),
+        pictures=as_json(list(pictures)),
         scripts=code,
     )
     return page, allowed
 
 
-def _json(value: Any) -> Markup:
+def as_json(value: Any) -> Markup:
     """Return JSON that may stand inside a script element, whatever names are in it."""
     dumps = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return htmlsafe_json_dumps(value, dumps=dumps)

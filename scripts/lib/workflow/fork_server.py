@@ -47,7 +47,7 @@ RULES = frozenset(
     {
         *("patch_config", "predict_images", "evaluate_model", "plot_training_curves", "plot_predictions"),
         *("map_embedding", "describe_model", "export_model", "explain_model"),
-        *("record_provenance", "write_model_card", "compare_runs", "describe_crate", "write_report"),
+        *("record_provenance", "write_model_card", "compare_runs", "describe_crate", "write_try_page", "write_report"),
     }
 )
 #: So many of them must be planned: fewer, as those after a change of the report, load less than the server does.

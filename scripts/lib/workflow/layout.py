@@ -54,6 +54,7 @@ class Layout:
         self.dataset = f"results/{name}"
         self.images = f"{self.dataset}/images"
         self.report = f"{self.dataset}/report.html"
+        self.try_page = f"{self.dataset}/try.html"
         self.snakemake_report = f"{self.dataset}/snakemake_report.html"
         self.sources = settings.dataset.sources()
         #: One for each of ``sources``.
@@ -101,9 +102,14 @@ class Layout:
 
     # -- all runs and all folds ---------------------------------------------------------------------------------------
 
-    def runs(self, *patterns: Path | str) -> list[str]:
-        """Return each of *patterns*, paths with the wildcards of a run, for every run."""
-        names = list(product(self.experiments, self.seeds, self._fold_numbers()))
+    def exported(self) -> list[str]:
+        """Return the experiments whose runs have a model.onnx."""
+        return [name for name in self.experiments if self.settings.experiments[name].export]
+
+    def runs(self, *patterns: Path | str, experiments: Sequence[str] | None = None) -> list[str]:
+        """Return each of *patterns*, paths with the wildcards of a run, for every run (of some *experiments*)."""
+        chosen = self.experiments if experiments is None else experiments
+        names = list(product(chosen, self.seeds, self._fold_numbers()))
         return [
             str(pattern).format(experiment=name, seed=seed, fold=fold)
             for pattern in patterns
@@ -139,6 +145,7 @@ class Layout:
             *self.run_results(),
             *(self.search_page.format(experiment=name) for name in self.searches),
             *self.suspects_of_data("html"),
+            *([self.try_page] if self.exported() else []),
         ]
 
     def run_results(self, _wildcards: Any = None) -> list[str]:

@@ -36,7 +36,7 @@ INCOMPLETE = ".snakemake/incomplete"
 #: What the script of a rule is called in its shell line.
 SCRIPT = re.compile(r"python -m (scripts\.[\w.]+)")
 #: Rules that other code of their own has run again: a matter of seconds, and they put numbers side by side.
-FOLLOW_THE_CODE = frozenset({"compare_runs", "describe_crate", "write_report"})
+FOLLOW_THE_CODE = frozenset({"compare_runs", "describe_crate", "write_try_page", "write_report"})
 
 
 def keep(workflow: Any, tell: Callable[[Change], None], matters: Callable[[Change], bool]) -> None:

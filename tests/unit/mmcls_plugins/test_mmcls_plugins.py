@@ -13,9 +13,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from scripts.lib.base.files import is_whole
+from scripts.lib.base.seeds import derive_seed
 from scripts.mmcls_plugins.checkpoints import StateStore, save, tensors_sha256
 from scripts.mmcls_plugins.dataset import EpochSampler, SampleKey, SeededCustomDataset
-from scripts.mmcls_plugins.randomness import derive_seed, seed_generators
+from scripts.mmcls_plugins.randomness import seed_generators
 
 
 @PIPELINES.register_module()

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.seeds import derive_seed
 from scripts.lib.model import model_zoo
 from scripts.lib.model.config_patches import class_weights
 from scripts.lib.model.linear_probe import fit_probes
@@ -29,7 +30,7 @@ from scripts.lib.runs.config_file import read_config, write_config
 from scripts.lib.runs.train_log import kept_epoch
 from scripts.lib.settings.schema import Experiment
 from scripts.mmcls_plugins.dataset import EpochSampler, SampleKey, SeededCustomDataset
-from scripts.mmcls_plugins.randomness import derive_seed, permutation, seed_generators
+from scripts.mmcls_plugins.randomness import permutation, seed_generators
 from scripts.mmcls_plugins.training_log import has_lost_patience, is_better, measure
 from scripts.train.patch_config import Inputs, build_config
 
