@@ -37,8 +37,9 @@ def _of_work() -> dict[str, str]:
         "covered": tr("The map is there."),
         "pasted": tr("pasted picture"),
         "check_failed": tr("This browser computes something else than Python: for the picture of the check, a"
-                           " probability differs by {probability}, and {others} numbers of what the model takes are others. Do not"
-                           " rely on its answers; a browser that protects against fingerprinting changes pictures."),
+                           " probability differs by {probability}, and {others} numbers of what the model takes are"
+                           " others. Do not rely on its answers; a browser that protects against fingerprinting"
+                           " changes pictures."),
         "cannot_open": tr("This browser cannot open the model: {reason}. Take a current Chrome, Edge, Firefox or"
                           " Safari."),
     }  # fmt: skip

@@ -46,7 +46,7 @@ const model = (() => {
   async function answer(file) {
     const { picture, values } = await prepare(file), { probabilities, similarities } = await run(values);
     if (!probabilities.every(Number.isFinite)) throw decoding.refusal("no_numbers");
-    const nearest = similarities ? order(similarities).slice(0, 5).map(index => ({ index, distance: 1 - similarities[index] })) : [];
+    const nearest = similarities ? order(similarities).slice(0, 5).map(index => ({ index, distance: Math.max(0, 1 - similarities[index]) })) : [];
     return { picture, values, probabilities, best: order(probabilities), nearest, distance: nearest[0]?.distance ?? null };
   }
 
