@@ -209,7 +209,8 @@ rule find_label_suspects:
     input:
         checkpoint=layout.judge_checkpoint,
         pixel_cache=layout.judge_pixel_cache,
-        splits=[layout.splits(split)[0] for split in ("train", "val", "test")],
+        train=layout.splits("train")[0],
+        other_splits=[layout.splits(split)[0] for split in ("val", "test")],
         classes=rules.split_dataset.output.classes,
         audit=rules.audit_images.output.csv,
     output:
@@ -220,7 +221,7 @@ rule find_label_suspects:
         reading=options.reading,
         group_by=options.group_by,
         images=layout.images,
-        splits=layout.first_splits,
+        splits=subpath(input.train, parent=True),
         seed=layout.seeds[0],
     log:
         f"{layout.logs}/find_label_suspects.log",

@@ -91,7 +91,6 @@ class Layout:
         self.candidate = f"{self.search}/{{candidate}}"
         self.choice = f"{self.search}/choice.json"
         self.search_page = f"{self.search}/search.html"
-        self.first_splits = self.splits_folder.format(fold=0)
         self.finalist = RunFolder(Path(f"{self.search}/round{{round}}/{{slot}}"))
 
     def in_shards(self, pattern: str) -> list[str]:
