@@ -11,6 +11,7 @@ import argparse
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,11 @@ from bench.prepare import DEMO, Bench, Scale, data_name, prepare_data, prepare_w
 from bench.processes import command, execute
 from bench.table import machine_line, markdown
 from scripts.data import find_label_suspects
+from scripts.data.find_label_suspects import Labelled
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.units import in_percent
+from scripts.lib.metrics.confident_learning import Judgement
 from scripts.lib.model.label_probe import Units
 from scripts.lib.settings.schema import Experiment
 
@@ -92,7 +95,7 @@ def prepare(data: str, limit: int | None, output: Path) -> Bench:
     return bench
 
 
-def read_features(bench: Bench, images: find_label_suspects.Labelled) -> tuple[torch.Tensor, float]:
+def read_features(bench: Bench, images: Labelled) -> tuple[torch.Tensor, float]:
     """Return the features of the images, float64 (images, features), and the seconds that they took, here and now."""
     path = bench.folder / "features.npy"
     began = time.monotonic()
@@ -128,6 +131,29 @@ def flips(
     return flipped, flipped != labels
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What find_label_suspects says of labels: ``is_suspect``, bool (images,); ``of_label``: the probability of each.
+
+    ``probabilities``: float64, (images, classes); ``judgement``: of confident learning.
+    """
+
+    is_suspect: np.ndarray
+    of_label: np.ndarray
+    probabilities: np.ndarray
+    judgement: Judgement
+
+    @classmethod
+    def of(
+        cls, images: Labelled, labels: np.ndarray, features: torch.Tensor, sets: Sequence[tuple[str, list[str]]]
+    ) -> Judged:
+        """Judge *labels* of the images, which may be others than theirs."""
+        units = Units.of(dict(zip(images.paths, map(str, labels), strict=True)), sets)
+        probabilities, judgement = find_label_suspects.doubt(features, labels, units, len(images.classes))
+        is_suspect = judgement.is_off_diagonal(labels) & (judgement.margin < 0)
+        return cls(is_suspect, probabilities[np.arange(len(labels)), labels], probabilities, judgement)
+
+
 def most_alike(probabilities: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
     """Return the two classes that the probe mixes up most often."""
     counts = np.zeros((probabilities.shape[1],) * 2)
@@ -138,40 +164,32 @@ def most_alike(probabilities: np.ndarray, labels: np.ndarray) -> tuple[int, int]
 
 def rows_of(name: str, bench: Bench, seeds: Sequence[int]) -> Iterator[list[str]]:
     """Yield the rows of the table for one data set: means over the seeds."""
-    images = find_label_suspects.Labelled.read(bench.folder / "splits", bench.classes)
+    images = Labelled.read(bench.folder / "splits", bench.classes)
     features, seconds = read_features(bench, images)
     sets = find_label_suspects.sets_of(images, bench.folder / "audit.csv", None)
-    classes = len(images.classes)
-
-    def judge(labels: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return whether each image is a suspect, its score by self-confidence and by margin, and its probabilities."""
-        units = Units.of(dict(zip(images.paths, map(str, labels), strict=True)), sets)
-        probabilities, judgement = find_label_suspects.doubt(features, labels, units, classes)
-        is_suspect = judgement.is_off_diagonal(labels) & (judgement.margin < 0)
-        of_label = probabilities[np.arange(len(labels)), labels]
-        return is_suspect, is_suspect * 1.0 + (1 - of_label), is_suspect * 4 - judgement.margin, probabilities
-
-    is_suspect, _, _, probabilities = judge(images.labels)
-    pair = most_alike(probabilities, images.labels)
-    accuracy = (probabilities.argmax(1) == images.labels).mean()
+    judged = Judged.of(images, images.labels, features, sets)
+    pair = most_alike(judged.probabilities, images.labels)
+    accuracy = (judged.probabilities.argmax(1) == images.labels).mean()
     logger.info(
         "%s: %d images, features in %.1f s, the probe agrees with %.1f %% of the labels; pair: %s",
         name, len(images.paths), seconds, 100 * accuracy, " and ".join(images.classes[i] for i in pair),
     )  # fmt: skip
-    yield [name, "none", "0", "0", "", "", "", str(is_suspect.sum()), ""]
+    yield [name, "none", "0", "0", "", "", "", str(judged.is_suspect.sum()), ""]
     for kind in KINDS:
         for share in SHARES:
             results = []
             for seed in seeds:
-                labels, is_planted = flips(images.labels, classes, kind, share, pair, seed)
+                labels, is_planted = flips(images.labels, len(images.classes), kind, share, pair, seed)
                 began = time.monotonic()
-                is_suspect, score, by_margin, _ = judge(labels)
+                judged = Judged.of(images, labels, features, sets)
                 seconds = time.monotonic() - began
+                score = judged.is_suspect + (1 - judged.of_label)
+                by_margin = judged.is_suspect * 4 - judged.judgement.margin
                 first = np.argsort(-score, kind="stable")[: is_planted.sum()]
                 hits = is_planted[first].mean()
                 precision = average_precision_score(is_planted, score)
                 alone = average_precision_score(is_planted, by_margin)
-                results.append((is_planted.sum(), precision, alone, hits, is_suspect.sum(), seconds))
+                results.append((is_planted.sum(), precision, alone, hits, judged.is_suspect.sum(), seconds))
             planted, precision, alone, hits, suspects, seconds = np.mean(results, axis=0)
             numbers = [f"{100 * share:g}", f"{planted:.0f}", f"{precision:.3f}", f"{alone:.3f}", in_percent(hits)]
             yield [name, kind, *numbers, f"{suspects:.0f}", f"{seconds:.1f}"]
