@@ -54,7 +54,7 @@ RUN_FILES = (
     "figures/reliability.svg", "figures/selective.svg", "figures/training_curves.svg",
 )  # fmt: skip
 #: Of the data set's folder, where they are there.
-DATASET_FILES = ("archive.sha256", "audit.csv", "audit.json", "classes.txt", "report.html")
+DATASET_FILES = ("archive.sha256", "audit.csv", "audit.json", "classes.txt", "report.html", "try.html")
 README = Path(__file__).with_name("bundle_readme.txt")
 #: Every name that bundles have; neither a folder above nor a hidden file fits.
 NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/){0,6}[A-Za-z0-9_][A-Za-z0-9._-]*")
