@@ -24,7 +24,7 @@ FOLDER = Path(__file__).with_name("templates")
 OWN_FONT = "mimflow"
 #: The libraries that draw the plots of report.html; their README.md says where they come from.
 VENDOR = FOLDER / "vendor"
-LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+PLOT_LIBRARIES = ("d3.min.js", "plot.umd.min.js")
 #: Characters at the beginning of a page within which it names its policy.
 POLICY_WITHIN = 4096
 
@@ -127,24 +127,28 @@ def page_of_views(
     *,
     styles: Sequence[str],
     scripts: Sequence[str],
+    libraries: Sequence[str] = PLOT_LIBRARIES,
     pictures: Sequence[str] = (),
+    packed: Mapping[str, bytes] | None = None,
     asking: bool = False,
 ) -> tuple[str, Markup]:
-    """Return a page in several languages whose plots its script draws, and its policy.
+    """Return a page in several languages which its script fills, and its policy.
 
     Parameters
     ----------
     views : what each language shows; the page opens in the first.
     data : what the script reads.
     styles, scripts : files of the templates' folder; the scripts are run as one, after the libraries.
+    libraries : files of the folder `VENDOR`.
     pictures : WebP files in base64, which the script reads when it shows one.
+    packed : gzip files that the script reads, a program in WebAssembly among them; by the id of their element.
     asking : as :func:`policy` takes it.
     """
-    libraries = [Markup((VENDOR / name).read_text(encoding="utf-8").strip()) for name in LIBRARIES]
-    code = [*libraries, Markup("\n").join(source(name) for name in scripts)]
-    text, allowed = as_json(data), policy(code, asking=asking)
+    code = [Markup((VENDOR / name).read_text(encoding="utf-8").strip()) for name in libraries]
+    code.append(Markup("\n").join(source(name) for name in scripts))
+    text, allowed = as_json(data), policy(code, asking=asking, compiled=bool(packed))
     page = render(
-        "report.html",
+        "views.html",
         language=next(iter(views)),
         title=title,
         policy=allowed,
@@ -153,6 +157,7 @@ def page_of_views(
         views=views,
         data=text,
         pictures=as_json(list(pictures)),
+        packed={name: base64.b64encode(content).decode("ascii") for name, content in (packed or {}).items()},
         scripts=code,
     )
     return page, allowed

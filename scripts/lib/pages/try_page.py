@@ -27,7 +27,6 @@ from scripts.lib.metrics.unsure import known_sample
 from scripts.lib.model.onnx_similarities import SIMILARITIES, with_similarities
 from scripts.lib.pages import templates, try_words
 from scripts.lib.pages.embedding_page import thumbnails
-from scripts.lib.pages.fonts import embedded_face
 from scripts.lib.pages.predictions_page import rules
 from scripts.lib.runs.certainty import FAR, MIN_ACCURACY, NOT_CONFIDENT
 from scripts.lib.runs.onnx_model import OnnxModel
@@ -105,37 +104,21 @@ def render(run: RunFolder, images: Path, train: Path, language: str) -> str:
             views[spoken] = templates.render("try_view.html", title=title, rules=explained, **shared)
             data["words"][spoken] = try_words.words()
     with speaking(language):
-        return page(templates.heading("Try it", run.dataset.name), language, views, data, content)
+        return page(templates.heading("Try it", run.dataset.name), views, data, content)
 
 
-def page(title: str, language: str, views: Mapping[str, Markup], data: Mapping[str, Any], model: bytes) -> str:
+def page(title: str, views: Mapping[str, Markup], data: Mapping[str, Any], model: bytes) -> str:
     """Return the page of these views, this data and this model."""
-    text = templates.as_json(data)
-    library = Markup((VENDOR / "ort.wasm-core.min.js").read_text(encoding="utf-8").strip())
-    scripts = [library, Markup("\n").join(templates.source(name) for name in SCRIPTS)]
-    return templates.render(
-        "try.html",
-        language=language,
-        title=title,
-        policy=templates.policy(scripts, compiled=True),
-        face=Markup(embedded_face(Markup("").join(views.values()) + text, templates.OWN_FONT)),
-        styles=[templates.source(name) for name in STYLES],
-        views=views,
-        data=text,
-        wasm=_program(),
-        model=Markup(_packed(model, 1)),  # weights hardly become smaller, and this takes a tenth of the time
-        scripts=scripts,
+    packed = {"wasm": _program(), "model": gzip.compress(model, 1, mtime=0)}  # weights hardly become smaller
+    text, _ = templates.page_of_views(
+        title, views, data, styles=STYLES, scripts=SCRIPTS, libraries=["ort.wasm-core.min.js"], packed=packed
     )
+    return text
 
 
 @cache
-def _program() -> Markup:
-    return Markup(_packed(lzma.decompress((VENDOR / "ort-wasm-simd.wasm.xz").read_bytes()), 9))
-
-
-def _packed(content: bytes, level: int) -> str:
-    """Return bytes as a page holds them: gzip, which browsers unpack, in base64."""
-    return base64.b64encode(gzip.compress(content, level, mtime=0)).decode("ascii")
+def _program() -> bytes:
+    return gzip.compress(lzma.decompress((VENDOR / "ort-wasm-simd.wasm.xz").read_bytes()), 9, mtime=0)
 
 
 def check_steps(model: OnnxModel, path: Path) -> None:
@@ -171,7 +154,7 @@ def check_of(model: OnnxModel, content: bytes, images: Path, files: Sequence[str
         raise UserError("the copy of the model for the page knows other training images than model.onnx")
     return {
         "picture": base64.b64encode(picture).decode("ascii"),
-        "tensor": _packed(prepared.tobytes(), 9),
+        "tensor": base64.b64encode(gzip.compress(prepared.tobytes(), 9, mtime=0)).decode("ascii"),
         "probabilities": [float(value) for value in probabilities[0]],
         "distance": None if distances is None else float(distances[0]),
     }

@@ -164,7 +164,7 @@ def test_the_words_of_the_script_are_there_in_both_languages() -> None:
 
 def test_the_libraries_are_the_ones_that_are_recorded() -> None:
     table = (templates.VENDOR / "README.md").read_text(encoding="utf-8")
-    for name in templates.LIBRARIES:
+    for name in templates.PLOT_LIBRARIES:
         digest = hashlib.sha256((templates.VENDOR / name).read_bytes()).hexdigest()
         assert re.search(rf"`{re.escape(name)}` .*`{digest}`", table), name
 
