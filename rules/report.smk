@@ -70,8 +70,7 @@ rule write_model_card:
         export=options.export,
     log:
         f"{layout.run_logs}/write_model_card.log",
-    group:
-        resources.run_group
+    localrule: True  # in the run's cluster job it would have that wait for the label suspects
     shell:
         "python -m scripts.report.write_model_card --run {params.run:q} --model {input.model:q} {params.export}"
         " --val-predictions {input.val:q} --audit-summary {input.audit:q} {params.suspects} {params.license}"

@@ -58,7 +58,8 @@ def of_one_size(config: Config) -> Config:
     That of RepMLP at 256 pixels trains it on 224, which it refuses: a slip, by which nobody can train it.
     """
     size, train = config["model"]["backbone"].get("img_size"), unwrapped(config["data"]["train"])["pipeline"]
-    if size == input_size(unwrapped(config["data"]["test"])["pipeline"]) != input_size(train):
+    # Most networks say no size, and those for CIFAR resize nothing.
+    if size and size == input_size(unwrapped(config["data"]["test"])["pipeline"]) != input_size(train):
         resize_pipeline(train, size / input_size(train))
     return config
 

@@ -129,7 +129,7 @@ def page_of_views(
     scripts: Sequence[str],
     libraries: Sequence[str] = PLOT_LIBRARIES,
     pictures: Sequence[str] = (),
-    packed: Mapping[str, bytes] | None = None,
+    compressed: Mapping[str, bytes] | None = None,
     asking: bool = False,
 ) -> tuple[str, Markup]:
     """Return a page in several languages which its script fills, and its policy.
@@ -141,12 +141,12 @@ def page_of_views(
     styles, scripts : files of the templates' folder; the scripts are run as one, after the libraries.
     libraries : files of the folder `VENDOR`.
     pictures : WebP files in base64, which the script reads when it shows one.
-    packed : gzip files that the script reads, a program in WebAssembly among them; by the id of their element.
+    compressed : gzip files that the script reads, a program in WebAssembly among them; by the id of their element.
     asking : as :func:`policy` takes it.
     """
     code = [Markup((VENDOR / name).read_text(encoding="utf-8").strip()) for name in libraries]
     code.append(Markup("\n").join(source(name) for name in scripts))
-    text, allowed = as_json(data), policy(code, asking=asking, compiled=bool(packed))
+    text, allowed = as_json(data), policy(code, asking=asking, compiled=bool(compressed))
     page = render(
         "views.html",
         language=next(iter(views)),
@@ -157,7 +157,7 @@ def page_of_views(
         views=views,
         data=text,
         pictures=as_json(list(pictures)),
-        packed={name: base64.b64encode(content).decode("ascii") for name, content in (packed or {}).items()},
+        compressed={name: base64.b64encode(content).decode("ascii") for name, content in (compressed or {}).items()},
         scripts=code,
     )
     return page, allowed

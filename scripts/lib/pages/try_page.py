@@ -109,9 +109,9 @@ def render(run: RunFolder, images: Path, train: Path, language: str) -> str:
 
 def page(title: str, views: Mapping[str, Markup], data: Mapping[str, Any], model: bytes) -> str:
     """Return the page of these views, this data and this model."""
-    packed = {"wasm": _program(), "model": gzip.compress(model, 1, mtime=0)}  # weights hardly become smaller
+    compressed = {"wasm": _program(), "model": gzip.compress(model, 1, mtime=0)}  # weights hardly become smaller
     text, _ = templates.page_of_views(
-        title, views, data, styles=STYLES, scripts=SCRIPTS, libraries=["ort.wasm-core.min.js"], packed=packed
+        title, views, data, styles=STYLES, scripts=SCRIPTS, libraries=["ort.wasm-core.min.js"], compressed=compressed
     )
     return text
 

@@ -24,7 +24,7 @@ from scripts.lib.cluster import slurm
 from scripts.lib.settings.load import load_settings, load_site, read_file
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.settings.site import module_prefix
-from scripts.lib.workflow.rehearse import Submission, gpu_kind, rehearse
+from scripts.lib.workflow.rehearse import SUSPECTS, Submission, gpu_kind, rehearse
 
 #: Words in a node's state with which it takes no job.
 OUT_OF_SERVICE = re.compile(r"DOWN|DRAIN|FAIL|NOT_RESPONDING|MAINT|POWERED_DOWN|UNKNOWN|\*")
@@ -439,6 +439,8 @@ def caches_problem(site: Site, caches: Path | None, home_is_small: bool, in_home
 
 def job_name(submission: Submission) -> str:
     """Return what a job is for, as a sentence has it."""
+    if submission.experiment == SUSPECTS:
+        return "the search for wrong labels"
     return f"the training of {submission.experiment}" if submission.experiment else "the data job"
 
 

@@ -31,6 +31,8 @@ from scripts.lib.workflow.resources import Resources
 WRITTEN = frozenset({"results", "logs", ".snakemake"})
 #: Seconds within which Snakemake has said all: it starts in some, and asks Slurm for the account and the partition.
 TIMEOUT = 300.0
+#: In the place of an experiment: the job that looks for wrong labels. No experiment has such a name.
+SUSPECTS = "label suspects"
 #: Options of sbatch that say nothing about what a job may have.
 SILENT = frozenset({"--parsable", "--wrap", "--output", "--comment", "--chdir", "-D", "--export"})
 #: Snakemake as it is, but without the plugin's pause of 5 s before each submission, which spares a real Slurm; and
@@ -61,7 +63,7 @@ exit 1
 
 @dataclass(frozen=True)
 class Submission:
-    """One call of sbatch: its words after the name, and what it is for: an experiment, or "" for the data."""
+    """One call of sbatch: its words after the name; what it is for: an experiment, `SUSPECTS`, or "" for the data."""
 
     experiment: str
     attempt: int
@@ -152,10 +154,11 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
     dataset = settings.dataset.model_copy(update={"split": split})
     settings = settings.model_copy(update={"dataset": dataset, "seeds": settings.seeds[:1]})
     layout = Layout(settings)
-    run_group = Resources(settings, load_site(profile), layout).run_group
+    resources = Resources(settings, load_site(profile), layout)
     fetched = layout.downloads()
     lists = [f"splits/{split}.txt" for split in ("train", "val", "test")]
-    names_made = ("images/", "unpacked.json", "audit.csv", "audit.json", "audit.html", "classes.txt", *lists)
+    audit = ("audit.csv", "audit.json", "audit.html", "corrections.csv", "corrected.csv")
+    names_made = ("images/", "unpacked.json", *audit, "classes.txt", *lists)
     made = [f"{layout.dataset}/{name}" for name in names_made]
     short_sides = {experiment.cached_short_side() for experiment in settings.experiments.values()}
     made += [f"{layout.pixel_cache.format(short_side=pixels)}/" for pixels in short_sides if pixels]
@@ -165,7 +168,9 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
             run = {"experiment": name, "seed": layout.seeds[0]}
             made += [str(path).format(**run) for path in (layout.run.config, layout.run.init)]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:
-        groups = {name: run_group.format(experiment=name, seed=layout.seeds[0]) for name in layout.experiments}
+        run = {"seed": layout.seeds[0]}
+        groups = {name: resources.run_group.format(experiment=name, **run) for name in layout.experiments}
+        groups[SUSPECTS] = resources.suspects_group
         return [*data.submissions(groups), *training.submissions(groups)]
 
 

@@ -80,7 +80,7 @@ def test_the_more_telling_of_two_columns_is_taken() -> None:
             "no column of classes .its columns: 'file', 'colour'.: name one 'label'",
         ),
         (["photo,label", "a.jpg,red"], "t.csv has no column of files"),
-        (["file,label,split", "a.jpg,cat,train", "b.jpg,cat,tst"], "t.csv, line 3: 'tst' is no split"),
+        (["file,label,split", "a.jpg,cat,train", "b.jpg,cat,tast"], "t.csv, line 3: 'tast' is no split"),
         (["file,label"], "t.csv has no rows"),
         ([""], "t.csv has no rows"),
     ],
