@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from scripts.lib.base.console import one_line
+from scripts.lib.base.files import read_json
 from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
@@ -143,13 +144,16 @@ def common_suspects(runs: Sequence[RunReport]) -> list[Suspect]:
 
 
 def judged_suspects(path: Path, images: Images, classes: Sequence[str]) -> list[Suspect] | None:
-    """Return the rows of label_suspects.csv, which are of all splits, in their order; None where there is no such file.
+    """Return the rows of label_suspects.csv, which are of all splits, in their order.
+
+    None where there is no such file, or where the classifier that wrote it was too weak to doubt labels.
 
     Raises
     ------
     UserError : the file is not of this form.
     """
-    if not path.is_file():
+    summary = path.with_suffix(".json")
+    if not path.is_file() or (summary.is_file() and read_json(summary).get("is_weak")):
         return None
     label_of = {name: label for label, name in enumerate(classes)}
     try:

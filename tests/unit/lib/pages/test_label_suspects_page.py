@@ -72,6 +72,12 @@ def test_labels_that_were_not_judged_are_said_to_be_so(tmp_path: Path) -> None:
     assert "The labels were not judged: there are no weights." in page and "<article" not in page
 
 
+@pytest.mark.parametrize("is_weak", [False, True])
+def test_of_a_weak_classifier_it_is_said_that_most_suspects_are_its_mistakes(tmp_path: Path, is_weak: bool) -> None:
+    page = render(suspects_in(tmp_path), SUMMARY | {"is_weak": is_weak}, CLASSES, tmp_path)
+    assert ("most are mistakes of the classifier" in page) == is_weak
+
+
 def test_the_chinese_page_has_the_same_suspects_and_no_english_words(tmp_path: Path) -> None:
     with speaking("zh"):
         page = render(suspects_in(tmp_path), SUMMARY, CLASSES, tmp_path, "d")

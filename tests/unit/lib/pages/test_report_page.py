@@ -323,6 +323,9 @@ def test_label_suspects_of_all_splits_take_the_place_of_those_of_test(tmp_path: 
     assert data["files"][-1] == "c0/train.jpg" and data["tested"] == 8 and data["runs"][0]["images"] is None
     assert data["pictureOf"][-1] == data["pictureOf"][data["files"].index("c1/5.jpg")]
     assert "1 image of all splits" in " ".join(page.split()) and "label_suspects.html" in page
+    (tmp_path / "label_suspects.json").write_text('{"is_weak": true}')
+    assert "of all splits" not in write_page(tmp_path, runs)
+    (tmp_path / "label_suspects.json").write_text('{"is_weak": false}')
     (tmp_path / "label_suspects.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"not a label_suspects\.csv"):
         write_page(tmp_path, runs)
