@@ -61,7 +61,7 @@ def enter_site(arguments: Sequence[str], environment: MutableMapping[str, str]) 
 def profiles(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Return the profiles that a Snakemake command line names, the one that has the last word first."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--profile", nargs="+", default=[])
+    parser.add_argument("--profile", action="append", default=[])
     parser.add_argument("--workflow-profile", action="append", default=[])
     known, _ = parser.parse_known_args([word for word in arguments if word != "--"])
     named = known.profile or environment.get("SNAKEMAKE_PROFILE", "").split(",")

@@ -34,7 +34,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ["--profile=profiles/here"],
         ["--profile", "profiles/here/profile.yaml"],
         ["-n", "--workflow-profile", "here", "--configfile", "x.yaml"],
-        ["--profile", "profiles/none", "profiles/here", "-j", "2"],
+        ["--profile", "profiles/none", "--profile", "profiles/here", "-j", "2"],
     ],
 )
 def test_the_profile_of_the_command_line_names_the_site(site: Path, words: list[str]) -> None:
@@ -73,7 +73,7 @@ def test_a_wrong_key_is_one_line(site: Path) -> None:
 
 
 def test_profiles_are_read_as_snakemake_reads_them() -> None:
-    assert profiles(["--profile", "a", "b", "-n"], {}) == ["b", "a"]
+    assert profiles(["--profile", "a", "--profile", "b", "a_target", "-n"], {}) == ["b", "a"]
     assert profiles(["--profile", "none"], {"SNAKEMAKE_PROFILE": "c"}) == []
     assert profiles(["-n"], {"SNAKEMAKE_PROFILE": "c,d"}) == ["d", "c"]
 
@@ -91,7 +91,7 @@ def test_the_sites_of_the_repository_are_good(name: str) -> None:
         (["--profile", "profiles/slurm", "-n"], "slurm"),
         (["--profile=slurm"], "slurm"),
         (["--profile", "n30"], "slurm"),
-        (["--profile", "profiles/local", "profiles/slurm"], "slurm"),
+        (["--profile", "profiles/local", "--profile", "profiles/slurm"], "slurm"),
         (["--profile", "profiles/slurm", "--executor", "local"], "local"),
         (["--profile", "profiles/slurm/profile.yaml"], "slurm"),
         (["-e", "slurm"], "slurm"),
