@@ -164,10 +164,10 @@ def leave_job(environment: MutableMapping[str, str]) -> None:
         del environment["TMPDIR"]
 
 
-def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
+def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX, ended: bool = False) -> list[Job]:
     """Return this user's jobs whose name begins with *prefix* and that were submitted from *folder*, the oldest first.
 
-    Those that have ended are not among them.
+    Those that have ended are among them only if *ended*, and for some minutes.
 
     Raises
     ------
@@ -177,7 +177,10 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX) -> list[Job]:
     jobs = [
         job
         for job in _squeue(f"--user={os.getuid()}")
-        if job.name.startswith(prefix) and not job.has_ended and job.folder and os.path.realpath(job.folder) == here
+        if job.name.startswith(prefix)
+        and (ended or not job.has_ended)
+        and job.folder
+        and os.path.realpath(job.folder) == here
     ]
     return sorted(jobs, key=lambda job: (job.submitted or 0.0, len(job.id), job.id))
 

@@ -90,12 +90,9 @@ class PatientExecutor(plugin.Executor):
                 told = time.monotonic()
                 note = f"note: Slurm does not take {job.name} now ({message}): trying again"
                 print(note, file=sys.stderr, flush=True)
-            self._stopping.wait(RETRY_SECONDS)
             try:
-                if self._is_there(job):
+                if self._arrived(job):
                     return
-            except slurm.SlurmSilent:
-                continue
             except UserError as error:
                 self._fail(job, one_line(error))
                 return
@@ -105,20 +102,27 @@ class PatientExecutor(plugin.Executor):
         print(message, file=sys.stderr, flush=True)  # Snakemake does not show it
         super()._report_job_error_threadsafe(SubmittedJobInfo(job), message)
 
-    def _is_there(self, job: Any) -> bool:
-        """Tell whether Slurm has the job, though sbatch was told nothing of it (a time-out); then it is ours.
+    def _arrived(self, job: Any) -> bool:
+        """Wait a while, and until Slurm answers; tell whether it has the job after all, which then counts as submitted.
 
         Raises
         ------
-        UserError : there is no Slurm, or it does not answer.
+        UserError : there is no Slurm.
         """
+        known: list[slurm.Job] = []
+        while not self._stopping.wait(RETRY_SECONDS):
+            try:
+                known = slurm.my_jobs(self.workflow.workdir_init, self.run_uuid, ended=True)
+                break
+            except slurm.SlurmSilent:  # submitted now, it might be there twice
+                continue
         wildcards = plugin.get_job_wildcards(job)
         comment = f"rule_{job.name}" + (f"_wildcards_{wildcards}" if wildcards else "")
-        for known in slurm.my_jobs(self.workflow.workdir_init, self.run_uuid):
-            if known.comment == comment and known.id not in self._submitted:
+        for here in known:
+            if here.comment == comment and here.id not in self._submitted:
                 folder = f"group_{job.name}" if job.is_group() else f"rule_{job.name}"
-                log = self.slurm_logdir / folder / wildcards / f"{known.id}.log"
-                info = SubmittedJobInfo(job, external_jobid=known.id, aux={"slurm_logfile": log})
+                log = self.slurm_logdir / folder / wildcards / f"{here.id}.log"
+                info = SubmittedJobInfo(job, external_jobid=here.id, aux={"slurm_logfile": log})
                 self._report_job_submission_threadsafe(info)
                 return True
         return False

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
 
+from scripts.lib.cluster.slurm import SlurmSilent
 from scripts.lib.workflow import slurm_executor
 from scripts.lib.workflow.slurm_executor import PASSING, PatientExecutor
 
@@ -91,10 +93,32 @@ def test_only_what_passes_is_waited_for(executor, monkeypatch, words, passes):
     monkeypatch.setattr(
         plugin.Executor, "_report_job_error_threadsafe", lambda self, info, message: reported.append(message)
     )
-    monkeypatch.setattr(PatientExecutor, "_is_there", lambda self, job: False)
+    monkeypatch.setattr(PatientExecutor, "_arrived", lambda self, job: False)
     monkeypatch.setattr(slurm_executor, "RETRY_SECONDS", 0.01)
     executor.run_job(job)
     assert (len(calls), len(reported)) == ((2, 0) if passes else (1, 1))
+
+
+def test_a_job_whose_answer_was_lost_is_not_submitted_twice(executor, monkeypatch):
+    asked, submitted = [], []
+    comment = "rule_run_small_quick_0"
+
+    def my_jobs(folder, prefix, ended):
+        asked.append(ended)
+        if len(asked) < 3:
+            raise SlurmSilent("squeue: Slurm does not answer")
+        return [SimpleNamespace(comment=comment, id="6"), SimpleNamespace(comment=comment, id="7")]
+
+    monkeypatch.setattr(slurm_executor, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(slurm_executor.slurm, "my_jobs", my_jobs)
+    monkeypatch.setattr(plugin, "get_job_wildcards", lambda job: "")
+    monkeypatch.setattr(
+        plugin.Executor, "_report_job_submission_threadsafe", lambda self, info: submitted.append(info.external_jobid)
+    )
+    executor.workflow.workdir_init, executor.run_uuid, executor.slurm_logdir = "/here", "mimflow_1", Path("logs")
+    executor._submitted = frozenset({"6"})  # an attempt before this one
+    assert executor._arrived(SimpleNamespace(name="run_small_quick_0", is_group=lambda: True))
+    assert (asked, submitted) == ([True, True, True], ["7"])
 
 
 def test_another_error_while_a_job_is_submitted_ends_the_job(executor, monkeypatch, capsys):
