@@ -27,7 +27,9 @@ def examined(fault: str = "true", *options: str, **variables: str | None) -> tup
     """Return status and output of doctor where *fault*, words of a shell, is made before; None unsets a variable."""
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
         pytest.skip("needs the right to make a mount namespace")
-    environment = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
+    # Of the `make` around the tests: it has told mimflow what its shell was like.
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("MIMFLOW_")}
+    environment = {name: value for name, value in {**shell, **variables}.items() if value is not None}
     command = ["unshare", "--mount", "sh", "-c", f'{fault} || exit 77; exec "$@"', "doctor", *DOCTOR, *options]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if result.returncode == 77:

@@ -26,8 +26,6 @@ JOB_NAME_PREFIX = "mimflow"
 ALLOCATION_NAME = "mimflow-allocation"
 #: Seconds for one question: a controller under load may take half a minute.
 TIMEOUT = 60.0
-#: What a program of Slurm's says where Slurm does not answer.
-SILENCE = re.compile(r"contact|connect|refused|timed out|Zero Bytes|not respond", re.IGNORECASE)
 TRY_AGAIN = "try again in a few minutes; if it lasts, ask the cluster's support"
 #: ASCII's unit separator: no name, comment or path holds it.
 SEPARATOR = "\x1f"
@@ -442,7 +440,7 @@ def ask(program: str, *options: str) -> str:
     if result.returncode == 0:
         return result.stdout
     reason = one_line(result.stderr or result.stdout) or f"exit status {result.returncode}"
-    if SILENCE.search(reason):
+    if re.search(r"contact|connect|refused|timed out|Zero Bytes|not respond", reason, re.IGNORECASE):
         raise SlurmSilent(f"{program}: Slurm does not answer ({reason})", TRY_AGAIN)
     if re.search(r"configuration source|configuration file|s_p_parse_file", reason):
         conf = os.environ.get("SLURM_CONF")

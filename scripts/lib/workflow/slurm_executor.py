@@ -30,7 +30,10 @@ AT_ONCE, SUBMIT_SECONDS = 10, 1.0
 #: Seconds until a refused submission is tried again, and between two lines about it.
 RETRY_SECONDS, TELL_SECONDS = 15.0, 600.0
 #: What Slurm says when a submission may go well later: nobody answers, or the user has all the jobs that are allowed.
-PASSING = re.compile(rf"{slurm.SILENCE.pattern}|unexpected message|standby|temporarily|MaxSubmit", re.IGNORECASE)
+PASSING = re.compile(
+    "contact|connection|timed out|zero bytes|not respond|unexpected message|standby|temporarily|MaxSubmit",
+    re.IGNORECASE,
+)
 
 
 def be_patient() -> None:

@@ -71,6 +71,8 @@ def test_the_first_check_may_come_before_the_plugin_is_set_up(executor):
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying", True),
         ("sbatch: error: Batch job submission failed: Unexpected message received", True),
         ("sbatch: error: AssocMaxWallDurationPerJobLimit\nsbatch: error: Job violates accounting/QOS policy", False),
+        ("sbatch: error: Batch job submission failed: Connection refused", True),
+        ("refused", False),
         ("sbatch: error: Invalid account or account/partition combination specified", False),
         ("sbatch: error: invalid partition specified: gpus", False),
         ("sbatch: error: Batch job submission failed: Requested node configuration is not available", False),
