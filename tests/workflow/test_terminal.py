@@ -40,13 +40,17 @@ def ends_calmly(terminal: Terminal, folder: Path) -> None:
     assert not any((folder / ".snakemake" / "locks").glob("*"))
 
 
+#: The end of Snakemake's first line. It is written in two pieces, between which a busy machine may hold it.
+PROFILE = "command line arguments.\r\n"
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("shown", "seconds", "keys"),
     [
         ("", 0.5, CTRL_C),  # while Snakemake is being loaded
-        ("Using profile", 0.0, CTRL_C),  # while the settings are read
-        ("Using profile", 1.5, CTRL_C),  # while it plans, on most machines
+        (PROFILE, 0.0, CTRL_C),  # while the settings are read
+        (PROFILE, 1.5, CTRL_C),  # while it plans, on most machines
         ("steps to do", 0.0, CTRL_C),  # when it has planned
         ("rendering", 0.0, CTRL_C),  # in a step
         ("rendering", 0.0, CTRL_C + CTRL_C),
