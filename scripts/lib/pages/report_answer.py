@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from scripts.lib.base.console import one_line
 from scripts.lib.base.files import read_json
 from scripts.lib.base.language import tr
-from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
+from scripts.lib.data.label_suspects import read_suspects
 from scripts.lib.metrics import contamination, paired
 from scripts.lib.metrics.intervals import RECIPE
 from scripts.lib.pages import data_summary
@@ -156,15 +154,10 @@ def judged_suspects(path: Path, images: Images, classes: Sequence[str]) -> list[
     if not path.is_file() or (summary.is_file() and read_json(summary).get("is_weak")):
         return None
     label_of = {name: label for label, name in enumerate(classes)}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [(row["path"], row["label"], row["suggested"], row["split"]) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a label_suspects.csv ({one_line(error)[:200]})", "make it again") from error
     return [
-        Suspect(images.index(file, label_of[label]), label_of[suggested], split)
-        for file, label, suggested, split in rows
-        if label in label_of and suggested in label_of
+        Suspect(images.index(row.path, label_of[row.label]), label_of[row.suggested], row.split)
+        for row in read_suspects(path)
+        if row.label in label_of and row.suggested in label_of
     ]
 
 

@@ -19,6 +19,7 @@ from report_folder import write_page, write_results
 
 from scripts.lib.base.language import speaking
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.label_suspects import LabelSuspect, write_suspects
 from scripts.lib.metrics import paired
 from scripts.lib.pages import (
     embedding_page,
@@ -316,8 +317,9 @@ def test_maps_that_have_no_room_are_said_to_lie_elsewhere(tmp_path: Path, monkey
 def test_label_suspects_of_all_splits_take_the_place_of_those_of_test(tmp_path: Path) -> None:
     runs = write_results(tmp_path, ["a", "b"], {"x": 1.0}, per_class=4)
     (tmp_path / "images/c0/train.jpg").write_bytes((tmp_path / "images/c1/5.jpg").read_bytes())
-    head, row = "path,label,suggested,confidence,split", "c0/train.jpg,a,b,0.9,train"
-    (tmp_path / "label_suspects.csv").write_text(f"{head}\n{row}\nc0/0.jpg,a,no such class,0.8,test\n")
+    first = LabelSuspect("c0/train.jpg", "a", "b", 0.9, 0.1, 0.8, "train", "0" * 64)
+    other = LabelSuspect("c0/0.jpg", "a", "no such class", 0.8, 0.2, 0.7, "test", "1" * 64)
+    write_suspects(tmp_path / "label_suspects.csv", [first, other])
     page = write_page(tmp_path, runs)
     data = data_of(page)
     assert data["files"][-1] == "c0/train.jpg" and data["tested"] == 8 and data["runs"][0]["images"] is None
