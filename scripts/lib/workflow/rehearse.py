@@ -168,8 +168,8 @@ def rehearse(profile: Path, settings: Settings) -> list[Submission]:
             run = {"experiment": name, "seed": layout.seeds[0]}
             made += [str(path).format(**run) for path in (layout.run.config, layout.run.init)]
     with _started(profile, settings, fetched) as data, _started(profile, settings, fetched + made) as training:
-        run = {"seed": layout.seeds[0]}
-        groups = {name: resources.run_group.format(experiment=name, **run) for name in layout.experiments}
+        run_group, seed = resources.run_group, layout.seeds[0]
+        groups = {name: run_group.format(experiment=name, seed=seed) for name in layout.experiments}
         groups[SUSPECTS] = resources.suspects_group
         return [*data.submissions(groups), *training.submissions(groups)]
 
