@@ -122,7 +122,7 @@ class Page:
             if value := self.evaluate(expression, context):
                 return value
             time.sleep(0.1)
-        raise AssertionError(f"not so after {seconds:g} s: {expression}")
+        raise AssertionError(f"not so after {seconds:g} s: {expression}; the page complains: {self.complaints}")
 
     def move_to(self, x: float, y: float, click: bool = False) -> None:
         """Move the mouse to a place of the window, in CSS pixels, and click there if asked to."""

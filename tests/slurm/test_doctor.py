@@ -13,7 +13,7 @@ from scripts.lib.base import strict_yaml
 from scripts.lib.base.problems import Problem
 from scripts.lib.settings.load import load_settings, read_file
 from scripts.lib.workflow.profile_check import check_profile
-from scripts.lib.workflow.rehearse import ROOT, SUSPECTS, rehearse
+from scripts.lib.workflow.rehearse import ROOT, SUSPECTS, Submission, rehearse
 
 DEMO = ROOT / "configs" / "demo.yaml"
 
@@ -39,6 +39,11 @@ def edited(profile: str, folder: Path, *changes: tuple[str, str], site: str = ""
 def fatal(folder: Path, config: Path = DEMO) -> Problem:
     """Return the first fatal problem of a profile."""
     return next(problem for problem in check_profile(folder, config, home_is_small=False).problems if problem.fatal)
+
+
+def training(submissions: list[Submission]) -> Submission:
+    """The job that trains, which is neither the data's nor that of the label suspects."""
+    return next(submission for submission in submissions if submission.experiment not in ("", SUSPECTS))
 
 
 def jobs_ever(cluster: Cluster) -> int:
@@ -136,7 +141,7 @@ def test_the_gpus_of_one_run_are_asked_for_on_one_node_with_cores_for_each(clust
     folder = edited("slurm", tmp_path)
     config = read_file(DEMO)
     config["experiments"]["mobilenet-v2"] |= {"device": "cuda", "gpus": 2, "batch_size": 16}
-    run = next(submission for submission in rehearse(folder, load_settings(config, [DEMO])) if submission.experiment)
+    run = training(rehearse(folder, load_settings(config, [DEMO])))
     assert {"--nodes=1", "--gpus=2", "--cpus-per-gpu=8"} <= set(run.words)
     assert (run.gpus, run.cores) == (2, 16)
 
@@ -149,7 +154,7 @@ def test_the_training_of_a_run_on_two_nodes_is_judged_as_it_would_be_submitted(
     config["experiments"]["mobilenet-v2"] |= {"device": "cuda", "gpus": 2, "nodes": 2, "batch_size": 16}
     file = tmp_path / "two.yaml"
     file.write_text(strict_yaml.dump(config), encoding="utf-8")
-    run = next(submission for submission in rehearse(folder, load_settings(config, [DEMO])) if submission.experiment)
+    run = training(rehearse(folder, load_settings(config, [DEMO])))
     assert {"--nodes=2", "--ntasks=2", "--gres=gpu:2", "--cpus-per-gpu=8"} <= set(run.words)
     assert not [word for word in run.words if word.startswith(("--gpus", "--ntasks-per-gpu"))]
     assert (run.gpus, run.cores) == (2, 16)

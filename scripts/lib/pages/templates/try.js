@@ -103,7 +103,7 @@
     for (let done = 0; waiting.length; done++) {
       const file = waiting.shift(), name = file.name || word("pasted");
       say("working", { name, done: done + 1, all: Math.max(many, done + 1 + waiting.length) });
-      await new Promise(resolve => setTimeout(resolve));  // the page answers meanwhile
+      await model.pause();
       try {
         answers.push({ name, ...await model.answer(file) });
       } catch (error) {

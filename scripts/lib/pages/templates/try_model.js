@@ -71,6 +71,16 @@ const model = (() => {
     return { others, probability, distance, holds: others <= MOST_OTHERS * expected.length && probability <= TOLERANCE && distance <= TOLERANCE };
   }
 
+  // A moment in which the page draws and answers. A timer would do, but browsers slow timers of hidden tabs down.
+  const pause = () => new Promise(resolve => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+
   // How much the probability of a class falls when a square of the picture is covered by the mean colour: numbers in rows.
   async function cover(values, label, cells, progress) {
     const isInside = preprocessing.normalisation === "inside";
@@ -87,10 +97,10 @@ const model = (() => {
         drops.push(before - (await run(covered)).probabilities[label]);
       }
       progress((row + 1) / cells);
-      await new Promise(resolve => setTimeout(resolve));  // the page answers meanwhile
+      await pause();
     }
     return drops;
   }
 
-  return { answer, cover, open, prepare, reasons, run, verify };
+  return { answer, cover, open, pause, prepare, reasons, run, verify };
 })();

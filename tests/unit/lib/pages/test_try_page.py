@@ -207,11 +207,25 @@ def test_what_is_no_whole_picture_is_refused(opened: Page) -> None:
     assert pixels_of(opened, encode(Image.new("L", (1, 1500)), "PNG"), False) == "too_large"
 
 
-def give(page: Page, files: list[Path]) -> None:
-    """Choose files, as a reader does."""
-    document = page.call("DOM.getDocument")["root"]["nodeId"]
-    node = page.call("DOM.querySelector", nodeId=document, selector=".view:not([hidden]) input[type=file]")
-    page.call("DOM.setFileInputFiles", nodeId=node["nodeId"], files=list(map(str, files)))
+#: How a reader gives files: by the button, dropped on the page, or pasted.
+GIVEN = {
+    "chosen": "const input = document.querySelector('.view:not([hidden]) input[type=file]'); input.files = data.files;"
+    "input.dispatchEvent(new Event('change', {bubbles: true}))",
+    "dropped": "for (const kind of ['dragover', 'drop'])"
+    "document.querySelector('main').dispatchEvent(new DragEvent(kind, {bubbles: true, dataTransfer: data}))",
+    "pasted": "document.body.dispatchEvent(new ClipboardEvent('paste', {bubbles: true, clipboardData: data}))",
+}
+
+
+def give(page: Page, files: list[Path], way: str = "chosen") -> None:
+    """Give files as a reader does."""
+    contents = [(file.name, base64.b64encode(file.read_bytes()).decode()) for file in files]
+    page.evaluate(f"""(() => {{
+        const data = new DataTransfer();
+        for (const [name, text] of {json.dumps(contents)})
+            data.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));
+        {GIVEN[way]};
+    }})()""")
 
 
 def texts(page: Page, selector: str) -> list[str]:
@@ -230,7 +244,9 @@ def test_several_files_are_answered_saved_and_read_in_chinese(run: RunFolder, tm
         page.open(write(run).as_uri())
         page.wait_for(READY, 60)
         give(page, [known, broken, name])
-        page.wait_for(f"{VIEW}.querySelectorAll('article .nearest').length == 2 && !!{VIEW}.querySelector('.refused')")
+        page.wait_for(
+            f"{VIEW}.querySelectorAll('article .nearest').length == 2 && !!{VIEW}.querySelector('.refused')", 60
+        )
         status = "3 files, of which 1 could not be read"
         page.wait_for(f"{VIEW}.querySelector('[data-status]').innerText == {status!r}")
         noise, refused, first = texts(page, "article")
@@ -259,6 +275,17 @@ def test_several_files_are_answered_saved_and_read_in_chinese(run: RunFolder, tm
         assert page.complaints == [] and page.requests_that_leave() == []
 
 
+@pytest.mark.parametrize("way", GIVEN)
+@pytest.mark.long
+def test_pictures_are_taken_in_each_way(opened: Page, run: RunFolder, way: str) -> None:
+    files = sorted((run.dataset / "images").rglob("*.png"))[:2]
+    opened.evaluate(f"{VIEW}.querySelector('[data-clear]').click()")
+    give(opened, files, way)
+    opened.wait_for(f"{VIEW}.querySelectorAll('article:not(.refused)').length == 2", 60)
+    assert opened.evaluate("document.body.classList.contains('dragged')") is False
+    assert [text.split("\n")[0] for text in texts(opened, "article")] == [file.name for file in files[::-1]]
+
+
 @pytest.mark.long
 def test_a_browser_that_computes_something_else_is_told(run: RunFolder, tmp_path: Path) -> None:
     page_text = write(run).read_text(encoding="utf-8")
@@ -274,7 +301,7 @@ def test_a_browser_that_computes_something_else_is_told(run: RunFolder, tmp_path
             f"{VIEW}.querySelector('[data-warning]').innerText"
         )
         give(page, [next((run.dataset / "images").rglob("*.png"))])
-        page.wait_for(f"!!{VIEW}.querySelector('article')")
+        page.wait_for(f"!!{VIEW}.querySelector('article')", 60)
         assert "failed the check" in texts(page, "article")[0]
 
 
