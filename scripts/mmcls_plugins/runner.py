@@ -293,6 +293,7 @@ class ReproducibleRunner(ResumableRunner):
         self._keep_best(record)
         self._add_record(record)
         self.logger.info("Before training: %s", json.dumps(record))
+        self._write_progress(force=True)
 
     def _has_lost_patience(self) -> bool:
         return training_log.has_lost_patience(self.training_log.records, self._epoch, self.patience)

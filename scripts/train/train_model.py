@@ -118,7 +118,9 @@ def choose_work_dir(folder: Path, identity: Mapping[str, str]) -> Path:
     return work_dir
 
 
-def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path, lease: Lease) -> None:
+def train(
+    command: Sequence[str], environment: Mapping[str, str], work_dir: Path, lease: Lease, may_end_early: bool
+) -> None:
     """Run the trainer to its end, showing its progress; return only when training is complete.
 
     Raises
@@ -141,7 +143,7 @@ def train(command: Sequence[str], environment: Mapping[str, str], work_dir: Path
         )
     lease.name_group(trainer.pid)
     with signals_forwarded(trainer.pid, signal.SIGTERM, once=True) as received:
-        show = Progress(WorkFolder(work_dir).progress)
+        show = Progress(WorkFolder(work_dir).progress, may_end_early)
         killed_at = None
         while living_group(trainer.pid) or trainer.poll() is None:
             show.update()
@@ -242,7 +244,7 @@ def run_once(
             workers = shared_memory.fitting_workers(workers, batch_bytes(config), loaders=2 * processes)
         command = mim_command(config_file, config, work_dir, seed, workers)
         with attempts.recorded(work_dir) as attempt, energy.metered(attempt, device, in_all, environment):
-            train(command, environment, work_dir, lease)
+            train(command, environment, work_dir, lease, config["runner"].get("patience", 0) > 0)
 
 
 def staged_images(config: Mapping[str, Any], held: ExitStack) -> dict[str, str]:

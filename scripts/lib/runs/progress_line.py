@@ -18,12 +18,18 @@ logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """One line on stderr that says how far training is: rewritten on a terminal, one an epoch elsewhere."""
+    """One line on stderr that says how far training is: rewritten on a terminal, one an epoch elsewhere.
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    Parameters
+    ----------
+    file : progress.json.
+    may_end_early : before its last epoch, so that the time left is the longest.
+    """
+
+    def __init__(self, file: Path, may_end_early: bool = False) -> None:
+        self.file, self.may_end_early = file, may_end_early
         self.live = can_rewrite()
-        self.shown = 0
+        self.shown: int | None = None
 
     def update(self) -> None:
         """Show what progress.json says, if it is new."""
@@ -31,14 +37,15 @@ class Progress:
         if not state:
             return
         key = state["iteration"] if self.live else state["epochs_done"]
-        if key == self.shown:
+        has_news = self.live or state["epochs_done"] or state.get("val_accuracy") is not None
+        if key == self.shown or not has_news:
             return
         self.shown = key
         if self.live:
-            sys.stderr.write(f"\r\x1b[2K{progress_line(state)}")
+            sys.stderr.write(f"\r\x1b[2K{progress_line(state, self.may_end_early)}")
             sys.stderr.flush()
         else:
-            logger.info("%s", progress_line(state))
+            logger.info("%s", progress_line(state, self.may_end_early))
 
     def close(self) -> None:
         """Leave the cursor on a line of its own."""
@@ -47,8 +54,8 @@ class Progress:
             sys.stderr.write("\n")
 
 
-def progress_line(state: Mapping[str, Any]) -> str:
-    """Return e.g. ``epoch 3/5  loss 0.412  val accuracy 91.2 %  27 images/s  48 s left``."""
+def progress_line(state: Mapping[str, Any], may_end_early: bool = False) -> str:
+    """Return e.g. ``epoch 3/5  loss 0.412  val accuracy 91.2 %  27 images/s  48 s left``; epoch 0 is the start."""
     parts = [f"epoch {state['epochs_done']}/{state['max_epochs']}"]
     if state.get("loss") is not None:
         parts.append(f"loss {state['loss']:.3f}")
@@ -57,7 +64,8 @@ def progress_line(state: Mapping[str, Any]) -> str:
     if state.get("images_per_second"):
         parts.append(f"{state['images_per_second']:.0f} images/s")
     if state.get("seconds_left") is not None:
-        parts.append(f"{duration_in_words(state['seconds_left'])} left")
+        at_most = "at most " if may_end_early else ""
+        parts.append(f"{at_most}{duration_in_words(state['seconds_left'])} left")
     return "  ".join(parts)
 
 

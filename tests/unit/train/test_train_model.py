@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from scripts.lib.base.files import write_sum
 from scripts.lib.base.outcome import Ending, Outcome
 from scripts.lib.base.problems import Stopped
-from scripts.lib.runs.progress_line import closing_line, progress_line, resuming_line
+from scripts.lib.runs.progress_line import Progress, closing_line, progress_line, resuming_line
 from scripts.lib.runs.run_folder import WorkFolder
 from scripts.train.train_model import (
     begin_anew,
@@ -112,7 +113,23 @@ def test_progress_is_one_line_with_what_is_known() -> None:
         "images_per_second": 26.6, "seconds_left": 125.0,
     }  # fmt: skip
     assert progress_line(state) == "epoch 2/5  loss 0.432  val accuracy 91.2 %  27 images/s  2 min 05 s left"
+    assert progress_line(state, may_end_early=True).endswith("  at most 2 min 05 s left")
     assert progress_line({"epochs_done": 0, "max_epochs": 5, "loss": None}) == "epoch 0/5"
+
+
+def test_without_a_terminal_each_epoch_is_one_line_and_so_is_the_start_where_it_was_measured(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    show = Progress(tmp_path / "progress.json", may_end_early=True)
+    start = {"epochs_done": 0, "max_epochs": 3, "iteration": 0, "loss": None, "val_accuracy": None}
+    measured = {**start, "val_accuracy": 0.9}
+    ended = {**measured, "epochs_done": 1, "iteration": 7, "seconds_left": 9.0}
+    for state in (start, measured, {**measured, "iteration": 1}, ended, ended):
+        (tmp_path / "progress.json").write_text(json.dumps(state))
+        show.update()
+    lines = ["epoch 0/3  val accuracy 90.0 %", "epoch 1/3  val accuracy 90.0 %  at most 9 s left"]
+    assert [record.message for record in caplog.records] == lines
 
 
 @pytest.mark.parametrize("name", ["best.pth", "last.pth", "train_log.csv"])
