@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
-from scripts.lib.metrics import contamination, cost, leaderboard, likeness, paired
+from scripts.lib.metrics import contamination, cost, history, leaderboard, likeness, paired
 from scripts.lib.pages import templates
 from scripts.lib.runs.provenance import check_made
 from scripts.lib.runs.run_folder import RunFolder
@@ -124,6 +125,7 @@ def main(args: argparse.Namespace) -> None:
     if comparisons is not None:
         write_table(args.comparisons, comparisons)
     write_table(args.leaderboard, board)
+    history.add(args.leaderboard.with_name(history.NAME), board, correct, datetime.now(UTC))
     best = board.iloc[0]
     logger.info(
         "%s, %s; best: %s, %.1f %%",

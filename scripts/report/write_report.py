@@ -18,6 +18,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes, plural
 from scripts.lib.data.findings import read_summary
 from scripts.lib.data.reading import colour
+from scripts.lib.metrics import history
 from scripts.lib.metrics.leaderboard import read_leaderboard, render_text
 from scripts.lib.pages import data_summary, report_page
 from scripts.lib.runs.few_steps import describe_few_steps
@@ -42,6 +43,8 @@ def show_results(dataset: Path, language: str) -> None:
     audit, classes = read_summary(dataset / "audit.json"), read_lines(dataset / "classes.txt")
     with speaking(language):
         print(render_text(read_leaderboard(dataset / "leaderboard.csv"), colour=sys.stdout.isatty()), flush=True)
+        for line in history.differences(dataset / history.NAME):
+            print(line, flush=True)
         # Not below: who trains by hand has mmcls's own config.py there.
         runs = [
             path.parent for folder in ("seed*", "seed*/fold*") for path in sorted(dataset.glob(f"*/{folder}/config.py"))
