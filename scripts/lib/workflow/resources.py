@@ -182,6 +182,24 @@ def has_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
 
 
+def idle_gpus(gpus: int, at_once: int, runs: int) -> str:
+    """Say that GPUs of this machine stay idle while runs wait, and what to do; empty where none does.
+
+    Parameters
+    ----------
+    gpus : that were given.
+    at_once : of them, those that runs may hold at the same time (``gpu`` of the profile).
+    runs : that are to be trained.
+    """
+    usable = min(gpus, runs)
+    if at_once >= usable:
+        return ""
+    return (
+        f"{gpus} GPUs are here, and runs use {at_once} at a time: ARGS='--resources gpu={usable}' trains {usable} runs"
+        " at a time, each on a GPU of its own; CUDA_VISIBLE_DEVICES says which GPUs"
+    )
+
+
 def fingerprint(folder: Path, follows_links: bool) -> str:
     """Return a sha256 over names, sizes and times of what is below *folder*.
 

@@ -29,6 +29,7 @@ from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import nodes, slurm
+from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
 from scripts.lib.workflow import fork_server, module, records
@@ -43,7 +44,7 @@ from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.renewal import Told, edited_images, is_edited, matters
 from scripts.lib.workflow.report_menu import ReportMenu
-from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, with_device_of
+from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, idle_gpus, with_device_of
 from scripts.lib.workflow.surroundings_check import checkout_problems
 
 #: The rules that compute on the device of the experiment, and fail where torch cannot use it.
@@ -253,8 +254,9 @@ class Session:
         devices = {name: experiment.device for name, experiment in self.layout.settings.experiments.items()}
         jobs = list(workflow.dag.needrun_jobs())
         planned = {job.wildcards_dict["experiment"] for job in jobs if job.rule.name in USES_GPU}
+        trained = [job.wildcards_dict["experiment"] for job in jobs if job.rule.name == "train_model"]
         if not workflow.non_local_exec:
-            self._check_nodes({job.wildcards_dict["experiment"] for job in jobs if job.rule.name == "train_model"})
+            self._check_nodes({*trained})
         torch = built_torch()
         if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch):
             self._exit(f"{problem.what}: {problem.remedy}")
@@ -267,6 +269,11 @@ class Session:
         may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
             print(f"note: {note}", file=sys.stderr, flush=True)
+        at_once = workflow.global_resources.get("gpu")
+        if not workflow.non_local_exec and at_once is not None and torch and torch.cuda:
+            runs = sum(devices[name] != "cpu" for name in trained)
+            if note := idle_gpus(len(Gpus.of(os.environ).names), int(at_once.value), runs):
+                print(f"note: {note}", file=sys.stderr, flush=True)
         controller.take(slurm=workflow.non_local_exec)
         if not workflow.non_local_exec:
             self._start_forks(job.rule.name for job in jobs)

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.resources import Resources as SnakemakeResources
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.load import load_settings
 from scripts.lib.settings.schema import Site
 from scripts.lib.workflow import resources as module
 from scripts.lib.workflow.layout import Layout
-from scripts.lib.workflow.resources import Resources, check_devices, with_device_of
+from scripts.lib.workflow.resources import Resources, check_devices, idle_gpus, with_device_of
 
 RUN = SimpleNamespace(experiment="a", seed="0")
 
@@ -44,6 +45,18 @@ def test_a_job_asks_for_the_gpus_of_its_experiment_where_it_computes_on_them(
 ) -> None:
     monkeypatch.setattr(module, "has_gpu", lambda: has_gpu)
     assert resources(site, **experiment).gpus(RUN) == gpus
+
+
+@pytest.mark.parametrize(
+    ("gpus", "at_once", "runs", "advice"),
+    [(4, 1, 6, "gpu=4"), (4, 1, 2, "gpu=2"), (4, 2, 3, "gpu=3"), (4, 1, 1, ""), (1, 1, 9, ""), (0, 1, 3, "")],
+)
+def test_gpus_that_stay_idle_while_runs_wait_are_named_with_what_to_do(
+    gpus: int, at_once: int, runs: int, advice: str
+) -> None:
+    told = idle_gpus(gpus, at_once, runs)
+    assert f"ARGS='--resources {advice}'" in told if advice else told == ""
+    assert SnakemakeResources.from_mapping({"gpu": at_once})["gpu"].value == at_once  # as the session reads it
 
 
 class Wildcards(SimpleNamespace):
