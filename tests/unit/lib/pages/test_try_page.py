@@ -208,7 +208,7 @@ def test_what_is_no_whole_picture_is_refused(opened: Page) -> None:
 
 
 #: How a reader gives files: by the button, dropped on the page, or pasted.
-GIVEN = {
+WAYS = {
     "chosen": "const input = document.querySelector('.view:not([hidden]) input[type=file]'); input.files = data.files;"
     "input.dispatchEvent(new Event('change', {bubbles: true}))",
     "dropped": "for (const kind of ['dragover', 'drop'])"
@@ -224,7 +224,7 @@ def give(page: Page, files: list[Path], way: str = "chosen") -> None:
         const data = new DataTransfer();
         for (const [name, text] of {json.dumps(contents)})
             data.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));
-        {GIVEN[way]};
+        {WAYS[way]};
     }})()""")
 
 
@@ -275,7 +275,7 @@ def test_several_files_are_answered_saved_and_read_in_chinese(run: RunFolder, tm
         assert page.complaints == [] and page.requests_that_leave() == []
 
 
-@pytest.mark.parametrize("way", GIVEN)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.long
 def test_pictures_are_taken_in_each_way(opened: Page, run: RunFolder, way: str) -> None:
     files = sorted((run.dataset / "images").rglob("*.png"))[:2]
