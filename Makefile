@@ -42,7 +42,7 @@ need = @test -n "$$$(1)" || { echo "error: $(1) is missing: make $@ $(1)=$(2)" >
 .DEFAULT_GOAL := help
 .DEFAULT:
 	$(error there is no command `make $@`: `make` lists them all)
-.PHONY: help setup demo run fetch predict evaluate track verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch serve snakemake-report jobs cancel bench doctor wheelhouse locks lint docs docs-site clean-demo
+.PHONY: help setup demo run fetch preview predict evaluate track clean verify bundle repeat test test-all test-faults test-grid test-slurm test-cluster watch serve snakemake-report jobs cancel bench doctor wheelhouse locks lint docs docs-site clean-demo
 
 help: ## list these commands
 	@echo "mimflow: from a folder of labelled images to an evaluated classifier"; echo
@@ -67,6 +67,11 @@ fetch: ## only the downloads, on a machine with internet (CONFIG=configs/mine.ya
 	@$(CALM) $(READY_TO_RUN) $(STOPS)
 	@$(CALM) ARGS= $(START) python -m scripts.check_settings -- "$$CONFIG" $(STOPS)
 	@$(CALM) $(SNAKEMAKE) --configfile="$$CONFIG" --until fetch_archive fetch_checkpoint $(STOPS)
+
+preview: ## draw training images as the network sees them, augmented, before any training (RUN=results/demo/NAME/seed0)
+	$(call need,RUN,results/demo/mobilenet-v2/seed0)
+	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) $(START) python -m scripts.preview --run="$$RUN" $${OUT:+--output="$$OUT"} $(STOPS)
 
 predict: ## classify new images with a trained run (RUN=results/demo/NAME/seed0 IMAGES=file-or-folder)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0 IMAGES=photos)
@@ -186,6 +191,11 @@ docs-site: ## the documentation as pages for a browser, in site/; they need no n
 docs: ## generate docs/settings.md and configs/schema.json again, from scripts/lib/settings/
 	@$(CALM) $(READY) $(STOPS)
 	@$(CALM) $(START) python -m scripts.document_settings $(STOPS)
+
+clean: ## remove a run, an experiment or a data set with its logs (RUN=results/demo/NAME/seed0; ARGS=--yes: without asking)
+	$(call need,RUN,results/demo/mobilenet-v2/seed0)
+	@$(CALM) $(READY_TO_LOOK) $(STOPS)
+	@$(CALM) $(START) python -m scripts.clean --run="$$RUN" $(STOPS)
 
 clean-demo: ## remove the demo's results
 	rm -rf results/demo

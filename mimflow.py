@@ -235,7 +235,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "setup": (), "demo": (), "run": ("CONFIG",), "fetch": ("CONFIG",), "predict": ("RUN", "IMAGES"),
     "evaluate": ("RUN", "DATA"), "track": ("RUN", "TO"), "verify": ("RUN",), "bundle": ("RUN",),
     "repeat": ("ARCHIVE",), "snakemake-report": ("CONFIG",), "watch": (), "serve": (), "jobs": (), "cancel": (),
-    "doctor": (),
+    "doctor": (), "preview": ("RUN",), "clean": ("RUN",),
 }  # fmt: skip
 #: Words that are paths, seen from the folder in which the command is typed.
 PATHS = frozenset({"CONFIG", "RUN", "IMAGES", "DATA", "LABELS", "ARCHIVE", "OUT"})

@@ -27,8 +27,8 @@ suppress_warnings = ["misc.highlighting_failure"]
 
 #: The pages in the order of the menu.
 MENU = {
-    "Use": ["docs/your-data", "docs/settings", "config/README", "docs/results", "docs/data-audit", "docs/models",
-            "docs/weights", "docs/fast", "docs/reproducibility"],
+    "Use": ["docs/tasks", "docs/your-data", "docs/settings", "config/README", "docs/results", "docs/data-audit",
+            "docs/models", "docs/weights", "docs/fast", "docs/reproducibility"],
     "Where it runs": ["docs/environments", "docs/slurm", "docs/n30", "docs/multi-gpu", "docs/administrators"],
     "With other tools": ["docs/python", "docs/openmmlab", "docs/snakemake", "docs/trackers", "docs/alternatives"],
     "The project": ["CHANGELOG", "CONTRIBUTING", "SECURITY"],

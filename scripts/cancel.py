@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import confirmed, run_cli
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Job
@@ -36,15 +35,6 @@ def choose(jobs: Sequence[Job], wanted: Sequence[str]) -> list[Job]:
         what = f"{', '.join(foreign)}: no queued or running job of this project"
         raise UserError(what, "`make jobs` lists those that are")
     return [job for job in jobs if not wanted or job.id in wanted]
-
-
-def confirmed(question: str) -> bool:
-    """Ask a person at a terminal; where nobody sits there, the command itself was the answer."""
-    if not sys.stdin.isatty():
-        return True
-    sys.stdout.write(question)
-    sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -76,6 +76,15 @@ class Terminal(logging.StreamHandler):
     """A handler of its own type: mmcv silences every plain StreamHandler of the root logger when it is imported."""
 
 
+def confirmed(question: str) -> bool:
+    """Ask a person at a terminal; where nobody sits there, the command itself was the answer."""
+    if not sys.stdin.isatty():
+        return True
+    sys.stdout.write(question)
+    sys.stdout.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def can_rewrite() -> bool:
     """Tell whether a line on stderr can be rewritten: on a terminal, and where a Screen of the workflow reads it."""
     with suppress(OSError):
