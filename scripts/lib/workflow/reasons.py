@@ -48,6 +48,7 @@ def _shown(value: Any) -> str:
 def why(workflow: Any) -> list[str]:
     """Return why steps that were done before are to be done again, the causes only, each once."""
     lines: dict[str, None] = {}
+    told = set(map(str, workflow.persistence.changes))  # in red, when they were found
     for job in workflow.dag.needrun_jobs():
         reason, who = workflow.dag.reason(job), job.wildcards_dict.get("experiment") or job.message or job.rule.name
         if change := reason.params_changed:
@@ -56,7 +57,6 @@ def why(workflow: Any) -> list[str]:
         if reason.code_changed:
             lines |= {"mimflow itself has changed": None}
         if reason.input_changed:
-            told = set(map(str, workflow.persistence.changes))  # in red, when they were found
             lines |= dict.fromkeys(line for line in workflow.persistence.difference(job).files if line not in told)
         for file in sorted(set(reason.updated_input) - set(reason.updated_input_run)):
             lines |= {f"{file} is newer than what was made of it": None}

@@ -13,11 +13,13 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from snakemake.io import Mtime, is_flagged
+from snakemake.io import IOCache, Mtime, is_flagged
 from snakemake.jobs import Job
 from snakemake.persistence import NO_PARAMS_CHANGE, RECORD_FORMAT_VERSION, MetadataRecord, ParamsChange
 from snakemake.persistence.file import FilePersistence
@@ -72,8 +74,13 @@ def _say_nothing(_change: Change) -> None:
     pass
 
 
-async def _same_time(_path: Any) -> Mtime:
-    return Mtime(local=0.0)
+async def _note_same_time(cache: IOCache, jobs: Iterable[Job]) -> None:
+    """Note one time for all files that are there, in place of ``IOCache.mtime_inventory``: none is newer."""
+    time = Mtime(local=0.0)
+    for job in jobs:
+        for file in chain(job.input, job.output, filter(None, [job.benchmark])):
+            if not file.is_storage and await file.exists():
+                cache.mtime[file] = time
 
 
 def is_product(name: str) -> bool:
@@ -99,7 +106,7 @@ def is_as_recorded(path: Path) -> bool:
 class Difference:
     """How a job differs from the one that made its files: in settings, in files, in mimflow's code."""
 
-    params: ParamsChange = field(default_factory=ParamsChange)
+    params: ParamsChange = field(default_factory=lambda: NO_PARAMS_CHANGE)
     files: list[str] = field(default_factory=list)
     is_unknown: bool = False
     code: bool = False
@@ -119,7 +126,8 @@ class Records(FilePersistence):
         # While Snakemake plans: what it plans stays, so looking through it for garbage, again and again, finds none. It
         # was a tenth of a rerun of 300 runs with nothing to do.
         gc.disable()
-        self.dag.workflow.iocache.collect_mtime = _same_time  # until jobs run: no file is newer than another
+        cache = self.dag.workflow.iocache
+        cache.mtime_inventory = partial(_note_same_time, cache)  # until jobs run: no file is newer than another
         self._lock = lock_sha256()
         self._differences: dict[Any, Difference] = {}
         self._sha256: dict[str, str | None] = {}  # of products, as they are while it is decided what runs

@@ -32,7 +32,7 @@ from scripts.lib.cluster import nodes, slurm
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
-from scripts.lib.workflow import fork_server, module, records
+from scripts.lib.workflow import fork_server, module, planning, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.last_plan import LEFT, LastPlan, facts_of, is_plain, named_files
@@ -97,6 +97,8 @@ class Session:
         self.resources = Resources(settings, self.site, self.layout)
         self.menu = ReportMenu(settings)
         is_real = will_run(sys.argv[1:], workflow.output_settings.dryrun)
+        if not self.is_module:
+            planning.hasten()
         records.keep(workflow, Told(Path(self.layout.images), is_real), partial(matters, self.layout))
 
     def narrate(self, workflow: Any) -> None:
@@ -262,7 +264,6 @@ class Session:
             self._exit(f"{problem.what}: {problem.remedy}")
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
-            self.narrator.names |= {workflow.dag.jobid(job): job.message or job.rule.name for job in jobs}
             with speaking(self.layout.settings.report.language):
                 for line in why(workflow):
                     self.narrator.say(tr(f"because {line}"))
