@@ -72,11 +72,13 @@ def snakemake(
     environment: dict[str, str] | None = None,
     seconds: float = 600,
     snakefile: Path = ROOT / "Snakefile",
+    is_detailed: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run the repository's Snakefile with *folder* as working directory; stdout and stderr come back together."""
     command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(snakefile)]
-    # With --printshellcmds in Snakemake's own words, of which `jobs_run` reads what was done.
-    command += ["--directory", str(folder), "--profile", str(ROOT / "profiles" / "local"), "--printshellcmds"]
+    command += ["--directory", str(folder), "--profile", str(ROOT / "profiles" / "local")]
+    # In Snakemake's own words, of which `jobs_run` reads what was done.
+    command += ["--printshellcmds"] * is_detailed
     if isinstance(config, dict):
         path = folder / "settings.yaml"
         path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")

@@ -32,7 +32,7 @@ from scripts.lib.cluster import nodes, slurm
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
-from scripts.lib.workflow import fork_server, module, planning, records
+from scripts.lib.workflow import dry_run, fork_server, module, planning, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.last_plan import LEFT, LastPlan, facts_of, is_plain, named_files
@@ -107,22 +107,23 @@ class Session:
         Not in a workflow that uses this one as a module: what its other rules do is told in Snakemake's words.
         """
         output = workflow.output_settings
-        if self.is_module or not workflow.is_main_process or not will_run(sys.argv[1:], output.dryrun):
+        if self.is_module or not workflow.is_main_process:
+            return
+        handlers = workflow.logger_manager.logger.handlers
+        default = next((handler for handler in handlers if handler.name == "DefaultStreamHandler"), None)
+        quiet = {Quietness.ALL, *([Quietness.RULES, Quietness.PROGRESS] if output.dryrun else [])}
+        if output.printshellcmds or output.verbose or output.debug_dag or quiet.intersection(output.quiet or ()):
+            default = None
+        if output.dryrun and default:
+            dry_run.summarize(workflow, default, self.layout.settings.report.language)
+        if not will_run(sys.argv[1:], output.dryrun):
             return
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
             signal.signal(signal.SIGINT, self._interrupt)
             shell._process_args = {**shell._process_args, "preexec_fn": self._prepare_job}
         sys.excepthook = _without_interrupts(sys.excepthook)
         atexit.register(self._conclude)
-        handlers = workflow.logger_manager.logger.handlers
-        default = next((handler for handler in handlers if handler.name == "DefaultStreamHandler"), None)
-        if (
-            default is None
-            or output.printshellcmds
-            or output.verbose
-            or output.debug_dag
-            or Quietness.ALL in (output.quiet or ())
-        ):
+        if default is None:
             return
         workflow.logger_manager.logger.removeHandler(default)
         # Snakemake's own slip while it works out the resources of jobs whose input is not there yet.
