@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from class_names import CASES, written
 from folder_trees import images
-from hostile_files import Zipped, zip_of
+from hostile_files import TARS, Zipped, compress, member, tar_of, zip_of
 from planted_images import encoded, photograph
 from raw_zip import zip_of_raw_names
 
 from scripts.data import audit_images
 from scripts.lib.base.problems import UserError
-from scripts.lib.data import encodings
+from scripts.lib.data import encodings, file_kinds, image_formats
 from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.image_paths import Components
 from scripts.lib.data.label_files import read_labels
@@ -56,33 +56,56 @@ LAYOUTS: list[tuple[str, Folders | None]] = [
     ("apple pear test/{apple,pear}", None),
     ("apple pear test/{apple,pear}", {"test": "test"}),
     ("{apple,pear}_{train,test}", None),
+    ("{2023,2024}/{apple,pear}", {"test": "2024"}),
+    ("{apple,pear}/{left,right} fig plum lime kiwi date", None),
+    ("apple/{pear,plum} pear plum", None),
+    ("apple/{train,test} pear/{old,new}", None),
 ]
 
 
-def pnm(number: int, mode: str) -> bytes:
-    return encoded(photograph(number).convert(mode), "PPM")
+def picture(format_name: str, mode: str = "RGB", **options: object) -> Callable[[int], bytes]:
+    """Return what makes a file of a format, which shows another picture for each number."""
+    return lambda number: encoded(photograph(number).convert(mode), format_name, **options)
 
 
-#: A format, the name of a file of it, and its content, which shows another picture for each number.
-FORMATS: list[tuple[str, str, Callable[[int], bytes]]] = [
-    ("JPEG", "1.jpg", lambda n: encoded(photograph(n))),
-    ("JPEG", "1.jpeg", lambda n: encoded(photograph(n))),
-    ("PNG", "1.png", lambda n: encoded(photograph(n), "PNG")),
-    ("WebP", "1.webp", lambda n: encoded(photograph(n), "WEBP")),
-    ("BMP", "1.bmp", lambda n: encoded(photograph(n), "BMP")),
-    ("TIFF", "1.tif", lambda n: encoded(photograph(n), "TIFF")),
-    ("GIF", "1.gif", lambda n: encoded(photograph(n).convert("P"), "GIF")),
-    ("PPM", "1.ppm", lambda n: pnm(n, "RGB")),
-    ("PGM", "1.pgm", lambda n: pnm(n, "L")),
-    ("JPEG", "1.jfif", lambda n: encoded(photograph(n))),
-    ("JPEG", "1.jpe", lambda n: encoded(photograph(n))),
-    ("AVIF", "1.avif", lambda n: encoded(photograph(n), "AVIF")),
-    ("JPEG 2000", "1.jp2", lambda n: encoded(photograph(n), "JPEG2000")),
-    ("JPEG without a suffix", "1", lambda n: encoded(photograph(n))),
-    ("JPEG named as PNG", "1.png", lambda n: encoded(photograph(n))),
-    ("HEIC", "1.heic", lambda n: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
-    ("a text", "1.txt", lambda n: b"a text"),
+#: Formats that are read, what makes a file of each, and suffixes, of which each is tried.
+READ: list[tuple[str, Callable[[int], bytes], tuple[str, ...]]] = [
+    ("JPEG", picture("JPEG"), image_formats.SUFFIXES["JPEG"]),
+    ("JPEG with others behind it", picture("MPO", save_all=True, append_images=[photograph(99)]), (".mpo",)),
+    ("PNG", picture("PNG"), image_formats.SUFFIXES["PNG"]),
+    ("WebP", picture("WEBP"), image_formats.SUFFIXES["WEBP"]),
+    ("BMP", picture("BMP"), image_formats.SUFFIXES["BMP"]),
+    ("TIFF", picture("TIFF"), image_formats.SUFFIXES["TIFF"]),
+    ("GIF", picture("GIF", "P"), image_formats.SUFFIXES["GIF"]),
+    ("AVIF", picture("AVIF"), image_formats.SUFFIXES["AVIF"]),
+    ("JPEG 2000", picture("JPEG2000"), (".jp2", ".jpf", ".jpx")),
+    ("JPEG 2000, code stream", picture("JPEG2000", no_jp2=True), (".j2k", ".j2c", ".jpc")),
+    ("PPM", picture("PPM"), (".ppm", ".pnm")),
+    ("PGM", picture("PPM", "L"), (".pgm",)),
+    ("PBM", picture("PPM", "1"), (".pbm",)),
+    ("JPEG without a suffix", picture("JPEG"), ("",)),
+    ("JPEG named as another", picture("JPEG"), (".png",)),
 ]
+#: How files begin that hold pictures which nobody reads, and their suffixes.
+UNREAD = {
+    "HEIC": (".heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "camera raw": (".cr2", b"II*\0\x10\0\0\0CR\2\0"),
+    "JPEG XL": (".jxl", b"\xff\x0a"), "JPEG XR": (".jxr", b"II\xbc"), "Photoshop": (".psd", b"8BPS"),
+    "GIMP": (".xcf", b"gimp xcf file"), "SVG": (".svg", b"<svg xmlns=''/>"), "PDF": (".pdf", b"%PDF-1.7"),
+    "PostScript": (".eps", b"%!PS-Adobe"), "DICOM": (".dcm", bytes(128) + b"DICM"), "FITS": (".fits", b"SIMPLE  ="),
+    "OpenEXR": (".exr", b"v/1\x01"), "Radiance": (".hdr", b"#?RADIANCE"), "DjVu": (".djvu", b"AT&TFORM"),
+    "DDS": (".dds", b"DDS "), "icon": (".ico", b"\0\0\1\0\1\0"), "QOI": (".qoi", b"qoif"),
+    "PCX": (".pcx", b"\n\5\1\x08"), "PAM": (".pam", b"P7\n"), "PFM": (".pfm", b"PF\n4 4\n"),
+    "SGI": (".sgi", b"\x01\xda\0\1"),
+    "MNG": (".mng", b"\x8aMNG\r\n\x1a\n"), "BPG": (".bpg", b"BPG\xfb"), "FLIF": (".flif", b"FLIF"),
+    "Sun raster": (".ras", b"\x59\xa6\x6a\x95"), "Windows metafile": (".wmf", b"\xd7\xcd\xc6\x9a"),
+    "XPM": (".xpm", b"/* XPM */"), "NRRD": (".nrrd", b"NRRD0005"), "NIfTI": (".nii", bytes(344) + b"n+1\0"),
+    "video": (".avi", b"RIFF\0\0\0\0AVI "), "NumPy array": (".npy", b"\x93NUMPY"),
+    "HDF5": (".h5", b"\x89HDF\r\n\x1a\n"), "MATLAB": (".mat", b"MATLAB 5.0"), "Parquet": (".parquet", b"PAR1"),
+    "Arrow": (".arrow", b"ARROW1"), "SQLite": (".db", b"SQLite format 3\0"),
+    "LMDB": (".mdb", bytes(16) + b"\xde\xc0\xef\xbe"), "Python pickle": (".pkl", b"\x80\4\x95"),
+    "IDX (MNIST)": (".idx", b"\0\0\x08\3"), "gzip data": (".jpg.gz", b"\x1f\x8b\x08"), "Targa": (".tga", b"\0\0\2\0"),
+    "PICT": (".pict", b"\0\0"), "TFRecord": (".tfrecord", b"\0\0"), "any other file": (".txt", b"a text"),
+}  # fmt: skip
 
 
 def describe_layout(paths: list[Components], folders: Folders | None) -> str:
@@ -119,28 +142,72 @@ def layout_rows() -> list[list[str]]:
 
 
 def format_rows(folder: Path) -> list[list[str]]:
-    """Return what becomes of a file of each format, unpacked and audited."""
-    rows = [["format", "for example", "what becomes of it"]]
-    files = {f"{number}{file.removeprefix('1')}": content(number) for number, (_, file, content) in enumerate(FORMATS)}
-    other = Zipped(b"b/other.jpg", encoded(photograph(len(FORMATS))))
-    left_out = {}
-    for name, data in files.items():
-        (folder / f"{name}.zip").write_bytes(zip_of(Zipped(f"a/{name}".encode(), data), other))
-        left_out[name] = unpack_all([Origin(folder / f"{name}.zip")], folder / name, Limits()).lines()
-    (folder / "all.zip").write_bytes(
-        zip_of(*(Zipped(f"a/{name}".encode(), data) for name, data in files.items()), other)
-    )
-    unpack_all([Origin(folder / "all.zip")], folder / "images", Limits())
+    """Return what becomes of a file of each format and suffix, unpacked and audited."""
+    tried = {suffix for *_, suffixes in READ for suffix in suffixes}
+    assert tried >= image_formats.IMAGE_SUFFIXES, "a suffix is missing in READ"
+    assert UNREAD.keys() - {"any other file"} == {
+        "HEIC",
+        *image_formats._UNREAD,
+        *image_formats._UNREAD_BY_NAME.values(),
+    }
+    files: dict[str, bytes] = {}
+    names: dict[str, list[str]] = {}
+    for number, (name, make, suffixes) in enumerate(READ):
+        names[name] = [f"{number}_{index}{suffix}" for index, suffix in enumerate(suffixes)]
+        files |= {file: make(len(files) + index) for index, file in enumerate(names[name])}
+    other = Zipped(b"b/other.jpg", encoded(photograph(999)))
+    zipped = zip_of(*(Zipped(f"a/{file}".encode(), content) for file, content in files.items()), other)
+    (folder / "all.zip").write_bytes(zipped)
+    assert unpack_all([Origin(folder / "all.zip")], folder / "images", Limits()).lines() == []
     words = f"--images {folder}/images --output {folder}/audit.csv --summary {folder}/audit.json --threads 1"
     audit_images.main(audit_images.build_parser().parse_args(words.split()))
-    by_file: dict[str, list[str]] = {name: [] for name in files}
+    told: dict[str, str] = {}
     with open(folder / "audit.csv", encoding="utf-8", newline="") as table:
         for row in csv.DictReader(table):
-            by_file[row["file"].removeprefix("a/")].append(f"{row['action'].replace('_', ' ')}: {row['detail']}")
-    for (name, file, _), (key, lines) in zip(FORMATS, by_file.items(), strict=True):
-        lines += [line.split(", such as")[0].replace(" 1:", ":") for line in left_out[key]]
-        rows.append([name, f"`{file}`", "; ".join(lines) or "read"])
+            if row["finding"] not in ("blurred", "low_information"):  # as these pictures may be
+                told[row["file"].removeprefix("a/")] = f"{row['action'].replace('_', ' ')}: {row['detail']}"
+    rows = [["format", "suffixes", "what becomes of it"]]
+    for name, _, suffixes in READ:
+        becomes, *others = {told.get(file, "read") for file in names[name]}
+        assert not others, (name, becomes, others)
+        rows.append([name, " ".join(f"`{suffix}`" for suffix in suffixes if suffix), becomes])
+    left_out: dict[str, list[str]] = {}
+    for number, (name, (suffix, begin)) in enumerate(UNREAD.items()):
+        archive = folder / f"{number}.zip"
+        archive.write_bytes(zip_of(Zipped(f"a/1{suffix}".encode(), begin + bytes(99)), Zipped(b"a/1.jpg"), other))
+        (line,) = unpack_all([Origin(archive)], folder / f"unread{number}", Limits()).lines()
+        what, _, remedy = (
+            line.removeprefix("left out 1: ").partition(", such as")[0].partition(", which mimflow does not read: ")
+        )
+        assert what == (name if remedy else "not an image")
+        left_out.setdefault(f"left out: {remedy or what}", []).append(name)
+    rows += [[", ".join(unread), "", becomes] for becomes, unread in left_out.items()]
     return rows
+
+
+def archive_rows(folder: Path) -> list[list[str]]:
+    """Return what becomes of a file of each kind, where an archive is wanted."""
+    zipped = zip_of(Zipped(b"a/1.jpg"), Zipped(b"b/1.jpg"))
+    tarred = tar_of(member(b"a/1.jpg"), member(b"b/1.jpg"))
+    archives = {"zip": zipped, "tar": tarred} | {
+        f"tar, compressed by {kind}": compress(tarred, kind) for kind in TARS[1:]
+    }
+    archives |= {"any of these, compressed again": compress(compress(tarred, "xz"), "gz")}
+    rows = [["a file", "what becomes of it"]]
+    for name, content in archives.items():
+        (folder / "archive").write_bytes(content)
+        unpack_all([Origin(folder / "archive")], folder / name, Limits())
+        assert sorted(path.name for path in (folder / name).rglob("*.jpg")) == ["1.jpg", "1.jpg"]
+        rows.append([name, "read"])
+    refused: dict[str, list[str]] = {}
+    for begin, (what, _) in file_kinds.KINDS.items():
+        (folder / "archive").write_bytes(begin + bytes(600))
+        with pytest.raises(UserError) as caught:
+            unpack_all([Origin(folder / "archive")], folder / "refused", Limits())
+        assert what in caught.value.what
+        names = refused.setdefault(f"refused: {caught.value.remedy}", [])
+        names += [] if what in names else [what]
+    return rows + [["; ".join(names), becomes] for becomes, names in refused.items()]
 
 
 def encoding_rows(folder: Path) -> list[list[str]]:
@@ -196,11 +263,12 @@ def markdown(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
 
 
-@pytest.mark.parametrize("name", ["layouts", "formats", pytest.param("encodings", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["layouts", "formats", "archives", pytest.param("encodings", marks=pytest.mark.long)])
 def test_the_tables_of_the_documentation_are_what_the_code_does(name: str, tmp_path: Path) -> None:
     rows = {
         "layouts": layout_rows,
         "formats": lambda: format_rows(tmp_path),
+        "archives": lambda: archive_rows(tmp_path),
         "encodings": lambda: encoding_rows(tmp_path),
     }
     text = DOCUMENT.read_text(encoding="utf-8")
