@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scripts.lib.base import products
+
 #: Before the rest of the Snakefile: no process that loads torch; after it: what `shell` does.
 HEAD = "from scripts.lib.workflow import fork_server\n\nfork_server.are_wanted = lambda rules, modules: False\n"
 TAIL = "\n\nfrom bench.stand_in import act as shell\n"
@@ -55,12 +57,14 @@ def act(*_words: Any, **_options: Any) -> None:
     names = frame.f_back.f_locals
     if names.get("rule") == "train_model":
         _train("{experiment}-{seed}".format(**dict(names["wildcards"].items())))
-    for path in map(Path, names.get("output", ())):
+    outputs = [Path(name) for name in names.get("output", ())]
+    for path in outputs:
         if path.suffix:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("stand-in", encoding="utf-8")
         else:
             path.mkdir(parents=True, exist_ok=True)
+    products.record(names["rule"], outputs)
 
 
 def _train(run: str) -> None:

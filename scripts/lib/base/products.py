@@ -174,6 +174,12 @@ def origin(product: Path) -> dict[str, Any] | None:
     return content[ORIGIN] if isinstance(content.get(ORIGIN), dict) else None
 
 
+def recorded_at(product: Path) -> int | None:
+    """Return when the record of a product was written last, in ns since 1970; None without one."""
+    file, _content = _index(product.parent).get(product.name, (None, {}))
+    return file.stat().st_mtime_ns if file else None
+
+
 def made_with(product: Path) -> list[Path]:
     """Return all that the job of a product made beside it, itself among them; nothing without a record."""
     _file, content = _index(product.parent).get(product.name, (None, {}))

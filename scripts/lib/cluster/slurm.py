@@ -183,6 +183,16 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX, ended: bool = Fal
     return sorted(jobs, key=lambda job: (job.submitted or 0.0, len(job.id), job.id))
 
 
+def states() -> dict[str, str]:
+    """Return the state of each of this user's jobs that Slurm knows, by id; it forgets them minutes after their end.
+
+    Raises
+    ------
+    UserError : there is no Slurm, or it does not answer.
+    """
+    return {job.id: job.state for job in _squeue(f"--user={os.getuid()}")}
+
+
 def job(job_id: str) -> Job | None:
     """Return one job, or None where Slurm does not know it (any more).
 

@@ -11,13 +11,15 @@ import threading
 import time
 import types
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import snakemake_executor_plugin_slurm as plugin
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
+from scripts.lib.base import products
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
@@ -29,6 +31,8 @@ CHECK_SECONDS = (5.0, 15.0)
 AT_ONCE, SUBMIT_SECONDS = 10, 1.0
 #: Seconds until a refused submission is tried again, and between two lines about it.
 RETRY_SECONDS, TELL_SECONDS = 15.0, 600.0
+#: Seconds between two looks for jobs that have ended without the plugin seeing it; what two of them tell is believed.
+LOOK_SECONDS = 120.0
 #: What Slurm says when a submission may go well later: nobody answers, or the user has all the jobs that are allowed.
 PASSING = re.compile(
     "contact|connection|timed out|zero bytes|not respond|unexpected message|standby|temporarily|MaxSubmit",
@@ -54,6 +58,8 @@ class PatientExecutor(plugin.Executor):
     - Any other error while a job is submitted ends that job. The plugin loses it in a thread, and Snakemake waits for
       ever.
     - Jobs whose states Slurm did not tell stay known. The plugin forgets them, and Snakemake waits for ever.
+    - A job that Slurm has forgotten, as it does some minutes after the end (MinJobAge), or that has ended in a way that
+      the plugin does not know, is ended here: by what it has made. The plugin waits for ever.
     - The end of a job is seen within `CHECK_SECONDS`. The plugin waits longer after each check, up to three minutes.
     - After Ctrl-C nothing is submitted any more. The plugin cancels its jobs, and then submits those that waited.
     """
@@ -62,6 +68,10 @@ class PatientExecutor(plugin.Executor):
     _stopping = threading.Event()
     _changed = time.monotonic()
     _submitted: frozenset[str] = frozenset()
+    #: By job: when the records of its products were written that stood before it was submitted.
+    _made: ClassVar[dict[Any, dict[Path, int | None]]] = {}
+    _looked = time.monotonic()
+    _ended: frozenset[str] = frozenset()  # jobs that had ended at the last look
     _status_query_calls = 0  # the plugin's
 
     @property
@@ -82,6 +92,7 @@ class PatientExecutor(plugin.Executor):
             try:
                 if len(self._submitted) >= AT_ONCE:
                     self._stopping.wait(SUBMIT_SECONDS)
+                self._made[job] = recorded_products(job)
                 super().run_job(job)
                 return
             except Exception as error:
@@ -144,15 +155,51 @@ class PatientExecutor(plugin.Executor):
 
     async def check_active_jobs(self, active_jobs: Sequence[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
         """Yield the jobs that have not ended: all of them where Slurm did not answer."""
-        queries, left = self._status_query_calls, 0
-        async for job in super().check_active_jobs(active_jobs):
-            left += 1
-            yield job
+        queries = self._status_query_calls
+        left = [job async for job in super().check_active_jobs(active_jobs)]
         if self._status_query_calls == queries:
-            for job in active_jobs:
-                yield job
-        elif left < len(active_jobs):
+            left = list(active_jobs)
+        elif len(left) < len(active_jobs):
             self._changed = time.monotonic()
+        ended = self._unseen_ends(left)
+        for job in left:
+            if job.external_jobid in ended:
+                self._end(job, ended[job.external_jobid])
+            else:
+                yield job
+
+    def _unseen_ends(self, active_jobs: Sequence[SubmittedJobInfo]) -> dict[str, str]:
+        """Return those of *active_jobs* that have ended, and what Slurm says of them: twice, `LOOK_SECONDS` apart.
+
+        So a job that is queued again, or whose end the plugin is about to see, is none.
+        """
+        if not active_jobs or time.monotonic() - self._looked < LOOK_SECONDS:
+            return {}
+        self._looked = time.monotonic()
+        try:
+            states = slurm.states()
+        except UserError:
+            return {}
+        ids = {
+            job.external_jobid for job in active_jobs if not job.job.resources.get("clusters")
+        }  # here, not elsewhere
+        ended = {job: states.get(job, "") for job in ids if states.get(job, "") in {"", *slurm.ENDED}}
+        before, self._ended = self._ended, frozenset(ended)
+        return {job: state for job, state in ended.items() if job in before}
+
+    def _end(self, job_info: SubmittedJobInfo, state: str) -> None:
+        """End a job whose end the plugin does not see: well where it has made all its products, else as a failure."""
+        job, self._changed = job_info.job, time.monotonic()
+        told = f"has ended as {state}" if state else "is not known to Slurm any more"
+        what = f"job {job_info.external_jobid} ({job.name}) {told}"
+        before = self._made.get(job, {})
+        now = recorded_products(job)
+        if all(when and when != before.get(path) and path.exists() for path, when in now.items()):
+            print(f"note: {what}, and has made its files: it counts as finished", file=sys.stderr, flush=True)
+            self.report_job_success(job_info)
+        else:
+            print(f"note: {what}, and has not made its files: it counts as failed", file=sys.stderr, flush=True)
+            self.report_job_error(job_info, msg=f"{what}. ", aux_logs=[str(job_info.aux["slurm_logfile"])])
 
     def cancel(self) -> None:
         """Submit nothing more, then cancel the jobs."""
@@ -166,3 +213,9 @@ class PatientExecutor(plugin.Executor):
             super().cancel_jobs(active_jobs)
         except WorkflowError as error:
             print(f"error: {one_line(error)}: `make cancel` when Slurm answers", file=sys.stderr, flush=True)
+
+
+def recorded_products(job: Any) -> dict[Path, int | None]:
+    """Return when the records of what a job makes, or the jobs of a group, were written; None: there is none."""
+    paths = [Path(name) for member in getattr(job, "jobs", [job]) for name in member.output]
+    return {path: products.recorded_at(path) for path in paths}
