@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     def make(name: str, body: str) -> Path:
         file = folder / name
         file.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+        file.chmod(0o755)
         return file
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -22,6 +23,13 @@ def small_disk(folder: Path, megabytes: int = 4, *options: str) -> Iterator[Path
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill_inodes(folder: Path, leave: int = 0) -> None:
+    """Make files on the disk of *folder* until it takes only *leave* more."""
+    (folder / "filler").mkdir()
+    for number in range(os.statvfs(folder).f_favail - leave):
+        (folder / "filler" / str(number)).touch()
 
 
 def fill(folder: Path, leave: int = 0) -> None:

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from dag import Finished, snakemake
-from small_disk import fill, small_disk
+from small_disk import fill, fill_inodes, small_disk
 
 from scripts.lib.base.disks import LEAST_BYTES
 from scripts.lib.base.files import sha256_of
 
 pytestmark = pytest.mark.long
 
+#: Bytes: with less room, no workflow starts.
+ENOUGH = LEAST_BYTES + 400_000
 RUN, LOGS = Path("results/small/quick/seed0"), Path("logs/small")
 
 
 @contextmanager
-def filled_when(log: Path, disk: Path) -> Iterator[None]:
-    """Fill *disk* as soon as the step of *log* has begun: with less room than this, no workflow starts."""
+def filled_when(log: Path, disk: Path, fill: Callable[[Path, int], None] = fill, leave: int = ENOUGH) -> Iterator[None]:
+    """Fill *disk* as soon as the step of *log* has begun, but for *leave* before that."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.01):
             if log.exists():
-                return fill(disk)
+                return fill(disk, 0)
 
     log.unlink(missing_ok=True)
-    fill(disk, leave=LEAST_BYTES + 400_000)
+    fill(disk, leave)
     (disk / "filler").rename(disk / "first")
     thread = threading.Thread(target=watch)
     thread.start()
@@ -40,8 +43,7 @@ def filled_when(log: Path, disk: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        for name in ("first", "filler"):
-            (disk / name).unlink(missing_ok=True)
+        subprocess.run(["rm", "-r", "-f", disk / "first", disk / "filler"], check=True)
 
 
 @pytest.mark.parametrize(
@@ -73,4 +75,26 @@ def test_a_disk_that_fills_is_one_line_and_costs_nothing(
         again = snakemake(folder, finished[1])
         assert again.returncode == 0, again.stdout
         assert all((folder / RUN / name).exists() for name in gone)
+        assert sha256_of(folder / RUN / "best.pth") == weights
+
+
+@pytest.mark.parametrize("leave", [0, 3, 40])
+def test_a_disk_that_takes_no_more_files_is_one_line_and_costs_nothing(
+    finished: Finished, tmp_path: Path, leave: int
+) -> None:
+    """As where a quota of files is used up: at the start, while the workflow begins, or while it trains."""
+    folder = tmp_path / "p"
+    with small_disk(folder, 200, "nr_inodes=20000") as disk:
+        shutil.copytree(finished[0], folder, symlinks=True, dirs_exist_ok=True)
+        weights = sha256_of(folder / RUN / "best.pth")
+        for name in ("best.pth", "last.pth", "train_log.csv"):
+            (folder / RUN / name).unlink()
+        shutil.rmtree(folder / RUN / "work")
+        with filled_when(folder / LOGS / "quick/seed0/train_model.log", disk, fill_inodes, leave):
+            failed = snakemake(folder, finished[1])
+        assert failed.returncode == 1 and "Traceback" not in failed.stdout, failed.stdout
+        lines = [line for line in failed.stdout.splitlines() if line.startswith("error: ")]
+        assert len(set(lines)) == 1 and "no space left on the disk" in lines[0] and "`df -i`" in lines[0], failed.stdout
+        again = snakemake(folder, finished[1])
+        assert again.returncode == 0, again.stdout
         assert sha256_of(folder / RUN / "best.pth") == weights

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from scripts.lib.base import interrupts, products, usage
-from scripts.lib.base.disks import describe_full_disk, usual_folders
+from scripts.lib.base.disks import describe_full_disk, existing, user_name, usual_folders
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
 from scripts.lib.base.problems import STOPPED, Stopped, UserError
@@ -50,8 +50,8 @@ def describe_os_error(error: OSError) -> str:
     where = f" ({name.encode('utf-8', 'backslashreplace').decode()})" if name else ""
     remedies = {
         errno.ENOSPC: f"no space left on the device{where}: free some and run the same command again",
-        errno.EDQUOT: f"disk quota exceeded{where}: free some (on clusters, home is often small) and run it again",
-        errno.EACCES: f"permission denied{where}: check who owns it",
+        errno.EDQUOT: f"your quota of bytes or of files is used up{where}: free some (`quota -s`) and run it again",
+        errno.EACCES: f"permission denied{where}: {_owner(name)}",
         errno.EROFS: f"read-only file system{where}: choose another folder",
         errno.ENOENT: f"no such file or folder{where}: check the path",
         errno.ENOTDIR: f"not a folder{where}: check the path",
@@ -62,6 +62,17 @@ def describe_os_error(error: OSError) -> str:
         errno.ENOMEM: f"no memory left{where}: end other programs, or use fewer jobs at a time (ARGS='--cores 1')",
     }
     return remedies.get(error.errno or 0, f"{error.strerror or error}{where}")
+
+
+def _owner(name: str) -> str:
+    """Say who can give a permission: who owns a file, or the folder in which it was to be made."""
+    try:
+        owner = existing(Path(name)).stat().st_uid if name else None
+    except OSError:
+        owner = None
+    if owner is None:
+        return "check who owns it"
+    return "check its mode (`ls -ld`)" if owner == os.getuid() else f"ask {user_name(owner)}, who owns it"
 
 
 class ReadableFormatter(logging.Formatter):

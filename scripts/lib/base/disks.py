@@ -1,18 +1,81 @@
-"""Disks that are full or cannot be written: which one, and what to do, in one line."""
+"""Disks that are full, folders that cannot be written, or that a group shares: which one, and what to do, in a line."""
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
+import shlex
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from scripts.lib.base.problems import UserError
 
 #: A disk with less than this left is full for us, and a folder must take so much to be called writable.
 LEAST_BYTES = 1024 * 1024
-REMEDY = "free some space there (`df -h`, and `df -i` for the number of files), then run the same command again"
+REMEDY = (
+    "free some space there (`df -h`, `df -i` for the number of files, `quota -s` for what is yours),"
+    " then run the same command again"
+)
+
+
+#: What its owner does to let a group write in a folder, and in all that will be made in it.
+SHARE = "`chgrp -R GROUP {0} && chmod -R g+rwX {0} && find {0} -type d -exec chmod g+s {{}} +`"
+#: Folders of a data set that one job makes as a whole, of very many files.
+LARGE = frozenset({"images", "packed"})
+
+
+def user_name(number: int) -> str:
+    """Return the name of a user; the number where the system knows none."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def is_shared(folder: Path) -> bool:
+    """Tell whether a folder is meant for a group: its members may write, and what is made in it is the group's."""
+    mode = folder.stat().st_mode
+    return bool(mode & stat.S_ISGID and mode & stat.S_IWGRP)
+
+
+def share_with_group(folder: Path) -> None:
+    """Where a group shares *folder*, let it write to all that this process and its children will make."""
+    if not is_shared(folder):
+        return
+    os.umask(os.umask(0o077) & ~stat.S_IRWXG)
+    for made in (folder / ".snakemake", folder / ".snakemake/log"):  # Snakemake makes them before it can be told
+        with suppress(OSError):  # not there, or another's, who has done this
+            made.chmod(made.stat().st_mode | stat.S_IRWXG | stat.S_ISGID)
+
+
+def _closed_folders(folder: Path, depth: int) -> Iterator[Path]:
+    """Yield *folder*, or those down to *depth* levels below it, where others own them and this user may not write."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        if folder.stat().st_uid != os.getuid():
+            yield folder
+    elif depth and folder.name not in LARGE:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _closed_folders(Path(entry.path), depth - 1)
+
+
+def check_open(folder: Path, depth: int) -> None:
+    """Make sure that what others have made in *folder* can be replaced.
+
+    Raises
+    ------
+    UserError : another user's folder, down to *depth* levels below it, is closed to this one.
+    """
+    for closed in _closed_folders(existing_folder(folder), depth):
+        owner = user_name(closed.stat().st_uid)
+        remedy = f"{owner} can share it with a group: {SHARE.format(shlex.quote(os.getcwd()))}"
+        raise UserError(f"{closed} is a folder of {owner}, in which you cannot write", remedy)
 
 
 def existing(path: Path) -> Path:
@@ -81,7 +144,8 @@ def check_writable(folder: Path, what: str) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         full = describe_full_disk([here])
-        reason, remedy = (full.what, full.remedy) if full else (error.strerror, "choose another, or ask who owns it")
+        remedy = REMEDY if error.errno == errno.EDQUOT else f"choose another, or ask {user_name(here.stat().st_uid)}"
+        reason, remedy = (full.what, full.remedy) if full else (error.strerror, remedy)
         raise UserError(f"{what}: {here} cannot be written: {reason}", remedy) from error
 
 
@@ -92,6 +156,8 @@ def check_folders(results: Path) -> None:
     ------
     UserError : it cannot.
     """
+    for folder in (results, Path("logs", results.name), Path(".snakemake")):
+        check_open(folder, depth=3)
     check_writable(results, "the folder of the results")
     check_writable(Path("logs"), "the folder of the logs")
     check_writable(Path(".snakemake"), "Snakemake's folder")

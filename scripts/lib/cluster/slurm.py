@@ -162,10 +162,16 @@ def leave_job(environment: MutableMapping[str, str]) -> None:
         del environment["TMPDIR"]
 
 
-def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX, ended: bool = False) -> list[Job]:
+def my_jobs(
+    folder: Path | str, prefix: str = JOB_NAME_PREFIX, ended: bool = False, user: str | None = None
+) -> list[Job]:
     """Return this user's jobs whose name begins with *prefix* and that were submitted from *folder*, the oldest first.
 
     Those that have ended are among them only if *ended*, and for some minutes.
+
+    Parameters
+    ----------
+    user : whose jobs instead; a cluster may show none of others (PrivateData).
 
     Raises
     ------
@@ -174,7 +180,7 @@ def my_jobs(folder: Path | str, prefix: str = JOB_NAME_PREFIX, ended: bool = Fal
     here = os.path.realpath(folder)
     jobs = [
         job
-        for job in _squeue(f"--user={os.getuid()}")
+        for job in _squeue(f"--user={user or os.getuid()}")
         if job.name.startswith(prefix)
         and (ended or not job.has_ended)
         and job.folder

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from scripts.lib.base.disks import user_name
 from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import PassingError
 from scripts.lib.runs.run_folder import WorkFolder
@@ -34,6 +35,15 @@ def living_group(group: int) -> list[int]:
     return members
 
 
+def others_are_hidden() -> bool:
+    """Tell whether this machine shows a user no processes of others (hidepid), as login nodes may."""
+    try:
+        psutil.Process(1).create_time()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return True
+    return False
+
+
 @dataclass(frozen=True)
 class Holder:
     """Who holds a lease."""
@@ -44,12 +54,15 @@ class Holder:
     started: float
     job: str | None
     group: int | None = None  # of the trainer, which ends a little later than train_model does
+    user: str = ""
 
     @classmethod
     def this_process(cls) -> Holder:
         """Describe the process that asks."""
         started = psutil.Process().create_time()
-        return cls(uuid.uuid4().hex, socket.gethostname(), os.getpid(), started, os.environ.get("SLURM_JOB_ID"))
+        job = os.environ.get("SLURM_JOB_ID")
+        user = user_name(os.getuid())
+        return cls(uuid.uuid4().hex, socket.gethostname(), os.getpid(), started, job, user=user)
 
     def is_alive_here(self) -> bool:
         """Tell whether the holder is a living process of this machine."""
@@ -58,17 +71,22 @@ class Holder:
         try:
             # A process id is used again: the time of its start tells them apart.
             return abs(psutil.Process(self.pid).create_time() - self.started) < 1
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
+
+    def is_others(self) -> bool:
+        """Tell whether the holder is another user."""
+        return self.user not in ("", user_name(os.getuid()))
 
     def is_dead_here(self) -> bool:
         """Tell whether the holder was a process of this machine that has ended, with all that it started."""
-        here = self.host == socket.gethostname()
+        here = self.host == socket.gethostname() and not (self.is_others() and others_are_hidden())
         return here and not self.is_alive_here() and not (self.group and living_group(self.group))
 
     def __str__(self) -> str:
         job = f", Slurm job {self.job}" if self.job else ""
-        return f"process {self.pid} on {self.host}{job}"
+        of = f" of {self.user}" if self.is_others() else ""
+        return f"process {self.pid}{of} on {self.host}{job}"
 
 
 class Lease:

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scripts.lib.base.environment import Variable
-from scripts.lib.base.files import write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Holder
@@ -74,10 +73,22 @@ class Controller:
         return record.holder.is_alive_here() or (not is_surely_dead(record.holder) and self._age() < EXPIRY_SECONDS)
 
     def take(self, slurm: bool) -> None:
-        """Make this process the controller, and keep its heartbeat going until :meth:`release` or its end."""
+        """Make this process the controller, and keep its heartbeat going until :meth:`release` or its end.
+
+        Raises
+        ------
+        UserError : another one, which has started at the same moment, was faster.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         holder = replace(Holder.this_process(), job=self.job)
-        write_text(self.path, json.dumps({"holder": asdict(holder), "slurm": slurm}))
+        claim = self.path.with_name(f".controller.{holder.token}")
+        claim.write_text(json.dumps({"holder": asdict(holder), "slurm": slurm}), encoding="utf-8")
+        try:
+            os.link(claim, self.path)  # atomic on NFS too
+        except FileExistsError:
+            raise another_controller(self.record()) from None
+        finally:
+            claim.unlink(missing_ok=True)
         self._released.clear()
         name = f"heartbeat of {self.path}"
         threading.Thread(target=self._beat, args=(os.getpid(),), name=name, daemon=True).start()
@@ -106,6 +117,13 @@ class Controller:
             return float("inf")
         finally:
             probe.unlink(missing_ok=True)
+
+
+def another_controller(record: ControllerRecord | None) -> UserError:
+    """Return the error of a folder that another Snakemake controls."""
+    remedy = "wait for it, or stop it there with Ctrl-C (kill -INT); `make jobs` shows its jobs"
+    who = f" ({record.holder})" if record else ""
+    return UserError(f"another snakemake runs this workflow in this folder{who}", remedy)
 
 
 def is_surely_dead(holder: Holder, environment: Mapping[str, str] = os.environ) -> bool:
@@ -144,8 +162,7 @@ def clear_the_way(environment: Mapping[str, str], controller: Controller | None 
     controller = controller or Controller()
     record = controller.record()
     if record is not None and controller.is_alive():
-        remedy = "wait for it, or stop it there with Ctrl-C (kill -INT); `make jobs` shows its jobs"
-        raise UserError(f"another snakemake runs this workflow in this folder ({record.holder})", remedy)
+        raise another_controller(record)
     if record is not None and record.slurm:
         try:
             settle_orphans(environment, record.holder)
@@ -197,6 +214,10 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
     ------
     UserError : Slurm does not say which jobs there are, or they do not end.
     """
+    if holder.is_others() and (jobs := slurm.my_jobs(Path.cwd(), user=holder.user)):
+        ids = ",".join(job.id for job in jobs)
+        what = f"Slurm jobs {ids} of {holder.user}, whose snakemake ({holder}) is gone, may still write in this folder"
+        raise UserError(what, f"wait for their end, or have {holder.user} cancel them: `scancel {ids}`")
     mine = environment.get("SLURM_JOB_ID")
     jobs = [job for job in slurm.my_jobs(Path.cwd()) if job.id != mine and not job.is_allocation]
     if not jobs:

@@ -23,7 +23,7 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import interrupts, strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED
-from scripts.lib.base.disks import check_folders
+from scripts.lib.base.disks import check_folders, share_with_group
 from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
@@ -75,6 +75,7 @@ class Session:
         self.last_plan: LastPlan | None = None
         self.note = ""  # of a plan that need not be made again
         use_this_python()
+        share_with_group(Path.cwd())
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
         known = job_environment(os.environ)
         for name in os.environ.keys() - known.keys():
@@ -276,7 +277,10 @@ class Session:
             runs = sum(devices[name] != "cpu" for name in trained)
             if note := idle_gpus(len(Gpus.of(os.environ).names), int(at_once.value), runs):
                 print(f"note: {note}", file=sys.stderr, flush=True)
-        controller.take(slurm=workflow.non_local_exec)
+        try:
+            controller.take(slurm=workflow.non_local_exec)
+        except UserError as error:
+            self._exit(str(error))
         if not workflow.non_local_exec:
             self._start_forks(job.rule.name for job in jobs)
             self.prefix_shell()

@@ -17,8 +17,8 @@ from scripts.lib.base.console import describe_os_error, one_line
      (b"/data/\xff", "(/data/\\udcff)"), (None, "")],
 )  # fmt: skip
 def test_a_name_is_shown_as_text_whatever_it_is(name: object, shown: str) -> None:
-    text = describe_os_error(OSError(errno.EACCES, "Permission denied", name))
-    assert text == " ".join(filter(None, ("permission denied", shown))) + ": check who owns it"
+    text = describe_os_error(OSError(errno.EROFS, "Read-only file system", name))
+    assert text == " ".join(filter(None, ("read-only file system", shown))) + ": choose another folder"
     assert one_line(text) == text and "b'" not in text
 
 
@@ -30,6 +30,17 @@ def test_a_name_is_shown_as_text_whatever_it_is(name: object, shown: str) -> Non
 def test_what_can_be_mended_comes_with_what_to_do(number: int) -> None:
     what, _, remedy = describe_os_error(OSError(number, os.strerror(number), "/x")).partition(" (/x): ")
     assert what and remedy
+
+
+def test_who_can_give_a_permission_is_named(tmp_path: Path) -> None:
+    mine = describe_os_error(OSError(errno.EACCES, "", str(tmp_path / "new")))
+    assert mine == f"permission denied ({tmp_path}/new): check its mode (`ls -ld`)"
+    if os.getuid() != 0:
+        pytest.skip("needs root, to make a file of another user's")
+    os.chown(tmp_path, 4321, -1)
+    theirs = describe_os_error(OSError(errno.EACCES, "", str(tmp_path / "new")))
+    assert theirs == f"permission denied ({tmp_path}/new): ask 4321, who owns it"
+    assert describe_os_error(OSError(errno.EACCES, "")) == "permission denied: check who owns it"
 
 
 def test_other_errors_keep_their_words() -> None:

@@ -181,6 +181,7 @@ def test_nothing_there_is_nothing_to_say(capsys: pytest.CaptureFixture[str]) -> 
 def test_release_is_for_the_own_record_only(other: subprocess.Popen[str]) -> None:
     Controller().release()
     assert RECORD.exists()
+    RECORD.unlink()
     ours = Controller()
     ours.take(slurm=True)
     record = Controller().record()
