@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 from scripts.lib.base.files import sha256_of, write_json
 from scripts.lib.base.problems import UserError
@@ -205,6 +206,21 @@ def read_listed(manifest: Path, folder: Path, index: int) -> bytes:
     listed = next(islice(read_manifest(manifest), index, None))
     check_unchanged(folder / listed.name, listed, since=-1)
     return (folder / listed.name).read_bytes()
+
+
+def open_listed(manifest: Path, folder: Path, targets: Sequence[str | None]) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Yield (where it goes, size, content) of each file of a manifest that has a target.
+
+    Raises
+    ------
+    UserError : it is not the file that was listed any more.
+    """
+    since = manifest.stat().st_mtime_ns
+    for listed, target in zip(read_manifest(manifest), targets, strict=True):
+        if target is not None:
+            check_unchanged(folder / listed.name, listed, since)
+            with open(folder / listed.name, "rb") as content:
+                yield target, listed.size, content
 
 
 def check_unchanged(path: Path, listed: Listed, since: int) -> None:

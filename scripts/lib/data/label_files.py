@@ -88,9 +88,7 @@ def read_labels(
         return read_annotations(spec, text, "") if _is_annotations(spec, text) else read_table(spec, text, remarks)
     classes = None
     if "classes" in spec:
-        classes = [name for line in _lines(text_of(spec["classes"], columns=())) if (name := line.strip())]
-        if twice := [name for name, count in Counter(classes).items() if count > 1]:
-            raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
+        classes = read_names(spec, read, remarks, encoding)
     rows = [
         row
         for split, name in spec.items()
@@ -98,6 +96,17 @@ def read_labels(
         for row in read_annotations(name, text_of(name), split, classes)
     ]
     return rows if classes is None else name_labels(rows, classes, spec["classes"])
+
+
+def read_names(
+    spec: Mapping[str, str], read: Callable[[str], bytes], remarks: list[str], encoding: str | None = None
+) -> list[str]:
+    """Return the names of the classes in the file that *spec* names, one a line; the rest as of :func:`read_labels`."""
+    text = read_text(spec["classes"], read(spec["classes"]), (), encoding, remarks.append)
+    names = [name for line in _lines(text) if (name := line.strip())]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
+    return names
 
 
 def _lines(text: str) -> list[str]:

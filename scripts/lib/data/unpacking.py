@@ -11,9 +11,9 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,90 +22,33 @@ from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path, find_json, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes, plural
-from scripts.lib.data import image_paths, label_files, layouts
+from scripts.lib.data import image_paths, label_files, layouts, samples
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, check_link, check_name, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
-from scripts.lib.data.encodings import Encoding, find_encoding
+from scripts.lib.data.encodings import find_encoding
 from scripts.lib.data.file_kinds import names_archive
 from scripts.lib.data.folders import MANIFEST, left_out_beside, link_files, manifest_entries, read_listed
 from scripts.lib.data.image_formats import describe_unread, is_read
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
-from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE, Spec
-from scripts.lib.data.layouts import Folders, Layout
-from scripts.lib.data.split_words import WORDS, read_split_name
+from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE
+from scripts.lib.data.layouts import Layout
+from scripts.lib.data.origins import NOT_AN_IMAGE, Contents, LeftOut, Origin, splits_by_name
+from scripts.lib.data.split_words import WORDS
 
 logger = logging.getLogger(__name__)
 
-NOT_AN_IMAGE = "not an image"
 IS_JUNK = "junk (hidden files, __MACOSX, Thumbs.db and the like)"
 IS_LINK = "a link"
 IS_ARCHIVE = "an archive inside the archive"
 #: Why nothing remains, to what to do.
 REMEDIES = {
-    IS_ARCHIVE: "unpack it once and give the folder, or list the archives in it as dataset.source, with label or split",
+    IS_ARCHIVE: "unpack it once and give the folder, or list the archives in it as dataset.source, with label or split;"
+    " where they are shards whose images have a .cls, .json or .txt beside them: in_place: true",
     IS_LINK: "pack the files that the links lead to (tar --dereference), or give the folder",
 }
 
 #: Where each entry of an archive goes below images/; None: nowhere.
 Targets = list[str | None]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """One of the archives that make up a data set, and what the settings say of its images.
-
-    ``split``, ``label``: of all of them; ``folders``: what its folders are; ``labels``: the files that say it of each;
-    ``kept``: where those of them lie that are not in an archive; ``folder``: the archive is the manifest of this
-    folder, whose files are linked to; ``name``: of its url or path; ``encoding``: ``dataset.encoding``.
-    """
-
-    archive: Path
-    split: str | None = None
-    label: str | None = None
-    folders: Folders | None = None
-    labels: Spec | None = None
-    kept: Mapping[str, str] = field(default_factory=dict)
-    folder: Path | None = None
-    name: str = ""
-    encoding: str | None = None
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What an archive holds: ``images[i]`` is the index of an image in ``entries``, ``paths[i]`` its path."""
-
-    kind: str
-    entries: Sequence[Entry]
-    encoding: Encoding
-    images: list[int]
-    paths: list[Components]
-
-    def name(self, index: int) -> str:
-        """Return the name of an entry as text: all of them would fill memory."""
-        return self.encoding.decode(self.entries[index].name)
-
-    def names(self) -> Iterator[str]:
-        """Yield the names of all entries."""
-        return (self.encoding.decode(entry.name) for entry in self.entries)
-
-
-@dataclass
-class LeftOut:
-    """How often something was left out for each reason, with an example; ``remarks``: what was guessed."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-
-    def add(self, name: str, reason: str) -> None:
-        self.counts[reason] += 1
-        self.examples.setdefault(reason, name)
-        logger.debug("left out: %r: %s", name, reason)
-
-    def lines(self) -> list[str]:
-        """Return a line for each reason."""
-        example = {reason: f", such as {name!r}" for reason, name in self.examples.items()}
-        return [f"left out {n}: {reason}{example.get(reason, '')}" for reason, n in sorted(self.counts.items())]
 
 
 def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, left_out: LeftOut) -> Contents:
@@ -170,7 +113,14 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     """
     targets_of: list[list[Components | str]] = [[] for _ in origins]
     has_splits = [False for _ in origins]
-    for group in _planned_together(origins):
+    names = _names_of_classes(origins, contents, limits, left_out.remarks)
+    placed = samples.targets(origins, contents, limits, left_out, names)
+    for index, split in _splits_of_shards(origins, placed, left_out).items():
+        placed[index] = [to if isinstance(to, str) else (split, *to) for to in placed[index]]
+        has_splits[index] = True
+    for index, to_of_sample in placed.items():
+        targets_of[index] = to_of_sample
+    for group in _planned_together(origins, placed):
         paths = [path for index in group for path in contents[index].paths]
         layout = _layout(origins, contents, group, paths, limits)
         left_out.remarks += layout.remarks
@@ -197,17 +147,37 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     return planned
 
 
-def splits_by_name(names: Mapping[int, str]) -> dict[int, str]:
-    """Return the splits of archives called as train, test, ...; none where one is not, or says something else, too."""
-    read = {index: split for index, name in names.items() if (split := read_split_name(name))}
-    splits = {index: split.split for index, split in read.items()}
-    alike = len(read) == len(names) and len({split.rest for split in read.values()}) == 1
-    return splits if alike and "train" in splits.values() and len(set(splits.values())) > 1 else {}
+def _names_of_classes(
+    origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits, remarks: list[str]
+) -> list[str]:
+    """Return the names of the classes where the settings give only those, and each sample says its number."""
+    for index, origin in enumerate(origins):
+        if isinstance(origin.labels, Mapping) and samples.names_only(origin):
+            read = partial(read_label_file, origins=origins, contents=contents, group=[index], limits=limits)
+            return label_files.read_names(origin.labels, read, remarks, origin.encoding)
+    return []
 
 
-def _planned_together(origins: Sequence[Origin]) -> list[list[int]]:
+def _splits_of_shards(origins: Sequence[Origin], placed: Collection[int], left_out: LeftOut) -> dict[int, str]:
+    """Return the splits of archives of samples: as the settings say, else by their names but for their numbers."""
+    if splits := {index: split for index in placed if (split := origins[index].split)}:
+        return splits
+    splits = splits_by_name({index: re.sub(r"[\W_]*\d+(?=\.|$)", "", origins[index].name) for index in placed})
+    if splits:
+        counts = Counter(splits.values())
+        told = ", ".join(f"{plural(counts[split], 'shard')} as {split}" for split in WORDS if split in counts)
+        left_out.remarks.append(f"read by their names: {told}")
+    return splits
+
+
+def _planned_together(origins: Sequence[Origin], placed: Collection[int]) -> list[list[int]]:
     groups: dict[str, list[int]] = {}
     for index, origin in enumerate(origins):
+        if index in placed:
+            continue
+        if samples.names_only(origin):
+            what = f"{KEY}: it names only classes, but no image has a .cls, .json or .txt beside it that says which"
+            raise UserError(what, "name a file for train, val or test")
         alone = origin.labels is None and (origin.split or origin.label)
         key = str(index) if alone else json.dumps([origin.labels, origin.split, origin.folders])
         groups.setdefault(key, []).append(index)
@@ -412,6 +382,7 @@ def _unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, stack: 
     left_out = LeftOut()
     for origin in origins:
         left_out.counts.update(find_json(left_out_beside(origin.archive)))
+    origins = [shard for origin in origins for shard in samples.expand(origin, left_out)]
     contents, bare = [], []  # origins without a second compression
     for number, origin in enumerate(origins):
         kind = sniff_format(origin.archive) if origin.folder is None else MANIFEST

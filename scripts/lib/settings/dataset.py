@@ -44,12 +44,14 @@ class LabelFiles(Section):
     val: FileName | None = Field(None, description="File of the validation images.")
     test: FileName | None = Field(None, description="File of the test images.")
     classes: FileName | None = Field(
-        None, description="Names of the classes, one per line, if the labels are indices into it, counted from 0."
+        None,
+        description="Names of the classes, one per line, if the labels are indices into it, counted from 0. Alone: "
+        "of the numbers in the `.cls` files of WebDataset.",
     )
 
     @model_validator(mode="after")
     def _some_images(self) -> LabelFiles:
-        if not (self.train or self.val or self.test):
+        if not (self.train or self.val or self.test or self.classes):
             raise ValueError("name a file for train, val or test")
         return self
 
@@ -102,7 +104,9 @@ class Source(Section):
     path: LocalPath | None = Field(None, description="A local archive, or a folder with one folder per class.")
     sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")
     in_place: StrictBool | None = Field(
-        None, description="true: the folder `path` is not copied; images/ holds links to its files."
+        None,
+        description="true: the folder `path` is not copied; images/ holds links to its files, "
+        "or where they are tar shards (WebDataset) what is in them.",
     )
     labels: Labels | None = Field(
         None,

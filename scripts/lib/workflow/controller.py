@@ -215,9 +215,9 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
     UserError : Slurm does not say which jobs there are, or they do not end.
     """
     if holder.is_others() and (jobs := slurm.my_jobs(Path.cwd(), user=holder.user)):
-        ids = ",".join(job.id for job in jobs)
-        what = f"Slurm jobs {ids} of {holder.user}, whose snakemake ({holder}) is gone, may still write in this folder"
-        raise UserError(what, f"wait for their end, or have {holder.user} cancel them: `scancel {ids}`")
+        names = ",".join(job.id for job in jobs)
+        what = f"Slurm jobs {names} of {holder.user}, whose snakemake ({holder}) is gone, may still write here"
+        raise UserError(what, f"wait for their end, or have {holder.user} cancel them: `scancel {names}`")
     mine = environment.get("SLURM_JOB_ID")
     jobs = [job for job in slurm.my_jobs(Path.cwd()) if job.id != mine and not job.is_allocation]
     if not jobs:
