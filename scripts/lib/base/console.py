@@ -190,7 +190,8 @@ def run_cli(
             sys.exit(128 + signal.SIGPIPE)
         logger.debug("stopped by the operating system", exc_info=True)
         full = _full_disk(error, args)
-        outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=True)
+        again = error.errno not in (errno.EACCES, errno.EDQUOT)
+        outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=again)
     except KeyboardInterrupt:
         outcome = Outcome(Ending.INTERRUPTED, "interrupted")
     except Exception as error:  # the outermost frame: a traceback goes to the log

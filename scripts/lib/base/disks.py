@@ -21,8 +21,6 @@ REMEDY = (
     "free some space there (`df -h`, `df -i` for the number of files, `quota -s` for what is yours),"
     " then run the same command again"
 )
-
-
 #: What its owner does to let a group write in a folder, and in all that will be made in it.
 SHARE = "`chgrp -R GROUP {0} && chmod -R g+rwX {0} && find {0} -type d -exec chmod g+s {{}} +`"
 #: Folders of a data set that one job makes as a whole, of very many files.
@@ -156,8 +154,10 @@ def check_folders(results: Path) -> None:
     ------
     UserError : it cannot.
     """
-    for folder in (results, Path("logs", results.name), Path(".snakemake")):
-        check_open(folder, depth=3)
+    here = Path.cwd()
+    if is_shared(here) or here.stat().st_uid != os.getuid():
+        for folder in (results, Path("logs", results.name), Path(".snakemake")):
+            check_open(folder, depth=2)
     check_writable(results, "the folder of the results")
     check_writable(Path("logs"), "the folder of the logs")
     check_writable(Path(".snakemake"), "Snakemake's folder")

@@ -181,7 +181,7 @@ def _read(
     ------
     UserError : one is too large to say a class.
     """
-    chosen = [str(index) if index in wanted else None for index in range(len(content.entries))]
+    chosen = ["" if index in wanted else None for index in range(len(content.entries))]
     if origin.folder is not None:
         opened = open_listed(origin.archive, origin.folder, chosen)
     else:

@@ -180,9 +180,8 @@ class PatientExecutor(plugin.Executor):
             states = slurm.states()
         except UserError:
             return {}
-        ids = {
-            job.external_jobid for job in active_jobs if not job.job.resources.get("clusters")
-        }  # here, not elsewhere
+        # Those of another cluster, which squeue does not know, are left to the plugin.
+        ids = {job.external_jobid for job in active_jobs if not job.job.resources.get("clusters")}
         ended = {job: states.get(job, "") for job in ids if states.get(job, "") in {"", *slurm.ENDED}}
         before, self._ended = self._ended, frozenset(ended)
         return {job: state for job, state in ended.items() if job in before}
