@@ -8,12 +8,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkout import Checkout, finish
-from cluster import Cluster
+from cluster import ETC, Cluster
 from daemons import wait_until
 from dag import QUICK, archive_bytes, settings
 
@@ -247,3 +248,49 @@ def test_a_preempted_job_goes_on_when_slurm_starts_it_again(
     assert [attempt["slurm_job_id"] for attempt in attempts] == [job, job]
     assert one_writer(checkout)
     assert checkout.weights(RUN) == undisturbed
+
+
+@contextmanager
+def forgetting(cluster: Cluster, seconds: int) -> Iterator[None]:
+    """Have Slurm forget a job so many seconds after its end, and up to a minute later."""
+    configuration = ETC / "slurm.conf"
+    text = configuration.read_text(encoding="utf-8")
+    configuration.write_text(text.replace("MinJobAge=300", f"MinJobAge={seconds}"), encoding="utf-8")
+    try:
+        cluster.command("scontrol", "reconfigure")
+        yield
+    finally:
+        configuration.write_text(text, encoding="utf-8")
+        cluster.command("scontrol", "reconfigure")
+
+
+@pytest.mark.on_demand
+def test_a_job_that_slurm_has_forgotten_ends_by_what_it_has_made(
+    cluster: Cluster, checkout: Checkout, undisturbed: str
+) -> None:
+    checkout.edit("scripts/lib/workflow/slurm_executor.py", ("LOOK_SECONDS = 120.0", "LOOK_SECONDS = 15.0"))
+    controller = checkout.start(*WORDS)
+
+    def is_forgotten(job: str) -> bool:
+        return job not in cluster.command("squeue", "-h", "--states=all", "-o", "%i").split()
+
+    def suspend_until_forgotten(job: str) -> None:
+        os.kill(controller.pid, signal.SIGSTOP)  # as on a login node that hangs
+        if job != data:
+            cluster.command("scancel", job)
+        assert wait_until(lambda: is_forgotten(job), 240, every=1)
+        os.kill(controller.pid, signal.SIGCONT)
+
+    with forgetting(cluster, 5):
+        assert wait_until(lambda: bool(cluster.queue()), 120, every=0.2)
+        (data,) = cluster.queue()
+        suspend_until_forgotten(data)
+        training = training_job(cluster, checkout)
+        suspend_until_forgotten(training)
+        status, output = finish(controller, 500)
+    assert status == 0, output
+    assert f"note: job {data} (" in output and "has made its files: it counts as finished" in output
+    assert f"note: job {training} (" in output and "has not made its files: it counts as failed" in output
+    assert checkout.weights(RUN) == undisturbed
+    assert one_writer(checkout)
+    assert len(jobs_of(cluster, checkout)) == 3

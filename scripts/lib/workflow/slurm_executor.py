@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,9 +41,25 @@ PASSING = re.compile(
 
 
 def be_patient() -> None:
-    """Have Snakemake use `PatientExecutor` for Slurm, and the plugin not pause for 5 s before each submission."""
+    """Have Snakemake use `PatientExecutor` for Slurm.
+
+    And the plugin not pause for 5 s before each submission, nor ask at each check how long Slurm remembers jobs.
+    """
     ExecutorPluginRegistry().get_plugin("slurm").executor = PatientExecutor
     plugin.time = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+    plugin.get_min_job_age = until_known(plugin.get_min_job_age)
+
+
+def until_known(ask: Callable[[], int | None]) -> Callable[[], int | None]:
+    """Return a function that asks until there is an answer, and then gives that."""
+    answers: list[int] = []
+
+    def answer() -> int | None:
+        if not answers and (known := ask()) is not None:
+            answers.append(known)
+        return answers[0] if answers else None
+
+    return answer
 
 
 class Refusal(Exception):
