@@ -73,8 +73,12 @@ def snakemake(
     seconds: float = 600,
     snakefile: Path = ROOT / "Snakefile",
     is_detailed: bool = True,
+    **process: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the repository's Snakefile with *folder* as working directory; stdout and stderr come back together."""
+    """Run the repository's Snakefile with *folder* as working directory; stdout and stderr come back together.
+
+    *process*: more options of subprocess.run.
+    """
     command = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(snakefile)]
     command += ["--directory", str(folder), "--profile", str(ROOT / "profiles" / "local")]
     # In Snakemake's own words, of which `jobs_run` reads what was done.
@@ -94,6 +98,7 @@ def snakemake(
         stderr=subprocess.STDOUT,
         env={**os.environ, **(environment or {})},
         timeout=seconds,
+        **process,
     )
 
 
