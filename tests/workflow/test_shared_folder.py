@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ def as_user(user: int, home: Path) -> dict[str, Any]:
     return {**options, "environment": {"HOME": str(home), "USER": str(user), "LOGNAME": str(user)}}
 
 
+@pytest.fixture
+def open_files() -> Iterator[None]:
+    """What the test itself writes can be read by both."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("open_files")
 def test_two_people_take_turns(tmp_path: Path) -> None:
     folder = shared_folder(tmp_path / "mimflow")
     alice, bob = as_user(ALICE, tmp_path / "alice"), as_user(BOB, tmp_path / "bob")
