@@ -141,6 +141,10 @@ def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
     return Outcome(Ending.FAILED, one_line(full.what) + other, full.remedy) if full else None
 
 
+def _may_pass(error: OSError) -> bool:
+    return error.errno not in (errno.EACCES, errno.EDQUOT)
+
+
 def _nobody_reads() -> bool:
     """Tell whether it is the pipe of this command's own output that is broken, and not one to another process."""
     poll = select.poll()
@@ -190,8 +194,7 @@ def run_cli(
             sys.exit(128 + signal.SIGPIPE)
         logger.debug("stopped by the operating system", exc_info=True)
         full = _full_disk(error, args)
-        again = error.errno not in (errno.EACCES, errno.EDQUOT)
-        outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=again)
+        outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=_may_pass(error))
     except KeyboardInterrupt:
         outcome = Outcome(Ending.INTERRUPTED, "interrupted")
     except Exception as error:  # the outermost frame: a traceback goes to the log

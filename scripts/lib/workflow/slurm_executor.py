@@ -52,14 +52,14 @@ def be_patient() -> None:
 
 def until_known(ask: Callable[[], int | None]) -> Callable[[], int | None]:
     """Return a function that asks until there is an answer, and then gives that."""
-    answers: list[int] = []
+    known: list[int] = []
 
-    def answer() -> int | None:
-        if not answers and (known := ask()) is not None:
-            answers.append(known)
-        return answers[0] if answers else None
+    def ask_once() -> int | None:
+        if not known and (seconds := ask()) is not None:
+            known.append(seconds)
+        return known[0] if known else None
 
-    return answer
+    return ask_once
 
 
 class Refusal(Exception):

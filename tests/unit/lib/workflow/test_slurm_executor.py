@@ -250,6 +250,6 @@ def test_slurm_is_asked_for_unseen_ends_every_two_minutes(
 
 
 def test_how_long_slurm_remembers_jobs_is_asked_until_it_answers() -> None:
-    answers = [None, 300, 5]
-    ask = slurm_executor.until_known(lambda: answers.pop(0))
+    told = [None, 300, 5]
+    ask = slurm_executor.until_known(lambda: told.pop(0))
     assert [ask(), ask(), ask()] == [None, 300, 300]
