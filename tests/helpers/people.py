@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,17 +28,18 @@ HIDING = (
 )
 
 
-def shared_folder(folder: Path) -> Path:
-    """Make *folder* one that the group shares, below folders that all can enter."""
+@contextmanager
+def shared_folder() -> Iterator[Path]:
+    """Yield a folder that the group shares, in one that all can enter: pytest's own are root's alone."""
     if os.getuid() != 0:
         pytest.skip("needs root, to be two users")
-    folder.mkdir()
-    os.chown(folder, ALICE, GROUP)
-    folder.chmod(0o2775)
-    for parent in folder.parents:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    return folder
+    with tempfile.TemporaryDirectory(prefix="mimflow-people-") as name:
+        Path(name).chmod(0o755)
+        folder = Path(name, "mimflow")
+        folder.mkdir()
+        os.chown(folder, ALICE, GROUP)
+        folder.chmod(0o2775)
+        yield folder
 
 
 def become(user: int) -> None:

@@ -30,19 +30,16 @@ def as_user(user: int, home: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def open_files() -> Iterator[None]:
-    """What the test itself writes can be read by both."""
-    before = os.umask(0o022)
-    yield
-    os.umask(before)
+def folder() -> Iterator[Path]:
+    with shared_folder() as folder:
+        yield folder
 
 
-@pytest.mark.usefixtures("open_files")
-def test_two_people_take_turns(tmp_path: Path) -> None:
-    folder = shared_folder(tmp_path / "mimflow")
-    alice, bob = as_user(ALICE, tmp_path / "alice"), as_user(BOB, tmp_path / "bob")
-    (tmp_path / "data.zip").write_bytes(archive_bytes(["apple", "pear", "plum"]))
-    first = settings({"path": str(tmp_path / "data.zip")})
+def test_two_people_take_turns(folder: Path) -> None:
+    alice, bob = as_user(ALICE, folder.with_name("alice")), as_user(BOB, folder.with_name("bob"))
+    data = folder.with_name("data.zip")
+    data.write_bytes(archive_bytes(["apple", "pear", "plum"]))
+    first = settings({"path": str(data)})
     assert (result := snakemake(folder, first, **alice)).returncode == 0, result.stdout
     second = copy.deepcopy(first)
     second["dataset"]["split"] = {"seed": 1}  # nearly all is made again

@@ -5,26 +5,26 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from people import ALICE, BOB, GROUP, as_user, run_where_others_are_hidden, shared_folder
-from slurm_programs import Program, printing, program, squeue_line
 
 from scripts.lib.base import products
 from scripts.lib.base.disks import check_folders, share_with_group
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
+from scripts.lib.cluster import slurm
 from scripts.lib.workflow.controller import RECORD, Controller, clear_the_way
-
-__all__ = ["program"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = shared_folder(tmp_path / "mimflow")
-    monkeypatch.chdir(folder)
-    return folder
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with shared_folder() as folder, monkeypatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
 
 
 def make(text: str) -> None:
@@ -124,13 +124,14 @@ def test_two_that_start_at_the_same_moment_are_one(folder: Path) -> None:
     first.release()
 
 
-def test_jobs_that_a_colleague_left_behind_are_waited_for(folder: Path, program: Program) -> None:
+def test_jobs_that_a_colleague_left_behind_are_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = {str(ALICE): [SimpleNamespace(id="11"), SimpleNamespace(id="12")]}
+    monkeypatch.setattr(slurm, "my_jobs", lambda _folder, user="": jobs.get(user, []))
     Path(".snakemake").mkdir(mode=0o777)
     Path(".snakemake").chmod(0o777)
     as_user(ALICE, lambda: Controller().take(slurm=True))
-    printing(program, "squeue", squeue_line(WorkDir=str(folder)))
     line = as_user(BOB, lambda: clear_the_way({}))
-    assert line.startswith(f"Slurm jobs 11 of {ALICE}, whose snakemake (process ") and "\n" not in line
-    assert line.endswith(f"wait for their end, or have {ALICE} cancel them: `scancel 11`") and RECORD.exists()
-    printing(program, "squeue")
+    assert line.startswith(f"Slurm jobs 11,12 of {ALICE}, whose snakemake (process ") and "\n" not in line
+    assert line.endswith(f"wait for their end, or have {ALICE} cancel them: `scancel 11,12`") and RECORD.exists()
+    jobs.clear()
     assert as_user(BOB, lambda: clear_the_way({})) == "" and not RECORD.exists()
