@@ -1,7 +1,7 @@
-"""Measure what the workflow itself costs: seconds per Slurm job beside its own run time, and a grid of 300 runs.
+"""Measure what the workflow itself costs: seconds of a Slurm job beside its own run time, and the plan of many runs.
 
 ``python -m bench.workflow_cost`` does both; the first part brings up the cluster of the tests (Debian, root) or uses
-the one that is up. ``--only grid`` runs anywhere.
+the one that is up. ``--only grid`` runs anywhere, ``--seeds 300`` plans 3,000 runs in place of 300.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from bench.table import machine_line
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.products import FILES, RECORDS, Entry
 from scripts.lib.workflow.last_plan import FOLDER
 
 # Where the test cluster, and the copy of the repository that it works in, are defined.
@@ -56,15 +57,16 @@ shell = _write_outputs
 
 
 class Cost(NamedTuple):
-    """What one command took."""
+    """What one command took: seconds, seconds of the processor, peak memory; and what it printed."""
 
     seconds: float
+    processor: float
     peak_mib: float
     output: str
 
 
 def measured(checkout: Checkout, *command: str) -> Cost:
-    """Run *command* in *checkout*; return its seconds, its process's peak memory and its output.
+    """Run *command* in *checkout*; return what its process took, and its output.
 
     Raises
     ------
@@ -83,36 +85,54 @@ def measured(checkout: Checkout, *command: str) -> Cost:
         text = output.read()
     if process.returncode != 0:
         raise UserError(f"{' '.join(command)} failed in {checkout.folder}: {text.strip()[-300:]}")
-    return Cost(seconds, usage.ru_maxrss / 1024, text)
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)
 
 
-def grid(folder: Path) -> dict[str, Any]:
-    """Return what a dry run of 300 runs costs, and a rerun of them with nothing to do, with and without a plan."""
+def grid(folder: Path, seeds: int) -> dict[str, Any]:
+    """Return what the plan of a grid takes: of one that is to be made, and of one that is made, with nothing to do."""
     experiments = {
         f"lr{number}": {**QUICK, "overrides": {"optimizer.lr": 0.001 * (number + 1)}} for number in range(EXPERIMENTS)
     }
     checkout = Checkout(folder / "grid")
-    config = checkout.write_settings(
-        "grid.yaml", settings({"path": str(folder / "data.zip")}, range(SEEDS), **experiments)
-    )
+    source = {"path": str(folder / "data.zip")}
+    config = checkout.write_settings("grid.yaml", settings(source, range(seeds), **experiments))
+    first = checkout.write_settings("first.yaml", settings(source, **experiments))
     with (checkout.folder / "Snakefile").open("a", encoding="utf-8") as snakefile:
         snakefile.write(STAND_IN)
-    command = ["snakemake", "--profile", "profiles/local", "--configfile", config]
-    dry = measured(checkout, *command, "--dry-run", "--quiet", "all")
+    command = ["snakemake", "--profile", "profiles/local", "--configfile"]
+    costs = {"dry_run": measured(checkout, *command, config, "--dry-run")}
     print("making the grid, with stand-ins for the scripts", file=sys.stderr, flush=True)
-    measured(checkout, *command)  # without further options: with them, no plan is remembered
-    again = rerun(checkout, *command)
+    measured(checkout, *command, first)
+    repeat_runs(checkout.folder / "results" / "small", seeds)
+    measured(checkout, *command, config)  # without further options: with them, no plan is remembered
+    costs["nothing_to_do"] = rerun(checkout, *command, config)
     shutil.rmtree(checkout.folder / FOLDER)
-    planned = rerun(checkout, *command)
-    return {
-        "runs": EXPERIMENTS * SEEDS,
-        "dry_run_seconds": round(dry.seconds, 1),
-        "dry_run_peak_mib": round(dry.peak_mib),
-        "nothing_to_do_seconds": round(again.seconds, 1),
-        "nothing_to_do_peak_mib": round(again.peak_mib),
-        "planned_anew_seconds": round(planned.seconds, 1),
-        "planned_anew_peak_mib": round(planned.peak_mib),
-    }
+    costs["planned_anew"] = rerun(checkout, *command, config)
+    result: dict[str, Any] = {"runs": EXPERIMENTS * seeds}
+    for name, cost in costs.items():
+        result[f"{name}_seconds"] = round(cost.seconds, 1)
+        result[f"{name}_processor_seconds"] = round(cost.processor, 1)
+        result[f"{name}_peak_mib"] = round(cost.peak_mib)
+    return result
+
+
+def repeat_runs(results: Path, seeds: int) -> None:
+    """Copy each run of seed 0 for the other seeds, with the records of what made it."""
+    for first in sorted(results.glob("*/seed0")):
+        files = {
+            path.relative_to(first): path.read_text(encoding="utf-8") for path in first.rglob("*.*") if path.is_file()
+        }
+        for seed in range(1, seeds):
+            run = first.with_name(f"seed{seed}")
+            for name, text in files.items():
+                (run / name).parent.mkdir(parents=True, exist_ok=True)
+                there = text.replace("seed0", f"seed{seed}").replace(r"seeds\": [0]", rf"seeds\": [{seed}]")
+                (run / name).write_text(there, encoding="utf-8")
+            for record in run.rglob(f"{RECORDS}/*.json"):
+                content = json.loads(record.read_text(encoding="utf-8"))
+                for name, entry in content[FILES].items():
+                    entry.update(vars(Entry.of(record.parents[1] / name, entry["sha256"])))
+                record.write_text(json.dumps(content), encoding="utf-8")
 
 
 def rerun(checkout: Checkout, *command: str) -> Cost:
@@ -162,6 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = argparse.ArgumentParser(prog="python -m bench.workflow_cost", description=__doc__)
     parser.add_argument("--only", choices=["slurm", "grid"], help="measure this part alone")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="of each of 10 experiments (%(default)s)")
     return parser
 
 
@@ -174,7 +195,7 @@ def main(args: argparse.Namespace) -> None:
         if args.only != "grid":
             result["slurm"] = slurm_overhead(folder)
         if args.only != "slurm":
-            result["grid"] = grid(folder)
+            result["grid"] = grid(folder, args.seeds)
     print(json.dumps(result, indent=2))
 
 
