@@ -62,5 +62,5 @@ def why(workflow: Any) -> list[str]:
             lines |= {f"{file} is newer than what was made of it": None}
         if reason.incomplete_output:
             lines |= {f"{job.message or job.rule.name}: it was interrupted": None}
-    more = [f"and {plural(len(lines) - MOST, 'more reason')}"] if len(lines) > MOST else []
+    more = [f"of {plural(len(lines) - MOST, 'more reason')}"] if len(lines) > MOST else []
     return [*list(lines)[:MOST], *more]
