@@ -1,7 +1,8 @@
 """The last plan of a command, if it found nothing to do: where nothing that decided it has changed, none is made.
 
-A plan builds Snakemake's whole graph, 30 ms a run. What decides it are the command, the settings, the code, and names,
-sizes and times of files; they are looked at here in a fraction of that. In any doubt the plan is made.
+A plan builds Snakemake's whole graph and compares all records, 12 ms a run. What decides it are the command, the
+settings, the code, and names, sizes and times of files; they are looked at here in a fraction of that. In any doubt
+the plan is made.
 """
 
 from __future__ import annotations
