@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,18 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from dag import ROOT, archive_bytes, jobs_run, settings, snakemake
+from tiny_search import CANDIDATES, SEARCH, outcome, search_among
 
-from scripts.mmcls_plugins.checkpoints import tensors_sha256
-
-timm = pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
+pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
 pytestmark = pytest.mark.long
 
-#: Of timm's own tests: networks so small that an epoch of the test's images takes a second.
-CANDIDATES = ("test_resnet", "test_convnext", "test_byobnet")
-SEARCH = Path("results/small/best/search")
 #: What a search has got to when it is killed: while candidates are tried, and while a finalist trains.
 MOMENTS = ("timm-test_*/probe.json", "round1/1/work")
 
@@ -32,32 +26,7 @@ def search_of(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Write the images and the weights; return the settings."""
     if not (folder / "data.zip").exists():
         (folder / "data.zip").write_bytes(archive_bytes(["a", "b", "c"], per_class=20))
-    candidates = []
-    for number, name in enumerate(names):
-        weights = folder / f"{name}.pth"
-        if not weights.exists():
-            torch.manual_seed(number)
-            torch.save(timm.create_model(name).state_dict(), weights)
-        candidates.append({"base_config": f"timm/{name}", "checkpoint": {"path": str(weights)}})
-    auto = {"base_config": "auto", "candidates": candidates, "image_size": 32, "batch_size": 8, "epochs": 1}
-    return settings({"path": str(folder / "data.zip")}, best={**auto, "threads": 1, "device": "cpu"})
-
-
-def chosen(folder: Path) -> dict[str, Any]:
-    """Return the choice without what a clock measured, and the hashes of what the rounds trained."""
-    choice = json.loads((folder / SEARCH / "choice.json").read_text())
-    for candidate in choice["candidates"]:
-        for clocked in ("images_per_second", "seconds", "is_on_front"):
-            del candidate[clocked]
-        candidate["rounds"] = [result and {**result, "seconds": 0} for result in candidate["rounds"]]
-    weights = sorted((folder / SEARCH).glob("round*/*/best.pth"))
-    hashes = {
-        str(path.relative_to(folder)): tensors_sha256(torch.load(path, weights_only=True)["state_dict"])
-        for path in weights
-        if path.stat().st_size
-    }
-    assert len(hashes) == 2
-    return {"choice": choice, "hashes": hashes}
+    return settings({"path": str(folder / "data.zip")}, best=search_among(folder, names))
 
 
 def kill_at(folder: Path, config: dict[str, Any], moment: str) -> None:
@@ -93,7 +62,7 @@ def test_a_search_that_is_killed_ends_in_the_same_choice_and_a_longer_list_tries
         kill_at(killed, config, moment)
     result = snakemake(killed, config, "--", str(SEARCH / "choice.json"))
     assert result.returncode == 0, result.stdout
-    assert chosen(killed) == chosen(alone)
+    assert outcome(killed) == outcome(alone)
 
     longer = search_of(tmp_path, (*CANDIDATES, "test_nfnet"))
     result = snakemake(alone, longer, "--", str(SEARCH / "choice.json"))
