@@ -1,8 +1,9 @@
 """How many planted wrong labels the search for label suspects finds, on real photographs.
 
-A share of the labels is flipped, either to any other class or between the two classes that the probe mixes up most. The
-ranking is that of find_label_suspects: its suspects first, by the probability of their label, then all others. Beside
-it the ranking by the margin. The features are computed once for a data set and kept.
+A share of the labels is flipped: to any other class, between the two classes that the probe mixes up most, or to
+plausible classes, drawn by the probabilities that the probe gives the image, as find_label_suspects checks itself.
+The ranking is that of find_label_suspects: its suspects first, by the probability of their label, then all others.
+Beside it the ranking by the margin. The features are computed once for a data set and kept.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ from scripts.data.find_label_suspects import Labelled
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.units import in_percent
+from scripts.lib.data.findings import SET_ASIDE, read_findings
 from scripts.lib.metrics.confident_learning import Judgement
-from scripts.lib.model.label_probe import Units
+from scripts.lib.model.label_check import plant
+from scripts.lib.model.label_probe import Units, along_axes
 from scripts.lib.settings.schema import Experiment
 
 logger = logging.getLogger(__name__)
 SHARES = (0.02, 0.05, 0.1, 0.2)
-KINDS = ("uniform", "pair")
+KINDS = ("uniform", "pair", "plausible")
 #: Pixels of the pictures that are made of scikit-learn's handwritten digits, which have 8.
 DIGIT_SIZE = 64
 HEAD = (
@@ -90,6 +93,11 @@ def prepare(data: str, limit: int | None, output: Path) -> Bench:
         audit = {"output": bench.folder / "audit.csv", "summary": bench.folder / "audit.json"}
         log = bench.folder / "suspects.log"
         execute(command("scripts.data.audit_images", images=bench.images, **audit), log)
+        if bad := {row.file for row in read_findings(bench.folder / "audit.csv") if row.action == SET_ASIDE}:
+            for file in bad:
+                (bench.images / file).unlink()
+            outputs = {"output": bench.folder / "splits", "class_list": bench.classes}
+            execute(command("scripts.data.split_dataset", images=bench.images, **outputs), log)
         options = {"images": bench.images, "splits": splits, "short_side": short_side, "output": cache}
         execute(command("scripts.data.pack_images", **options), log)
     return bench
@@ -112,19 +120,23 @@ def read_features(bench: Bench, images: Labelled) -> tuple[torch.Tensor, float]:
 
 
 def flips(
-    labels: np.ndarray, classes: int, kind: str, share: float, pair: tuple[int, int], seed: int
+    labels: np.ndarray, probabilities: np.ndarray, kind: str, share: float, pair: tuple[int, int], seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels with a share of them flipped, and which, bool: a function of all that is given.
 
     Parameters
     ----------
-    kind : uniform: of all images, to any other class; pair: of the images of *pair*, to the other of the two.
+    probabilities : float64, (images, classes).
+    kind : uniform: of all images, to any other class; pair: of the images of *pair*, to the other of the two;
+        plausible: of all images, by *probabilities*.
     """
     random = np.random.default_rng([seed, KINDS.index(kind), round(1000 * share)])
-    candidates = np.arange(len(labels)) if kind == "uniform" else np.flatnonzero(np.isin(labels, pair))
+    candidates = np.flatnonzero(np.isin(labels, pair)) if kind == "pair" else np.arange(len(labels))
     chosen = random.choice(candidates, round(share * len(candidates)), replace=False)
-    flipped = labels.copy()
-    if kind == "uniform":
+    flipped, classes = labels.copy(), probabilities.shape[1]
+    if kind == "plausible":
+        flipped = plant(labels, probabilities, chosen, random)
+    elif kind == "uniform":
         flipped[chosen] = (labels[chosen] + random.integers(1, classes, len(chosen))) % classes
     else:
         flipped[chosen] = sum(pair) - labels[chosen]
@@ -149,9 +161,11 @@ class Judged:
     ) -> Judged:
         """Judge *labels* of the images, which may be others than theirs."""
         units = Units.of(dict(zip(images.paths, map(str, labels), strict=True)), sets)
-        probabilities, judgement = find_label_suspects.doubt(features, labels, units, len(images.classes))
-        is_suspect = judgement.is_off_diagonal(labels) & (judgement.margin < 0)
-        return cls(is_suspect, probabilities[np.arange(len(labels)), labels], probabilities, judgement)
+        doubt = find_label_suspects.Doubt.of(along_axes(features), labels, units, len(images.classes))
+        is_suspect = np.zeros(len(labels), bool)
+        is_suspect[doubt.judgement.suspects(labels, doubt.probabilities)] = True
+        of_label = doubt.probabilities[np.arange(len(labels)), labels]
+        return cls(is_suspect, of_label, doubt.probabilities, doubt.judgement)
 
 
 def most_alike(probabilities: np.ndarray, labels: np.ndarray) -> tuple[int, int]:
@@ -179,17 +193,17 @@ def rows_of(name: str, bench: Bench, seeds: Sequence[int]) -> Iterator[list[str]
         for share in SHARES:
             results = []
             for seed in seeds:
-                labels, is_planted = flips(images.labels, len(images.classes), kind, share, pair, seed)
+                labels, is_planted = flips(images.labels, judged.probabilities, kind, share, pair, seed)
                 began = time.monotonic()
-                judged = Judged.of(images, labels, features, sets)
+                other = Judged.of(images, labels, features, sets)
                 seconds = time.monotonic() - began
-                score = judged.is_suspect + (1 - judged.of_label)
-                by_margin = judged.is_suspect * 4 - judged.judgement.margin
+                score = other.is_suspect + (1 - other.of_label)
+                by_margin = other.is_suspect * 4 - other.judgement.margin
                 first = np.argsort(-score, kind="stable")[: is_planted.sum()]
                 hits = is_planted[first].mean()
                 precision = average_precision_score(is_planted, score)
                 alone = average_precision_score(is_planted, by_margin)
-                results.append((is_planted.sum(), precision, alone, hits, judged.is_suspect.sum(), seconds))
+                results.append((is_planted.sum(), precision, alone, hits, other.is_suspect.sum(), seconds))
             planted, precision, alone, hits, suspects, seconds = np.mean(results, axis=0)
             numbers = [f"{100 * share:g}", f"{planted:.0f}", f"{precision:.3f}", f"{alone:.3f}", in_percent(hits)]
             yield [name, kind, *numbers, f"{suspects:.0f}", f"{seconds:.1f}"]

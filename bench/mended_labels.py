@@ -55,7 +55,8 @@ def labels_of_states(images: Labelled, features: torch.Tensor, bench: Bench, see
     """Return the labels in each of STATES; the number of flips; and which share of them is among the first N."""
     is_train = np.array(images.splits) == "train"
     flipped = images.labels.copy()
-    flipped[is_train], is_planted = flips(images.labels[is_train], len(images.classes), "uniform", SHARE, (0, 1), seed)
+    no_matter = np.zeros((0, len(images.classes)))
+    flipped[is_train], is_planted = flips(images.labels[is_train], no_matter, "uniform", SHARE, (0, 1), seed)
     judged = Judged.of(images, flipped, features, sets_of(images, bench.folder / "audit.csv", None))
     suspects = np.flatnonzero(judged.is_suspect & is_train)
     first = suspects[np.argsort(judged.of_label[suspects], kind="stable")][: is_planted.sum()]

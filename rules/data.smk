@@ -147,13 +147,14 @@ rule describe_data:
         images=layout.images,
         folder=subpath(input.classes, parent=True),
         dataset=layout.settings.dataset.name,
+        labels_page=options.labels_page,
     log:
         f"{layout.logs}/describe_data.log",
     localrule: True
     shell:
         "python -m scripts.data.describe_data --audit {input.audit:q} --summary {input.summary:q}"
         " --images {params.images:q} --splits {params.folder:q}/splits --classes {input.classes:q} --title {params.dataset:q}"
-        " --corrected {input.corrected:q} --output {output:q} {params.background} {params.language}"
+        " --corrected {input.corrected:q} {params.labels_page} --output {output:q} {params.background} {params.language}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
 

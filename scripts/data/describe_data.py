@@ -27,6 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--corrected", type=Path, metavar="FILE", help="decisions on labels, corrected.csv")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page, .html")
     parser.add_argument("--title", default="", metavar="NAME", help="name of the data set, for the heading")
+    later = "page of labels that may be wrong, where a later step makes one: a link to it"
+    parser.add_argument("--labels-page", default="", metavar="NAME", help=later)
     add_background(parser)
     language.add_option(parser)
     return parser
@@ -47,6 +49,7 @@ def main(args: argparse.Namespace) -> None:
         {row.path: row.new_label for row in read_corrections(args.corrected) if row.action == RELABEL}
         if args.corrected
         else {},
+        args.labels_page,
     )
     write_text(args.output, data_page(data, args.title))
 

@@ -39,11 +39,13 @@ from scripts.lib.data.pixel_cache import PixelCache
 from scripts.lib.data.scratch import staged_pixel_cache
 from scripts.lib.data.splits import Image, read_splits
 from scripts.lib.data.splitting import known_groups
-from scripts.lib.metrics.confident_learning import Judgement, judge, mixed_pairs
+from scripts.lib.metrics.confident_learning import Judgement, are_one, judge, mixed_pairs
 from scripts.lib.metrics.odd_one_out import odd_ones_out
+from scripts.lib.metrics.two_groups import find_two_groups
 from scripts.lib.model import inference
 from scripts.lib.model.checkpoint_file import MISSING
-from scripts.lib.model.label_probe import FOLDS, Units, judged_classes, nearest_of_class, out_of_fold
+from scripts.lib.model.label_check import check_labels
+from scripts.lib.model.label_probe import FOLDS, Units, along_axes, judged_classes, nearest_of_class, out_of_fold
 from scripts.lib.runs.config_file import write_config
 from scripts.lib.settings.schema import Experiment
 from scripts.lib.settings.site import current_site
@@ -59,6 +61,8 @@ BATCH_SIZE = 32
 #: Where the probe agrees with fewer of the labels, most suspects are its own mistakes, and no page counts them. Of
 #: right labels, 180 of 600 were suspects at an agreement of 0.55, and 70 of 1,000 at 0.76.
 LEAST_AGREEMENT = 0.7
+#: Of the summary: what is empty where nothing is judged.
+LISTS = ("pairs", "two_groups", "odd_ones_out")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -257,17 +261,26 @@ def sets_of(images: Labelled, audit: Path, group_by: str | None) -> list[tuple[s
     return [*known.items(), *(("", paths) for paths in copies.values())]
 
 
-def doubt(features: torch.Tensor, labels: np.ndarray, units: Units, classes: int) -> tuple[np.ndarray, Judgement]:
-    """Return the probabilities of each image by a probe that was fitted without it, (images, classes), and the verdict.
+@dataclass(frozen=True)
+class Doubt:
+    """What is known of labels.
 
-    Parameters
+    Attributes
     ----------
-    features : float64, (images, features).
-    labels : int64, (images,).
+    probabilities : of each image by a probe that was fitted without it, float64, (images, classes); *penalty*: its.
+    judgement : of confident learning.
     """
-    data = (features, torch.from_numpy(labels), torch.from_numpy(units.fold))
-    probabilities = out_of_fold(*data, classes)
-    return probabilities, judge(probabilities, labels)
+
+    probabilities: np.ndarray
+    penalty: float
+    judgement: Judgement
+
+    @classmethod
+    def of(cls, directions: torch.Tensor, labels: np.ndarray, units: Units, classes: int) -> Doubt:
+        """Judge *labels*, int64, (images,), by *directions*, float64, (images, features), of `along_axes`."""
+        data = (directions, torch.from_numpy(labels), torch.from_numpy(units.fold))
+        probabilities, penalty = out_of_fold(*data, classes)
+        return cls(probabilities, penalty, judge(probabilities, labels))
 
 
 def find(
@@ -281,11 +294,12 @@ def find(
     folder : of the files.
     """
     labels, classes = images.labels, images.classes
-    probabilities, judgement = doubt(features, labels, units, len(classes))
-    rows = np.flatnonzero(judgement.is_off_diagonal(labels) & (judgement.margin < 0))
+    directions = along_axes(features)
+    doubt = Doubt.of(directions, labels, units, len(classes))
+    probabilities = doubt.probabilities
+    rows = doubt.judgement.suspects(labels, probabilities)
     of_label = probabilities[np.arange(len(labels)), labels]
-    rows = np.array(sorted(rows, key=lambda row: (of_label[row], images.paths[row])), np.int64)
-    suggested = judgement.suggested[rows]
+    suggested = doubt.judgement.suggested[rows]
     vectors = features.numpy()
     near_label = nearest_of_class(vectors, labels, units.number, rows, labels[rows], NEIGHBOURS)
     near_suggested = nearest_of_class(vectors, labels, units.number, rows, suggested, NEIGHBOURS)
@@ -305,17 +319,41 @@ def find(
             near_suggested=tuple(images.paths[index] for index in like_other),
         )
         suspects.setdefault(sha256, suspect)  # a copy would be judged a second time
-    pairs = [
-        asdict(pair) | {"first": classes[pair.first], "second": classes[pair.second]}
-        for pair in mixed_pairs(labels, rows, suggested)
-    ]
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
-    odd = [images.paths[row] for row in odd_ones_out(vectors, units.number)]
+    check = check_labels(directions, labels, units, probabilities, doubt.penalty)
     counts = {
-        "suspects": len(suspects), "probe_accuracy": accuracy, "is_weak": accuracy < LEAST_AGREEMENT, "pairs": pairs,
-        "odd_ones_out": odd,
+        "suspects": len(suspects), "probe_accuracy": accuracy, "is_weak": accuracy < LEAST_AGREEMENT,
+        "pairs": pairs_of(images, probabilities, units, rows, suggested),
+        "check": asdict(check) if check else None,
+        "two_groups": two_groups_of(images, directions, units),
+        "odd_ones_out": [images.paths[row] for row in odd_ones_out(vectors, units.number)],
     }  # fmt: skip
     return list(suspects.values()), counts
+
+
+def pairs_of(
+    images: Labelled, probabilities: np.ndarray, units: Units, suspects: np.ndarray, suggested: np.ndarray
+) -> list[dict[str, Any]]:
+    """Return the pairs of classes that are mixed up, as the summary has them; the arguments as of `mixed_pairs`."""
+    firsts, names = units.firsts(), images.classes
+    return [
+        asdict(pair) | {
+            "first": names[pair.first], "second": names[pair.second],
+            "are_one": are_one(images.labels[firsts], probabilities[firsts], pair.first, pair.second),
+        }
+        for pair in mixed_pairs(images.labels, suspects, suggested)
+    ]  # fmt: skip
+
+
+def two_groups_of(images: Labelled, directions: torch.Tensor, units: Units) -> list[dict[str, Any]]:
+    """Return the classes that look like two, as the summary has them."""
+    return [
+        {
+            "class": images.classes[divided.label], "between": divided.between,
+            "groups": [[images.paths[row] for row in group] for group in divided.groups],
+        }
+        for divided in find_two_groups(directions.numpy(), images.labels, units.number)
+    ]  # fmt: skip
 
 
 def main(args: argparse.Namespace) -> None:
@@ -349,7 +387,7 @@ def main(args: argparse.Namespace) -> None:
         raise
     except UserError as error:  # training does without it
         logger.warning("the labels are not judged: %s", error)
-        summary |= {"reason": str(error), "images": 0, "suspects": 0, "pairs": [], "odd_ones_out": []}
+        summary |= {"reason": str(error), "images": 0, "suspects": 0} | {key: [] for key in LISTS}
     write_suspects(args.output, suspects)
     write_json(args.summary, summary)
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from scripts.lib.metrics.metrics import row_blocks
+
+#: Two classes of FEWEST images or more each that are told apart (`told_apart`) less well than this may be one.
+FEWEST, AS_ONE = 20, 0.6
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,18 @@ class Judgement:
     def is_off_diagonal(self, labels: np.ndarray) -> np.ndarray:
         """Return which images belong to another class than their label, bool (images,)."""
         return (self.suggested >= 0) & (self.suggested != labels)
+
+    def suspects(self, labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Return the images off the diagonal of which another class is more probable, int64, the most striking first.
+
+        Those come first whose label has the least probability, the paper's self-confidence.
+
+        Parameters
+        ----------
+        labels, probabilities : what was judged.
+        """
+        rows = np.flatnonzero(self.is_off_diagonal(labels) & (self.margin < 0))
+        return rows[np.argsort(probabilities[rows, labels[rows]], kind="stable")]
 
 
 @dataclass(frozen=True)
@@ -89,3 +105,24 @@ def mixed_pairs(labels: np.ndarray, suspects: np.ndarray, suggested: np.ndarray,
         there, back = int(counts[first, second]), int(counts[second, first])
         pairs.append(MixedPair(first, second, there, back, (there + back) / int(sizes[first] + sizes[second])))
     return sorted(pairs, key=lambda pair: (-pair.share, pair.first, pair.second))
+
+
+def told_apart(labels: np.ndarray, probabilities: np.ndarray, first: int, second: int) -> float:
+    """Return how well the probabilities tell two classes apart: the area under the ROC curve, 0 to 1.
+
+    That is how often the ratio of both probabilities is larger for an image of the first class than for one of the
+    second. It is 0.5 where nothing tells the classes apart.
+
+    Parameters
+    ----------
+    labels : int, (images,); *probabilities*: float64, (images, classes).
+    """
+    rows = np.isin(labels, (first, second))
+    both = np.log(np.maximum(probabilities[rows][:, [first, second]], np.finfo(float).tiny))
+    return float(roc_auc_score(labels[rows] == first, both[:, 0] - both[:, 1]))
+
+
+def are_one(labels: np.ndarray, probabilities: np.ndarray, first: int, second: int) -> bool:
+    """Tell whether the probabilities cannot tell two classes apart; no, where one has too few images to know."""
+    sizes = [(labels == label).sum() for label in (first, second)]
+    return min(sizes) >= FEWEST and told_apart(labels, probabilities, first, second) < AS_ONE

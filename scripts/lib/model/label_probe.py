@@ -52,6 +52,10 @@ class Units:
         pairs = np.array([of_path[path] for path in labels], np.int64).reshape(-1, 2)
         return cls(pairs[:, 0], pairs[:, 1])
 
+    def firsts(self) -> np.ndarray:
+        """Return the first image of each unit, ascending, int64: copies count once."""
+        return np.sort(np.unique(self.number, return_index=True)[1])
+
 
 def judged_classes(labels: np.ndarray, folds: np.ndarray, classes: int) -> np.ndarray:
     """Return which classes can be judged: those with images in each fold, bool (classes,).
@@ -63,29 +67,41 @@ def judged_classes(labels: np.ndarray, folds: np.ndarray, classes: int) -> np.nd
     return np.asarray(held.all(axis=0))
 
 
-def out_of_fold(features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor, classes: int) -> np.ndarray:
-    """Return the probabilities of each image by a probe that was fitted to the other folds: float64, (images, classes).
+def along_axes(features: torch.Tensor) -> torch.Tensor:
+    """Return the features along their principal axes, MOST_FEATURES at most, those of the largest variance last.
 
-    It sees the features along their MOST_FEATURES first principal axes, which no label has a say in. The penalty is the
-    one with the least loss on fold 0, of a probe that was fitted to the others.
-
-    Parameters
-    ----------
-    features : float64, (images, features).
-    labels, folds : int64, (images,).
+    No label has a say in them. Both are float64, (images, features).
     """
     mean, scale = mean_and_scale(features, None)
     _, axes = principal_axes(features, scale, None)  # the eigenvalues ascend
-    features = (features - mean) @ axes[:, -MOST_FEATURES:]
+    return (features - mean) @ axes[:, -MOST_FEATURES:]
+
+
+def out_of_fold(
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    folds: torch.Tensor,
+    classes: int,
+    penalties: Sequence[float] = FAST.penalties,
+) -> tuple[np.ndarray, float]:
+    """Return the probabilities of each image by a probe that was fitted to the other folds, and the penalty.
+
+    The penalty is the one with the least loss on fold 0, of a probe that was fitted to the others. Probabilities are
+    float64, (images, classes).
+
+    Parameters
+    ----------
+    features : float64, (images, features), of :func:`along_axes`.
+    labels, folds : int64, (images,).
+    """
     probabilities = torch.zeros(len(labels), classes, dtype=torch.float64)
-    penalties: Sequence[float] = FAST.penalties
     for fold in range(FOLDS):
         held = folds == fold
         data = (features[~held], labels[~held], features[held], labels[held])
         probe = fit_probes(*data, classes, penalties=penalties)[-1]
         penalties = (probe.penalty,)
         probabilities[held] = (features[held] @ probe.weight.T + probe.bias).softmax(1)
-    return probabilities.numpy()
+    return probabilities.numpy(), penalties[0]
 
 
 def nearest_of_class(

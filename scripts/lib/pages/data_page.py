@@ -137,6 +137,7 @@ class Data:
     images: Path  # the folder of the files
     background: tuple[int, int, int] = WHITE  # of transparent images
     corrected: Mapping[str, str] = field(default_factory=dict)  # the class of each image with another than its folder's
+    labels_page: str = ""  # the name of the page of label suspects beside this one; empty where there will be none
 
     def label(self, file: str) -> str:
         return self.corrected.get(file) or label_of(file, has_given_splits(self.summary))
@@ -174,6 +175,7 @@ def data_page(data: Data, title: str = "") -> str:
         outside=data.summary.get("outside_square"),
         formats=sorted(data.summary.get("formats", {}).items(), key=lambda entry: (-entry[1], entry[0])),
         examples=_examples(data),
+        labels_page=data.labels_page,
     )
 
 

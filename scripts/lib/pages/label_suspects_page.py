@@ -21,8 +21,8 @@ LARGE, SMALL = 192, 96
 MOST_SUSPECTS, MOST_CHARACTERS = 300, 8_000_000
 #: Pairs of classes in the table.
 MOST_PAIRS = 20
-#: Images unlike all others that are shown.
-MOST_ODD = 60
+#: Images unlike all others that are shown; classes that look like two, and images of each of their groups.
+MOST_ODD, MOST_DIVIDED, OF_GROUP = 60, 20, 6
 
 
 def render(
@@ -63,14 +63,26 @@ def render(
         n_decided=len(suspects) - len(open_suspects),
         n_open=len(open_suspects),
         entries=entries,
+        divided=[_divided(entry, images, background) for entry in summary["two_groups"][:MOST_DIVIDED]],
+        n_divided=len(summary["two_groups"]),
         n_odd=len(odd),
         odd=[(path, _picture(images / path, LARGE, background)) for path in odd[:MOST_ODD]],
         pairs=[
             (pair["first"], pair["second"], pair["there"], pair["back"], percent(pair["share"]))
             for pair in summary["pairs"][:MOST_PAIRS]
         ],
+        one=[(pair["first"], pair["second"]) for pair in summary["pairs"] if pair["are_one"]],
         data=data,
     )
+
+
+def _divided(entry: Mapping[str, Any], images: Path, background: tuple[int, int, int]) -> dict[str, Any]:
+    """Return what the page shows of a class that looks like two."""
+    groups = [
+        (len(group), [(path, _picture(images / path, SMALL, background)) for path in group[:OF_GROUP]])
+        for group in entry["groups"]
+    ]
+    return {"name": entry["class"], "between": percent(entry["between"]), "groups": groups}
 
 
 def _picture(path: Path, longest: int, background: tuple[int, int, int]) -> Picture | None:

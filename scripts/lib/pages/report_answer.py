@@ -183,6 +183,29 @@ def findings_of(summary: Mapping[str, Any]) -> list[DataLine]:
     return lines
 
 
+def feature_lines(summary: Mapping[str, Any]) -> list[DataLine]:
+    """Return what the features of a pretrained network say about the data, by label_suspects.json ({}: nothing)."""
+    lines = []
+    suspects = 0 if summary.get("is_weak") else summary.get("suspects", 0)
+    odd = len(summary.get("odd_ones_out", ()))
+    alike = [f"{pair['first']} / {pair['second']}" for pair in summary.get("pairs", ()) if pair["are_one"]]
+    divided = [entry["class"] for entry in summary.get("two_groups", ())]
+    used = tr("They are used as they are.")
+    if suspects:
+        advice = tr("Correct what is wrong in label_suspects.html, and run again with what it saves (corrections.csv).")
+        lines.append(DataLine(tr(f"labels that may be wrong: {plural(suspects, 'image')}"), used, advice))
+    if alike:
+        advice = tr("If people cannot tell them apart either, make them one class.")
+        lines.append(DataLine(tr(f"classes that cannot be told apart: {listed(alike)}"), "", advice))
+    if divided:
+        advice = tr("See both groups in label_suspects.html; if they are two kinds, give each a class of its own.")
+        lines.append(DataLine(tr(f"classes that look like two: {listed(divided)}"), "", advice))
+    if odd:
+        advice = tr("See them in label_suspects.html, and remove what does not belong to this data set.")
+        lines.append(DataLine(tr(f"images unlike all others: {plural(odd, 'image')}"), used, advice))
+    return lines
+
+
 def class_lines(run: RunReport, classes: Sequence[str]) -> list[DataLine]:
     """Return what the numbers of images and the recalls of classes say about the data, by the best experiment's run."""
     lines = []

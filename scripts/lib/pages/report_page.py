@@ -49,6 +49,7 @@ class Sources:
     settings: str  # settings.yaml
     tested: int  # test images; those after them in ``images`` are of label_suspects.csv
     judged: Sequence[report_answer.Suspect] | None  # label_suspects.csv; None where there is none
+    features: Mapping[str, Any]  # label_suspects.json; empty where there is none
 
 
 def read_sources(dataset: Path, folders: Sequence[Path], settings: str) -> Sources:
@@ -85,6 +86,7 @@ def read_sources(dataset: Path, folders: Sequence[Path], settings: str) -> Sourc
         settings=settings,
         tested=tested,
         judged=judged,
+        features=find_json(dataset / "label_suspects.json"),
     )
 
 
@@ -216,6 +218,7 @@ def _view(sources: Sources, suspects: Sequence[report_answer.Suspect]) -> dict[s
         "verdict": verdict(sources.audit) if sources.audit else tr("not on record"),
         "findings": report_answer.findings_of(sources.audit) if sources.audit else [],
         "assumptions": data_summary.assumptions(sources.audit, sources.classes) if sources.audit else [],
+        "feature_lines": report_answer.feature_lines(sources.features),
         "class_lines": report_answer.class_lines(first, sources.classes),
         "are_judged": sources.judged is not None,
         "n_suspects": len(suspects),

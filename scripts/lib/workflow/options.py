@@ -189,6 +189,11 @@ class Options:
         """What is known of labels that may be wrong, where they were judged."""
         return option("label-suspects", *self.layout.suspects_of_data("json"))
 
+    @property
+    def labels_page(self) -> str:
+        """The name of the page of labels that may be wrong, where there will be one."""
+        return option("labels-page", *(Path(page).name for page in self.layout.suspects_of_data("html")))
+
     def probe_seconds(self, wildcards: Any) -> str:
         """Return what the look of a candidate at all images may take: all together half of the budget."""
         minutes = self._minutes(wildcards)

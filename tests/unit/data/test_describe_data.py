@@ -298,6 +298,14 @@ def test_what_was_looked_for_and_not_found_is_said(tmp_path: Path) -> None:
     assert "CMYK" not in page.split("not found:")[1].split("</p>")[0]
 
 
+def test_the_page_of_label_suspects_is_named_where_there_will_be_one(tmp_path: Path) -> None:
+    assert "label_suspects.html" not in page_of(tmp_path)
+    words = [*write(tmp_path), "--log", str(tmp_path / "log"), "--labels-page", "label_suspects.html"]
+    subprocess.run([sys.executable, "-m", "scripts.data.describe_data", *words], check=True)
+    page = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert '<a href="label_suspects.html">label_suspects.html</a>' in page
+
+
 def test_the_classes_of_given_parts_and_of_none_are_told_apart(tmp_path: Path) -> None:
     summary: dict[str, Any] = {"classes": {"train": {"all": 3}}}
     data = Data(

@@ -1,4 +1,4 @@
-"""What find_label_suspects says of all images by their features, besides the labels: which one is unlike all others."""
+"""What find_label_suspects says of all images by their features: strangers, classes that are two, two that are one."""
 
 from __future__ import annotations
 
@@ -25,3 +25,22 @@ def test_an_image_unlike_all_others_is_in_the_summary_and_its_copies_do_not_hide
     _, summary = find(images, torch.from_numpy(features), units, tmp_path)
     assert set(summary["odd_ones_out"][:copies]) == set(names[count:])
     assert len(summary["odd_ones_out"]) <= copies + 2
+
+
+def test_a_class_of_two_kinds_and_two_classes_of_one_kind_are_in_the_summary(tmp_path: Path) -> None:
+    kinds, each = 5, 80
+    draw = np.random.default_rng(0)
+    kind = np.repeat(np.arange(kinds), each)
+    features = (draw.normal(size=(kinds, 24)) * 2)[kind] + draw.normal(size=(len(kind), 24)) * 0.5
+    labels = np.array([0, 0, 1, 2, 3])[kind]  # kinds 0 and 1 are one class
+    labels[kind == 4] = draw.permutation(each) % 2 + 3  # kind 4 is two
+    names = [f"{index:03}.png" for index in range(len(kind))]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    units = Units(np.arange(len(kind)), np.arange(len(kind)) % 5)
+    images = Labelled(names, labels, [""] * len(names), ["both", "b", "c", "d", "e"])
+    _, summary = find(images, torch.from_numpy(features), units, tmp_path)
+    (divided,) = summary["two_groups"]
+    assert divided["class"] == "both" and divided["between"] < 0.05
+    assert {tuple(sorted(group)) for group in divided["groups"]} == {tuple(names[:each]), tuple(names[each : 2 * each])}
+    assert [(pair["first"], pair["second"]) for pair in summary["pairs"] if pair["are_one"]] == [("d", "e")]

@@ -5,22 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.lib.metrics.confident_learning import judge, mixed_pairs
-
-
-def by_definition(probabilities: np.ndarray, labels: np.ndarray) -> tuple[list[int], list[float]]:
-    """Return class and margin of each image, one image after the other, as Northcutt et al. (2021) define them."""
-    classes = range(probabilities.shape[1])
-    thresholds = {}
-    for j in classes:
-        values = [row[j] for row, label in zip(probabilities, labels, strict=True) if label == j]
-        thresholds[j] = sum(values) / len(values) if values else None
-    suggested, margins = [], []
-    for row, label in zip(probabilities, labels, strict=True):
-        confident = [j for j in classes if thresholds[j] is not None and row[j] >= thresholds[j]]
-        suggested.append(max(confident, key=lambda j: (row[j], -j)) if confident else -1)
-        margins.append(row[label] - max(row[j] for j in classes if j != label))
-    return suggested, margins
+from bench.label_checks import by_definition
+from scripts.lib.metrics.confident_learning import AS_ONE, FEWEST, are_one, judge, mixed_pairs, told_apart
 
 
 @pytest.mark.parametrize(("images", "classes"), [(400, 2), (300, 7), (60, 30)])
@@ -49,3 +35,20 @@ def test_pairs_are_ordered_by_their_share_of_both_classes() -> None:
     assert (first.first, first.second, first.there, first.back, first.share) == (0, 1, 2, 2, 0.2)
     assert (second.first, second.second, second.there, second.back, second.share) == (1, 2, 0, 4, 0.08)
     assert mixed_pairs(labels, rows[:0], suggested[:0]) == []
+
+
+def test_classes_that_nothing_tells_apart_are_one() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 60)
+    probabilities = random.dirichlet([1, 1, 1], len(labels))
+    probabilities[labels == 2, 2] += 2
+    probabilities /= probabilities.sum(1, keepdims=True)
+    assert are_one(labels, probabilities, 0, 1) and not are_one(labels, probabilities, 0, 2)
+    first = labels == 0
+    ratios = np.log(probabilities[:, 0] / probabilities[:, 1])
+    pairs = ratios[first][:, None] - ratios[labels == 1][None]
+    assert told_apart(labels, probabilities, 0, 1) == pytest.approx((pairs > 0).mean())
+    few = np.flatnonzero(~first | (np.cumsum(first) < FEWEST))
+    assert told_apart(labels[few], probabilities[few], 0, 1) < AS_ONE + 0.1
+    assert not are_one(labels[few], probabilities[few], 0, 1), "of so few it cannot be known"
+    assert told_apart(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]]), 0, 1) == 1

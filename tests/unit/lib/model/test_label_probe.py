@@ -36,7 +36,9 @@ def test_planted_wrong_labels_come_first() -> None:
     wrong = labels.copy()
     wrong[chosen] = (wrong[chosen] + 1) % 4
     folds = torch.from_numpy(np.arange(len(labels)) % FOLDS)
-    probabilities = out_of_fold(torch.from_numpy(features), torch.from_numpy(wrong), folds, 4)
+    probabilities, penalty = out_of_fold(torch.from_numpy(features), torch.from_numpy(wrong), folds, 4)
+    again, _ = out_of_fold(torch.from_numpy(features), torch.from_numpy(wrong), folds, 4, (penalty,))
+    assert (again.argmax(1) == probabilities.argmax(1)).mean() > 0.98
     np.testing.assert_allclose(probabilities.sum(1), 1)
     judgement = judge(probabilities, wrong)
     assert len(set(np.argsort(judgement.margin)[:24].tolist()) & set(chosen.tolist())) >= 22
@@ -50,7 +52,7 @@ def test_no_image_is_judged_by_a_probe_that_saw_it() -> None:
     random = np.random.default_rng(2)
     features = np.eye(100) * 10 + random.normal(size=(100, 100)) * 0.1
     labels = random.integers(0, 2, 100)
-    probabilities = out_of_fold(torch.from_numpy(features), torch.from_numpy(labels), torch.arange(100) % FOLDS, 2)
+    probabilities, _ = out_of_fold(torch.from_numpy(features), torch.from_numpy(labels), torch.arange(100) % FOLDS, 2)
     assert (probabilities.argmax(1) == labels).mean() < 0.7
 
 

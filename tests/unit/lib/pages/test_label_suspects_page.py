@@ -20,8 +20,9 @@ from scripts.lib.pages.label_suspects_page import render
 CLASSES = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "苹果"]
 SUMMARY: dict[str, Any] = {
     "images": 90, "suspects": 3, "reason": None, "base_config": "resnet18", "probe_accuracy": 0.9,
-    "pairs": [{"first": CLASSES[0], "second": CLASSES[2], "there": 2, "back": 1, "share": 0.1}],
-    "classes_not_judged": [CLASSES[1]], "odd_ones_out": [],
+    "pairs": [{"first": CLASSES[0], "second": CLASSES[2], "there": 2, "back": 1, "share": 0.1, "are_one": False}],
+    "classes_not_judged": [CLASSES[1]], "two_groups": [], "odd_ones_out": [],
+    "check": None,
 }  # fmt: skip
 
 
@@ -96,3 +97,31 @@ def test_images_unlike_all_others_are_shown_with_their_names(tmp_path: Path, mon
     monkeypatch.setattr(label_suspects_page, "MOST_ODD", 1)
     assert "the 1 oddest are shown" in render([], SUMMARY | {"odd_ones_out": odd}, CLASSES, tmp_path)
     assert "Images unlike" not in render([], SUMMARY, CLASSES, tmp_path)
+
+
+@pytest.mark.parametrize(("language", "between"), [("en", "4.0 % of its different images"), ("zh", "有 4.0 % 的图像")])
+def test_a_class_that_looks_like_two_is_shown_by_both_groups(tmp_path: Path, language: str, between: str) -> None:
+    suspects_in(tmp_path)
+    names = [f"{number}.png" for number in range(5)]
+    divided = {"class": CLASSES[0], "between": 0.04, "groups": [[*names[:3], *["gone.png"] * 9], names[3:]]}
+    pairs = [SUMMARY["pairs"][0] | {"are_one": True}]
+    with speaking(language):
+        page = render([], SUMMARY | {"two_groups": [divided], "pairs": pairs}, CLASSES, tmp_path)
+        plain = render([], SUMMARY, CLASSES, tmp_path)
+    assert between in page and "<script>alert" not in page
+    (section,) = re.findall(r'<section class="divided">.*?</section>', page, re.DOTALL)
+    groups = re.findall(r"<p>(\d+).*?</p>", section.partition("</p>")[2], re.DOTALL)
+    assert groups == ["12", "2"]
+    assert re.findall(r'alt="(.*?)"', section) == names
+    told = {"en": "Cannot be told apart", "zh": "完全无法区分"}[language]
+    assert told in page and told not in plain and "divided" not in plain
+
+
+def test_the_page_says_how_many_planted_wrong_labels_were_seen(tmp_path: Path) -> None:
+    page = " ".join(render([], SUMMARY | {"check": {"planted": 20, "hits": 13.4}}, CLASSES, tmp_path).split())
+    assert "20 labels were changed on purpose" in page
+    assert "13.4 of these 20 came among the first 20 suspects" in page
+    assert "on purpose" not in render([], SUMMARY, CLASSES, tmp_path)
+    with speaking("zh"):
+        page = render([], SUMMARY | {"check": {"planted": 20, "hits": 13.0}}, CLASSES, tmp_path)
+    assert "把 20 个标签改成" in page and "找到了其中的 13 个" in page

@@ -331,3 +331,24 @@ def test_label_suspects_of_all_splits_take_the_place_of_those_of_test(tmp_path: 
     (tmp_path / "label_suspects.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"not a label_suspects\.csv"):
         write_page(tmp_path, runs)
+
+
+def test_what_the_features_say_is_among_what_to_do(tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "<b>"], {"x": 1.0}, per_class=4)
+    assert "unlike all others" not in write_page(tmp_path, runs)
+    summary = {
+        "suspects": 3, "is_weak": False, "odd_ones_out": ["a/1.jpg"],
+        "pairs": [{"first": "a", "second": "<b>", "are_one": True}, {"first": "a", "second": "c", "are_one": False}],
+        "two_groups": [{"class": "<b>"}],
+    }  # fmt: skip
+    (tmp_path / "label_suspects.json").write_text(json.dumps(summary))
+    page = write_page(tmp_path, runs)
+    for line in (
+        "labels that may be wrong: 3 images", "images unlike all others: 1 image", "a / &lt;b&gt;<",
+        "classes that look like two: &lt;b&gt;", "标签可能有误：3 张图像", "与其他图像都不相似：1 张图像",
+        "无法区分的类别：a / &lt;b&gt;", "看起来像两个类别的类别：&lt;b&gt;",
+    ):  # fmt: skip
+        assert line in page, line
+    weak = report_answer.feature_lines(summary | {"is_weak": True})
+    assert len(weak) == 3 and not any("wrong" in line.what for line in weak)
+    assert report_answer.feature_lines({}) == [] == report_answer.feature_lines({"reason": "no weights", "suspects": 0})
