@@ -1,8 +1,8 @@
 """Measure which classes are said to look like two, and which two cannot be told apart, in collections of real pictures.
 
-``python -m bench.class_groups`` looks at the classes as they are; then it puts two classes into one, of PAIRS pairs, and
-counts those that are said to look like two; then it divides each class in two at random, and counts those that are said
-to be one. The limits (scripts/lib/metrics/two_groups.py) were chosen on digits and cifar10-test.
+``python -m bench.class_groups`` looks at the classes as they are; then it puts two classes into one, of PAIRS pairs,
+and counts those that are said to look like two; then it divides each class in two at random, and counts those that are
+said to be one. The limits (scripts/lib/metrics/two_groups.py) were chosen on digits and cifar10-test.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The search for label suspects beside a second implementation of confident learning, and what it finds of planted errors.
+"""The search for label suspects beside a second implementation of confident learning, with planted errors.
 
 The second implementation goes through the images one by one, as Northcutt et al. (2021) define thresholds, confident
 joint and self-confidence. 5 % of the labels are flipped, uniformly or to plausible classes (see bench.label_suspects).
@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def compared(judged: Judged, labels: np.ndarray) -> tuple[int, int, int, float]:
-    """Return the suspects of either implementation, those of both, and how the order of all images agrees (Spearman)."""
+    """Return the suspects of either implementation, those of both, and Spearman's correlation of all images' ranks."""
     suggested, margins = by_definition(judged.probabilities, labels)
     rows = zip(suggested, margins, labels, strict=True)
     second = np.array([other not in (-1, label) and margin < 0 for other, margin, label in rows])

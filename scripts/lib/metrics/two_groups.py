@@ -23,7 +23,7 @@ from scripts.lib.data.spectra import draw
 #: Units (different images) without which a class is not judged, and those of a class that are looked at, at most.
 FEWEST, MOST = 40, 4096
 #: In the smaller group there are at least so many, and this share.
-SMALLEST, SMALLEST_SHARE = 10, 0.1
+SMALLEST, SMALLEST_SHARE = 10, 0.05
 #: Of the features, those along the axes of the largest variance.
 AXES = 64
 #: What of a covariance is replaced by the mean variance in all directions.

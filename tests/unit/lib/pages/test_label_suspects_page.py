@@ -99,7 +99,9 @@ def test_images_unlike_all_others_are_shown_with_their_names(tmp_path: Path, mon
     assert "Images unlike" not in render([], SUMMARY, CLASSES, tmp_path)
 
 
-@pytest.mark.parametrize(("language", "between"), [("en", "4.0 % of its different images"), ("zh", "有 4.0 % 的图像")])
+@pytest.mark.parametrize(
+    ("language", "between"), [("en", "4.0\xa0% of its different images"), ("zh", "有 4.0\xa0% 的图像")]
+)
 def test_a_class_that_looks_like_two_is_shown_by_both_groups(tmp_path: Path, language: str, between: str) -> None:
     suspects_in(tmp_path)
     names = [f"{number}.png" for number in range(5)]
