@@ -28,6 +28,8 @@ SMALLEST, SMALLEST_SHARE = 10, 0.05
 AXES = 64
 #: What of a covariance is replaced by the mean variance in all directions.
 SHRINKAGE = 0.1
+#: Of whitened features, added in each direction: images may be equal in all features.
+LEAST_VARIANCE = 1e-9
 #: Parts of a class, each of which is counted along the line that the others give.
 FOLDS = 5
 #: Two-means starts from the division along each of so many axes of the class, and takes so many steps at most.
@@ -136,7 +138,7 @@ def _positions(vectors: np.ndarray, of: np.ndarray) -> np.ndarray:
     groups = (of[~second], of[second])
     first, other = (group.mean(axis=0) for group in groups)
     within = _shrunk(sum(map(_scatter, groups)) / len(of))  # type: ignore[arg-type]
-    line = np.linalg.solve(within, other - first)
+    line = np.linalg.solve(within + LEAST_VARIANCE * np.eye(len(within)), other - first)
     return np.asarray((vectors - (first + other) / 2) @ line / ((other - first) @ line / 2))
 
 

@@ -70,3 +70,10 @@ def test_a_class_alone_has_nothing_to_be_held_against() -> None:
     features, labels = clouds()
     assert find_two_groups(features, np.zeros_like(labels), np.arange(len(labels))) == []
     assert find_two_groups(np.zeros((200, 8)), np.arange(200) % 2, np.arange(200)) == []
+
+
+def test_images_that_are_equal_in_all_features_are_no_error() -> None:
+    features, labels = clouds()
+    features[labels == 3] = np.arange(EACH)[:, None] % 2 * 50.0
+    (divided,) = find_two_groups(features, labels, np.arange(len(labels)))
+    assert (divided.label, divided.between) == (3, 0.0) and list(map(len, divided.groups)) == [EACH // 2] * 2
