@@ -124,5 +124,5 @@ def told_apart(labels: np.ndarray, probabilities: np.ndarray, first: int, second
 
 def are_one(labels: np.ndarray, probabilities: np.ndarray, first: int, second: int) -> bool:
     """Tell whether the probabilities cannot tell two classes apart; no, where one has too few images to know."""
-    sizes = [(labels == label).sum() for label in (first, second)]
+    sizes = [int((labels == label).sum()) for label in (first, second)]
     return min(sizes) >= FEWEST and told_apart(labels, probabilities, first, second) < AS_ONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def test_a_class_of_two_kinds_and_two_classes_of_one_kind_are_in_the_summary(tmp
     units = Units(np.arange(len(kind)), np.arange(len(kind)) % 5)
     images = Labelled(names, labels, [""] * len(names), ["both", "b", "c", "d", "e"])
     _, summary = find(images, torch.from_numpy(features), units, tmp_path)
+    assert json.loads(json.dumps(summary)) == summary, "it is written as JSON"
     (divided,) = summary["two_groups"]
     assert divided["class"] == "both" and divided["between"] < 0.05
     assert {tuple(sorted(group)) for group in divided["groups"]} == {tuple(names[:each]), tuple(names[each : 2 * each])}
