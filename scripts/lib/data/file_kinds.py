@@ -26,6 +26,8 @@ KINDS: dict[bytes, tuple[str, str]] = {
     b"%PDF": ("a PDF", "give an archive of the images"),
     b"\x89HDF": ("an HDF5 file", "write its images as files, in a folder a class"),
     b"\x93NUMPY": ("a NumPy array", "write its images as files, in a folder a class"),
+    b"MATLAB 5.0 MAT-file": ("a MATLAB file", "write its images as files, in a folder a class"),
+    b"MATLAB 7.3 MAT-file": ("a MATLAB file", "write its images as files, in a folder a class"),
     b"PAR1": ("a Parquet table", "write its images as files, in a folder a class"),
     b"ARROW1": ("an Arrow table", "write its images as files, in a folder a class"),
     b"SQLite format 3": ("an SQLite database", "write its images as files, in a folder a class"),
@@ -35,7 +37,8 @@ KINDS: dict[bytes, tuple[str, str]] = {
     b"\xff\xd8\xff": ("a JPEG image", "give the folder that it lies in"),
     b"\x89PNG": ("a PNG image", "give the folder that it lies in"),
     b"d8:announce": ("a torrent, not what it leads to", "fetch that, and give it"),
-    b"<": ("a web page, not the file it leads to", "give the address of the file itself; it may need a log-in"),
+    b"<html": ("a web page, not the file it leads to", "give the address of the file itself; it may need a log-in"),
+    b"<": ("an XML file, as servers may answer in place of a file", "give the address of the file itself"),
 }  # fmt: skip
 #: Names of pieces of an archive.
 IS_PIECE = re.compile(
@@ -45,6 +48,8 @@ IS_PIECE = re.compile(
 ARCHIVES = (
     ".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".7z", ".rar",
 )  # fmt: skip
+#: What tells a web page from other XML, in its first bytes.
+HTML = re.compile(rb"<(!doctype\s+html|html|head|title|body|script|meta)\b", re.I)
 PICKLE = re.compile(rb"\x80[\x02-\x05][\x8a\x95}\](c]")
 
 
@@ -62,7 +67,7 @@ def kind_of(content: bytes) -> tuple[str, str] | None:
     for magic, kind in KINDS.items():
         is_word = magic.isalnum() and b"\0" not in begin  # with which a table may begin as well
         if not is_word and (stripped.startswith(magic) or begin.startswith(magic)):
-            return kind
+            return KINDS[b"<html"] if magic == b"<" and HTML.search(begin) else kind
     return None
 
 

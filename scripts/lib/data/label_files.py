@@ -16,7 +16,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from urllib.parse import unquote
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
@@ -42,8 +41,8 @@ ANNOTATION_SUFFIXES = (".txt", ".lst")
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", *ANNOTATION_SUFFIXES)
 #: Largest file of labels in bytes: it is read into memory.
 LONGEST_FILE = 512 * 1024 * 1024
-#: How many names a message lists.
-LISTED = 5
+#: How many names a message lists, and characters of a cell.
+LISTED, LONGEST_CELL = 5, 60
 
 #: ``dataset.source.labels``: a file, or what (train, val, test, classes) to a file each.
 Spec = str | Mapping[str, str]
@@ -95,7 +94,12 @@ def read_labels(
         if split != "classes"
         for row in read_annotations(name, text_of(name), split, classes)
     ]
-    return rows if classes is None else name_labels(rows, classes, spec["classes"])
+    if classes is None:
+        return rows
+    named = name_labels(rows, classes, spec["classes"])
+    if rows != named:
+        remarks.append(f"labels are read as positions in {spec['classes']}: 0 is {classes[0]!r}")
+    return named
 
 
 def read_names(
@@ -167,6 +171,10 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
         raise UserError(f"{KEY}: {name} has no rows: it must have a heading and a row an image, as file,label")
     splits, assumed = split_columns.find()
     if remarks is not None:
+        assert columns is not None
+        remarks += _describe_columns(name, names if is_heading else None, columns)
+        if likely != "," and not declared:
+            remarks.append(f"{name}: its columns are separated by {likely!r}")
         remarks += [f"{name}: {note}" for note in assumed]
     return rows if splits is None else [_in_split(row, word) for row, word in zip(rows, splits, strict=True)]
 
@@ -183,7 +191,7 @@ def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int]:
     if file is None and label is None and is_image(heading[0].strip()) and len(heading) in (2, 3):
         return 0, 1
     if any(is_image(cell.strip()) for cell in heading):
-        row = ", ".join(repr(cell.strip()) for cell in heading[:LISTED])
+        row = ", ".join(repr(cell.strip()[:LONGEST_CELL]) for cell in heading[:LISTED])
         raise UserError(
             f"{KEY}: {name} has no heading: its first line is a row ({row})",
             f"write a line above it that names its {plural(len(heading), 'column')}, as file,label,...",
@@ -192,10 +200,20 @@ def _find_columns(name: str, heading: Sequence[str]) -> tuple[int, int]:
         if index is not None and names.count(names[index]) > 1:
             raise UserError(f"{KEY}: {name} has two columns {heading[index].strip()!r}", "rename the one not meant")
         if index is None:
-            columns = ", ".join(repr(cell.strip()) for cell in heading[: 2 * LISTED])
+            columns = ", ".join(repr(cell.strip()[:LONGEST_CELL]) for cell in heading[: 2 * LISTED])
             raise UserError(f"{KEY}: {name} has no column of {what} (its columns: {columns}): name one {known!r}")
     assert file is not None and label is not None
     return file, label
+
+
+def _describe_columns(name: str, heading: Sequence[str] | None, columns: tuple[int, int]) -> list[str]:
+    """Say which columns are those of file and label, where they are not called so; *heading*: None without one."""
+    if heading is None:
+        return [f"{name} has no heading: files are read from its first column, classes from its second"]
+    file, label = (heading[index].strip() for index in columns)
+    if (file, label) == ("file", "label"):
+        return []
+    return [f"{name}: files are read from the column {file!r}, classes from {label!r}"]
 
 
 def _in_split(row: Row, word: str) -> Row:
@@ -299,6 +317,16 @@ def place_images(
             f"{KEY}: none of {plural(len(rows), 'row')} of {name} names one of {plural(len(paths), 'image')}"
             f" (its first names {rows[0].file!r}; the first image: {image}): check its column of files"
         )
+    remarks = _describe_rows(rows, unknown, twice, find.inexact, name)
+    remarks += _describe_renamed({row.label for row in row_of if row and row.label}, name)
+    targets, remark = _targets(row_of, paths, name)
+    return targets, [*remarks, *filter(None, [remark])]
+
+
+def _describe_rows(
+    rows: Sequence[Row], unknown: Sequence[Row], twice: int, inexact: Sequence[tuple[str, str]], name: str
+) -> list[str]:
+    """Say which rows name no image, which say the same again, and which name one otherwise than it is called."""
     remarks = []
     if unknown:
         first = ", ".join(f"{row.file!r} ({row})" for row in unknown[:LISTED])
@@ -308,8 +336,22 @@ def place_images(
     if twice:
         say = "says" if twice == 1 else "say"
         remarks.append(f"{plural(twice, 'row')} of {name} {say} again what another one says")
-    targets, remark = _targets(row_of, paths, name)
-    return targets, [*remarks, *filter(None, [remark])]
+    if inexact:
+        file, path = inexact[0]
+        count = plural(len(inexact), "row")
+        remarks.append(
+            f"{count} of {name} with an image's name in other case or without its suffix: {file!r} is {path!r}"
+        )
+    return remarks
+
+
+def _describe_renamed(labels: Collection[str], name: str) -> list[str]:
+    """Say which classes have another name here, since no folder can have theirs."""
+    renamed = sorted(label for label in labels if class_folder(label) != label)
+    if not renamed:
+        return []
+    first = renamed[0]
+    return [f"names of {name} that no folder can have, {len(renamed)} in all: {first!r} is {class_folder(first)!r}"]
 
 
 def _targets(
@@ -381,6 +423,8 @@ class _Finder:
         self.paths = paths
         self.depth = len(shared_folders(paths))
         self.indices: dict[int, dict[str, list[int]]] = {}
+        #: Of rows whose name is not exactly an image's: it, and the image's path.
+        self.inexact: list[tuple[str, str]] = []
         # Most tables name images by whole paths: then no folders need to be compared. -1: several are called so.
         self.whole: dict[str, int] = {}
         for index, path in enumerate(paths):
@@ -408,7 +452,10 @@ class _Finder:
                 candidates = self._index(level, form).get(_folded(wanted[-1]), [])
             agreeing = self._agreeing(candidates, wanted, _composed if level == 0 else _folded)
             if agreeing:
-                return self._only(agreeing, wanted, row)
+                index = self._only(agreeing, wanted, row)
+                if level > 0:
+                    self.inexact.append((row.file, "/".join(self.paths[index])))
+                return index
         return None
 
     def _index(self, level: int, form: Callable[[str], str]) -> dict[str, list[int]]:
@@ -459,33 +506,3 @@ def _folded(name: str) -> str:
 
 def _stem(name: str) -> str:
     return _folded(posixpath.splitext(name)[0])
-
-
-# --- names that look alike --------------------------------------------------------------------------------------------
-
-
-def alike(classes: Sequence[str]) -> list[list[str]]:
-    """Return the groups of class folders whose names differ only by case, blanks or Unicode form."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(set(classes)):
-        plain = unicodedata.normalize("NFKC", unquote(name)).casefold()
-        groups["".join(unicodedata.normalize("NFKC", plain).split())].append(name)
-    return [names for names in groups.values() if len(names) > 1]
-
-
-def describe_alike(classes: Sequence[str]) -> str:
-    """Say in one line which classes look alike, "" where none do; names that print the same appear as their codes."""
-    groups = alike(classes)
-    if not groups:
-        return ""
-
-    def shown(names: Sequence[str]) -> str:
-        same_print = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
-        return " and ".join(ascii(name) if same_print else repr(name) for name in names)
-
-    more = f" and {len(groups) - LISTED} more" if len(groups) > LISTED else ""
-    return (
-        "classes whose names differ only by case, blanks or Unicode form are kept apart: "
-        + "; ".join(shown(names) for names in groups[:LISTED])
-        + more
-    )

@@ -57,7 +57,7 @@ def _decode(name: str, content: bytes, encoding: str | None, tell: Callable[[str
     wide = BYTE_ORDERS.get(content[:2]) or (
         "utf-16-le" if high and not low else "utf-16-be" if low and not high else ""
     )
-    for unicode in filter(None, (wide, "utf-8-sig")):
+    for unicode in filter(None, (wide, "" if b"\0" in content else "utf-8-sig")):
         if decodes(content, unicode):
             return content.decode(unicode)
     likely = find_encoding(re.split(rb'[\r\n\t ,;"]', content), encoding)

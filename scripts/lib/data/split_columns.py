@@ -13,7 +13,7 @@ NAMES = (
     "split_name", "fold", "folds", "kfold", "划分", "数据集", "用途", "阶段",
 )  # fmt: skip
 #: What else such a column may be called: fold_id, cv_fold, split 1.
-LIKE_NAMES = re.compile(r"(?:.*_)?(?:[a-z]{0,2}fold|split|subset|partition)s?_?(?:no|nr|id|idx|index|number|\d+)?")
+LIKE_NAMES = re.compile(r"(?:.*_)?(?:[a-z]{0,2}fold|split|subset|partition|cv)s?_?(?:no|nr|id|idx|index|number|\d+)?")
 TRUE = frozenset(("1", "1.0", "true", "t", "yes", "y", "是"))
 FALSE = frozenset(("0", "0.0", "false", "f", "no", "n", "否"))
 #: A column of more different values than these holds no splits.

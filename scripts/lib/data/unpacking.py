@@ -23,6 +23,7 @@ from scripts.lib.base.files import atomic_path, find_json, remove_leftovers
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes, plural
 from scripts.lib.data import image_paths, label_files, layouts, samples
+from scripts.lib.data.alike_names import describe_alike
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, check_link, check_name, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
 from scripts.lib.data.encodings import find_encoding
@@ -136,14 +137,19 @@ def plan(origins: Sequence[Origin], contents: Sequence[Contents], limits: Limits
     check_splits(targets_of, has_splits)
     taken = image_paths.Taken()
     planned: list[Targets] = []
+    renamed: list[str] = []
     for content, layout_of_archive in zip(contents, targets_of, strict=True):
         targets: Targets = [None] * len(content.entries)
         for index, target in zip(content.images, layout_of_archive, strict=True):
             if isinstance(target, str):
                 left_out.add(content.name(index), target)
             else:
-                targets[index] = taken.take([safe_component(component) for component in target])
+                path = targets[index] = taken.take([safe_component(component) for component in target])
+                if path != "/".join(target):
+                    renamed.append(f"{path!r} for {content.name(index)!r}")
         planned.append(targets)
+    if renamed:
+        left_out.remarks.append(f"{plural(len(renamed), 'image')} under another name, such as {renamed[0]}")
     return planned
 
 
@@ -438,7 +444,7 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
                 "an archive must hold one folder a class with its images in it",
             ),
         )
-    if warning := label_files.describe_alike(sorted(classes)):
+    if warning := describe_alike(sorted(classes)):
         logger.warning("%s", warning)
 
 

@@ -14,9 +14,7 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.label_files import (
     Row,
-    alike,
     class_folder,
-    describe_alike,
     place_images,
     read_labels,
     read_table,
@@ -247,14 +245,25 @@ def test_any_label_becomes_one_folder_that_is_seen(label: str, folder: str) -> N
     assert class_folder(label) == folder
 
 
-def test_classes_that_look_alike_are_said() -> None:
-    names = ["cat", "Cat", "ca t", "dog", "caf\u00e9", "cafe\u0301", "bird%20", "bird"]
-    assert alike(names) == [["Cat", "ca t", "cat"], ["bird", "bird%20"], ["cafe\u0301", "caf\u00e9"]]
-    warning = describe_alike(names)
-    assert (
-        "'Cat' and 'ca t' and 'cat'; " in warning and r"'cafe\u0301' and 'caf\xe9'" in warning and "\n" not in warning
-    )
-    assert describe_alike(["cat", "dog"]) == ""
+def test_how_a_table_is_read_is_told_where_it_is_a_guess() -> None:
+    remarks: list[str] = []
+    read_table("t.csv", "file,label\n1.jpg,cat", remarks)
+    assert remarks == []
+    read_table("t.csv", "breed;image\ncat;1.jpg", remarks)
+    assert remarks == ["t.csv: files are read from the column 'image', classes from 'breed'",
+                       "t.csv: its columns are separated by ';'"]  # fmt: skip
+    remarks.clear()
+    read_table("t.csv", "sep=;\n1.jpg;cat", remarks)
+    assert remarks == ["t.csv has no heading: files are read from its first column, classes from its second"]
+    remarks.clear()
+    files = {"a.txt": b"1.jpg 0\n2.jpg 1", "c.txt": b"cat\ndog"}
+    read_labels({"train": "a.txt", "classes": "c.txt"}, files.__getitem__, remarks)
+    assert remarks == ["labels are read as positions in c.txt: 0 is 'cat'"]
+    _, remarks = place_images(table("file,label", "A,cat", "b.JPG,cat", "c.jpg,cat"),
+                              [("a.png",), ("b.jpg",), ("c.jpg",)], "t.csv")  # fmt: skip
+    _, more = place_images(table("file,label", "1.jpg,a/b", "2.jpg,c"), [("1.jpg",), ("2.jpg",)], "t.csv")
+    assert more == ["names of t.csv that no folder can have, 1 in all: 'a/b' is 'a%2Fb'"]
+    assert remarks == ["2 rows of t.csv with an image's name in other case or without its suffix: 'A' is 'a.png'"]
 
 
 # --- unpacking --------------------------------------------------------------------------------------------------------

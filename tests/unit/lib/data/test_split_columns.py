@@ -58,6 +58,7 @@ def test_a_column_that_is_certainly_a_split_is_read_and_told(heading: str, value
         ("set", "A B A"),
         ("fold_id", "0 1 2"),
         ("cv fold", "0 1 2"),
+        ("CV", "0 1 2"),
         ("k_fold", "0 1 2"),
         ("FoldNo", "0 1 2"),
         ("split_1", "a b c"),
