@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.lib.base import language, long_values, strict_yaml
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import read_lines, write_text
+from scripts.lib.base.files import find_json, read_lines, write_text
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes, plural
@@ -52,7 +52,9 @@ def show_results(dataset: Path, language: str) -> None:
         if few := [line for run in runs if (line := describe_few_steps(run))]:
             more = tr(f" (and {plural(len(few) - 1, 'more run')})") if len(few) > 1 else ""
             print(f"{tr(few[0])}{more}", flush=True)
-        for line in data_summary.terminal_lines(audit, classes, str(dataset / "audit.html")):
+        judged = find_json(dataset / "label_suspects.json") or None
+        of_labels = data_summary.label_lines(judged, str(dataset / "label_suspects.html"))
+        for line in data_summary.terminal_lines(audit, classes, str(dataset / "audit.html"), of_labels):
             print(line, flush=True)
         print(tr(f"report: {report} (open it in a browser; it needs no network)"), flush=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from scripts.lib.base import strict_yaml
@@ -13,6 +13,8 @@ from scripts.lib.pages import templates
 
 #: Lines on a terminal; the page of the audit has all.
 MOST = 32
+#: Classes that a line names.
+LISTED = 5
 
 
 def meanings() -> dict[str, dict[str, str]]:
@@ -50,15 +52,43 @@ def remarks(summary: Mapping[str, Any], classes: Collection[str] = ()) -> list[s
     return [*lines, *assumptions(summary, classes)]
 
 
-def terminal_lines(summary: Mapping[str, Any], classes: Collection[str], page: str) -> list[str]:
+def label_lines(judged: Mapping[str, Any] | None, page: str) -> list[str]:
+    """Return a line on labels that may be wrong, and one on images unlike all others, where there are some.
+
+    Parameters
+    ----------
+    judged : label_suspects.json; None: no experiment could judge.
+    page : label_suspects.html.
+    """
+    if judged is None:
+        return []
+    if judged["reason"]:
+        return [tr(f"the labels were not judged: {judged['reason']}")]
+    if judged.get("is_weak"):
+        lines = [tr(f"labels that may be wrong: the classifier agrees with too few of them to say how many: {page}")]
+    else:
+        lines = [tr(f"labels that may be wrong: {judged['suspects']:,} of {plural(judged['images'], 'image')}: {page}")]
+    if unjudged := judged.get("classes_not_judged"):
+        lines.append(tr(f"labels of classes with too few images to be judged: {', '.join(unjudged[:LISTED])}")
+                     + tr(f" and {len(unjudged) - LISTED} more") * (len(unjudged) > LISTED))  # fmt: skip
+    if odd := judged["odd_ones_out"]:
+        lines.append(tr(f"images unlike all others, by their features: {len(odd):,}. Used."))
+    return lines
+
+
+def terminal_lines(
+    summary: Mapping[str, Any], classes: Collection[str], page: str, of_labels: Sequence[str] = ()
+) -> list[str]:
     """Return what a terminal says of the images at the end of a run; nothing where there is nothing to say.
 
     Parameters
     ----------
     page : the page that has all of it.
+    of_labels : of :func:`label_lines`; they are never cut.
     """
     lines = remarks(summary, classes)
-    if not lines:
+    if not (lines or of_labels):
         return []
     more = [tr(f"and {len(lines) - MOST} more: {page}")] if len(lines) > MOST else []
-    return [f"{tr('the images')}{tr(': ')}{verdict(summary)}", *(f"  {line}" for line in [*lines[:MOST], *more])]
+    shown = [*lines[:MOST], *more, *of_labels]
+    return [f"{tr('the images')}{tr(': ')}{verdict(summary)}", *(f"  {line}" for line in shown)]

@@ -39,13 +39,17 @@ TOLD = {
     "another suffix": "wrong extension: 1 image.",
     "names in another encoding": "names in a.zip are read as cp1252, such as",
     "a table in another encoding": "cells of labels.csv are read as cp1252, such as 'süß'",
-    "a column that is a split": "splits are read from the column 'Usage': train 25, val 2",
+    "a column that is a split": "splits are read from the column 'Usage': train 26, val 2",
     "a column that is ignored": "the column 'is_test' ('no', 'yes') may be a split and is ignored",
     "val that becomes test": "only train and val are given: the given val is the test set",
-    "a row without an image": "1 of 27 rows of labels.csv names no image: 'lost.jpg'",
+    "a row without an image": "1 of 28 rows of labels.csv names no image: 'lost.jpg'",
     "an image without a row": "left out 1: no row in labels.csv",
     "a class that is not asked for": "left out 2: of classes that dataset.classes does not name",
-    "images in no group": "dataset.split.group_by: 10 of 26 images do not match",
+    "columns that are found by their names": "labels.csv: files are read from the column 'name', classes from 'class'",
+    "columns with another delimiter": "labels.csv: its columns are separated by ';'",
+    "a row in other letters": "1 row of labels.csv with an image's name in other case or without its suffix: 'C0' is",
+    "a name with signs that steer a terminal": "1 image under another name, such as",
+    "images in no group": "dataset.split.group_by: 11 of 27 images do not match",
 }
 
 
@@ -63,13 +67,14 @@ def plant(folder: Path) -> list[str]:
         "deep.png": (encoded(Image.fromarray(deep), "PNG"), "a"),
         "side.jpg": (turned(photograph(51), 6), "b"),
         "suffix.jpg": (encoded(photograph(52), "PNG"), "b"),
+        "bell\x07.jpg": (encoded(photograph(58)), "b"),
         "Müller.jpg": (encoded(photograph(53)), "b"),
     }
     images |= {"copy.jpg": images["a1.jpg"], "other.jpg": (images["a2.jpg"][0], "b")}
-    lines = ["file,class,Usage,is_test"]
-    lines += [f"{n},{of[1]},{'val' if i in (3, 9) else 'train'},{'yes' if i % 2 else 'no'}" for i, (n, of) in
+    lines = ["name;class;Usage;is_test"]
+    lines += [f"{n};{of[1]};{'val' if i in (3, 9) else 'train'};{'yes' if i % 2 else 'no'}" for i, (n, of) in
               enumerate(images.items())]  # fmt: skip
-    lines += ["lost.jpg,a,train,no"]
+    lines = [line.replace("c0.jpg", "C0") for line in [*lines, "lost.jpg;a;train;no"]]
     files = {f"photos/{name}".encode("cp1252"): content for name, (content, _) in images.items()}
     files |= {b"photos/notes.doc": b"words", b"photos/phone.heic": heic, b"photos/.DS_Store": b"x"}
     files |= {b"photos/more.zip": b"PK\x03\x04", b"photos/batch": b"\x80\x04\x95" + bytes(40)}
@@ -126,6 +131,26 @@ def test_the_chinese_lines_are_chinese(summary: tuple[Path, dict[str, Any]]) -> 
     with speaking("zh"):
         lines = data_summary.terminal_lines(summary[1], ["a", "b"], "audit.html")
     assert not {line: words for line in lines if (words := english_in(line))}
+
+
+def test_what_is_known_of_the_labels_is_among_the_last_lines(summary: tuple[Path, dict[str, Any]]) -> None:
+    judged: dict[str, Any] = {"reason": None, "images": 24, "suspects": 3, "odd_ones_out": ["a/1.jpg", "b/2.jpg"]}
+    judged |= {"is_weak": False, "classes_not_judged": ["rare"]}
+    lines = data_summary.label_lines(judged, "x/label_suspects.html")
+    assert lines == [
+        "labels that may be wrong: 3 of 24 images: x/label_suspects.html",
+        "labels of classes with too few images to be judged: rare",
+        "images unlike all others, by their features: 2. Used.",
+    ]
+    assert [f"  {line}" for line in lines] == data_summary.terminal_lines(summary[1], ["a", "b"], "", lines)[-3:]
+    assert data_summary.label_lines(None, "") == []
+    of_others = [{**judged, "is_weak": True}, {**judged, "reason": "no weights"}]
+    assert "too few of them to say" in data_summary.label_lines(of_others[0], "")[0]
+    assert data_summary.label_lines(of_others[1], "") == ["the labels were not judged: no weights"]
+    with speaking("zh"):
+        for each in (judged, *of_others):
+            text = " ".join(data_summary.label_lines({**each, "reason": each["reason"] and "图"}, "x.html"))
+            assert text and not english_in(text)
 
 
 def test_of_clean_data_nothing_is_said_and_of_too_much_where_the_rest_is() -> None:
