@@ -332,9 +332,19 @@ def test_logs_of_runs_that_were_removed_are_no_runs(project: Project) -> None:
     assert list(project.look()) == ["demo/a/seed0"]
 
 
+def test_a_run_that_failed_before_a_report_was_made_without_it_is_none(project: Project) -> None:
+    project.write("results/demo/a/seed0/config.py")
+    project.ended("demo/renamed/seed0/patch_config", "base_config: there is no such config", age=60)
+    assert sorted(project.look()) == ["demo/a/seed0", "demo/renamed/seed0"]
+    project.write("results/demo/report.html")
+    assert list(project.look()) == ["demo/a/seed0"]
+
+
 @pytest.mark.parametrize(
     ("log", "mended"),
     [
+        ("demo/pack_images_64", "results/demo/report.html"),
+        ("demo/find_label_suspects", "results/demo/report.html"),
         ("demo/fetch_archive", "logs/demo/unpack_archive.log"),
         ("demo/fetch_labels.csv", "logs/demo/unpack_archive.log"),
         ("demo/fetch_archive", "logs/demo/split_dataset.log"),

@@ -207,7 +207,7 @@ class Watcher:
         controller = self.reader.controller(self.project / RECORD)
         plan = self._plan(bool(controller))
         runs_there = self.reader.find_runs(str(self.results), set(plan.runs))
-        runs_there |= self.reader.failed_early(str(self.project / "logs"))
+        runs_there |= self.reader.failed_early(str(self.project / "logs"), str(self.results))
         keys = sorted(key for key in runs_there if dataset in (None, key[0]))
         names = list(dict.fromkeys(key[0] for key in keys))
         waits_for, problems = {}, []
@@ -245,7 +245,9 @@ class Watcher:
         since = plan.started if plan.is_live and dataset in plan.data else 0.0
         problems = []
         for name in sorted(outcomes):
-            if self._is_past(dataset, name.removesuffix(SUFFIX), outcomes[name].st_mtime, logs):
+            if run_reader.has_report_since(f"{self.results}/{dataset}", outcomes[name]) or self._is_past(
+                dataset, name.removesuffix(SUFFIX), outcomes[name].st_mtime, logs
+            ):
                 continue
             if outcome := self.reader.outcome(f"{folder}/{name}", outcomes[name], since):
                 problems.append(f"{dataset}: {name.removesuffix(SUFFIX)}: {outcome}")

@@ -128,12 +128,17 @@ class Reader:
                 keys |= {(dataset, *run) for run in self.planned_runs(f"{folder}/settings.yaml")}
         return keys
 
-    def failed_early(self, logs: str) -> set[Key]:
-        """Return the runs of which a command failed, though it may have left nothing but its log."""
+    def failed_early(self, logs: str, results: str) -> set[Key]:
+        """Return the runs of which a command failed, though it may have left nothing but its log.
+
+        Not where a report came later: it is made of all runs, so that this one is not asked for any more.
+        """
         keys: set[Key] = set()
         for depth in ("", "fold*/"):
             for file in Path(logs).glob(f"*/*/seed*/{depth}*{SUFFIX}"):
                 dataset, experiment, seed_folder, *others = file.relative_to(logs).parts[:-1]
+                if has_report_since(f"{results}/{dataset}", stat_of(str(file))):
+                    continue
                 seed, fold = seed_of(seed_folder), fold_of(others[0]) if others else NO_FOLD
                 keys |= set() if seed is None or fold is None else {(dataset, experiment, seed, fold)}
         return keys
@@ -351,6 +356,11 @@ def stat_of(path: str) -> os.stat_result | None:
 def is_made(stat: os.stat_result | None, since: float) -> bool:
     """Tell whether a file is there, written after *since*."""
     return stat is not None and stat.st_mtime >= since
+
+
+def has_report_since(dataset: str, failed: os.stat_result | None) -> bool:
+    """Tell whether the report of a data set, which is made of all that is asked for, came after something failed."""
+    return failed is not None and is_made(stat_of(f"{dataset}/report.html"), failed.st_mtime)
 
 
 def seed_of(name: str) -> int | None:
