@@ -99,7 +99,7 @@ track: ## write finished runs for a tracker (RUN=results/demo or one run; TO=ten
 
 verify: ## repeat a run and compare every hash (RUN=results/demo/NAME/seed0; QUICK=yes: only hash its files, or RUN=results)
 	$(call need,RUN,results/demo/mobilenet-v2/seed0)
-	@$(CALM) $(READY) $(STOPS)
+	@$(CALM) if [ "$$QUICK" = yes ]; then $(READY_TO_LOOK); else $(READY); fi $(STOPS)
 	@test "$$QUICK" != yes || ARGS="--quick $$ARGS"; $(CALM) $(START) python -m scripts.verify --run="$$RUN" $(STOPS)
 
 bundle: ## one archive with which someone else can repeat a run (RUN=..., OUT=file.tar, IMAGES=yes: with the images)

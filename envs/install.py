@@ -68,7 +68,24 @@ FINE = (
 )
 
 #: Options of Snakemake with which it computes nothing: then an older environment will do.
-LOOKING = {"--dry-run", "--dryrun", "--unlock", "--summary", "-S", "-D", "--detailed-summary", "--list-rules", "-l"}
+LOOKING = {
+    *(
+        "--dry-run",
+        "--dryrun",
+        "--unlock",
+        "--report",
+        "--lint",
+        "--summary",
+        "--detailed-summary",
+        "-D",
+        "-S",
+        "--dag",
+    ),
+    *("--rulegraph", "--filegraph", "--d3dag", "--list", "-l", "--list-rules", "--list-target-rules", "--lt"),
+    *("--archive", "--list-changes", "--list-input-changes", "--list-params-changes", "--list-untracked", "--lu"),
+    *("--cleanup-shadow", "--cleanup-metadata", "--cm", "--delete-all-output", "--delete-temp-output"),
+    *("--print-compilation", "--version"),
+}
 #: On a terminal, no step is silent for longer; and elsewhere.
 SILENCE_SECONDS, PIPE_SILENCE_SECONDS = 10, 30
 
@@ -209,7 +226,7 @@ def is_looking(arguments: str) -> bool:
         words = shlex.split(arguments)
     except ValueError:
         return False
-    return any(word in LOOKING or re.fullmatch(r"-[Fknpqr]*n[Fknpqr]*", word) for word in words)
+    return any(word.split("=")[0] in LOOKING or re.fullmatch(r"-[Fknpqr]*n[Fknpqr]*", word) for word in words)
 
 
 def look() -> NoReturn:

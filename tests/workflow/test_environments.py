@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from set_up import ENVS, ROOT, load, setup, stamp
+from set_up import ENVS, ROOT, load, make, setup, stamp
+
+from scripts.lib.workflow.controller import IDLE_OPTIONS
 
 LOCKS = ("cpu", "cuda11", "cuda13")
 
@@ -281,7 +283,7 @@ def test_without_network_the_environment_stays_as_it_was(project):
     assert [path.name for path in (project / ".venvs").iterdir() if path.name != "tmp"] == [before.name]
 
 
-@pytest.mark.parametrize("arguments", ["-n", "--dry-run", "-np --quiet", "--unlock"])
+@pytest.mark.parametrize("arguments", ["-n", "--dry-run", "-np --quiet", "--unlock", "--list-changes=code"])
 def test_what_only_looks_goes_on_with_an_older_environment_and_says_so(project, arguments):
     change_lock(project)
 
@@ -291,6 +293,34 @@ def test_what_only_looks_goes_on_with_an_older_environment_and_says_so(project, 
         assert re.fullmatch(
             r"note: envs/cpu.lock .* has changed since .*`make setup` builds the new one\n", result.stderr
         )
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("scripts.watch", ["watch"]),
+        ("scripts.serve", ["serve"]),
+        ("scripts.jobs", ["jobs"]),
+        ("scripts.cancel", ["cancel"]),
+        ("scripts.doctor", ["doctor"]),
+        ("scripts.verify", ["verify", "RUN=r", "QUICK=yes"]),
+    ],
+)
+def test_commands_that_only_look_work_after_the_lock_has_changed_without_network(project, module, words):
+    (project / (module.replace(".", "/") + ".py")).write_text("print('looked')\n")
+    change_lock(project)
+    before = sorted((project / ".venvs").iterdir())
+
+    result = make(project, *words, PIP_NO_INDEX="1")
+
+    assert (result.returncode, result.stdout) == (0, "looked\n"), result.stderr
+    assert ("has changed since .venv was built" in result.stderr) == (words != ["doctor"])  # it says so itself
+    assert sorted((project / ".venvs").iterdir()) == before
+
+
+def test_the_set_up_and_the_workflow_agree_on_what_only_looks():
+    looking = load(ENVS / "install.py").LOOKING
+    assert looking - {"--dry-run", "--dryrun"} == IDLE_OPTIONS
 
 
 @pytest.mark.parametrize("arguments", ["", "--until a", "--cores 1 -k", "'"])
