@@ -260,7 +260,10 @@ def _as_written(alternatives: list[Any], steps: list[str | int], values: Any) ->
         if isinstance(parent, list):
             line = f"{key}: {json.dumps([_as_text(item) for item in parent], ensure_ascii=False)}"
             line = line if len(line) <= LINE_SHOWN else f"- {json.dumps(_as_text(value), ensure_ascii=False)}"
-        return f": quotes are needed: {line}"
+        items = parent if isinstance(parent, list) else [value]
+        # YAML has made numbers of 1e3 and 2.50; how they were written is lost.
+        as_written = " (each as its folder is called)" if any(isinstance(item, float) for item in items) else ""
+        return f": quotes are needed: {line}{as_written}"
     if isinstance(value, str) and "bool_type" in kinds:
         return ": write true or false, without quotes"
     if isinstance(value, str) and kinds & {"int_type", "float_type"}:

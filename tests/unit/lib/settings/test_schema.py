@@ -286,6 +286,7 @@ def test_a_learning_rate_is_a_finite_number_and_no_text(value: object) -> None:
 def test_a_class_that_is_no_text_is_shown_in_quotes(classes: list[Any], line: str) -> None:
     assert f"quotes are needed: {line}" in error_of(with_value("dataset.classes", classes))
     assert f'quotes are needed: - "{0}"' in error_of(with_value("dataset.classes", list(range(2000))))
+    assert "(each as its folder is called)" in error_of(with_value("dataset.classes", [1e3, "cat"]))
 
 
 @pytest.mark.parametrize(
