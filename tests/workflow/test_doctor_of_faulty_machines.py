@@ -14,6 +14,7 @@ import pytest
 import yaml
 from dag import QUICK, ROOT, settings
 from gpu_program import nvidia_smi
+from set_up import commit_working_tree, run, shell_of_a_user
 
 pytestmark = pytest.mark.long
 
@@ -74,6 +75,20 @@ def test_jobs_of_a_dead_controller_are_named_where_there_is_no_slurm(tmp_path: P
     (ROOT / ".snakemake").mkdir(exist_ok=True)
     status, output = examined(f"mount --bind {tmp_path} .snakemake", PATH=without_slurm(tmp_path))
     assert status == 1 and "make run CONFIG=... ARGS=--unlock" in output
+
+
+def test_a_clone_whose_links_became_texts_is_named_and_mended_as_told(tmp_path: Path) -> None:
+    shell = shell_of_a_user() | {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER")
+                                 for what in ("NAME", "EMAIL")}  # fmt: skip
+    commit_working_tree(tmp_path / "hosted", shell)
+    clone, line = tmp_path / "clone", "note: `slurm` is a text file, not a link to profiles/slurm"
+    run(["git", "clone", "-q", "-c", "core.symlinks=false", str(tmp_path / "hosted"), str(clone)], tmp_path, shell)
+    doctor = ["make", "--no-print-directory", "doctor"]
+    (clone / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    told = [each for each in run(doctor, clone, shell).splitlines() if each.startswith(line)]
+    assert len(told) == 1 and "ln -sfn profiles/slurm slurm" in told[0]
+    run(["ln", "-sfn", "profiles/slurm", "slurm"], clone, shell)
+    assert line not in run(doctor, clone, shell) and (clone / "slurm" / "profile.yaml").is_file()
 
 
 def without_slurm(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -43,6 +44,11 @@ HOSTILE = [
     "* ? [a-z] ~ !",
 ]
 ALL_IN_ONE = "-" + "\n".join(HOSTILE)
+MAKEFILE = (ROOT / "Makefile").read_text()
+#: All commands of make, and all variables that they take.
+TARGETS, VARIABLES = (
+    re.findall(rf"^{line} (.+)", MAKEFILE, re.MULTILINE)[0].split() for line in (r"\.PHONY:", "VALUES :=")
+)
 
 
 def recorded(project: Path, *arguments: str) -> list[list[str]]:
@@ -103,6 +109,25 @@ def test_each_value_of_each_command_reaches_it_as_typed(project, target, variabl
     last = recorded(project, target, *values, f"ARGS={shlex.quote(ALL_IN_ONE)} --more")[-1]
 
     assert last == [*(word.replace("{}", ALL_IN_ONE) for word in expected), ALL_IN_ONE, "--more"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_command_runs_what_a_value_holds_wherever_that_is_set(project, target):
+    for module in MODULES:
+        (project / (module.replace(".", "/") + ".py")).parent.mkdir(parents=True, exist_ok=True)
+        (project / (module.replace(".", "/") + ".py")).write_text(RECORDER)
+    (project / ".ci").mkdir()
+    for script in ("envs/setup.sh", "envs/lock.sh", ".ci/lint", ".ci/site"):  # they would fetch, or check all files
+        (project / script).write_text('printf "%s\\0" "$@" >> seen.txt\n')
+    before = {*project.rglob("*")}
+    for value in HOSTILE:
+        values = {name: shlex.quote(value) if name == "ARGS" else value for name in VARIABLES}
+        make(project, target, *(f"{name}={value}" for name, value in values.items()))
+        make(project, target, "RUN=r", "CONFIG=c", "IMAGES=i", "DATA=d", "TO=t", "ARCHIVE=a", **values)
+    new = {path for path in {*project.rglob("*")} - before if "__pycache__" not in path.parts}
+
+    assert {path.name for path in new} <= {"seen.jsonl", "seen.txt"}
 
 
 @pytest.mark.parametrize("variable", ["ENV", "PYTHON"])
