@@ -32,6 +32,7 @@ report: menu.caption("workflow")
 
 session.narrate(workflow)
 controller = session.controller(workflow)
+session.ask_for_missing_weights(workflow)
 session.end_if_unchanged(workflow)
 
 session.prefix_shell()

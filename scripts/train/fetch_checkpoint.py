@@ -35,7 +35,7 @@ from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.base.units import plural
 from scripts.lib.model import hub, safetensors, timm_models, timm_weights
-from scripts.lib.model.checkpoint_file import MISSING, check_values, read_foreign, read_meta, write_checkpoint
+from scripts.lib.model.checkpoint_file import AGAIN, MISSING, check_values, read_foreign, read_meta, write_checkpoint
 from scripts.lib.model.convert_keras import convert
 from scripts.lib.model.model_zoo import check_name, find_weights, weights_of
 from scripts.lib.model.weight_names import difference, with_our_names
@@ -357,10 +357,12 @@ def main(args: argparse.Namespace) -> None:
     except UserError as error:
         if not args.optional:
             raise
-        # What depends on it may have trained since, so that nobody but the user knows when it is worth another try.
-        again = "; to try again: the same command with ARGS='--forcerun fetch_checkpoint'" if error.again else ""
-        logger.warning("%s: without these weights: %s%s", args.output, error, again)
-        write_checkpoint({}, args.output, {MISSING: f"{error}{again}"})
+        # Also where the user has to accept terms first. What does not fit the model will not fit it next time.
+        again = error.again or isinstance(error, hub.KeptBack)
+        reason = f"{error}{'; the same command asks for them again' if again else ''}"
+        logger.warning("%s: without these weights: %s", args.output, reason)
+        if MISSING not in read_meta(args.output):  # else what was made without them would be made again
+            write_checkpoint({}, args.output, {MISSING: reason, AGAIN: again})
 
 
 def fetch_checkpoint(args: argparse.Namespace) -> None:

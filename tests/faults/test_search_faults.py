@@ -1,7 +1,8 @@
-"""A search for a model that is killed at any moment ends in the same choice, and a changed list tries what is new."""
+"""A search that is killed, gets a longer list, or weights that could not be had before: only what is new is tried."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from dag import ROOT, archive_bytes, jobs_run, settings, snakemake
+from http_server import HttpServer
 from tiny_search import CANDIDATES, SEARCH, outcome, search_among
 
 pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
@@ -68,3 +70,35 @@ def test_a_search_that_is_killed_ends_in_the_same_choice_and_a_longer_list_tries
     result = snakemake(alone, longer, "--", str(SEARCH / "choice.json"))
     assert result.returncode == 0, result.stdout
     assert jobs_run(result.stdout).count("probe_candidate") == 1, result.stdout
+
+
+@pytest.mark.timeout(900)
+def test_weights_that_could_not_be_had_are_asked_for_by_the_same_command(tmp_path: Path) -> None:
+    config = search_of(tmp_path, CANDIDATES)
+    late = config["experiments"]["best"]["candidates"][2]["checkpoint"]
+    content = Path(late.pop("path")).read_bytes()
+    target = ("--", str(SEARCH / "choice.json"))
+    with HttpServer() as hub:
+        late["url"] = hub.url("late.pth")
+        result = snakemake(tmp_path, config, *target)
+        assert result.returncode == 0, result.stdout
+        assert "the same command asks for them again" in left_out(tmp_path)[CANDIDATES[2]]
+
+        result = snakemake(tmp_path, config, *target)
+        assert result.returncode == 0, result.stdout
+        assert "asked for again" in result.stdout and jobs_run(result.stdout) == [], result.stdout
+
+        trained = {path: path.stat().st_mtime_ns for path in (tmp_path / SEARCH).glob("round1/*/work/*/*.csv")}
+        hub.serve("late.pth", content)
+        result = snakemake(tmp_path, config, *target)
+    assert result.returncode == 0, result.stdout
+    assert "may change which model it chooses" in result.stdout
+    assert jobs_run(result.stdout).count("probe_candidate") == 1, result.stdout
+    assert "fetch_checkpoint" not in jobs_run(result.stdout) and not left_out(tmp_path), result.stdout
+    assert trained and all(path.stat().st_mtime_ns == then for path, then in trained.items())
+
+
+def left_out(folder: Path) -> dict[str, str]:
+    """Return the candidates that were left out, each with its reason."""
+    candidates = json.loads((folder / SEARCH / "choice.json").read_text())["candidates"]
+    return {tried["base_config"].removeprefix("timm/"): tried["left_out"] for tried in candidates if tried["left_out"]}

@@ -142,8 +142,8 @@ def read_meta(path: Path) -> dict[str, Any]:
     return meta if isinstance(meta, dict) else {}
 
 
-#: In the meta of a checkpoint without weights: why it has none.
-MISSING = "missing"
+#: In the meta of a checkpoint without weights: why it has none, and whether they may be had another time.
+MISSING, AGAIN = "missing", "again"
 
 
 def write_checkpoint(weights: Mapping[str, torch.Tensor], path: Path, meta: Mapping[str, Any] | None = None) -> None:

@@ -248,6 +248,10 @@ class Layout:
 
     def _all_experiments(self) -> Iterator[Experiment]:
         yield from self.settings.experiments.values()
+        yield from self.all_candidates()
+
+    def all_candidates(self) -> Iterator[Experiment]:
+        """Yield the candidates of all searches."""
         for candidates in self.searches.values():
             yield from candidates.values()
 

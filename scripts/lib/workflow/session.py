@@ -32,7 +32,7 @@ from scripts.lib.cluster import nodes, slurm
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.settings.load import file_names, load_settings, read_file
 from scripts.lib.settings.site import check_profiles, enter_site, executor_of, module_prefix
-from scripts.lib.workflow import dry_run, fork_server, module, planning, records
+from scripts.lib.workflow import dry_run, fork_server, missing_weights, module, planning, records
 from scripts.lib.workflow.controller import Controller, clear_the_way, unlock, will_run
 from scripts.lib.workflow.failures import causes
 from scripts.lib.workflow.last_plan import LEFT, LastPlan, facts_of, is_plain, named_files
@@ -230,6 +230,13 @@ class Session:
         elif workflow.is_main_process and "--unlock" in sys.argv:
             unlock(controller)
         return controller
+
+    def ask_for_missing_weights(self, workflow: Any) -> None:
+        """Ask again for the weights of candidates that could not be had before; not in a dry run."""
+        is_real = workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun)
+        if is_real and missing_weights.is_to_ask(sys.argv[1:], os.environ):
+            say = self.narrator.say if self.narrator else partial(print, file=sys.stderr, flush=True)
+            missing_weights.ask_again(self.layout, self.options, say)
 
     def end_if_unchanged(self, workflow: Any) -> None:
         """End here where the last plan of this command found nothing to do, and nothing has changed since."""

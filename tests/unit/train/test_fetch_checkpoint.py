@@ -24,7 +24,7 @@ from http_server import HttpServer, refused_url
 
 from scripts.lib.base import download as download_module
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.checkpoint_file import MISSING, read_meta
+from scripts.lib.model.checkpoint_file import AGAIN, MISSING, read_meta
 from scripts.lib.model.model_zoo import Weights
 from scripts.lib.settings.load import parse_section
 from scripts.lib.settings.schema import Checkpoint
@@ -140,7 +140,8 @@ def test_a_candidate_without_its_weights_says_why_and_how_to_try_again(
     output = tmp_path / "x.pth"
     main(Namespace(checkpoint=json.dumps(checkpoint), base_config=BASE, output=output, optional=True))
     reason = str(read_meta(output)[MISSING])
-    assert ("--forcerun fetch_checkpoint" in reason) == again and leftovers(tmp_path) == ["x.pth"]
+    assert ("the same command asks for them again" in reason) == again and leftovers(tmp_path) == ["x.pth"]
+    assert read_meta(output)[AGAIN] is again
     assert any(str(word) in reason for word in ("x.pth", "no-such-package==1.0", "gone.pth"))
 
 
