@@ -22,7 +22,7 @@ from scripts.lib.base.units import plural
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_text import KEY, read_text
 from scripts.lib.data.split_columns import SplitColumns
-from scripts.lib.data.split_words import WORDS, read_split_name
+from scripts.lib.data.split_words import WORDS, folder_splits, read_split_name
 
 #: How people head the columns of such tables; of several, the first here is taken.
 FILE_COLUMNS = (
@@ -386,18 +386,6 @@ def _targets(
                 rest = rest[1:]
             targets.append((*((split,) if split else ()), class_folder(row.label), *rest))
     return targets, remark
-
-
-def folder_splits(folders: Collection[Components]) -> tuple[dict[str, str], bool]:
-    """Return the splits that first folders are called as, and whether all of *folders* are in one: train and more.
-
-    Folders with other words in their names are none, unless all have the same.
-    """
-    tops = {folder[0] for folder in folders if folder}
-    read = {top: name for top in tops if (name := read_split_name(top))}
-    alike = len({name.rest for name in read.values()}) == 1
-    splits = {top: name.split for top, name in read.items() if alike or not name.rest}
-    return splits, splits.keys() == tops and all(folders) and "train" in splits.values()
 
 
 def shared_folders(paths: Sequence[Components]) -> Components:

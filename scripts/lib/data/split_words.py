@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -95,3 +95,15 @@ def read_split_name(name: str) -> SplitName | None:
     if splits == {"train", "val"}:  # what both are taken from
         splits = {"train"}
     return SplitName(splits.pop(), words[0], tuple(rest)) if len(splits) == 1 else None
+
+
+def folder_splits(folders: Collection[tuple[str, ...]]) -> tuple[dict[str, str], bool]:
+    """Return the splits that first folders are called as, and whether all of *folders* are in one: train and more.
+
+    Folders with other words in their names are none, unless all have the same.
+    """
+    tops = {folder[0] for folder in folders if folder}
+    read = {top: name for top in tops if (name := read_split_name(top))}
+    alike = len({name.rest for name in read.values()}) == 1
+    splits = {top: name.split for top, name in read.items() if alike or not name.rest}
+    return splits, splits.keys() == tops and all(folders) and "train" in splits.values()
