@@ -35,3 +35,13 @@ def faults_of(page: Page, script: str) -> list[list[Any]]:
     """Return severity, rule and some elements of each serious or critical fault of the open page."""
     page.evaluate(f"{script};1")
     return [fault for fault in page.evaluate(RUN) if fault[0] in ("serious", "critical")]
+
+
+def check_each_look(page: Page, script: str) -> None:
+    """Make sure that the open page has no such fault, light or dark, in either of its languages."""
+    for theme in ("light", "dark"):
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        for _ in range(2):
+            page.evaluate("document.querySelector('.view:not([hidden]) [data-speak]').click()")
+            page.evaluate("report.drawAll?.()")
+            assert faults_of(page, script) == [], (theme, page.evaluate("document.documentElement.lang"))

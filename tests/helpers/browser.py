@@ -134,6 +134,47 @@ class Page:
         """Save what the window shows as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
+    @contextmanager
+    def another_tab(self, address: str = "about:blank", is_asked: bool = False) -> Iterator[None]:
+        """Have another tab in front for the block, so that this page is hidden.
+
+        Parameters
+        ----------
+        is_asked : expressions in the block are the other tab's.
+        """
+        session, self._session = self._session, None
+        target = self.call("Target.createTarget", url=address)["targetId"]
+        other = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = session
+        self.wait_for("document.hidden")
+        try:
+            self._session = other if is_asked else session
+            yield
+        finally:
+            self._session = None
+            self.call("Target.closeTarget", targetId=target)
+            self._session = session
+            self.wait_for("!document.hidden")
+
+    @contextmanager
+    def sized(self, width: int, height: int = 900) -> Iterator[None]:
+        """Have a window of this size for the block: a phone's, where it is narrow."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        try:
+            yield
+        finally:
+            self.call("Emulation.clearDeviceMetricsOverride")
+
+    @contextmanager
+    def printed(self) -> Iterator[None]:
+        """Show the page for the block as it is printed."""
+        self.call("Emulation.setEmulatedMedia", media="print")
+        try:
+            yield
+        finally:
+            self.call("Emulation.setEmulatedMedia", media="")
+
     def requests_that_leave(self) -> list[str]:
         """Return the addresses that need a network."""
         return [address for address in self.requests if not address.startswith(LOCAL)]

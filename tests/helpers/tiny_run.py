@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def photograph(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def make_run(root: Path, per_class: int = 3) -> TinyRun:
+def make_run(root: Path, per_class: int = 3, model: dict[str, Any] = MODEL) -> TinyRun:
     """Make a run with *per_class* images a class, two in three of them in the order of the classes."""
     run = TinyRun(
         root / "demo" / "tiny" / "seed0", root / "demo" / "images", root / "demo" / "test.txt", root / "classes"
@@ -71,9 +72,9 @@ def make_run(root: Path, per_class: int = 3) -> TinyRun:
     run.split.write_text("".join(f"{line}\n" for line in reversed(lines)), encoding="utf-8")
     run.classes.write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
     dataset = {"type": "CustomDataset", "data_prefix": "unused", "classes": CLASSES, "pipeline": PIPELINE}
-    config = {"model": MODEL, "data": {"test": dataset}, "runner": {"device": "cpu", "threads": 1}, "seed": 0}
+    config = {"model": model, "data": {"test": dataset}, "runner": {"device": "cpu", "threads": 1}, "seed": 0}
     (run.folder / "config.py").write_text(render(config, "mim train mmcls x.py", "tiny"), encoding="utf-8")
-    weights = random_weights()
+    weights = random_weights(model)
     torch.save({"meta": {"epoch": 1, "CLASSES": CLASSES}, "state_dict": weights}, run.folder / "best.pth")
     metrics = {"dataset": "demo", "experiment": "tiny", "seed": 0, "accuracy_top1": 0.5}
     (run.folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -81,16 +82,19 @@ def make_run(root: Path, per_class: int = 3) -> TinyRun:
     return run
 
 
-def random_weights() -> dict[str, torch.Tensor]:
+def random_weights(config: dict[str, Any] = MODEL) -> dict[str, torch.Tensor]:
     """Weights that tell images apart: normalisation fitted to noise, and a head of large random numbers."""
     torch.manual_seed(0)
-    model = build_classifier(ConfigDict(MODEL))
+    model = build_classifier(ConfigDict(copy.deepcopy(config)))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
     with torch.no_grad():
         model.train().extract_feat(torch.randn(16, 3, 32, 32))
         model.head.fc.weight.normal_(0, 0.1)
+        for name, parameter in model.named_parameters():
+            if name.endswith("gamma"):  # ConvNeXt's layer scale of 1e-6 would hide what its layers do
+                parameter.fill_(0.5)
     return model.state_dict()
 
 

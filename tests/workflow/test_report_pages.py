@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from axe import faults_of, fetch_axe
+from axe import check_each_look, faults_of, fetch_axe
 from browser import CHROMIUM, Page, chromium
 from dag import ROOT, Finished
 from report_page_reader import find, read_report, use_every_control
@@ -76,12 +76,7 @@ def test_the_report_has_no_serious_fault_for_a_keyboard_or_a_screen_reader(
 ) -> None:
     read_report(page, report_of(finished).as_uri())
     script = fetch_axe(tmp_path)
-    for theme in ("light", "dark"):
-        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-        for _ in range(2):
-            find(page, "[data-speak]", "click()")
-            page.evaluate("report.drawAll()")
-            assert faults_of(page, script) == []
+    check_each_look(page, script)
     find(page, "h1", "remove()")
     page.evaluate("document.querySelectorAll('img').forEach(image => image.removeAttribute('alt'))")
     assert faults_of(page, script), "else this test would see nothing"
@@ -98,25 +93,18 @@ def test_the_report_is_printed_whole_in_light_colours(page: Page, finished: Fini
     printed = base64.b64decode(page.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
     assert printed.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", printed)) >= 3
     assert page.evaluate("opened") is True
-    page.call("Emulation.setEmulatedMedia", media="print")
-    try:
+    with page.printed():
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         for hidden in (".toc", ".tools", ".hint"):
             assert find(page, hidden, "getClientRects().length") == 0, hidden
-    finally:
-        page.call("Emulation.setEmulatedMedia", media="")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280, 2560])
 def test_the_report_fits_its_window(page: Page, finished: Finished, width: int) -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    page.call("Emulation.setDeviceMetricsOverride", **size)
-    try:
+    with page.sized(width):
         read_report(page, report_of(finished).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-    finally:
-        page.call("Emulation.clearDeviceMetricsOverride")
 
 
 @pytest.fixture(scope="module")

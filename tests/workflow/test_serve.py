@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from axe import faults_of, fetch_axe
+from axe import check_each_look, fetch_axe
 from browser import CHROMIUM, Page, chromium
 from dag import ROOT, Finished
 from report_page_reader import READY, find
@@ -116,13 +116,54 @@ def test_a_lost_connection_is_said_and_the_page_goes_on_by_itself(page: Page, tm
         text_has(page, "The server was started again and has another address")
 
 
+def copy_run(finished: Finished, results: Path) -> Path:
+    """Copy the finished run, but not its report, and return the folder of its data set."""
+    dataset = results / "small"
+    dataset.mkdir(parents=True)
+    shutil.copytree(finished[0] / "results/small/quick", dataset / "quick")
+    shutil.copy(finished[0] / "results/small/settings.yaml", dataset / "settings.yaml")
+    return dataset
+
+
+@pytest.mark.long
+def test_a_hidden_page_asks_for_nothing_and_shows_at_once_what_ended_meanwhile(
+    page: Page, finished: Finished, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "results") as (_terminal, address):
+        page.open(address)
+        text_has(page, "There is no run yet")
+        with page.another_tab():
+            page.evaluate("new Promise(done => setTimeout(done, 2000))")  # what was asked before has its answer
+            page.requests.clear()
+            dataset = copy_run(finished, tmp_path / "results")
+            page.evaluate("new Promise(done => setTimeout(done, 7000))")
+            assert page.requests == [] and "There is no run yet" in page.evaluate(TEXT)
+        text_has(page, "All runs are done, but there is no valid report of them")
+        assert find(page, "h1", "innerText") == "small"
+        with page.another_tab():
+            shutil.copy(finished[0] / "results/small/report.html", dataset / "report.html")  # with the time of now
+        page.wait_for(f"document.querySelector('[data-section=answer]') !== null && {READY}", 60)
+        check_only_asks(page, address)
+
+
+@pytest.mark.long
+def test_a_second_tab_and_a_second_browser_follow_too(page: Page, finished: Finished, tmp_path: Path) -> None:
+    with serving(tmp_path / "results") as (_terminal, address), chromium() as second:
+        for reader in (page, second):
+            reader.open(address)
+            text_has(reader, "There is no run yet")
+        copy_run(finished, tmp_path / "results")
+        with page.another_tab(address, is_asked=True):
+            text_has(page, "All runs are done")
+            assert not page.evaluate("location.search"), "the token is not in the address"
+        for reader in (page, second):
+            text_has(reader, "All runs are done")
+            check_only_asks(reader, address)
+
+
 @pytest.mark.long
 def test_when_all_runs_are_done_the_page_becomes_the_report(page: Page, finished: Finished, tmp_path: Path) -> None:
-    dataset = tmp_path / "results/small"
-    dataset.mkdir(parents=True)
-    for name in ("quick", "settings.yaml"):
-        copy = shutil.copytree if name == "quick" else shutil.copy
-        copy(finished[0] / "results/small" / name, dataset / name)
+    dataset = copy_run(finished, tmp_path / "results")
     (tmp_path / "settings.yaml").write_text("dataset: {name: small}\nreport: {language: zh}\n")
     with serving(tmp_path / "results", f"CONFIG={tmp_path / 'settings.yaml'}") as (_terminal, address):
         page.open(address)
@@ -146,16 +187,9 @@ def test_the_page_is_fit_for_a_keyboard_a_screen_reader_a_phone_and_the_dark(
     with serving(tmp_path / "results") as (_terminal, address):
         page.open(address)
         page.wait_for(f"{POINTS} >= 1 && {READY}")
-        for theme in ("light", "dark"):
-            page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
-            for _ in range(2):
-                find(page, "[data-speak]", "click()")
-                assert faults_of(page, script) == []
-        page.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
-        try:
+        check_each_look(page, script)
+        with page.sized(390):
             assert page.wait_for("document.documentElement.scrollWidth <= 390")
-        finally:
-            page.call("Emulation.clearDeviceMetricsOverride")
         find(page, "[data-choice=curve]", "focus()")
         for value, points in (("train_loss", 1), ("val_accuracy", 1)):
             page.evaluate(f"document.activeElement.value = '{value}'")

@@ -55,7 +55,8 @@ class PrivateServer(ThreadingHTTPServer):
 
     Attributes
     ----------
-    token : the secret, 256 bits, of this start only.
+    token : the secret, 256 bits, of this start only: a page that is still open after it sends its cookie to whoever
+        listens on the port then.
     folder : the path, with a slash at each end, below which it serves.
 
     Raises

@@ -37,7 +37,7 @@ from scripts.lib.runs.run_folder import RunFolder
 VERSION = "1.12.1"
 VENDOR = templates.VENDOR
 SCRIPTS = ("report_core.js", "try_pixels.js", "try_decode.js", "try_model.js", "try.js")
-STYLES = ("report.css", "try.css")
+STYLES = ("report.css", "report_print.css", "try.css")
 #: A page with a larger model would not open in every browser: it takes four times as much memory.
 MOST_BYTES = 150_000_000
 #: Accuracies to choose from.

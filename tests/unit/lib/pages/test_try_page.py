@@ -20,8 +20,8 @@ from chinese import english_on
 from picture_formats import encode, lossless, others, transparent
 from PIL import Image
 from tiny_run import CLASSES, make_run
+from try_page_reader import READY, VIEW, WAYS, answer_of, finish, give, in_page, texts, write
 
-from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.language import speaking
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import decode_image
@@ -32,10 +32,7 @@ from scripts.lib.model.onnx_similarities import with_similarities
 from scripts.lib.pages import templates, try_page, try_words
 from scripts.lib.runs.onnx_model import STEPS, OnnxModel
 from scripts.lib.runs.run_folder import RunFolder
-from scripts.report import write_try_page
 
-READY = "document.documentElement.dataset.ready"
-VIEW = "document.querySelector('.view:not([hidden])')"
 BACKGROUND = (10, 200, 30)
 #: Formats that Chromium does not decode.
 UNREAD = ("tiff", "jp2", "j2k", "ppm", "pgm", "pbm")
@@ -43,29 +40,7 @@ UNREAD = ("tiff", "jp2", "j2k", "ppm", "pgm", "pbm")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with random weights and 21 images, each of which is in train, val and test."""
-    made = make_run(tmp_path_factory.mktemp("run"))
-    folder, split = RunFolder(made.folder), str(made.split)
-    options = made.options(folder.predictions)
-    options[options.index("--split") + 1 : options.index("--split") + 2] = [split, split]
-    options[options.index("--output") + 1 : options.index("--output") + 2] = [
-        str(folder.predictions), str(folder.val_predictions)
-    ]  # fmt: skip
-    known = ["--known", str(folder.known), "--certainty", str(folder.certainty)]
-    predict_images.main(predict_images.build_parser().parse_args([*options, "--train", split, *known]))
-    inputs = made.options(folder.predictions)[: made.options(folder.predictions).index("--output")]
-    outputs = ["--predictions", str(folder.predictions), "--output", str(folder.onnx), "--report", str(folder.export)]
-    export_model.main(export_model.build_parser().parse_args([*inputs, *outputs, *known, "--threads", "1"]))
-    return folder
-
-
-def write(run: RunFolder, *more: str, folder: RunFolder | None = None) -> Path:
-    """Write the page as a user does, and return it."""
-    output = run.dataset / "try.html"
-    words = ["--runs", str((folder or run).path), "--train", str(run.dataset / "test.txt")]
-    words += ["--images", str(run.dataset / "images"), "--output", str(output), *more]
-    write_try_page.main(write_try_page.build_parser().parse_args(words))
-    return output
+    return finish(make_run(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture(scope="module")
@@ -77,26 +52,6 @@ def opened(run: RunFolder) -> Iterator[Page]:
         assert page.evaluate(READY) == "yes"
         yield page
         assert page.complaints == [] and page.requests_that_leave() == []
-
-
-def in_page(page: Page, content: bytes, expression: str) -> Any:
-    """Return what an expression of ``file``, a Blob of these bytes, gives; of a refusal, its name."""
-    text = json.dumps(base64.b64encode(content).decode())
-    return page.evaluate(
-        f"""(async () => {{ const file = new Blob([Uint8Array.from(atob({text}), c => c.charCodeAt(0))]);
-            const packed = values =>
-                btoa(Array.from(new Uint8Array(values.buffer), x => String.fromCharCode(x)).join(""));
-            try {{ return {expression}; }} catch (error) {{ return error.refusal ?? `${{error}}`; }} }})()"""
-    )
-
-
-def answer_of(page: Page, content: bytes) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return what the model takes, probabilities and distance, as the browser computes them."""
-    result = in_page(
-        page, content, "await model.answer(file).then(a => [packed(a.values), a.probabilities, a.distance])"
-    )
-    assert isinstance(result, list), result
-    return np.frombuffer(base64.b64decode(result[0]), np.float32), np.array(result[1]), result[2]
 
 
 def pixels_of(page: Page, content: bytes, grey: bool, steps: list[dict[str, Any]] | None = None) -> np.ndarray | str:
@@ -205,31 +160,6 @@ def test_what_is_no_whole_picture_is_refused(opened: Page) -> None:
         for content in contents:
             assert pixels_of(opened, content, False) == reason
     assert pixels_of(opened, encode(Image.new("L", (1, 1500)), "PNG"), False) == "too_large"
-
-
-#: How a reader gives files: by the button, dropped on the page, or pasted.
-WAYS = {
-    "chosen": "const input = document.querySelector('.view:not([hidden]) input[type=file]'); input.files = data.files;"
-    "input.dispatchEvent(new Event('change', {bubbles: true}))",
-    "dropped": "for (const kind of ['dragover', 'drop'])"
-    "document.querySelector('main').dispatchEvent(new DragEvent(kind, {bubbles: true, dataTransfer: data}))",
-    "pasted": "document.body.dispatchEvent(new ClipboardEvent('paste', {bubbles: true, clipboardData: data}))",
-}
-
-
-def give(page: Page, files: list[Path], way: str = "chosen") -> None:
-    """Give files as a reader does."""
-    contents = [(file.name, base64.b64encode(file.read_bytes()).decode()) for file in files]
-    page.evaluate(f"""(() => {{
-        const data = new DataTransfer();
-        for (const [name, text] of {json.dumps(contents)})
-            data.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));
-        {WAYS[way]};
-    }})()""")
-
-
-def texts(page: Page, selector: str) -> list[str]:
-    return list(page.evaluate(f"[...{VIEW}.querySelectorAll({selector!r})].map(e => e.innerText)"))
 
 
 @pytest.mark.long
