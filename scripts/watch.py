@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import run_cli, terminal_width
 from scripts.lib.base.problems import UserError
 from scripts.lib.workflow.progress import Overview, Watcher, check_unedited
 from scripts.lib.workflow.run_table import as_json, render
@@ -73,7 +73,8 @@ def conclude(overview: Overview, results: Path) -> str:
     for dataset in dict.fromkeys(run.dataset for run in overview.runs):
         path = results / dataset / "leaderboard.csv"
         try:
-            parts.append(f"\n{path}\n{render_text(read_leaderboard(path)).rstrip()}" if path.is_file() else "")
+            if path.is_file():
+                parts.append(f"\n{path}\n{render_text(read_leaderboard(path), width=terminal_width()).rstrip()}")
         except UserError as error:
             parts.append(str(error))
     return "\n".join(filter(None, parts))

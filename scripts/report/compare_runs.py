@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from scripts.lib.base import language, products
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import run_cli, terminal_width
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
@@ -93,7 +93,8 @@ def main(args: argparse.Namespace) -> None:
     """Write the leaderboard, its figure, and what else is wanted; or print an existing one."""
     if args.show:
         products.check([args.show])
-        sys.stdout.write(leaderboard.render_text(leaderboard.read_leaderboard(args.show), colour=sys.stdout.isatty()))
+        board = leaderboard.read_leaderboard(args.show)
+        sys.stdout.write(leaderboard.render_text(board, colour=sys.stdout.isatty(), width=terminal_width()))
         return
     if not (args.runs and args.leaderboard and args.figure):
         raise UserError("give --runs, --leaderboard and --figure, or --show; see --help")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base import language, long_values, strict_yaml
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import run_cli, terminal_width
 from scripts.lib.base.files import find_json, read_lines, write_text
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
@@ -42,7 +42,8 @@ def show_results(dataset: Path, language: str) -> None:
     report = dataset / "report.html"
     audit, classes = read_summary(dataset / "audit.json"), read_lines(dataset / "classes.txt")
     with speaking(language):
-        print(render_text(read_leaderboard(dataset / "leaderboard.csv"), colour=sys.stdout.isatty()), flush=True)
+        board = read_leaderboard(dataset / "leaderboard.csv")
+        print(render_text(board, colour=sys.stdout.isatty(), width=terminal_width()), flush=True)
         for line in history.differences(dataset / history.NAME):
             print(line, flush=True)
         # Not below: who trains by hand has mmcls's own config.py there.

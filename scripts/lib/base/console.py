@@ -87,6 +87,18 @@ class Terminal(logging.StreamHandler):
     """A handler of its own type: mmcv silences every plain StreamHandler of the root logger when it is imported."""
 
 
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that standard output reaches, also through the Screen; None: it does not."""
+    is_led = Variable.LIVE in os.environ and os.path.sameopenfile(1, 2)
+    if not (sys.stdout.isatty() or is_led):
+        return None
+    try:
+        with open("/dev/tty", "rb") as terminal:
+            return os.get_terminal_size(terminal.fileno()).columns or None
+    except OSError:
+        return None
+
+
 def confirmed(question: str) -> bool:
     """Ask a person at a terminal; where nobody sits there, the command itself was the answer."""
     if not sys.stdin.isatty():

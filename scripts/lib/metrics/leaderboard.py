@@ -34,6 +34,9 @@ INTERVALS = {
 CONTROL = "control (labels shuffled)"
 #: What tells a run from the others of a data set; `fold` only where there are some.
 RUN = ("experiment", "seed", "fold")
+#: Columns that a narrow terminal does without, the first first, and columns of space between them.
+SPARED = ("images/s", "GPU s", "train s", "ECE", "best val %", "top-5 %", "macro F1", "balanced %", "test images")
+GAP = 2
 #: Experiments that one line names; a page of names says no more than their number.
 LISTED_EXPERIMENTS = 8
 
@@ -241,11 +244,27 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (tr(f" and {more} more") if more else "")
 
 
-def render_text(leaderboard: pd.DataFrame, colour: bool = False) -> str:
-    """Return the leaderboard as aligned columns for a terminal; in *colour*, contaminated test images are red."""
+def render_text(leaderboard: pd.DataFrame, colour: bool = False, width: int | None = None) -> str:
+    """Return the leaderboard as aligned columns for a terminal.
+
+    Parameters
+    ----------
+    colour : contaminated test images are red.
+    width : of the terminal, in columns: what matters least is left out of a table that is wider; None: nothing is.
+    """
     header, rows = cells(leaderboard)
-    rule = ["-" * max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
-    lines = columns([header, rule, *rows], right=range(1, len(header)))
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    kept, left_out = list(range(len(header))), []
+    for name in map(tr, SPARED):
+        if width is None or sum(widths[i] for i in kept) + GAP * (len(kept) - 1) <= width:
+            break
+        if name in header:
+            kept.remove(header.index(name))
+            left_out.append(name)
+    table = [[row[i] for i in kept] for row in (header, ["-" * wide for wide in widths], *rows)]
+    lines = columns(table, right=range(1, len(kept)), gap=GAP)
+    if left_out:
+        lines.append(tr(f"Left out, since the window is narrow: {', '.join(left_out)}; leaderboard.csv has all."))
     return "\n".join([*lines, *remarks(leaderboard)]) + "\n" + contamination.terminal_line(leaderboard, colour)
 
 

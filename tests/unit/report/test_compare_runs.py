@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import pytest
 from chinese import english_in, english_on
 from rich.cells import cell_len
 from small_runs import Page, answer, make_run, run_cli_on
+from terminal import Terminal
 
+from scripts.lib.base.environment import ROOT
 from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import CONTAMINATED
@@ -53,6 +58,24 @@ def test_of_one_seed_it_is_the_interval_of_its_model_card(tmp_path: Path) -> Non
     board = run_cli_on([make_run(tmp_path, "a", 0, 0.95)], tmp_path)
     low, high = compute_metrics(read_predictions(tmp_path / "a/seed0/predictions.csv"))["accuracy_top1_ci95"]
     assert (board["accuracy_top1_ci95_low"][0], board["accuracy_top1_ci95_high"][0]) == pytest.approx((low, high))
+
+
+def test_on_a_narrow_terminal_what_matters_least_is_left_out_and_named(tmp_path: Path) -> None:
+    board = run_cli_on([make_run(tmp_path, name, 0, 0.9) for name in ("mobilenet-v2", "草莓")], tmp_path)
+    table, wide = slice(0, 4), leaderboard.render_text(board).splitlines()
+    assert max(map(cell_len, wide[table])) > 110
+    for language in ("zh", "en"):
+        with speaking(language):
+            narrow = leaderboard.render_text(board, width=80).splitlines()
+        assert max(map(cell_len, narrow[table])) <= 80
+        assert "images/s" in narrow[4] or "图像/秒" in narrow[4]
+        assert "90.0" in narrow[2] and not (language == "zh" and english_in(narrow[4].replace("leaderboard.csv", "")))
+    command = [sys.executable, "-m", "scripts.report.compare_runs", "--show", "l.csv"]
+    for columns, lines in ((80, narrow[table]), (200, wide[table])):
+        terminal = Terminal(command, tmp_path, {"PYTHONPATH": str(ROOT)}, columns=columns)
+        assert terminal.end(60) == 0 and len(terminal.lines()[1]) == len(lines[1])
+    piped = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert piped.stdout.decode().splitlines()[table] == wide[table], "a file gets all columns"
 
 
 def test_the_best_comes_first_whatever_the_order_of_the_folders(tmp_path: Path) -> None:
