@@ -13,6 +13,7 @@ import importlib.util
 import json
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -47,12 +48,16 @@ class Weights:
     url : its official address.
     file_name : last part of that address.
     sha256_prefix : the first 8 hex digits of the file's sha256, which OpenMMLab writes at the end of the name; or None.
+    parameters : of the network with its classifier; None: the metafile does not say.
+    accuracy : top-1, in percent, on the data set that the weights were trained for last; None likewise.
     """
 
     model: str
     url: str
     file_name: str
     sha256_prefix: str | None
+    parameters: int | None = None
+    accuracy: float | None = None
 
 
 def config_names() -> list[str]:
@@ -293,7 +298,14 @@ def _weights(entry: Mapping[str, Any]) -> Weights:
     url = entry["Weights"]
     file_name = PurePosixPath(unquote(urlsplit(url).path)).name
     match = re.search(r"[-_]([0-9a-f]{8})\.\w+$", file_name)
-    return Weights(entry["Name"], url, file_name, match[1] if match else None)
+    results = entry.get("Results") or [{}]
+    accuracy = (results[0].get("Metrics") or {}).get("Top 1 Accuracy")
+    parameters = (entry.get("Metadata") or {}).get("Parameters")
+    return Weights(
+        *(entry["Name"], url, file_name, match[1] if match else None),
+        parameters=parameters if isinstance(parameters, int) else None,
+        accuracy=accuracy if isinstance(accuracy, int | float) else None,
+    )
 
 
 def _closest(name: str, names: list[str], what: str) -> str:
@@ -330,16 +342,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the base configs of mmcls with their batch (images a step) and weights, and the models of timm."""
+    """Print the base configs of mmcls with size, batch (images a step) and weights, and the models of timm."""
     for name in config_names():
         if args.text in name:
-            weights = ", ".join(weights.model for weights in weights_of(name)) or "none"
-            print(f"{name}  batch: {base_batch_size(name) or 'unknown'}  weights: {weights}")
+            offered = weights_of(name)
+            size = next((f"{each.parameters / 1e6:.1f} M" for each in offered if each.parameters), "unknown")
+            weights = ", ".join(
+                each.model + (f" (top-1 {each.accuracy:.1f} %)" if each.accuracy else "") for each in offered
+            )
+            print(
+                f"{name}  parameters: {size}  batch: {base_batch_size(name) or 'unknown'}  weights: {weights or 'none'}"
+            )
     for model in dict.fromkeys(timm_models.models().values()):
         if args.text in (name := timm_models.PREFIX + model.name):
             parameters = f"{model.parameters / 1e6:.1f} M" if model.parameters else "unknown"
             license_ = (model.license or "not said") if model.has_weights else "no weights"
             print(f"{name}  parameters: {parameters}  input: {model.image_size}  license: {license_}")
+    print("which one? base_config: auto tries several on your images: docs/models.md", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -193,7 +193,10 @@ def test_the_zoo_is_read_without_torch_and_mmcls() -> None:
 def test_the_list_of_configs_is_printed() -> None:
     command = [sys.executable, "-m", "scripts.lib.model.model_zoo", "mobilenet-v2"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout == "mobilenet-v2_8xb32_in1k  batch: 256  weights: mobilenet-v2_8xb32_in1k\n"
+    assert (
+        result.stdout
+        == "mobilenet-v2_8xb32_in1k  parameters: 3.5 M  batch: 256  weights: mobilenet-v2_8xb32_in1k (top-1 71.9 %)\n"
+    )
 
 
 @pytest.mark.parametrize(
