@@ -145,6 +145,8 @@ class Page:
         session, self._session = self._session, None
         target = self.call("Target.createTarget", url=address)["targetId"]
         other = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = other
+        self.wait_for(f"location.protocol === '{address.partition(':')[0]}:' && document.readyState === 'complete'")
         self._session = session
         self.wait_for("document.hidden")
         try:
