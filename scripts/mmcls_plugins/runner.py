@@ -59,8 +59,7 @@ class ReproducibleRunner(ResumableRunner):
     gpus, nodes : processes of each node that train together, and nodes; the numbers determine the result, so others
         are refused.
     evaluate_first : evaluate the weights that training starts from, as epoch 0: best.pth is never worse on val.
-    patience : epochs of training without a better val accuracy or loss than those before them after which it ends; 0:
-        never before max_epochs. Epoch 0 is not among those before.
+    patience : epochs without a better val accuracy or loss after which training ends; 0: never before max_epochs.
     channels_last : keep weights and images in this memory format.
     normalize : arguments of a :class:`Normalizer`, for images that come as bytes.
     fold_norm : where statistics of batch normalisation are frozen and absorbed (folding.py), let the convolutions add.
@@ -296,7 +295,10 @@ class ReproducibleRunner(ResumableRunner):
         self._write_progress(force=True)
 
     def _has_lost_patience(self) -> bool:
-        return training_log.has_lost_patience(self.training_log.records, self._epoch, self.patience)
+        log = self.training_log
+        return log.best is not None and training_log.has_lost_patience(
+            log.records, log.best["epoch"], self._epoch, self.patience
+        )
 
     def _finish_epoch(self) -> None:
         """Evaluate, record the epoch, keep the best weights."""

@@ -159,19 +159,17 @@ def is_better(record: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -
     return accuracy > best_accuracy if accuracy != best_accuracy else loss < least_loss
 
 
-def has_lost_patience(records: Sequence[Mapping[str, Any]], epochs_done: int, patience: int) -> bool:
-    """Tell whether the last *patience* epochs were no better on val than those of training before them; 0: never.
+def has_lost_patience(records: Sequence[Mapping[str, Any]], best_epoch: int, epochs_done: int, patience: int) -> bool:
+    """Tell whether the last *patience* epochs brought neither better weights nor a lower loss on val; 0: never.
 
-    Of the records alone, so a restart agrees. Better is a higher accuracy or a lower loss: a lucky accuracy on few
-    images would else end early a training that is still getting better. The start, epoch 0, does not count: a fitted
-    head is often better than the first epochs of fine-tuning, which get past it later.
+    Of the records alone, so a restart agrees. The loss too: a lucky accuracy on few images would else end early
+    a training that is still getting better.
     """
-    trained = [record for record in records if record["epoch"] > 0 and record["val_loss"] is not None]
-    if not patience or not trained:
+    evaluated = [record for record in records if record["val_loss"] is not None]
+    if not patience or not evaluated:
         return False
-    highest = max(trained, key=lambda record: _judged(record)[0])
-    lowest = min(trained, key=lambda record: _judged(record)[1])
-    return epochs_done - max(highest["epoch"], lowest["epoch"]) >= patience
+    lowest = min(evaluated, key=lambda record: _judged(record)[1])
+    return epochs_done - max(best_epoch, lowest["epoch"]) >= patience
 
 
 def _judged(record: Mapping[str, Any]) -> tuple[float, float]:

@@ -40,7 +40,7 @@ class Fast:
     warmup_ratio: float = 0.01  # of the learning rate, at the first step
     averaged_epochs: float = 1.0  # the average of the weights is over about so many epochs, back from now
     most_momentum: float = 0.1  # share of the newest weights in it, at most: of few steps it must leave its start
-    patience: int = 4  # epochs that are no better on val than those of training before: a late gain may be missed
+    patience: int = 4  # epochs without a better accuracy or loss on val: a late gain may be missed
 
     image_size: int = 160  # pixels a side, half the work of 224; where neither the user nor the family says otherwise
     kept: float = 1.0  # of the shorter side, by the centre crop; ImageNet's 224 of 256 throws a quarter away
@@ -131,8 +131,8 @@ def make_fast(config: config_file.Config, size: int, pixel_cache: str, iteration
     normalisation stay those that the head was fitted to. AdamW, whose steps do not grow with the gradient: with frozen
     statistics it is large, and SGD at any rate that gets somewhere destroys what pretraining made. The learning rate
     warms up and falls as a cosine. What is evaluated and kept is a moving average of the weights: else the first steps
-    at a large rate would lose, for some epochs, what the start knows. The start is the first to be the best; training
-    ends when its epochs no longer get better. What the base does to make long training harder (mixup and the like) is
+    at a large rate would lose, for some epochs, what the start knows. The start is the first to be the best, and
+    training ends when nothing better comes. What the base does to make long training harder (mixup and the like) is
     left out.
 
     Parameters

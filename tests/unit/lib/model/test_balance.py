@@ -313,8 +313,7 @@ def test_a_balanced_epoch_is_judged_by_the_means_over_the_classes() -> None:
     assert is_better(better, records) and is_better(tie, records)
     assert not is_better(worse, records)
     # The plain loss fell, the one that counts did not.
-    first, second = record(1, 0.8, 0.2, 0.6, 1.0), record(2, 0.95, 0.05, 0.4, 2.0)
-    assert has_lost_patience([*records, first, second], epochs_done=2, patience=1)
+    assert has_lost_patience([*records, worse], best_epoch=0, epochs_done=1, patience=1)
     log = pd.DataFrame([record(0, 0.9, 0.1, 0.5, 1.0, is_best=True), better | {"is_best": True}, worse])
     kept = kept_epoch(log)
     assert kept is not None and kept["val_accuracy"] == 0.8
