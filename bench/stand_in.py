@@ -64,7 +64,8 @@ def act(*_words: Any, **_options: Any) -> None:
             path.write_text("stand-in", encoding="utf-8")
         else:
             path.mkdir(parents=True, exist_ok=True)
-    products.record(names["rule"], outputs)
+    if outputs:  # none where the Snakefile's onsuccess calls `shell`
+        products.record(names["rule"], outputs)
 
 
 def _train(run: str) -> None:
