@@ -52,5 +52,5 @@ def test_two_people_take_turns(folder: Path) -> None:
         if not path.is_symlink() and (path.stat().st_gid != GROUP or not path.stat().st_mode & 0o020)
     ]
     assert not [path for path in closed if path.is_dir() or path.parts[-2] != "log"], closed
-    assert (result := snakemake(folder, second, **alice)).returncode == 0 and "nothing to do" in result.stdout.lower()
+    assert (result := snakemake(folder, second, **alice)).returncode == 0 and "Nothing to be done" in result.stdout
     assert (result := snakemake(folder, first, "--until", "train_model", **alice)).returncode == 0, result.stdout
