@@ -5,11 +5,14 @@ By hand, longer: FUZZ_EXAMPLES=100000 python -m pytest -m long tests/unit/lib/da
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
+import stat
 import tempfile
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,9 +30,9 @@ from scripts.lib.data.audit_findings import find_all, summarise
 from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.encodings import Encoding, find_encoding
 from scripts.lib.data.findings import SET_ASIDE
-from scripts.lib.data.folders import left_out_beside, pack_folder, walk_files, write_manifest
+from scripts.lib.data.folders import list_folder, pack_folder, walk_files
 from scripts.lib.data.image_checks import Status
-from scripts.lib.data.image_paths import safe_component
+from scripts.lib.data.image_paths import is_junk, safe_component
 from scripts.lib.data.layouts import find_layout
 from scripts.lib.data.split_words import ALSO_CLASSES, WORDS
 from scripts.lib.data.splits import Image, find_images
@@ -39,7 +42,9 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10000"))
 CLASSES = ("cat", "dog", "草莓", "two words", "Müller", "1", "2", "left", "right", "d'or", "犬", "собака", "x.jpg")
 FILLERS = ("{}", "{}", "{}_set", "{} Data", "seg_{}", "{}2017", "{}集", "my-{}-images", "1_{}")
 UNKNOWN = ("alpha", "beta", "color", "grayscale", "fold1", "fold2", "第一", "second part", "c'", "1", "2")
-SUFFIXES = (".jpg", ".jpg", ".JPG", ".png", ".jpeg", ".jfif", ".heic", ".txt", "", ".webp", ".jpg.txt")
+#: What says nothing in the name of a split, so that each may have its own.
+SAYS_NOTHING = ("{}", "{}_set", "{} Data", "{}集", "{} images")
+SUFFIXES = (".jpg", ".jpg", ".JPG", ".png", ".jpeg", ".jfif", ".heic", ".txt", "", ".webp", ".jpg.txt", ".zip", ".tif")
 JUNK = (
     "__MACOSX/._1.jpg",
     ".hidden/1.jpg",
@@ -49,11 +54,22 @@ JUNK = (
     "cover.jpg",
     "labels.csv",
     "docs/fig.png",
+    "more.zip",
+    "inner/photos.tar.gz",
+    "README",
 )
 #: Where files cost least.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 SEEDS = st.integers(0, 2**32)
-ENCODINGS = ("utf-8", "utf-8", "gb18030", "cp437", "cp1251", "shift_jis", "cp866", "cp1252", "cp949", "cp950", "cp1253")
+ENCODINGS = (
+    "utf-8", "utf-8", "gb18030", "cp437", "cp1251", "shift_jis", "cp866", "cp1252", "cp949", "cp950", "cp1253",
+    "koi8_r", "cp1250", "iso8859-2", "mac_roman", "cp1255", "iso8859-5",
+)  # fmt: skip
+#: What stands in a folder besides files: how it is left out; "" is a folder elsewhere with a picture, which is taken.
+SPECIAL = {
+    "pipe.jpg": "pipes, sockets or devices", "socket.png": "pipes, sockets or devices", "gone.jpg": "links to nothing",
+    "self.jpg": "links to nothing", "up": "links to a folder above", "elsewhere": "",
+}  # fmt: skip
 
 
 def fuzz(examples: int) -> settings:
@@ -69,18 +85,24 @@ def small(number: int) -> bytes:
     return encoded(image, ("PNG", "JPEG", "BMP", "GIF")[number % 4])
 
 
-CONTENTS = (*map(small, range(16)), b"", b"no image", small(1)[:40])
+CONTENTS = (
+    *map(small, range(16)), b"", b"no image", small(1)[:40], b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"<svg xmlns=''/>",
+    zip_of(Zipped()), gzip.compress(b"x"), b"version https://git-lfs.github.com/spec/v1\n",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Tree:
     """Files, and which of their folders are no classes, but splits or variants, by their names; ``told_by``: names
-    without which that cannot be seen.
+    without which that cannot be seen; ``special``: what else is in the folder, if it is one; ``table``: a file of
+    labels is among the files.
     """
 
     files: dict[str, bytes]
     no_classes: frozenset[str]
     told_by: frozenset[str]
+    special: tuple[str, ...] = ()
+    table: str | None = None
 
     def __repr__(self) -> str:
         return "\n".join([*self.files, f"no classes: {sorted(self.no_classes)}"])
@@ -103,7 +125,8 @@ def tree_of(seed: int) -> Tree:
         filler, changed = rng.choice(FILLERS), rng.choice((str, str.upper, str.capitalize))
         splits = ("train", *rng.choice((("val",), ("test",), ("val", "test"))))
         words = {split: rng.choice(SPLIT_WORDS[split]) for split in splits}
-        tops = [filler.format(changed(word)) for word in words.values()]
+        own = rng.random() < 0.3
+        tops = [(rng.choice(SAYS_NOTHING) if own else filler).format(changed(word)) for word in words.values()]
         never = [top for top, word in zip(tops[1:], list(words.values())[1:], strict=True) if word not in ALSO_CLASSES]
     variants = [name for name in rng.sample(UNKNOWN, rng.randint(2, 3)) if name not in classes]
     if kind not in ("variants", "both"):
@@ -130,7 +153,14 @@ def tree_of(seed: int) -> Tree:
             if not any(f"{folder}/".startswith(f"{file}/") for file in files):  # no disk has both
                 files[f"{folder}/r{number}.jpg".lstrip("/")] = CONTENTS[number]
         tops, variants = never, []
-    return Tree(files, frozenset({*tops, *(variants if len(variants) > 1 else [])} - set(classes)), told_by)
+    no_classes = frozenset({*tops, *(variants if len(variants) > 1 else [])} - set(classes))
+    special = tuple(rng.sample(sorted(SPECIAL), rng.choice((0, 0, 1, 3))))
+    table = rng.choice((None, None, None, None, "labels table.csv"))
+    if table:
+        named = rng.sample(sorted(files), min(len(files), rng.randint(1, 9)))
+        rows = [f"{name},{rng.choice(classes)}\n" for name in named if not {",", "\n"} & set(name)]
+        files[table] = "".join(["file,label\n", *rows]).encode()
+    return Tree(files, no_classes, told_by, special, table)
 
 
 def raw_name(name: str, encoding: str) -> bytes:
@@ -151,24 +181,39 @@ def names_as_read(tree: Tree, encoding: str) -> set[str]:
     return {safe_component(read.decode(name.encode(encoding))) for name in tree.no_classes}
 
 
-def archive_of(tree: Tree, kind: str, encoding: str, folder: Path) -> tuple[Origin, int]:
-    """Write *tree* as an archive or a folder; return it, and how many of its files it leaves out itself."""
-    if kind == "zip":
-        files = {raw_name(name, encoding): content for name, content in tree.files.items()}
-        flags = 0 if encoding != "utf-8" else 0x800
-        (folder / "a.zip").write_bytes(zip_of(*(Zipped(raw, content, flags=flags) for raw, content in files.items())))
-        return Origin(folder / "a.zip"), 0
+def zip_with(tree: Tree, encodings: Sequence[str], rng: random.Random) -> bytes:
+    """Return a zip each of whose names is in one of *encodings*; that it is UTF-8 is declared."""
+    raw = {raw_name(name, rng.choice(encodings)): content for name, content in tree.files.items()}
+    flags = 0x800 if set(encodings) == {"utf-8"} else 0
+    return zip_of(*(Zipped(name, content, flags=flags) for name, content in raw.items()))
+
+
+def folder_of(tree: Tree, folder: Path) -> Counter[str]:
+    """Write *tree* as a folder; return how many of its files, and of what else is there, are left out or not ("")."""
     for name, content in tree.files.items():
-        path = folder / "photos" / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    left_out: Counter[str] = Counter()
-    if kind == "tar":
-        count = sum(1 for _ in walk_files(folder / "photos", left_out))
-        pack_folder(folder / "photos", folder / "a.tar", folder / "a.tar")
-        return Origin(folder / "a.tar"), len(tree.files) - count
-    count = write_manifest(folder / "photos", walk_files(folder / "photos", left_out), folder / "a.jsonl")
-    return Origin(folder / "a.jsonl", folder=folder / "photos"), len(tree.files) - count
+    within = [
+        path for path in sorted(folder.rglob("*")) if path.is_dir() and not is_junk(path.relative_to(folder).parts)
+    ]
+    here = within[0] if within else folder
+    outside = folder.with_name("outside")
+    outside.mkdir()
+    (outside / "o.jpg").write_bytes(CONTENTS[0])
+    counts: Counter[str] = Counter()
+    for name in tree.special:
+        if (path := here / name).exists():
+            continue
+        counts[SPECIAL[name]] += 1
+        if name.startswith("pipe"):
+            os.mkfifo(path)
+        elif name.startswith("socket"):
+            os.mknod(path, stat.S_IFSOCK | 0o600)
+        else:
+            path.symlink_to({"gone.jpg": "nowhere", "self.jpg": name, "up": "..", "elsewhere": str(outside)}[name])
+    counts[""] += sum(not is_junk(name.split("/")) for name in tree.files)
+    return counts
 
 
 @fuzz(250)
@@ -191,7 +236,20 @@ def check(seed: int, folder: Path) -> list[Image]:
     """Unpack a tree, all of whose files are accounted for; return its images, [] where it is refused in one line."""
     tree, rng = tree_of(seed), random.Random(seed)
     kind, encoding = rng.choice(("zip", "zip", "tar", "manifest")), rng.choice(ENCODINGS)
-    origin, before = archive_of(tree, kind, encoding, folder)
+    two = rng.random() < 0.15 and kind == "zip"
+    archive, photos = folder / f"a.{kind}", folder / "photos"
+    if kind == "zip":
+        encodings = (encoding, rng.choice(ENCODINGS)) if two else (encoding,)
+        archive.write_bytes(zip_with(tree, encodings, rng))
+        entries = len(zipfile.ZipFile(archive).namelist())
+    else:
+        counts = folder_of(tree, photos)
+        walked: Counter[str] = Counter()
+        assert sum(1 for _ in walk_files(photos, walked)) == counts.pop("")
+        assert all(walked[reason] == number for reason, number in counts.items())
+        (pack_folder if kind == "tar" else list_folder)(photos, archive, archive)
+        entries = sum(1 for _ in walk_files(photos, Counter())) + walked.total()
+    origin = Origin(archive, labels=tree.table, folder=photos if kind == "manifest" else None)
     output = folder / "results" / "images"
     try:
         left_out = unpack_all([origin], output, Limits())
@@ -199,13 +257,12 @@ def check(seed: int, folder: Path) -> list[Image]:
     except UserError as error:
         assert str(error) == one_line(error)
         return []
-    before = 0 if left_out_beside(origin.archive).is_file() else before  # what was left out then is counted, too
-    entries = len(zipfile.ZipFile(origin.archive).namelist()) if kind == "zip" else len(tree.files) - before
     placed = sum(len(files) for _, _, files in os.walk(output))
     assert placed + left_out.counts.total() == entries
     assert len(images) == placed
-    no_classes = names_as_read(tree, encoding if kind == "zip" else "utf-8")
-    assert not {image.label for image in images} & no_classes
+    if not tree.table and not two:
+        no_classes = names_as_read(tree, encoding if kind == "zip" else "utf-8")
+        assert not {image.label for image in images} & no_classes
     return images
 
 
