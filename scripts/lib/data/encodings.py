@@ -36,7 +36,7 @@ OEM_ENCODINGS = {
 #: What the other kind of a single-byte encoding costs: of MS-DOS outside such zips, of Windows in them.
 OTHER_KIND = 4.0
 #: Names in UTF-8 besides others that are not.
-MIXED = 10.0
+MIXED = 9.0
 #: How much more likely UTF-8 is than all others, where all names are valid in it.
 UTF8 = -10.0
 #: What a folder that is called as a split, in words that ASCII lacks, speaks for an encoding.
@@ -45,9 +45,9 @@ SPLIT_NAME = -10.0
 SPLIT_LETTER, SHORT_SPLIT = -8.0, 3
 #: Each name that has a byte that is no text in the encoding.
 NO_NAME = 5.0
-#: Another text that is less than this many nats worse may be the right one: of 1,596 lists of 3 to 100 real names, none
-#: was read wrongly at a larger distance.
-AMBIGUOUS = 8.0
+#: Another text that is less than this many nats worse may be the right one. Of 3,192 lists of 3 to 100 real names the
+#: one that was read wrongly at the largest distance is 9.6 away. The second: of names that are valid UTF-8.
+AMBIGUOUS, AMBIGUOUS_UTF8 = 10.0, 8.0
 #: As few names as these may be valid UTF-8 by chance.
 FEW_NAMES = 2
 #: Distinct names of folders, and of files, that are looked at: more say no more.
@@ -148,8 +148,9 @@ def _choose(names: Sequence[bytes], candidates: dict[str, float], certain: bool)
             return Encoding("", Encoding("").decode(names[0]))  # halves of characters, as broken programs write
     (cost, best, texts), *others = _rank(names, read)
     sample, rival = "" if best.name == "utf-8" else min(texts, key=len), None
+    margin = AMBIGUOUS_UTF8 if best.name == "utf-8" else AMBIGUOUS
     for other_cost, other, other_texts in others:
-        if other_texts != texts and other.name and best.name and other_cost < cost + AMBIGUOUS:
+        if other_texts != texts and other.name and best.name and other_cost < cost + margin:
             sample, theirs = next((a, b) for a, b in zip(texts, other_texts, strict=True) if a != b)
             rival = other.name, theirs
             break
