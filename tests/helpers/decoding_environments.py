@@ -13,8 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("cpu", "cuda11", "cuda13")
 PROGRAM = """
 import hashlib, json, pathlib, sys
+import numpy as np
+from PIL import Image
 from scripts.lib.data.decoding import decode_image
 hashes = {}
+noise = np.random.Generator(np.random.Philox(key=0)).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+for width, height in ((500, 500), (200, 500), (500, 200)):
+    for name in ("NEAREST", "BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS"):
+        pixels = np.asarray(Image.fromarray(noise[:height, :width]).resize((128, 128), Image.Resampling[name]))
+        hashes[f"{width} x {height} by {name}"] = hashlib.sha256(pixels.tobytes()).hexdigest()
 for path in pathlib.Path(sys.argv[1]).iterdir():
     for grey in (False, True):
         hashes[f"{path.name} {grey}"] = hashlib.sha256(decode_image(path.read_bytes(), grey).tobytes()).hexdigest()
@@ -64,7 +71,10 @@ def python_of(lock: str, folder: Path) -> str:
 
 
 def hashes_by(python: str, folder: Path) -> dict[str, str]:
-    """Return the sha256 of the pixels of each file in *folder*, by its name and whether they are grey."""
+    """Return the sha256 of the pixels of each file in *folder*, by its name and whether they are grey.
+
+    And of noise of three shapes that Pillow resizes, as pipelines do.
+    """
     return _answer(python, PROGRAM, str(folder))
 
 
