@@ -125,8 +125,8 @@ def tree_of(seed: int) -> Tree:
         filler, changed = rng.choice(FILLERS), rng.choice((str, str.upper, str.capitalize))
         splits = ("train", *rng.choice((("val",), ("test",), ("val", "test"))))
         words = {split: rng.choice(SPLIT_WORDS[split]) for split in splits}
-        own = rng.random() < 0.3
-        tops = [(rng.choice(SAYS_NOTHING) if own else filler).format(changed(word)) for word in words.values()]
+        by_itself = rng.random() < 0.3
+        tops = [(rng.choice(SAYS_NOTHING) if by_itself else filler).format(changed(word)) for word in words.values()]
         never = [top for top, word in zip(tops[1:], list(words.values())[1:], strict=True) if word not in ALSO_CLASSES]
     variants = [name for name in rng.sample(UNKNOWN, rng.randint(2, 3)) if name not in classes]
     if kind not in ("variants", "both"):
