@@ -82,6 +82,7 @@ class Project:
         lines = "".join(f"results/{name}\n" for name in outputs)
         self.write(".snakemake/locks/0.output.lock", lines, age=10)
         if alive:
+            self.controller.release()  # of the one before
             self.controller.take(slurm=False)
         else:
             record = {"token": "y", "host": "ln01", "pid": 1, "started": 1.0, "job": None}
