@@ -80,7 +80,7 @@ def test_the_page_follows_a_training_from_before_it_begins_until_another_one_fai
         text_has(page, "Waiting for the first epoch")
         page.evaluate("window.isTheSame = true")
 
-        run = Training(tmp_path / "results/small/quick/seed0", {**EXPERIMENT, "epochs": 40})
+        run = Training(tmp_path / "results/small/quick/seed0", {**EXPERIMENT, "epochs": 40, "learning_rate": 1e-5})
         process = run.start()
         page.wait_for(f"{POINTS} >= 1", 300)
         assert find(page, "h1", "innerText") == "small"
