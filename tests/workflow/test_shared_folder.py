@@ -23,7 +23,7 @@ def as_user(user: int, home: Path) -> dict[str, Any]:
     try:
         subprocess.run([sys.executable, "-c", "import torch"], check=True, capture_output=True, **options)
     except (PermissionError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"this Python cannot be started by another user: {error}")
+        pytest.skip(f"needs a Python that other users may run: {error}")
     home.mkdir()
     os.chown(home, user, GROUP)
     return {**options, "environment": {"HOME": str(home), "USER": str(user), "LOGNAME": str(user)}}
