@@ -7,7 +7,9 @@ from pathlib import Path
 
 #: What a machine of CI may lack; the reason of a skip must name one of these. The bench's peers (timm and fastai with
 #: their own torch) are 1.7 GB that no other test needs.
-MAY_BE_MISSING = re.compile(r"needs (a GPU|two GPUs|CUDA|a Slurm cluster|the right to mount|a Python that other users may run|the bench's peers)\b")
+MAY_BE_MISSING = re.compile(
+    r"needs (a GPU|two GPUs|CUDA|a Slurm cluster|the right to mount|a Python that other users may run|the bench's peers)\b"
+)
 
 
 def wrong_skips(xml: str) -> list[str]:
