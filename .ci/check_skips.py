@@ -8,7 +8,8 @@ from pathlib import Path
 #: What a machine of CI may lack; the reason of a skip must name one of these. The bench's peers (timm and fastai with
 #: their own torch) are 1.7 GB that no other test needs.
 MAY_BE_MISSING = re.compile(
-    r"needs (a GPU|two GPUs|CUDA|a Slurm cluster|the right to mount|a Python that other users may run|the bench's peers)\b"
+    r"needs (a GPU|two GPUs|CUDA|a Slurm cluster|the right to mount|a Python that other users may run"
+    r"|the bench's peers)\b"
 )
 
 
