@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ from snakemake.persistence.file import FilePersistence
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import products
+from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.contents import content_of
+from scripts.lib.base.disks import describe_full_disk
 from scripts.lib.base.products import Change
 from scripts.lib.base.source_code import code_sha256
 from scripts.lib.runs.machine import lock_sha256
@@ -139,6 +142,13 @@ class Records(FilePersistence):
         self.others: dict[str, list[str]] = {}
 
     # -- what Snakemake asks for ---------------------------------------------------------------------------------------
+
+    def _write_locks(self, lock_type: str, keys: Iterable[str]) -> None:
+        """Write which files are this Snakemake's; where that cannot be done, end in one line, not in its traceback."""
+        try:
+            super()._write_locks(lock_type, keys)
+        except OSError as error:
+            sys.exit(f"error: {describe_full_disk([Path.cwd()]) or describe_os_error(error)}")
 
     def _read_record(self, key: str) -> MetadataRecord | None:
         if not is_product(key):
