@@ -66,6 +66,26 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def create_once(path: Path, text: str, token: str) -> bool:
+    """Make a file with its whole content, and tell whether this process did: of several at once, one does.
+
+    By ``link``, which is atomic on NFS too, where O_EXCL was not always.
+
+    Parameters
+    ----------
+    token : nobody else's, for the name of the file that is linked.
+    """
+    claim = path.with_name(f".{path.stem}.{token}")
+    claim.write_text(text, encoding="utf-8")
+    try:
+        os.link(claim, path)
+    except FileExistsError:
+        return False
+    finally:
+        claim.unlink(missing_ok=True)
+    return True
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write *text* as UTF-8, atomically."""
     with atomic_path(path) as temporary:

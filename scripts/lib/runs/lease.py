@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from scripts.lib.base.disks import user_name
-from scripts.lib.base.files import write_text
+from scripts.lib.base.files import create_once, write_text
 from scripts.lib.base.problems import PassingError
 from scripts.lib.runs.run_folder import WorkFolder
 
@@ -151,16 +151,10 @@ class Lease:
             self.path.unlink(missing_ok=True)
 
     def _take(self) -> bool:
-        claim = self.path.with_name(f".lease.{self.me.token}")
-        claim.write_text(json.dumps(asdict(self.me)), encoding="utf-8")
-        try:
-            os.link(claim, self.path)
+        is_taken = create_once(self.path, json.dumps(asdict(self.me)), self.me.token)
+        if is_taken:
             self._beaten_at = time.monotonic()
-            return True
-        except FileExistsError:
-            return False
-        finally:
-            claim.unlink(missing_ok=True)
+        return is_taken
 
     def _read(self) -> Holder | None:
         try:

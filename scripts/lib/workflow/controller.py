@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from scripts.lib.base.environment import Variable
+from scripts.lib.base.files import create_once
 from scripts.lib.base.problems import UserError
 from scripts.lib.cluster import slurm
 from scripts.lib.runs.lease import EXPIRY_SECONDS, HEARTBEAT_SECONDS, Holder
@@ -81,14 +82,8 @@ class Controller:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         holder = replace(Holder.this_process(), job=self.job)
-        claim = self.path.with_name(f".controller.{holder.token}")
-        claim.write_text(json.dumps({"holder": asdict(holder), "slurm": slurm}), encoding="utf-8")
-        try:
-            os.link(claim, self.path)  # atomic on NFS too
-        except FileExistsError:
-            raise another_controller(self.record()) from None
-        finally:
-            claim.unlink(missing_ok=True)
+        if not create_once(self.path, json.dumps({"holder": asdict(holder), "slurm": slurm}), holder.token):
+            raise another_controller(self.record())
         self._released.clear()
         name = f"heartbeat of {self.path}"
         threading.Thread(target=self._beat, args=(os.getpid(),), name=name, daemon=True).start()
