@@ -17,10 +17,9 @@ import torch
 
 from bench import datasets
 from bench.label_suspects import prepare, read_features
-from bench.table import machine_line, markdown
+from bench.table import report
 from scripts.data.find_label_suspects import Doubt, Labelled, pairs_of, sets_of
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import write_text
 from scripts.lib.metrics.two_groups import FEWEST, TwoGroups, find_two_groups
 from scripts.lib.model.label_probe import Units, along_axes
 
@@ -111,13 +110,8 @@ def row_of(name: str, limit: int | None, output: Path) -> list[str]:
 def main(args: argparse.Namespace) -> None:
     """Measure all collections, and print the table."""
     output = args.output.resolve()
-    rows = []
-    for name in args.data:
-        rows.append(row_of(name, args.limit, output))
-        logger.info("%s", " | ".join(rows[-1]))
-    text = "\n".join([machine_line(), "", *markdown(HEAD, rows)])
-    write_text(output / "class_groups.md", text + "\n")
-    print(text)
+    rows = (row_of(name, args.limit, output) for name in args.data)
+    report(output / "class_groups.md", HEAD, rows)
 
 
 if __name__ == "__main__":

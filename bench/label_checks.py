@@ -7,7 +7,6 @@ joint and self-confidence. 5 % of the labels are flipped, uniformly or to plausi
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,13 +15,11 @@ from scipy.stats import spearmanr
 
 from bench import datasets
 from bench.label_suspects import Judged, flips, most_alike, prepare, read_features
-from bench.table import machine_line, markdown
+from bench.table import report
 from scripts.data.find_label_suspects import Labelled, sets_of
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import write_text
 from scripts.lib.base.units import in_percent
 
-logger = logging.getLogger(__name__)
 SHARE = 0.05
 HEAD = (
     "data", "images", "agreement, %", "flips", "planted", "suspects", "by the second implementation", "in both",
@@ -101,14 +98,8 @@ def rows_of(name: str, limit: int | None, output: Path, seeds: Sequence[int]) ->
 def main(args: argparse.Namespace) -> None:
     """Print the table."""
     output = args.output.resolve()
-    rows = []
-    for name in args.data:
-        for row in rows_of(name, args.limit, output, args.seeds):
-            logger.info("%s", " | ".join(row))
-            rows.append(row)
-    text = "\n".join([machine_line(), "", *markdown(HEAD, rows)])
-    write_text(output / "label_checks.md", text + "\n")
-    print(text)
+    rows = (row for name in args.data for row in rows_of(name, args.limit, output, args.seeds))
+    report(output / "label_checks.md", HEAD, rows)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from sklearn.metrics import average_precision_score
 from bench import datasets
 from bench.prepare import DEMO, Bench, Scale, data_name, prepare_data, prepare_weights
 from bench.processes import command, execute
-from bench.table import machine_line, markdown
+from bench.table import report
 from scripts.data import find_label_suspects
 from scripts.data.find_label_suspects import Labelled
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import atomic_path, write_text
+from scripts.lib.base.files import atomic_path
 from scripts.lib.base.units import in_percent
 from scripts.lib.data.findings import SET_ASIDE, read_findings
 from scripts.lib.metrics.confident_learning import Judgement
@@ -212,14 +212,8 @@ def rows_of(name: str, bench: Bench, seeds: Sequence[int]) -> Iterator[list[str]
 def main(args: argparse.Namespace) -> None:
     """Print the table."""
     output = args.output.resolve()
-    rows = []
-    for name in args.data:
-        for row in rows_of(name, prepare(name, args.limit, output), args.seeds):
-            logger.info("%s", " | ".join(row))
-            rows.append(row)
-    text = "\n".join([machine_line(), "", *markdown(HEAD, rows)])
-    write_text(output / "label_suspects.md", text + "\n")
-    print(text)
+    rows = (row for name in args.data for row in rows_of(name, prepare(name, args.limit, output), args.seeds))
+    report(output / "label_suspects.md", HEAD, rows)
 
 
 if __name__ == "__main__":

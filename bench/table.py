@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -16,10 +17,11 @@ from pathlib import Path
 from scipy import stats
 
 from bench.processes import THREADS, Row
-from scripts.lib.base.files import atomic_path, read_json
+from scripts.lib.base.files import atomic_path, read_json, write_text
 from scripts.lib.base.units import in_percent
 from scripts.lib.cluster.gpus import gpus_of_machine
 
+logger = logging.getLogger(__name__)
 PEER_ROWS = ("timm", "fastai")
 #: Every row, in the order in which they are run (fast+ needs the times of plain and fast), and its name in the table.
 NAMES = {
@@ -256,6 +258,17 @@ def machine_line() -> str:
     model = re.search(r"^model name\s*:\s*(.+)$", info, flags=re.MULTILINE)
     command = shlex.join(["python", "-m", f"bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
     return f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} cores, {date.today()}: `{command}`"
+
+
+def report(path: Path, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Log each row as soon as it is measured; then write the table, below the machine, to *path*, and print it."""
+    measured = []
+    for row in rows:
+        logger.info("%s", " | ".join(row))
+        measured.append(row)
+    text = "\n".join([machine_line(), "", *markdown(head, measured)])
+    write_text(path, text + "\n")
+    print(text)
 
 
 def gpu_line(results: Iterable[str]) -> str:
