@@ -108,8 +108,10 @@ def provenance_of(facts: dict[str, Any]) -> dict[str, Any]:
     """Return a provenance.json of a run."""
     inputs: dict[str, Any] = {name: {} for name in ("training", "settings", "files", "versions")}
     inputs |= {"code": {"commit": "0123abc", "dirty": False}, "environment": {"name": "cpu", "lock_sha256": "4567"}}
-    inputs["versions"] = {"python": "3.11", "torch": "2"}
-    circumstances = {"training": {"attempts": []}, "files": {}, "recorded": "2026-11-30T00:00:00+00:00"}
+    inputs |= {"versions": {"python": "3.11", "torch": "2"}, "settings": {"dataset": {}}}
+    now = "2026-11-30T00:00:00+00:00"
+    training = {"attempts": [], "command": "mim train", "started": now, "ended": now}
+    circumstances: dict[str, Any] = {"training": training, "files": {}, "recorded": now}
     circumstances["machine"] = {"cpu": "a processor", "gpus": [], "system": "Linux"}
     run = {"dataset": facts["dataset"], "experiment": facts["experiment"], "seed": f"seed{facts['seed']}"}
     return {"format": 1, "run": run, "inputs": inputs, "outputs": {}, "circumstances": circumstances}

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from report_folder import write_results
 from simulated_predictions import simulate, write_csv
 from small_runs import make_run
+
+from scripts.lib.data.label_suspects import NEIGHBOURS, LabelSuspect, write_suspects
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLASSES, TEST, VAL = 2000, 2000, 400
@@ -28,11 +33,11 @@ sys.exit(status)
 """
 
 
-def run_script(module: str, *options: str | Path) -> None:
-    """Run a script as its rule does, within MEMORY and SECONDS."""
+def run_script(module: str, *options: str | Path, folder: Path = ROOT) -> None:
+    """Run a script in *folder* as its rule does, within MEMORY and SECONDS."""
     # By a process of little memory: a child counts what its parent had when it was started.
     command = [sys.executable, "-c", MEASURE, sys.executable, "-m", module, *map(str, options)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     memory, seconds = map(float, result.stdout.splitlines()[-1].split())
     print(f"{module}: {memory / 1e9:.2f} GB, {seconds:.0f} s")
@@ -87,3 +92,76 @@ def test_40_runs_of_200_classes_are_compared_in_little_memory_and_time(tmp_path:
         "--comparisons", shown / "comparisons.csv", "--costs", shown / "costs.csv",
     )  # fmt: skip
     assert sum(path.stat().st_size for path in shown.iterdir()) < 1e6
+
+
+def settings_of(folder: Path, experiments: list[str], seeds: int) -> str:
+    """Return a configuration over the data set "simulated", whose archive is in *folder*, as JSON."""
+    (folder / "data.zip").touch()
+    source = {"path": "data.zip"}
+    names = {name: {"base_config": "mobilenet-v2_8xb32_in1k", "checkpoint": "none"} for name in experiments}
+    content = {"dataset": {"name": "simulated", "source": source}, "experiments": names, "seeds": list(range(seeds))}
+    return json.dumps(content)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.long
+def test_the_pages_of_data_labels_and_results_of_2000_classes_take_little(tmp_path: Path) -> None:
+    dataset, classes = tmp_path / "results" / "simulated", [f"class {number}" for number in range(CLASSES)]
+    (run,) = write_results(dataset, classes, {"x": 6.0}, per_class=1, size=56)
+    files = [f"c{number}/0.jpg" for number in range(CLASSES)]
+    (dataset / "splits").mkdir()
+    for split in ("train", "val", "test"):
+        lines = "".join(f"{file} {number}\n" for number, file in enumerate(files))
+        (dataset / "splits" / f"{split}.txt").write_text(lines)
+    near = tuple(files[:NEIGHBOURS])
+    suspects = [LabelSuspect(file, classes[n], classes[n - 1], 0.9, 0.1, 0.9, "train", f"{n:064x}", near, near)
+                for n, file in enumerate(files)]  # fmt: skip
+    write_suspects(dataset / "label_suspects.csv", suspects)
+    judged = {"reason": None, "images": CLASSES, "suspects": CLASSES, "odd_ones_out": files, "base_config": "b"}
+    pairs = [
+        {"first": a, "second": b, "there": 1, "back": 1, "share": 0.5, "are_one": False} for a, b in pairwise(classes)
+    ]
+    judged |= {"probe_accuracy": 0.6, "classes_not_judged": classes, "pairs": pairs, "is_weak": False}
+    judged |= {"two_groups": [], "check": None}
+    (dataset / "label_suspects.json").write_text(json.dumps(judged))
+    (run / "model.json").write_text(json.dumps({"model": {"backbone": "B"}, "parameters": 1, "multiply_adds": 1,
+                                                "input": [3, 224, 224], "checkpoint_bytes": 1}))  # fmt: skip
+    common = ["--images", dataset / "images", "--classes", dataset / "classes.txt", "--title", "simulated"]
+    run_script(
+        "scripts.data.describe_data", "--audit", dataset / "audit.csv", "--summary", dataset / "audit.json",
+        "--splits", dataset / "splits", *common, "--output", dataset / "audit.html",
+    )  # fmt: skip
+    run_script(
+        "scripts.data.describe_label_suspects", "--suspects", dataset / "label_suspects.csv",
+        "--summary", dataset / "label_suspects.json", *common, "--output", dataset / "label_suspects.html",
+    )  # fmt: skip
+    run_script(
+        "scripts.report.write_model_card", "--run", run, "--model", run / "model.json",
+        "--val-predictions", run / "val_predictions.csv", "--audit-summary", dataset / "audit.json",
+        "--label-suspects", dataset / "label_suspects.json", "--output", run / "model_card.md",
+        "--html", run / "model_card.html",
+    )  # fmt: skip
+    run_script(
+        "scripts.report.write_report", "--settings", settings_of(tmp_path, ["x"], 1), "--dataset", "results/simulated",
+        folder=tmp_path,
+    )  # fmt: skip
+    sizes = {path.name: path.stat().st_size for path in (*dataset.glob("*.html"), *run.glob("*.html"))}
+    assert len(sizes) == 4 + (dataset / "leaderboard.html").exists() and max(sizes.values()) < 20e6, sizes
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.long
+def test_the_report_of_40_runs_of_200_classes_takes_little(tmp_path: Path) -> None:
+    dataset, names = tmp_path / "results" / "simulated", [f"experiment{number:02d}" for number in range(20)]
+    strengths = {name: 3.0 + 0.1 * number for number, name in enumerate(names)}
+    runs = write_results(dataset, [f"class {number}" for number in range(200)], strengths, seeds=2, per_class=2)
+    run_script(
+        "scripts.report.write_report", "--settings", settings_of(tmp_path, names, 2), "--dataset", "results/simulated",
+        folder=tmp_path,
+    )  # fmt: skip
+    run_script(
+        "scripts.report.describe_crate", "--folder", dataset, "--runs", *runs,
+        "--output", dataset / "ro-crate-metadata.json",
+    )  # fmt: skip
+    sizes = {name: (dataset / name).stat().st_size for name in ("report.html", "ro-crate-metadata.json")}
+    assert max(sizes.values()) < 20e6, sizes
