@@ -68,7 +68,7 @@ def _marks() -> Iterator[str]:
 
 def _resize(step: Mapping[str, Any], _mode: str) -> Iterator[str]:
     if "shorter_side" in step:
-        yield f"size = [side * {step['shorter_side']} // min(image.size) for side in image.size]"
+        yield f"size = tuple(side * {step['shorter_side']} // min(image.size) for side in image.size)"
     else:
         yield f"size = ({step['width']}, {step['height']})"
     method = f"Image.Resampling.{step['interpolation'].upper()}"
@@ -81,7 +81,7 @@ def _resize(step: Mapping[str, Any], _mode: str) -> Iterator[str]:
 
 def _pad(step: Mapping[str, Any], mode: str) -> Iterator[str]:
     pixels, colour = step["pixels"], tuple(step["background"])
-    yield f"size = [max(1, length * {pixels} // max(image.size)) for length in image.size]"
+    yield f"size = tuple(max(1, length * {pixels} // max(image.size)) for length in image.size)"
     yield f"small = image.resize(size, Image.Resampling.{step['interpolation'].upper()})"
     yield f'image = Image.new("{mode}", ({pixels}, {pixels}), {brightness(colour) if mode == "L" else colour})'
     yield f"image.paste(small, (({pixels} - size[0]) // 2, ({pixels} - size[1]) // 2))"
