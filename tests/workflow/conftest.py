@@ -9,6 +9,8 @@ from dag import HOSTILE_CLASSES, Finished, archive_bytes, settings, snakemake
 from http_server import HttpServer
 from set_up import copy_project
 
+from scripts.lib.base.environment import Variable
+
 HOSTILE_FILE = "{index:03d} '\"$(touch pwned)\n<img src=x>.jpg"
 
 
@@ -20,7 +22,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     with HttpServer() as server:
         server.serve("data.zip", content, break_after=20_000, breaks=2)
         config = settings({"url": server.url("data.zip")})
-        result = snakemake(folder, config)
+        result = snakemake(folder, config, environment={str(Variable.USAGE): str(folder / "usage.jsonl")})
     assert result.returncode == 0, result.stdout
     return folder, config, result.stdout
 

@@ -42,10 +42,14 @@ LIBRARIES = (
     *("sklearn.metrics", "sklearn.manifold", "captum.attr", "onnx", "jinja2", "markdown_it"),
 )
 #: The steps that are forked, as patterns of the shell and as the rules whose steps they are.
-MODULES = ("scripts.evaluate.*", "scripts.report.*", "scripts.train.patch_config")
+MODULES = (
+    *("scripts.evaluate.*", "scripts.report.*", "scripts.train.patch_config", "scripts.train.fit_head"),
+    *("scripts.search.probe_*", "scripts.search.choose_*", "scripts.search.describe_*"),
+)
 RULES = frozenset(
     {
-        *("patch_config", "predict_images", "evaluate_model", "plot_training_curves", "plot_predictions"),
+        *("patch_config", "fit_head", "probe_candidate", "choose_finalists", "choose_model", "describe_search"),
+        *("predict_images", "evaluate_model", "plot_training_curves", "plot_predictions"),
         *("map_embedding", "describe_model", "export_model", "explain_model"),
         *("record_provenance", "write_model_card", "compare_runs", "describe_crate", "write_try_page", "write_report"),
     }

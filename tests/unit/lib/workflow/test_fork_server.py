@@ -260,7 +260,8 @@ def test_nothing_remains_when_the_workflow_is_killed(tmp_path: Path) -> None:
     [
         (["patch_config", "predict_images", "evaluate_model", "export_model", "write_report"], [], None, True),
         (["write_model_card", "compare_runs", "describe_crate", "write_report"], [], None, False),
-        (["split_dataset", "fit_head", "train_model"] * 9, [], None, False),
+        (["split_dataset", "pack_images", "train_model"] * 9, [], None, False),
+        (["probe_candidate"] * 6 + ["train_finalist"] * 5, [], None, True),
         (["predict_images"] * 9, ["cuda/11.8"], None, False),
         (["predict_images"] * 9, [], "no", False),
     ],
@@ -297,9 +298,9 @@ def test_the_shell_becomes_the_client_or_the_command(tmp_path: Path) -> None:
         return words
 
     client = ["-I", "-S", str(Path(fork_client.__file__)), str(tmp_path / "it's here" / fork_server.SOCKET)]
-    for module in ("scripts.evaluate.predict_images", "scripts.report.write_report", "scripts.train.patch_config"):
+    for module in ("scripts.evaluate.predict_images", "scripts.search.probe_candidate", "scripts.train.fit_head"):
         assert words(f"python -m {module} --title 'a  b' ''") == [*client, "-m", module, "--title", "a  b", ""]
-    for module in ("scripts.train.train_model", "scripts.data.split_dataset"):
+    for module in ("scripts.train.train_model", "scripts.search.train_finalist", "scripts.data.split_dataset"):
         assert words(f"python -m {module} --seed 1") == ["-m", module, "--seed", "1"]
     assert subprocess.run(["bash", "-c", f"{prefix}true"]).returncode == 0  # as where no report is asked for
 
