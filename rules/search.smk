@@ -13,7 +13,7 @@ rule probe_candidate:
     output:
         json=f"{layout.candidate}/probe.json",
         init=f"{layout.candidate}/{layout.run.init.name}",
-        configs=layout.round_configs,
+        config=f"{layout.candidate}/{layout.run.config.name}",
     params:
         experiment=options.candidate_json,
         seconds=options.probe_seconds,
@@ -33,7 +33,7 @@ rule probe_candidate:
         "python -m scripts.search.probe_candidate --name {wildcards.candidate:q} --experiment {params.experiment:q}"
         " --seed {params.seed} --checkpoint {input.checkpoint:q} --pixel-cache {input.pixel_cache:q}"
         " --images {params.images:q} --splits {params.splits:q} --classes {input.classes:q} {params.reading}"
-        " {params.seconds} --configs {output.configs:q} --init {output.init:q} --output {output.json:q}"
+        " {params.seconds} --config {output.config:q} --init {output.init:q} --output {output.json:q}"
         " --gpus {resources.gpu}"
         " --reads {input:q} --makes {output:q} --log {log:q}"
 
@@ -45,6 +45,7 @@ rule choose_finalists:
         probes=layout.probes,
         rounds=layout.rounds,
         logs=layout.finalist_logs,
+        weights=layout.finalist_weights,
         train=layout.train,
         val=layout.val,
     output:
@@ -81,7 +82,7 @@ rule train_finalist:
         # Never an output: as in train_model.
         work_dir=str(layout.finalist.work),
         record=layout.records(),
-        seed=layout.seeds[0],
+        seed=layout.seed_of_round,
     log:
         f"{layout.search_logs}/round{{round}}_{{slot}}.log",
     group:

@@ -1,7 +1,8 @@
 """Decide which candidates of `base_config: auto` are trained in a round, and give each its slot.
 
-A slot is a folder in which training runs. A candidate that stays among the finalists keeps its slot, so that a
-changed list of candidates trains only what is new.
+A slot is a folder in which training runs. The first round starts from the fitted head, each other one from the best
+weights that the round before left. A candidate that stays among the finalists keeps its slot, so that a changed list of
+candidates trains only what is new.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ def read_round(file: Path, val_images: int) -> list[Trained]:
     ----------
     file : who they were, as this command writes it.
     """
-    return [
-        trained(RunFolder(slot(file, number)), name, val_images)
-        for number, name in enumerate(read_json(file)["slots"])
-        if name is not None
-    ]
+    return [trained(run, name, val_images) for name, run in finalists(file).items()]
+
+
+def finalists(file: Path) -> dict[str, RunFolder]:
+    """Return where each finalist of the round that *file* describes was trained."""
+    names = read_json(file)["slots"]
+    return {name: RunFolder(slot(file, number)) for number, name in enumerate(names) if name is not None}
 
 
 def slot(file: Path, number: int) -> Path:
@@ -96,13 +99,14 @@ def main(args: argparse.Namespace) -> None:
     spent = sum(probe.seconds for probe in tried.values())
     spent += sum(result.seconds for trained_before in results for result in trained_before)
     left = None if args.minutes is None else 60 * args.minutes - spent
-    chosen = model_search.affordable(order, args.slots, images, EPOCHS[args.round - 1], left)
+    chosen = model_search.affordable(order, args.slots, images, EPOCHS, left)
     memory = args.output.with_suffix(".slots")  # no output: Snakemake removes those before a rerun
     slots = model_search.kept_slots(
         [finalist.name for finalist in chosen], find_json(memory).get("slots", []), args.slots
     )
+    before = {name: run.best for name, run in finalists(rounds[-1]).items()} if rounds else {}
     for number, name in enumerate(padded(slots)):
-        lay_out(slot(args.output, number), args.folder / name if name else None, args.round)
+        lay_out(slot(args.output, number), args.folder / name if name else None, before.get(name or ""))
     write_json(memory, {"slots": slots})
     left_over = [candidate.name for candidate in order[: args.slots] if candidate not in chosen]
     write_json(args.output, {"round": args.round, "slots": slots, "too_dear": left_over})
@@ -114,16 +118,21 @@ def padded(slots: Sequence[str | None]) -> list[str | None]:
     return [*slots, *[None] * (MOST_FINALISTS - len(slots))]
 
 
-def lay_out(folder: Path, candidate: Path | None, number: int) -> None:
-    """Write the config and the weights that a slot's training starts from; both empty where nobody is in it."""
+def lay_out(folder: Path, candidate: Path | None, weights: Path | None) -> None:
+    """Write the config and the weights that a slot's training starts from; both empty where nobody is in it.
+
+    Parameters
+    ----------
+    weights : of the round before; None: those with the fitted head.
+    """
     run = RunFolder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if candidate is None:
         for path in (run.config, run.init):
             path.write_bytes(b"")
         return
-    copy_file(candidate / RunFolder.init, run.init)
-    copy_config(candidate / f"round{number}.py", run.config, run.init)
+    copy_file(weights or candidate / RunFolder.init, run.init)
+    copy_config(candidate / RunFolder.config, run.config, run.init)
 
 
 if __name__ == "__main__":

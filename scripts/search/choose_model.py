@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> None:
         {
             "chosen": best.name,
             "base_config": best.base_config,
-            "epochs": EPOCHS[: len(rounds)],
+            "epochs": [EPOCHS * number for number in range(1, len(rounds) + 1)],
             "val_images": val_images,
             "candidates": table(tried, rounds, too_dear),
         },

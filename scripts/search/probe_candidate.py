@@ -1,6 +1,6 @@
 """Try one candidate of `base_config: auto`: a linear probe of frozen features, cross-validated on train, and on val.
 
-Beside the result it writes what the next rounds train, should they: configs of a few epochs, and the fitted head. A
+Beside the result it writes what the rounds train, should they: a config of one round, and the fitted head. A
 candidate that cannot be tried is left out with its reason, since the others can.
 """
 
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=Path, required=True, metavar="DIR", help="folder of train.txt and val.txt")
     parser.add_argument("--classes", type=Path, required=True, metavar="FILE", help="classes.txt")
     reading.add_options(parser)
-    parser.add_argument("--configs", type=Path, required=True, nargs="+", metavar="FILE", help="config of each round")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="config of a round, to write")
     parser.add_argument("--init", type=Path, required=True, metavar="FILE", help="weights with the fitted head")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="what was found, .json")
     parser.add_argument("--seconds", type=float, metavar="N", help="that its features may take (any)")
@@ -53,15 +53,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Try the candidate; what is left out has empty configs and weights."""
+    """Try the candidate; what is left out has an empty config and empty weights."""
     experiment = Experiment.model_validate(json.loads(long_values.take(args.experiment)))
     began = time.monotonic()
     try:
         if reason := read_meta(args.checkpoint).get(MISSING):
             raise UserError(str(reason))
-        write_configs(args, experiment)
+        write(args.config, gather(args, experiment.model_copy(update={"epochs": EPOCHS}), args.init))
         splits = [args.splits / "train.txt", args.splits / "val.txt"]
-        files = (args.configs[0], args.checkpoint, args.pixel_cache, splits, args.classes)
+        files = (args.config, args.checkpoint, args.pixel_cache, splits, args.classes)
         fitted, origin = fit(*files, args.gpus, workers=2, seconds=args.seconds)
         is_balanced = experiment.balance != "none"
         tried = result(args.name, experiment.base_config, fitted, args.checkpoint, began, is_balanced)
@@ -71,20 +71,9 @@ def main(args: argparse.Namespace) -> None:
     except UserError as error:
         logger.warning("%s is left out: %s", args.name, error)
         tried = Tried(args.name, experiment.base_config, left_out=str(error))
-        for path in [*args.configs, args.init]:
+        for path in (args.config, args.init):
             path.write_bytes(b"")
     write_json(args.output, tried.as_json())
-
-
-def write_configs(args: argparse.Namespace, experiment: Experiment) -> None:
-    """Write the config of each round, whose training starts from the fitted head.
-
-    Raises
-    ------
-    UserError : the model cannot be built or trained.
-    """
-    for path, epochs in zip(args.configs, EPOCHS, strict=True):
-        write(path, gather(args, experiment.model_copy(update={"epochs": epochs}), args.init))
 
 
 def result(

@@ -17,11 +17,15 @@ from dag import ROOT, archive_bytes, jobs_run, settings, snakemake
 from http_server import HttpServer
 from tiny_search import CANDIDATES, SEARCH, outcome, search_among
 
+from scripts.lib.base.environment import Variable
+
 pytest.importorskip("timm", reason="timm is not installed", exc_type=ImportError)
 pytestmark = pytest.mark.long
 
-#: What a search has got to when it is killed: while candidates are tried, and while a finalist trains.
-MOMENTS = ("timm-test_*/probe.json", "round1/1/work")
+#: So many candidates that there is a second round.
+SIX = (*CANDIDATES, "test_efficientnet", "test_convnext2", "test_efficientnet_ln")
+#: What a search has got to when it is killed: while candidates are tried, and while a finalist of each round trains.
+MOMENTS = ("timm-test_*/probe.json", "round1/1/work", "round2/0/work")
 
 
 def search_of(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
@@ -53,11 +57,13 @@ def kill_at(folder: Path, config: dict[str, Any], moment: str) -> None:
 def test_a_search_that_is_killed_ends_in_the_same_choice_and_a_longer_list_tries_only_what_is_new(
     tmp_path: Path,
 ) -> None:
+    """The one that is killed is of forks, the other of ordinary processes."""
     alone, killed = tmp_path / "alone", tmp_path / "killed"
     for folder in (alone, killed):
         folder.mkdir()
-    config = search_of(tmp_path, CANDIDATES)
-    result = snakemake(alone, config, "--", str(SEARCH / "choice.json"))
+    config = search_of(tmp_path, SIX)
+    ordinary = {str(Variable.FORK): "no"}
+    result = snakemake(alone, config, "--", str(SEARCH / "choice.json"), environment=ordinary)
     assert result.returncode == 0, result.stdout
 
     for moment in MOMENTS:
@@ -65,8 +71,9 @@ def test_a_search_that_is_killed_ends_in_the_same_choice_and_a_longer_list_tries
     result = snakemake(killed, config, "--", str(SEARCH / "choice.json"))
     assert result.returncode == 0, result.stdout
     assert outcome(killed) == outcome(alone)
+    assert len(outcome(alone)["hashes"]) == 3 + 2
 
-    longer = search_of(tmp_path, (*CANDIDATES, "test_nfnet"))
+    longer = search_of(tmp_path, (*SIX, "test_nfnet"))
     result = snakemake(alone, longer, "--", str(SEARCH / "choice.json"))
     assert result.returncode == 0, result.stdout
     assert jobs_run(result.stdout).count("probe_candidate") == 1, result.stdout

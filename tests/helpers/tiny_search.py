@@ -43,5 +43,4 @@ def outcome(folder: Path) -> dict[str, Any]:
         str(path.relative_to(folder)): tensors_sha256(torch.load(path, weights_only=True)["state_dict"])
         for path in trained
     }
-    assert len(hashes) == 2
     return {"choice": choice, "hashes": hashes}

@@ -32,6 +32,7 @@ def test_candidates_are_jobs_side_by_side_and_the_choice_is_the_local_one(cluste
         status, output = checkout.run("snakemake", *words)
         assert status == 0, output
     assert outcome(slurm.folder) == outcome(local.folder)
+    assert len(outcome(slurm.folder)["hashes"]) == 2
     data, *others = jobs_in(cluster, slurm.folder)
     assert [row["State"] for row in (data, *others)] == ["COMPLETED"] * (1 + len(CANDIDATES) + 2)
     probes, finalists = others[: len(CANDIDATES)], others[len(CANDIDATES) :]

@@ -1,7 +1,7 @@
 """The search of `base_config: auto`: candidates by a probe of their features, the best of them trained a little.
 
-Successive halving: each round trains fewer models for more epochs. What stays of a round is decided on val, never on
-test.
+Successive halving: each round trains fewer models, and goes on from what the round before has trained. What stays of a
+round is decided on val, never on test.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-#: Epochs that a model is trained for in each round: little, since their schedule is scaled to them.
-EPOCHS = (1, 2)
+#: Epochs that a round adds to those of the rounds before; its schedule is scaled to them.
+EPOCHS = 1
 #: Models in the first round, at most.
 MOST_FINALISTS = 4
 #: A step of training takes about as long as so many of prediction: forward, and backward twice.

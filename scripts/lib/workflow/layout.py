@@ -15,7 +15,7 @@ from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.data.shards import Shard
 from scripts.lib.model import config_reader, timm_models
-from scripts.lib.model.model_search import EPOCHS, MOST_FINALISTS, finalists_of_rounds
+from scripts.lib.model.model_search import MOST_FINALISTS, finalists_of_rounds
 from scripts.lib.runs.run_folder import RunFolder
 from scripts.lib.settings.dataset import LabelFiles, Source
 from scripts.lib.settings.schema import Experiment, Settings
@@ -368,11 +368,6 @@ class Layout:
         probe = f"{self.candidate}/probe.json"
         return [probe.format(experiment=wildcards.experiment, candidate=name) for name in names]
 
-    @property
-    def round_configs(self) -> list[str]:
-        """The configs by which a candidate is trained, one for each round."""
-        return [f"{self.candidate}/round{number}.py" for number in range(1, len(EPOCHS) + 1)]
-
     def starts_of_round(self, file: str) -> list[str]:
         """Return one *file* of each slot of a round, with the wildcards of both."""
         return [str(self.finalist.path / file).replace("{slot}", str(slot)) for slot in range(MOST_FINALISTS)]
@@ -381,6 +376,10 @@ class Layout:
         """Return how many models a round trains."""
         return finalists_of_rounds(len(self.searches[wildcards.experiment]))[int(wildcards.round) - 1]
 
+    def seed_of_round(self, wildcards: Any) -> int:
+        """Return the seed of a round: another in each, which shows the images in another order than the one before."""
+        return self.seeds[0] + int(wildcards.round) - 1
+
     def rounds(self, wildcards: Any) -> list[str]:
         """Return who is in each round: of those before *round*, where the wildcards name one."""
         return [f"{self.search}/round{number}.json".format(experiment=wildcards.experiment)
@@ -388,9 +387,16 @@ class Layout:
 
     def finalist_logs(self, wildcards: Any) -> list[str]:
         """Return the tables of epochs of all that the same rounds trained."""
+        return self._of_finalists(self.finalist.train_log, wildcards)
+
+    def finalist_weights(self, wildcards: Any) -> list[str]:
+        """Return the best weights of all that the same rounds trained."""
+        return self._of_finalists(self.finalist.best, wildcards)
+
+    def _of_finalists(self, file: Any, wildcards: Any) -> list[str]:
         counts = finalists_of_rounds(len(self.searches[wildcards.experiment]))
         return [
-            str(self.finalist.train_log).format(experiment=wildcards.experiment, round=number, slot=slot)
+            str(file).format(experiment=wildcards.experiment, round=number, slot=slot)
             for number in self._round_numbers(wildcards)
             for slot in range(counts[number - 1])
         ]

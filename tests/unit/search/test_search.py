@@ -40,10 +40,9 @@ class Search:
             (candidate / "probe.json").write_text(json.dumps(tried.as_json()))
             (candidate / "weights.pth").write_bytes(name.encode())
             (candidate / "init.pth").write_bytes(f"init of {name}".encode())
-            for number in (1, 2):
-                config = {"load_from": str(candidate / "init.pth"), "seed": number}
-                command = f"mim train mmcls {candidate}/round{number}.py --work-dir {candidate}/by_hand"
-                (candidate / f"round{number}.py").write_text(render(config, command, "x"))
+            config = {"load_from": str(candidate / "init.pth"), "seed": 1}
+            command = f"mim train mmcls {candidate}/config.py --work-dir {candidate}/by_hand"
+            (candidate / "config.py").write_text(render(config, command, "x"))
 
     @property
     def probes(self) -> list[Path]:
@@ -64,8 +63,10 @@ class Search:
         """Write what training in a round reached, for each candidate that is in it."""
         file = self.folder / f"round{number}.json"
         for slot, name in enumerate(json.loads(file.read_text())["slots"]):
-            log = choose_finalists.slot(file, slot) / "train_log.csv"
-            log.write_text(HEADER + f"1,1.0,{accuracies[name]},0.5,100,2,1,1\n" if name else "")
+            run = choose_finalists.slot(file, slot)
+            log = HEADER + f"1,1.0,{accuracies[name]},0.5,100,2,1,1\n" if name else ""
+            (run / "train_log.csv").write_text(log)
+            (run / "best.pth").write_bytes(f"{name} after round {number}".encode() if name else b"")
 
     def end(self, rounds: int) -> dict[str, Any]:
         """Choose the model; return what was written."""
@@ -109,6 +110,17 @@ def test_a_slot_holds_what_its_candidate_trains_and_mmcv_may_execute_it(tmp_path
     assert first == f"# mim train mmcls {run}/config.py --work-dir {run}/by_hand"
     nobody = [tmp_path / "round1" / str(number) / "config.py" for number in range(2, MOST_FINALISTS)]
     assert nobody and all(config.read_bytes() == b"" for config in nobody)  # outputs of the rule, whoever is in them
+
+
+def test_the_second_round_goes_on_from_what_the_first_has_trained_whatever_the_slots(tmp_path: Path) -> None:
+    search = Search(tmp_path, {"a": 90, "b": 80, "c": 70})
+    search.choose(1, 3)
+    search.train(1, {"a": 0.1, "b": 0.8, "c": 0.9})
+    assert search.choose(2, 2) == ["c", "b"]
+    starts = [(tmp_path / "round2" / str(slot) / "init.pth").read_bytes() for slot in range(2)]
+    assert starts == [b"c after round 1", b"b after round 1"]
+    search.train(2, {"c": 0.95, "b": 0.9})
+    assert search.end(2)["epochs"] == [1, 2]
 
 
 def test_a_changed_list_moves_nobody_who_stays(tmp_path: Path) -> None:
@@ -209,6 +221,6 @@ def test_a_search_with_balanced_classes_judges_them_alike(tmp_path: Path) -> Non
 
 def test_a_config_of_another_folder_is_not_the_slot_s(tmp_path: Path) -> None:
     (tmp_path / "init.pth").write_bytes(b"")
-    (tmp_path / "round1.py").write_text("import os\n")
+    (tmp_path / "config.py").write_text("import os\n")
     with pytest.raises(UserError, match=r"not a config\.py of mimflow's"):
-        choose_finalists.lay_out(tmp_path / "round1" / "0", tmp_path, 1)
+        choose_finalists.lay_out(tmp_path / "round1" / "0", tmp_path, None)
