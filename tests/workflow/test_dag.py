@@ -54,7 +54,7 @@ def test_every_rule_runs_and_every_result_is_there(finished: Finished) -> None:
 
 
 def test_a_run_loads_torch_in_six_processes_at_most_from_the_data_to_the_report(finished: Finished) -> None:
-    """Each takes seconds of the processor, and of the card of a run's job."""
+    """Each takes seconds of the processor, and of the GPU of a run's job."""
     lines = [json.loads(line) for line in (finished[0] / "usage.jsonl").read_text().splitlines()]
     assert {line["step"] for line in lines} >= {"patch_config", "train_model", "predict_images", "write_report"}
     loading = [line["step"] for line in lines if line["loads_torch"]]
