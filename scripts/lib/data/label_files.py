@@ -7,18 +7,18 @@ that mmcls reads, a file a split with lines ``path label``.
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
+from scripts.lib.data.annotation_files import Row, lines_of, name_labels, read_annotations
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
 from scripts.lib.data.label_text import KEY, read_text
 from scripts.lib.data.split_columns import SplitColumns
@@ -46,19 +46,6 @@ LISTED, LONGEST_CELL = 5, 60
 
 #: ``dataset.source.labels``: a file, or what (train, val, test, classes) to a file each.
 Spec = str | Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What a file of labels says of one image; ``split`` is "" where it says none; ``source``: file and line."""
-
-    file: str
-    label: str
-    split: str
-    source: tuple[str, int]
-
-    def __str__(self) -> str:
-        return f"{self.source[0]}, line {self.source[1]}"
 
 
 def read_labels(
@@ -107,19 +94,14 @@ def read_names(
 ) -> list[str]:
     """Return the names of the classes in the file that *spec* names, one a line; the rest as of :func:`read_labels`."""
     text = read_text(spec["classes"], read(spec["classes"]), (), encoding, remarks.append)
-    names = [name for line in _lines(text) if (name := line.strip())]
+    names = [name for line in lines_of(text) if (name := line.strip())]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(f"{KEY}.classes: {spec['classes']} names {twice[0]!r} twice")
     return names
 
 
-def _lines(text: str) -> list[str]:
-    # Not splitlines(): it would also split at U+2028 and form feeds, which names may hold.
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
 def _is_annotations(name: str, text: str) -> bool:
-    first = next((line for line in _lines(text) if line.strip()), "")
+    first = next((line for line in lines_of(text) if line.strip()), "")
     return name.lower().endswith(ANNOTATION_SUFFIXES) and not any(char in first for char in DELIMITERS)
 
 
@@ -131,7 +113,7 @@ def read_table(name: str, text: str, remarks: list[str] | None = None) -> list[R
 
     A table without a heading is understood where its first column holds names of images.
     """
-    lines = _lines(text)
+    lines = lines_of(text)
     if declared := SEP.fullmatch(lines[0]):
         lines[0] = ""
     first = next((line for line in lines if line.strip()), "")
@@ -222,55 +204,6 @@ def _in_split(row: Row, word: str) -> Row:
     return replace(row, split=word)
 
 
-# --- annotation files -------------------------------------------------------------------------------------------------
-
-
-def read_annotations(name: str, text: str, split: str, classes: Sequence[str] | None = None) -> list[Row]:
-    """Return the rows of a file with lines ``path label``; a path may hold blanks, a label only as *classes* has it."""
-    rows = []
-    by_length = sorted(classes or (), key=len, reverse=True)
-    spaced = [label for label in by_length if any(char.isspace() for char in label)]
-    for number, line in enumerate(_lines(text), 1):
-        line = line.strip()
-        if not line:
-            continue
-        label = next((label for label in spaced if line.endswith((f" {label}", f"\t{label}"))), None)
-        if label is None:
-            pieces = line.split("\t") if line.count("\t") == 1 else line.rsplit(maxsplit=1)
-            if len(pieces) != 2:
-                raise UserError(f"{KEY}: {name}, line {number}: expected `path label`, not {line[:80]!r}")
-            label = pieces[1].strip()
-        file = line[: len(line) - len(label)].strip()
-        rows.append(Row(file, label, split, (name, number)))
-    if not rows:
-        raise UserError(f"{KEY}: {name} is empty: it must have a line `path label` an image")
-    return rows
-
-
-def name_labels(rows: Sequence[Row], classes: Sequence[str], name: str) -> list[Row]:
-    """Return *rows* with the names of their classes: labels are all positions in *classes*, from 0, or all names.
-
-    Raises
-    ------
-    UserError : a label is neither.
-    """
-    names = {str(index): label for index, label in enumerate(classes)}
-    # As mmcls reads them: a number is a position, also where a class is called by a number.
-    if all(row.label in names for row in rows):
-        return [replace(row, label=names[row.label]) for row in rows]
-    known = set(classes)
-    # What is neither comes before a position where others are names.
-    for row in sorted(rows, key=lambda row: row.label in names):
-        if row.label not in known:
-            close = difflib.get_close_matches(row.label, classes, n=1)
-            hint = f", the closest is {close[0]!r}" if close else ""
-            raise UserError(
-                f"{KEY}: {row}: {row.label!r} is neither one of the {len(classes)} classes in {name}{hint},"
-                f" nor are all labels positions in it (0 to {len(classes) - 1})"
-            )
-    return list(rows)
-
-
 # --- which row is which image's -------------------------------------------------------------------------------------
 
 
@@ -313,10 +246,14 @@ def place_images(
             )
     if len(unknown) == len(rows):
         image = f"{'/'.join(paths[0])!r}" if paths else "there is none"
+        words = rows[0].file.split()
+        has_more = len(words) > 1 and any(find(replace(rows[0], file=word)) is not None for word in words)
         raise UserError(
             f"{KEY}: none of {plural(len(rows), 'row')} of {name} names one of {plural(len(paths), 'image')}"
-            f" (its first names {rows[0].file!r}; the first image: {image}): check its column of files"
-        )
+            f" (its first names {rows[0].file!r}; the first image: {image})",
+            "its lines have more columns than path and label: leave these two" if has_more
+            else "check its column of files",
+        )  # fmt: skip
     remarks = _describe_rows(rows, unknown, twice, find.inexact, name)
     remarks += _describe_renamed({row.label for row in row_of if row and row.label}, name)
     targets, remark = _targets(row_of, paths, name)

@@ -339,8 +339,8 @@ def _check_nested(classes: Mapping[str, Tree]) -> None:
         if len(shared := names & (tops - {composed(name).casefold()})) > 1:
             _refuse(
                 f"its folder {name!r} holds folders called as those beside it ({_listed(shared)})",
-                f"move it away, or set {KEY}, to {_suggested({name: 'test'})} if it is a split, or to outer if it is a"
-                " class",
+                f"move it away, or set {KEY}, to {_suggested({name: 'test'})} if it is a split, with no image that the"
+                " others have in any form, or to outer if it is a class",
             )
 
 
@@ -359,12 +359,15 @@ def _check_alike(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
     if 2 * len(group) < len(classes) and 2 * sum(size[name] for name in group) < sum(size.values()):
         return [f"the folders {_listed(group)} are read as classes, though they hold the same folders"]
     shared = sorted(set.intersection(*(inner[name] for name in group)) or inner[group[0]])
-    only, splits = (_suggested({group[0]: "train"} | other) for other in ({}, {group[1]: "test"}))
+    # Variants of an image in two splits make a result too good: only folders that are numbered may be an example of splits.
+    numbered = len({re.sub(r"\d+", "", name) for name in group}) == 1
+    splits = _suggested({max(group): "test"}) if numbered else "the folders of each split"
+    others = f", {_suggested({group[0]: 'train'})} to use that one only, or, if no two show the same image, {splits}"
     _refuse(
         f"its folders {_listed(group)} hold the same folders, {_listed(shared)}: they may be classes, splits, or"
         " variants of the same images",
-        f"set {KEY}: outer if {group[0]!r} is a class, inner if {shared[0]!r} is one"
-        + ("" if has_splits else f", {only} to use that one only, or the folders of each split, such as {splits}"),
+        f"set {KEY}: outer if {group[0]!r} is a class, inner if {shared[0]!r} is one (dataset.split.group_by keeps the"
+        f" variants of an image in one split){'' if has_splits else others}",
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.annotation_files import read_annotations
 from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.label_files import (
     Row,
@@ -337,3 +338,29 @@ def test_a_file_of_labels_of_that_very_name_is_preferred(tmp_path: Path) -> None
     archive = write_zip(tmp_path / "a.zip", files)
     unpack_all([Origin(archive, labels="l.csv")], tmp_path / "images", Limits())
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.jpg 0 0.5\nb.jpg 1 0.5\n", ["list.txt, line 1: 3 columns, where `path label` has two"]),
+        ("file label split\nphotos/a.jpg cat train\n", ["line 2: 3 columns", "file,label,split"]),
+        ("a.jpg 0 1 0 1\n", ["5 columns"]),
+        ("a.jpg\tcat\ttrain\n", ["3 columns"]),
+        ("b.jpg one\na.jpg two words\n", ["line 2: 3 columns", "a tab before a label of several words"]),
+        ("1 photos/a.jpg\n", ["line 1: the path of the image comes last", "write it first"]),
+    ],
+)
+@pytest.mark.parametrize("classes", [None, ["cat", "dog"]])
+def test_a_list_of_other_columns_than_path_and_label_is_called_so(
+    text: str, words: list[str], classes: list[str] | None
+) -> None:
+    with pytest.raises(UserError) as caught:
+        read_annotations("list.txt", text, "train", classes)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["7 a.jpg cat\n", "a 1 1 1\n", "7 a cat\n"])
+def test_rows_that_name_no_image_as_a_whole_but_by_a_word_have_too_many_columns(text: str) -> None:
+    with pytest.raises(UserError, match="more columns than path and label"):
+        place_images(read_annotations("list.txt", text, ""), [("a.jpg",), ("b.jpg",)], "list.txt")

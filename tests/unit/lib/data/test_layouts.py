@@ -77,9 +77,9 @@ def test_what_was_read_as_splits_is_told() -> None:
     ("text", "words"),
     [
         ("{color,grayscale}/{cat,dog}", r"'color', 'grayscale' hold the same folders, 'cat', 'dog': .* {train: color}"),
-        ("{color,grayscale,segmented}/{a,b,c,d}", "hold the same folders"),
-        ("fold{1,2,3,4,5}/{cat,dog}", "{train: fold1, test: fold2}"),
-        ("{cat,dog}/{left,right}", "outer if 'cat' is a class, inner if 'left' is one"),
+        ("{color,grayscale,segmented}/{a,b,c,d}", "if no two show the same image, the folders of each split"),
+        ("fold{1,2,3,4,5}/{cat,dog}", "if no two show the same image, {test: fold5}"),
+        ("{cat,dog}/{left,right}", "outer if 'cat' is a class, inner if 'left' is one .dataset.split.group_by keeps"),
         ("patient{1,2,3}/{0,1}", "hold the same folders"),
         ("{amazon,dslr}/images/{bike,mug}", "hold the same folders"),
         ("{a,b}/{train,test}/{cat,dog}", "'a', 'b' hold the same folders"),
@@ -102,6 +102,13 @@ def test_what_may_be_splits_or_classes_is_refused_with_the_way_to_say_it(text: s
         find_layout(images(text))
     message = str(caught.value)
     assert message.startswith("dataset.source: ") and "dataset.source.folders" in message and "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["{color,grayscale}/{cat,dog}", "{RGB,depth,masks}/{a,b,c}", "{原图,灰度}/{猫,狗}"])
+def test_no_example_puts_variants_of_an_image_into_two_splits(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        find_layout(images(text))
+    assert "{train: " in str(caught.value) and "test:" not in str(caught.value)
 
 
 def test_ordinary_classes_are_not_refused() -> None:
