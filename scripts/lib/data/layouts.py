@@ -359,7 +359,7 @@ def _check_alike(classes: Mapping[str, Tree], has_splits: bool) -> list[str]:
     if 2 * len(group) < len(classes) and 2 * sum(size[name] for name in group) < sum(size.values()):
         return [f"the folders {_listed(group)} are read as classes, though they hold the same folders"]
     shared = sorted(set.intersection(*(inner[name] for name in group)) or inner[group[0]])
-    # Variants of an image in two splits make a result too good: only folders that are numbered may be an example of splits.
+    # Variants of an image in two splits make a result too good: only numbered folders may be an example of splits.
     numbered = len({re.sub(r"\d+", "", name) for name in group}) == 1
     splits = _suggested({max(group): "test"}) if numbered else "the folders of each split"
     others = f", {_suggested({group[0]: 'train'})} to use that one only, or, if no two show the same image, {splits}"
