@@ -44,7 +44,7 @@ from scripts.lib.metrics.odd_one_out import odd_ones_out
 from scripts.lib.metrics.two_groups import find_two_groups
 from scripts.lib.model import inference
 from scripts.lib.model.checkpoint_file import MISSING
-from scripts.lib.model.label_check import check_labels
+from scripts.lib.model.label_check import check_labels, plant_all
 from scripts.lib.model.label_probe import FOLDS, Units, along_axes, judged_classes, nearest_of_class, out_of_fold
 from scripts.lib.runs.config_file import write_config
 from scripts.lib.settings.schema import Experiment
@@ -165,7 +165,7 @@ def features_of(
     vectors: list[torch.Tensor] = []
 
     def note(output: Any) -> None:
-        vectors.append(torch.as_tensor(inference.pooled(output)).cpu().double())
+        vectors.append(torch.as_tensor(inference.pooled(output)).cpu().clone())
 
     for split, group in groups.items():
         if not group:
@@ -187,7 +187,7 @@ def features_of(
     if not features.isfinite().all():
         raise UserError("the features of these weights are not finite numbers", "take other weights")
     order = {path: index for index, path in enumerate([*groups["val"], *groups["test"]])}
-    return features[torch.tensor([order[path] for path in paths])]
+    return features[torch.tensor([order[path] for path in paths])].double()
 
 
 def extract(
@@ -320,10 +320,13 @@ def find(
         )
         suspects.setdefault(sha256, suspect)  # a copy would be judged a second time
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
-    check = check_labels(directions, labels, units, probabilities, doubt.penalty)
+    pairs = pairs_of(images, probabilities, units, rows, suggested)
+    rounds, penalty = plant_all(labels, units, probabilities), doubt.penalty
+    del doubt, probabilities  # of 2,000 classes, they are as large as those that the check is about to make
+    check = check_labels(directions, units, rounds, len(classes), penalty)
     counts = {
         "suspects": len(suspects), "probe_accuracy": accuracy, "is_weak": accuracy < LEAST_AGREEMENT,
-        "pairs": pairs_of(images, probabilities, units, rows, suggested),
+        "pairs": pairs,
         "check": asdict(check) if check else None,
         "two_groups": two_groups_of(images, directions, units),
         "odd_ones_out": [images.paths[row] for row in odd_ones_out(vectors, units.number)],

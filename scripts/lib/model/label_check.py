@@ -6,6 +6,7 @@ confuse what looks alike. Labels that were wrong before take places in the list 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,14 @@ class LabelCheck:
     hits: float
 
 
+@dataclass(frozen=True)
+class Planted:
+    """Labels of a round, int64, (images,), and the *rows* that were changed."""
+
+    rows: np.ndarray
+    labels: np.ndarray
+
+
 def plant(labels: np.ndarray, probabilities: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Return the labels, those of *rows* changed to classes that the probabilities make likely.
 
@@ -46,28 +55,42 @@ def plant(labels: np.ndarray, probabilities: np.ndarray, rows: np.ndarray, rando
     return planted
 
 
+def plant_all(labels: np.ndarray, units: Units, probabilities: np.ndarray) -> list[Planted]:
+    """Return what is planted in each round; nothing where that would be too few labels.
+
+    Parameters
+    ----------
+    labels : int64, (images,).
+    probabilities : what `out_of_fold` says of these labels, float64, (images, classes).
+    """
+    firsts = units.firsts()
+    if (count := round(SHARE * len(firsts))) < FEWEST:
+        return []
+    rounds = []
+    for number in range(min(MOST_ROUNDS, -(-ENOUGH // count))):
+        random = np.random.default_rng(derive_seed(0, "planted labels", number))
+        rows = random.choice(firsts, count, replace=False)
+        rounds.append(Planted(rows, plant(labels, probabilities, rows, random)))
+    return rounds
+
+
 def check_labels(
-    directions: torch.Tensor, labels: np.ndarray, units: Units, probabilities: np.ndarray, penalty: float
+    directions: torch.Tensor, units: Units, rounds: Sequence[Planted], classes: int, penalty: float
 ) -> LabelCheck | None:
-    """Try the search on labels that are made wrong; None where that would be too few.
+    """Try the search on labels that are made wrong; None where there are no *rounds*.
 
     Parameters
     ----------
     directions : float64, (images, features), of `along_axes`.
-    labels : int64, (images,).
-    probabilities, penalty : what `out_of_fold` found of these labels.
+    rounds : of :func:`plant_all`.
+    penalty : what `out_of_fold` found of the labels as they are.
     """
-    firsts = units.firsts()
-    if (count := round(SHARE * len(firsts))) < FEWEST:
+    if not rounds:
         return None
-    rounds = min(MOST_ROUNDS, -(-ENOUGH // count))
     hits = 0
-    for number in range(rounds):
-        random = np.random.default_rng(derive_seed(0, "planted labels", number))
-        rows = random.choice(firsts, count, replace=False)
-        planted = plant(labels, probabilities, rows, random)
-        data = (directions, torch.from_numpy(planted), torch.from_numpy(units.fold))
-        again, _ = out_of_fold(*data, probabilities.shape[1], (penalty,))
-        first = judge(again, planted).suspects(planted, again)[:count]
-        hits += int(np.isin(first, rows).sum())
-    return LabelCheck(count, hits / rounds)
+    for planted in rounds:
+        data = (directions, torch.from_numpy(planted.labels), torch.from_numpy(units.fold))
+        again, _ = out_of_fold(*data, classes, (penalty,))
+        first = judge(again, planted.labels).suspects(planted.labels, again)[: len(planted.rows)]
+        hits += int(np.isin(first, planted.rows).sum())
+    return LabelCheck(len(rounds[0].rows), hits / len(rounds))

@@ -18,6 +18,8 @@ from scripts.lib.model.fast_recipe import FAST
 from scripts.mmcls_plugins.hooks import forward_hooks
 
 logger = logging.getLogger(__name__)
+#: Numbers that a block of logits holds; those of all images, of 2,000 classes, would take more than the features do.
+BLOCK_NUMBERS = 8_000_000
 #: By how much products of eigenvectors, computed in float32, may differ from 0, and from 1 of one with itself.
 ORTHOGONAL = 1e-3
 
@@ -84,13 +86,13 @@ class Regression:
     Attributes
     ----------
     inputs : float64, (images, features).
-    targets : one-hot, float64, (images, classes).
+    labels : int64, (images,).
     weights : what each image counts, 1 on average, float64, (images,); None: all the same.
     eigenvalues : of the covariance of *inputs*, float64, (features,).
     """
 
     inputs: torch.Tensor
-    targets: torch.Tensor
+    labels: torch.Tensor
     weights: torch.Tensor | None
     eigenvalues: torch.Tensor
 
@@ -102,15 +104,26 @@ class Regression:
         stretched = (self.inputs * stretch).float()
         decay = penalty / num_classes * stretch.square()
 
+        blocks = torch.arange(len(self.labels)).split(max(1, BLOCK_NUMBERS // num_classes))
+
         def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
             inner, shift = unflattened(torch.from_numpy(point), num_classes)
-            log_probabilities = ((stretched @ inner.T.float()).double() + shift).log_softmax(1)
-            likelihood = mean_of((self.targets * log_probabilities).sum(1), self.weights)
-            loss = (decay * inner.square()).sum() / 2 - likelihood
-            residual = (log_probabilities.exp() - self.targets) / len(self.targets)
-            if self.weights is not None:
-                residual *= self.weights[:, None]
-            return loss.item(), flattened(residual.T.float() @ stretched + decay * inner, residual.sum(0))
+            of_labels = []
+            slope, shift_slope = decay * inner, torch.zeros_like(shift)
+            for rows in blocks:
+                logits = (stretched[rows] @ inner.T.float()).double().add_(shift)
+                log_probabilities = logits.log_softmax(1)
+                at_labels = torch.arange(len(rows)), self.labels[rows]
+                of_labels.append(log_probabilities[at_labels])
+                residual = log_probabilities.exp_()
+                residual[at_labels] -= 1
+                residual /= len(self.labels)
+                if self.weights is not None:
+                    residual *= self.weights[rows, None]
+                slope += residual.T.float() @ stretched[rows]
+                shift_slope += residual.sum(0)
+            loss = (decay * inner.square()).sum() / 2 - mean_of(torch.cat(of_labels), self.weights)
+            return loss.item(), flattened(slope, shift_slope)
 
         solution = minimize(
             objective, flattened(weight / stretch, bias), method="L-BFGS-B", jac=True,
@@ -148,8 +161,7 @@ def fit_probes(
     mean, scale = mean_and_scale(train, weights)
     eigenvalues, axes = principal_axes(train, scale, weights)
     inputs, val_inputs = ((features - mean) / scale @ axes for features in (train, val))
-    targets = nn.functional.one_hot(train_labels, num_classes).double()
-    regression = Regression(inputs, targets, weights, eigenvalues)
+    regression = Regression(inputs, train_labels, weights, eigenvalues)
     weight = torch.zeros(num_classes, train.shape[1], dtype=torch.float64)  # along the axes
     bias = torch.zeros(num_classes, dtype=torch.float64)
     probes: list[Probe] = []

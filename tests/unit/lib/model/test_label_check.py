@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from scripts.lib.model.label_check import SHARE, check_labels, plant
+from scripts.lib.model.label_check import SHARE, LabelCheck, check_labels, plant, plant_all
 from scripts.lib.model.label_probe import FOLDS, Units, out_of_fold
 
 
@@ -30,10 +30,14 @@ def check(count: int, distance: float, copies: int = 0) -> tuple[int, float]:
     features = np.eye(3, 12)[labels] * distance + random.normal(size=(len(labels), 12))
     units = Units(np.repeat(np.arange(count), copies + 1), np.repeat(np.arange(count) % FOLDS, copies + 1))
     directions = torch.from_numpy(features)
-    known = out_of_fold(directions, torch.from_numpy(labels), torch.from_numpy(units.fold), 3)
-    result = check_labels(directions, labels, units, *known)
-    assert result == check_labels(directions, labels, units, *known), "the same again"
-    return (result.planted, result.hits) if result else (0, 0.0)
+    probabilities, penalty = out_of_fold(directions, torch.from_numpy(labels), torch.from_numpy(units.fold), 3)
+
+    def result() -> LabelCheck | None:
+        return check_labels(directions, units, plant_all(labels, units, probabilities), 3, penalty)
+
+    first = result()
+    assert first == result(), "the same again"
+    return (first.planted, first.hits) if first else (0, 0.0)
 
 
 def test_nearly_all_are_seen_where_the_classes_are_far_apart_and_few_where_they_are_not() -> None:
