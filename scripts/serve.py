@@ -23,8 +23,8 @@ from scripts.lib.workflow.live_data import LiveData
 from scripts.lib.workflow.progress import State
 
 PORT = 8765
-#: Pages of a data set that are served as they lie in its folder: the report, and the one that it links to.
-PAGES = ("report.html", "try.html")
+#: Pages of a data set that are served as they lie in its folder: the report, and those that it links to.
+PAGES = ("report.html", "try.html", "audit.html", "label_suspects.html")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -223,8 +223,9 @@ def test_who_has_not_the_token_is_refused_and_only_the_page_is_served(tmp_path: 
         nowhere = ["demo", "report.html", "demo/report.html", "demo/a/seed0/config.py", "../demo/a/seed0/config.py"]
         nowhere += ["%2e%2e/demo/", "../now.json", "demo/../now.json", "other/", "other/now.json", "demo//now.json"]
         assert [path for path in nowhere if status(folder + path, Cookie=cookie) != 404] == []
-        (tmp_path / "results/demo/try.html").write_text("the page that a report links to")
-        assert status(f"{folder}demo/try.html", Cookie=cookie) == 200
+        for name in ("try.html", "audit.html", "label_suspects.html"):
+            (tmp_path / "results/demo" / name).write_text("a page that a report links to")
+            assert status(f"{folder}demo/{name}", Cookie=cookie) == 200
         assert status(folder, Cookie=cookie, Host="evil.example") == 403
 
 

@@ -60,6 +60,11 @@ class Answer:
         """Tell whether the best is better than every other by paired tests."""
         return not (self.equal or self.few_seeds or self.not_comparable)
 
+    @property
+    def certain_of_models(self) -> bool:
+        """Tell whether these models are better than every other, too few seeds to say it of the recipe."""
+        return bool(self.few_seeds) and not (self.equal or self.not_comparable)
+
 
 def answer(board: pd.DataFrame, runs: int) -> Answer:
     """Return the answer of a leaderboard, best first."""

@@ -171,6 +171,7 @@ def _shared(sources: Sources, pictures: report_pictures.Pictures) -> dict[str, A
         "figures": {name: _uri(path) if path.is_file() else "" for name, path in figures.items()},
         "settings": sources.settings,
         "provenance": provenances[0],
+        "trained": max(provenance["circumstances"]["recorded"] for provenance in provenances)[:10],
         "origins": [_origin(run, provenance) for run, provenance in zip(sources.runs, provenances, strict=True)],
         "export": find_json(RunFolder(folder).export) or None,
         "has_try_page": (sources.dataset / "try.html").is_file(),

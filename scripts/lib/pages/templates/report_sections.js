@@ -110,6 +110,7 @@ report.sections = (() => {
       ({ label, n, trained, precision, recall, low, high, f1 })).filter(row => row.n > 0);
     const orders = { recall: (a, b) => a.recall - b.recall || a.f1 - b.f1, f1: (a, b) => a.f1 - b.f1,
       n: (a, b) => a.n - b.n, name: (a, b) => name(a.label).localeCompare(name(b.label), report.state.language) };
+    find("[data-choice=many]").parentNode.hidden = rows.length <= 40;
     rows.sort(orders[choice("order")]);
     put("classes", box => plots.classes(box, choice("many") === "all" ? rows : rows.slice(0, 40)));
     const header = ["class", "recall", "interval", "precision", "f1", "test_images", "train_images"].map(key => word(key));

@@ -17,6 +17,7 @@ from chinese import english_on
 from PIL import Image
 from report_folder import write_page, write_results
 
+from scripts import serve
 from scripts.lib.base.language import speaking
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.label_suspects import LabelSuspect, write_suspects
@@ -198,6 +199,18 @@ def test_the_best_is_certain_only_where_the_tests_tell_it_from_every_other() -> 
     for verdict in (paired.NOT_TOLD_APART, paired.TOO_FEW_SEEDS, paired.NOT_COMPARABLE, paired.BETTER):
         assert not report_answer.answer(board(paired.WORSE, verdict), 3).certain, verdict
     assert report_answer.answer(board(paired.NOT_TOLD_APART), 2).fastest_equal == "e1"
+
+
+def test_too_few_seeds_leave_it_certain_which_models_are_best() -> None:
+    assert report_answer.answer(board(paired.TOO_FEW_SEEDS, paired.WORSE), 3).certain_of_models
+    for verdict in (paired.WORSE, paired.NOT_TOLD_APART, paired.NOT_COMPARABLE):
+        answer = report_answer.answer(board(*{verdict, paired.WORSE}), 3)
+        assert not answer.certain_of_models, verdict
+    assert not report_answer.answer(board(paired.TOO_FEW_SEEDS, paired.NOT_TOLD_APART), 3).certain_of_models
+
+
+def test_what_the_report_links_to_is_served_beside_it(page: str) -> None:
+    assert set(re.findall(r'href="([^"#]+)"', page)) <= set(serve.PAGES)
 
 
 def test_contaminated_images_are_in_the_answer() -> None:

@@ -1,0 +1,91 @@
+"""report.html as an eye sees it: what stands for what, and what fits beside what, on a laptop and on a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Page, chromium
+from report_folder import write_maps, write_page, write_results
+from report_page_reader import PLOTS, READY, VIEW
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"),
+]
+EXPERIMENTS = {"mobilenet-fast": 2.5, "mobilenet-tutorial": 2.0, "resnet18-scratch": 1.0}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of the report of six runs over five classes."""
+    dataset: Path = tmp_path_factory.mktemp("look") / "results" / "simulated"
+    dataset.mkdir(parents=True)
+    runs = write_results(dataset, ["草莓", "香蕉", "lemon", "pear", "plum"], EXPERIMENTS, seeds=2, per_class=12)
+    for run in runs:
+        write_maps(dataset, run)
+    write_page(dataset, runs)
+    return (dataset / "report.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Page]:
+    with chromium() as opened:
+        yield opened
+
+
+def show(page: Page, report: str, language: str = "en") -> None:
+    """Open the report in a language, with all of it drawn."""
+    page.open(report)
+    page.wait_for(READY)
+    page.evaluate(f"report.speak({language!r}); report.drawAll()")
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_each_plot_tells_what_its_marks_stand_for_in_the_font_of_the_page(
+    browser: Page, report: str, language: str
+) -> None:
+    show(browser, report, language)
+    for name in ({*PLOTS} - {"matrix"}) | {"map"}:
+        legend = f"[...{VIEW}.querySelectorAll('[data-plot={name}] .legend li')]"
+        assert browser.evaluate(f"{legend}.length") >= 2, name
+        assert browser.evaluate(f"{legend}.every(item => item.textContent.trim())"), name
+    texts = f"[...{VIEW}.querySelectorAll('.plot text, .plot tspan, .plot li, .plot span')]"
+    fonts = browser.evaluate(f"[...new Set({texts}.map(text => getComputedStyle(text).fontFamily.split(',')[0]))]")
+    assert fonts == ["mimflow"]
+
+
+@pytest.mark.parametrize(
+    ("language", "axes"), [("en", ["true class", "predicted class"]), ("zh", ["真实类别", "预测类别"])]
+)
+def test_the_matrix_says_which_axis_is_which(browser: Page, report: str, language: str, axes: list[str]) -> None:
+    show(browser, report, language)
+    text = browser.evaluate(f"{VIEW}.querySelector('[data-plot=matrix] svg').textContent")
+    assert all(axis in text for axis in axes)
+
+
+def test_curves_of_different_experiments_have_different_colours(browser: Page, report: str) -> None:
+    show(browser, report)
+    lines = f"{VIEW}.querySelectorAll('[data-plot=curves] [data-mark=line]')[0].querySelectorAll('path')"
+    colours = browser.evaluate(f"[...{lines}].map(line => getComputedStyle(line).stroke)")
+    assert len(colours) == 6 and len(set(colours)) == len(EXPERIMENTS), colours
+
+
+def test_the_leaderboard_needs_no_scrolling_on_a_laptop(browser: Page, report: str) -> None:
+    with browser.sized(1280):
+        show(browser, report)
+        tables = f"[...{VIEW}.querySelectorAll('[data-section=leaderboard] .scroll')]"
+        assert browser.evaluate(f"{tables}.map(table => table.scrollWidth - table.clientWidth)") == [0, 0]
+
+
+def test_pictures_that_belong_together_stand_side_by_side_on_a_phone(browser: Page, report: str) -> None:
+    with browser.sized(390):
+        show(browser, report)
+        tops = f"[...{VIEW}.querySelectorAll('.group')].map(e => new Set([...e.children].map(c => c.offsetTop)).size)"
+        assert set(browser.evaluate(tops)) == {1}
+
+
+def test_nothing_is_to_be_chosen_where_all_is_shown(browser: Page, report: str) -> None:
+    show(browser, report)
+    assert browser.evaluate(f"{VIEW}.querySelector('[data-choice=many]').offsetParent") is None
