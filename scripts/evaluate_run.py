@@ -19,7 +19,7 @@ from typing import Any
 
 from scripts.data import fetch_archive, unpack_archive
 from scripts.evaluate import evaluate_model, map_embedding, plot_predictions, predict_images
-from scripts.lib.base import language
+from scripts.lib.base import language, ranges
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import name_without_suffixes, read_json, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
@@ -27,7 +27,7 @@ from scripts.lib.base.units import plural
 from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.image_checks import Status
 from scripts.lib.data.reading import Reading
-from scripts.lib.data.splits import SPLITS, Image, Split, find_images
+from scripts.lib.data.splits import SPLITS, Image, Split, find_images, top_folders
 from scripts.lib.metrics import transfer
 from scripts.lib.model.inference import load_config
 from scripts.lib.model.photos import check_run, classes_of
@@ -182,7 +182,7 @@ def choose(output: Path, images: Path, name: str) -> Labelled:
 
     Their paths begin at *output*, not at *images*: other images may well be called as those of the run are.
     """
-    tops = {path.name for path in images.iterdir() if path.is_dir()}
+    tops = top_folders(images)
     if tops and tops <= set(SPLITS):
         split = next(split for split in reversed(SPLITS) if split in tops)
         logger.warning("its split %s is evaluated; others: %s", split, ", ".join(sorted(tops - {split})) or "none")
@@ -199,7 +199,9 @@ def trained_digests(config: Any) -> set[bytes]:
             continue
         for name in Split.read(Path(split.ann_file)).images:
             path = Path(split.data_prefix, name)
-            if path.is_file():
+            if image := ranges.find(path):
+                digests.add(bytes.fromhex(image.sha256))
+            elif path.is_file():
                 digests.add(bytes.fromhex(sha256_of(path)))
     return digests
 

@@ -43,7 +43,7 @@ def parse_origins(archives: Sequence[Path], text: str) -> list[Origin]:
         or not all(isinstance(item, dict) for item in sources)
     ):
         raise UserError(f"--sources: expected a JSON list of {len(archives)} objects, one an archive")
-    keys = [field.name for field in fields(Origin) if field.name != "archive"]
+    keys = [field.name for field in fields(Origin) if field.name not in ("archive", "is_shard")]
     if unknown := sorted({key for item in sources for key in item} - set(keys)):
         raise UserError(f"--sources: unknown key {unknown[0]!r}; allowed: {', '.join(keys)}")
     try:

@@ -12,6 +12,7 @@ import torch
 from mmcls.datasets import PIPELINES
 from torch import nn
 
+from scripts.lib.base import ranges
 from scripts.lib.base.environment import Variable
 from scripts.lib.data.decoding import Undecodable, decode_image
 from scripts.lib.data.pixel_cache import PixelCache
@@ -46,7 +47,7 @@ class LoadImage:
         name = results["img_info"]["filename"]
         path = Path(results.get("img_prefix") or "", name)
         try:
-            image = decode_image(path.read_bytes(), self.color_type == "grayscale", reading=self.reading)
+            image = decode_image(ranges.read_bytes(path), self.color_type == "grayscale", reading=self.reading)
         except Undecodable as error:
             raise OSError(str(error)) from error
         results |= {"filename": str(path), "ori_filename": name, "img": image}

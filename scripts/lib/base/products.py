@@ -8,6 +8,7 @@ The workflow adds what they were made of: see :mod:`scripts.lib.workflow.records
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base import ranges
 from scripts.lib.base.contents import files_of
 from scripts.lib.base.files import find_json, sha256_of, write_json, write_text
 from scripts.lib.base.problems import UserError
@@ -68,13 +70,14 @@ def record(job: str, paths: Iterable[Path], known: Mapping[str, str] | None = No
 
     Parameters
     ----------
-    known : the sha256 of files elsewhere that a folder links to, by their absolute paths; they are not read again.
+    known : the sha256 of files elsewhere that a folder links to, or whose ranges its images are, by their absolute
+        paths; they are not read again.
     """
     folders: dict[Path, dict[str, Any]] = {}
     for path in paths:
         if path.is_dir():
             entries = {
-                name: Entry.of(file, (known or {}).get(os.readlink(file), "") if file.is_symlink() else "")
+                name: Entry.of(file, (known or {}).get(os.readlink(file) if file.is_symlink() else str(file), ""))
                 for name, file in _files(path)
             }
             entry: Any = {"folder": _write_listing(path, entries)}
@@ -99,7 +102,8 @@ def check(paths: Iterable[Path]) -> None:
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
     """Refuse files of a product that is a folder, as :func:`check` does; *names*: their paths in it."""
-    for change in _changes_in(folder, expected(folder), list(names), thorough=True, keep=False):
+    chosen = None if ranges.files_beside(folder) else list(names)  # shards are few
+    for change in _changes_in(folder, expected(folder), chosen, thorough=True, keep=False):
         refuse(change)
 
 
@@ -148,7 +152,7 @@ def sha256_now(path: Path) -> str | None:
     if known and not (os.path.lexists(path) and any(changes(path, thorough=False, keep=False))):
         return known
     if path.is_dir():
-        return _content({name: Entry.of(file) for name, file in _files(path)})
+        return _content(path, {name: Entry.of(file) for name, file in _files(path)})
     return sha256_of(path) if path.is_file() else None
 
 
@@ -277,7 +281,8 @@ def _sha256_at(path: Path, *_seen: int) -> str:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    return ((name, Path(entry.path)) for name, entry in files_of(folder))
+    yield from ((name, Path(entry.path)) for name, entry in files_of(folder))
+    yield from ((name, folder / name) for name in ranges.files_beside(folder))
 
 
 def _listing(folder: Path) -> Path:
@@ -288,13 +293,16 @@ def _write_listing(folder: Path, entries: Mapping[str, Entry]) -> str:
     """Write the list of a folder's files and return the hash of their names and contents."""
     lines = (json.dumps([name, *vars(entry).values()]) for name, entry in entries.items())
     write_text(_listing(folder), "".join(f"{line}\n" for line in lines))
-    return _content(entries)
+    return _content(folder, entries)
 
 
-def _content(entries: Mapping[str, Entry]) -> str:
+def _content(folder: Path, entries: Mapping[str, Entry]) -> str:
+    """Return the hash of names and contents: with an index, that of its images, as if each were a file."""
     digest = hashlib.sha256()
-    for name in sorted(entries):
-        digest.update(json.dumps([name, entries[name].sha256]).encode())
+    others = set(ranges.files_beside(folder))
+    files = ((name, entries[name].sha256) for name in sorted(entries) if name not in others)
+    for pair in heapq.merge(files, ((image.name, image.sha256) for image in ranges.images_in(folder))):
+        digest.update(json.dumps(pair).encode())
     return digest.hexdigest()
 
 
@@ -303,9 +311,9 @@ def _read_listing(folder: Path, content: str) -> dict[str, Entry] | None:
     try:
         with open(_listing(folder), encoding="utf-8") as lines:
             entries = {name: Entry(*values) for name, *values in map(json.loads, lines)}
-    except (OSError, ValueError, TypeError):
+        return entries if _content(folder, entries) == content else None
+    except (OSError, ValueError, TypeError, UserError):
         return None
-    return entries if _content(entries) == content else None
 
 
 def _changes_in(

@@ -30,6 +30,7 @@ import numpy as np
 import PIL
 from tqdm import tqdm
 
+from scripts.lib.base import ranges
 from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.interrupts import held
@@ -174,7 +175,8 @@ def check_files(
     ------
     UserError : a process could not start, or was killed from outside: what becomes of a file must not depend on that.
     """
-    waiting = [list(range(start, min(start + BATCH, len(names)))) for start in range(0, len(names), BATCH)][::-1]
+    order = ranges.reading_order(folder, names)
+    waiting = [order[start : start + BATCH] for start in range(0, len(names), BATCH)][::-1]
     workers: list[_Worker] = []
     try:
         for _ in range(min(processes, len(waiting))):
@@ -294,10 +296,11 @@ def limit_time(seconds: int) -> None:
 
 def _check(path: str, known: np.ndarray, messages: Any, reading: Reading) -> tuple[bytes, bytes, str]:
     try:
-        with open(path, "rb", buffering=0) as file:
-            content = file.read()
+        content = ranges.read_bytes(Path(path))
     except OSError as error:
         return b"", b"", error.strerror or str(error)
+    except UserError as error:  # check_records raises it
+        return b"", b"", str(error)
     digest = hashlib.sha256(content).digest()
     index = int(np.searchsorted(known, digest)) if len(known) else 0
     if index < len(known) and known[index] == digest.rstrip(b"\0"):
@@ -363,6 +366,8 @@ def check_records(folder: Path, names: Sequence[str], cache: AuditCache, process
         ):
             for outcome in outcomes:
                 if outcome.failure:
+                    if (image := ranges.find(folder / names[outcome.index])) is not None:
+                        image.read()  # a shard that is not what was indexed ends the audit
                     failures[outcome.index] = outcome.failure
                 else:
                     digests[outcome.index] = np.frombuffer(outcome.digest, np.uint8)

@@ -27,7 +27,8 @@ class Origin:
 
     ``split``, ``label``: of all of them; ``folders``: what its folders are; ``labels``: the files that say it of each;
     ``kept``: where those of them lie that are not in an archive; ``folder``: the archive is the manifest of this
-    folder, whose files are linked to; ``name``: of its url or path; ``encoding``: ``dataset.encoding``.
+    folder, whose files are linked to; ``name``: of its url or path; ``encoding``: ``dataset.encoding``; ``is_shard``:
+    it is a file of such a folder.
     """
 
     archive: Path
@@ -39,6 +40,7 @@ class Origin:
     folder: Path | None = None
     name: str = ""
     encoding: str | None = None
+    is_shard: bool = False
 
 
 @dataclass(frozen=True)

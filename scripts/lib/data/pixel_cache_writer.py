@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from scripts.lib.base import ranges
 from scripts.lib.base.files import read_json, sync_file, write_json
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import REDUCED, Undecodable, decode_image, find_bomb, is_transparent, opened
@@ -197,12 +198,10 @@ def _sizes(images: Path, names: Sequence[str], short_side: int, threads: int) ->
 
     def size(name: str) -> tuple[int, int]:
         try:
-            with open(images / name, "rb") as file:
-                start = file.read(HEADER_BYTES)
-                try:
-                    header = opened(start)
-                except Undecodable:  # such as a TIFF, whose directory may lie at its end
-                    header = opened(start + file.read())
+            try:
+                header = opened(ranges.read_bytes(images / name, HEADER_BYTES))
+            except Undecodable:  # such as a TIFF, whose directory may lie at its end
+                header = opened(ranges.read_bytes(images / name))
             return size_in_cache(*header.size, short_side)
         except (OSError, Undecodable) as error:
             raise _unreadable(images / name, error) from error
@@ -219,7 +218,7 @@ def _decoded(
 
     def read(name: str) -> np.ndarray:
         try:
-            return decode((images / name).read_bytes(), short_side, reading)
+            return decode(ranges.read_bytes(images / name), short_side, reading)
         except (OSError, ValueError) as error:
             raise _unreadable(images / name, error) from error
 

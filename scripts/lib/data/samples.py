@@ -56,7 +56,11 @@ def expand(origin: Origin, left_out: LeftOut) -> list[Origin]:
             check_unchanged(origin.folder / listed.name, listed, since)
         else:
             left_out.add(listed.name, "beside the shards")
-    return [replace(origin, archive=origin.folder / name, folder=None, name=name) for name in names if name in shards]
+    return [
+        replace(origin, archive=origin.folder / name, folder=None, name=name, is_shard=True)
+        for name in names
+        if name in shards
+    ]
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:

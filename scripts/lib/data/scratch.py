@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from scripts.lib.base import ranges
 from scripts.lib.base.environment import expand
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
@@ -79,7 +80,7 @@ class _Folder:
 
 
 def _stage(root: Path, names: Sequence[str], scratch: Sequence[str], limit_gb: float | None) -> _Folder | None:
-    size = sum((root / name).stat().st_size for name in names)
+    size = sum(_size(root / name) for name in names)
     if limit_gb is not None and size > limit_gb * 1e9:
         logger.info("the images take %.1f GB, more than scratch_gb allows: reading them where they are", size / 1e9)
         return None
@@ -91,7 +92,8 @@ def _stage(root: Path, names: Sequence[str], scratch: Sequence[str], limit_gb: f
     began = time.monotonic()
     try:
         with ThreadPoolExecutor(COPIES_AT_A_TIME) as pool:
-            list(pool.map(lambda name: _copy(root / name, folder.path / name), names))
+            ordered = [names[index] for index in ranges.reading_order(root, names)]
+            list(pool.map(lambda name: _copy(root / name, folder.path / name), ordered))
     except OSError as error:
         folder.remove()
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -122,9 +124,21 @@ def _folder_with_room(scratch: Sequence[str], size: int) -> Path | None:
     return None
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        if image := ranges.find(path):
+            return image.size
+        raise
+
+
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    if source.is_file():
+        shutil.copyfile(source, target)
+    else:
+        target.write_bytes(ranges.read_bytes(source))
 
 
 def _sweep(parent: Path) -> None:

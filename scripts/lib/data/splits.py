@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from scripts.lib.base import ranges
 from scripts.lib.base.files import read_lines
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_formats import HEAD, is_read, sniff
@@ -117,7 +118,7 @@ def find_images(folder: Path) -> list[Image]:
     ------
     UserError : there are none, or there is a test or val split without a train split.
     """
-    tops = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_junk([path.name]))
+    tops = sorted(top_folders(folder))
     splits = tops if tops and set(tops) <= set(SPLITS) else [""]
     images = [
         Image(path, path.split("/")[1 if split else 0], split)
@@ -133,9 +134,17 @@ def find_images(folder: Path) -> list[Image]:
     return sorted(images, key=lambda image: name_key(image.path))
 
 
+def top_folders(folder: Path) -> set[str]:
+    """Return the names of the folders in a folder of images, which may be those of splits or of classes."""
+    names = {path.name for path in folder.iterdir() if path.is_dir()} if folder.is_dir() else set()
+    names.update(name.split("/")[0] for name in ranges.names_below(folder) if "/" in name)
+    return {name for name in names if not is_junk([name])}
+
+
 def _image_files(folder: Path, split: str) -> list[str]:
     """Return the paths of the images below *folder*/*split*, relative to *folder*."""
-    paths = []
+    within = f"{split}/" if split else ""
+    paths = [f"{within}{name}" for name in ranges.names_below(folder / split) if not is_junk(name.split("/"))]
     for current, folders, files in os.walk(folder / split):
         folders[:] = [name for name in folders if not is_junk([name])]
         below = Path(current).relative_to(folder).as_posix()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import lzma
+import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +18,7 @@ from typing import IO, Any
 import zstandard
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.ranges import Range
 from scripts.lib.data import archive_entries
 from scripts.lib.data.archive_entries import Damaged, Entries, Entry, Kind, Limits, check_size, damage, sniff_entry
 from scripts.lib.data.encodings import decodes
@@ -208,6 +211,37 @@ def list_tar(archive: Path, kind: str, limits: Limits) -> Entries:
             rest.seek(tar.offset)  # type: ignore[attr-defined]
         _check_end(archive, rest)
     return entries
+
+
+def tar_ranges(
+    archive: Path, limits: Limits, targets: Sequence[str | None], hard_links: Mapping[int, int]
+) -> Iterator[Range]:
+    """Yield where in an uncompressed tar the entries lie that have a target, with their hashes, read from begin to end.
+
+    Parameters
+    ----------
+    targets : of each entry its name from now on; None: it has none.
+    hard_links : of each entry that is another name of an earlier one which one that is.
+    """
+    names: dict[int, list[str]] = {}  # of contents with several
+    for index, original in hard_links.items():
+        names.setdefault(original, []).append(targets[index] or "")
+    path = os.path.abspath(archive)
+    with damage(archive), open_tar(archive, "tar", limits) as tar:
+        for index, (member, target) in enumerate(zip(tar_members(tar), targets, strict=True)):
+            wanted = [target, *names.get(index, ())] if index not in hard_links else []
+            if not any(wanted):
+                continue
+            stream = tar.extractfile(member)
+            assert stream is not None  # plan() gives targets to regular files only
+            digest, size = hashlib.sha256(), 0
+            while chunk := stream.read(archive_entries.CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+            if size != member.size:
+                raise Damaged(f"{archive}: damaged or truncated ({target!r} ends after {size} of {member.size} bytes)")
+            for name in filter(None, wanted):
+                yield Range(name, path, member.offset_data, size, digest.hexdigest())
 
 
 def _check_end(archive: Path, stream: IO[bytes]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from scripts.lib.base.download import Progress
 from scripts.lib.base.files import atomic_path, find_json, remove_leftovers
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.ranges import Range, write_index
 from scripts.lib.base.units import megabytes, plural
 from scripts.lib.data import image_paths, label_files, layouts, samples
 from scripts.lib.data.alike_names import describe_alike
@@ -35,6 +36,7 @@ from scripts.lib.data.label_files import KEY, LISTED, LONGEST_FILE
 from scripts.lib.data.layouts import Layout
 from scripts.lib.data.origins import NOT_AN_IMAGE, Contents, LeftOut, Origin, splits_by_name
 from scripts.lib.data.split_words import WORDS
+from scripts.lib.data.tar_archives import tar_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -399,17 +401,20 @@ def _unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, stack: 
     origins = bare
     check_number([origin.archive for origin in origins], sum(len(content.images) for content in contents), limits)
     planned = plan(origins, contents, limits, left_out)
+    kinds = [content.kind for content in contents]
+    in_place = [origin.is_shard and kind == "tar" for origin, kind in zip(origins, kinds, strict=True)]
+    left_out.remarks += describe_shards(origins, in_place)
     report(planned, left_out, origins)
     totals = [
         sum(entry.size for entry, target in zip(content.entries, targets, strict=True) if target is not None)
         for content, targets in zip(contents, planned, strict=True)
     ]
-    kinds = [content.kind for content in contents]
     hard_links = [hard_links_of(content) for content in contents]
     del contents
     output.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(output.parent).free
-    total = sum(size for size, origin in zip(totals, origins, strict=True) if origin.folder is None)
+    stays = [bool(origin.folder) or indexed for origin, indexed in zip(origins, in_place, strict=True)]
+    total = sum(size for size, there in zip(totals, stays, strict=True) if not there)
     if total > free:
         raise UserError(
             f"no space left for {output}: the images take {megabytes(total)}, {megabytes(free)} are free:"
@@ -417,14 +422,29 @@ def _unpack_all(origins: Sequence[Origin], output: Path, limits: Limits, stack: 
         )
     with atomic_path(output) as temporary:
         temporary.mkdir()
-        for origin, kind, targets, links, size in zip(origins, kinds, planned, hard_links, totals, strict=True):
-            if origin.folder is None:
-                extract(origin.archive, kind, limits, targets, links, temporary, size)
-            else:
+        images: list[Range] = []
+        for number, (origin, targets) in enumerate(zip(origins, planned, strict=True)):
+            if in_place[number]:
+                images += tar_ranges(origin.archive, limits, targets, hard_links[number])
+            elif origin.folder is not None:
                 link_files(origin.archive, origin.folder, targets, temporary)
+            else:
+                extract(
+                    origin.archive, kinds[number], limits, targets, hard_links[number], temporary, totals[number]
+                )  # fmt: skip
+        if images:
+            write_index(temporary, images)
     targets = [target for targets in planned for target in targets]
-    logger.info("%s %s", "linked" if all(origin.folder for origin in origins) else "unpacked", summary(targets))
+    logger.info("%s %s", "linked" if all(stays) else "unpacked", summary(targets))
     return left_out
+
+
+def describe_shards(origins: Sequence[Origin], in_place: Sequence[bool]) -> list[str]:
+    """Return which shards of a folder that is read in place are read there, and which cannot be."""
+    compressed = sum(origin.is_shard for origin in origins) - sum(in_place)
+    lines = [f"images are read where they lie, in {plural(sum(in_place), 'tar shard')}"] if any(in_place) else []
+    what = f"{plural(compressed, 'compressed shard')} cannot be read in place: the images of these are unpacked"
+    return [*lines, *([what] if compressed else [])]
 
 
 def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Origin]) -> None:

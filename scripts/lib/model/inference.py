@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from scripts.lib.base import tensor_file
+from scripts.lib.base import ranges, tensor_file
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.shared_memory import fitting_workers
@@ -65,7 +65,7 @@ class OrReason(Dataset):
 def is_decodable(path: Path) -> bool:
     """Say whether *path* is an image that can be decoded."""
     try:
-        decode_image(path.read_bytes())
+        decode_image(ranges.read_bytes(path))
     except Undecodable:
         return False
     return True

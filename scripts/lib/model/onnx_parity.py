@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scripts.lib.base import ranges
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
@@ -143,7 +144,7 @@ def prepared(preprocessing: Preprocessing, paths: Sequence[Path]) -> np.ndarray:
     images = []
     for path in paths:
         try:
-            images.append(preprocessing.prepare(path.read_bytes()))
+            images.append(preprocessing.prepare(ranges.read_bytes(path)))
         except OSError as error:
             raise unreadable(path, one_line(error.strerror or error)) from error
     if len({image.shape for image in images}) > 1:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.lib.base import ranges
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.image_checks import Status, check_image
 from scripts.lib.data.image_formats import HEAD, describe_unread, is_read, sniff
@@ -61,17 +62,22 @@ def check_whole(path: Path) -> None:
     """
     if why := describe_special(path):
         raise OSError(why)
-    checked = check_image(path.read_bytes())
+    checked = check_image(ranges.read_bytes(path))
     if checked.status is not Status.READABLE:
         kind = "" if checked.status is Status.UNREADABLE else f"{checked.status.name.lower().replace('_', ' ')}: "
         raise OSError(f"{kind}{checked.detail}")
 
 
 def describe_special(path: Path) -> str:
-    """Return what *path* is that is no file, and would be waited for or not end; "" for a file."""
+    """Return what *path* is that is no file, and would be waited for or not end; "" for a file.
+
+    An image of a data set may lie in a tar shard.
+    """
     try:
         mode = path.stat().st_mode
     except OSError as error:
+        if ranges.find(path):
+            return ""
         return "a link to nothing" if path.is_symlink() else error.strerror or str(error)
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
     return "" if stat.S_ISREG(mode) else f"{kinds.get(stat.S_IFMT(mode), 'a device')}, not a file"
@@ -151,6 +157,7 @@ def _walk(folder: Path, skip: Path, others: Others) -> Iterator[Path]:
         for name in sorted(files):
             if not is_junk([name]) and others.sift(Path(parent, name)):
                 yield Path(parent, name)
+    yield from (folder / name for name in ranges.names_below(folder))
 
 
 def _fixed_parts(pattern: Path) -> list[str]:

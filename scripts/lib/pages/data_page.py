@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
+from scripts.lib.base import ranges
 from scripts.lib.base.language import tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
@@ -107,7 +109,7 @@ def open_small(path: Path, closed: bool, background: tuple[int, int, int] = WHIT
 def is_too_large(path: Path) -> bool:
     """Tell from its header alone whether an image is too large to be decoded for a small picture of it."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(ranges.read_bytes(path))) as image:
             image.draft("RGB", (2 * LONGEST, 2 * LONGEST))
             return image.width * image.height > MOST_PIXELS
     except Image.DecompressionBombError:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from scripts.lib.base import ranges
 from scripts.lib.base.files import atomic_path, write_text
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.text import shorten
@@ -141,7 +142,7 @@ def draw(
 
     Not by atomic_path: forcing each of thousands of drawings to the disk takes longer than making them.
     """
-    drawn = annotate(read_rgb(photo.path.read_bytes(), LARGEST, background), names, probabilities)
+    drawn = annotate(read_rgb(ranges.read_bytes(photo.path), LARGEST, background), names, probabilities)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp{target.suffix}")
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from scripts.lib.base import ranges
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import REDUCED, Undecodable, decode_image, deep_peak, find_bomb, opened
@@ -28,7 +29,7 @@ def thumbnail(path: Path, longest: int, background: tuple[int, int, int] = WHITE
     UserError : it is missing, broken or no image.
     """
     try:
-        return shrink(read_rgb(path.read_bytes(), longest, background), longest)
+        return shrink(read_rgb(ranges.read_bytes(path), longest, background), longest)
     except (OSError, Undecodable) as error:
         known = isinstance(error, OSError) and error.strerror
         raise UserError(f"{path}: {one_line(known or error)}; repair it or leave it out of the data") from error

@@ -17,6 +17,7 @@ import PIL
 from markupsafe import Markup
 from PIL import Image
 
+from scripts.lib.base import ranges
 from scripts.lib.base.console import one_line
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.language import LANGUAGES, speaking
@@ -165,7 +166,7 @@ def _first_picture(images: Path, files: Sequence[str]) -> bytes:
     reason = "there is none"
     for file in files:
         try:
-            pixels = decode_image((images / file).read_bytes())
+            pixels = decode_image(ranges.read_bytes(images / file))
         except (OSError, Undecodable) as error:
             reason = f"{file}: {one_line(error)}"
             continue

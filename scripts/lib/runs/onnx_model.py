@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from scripts.lib.base import ranges
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import Undecodable, decode_image
@@ -276,7 +277,7 @@ def predict_files(
     def read(path: Path) -> np.ndarray:
         if check:
             check(path)
-        return model.prepare(path.read_bytes())
+        return model.prepare(ranges.read_bytes(path))
 
     def finish(batch: list[tuple[int, Future[np.ndarray]]]) -> Batch:
         images: dict[int, np.ndarray] = {}

@@ -105,8 +105,8 @@ class Source(Section):
     sample: Sample | None = Field(None, description="Render a data set instead: parameters of the generator.")
     in_place: StrictBool | None = Field(
         None,
-        description="true: the folder `path` is not copied; images/ holds links to its files, "
-        "or where they are tar shards (WebDataset) what is in them.",
+        description="true: the folder `path` is not copied; images/ holds links to its files. "
+        "Of tar shards (WebDataset) the images are read where they lie too, where the shards are not compressed.",
     )
     labels: Labels | None = Field(
         None,

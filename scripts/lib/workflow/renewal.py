@@ -111,8 +111,8 @@ class Told:
 
 
 def is_edited(change: Change, images: Path) -> bool:
-    """Tell whether somebody changed the images in results/; links lead to a folder that is the user's own to change."""
-    return change.product == images and not change.path.is_symlink()
+    """Tell whether somebody changed the images in results/; links and shards are the user's own to change."""
+    return change.product == images and not change.path.is_symlink() and change.path.is_relative_to(images)
 
 
 def edited_images(images: Path) -> str:

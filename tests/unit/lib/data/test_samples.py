@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib.base import ranges
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
+from scripts.lib.data.auditing import AuditCache, check_all
 from scripts.lib.data.folders import list_folder
 from scripts.lib.data.samples import stem_and_suffix
+from scripts.lib.data.scratch import staged
+from scripts.lib.data.splits import find_images
 from scripts.lib.data.unpacking import LeftOut, Origin, unpack_all
 
 
@@ -57,8 +62,8 @@ def listed(folder: Path, **settings: object) -> Origin:
 def unpacked(output: Path, *origins: Origin) -> tuple[dict[str, str], LeftOut]:
     """Return the images with their contents, and what was left out."""
     left_out = unpack_all(origins, output, Limits())
-    files = {path.relative_to(output).as_posix(): path.read_text() for path in output.rglob("*") if path.is_file()}
-    return files, left_out
+    files = {path.relative_to(output).as_posix(): path.read_text() for path in output.rglob("[!.]*") if path.is_file()}
+    return files | {image.name: image.read().decode() for image in ranges.images_in(output)}, left_out
 
 
 def test_shards_of_a_folder_are_one_data_set_with_the_splits_of_their_names(tmp_path: Path) -> None:
@@ -72,6 +77,7 @@ def test_shards_of_a_folder_are_one_data_set_with_the_splits_of_their_names(tmp_
         "the class of each image is read from the .cls beside it: 3 classes, called by their numbers;"
         " dataset.source.labels: {classes: FILE} names them",
         "read by their names: 3 shards as train, 1 shard as val",
+        "images are read where they lie, in 4 tar shards",
     ]
     assert left_out.lines() == ["left out 1: beside the shards, such as '_info.json'"]
 
@@ -178,3 +184,85 @@ def test_a_name_is_divided_at_its_first_point() -> None:
     assert stem_and_suffix("a/000017.cls") == ("a/000017", "cls")
     assert stem_and_suffix("a.b/x.Seg.PNG") == ("a.b/x", "seg.png")
     assert json.dumps(stem_and_suffix("x")) == '["x", ""]'
+
+
+def test_the_number_of_files_does_not_grow_with_that_of_images(tmp_path: Path) -> None:
+    numbers = []
+    for count in (6, 60):
+        folder = tmp_path / f"shards{count}"
+        folder.mkdir()
+        shard(folder / "a.tar", samples(range(count)))
+        assert len(unpacked(tmp_path / f"images{count}", listed(folder))[0]) == count
+        numbers.append(len(list((tmp_path / f"images{count}").rglob("*"))))
+    assert numbers == [1, 1]
+
+
+def test_a_compressed_shard_is_unpacked_beside_those_that_are_not(tmp_path: Path) -> None:
+    folder = folder_of_shards(tmp_path / "shards")
+    plain, _ = unpacked(tmp_path / "plain", listed(folder))
+    last = folder / "set-val-0000.tar"
+    (folder / "set-val-0000.tar.gz").write_bytes(gzip.compress(last.read_bytes()))
+    last.unlink()
+    files, left_out = unpacked(tmp_path / "images", listed(folder))
+    assert files == {name.partition("/")[2]: text for name, text in plain.items()}  # names of two kinds give no splits
+    assert [image.path for image in find_images(tmp_path / "images")] == sorted(files)
+    assert left_out.remarks[1:] == [
+        "images are read where they lie, in 3 tar shards",
+        "1 compressed shard cannot be read in place: the images of these are unpacked",
+    ]
+
+
+def test_names_that_are_there_twice_and_hard_links_are_images_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        for name, content in [("pear/1.jpg", b"first"), ("pear/1.jpg", b"second"), ("apple/2.jpg", b"third")]:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        entry = tarfile.TarInfo("apple/3.jpg")
+        entry.type, entry.linkname = tarfile.LNKTYPE, "apple/2.jpg"
+        tar.addfile(entry)
+    expected = {"pear/1.jpg": "first", "pear/1~2.jpg": "second", "apple/2.jpg": "third", "apple/3.jpg": "third"}
+    assert unpacked(tmp_path / "images", listed(folder))[0] == expected
+    assert unpacked(tmp_path / "copies", Origin(folder / "a.tar"))[0] == expected
+
+
+def test_a_hostile_or_damaged_shard_is_refused_in_one_line(tmp_path: Path) -> None:
+    for name, line in [("../1.jpg", "would land outside the folder"), ("/etc/1.jpg", "would land outside the folder")]:
+        folder = tmp_path / name.replace("/", "_")
+        folder.mkdir()
+        shard(folder / "a.tar", samples(range(3)) | {name: "x"})
+        with pytest.raises(UserError, match=line):
+            unpacked(tmp_path / "images", listed(folder))
+    folder = folder_of_shards(tmp_path / "shards")
+    with tarfile.open(folder / "set-val-0000.tar", "a") as tar:
+        entry = tarfile.TarInfo("9.jpg")
+        entry.type, entry.linkname = tarfile.SYMTYPE, "../../../etc/passwd"
+        tar.addfile(entry)
+    with pytest.raises(UserError, match=r"is a link out of it"):
+        unpacked(tmp_path / "images", listed(folder))
+    for size in (5200, 3587, 700):  # in a header, in an image, in a label
+        os.truncate(folder / "set-val-0000.tar", size)
+        with pytest.raises(UserError, match=r"damaged or truncated"):
+            unpacked(tmp_path / "images", listed(folder))
+    assert not (tmp_path / "images").exists()
+
+
+def test_a_shard_that_changes_while_it_is_audited_ends_the_audit(tmp_path: Path) -> None:
+    folder = folder_of_shards(tmp_path / "shards")
+    unpacked(tmp_path / "images", listed(folder))
+    images = find_images(tmp_path / "images")
+    changed = folder / "set-train-0001.tar"
+    changed.write_bytes(changed.read_bytes().replace(b"picture 7", b"picture 8"))
+    with pytest.raises(UserError, match=r"set-train-0001.tar: changed .* the bytes of '.*000007.jpg'"):
+        check_all(tmp_path / "images", images, AuditCache(tmp_path / "cache"), 1)
+
+
+def test_images_in_shards_are_copied_to_scratch_as_files(tmp_path: Path) -> None:
+    unpacked(tmp_path / "images", listed(folder_of_shards(tmp_path / "shards")))
+    split = tmp_path / "train.txt"
+    split.write_text("train/00/000000.jpg 0\ntrain/05/000007.jpg 1\n")
+    (tmp_path / "scratch").mkdir()
+    with staged(tmp_path / "images", [split], [str(tmp_path / "scratch")]) as copy:
+        assert copy != tmp_path / "images" and (copy / "train/05/000007.jpg").read_text() == "picture 7"
