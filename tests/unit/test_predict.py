@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import pty
 import socket
@@ -20,6 +21,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 from scripts import predict
 from scripts.evaluate import export_model, predict_images
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.ranges import Range, write_index
 from scripts.lib.model import photos
 from scripts.lib.pages.photo_predictions import LARGEST, SMALLEST, annotate
 from scripts.lib.runs import onnx_model
@@ -281,6 +283,27 @@ def test_the_onnx_file_predicts_what_the_checkpoint_does(run: TinyRun, onnx: Pat
             == drawn(tmp_path / "run")
             == sorted(["a.jpg", "b.png", "d.gif.jpg", "turned.jpg", "deep/c.webp.jpg"])
         )
+
+
+def test_images_in_tar_shards_are_predicted_as_files_are(onnx: Path, tmp_path: Path) -> None:
+    shard, images = tmp_path / "a.tar", []
+    with open(shard, "wb") as file:
+        for number, name in enumerate(["梨/a.png", "b.png"]):
+            (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+            photograph(number).save(tmp_path / "files" / name)
+            content = (tmp_path / "files" / name).read_bytes()
+            images.append(Range(name, str(shard), file.tell(), len(content), hashlib.sha256(content).hexdigest()))
+            file.write(content)
+    (tmp_path / "shards").mkdir()
+    write_index(tmp_path / "shards", images)
+    rows = [
+        run_predict(onnx, tmp_path / f"of {kind}", "--images", str(tmp_path / kind)) for kind in ("files", "shards")
+    ]
+    for row in (row for each in rows for row in each):
+        row["file"] = row["file"].rpartition("/")[2]
+        row["drawing"] = row["drawing"].rpartition("/")[2]
+    assert sorted(map(str, rows[0])) == sorted(map(str, rows[1])) and len(rows[0]) == 2
+    assert drawn(tmp_path / "of files") == drawn(tmp_path / "of shards")
 
 
 def test_the_onnx_file_needs_neither_torch_nor_mmcls(run: TinyRun, onnx: Path, tmp_path: Path) -> None:

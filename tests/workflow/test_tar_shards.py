@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from dag import jobs_run, photograph, settings, snakemake
 
 from scripts.lib.base import products
 from scripts.lib.base.files import read_json
+from scripts.lib.base.problems import UserError
 from scripts.lib.base.ranges import INDEX
 from scripts.lib.workflow import quick
 
@@ -84,7 +88,7 @@ def test_findings_splits_pixels_and_weights_are_those_of_unpacked_images(unpacke
     names += [f"quick/seed0/{name}" for name in ("best.pth", "last.pth", "predictions.csv", "figures/gradcam.html")]
     assert [name for name in names if content(unpacked, name) != content(in_place, name)] == []
     findings = content(in_place, "audit.csv").decode()
-    assert findings.count("000001.jpg,copy") == 1 and findings.count(",truncated,") == 4, findings
+    assert findings.count(",duplicate,") == 4 and findings.count(",truncated,") == 4, findings
     images = [products.recorded_sha256(folder / DATA / "images") for folder in (unpacked, in_place)]
     assert images[0] == images[1] is not None
 
@@ -95,3 +99,45 @@ def test_the_images_are_one_index_and_that_is_said(in_place: Path) -> None:
     assert line in read_json(in_place / DATA / "audit.json")["notes"]
     assert line.encode() in content(in_place, "audit.html")
     quick.verify(in_place / "results")
+
+
+def test_other_images_in_shards_are_evaluated(in_place: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    write_shard(tmp_path / "new/other.tar", 300)
+    command = [
+        sys.executable,
+        "-m",
+        "scripts.evaluate_run",
+        "--run",
+        str(in_place / RUN),
+        "--data",
+        str(tmp_path / "new"),
+    ]
+    done = subprocess.run(command, cwd=in_place, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    result = read_json(in_place / "evaluations/small/quick/seed0/new/evaluation.json")
+    assert result["images"] == PER_SHARD - 1 and len(result["unread"]) == 1
+    assert (result["copies_of_training_images"], result["unknown"]) == (1, {}), result
+
+
+def test_decisions_on_labels_apply_and_a_changed_shard_is_read_again(in_place: Path, shards: list[Path]) -> None:
+    source = {"path": str(shards[0].parent), "in_place": True}
+    decisions = in_place / "decisions.csv"
+    digests = [hashlib.sha256(photograph(number % 3, number)).hexdigest() for number in (4, 5)]
+    rows = [
+        "sha256,path,label,new_label,action",
+        f"{digests[0]},train/{CLASSES[1]}/000004.jpg,{CLASSES[1]},apple,relabel",
+    ]
+    rows += [f"{digests[1]},train/plum/000005.jpg,plum,,drop"]
+    decisions.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    ran = run(in_place, source, f"{DATA}/splits/train.txt", corrections=str(decisions))
+    assert "unpack_archive" not in ran and {"audit_images", "split_dataset"} <= set(ran)
+    findings = content(in_place, "audit.csv").decode()
+    assert "000004.jpg,relabelled" in findings and "000005.jpg,dropped" in findings
+    # The same picture, another number: the copy of image 1 in the third shard is one no more.
+    write_shard(shards[2], 500, PER_SHARD)
+    with pytest.raises(UserError, match=rf"{shards[2].name} is not what was made"):
+        products.check([in_place / DATA / "images"])
+    ran = run(in_place, source, f"{DATA}/splits/train.txt")
+    assert {"fetch_archive", "unpack_archive", "audit_images"} <= set(ran)
+    assert "000501.jpg" in content(in_place, "splits/train.txt").decode() + content(in_place, "audit.csv").decode()

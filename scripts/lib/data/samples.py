@@ -47,8 +47,8 @@ def expand(origin: Origin, left_out: LeftOut) -> list[Origin]:
     if origin.folder is None:
         return [origin]
     names = [listed.name for listed in read_manifest(origin.archive)]
-    shards = {name for name in names if names_archive(name)}
-    if not shards or not all(name in shards or name.lower().endswith(BESIDE) for name in names):
+    shards = shards_among(names)
+    if not shards:
         return [origin]
     since = origin.archive.stat().st_mtime_ns
     for listed in read_manifest(origin.archive):
@@ -61,6 +61,12 @@ def expand(origin: Origin, left_out: LeftOut) -> list[Origin]:
         for name in names
         if name in shards
     ]
+
+
+def shards_among(names: Sequence[str]) -> set[str]:
+    """Return the tar shards among the files of a folder; none where it holds anything else that matters."""
+    shards = {name for name in names if names_archive(name)}
+    return shards if all(name in shards or name.lower().endswith(BESIDE) for name in names) else set()
 
 
 def stem_and_suffix(name: str) -> tuple[str, str]:

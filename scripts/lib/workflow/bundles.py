@@ -23,9 +23,11 @@ from scripts.lib.base import strict_yaml
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import atomic_path, sha256_of
 from scripts.lib.base.problems import UserError
+from scripts.lib.data import folders
 from scripts.lib.data.archive_entries import CHUNK, Limits
 from scripts.lib.data.archives import sniff_format
 from scripts.lib.data.folders import manifest_sha256, pack_folder, walk_files, write_manifest
+from scripts.lib.data.samples import shards_among
 from scripts.lib.data.tar_archives import open_tar
 from scripts.lib.model import config_reader
 from scripts.lib.runs.machine import ask_git
@@ -99,6 +101,9 @@ def flattened_folders(run: FinishedRun, scratch: Path) -> dict[str, Path]:
     tars = {}
     for name, path in find_archives(run).items():
         if path.is_dir():
+            if shards_among([listed.name for listed in folders.read_manifest(run.file(name))]):
+                what = f"{path}: tar shards that a run reads where they lie are not put into a bundle"
+                raise UserError(what, "bundle it without IMAGES=yes; `make repeat` takes the folder by IMAGES=folder")
             archive = run.file(name).with_suffix(".tar")
             tars[f"results/{run.dataset.name}/{archive.name}"] = tar = scratch / archive.name
             pack_folder(path, tar, archive)
