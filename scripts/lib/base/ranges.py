@@ -2,7 +2,7 @@
 
 The index, ``INDEX`` in the folder, begins with a line of the shards' paths, a list in JSON; then each image has a line
 ``[name, number of its shard, first byte, bytes, "sha256"]``, sorted by name, in which a search by halves finds it:
-nothing of the index is kept in memory. Whoever opens an image by its path in a data set calls :func:`read_bytes`.
+no process holds the index in its own memory. Whoever opens an image by its path in a data set calls :func:`read_bytes`.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ class _Index:
 
     def __init__(self, folder: Path, *_seen: int) -> None:
         self.folder = folder
-        with open(folder / INDEX, "rb") as file:
-            self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._begin = self._lines.find(b"\n") + 1
         try:
+            with open(folder / INDEX, "rb") as file:
+                self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._begin = self._lines.find(b"\n") + 1
             self.shards: list[str] = json.loads(self._lines[: self._begin])
         except ValueError as error:
             raise self._damaged() from error
@@ -104,7 +104,7 @@ class _Index:
         try:
             name, number, offset, size, sha256 = json.loads(self._lines[start:end])
             return Range(name, self.shards[number], offset, size, sha256)
-        except (ValueError, TypeError, IndexError) as error:
+        except (ValueError, TypeError, LookupError) as error:
             raise self._damaged() from error
 
     def _damaged(self) -> UserError:
@@ -142,7 +142,7 @@ def images_in(folder: Path) -> Iterable[Range]:
 
 
 def names_below(folder: Path) -> Iterator[str]:
-    """Yield the paths below *folder* of indexed images: it is the folder of an index, or a folder that that names."""
+    """Yield the paths below *folder* of indexed images: *folder* has the index, or is a folder in its names."""
     if index := _index_of(folder):
         prefix = "" if index.folder == folder else f"{folder.relative_to(index.folder).as_posix()}/"
         yield from (image.name.removeprefix(prefix) for image in index if image.name.startswith(prefix))

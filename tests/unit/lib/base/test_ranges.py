@@ -88,10 +88,10 @@ def test_a_shard_that_is_not_what_was_indexed_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("line", [b"no json\n", b'["a.jpg", 7, 0, 1, ""]\n', b'["a.jpg", 0, 99999999, 1, ""]\n'])
+@pytest.mark.parametrize("line", [b"", b"no json\n", b'["a.jpg", 7, 0, 1, ""]\n', b'["a.jpg", 0, 99999999, 1, ""]\n'])
 def test_a_damaged_index_is_one_line(images: Path, line: bytes) -> None:
-    head = (images / INDEX).read_bytes().partition(b"\n")[0]
-    (images / INDEX).write_bytes(head + b"\n" + line)
+    head = (images / INDEX).read_bytes().partition(b"\n")[0] + b"\n"
+    (images / INDEX).write_bytes(head + line if line else b"")
     with pytest.raises(UserError, match=r"damaged|changed"):
         ranges.read_bytes(images / "a.jpg")
 
