@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
             reason = one_line(error)[:300] or type(error).__name__
             logger.debug("no explanation", exc_info=True)
             logger.warning("skipped: %s", reason)
-            write_text(args.output, skipped_page(args.title, reason))
+            write_text(args.output, skipped_page(args.title, language.tr(reason)))
             return
         if explanations.difference > SAME_PROBABILITY:
             logger.warning(

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
         page = try_page.render(run, args.images, train, args.language)
     except try_page.Unsuited as unsuited:
         logger.warning("%s", unsuited)
-        page = try_page.skipped(str(unsuited), run.dataset.name)
+        page = try_page.skipped(language.tr(str(unsuited)), run.dataset.name)
     write_text(args.output, page)
     logger.info("%s: %s, with the model of %s", args.output, megabytes(len(page.encode())), run.path)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import zipfile
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from dag import QUICK, ROOT, archive_bytes, settings
+from dag import QUICK, ROOT, archive_bytes, photograph, settings
+from http_server import refused_url
 from set_up import copy_project
 from terminal import CTRL_C, Terminal
 
@@ -87,6 +93,68 @@ def test_the_reason_of_a_failure_is_the_last_line_and_stands_there_once(tmp_path
     assert last.startswith("error: ") and "class" in last and is_calm(terminal), terminal.output
     assert sum(last in line for line in terminal.lines()) == 1
     assert len(terminal.lines()) < 15 and "Error in rule" not in terminal.output
+
+
+def with_bad_picture() -> bytes:
+    """Return an archive one of whose pictures is cut short."""
+    stream = BytesIO(archive_bytes(["a", "b"]))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("data/a/bad.jpg", photograph(0, 99)[:300])
+    return stream.getvalue()
+
+
+#: What fails: the content of data.zip, settings of the data set, of the experiment, the last step, words of the line.
+FAILURES: dict[str, tuple[bytes, dict[str, Any], dict[str, Any], str, str]] = {
+    "a bad picture": (with_bad_picture(), {"on_bad_image": "fail"}, {}, "audit_images", "on_bad_image"),
+    "a damaged archive": (archive_bytes(["a", "b"])[:900], {}, {}, "unpack_archive", "damaged or truncated"),
+    "a wrong setting": (b"", {}, {"epochs": "many"}, "unpack_archive", "experiments.quick.epochs"),
+    "two settings that contradict": (b"", {"classes": ["a", "a"]}, {}, "unpack_archive", "dataset.classes"),
+    "a download": (b"", {"source": {"url": refused_url()}}, {}, "fetch_archive", "127.0.0.1"),
+    "weights": (
+        archive_bytes(["a", "b"]),
+        {},
+        {"checkpoint": {"url": refused_url("w.pth")}},
+        "fetch_checkpoint",
+        "w.pth",
+    ),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", FAILURES)
+def test_the_reason_of_each_kind_of_failure_is_the_last_line_and_stands_there_once(what: str, tmp_path: Path) -> None:
+    content, dataset, experiment, until, words = FAILURES[what]
+    (tmp_path / "data.zip").write_bytes(content)
+    config = settings({"path": "data.zip"}, quick={**QUICK, **experiment})
+    config["dataset"] |= dataset
+    terminal = run(tmp_path, config, "--until", until)
+    assert terminal.end(300) == 1 and is_calm(terminal), terminal.output
+    last = terminal.lines()[-1]
+    assert last.startswith("error: ") and words in last and terminal.output.count(last) == 1, terminal.output
+    assert "Error in rule" not in terminal.output
+
+
+@pytest.mark.long
+def test_a_job_that_is_killed_is_named_in_the_last_line(tmp_path: Path) -> None:
+    terminal = run(tmp_path, settings({"sample": {"images_per_class": 100, "size": 320, "seed": 0}}))
+    terminal.wait_for("rendering", 300)
+    jobs: list[int] = []
+    while not jobs:
+        jobs = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if is_job(entry, tmp_path)]
+    for job in jobs:
+        os.kill(job, signal.SIGKILL)
+    assert terminal.end(300) == 1 and is_calm(terminal), terminal.output
+    last = terminal.lines()[-1]
+    assert last.startswith("error: fetch_archive was killed") and terminal.output.count(last) == 1, terminal.output
+
+
+def is_job(process: Path, folder: Path) -> bool:
+    """Tell whether a process of /proc is fetch_archive's in this folder, not the shell that started it."""
+    try:
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        return b"scripts.data.fetch_archive" in words and (process / "cwd").resolve() == folder
+    except OSError:
+        return False
 
 
 @pytest.mark.long

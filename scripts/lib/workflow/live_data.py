@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from scripts.lib.base.language import LANGUAGES, speaking, tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State, Watcher, check_unedited
 from scripts.lib.workflow.run_reader import stat_of
@@ -81,7 +82,7 @@ class LiveData:
                 "final": self.final_report(dataset) is not None,
                 "report": self.page(dataset) is not None,
                 "counts": Counter(str(run.state) for run in overview.runs),
-                "problems": [*explain(overview, None), *self._edited(overview)],
+                "problems": list(map(in_languages, [*explain(overview, None), *self._edited(overview)])),
                 "runs": runs,
                 "board": rank(runs),
                 "curves": f"{zlib.crc32(repr(self.curves(dataset)).encode()):08x}",  # changes with them
@@ -152,6 +153,15 @@ class LiveData:
             "test": self._watcher.reader.cached(str(path), stat, partial(_test_accuracy, path), None),
             "numbers": cells(run, 0)[FIRST_NUMBER:],
         }
+
+
+def in_languages(line: str) -> dict[str, str]:
+    """Return a line in each language that the page speaks: its reader may change it."""
+    lines = {}
+    for name in LANGUAGES:
+        with speaking(name):
+            lines[name] = tr(line)
+    return lines
 
 
 def _change_of(path: Path) -> str:

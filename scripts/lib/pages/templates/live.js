@@ -77,7 +77,7 @@
       return { key: run.key, kind: run.kind, cells: [run.experiment, run.which, word(`state ${run.state}`) + epochs, left,
         progress(run), val, loss, rate, elapsed, silent] };
     }));
-    list("problems", now.problems.length ? now.problems.map(text => ["wrong", text]) : [["", word("all_well")]]);
+    list("problems", now.problems.length ? now.problems.map(texts => ["wrong", texts[state.language]]) : [["", word("all_well")]]);
     rows("leaderboard", now.board.map(row => ({ key: row.experiment, kind: "", cells: [row.experiment,
       `${row.done} / ${row.runs}`, percent(row.val), percent(row.test)] })));
   }

@@ -33,6 +33,14 @@ def test_english_is_spoken_unless_another_language_is_chosen() -> None:
         ("not comparable: no seed in common", "不可比较：没有共同的随机种子"),
         ("left out 3: an archive inside the archive, such as 'a.zip'", "略去 3 个：压缩包中的压缩包，例如 'a.zip'"),
         ("because quick: epochs 2 -> 3", "重做的原因：quick: epochs 2 -> 3"),
+        (
+            "the labels were not judged: fewer than two classes have images for 5 folds",
+            "没有检查标签：有图像可分成 5 折的类别少于两个",
+        ),
+        (
+            "a/model.onnx: 300 MB are more than a page can hold (200 MB): use onnx_example.py",
+            "a/model.onnx：300 MB 超过页面所能容纳的 200 MB：请使用 onnx_example.py",
+        ),
         ("because quick: other settings", "重做的原因：quick：其他设置有变化"),
         ("because mimflow itself has changed", "重做的原因：mimflow 本身有变化"),
         ("目录 {x} and more", "目录 {x} and more"),

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chinese import english_in
 from tiny_run import write_train_log
 
 from scripts.lib.base import products
+from scripts.lib.runs.attempts import NO_END
 from scripts.lib.runs.lease import EXPIRY_SECONDS
 from scripts.lib.workflow import live_data, run_reader
-from scripts.lib.workflow.live_data import LiveData, rank
+from scripts.lib.workflow.live_data import LiveData, in_languages, rank
+from scripts.train.train_model import stopped
 
 PROGRESS = {"epochs_done": 1, "max_epochs": 8, "iteration": 10, "max_iterations": 80, "loss": 0.4, "best_accuracy": 0.7}
 HOLDER = {"token": "x", "host": "g0001", "pid": 7, "started": 1.0, "job": "11", "group": 8}
@@ -156,8 +159,25 @@ def test_numbers_that_somebody_changed_are_said_and_no_final_report(tmp_path: Pa
     with open(dataset / name, "a") as file:
         file.write("\n ")
     (line,) = data.now("demo")["problems"]
-    assert name in line and "do not trust the numbers" in line
+    assert name in line["en"] and "do not trust the numbers" in line["en"]
+    assert name in line["zh"] and not english_in(line["zh"].partition(name)[2])
     assert not data.now("demo")["final"] and data.final_report("demo") is None
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "process 7 on n1 died without a word: killed, or the machine went down; its last saved state is kept",
+        "train_model began and left nothing; no snakemake runs here: start it again",
+        f"{NO_END}; its last saved state is kept",
+        str(stopped("by SIGTERM", Path("results/demo/a/seed0/work/1"))),
+        "training ran out of memory: halve batch_size, or lower image_size (details: results/a)",
+    ],
+)
+def test_why_a_run_stands_still_is_said_in_both_languages(reason: str) -> None:
+    line = in_languages(f"demo, a, seed 0 1 stale: {reason}")
+    assert reason in line["en"] and english_in(line["en"])
+    assert "随机种子 0 1" in line["zh"] and not english_in(line["zh"]), line["zh"]
 
 
 def test_the_data_set_is_the_one_that_wrote_last_or_the_chosen_one(tmp_path: Path) -> None:
