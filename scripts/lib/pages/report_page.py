@@ -26,6 +26,8 @@ from scripts.lib.runs.run_folder import RunFolder
 
 SCRIPTS = ("report_core.js", "report_plots.js", "report_sections.js", "report.js")
 STYLES = ("report.css", "report_print.css")
+#: Advice on the data that is in the answer already.
+FIRST_STEPS = 3
 #: Labels to check that the page lists.
 LISTED_SUSPECTS = 24
 #: Figures of the first run, for readers without JavaScript, and those that only stand there.
@@ -208,6 +210,10 @@ def _view(sources: Sources, suspects: Sequence[report_answer.Suspect]) -> dict[s
     board, first = sources.board, sources.runs[0]
     answer = report_answer.answer(board, len(sources.runs))
     compared = len(sources.comparisons) > 0
+    findings = report_answer.findings_of(sources.audit) if sources.audit else []
+    of_features = report_answer.feature_lines(sources.features)
+    of_classes = report_answer.class_lines(first, sources.classes)
+    in_order = (*findings[:1], *of_features, *of_classes, *findings[1:])
     return {
         "answer": answer,
         "listed": report_answer.listed,
@@ -217,10 +223,11 @@ def _view(sources: Sources, suspects: Sequence[report_answer.Suspect]) -> dict[s
         "comparisons": paired.cells(sources.comparisons) if compared else None,
         "comparison_notes": paired.remarks(sources.comparisons) if compared else [],
         "verdict": verdict(sources.audit) if sources.audit else tr("not on record"),
-        "findings": report_answer.findings_of(sources.audit) if sources.audit else [],
+        "findings": findings,
+        "first_steps": [line for line in in_order if line.advice][:FIRST_STEPS],
         "assumptions": data_summary.assumptions(sources.audit, sources.classes) if sources.audit else [],
-        "feature_lines": report_answer.feature_lines(sources.features),
-        "class_lines": report_answer.class_lines(first, sources.classes),
+        "feature_lines": of_features,
+        "class_lines": of_classes,
         "are_judged": sources.judged is not None,
         "n_suspects": len(suspects),
         "suspects": suspects[:LISTED_SUSPECTS],

@@ -12,7 +12,7 @@ report.sections = (() => {
   }
   const say = (key, ...texts) => {
     const box = find(`[data-text=${key}]`);
-    box.replaceChildren(...texts.map(text => box.tagName === "P" ? `${text} ` : element("p", {}, text)));
+    box.replaceChildren(...texts.map(text => box.tagName === "P" ? `${text} ` : element("li", {}, text)));
   };
 
   function leaderboard() {

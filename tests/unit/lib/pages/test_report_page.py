@@ -209,6 +209,13 @@ def test_too_few_seeds_leave_it_certain_which_models_are_best() -> None:
     assert not report_answer.answer(board(paired.TOO_FEW_SEEDS, paired.NOT_TOLD_APART), 3).certain_of_models
 
 
+def test_the_answer_says_what_to_do_about_the_data_first(page: str) -> None:
+    answer = page.partition('data-section="answer"')[2].partition("</section>")[0]
+    assert 1 <= answer.count('class="advice"') <= report_page.FIRST_STEPS
+    assert "Fetch or export the file again" in answer  # of the audit
+    assert "more test images narrow the intervals" in answer  # of the classes
+
+
 def test_what_the_report_links_to_is_served_beside_it(page: str) -> None:
     assert set(re.findall(r'href="([^"#]+)"', page)) <= set(serve.PAGES)
 
