@@ -433,7 +433,7 @@ def build_environment(env: str, source: list[str], venv: Path) -> None:
     """Install everything that environment *env* holds into *venv*; *source* is pip's options that say from where."""
     interpreter = python(venv)
     hashed = ["install", *source, "--require-hashes", "--no-deps", "-r"]
-    pip([*hashed, str(ENVS / "build.lock")], "installing pip and setuptools", interpreter, quiet=True)
+    pip([*hashed, str(ENVS / "build.lock")], "installing pip and setuptools", interpreter)
     pip([*hashed, str(ENVS / f"{env}.lock")], f"installing {env}.lock", interpreter)
     if env == "cpu":
         # Not --no-deps: where PyPI's CUDA build of torch comes, it brings libraries that it needs to be imported.
@@ -449,7 +449,6 @@ def build_environment(env: str, source: list[str], venv: Path) -> None:
             ["install", "--no-index", "--no-deps", "--find-links", str(wheels), *built],
             "installing " + ", ".join(built),
             interpreter,
-            quiet=True,
         )
 
 
@@ -461,7 +460,7 @@ def build_own_wheels(python_: str, target: Path) -> None:
     What comes from PyPI is still checked against its hash.
     """
     wheel = ["wheel", "--no-cache-dir", "--no-deps", "--no-build-isolation", "--wheel-dir", str(target)]
-    pip([*wheel, "--require-hashes", "-r", str(ENVS / "sdists.lock")], "building mmcv", python_, quiet=True)
+    pip([*wheel, "--require-hashes", "-r", str(ENVS / "sdists.lock")], "building mmcv", python_)
 
 
 def install_linters() -> None:
@@ -474,7 +473,7 @@ def install_linters() -> None:
         uv.install(lock[1:], "adding the linters")
     except UvError as error:
         say(f"setup: by pip, since uv cannot: {error}")
-        pip(lock, "adding the linters", python(VENV), quiet=True)
+        pip(lock, "adding the linters", python(VENV))
     write_stamp(DEV_STAMP, {"inputs": hash_of([ENVS / "dev.lock"])})
 
 
@@ -662,10 +661,9 @@ def site_packages(venv: Path) -> Path:
     return venv / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
 
-def pip(arguments: list[str], doing: str, python_: str, quiet: bool = False) -> None:
-    """Run pip; its progress shows on a terminal, unless *quiet*. Errors always show."""
-    silent = ["-qq"] if quiet or not sys.stdout.isatty() else []
-    run([python_, "-m", "pip", "--disable-pip-version-check", "--no-input", *silent, *arguments], doing)
+def pip(arguments: list[str], doing: str, python_: str) -> None:
+    """Run pip, which shows errors only: a lock is hundreds of lines of it (PIP_LOG=FILE writes them to a file)."""
+    run([python_, "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", *arguments], doing)
 
 
 def child_environment() -> dict[str, str]:
@@ -711,7 +709,7 @@ def run(
         start_new_session=True,
     )
     try:
-        output = wait_aloud(child, lambda: say(f"setup: {doing}, {time.monotonic() - began:.0f} s so far"))
+        output = wait_aloud(child, lambda: say(f"setup: {doing}, {time.monotonic() - began:.0f} s so far", True))
     except KeyboardInterrupt:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
@@ -743,9 +741,13 @@ def write_stamp(path: Path, content: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
-def say(message: str) -> None:
-    """Print one line of progress."""
-    print(message, file=sys.stderr, flush=True)
+def say(message: str, until_next: bool = False) -> None:
+    """Print one line of progress; on a terminal, the next one takes its place if *until_next*."""
+    if sys.stderr.isatty():
+        # The cursor waits at the beginning of the line: what pip says stands there too, not behind the message.
+        print(f"\r\x1b[2K{message}", end="\r" if until_next else "\n", file=sys.stderr, flush=True)
+    else:
+        print(message, file=sys.stderr, flush=True)
 
 
 def stop(message: str) -> NoReturn:

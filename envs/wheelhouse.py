@@ -47,7 +47,6 @@ def fill_wheelhouse(env: str) -> None:
             ["install", "--require-hashes", "--no-deps", "-r", str(install.ENVS / "build.lock")],
             "its pip",
             helper,
-            quiet=True,
         )
 
         download = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(house)]
@@ -70,7 +69,6 @@ def fill_wheelhouse(env: str) -> None:
             ["install", "--no-deps", f"opencv-python-headless=={opencv}"],
             "what mmcv's build looks for",
             helper,
-            quiet=True,
         )
         install.build_own_wheels(helper, house)
     install.write_stamp(complete, state)

@@ -221,5 +221,14 @@ def test_a_step_of_the_set_up_that_takes_long_is_not_silent(tmp_path: Path) -> N
     terminal = Terminal(command, tmp_path, environment)
     assert terminal.end(300) == 0
     on_a_pipe = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    for lines in (terminal.lines(), on_a_pipe.stderr.splitlines()):
-        assert lines[0] == "setup: building mmcv" and lines[1].startswith("setup: building mmcv, 1 s so far")
+    lines = on_a_pipe.stderr.splitlines()
+    assert lines[0] == "setup: building mmcv" and lines[1].startswith("setup: building mmcv, 1 s so far")
+    assert lines[1] in terminal.output and "2 s so far" in terminal.output
+    assert len(terminal.lines()) == 2, "one line waits, however long"
+
+
+def test_pip_writes_no_line_for_each_package(tmp_path: Path) -> None:
+    code = "import sys, install; install.pip(['install', '--no-index', 'packaging'], 'installing', sys.executable)"
+    terminal = Terminal([sys.executable, "-c", code], tmp_path, {"PYTHONPATH": str(ROOT / "envs")})
+    assert terminal.end(300) == 0
+    assert terminal.lines() == ["setup: installing"], terminal.output
