@@ -82,7 +82,7 @@ def config_path(name: str) -> Path:
         raise BadBaseConfig(f"{name}: mmcls 0.25.0 ships it without its base file, so it cannot be used")
     raise BadBaseConfig(
         f"{name!r} is not in mmcls's model zoo: {_closest(name, config_names(), 'name')}; "
-        "all names: python -m scripts.lib.model.model_zoo"
+        "all names: .venv/bin/python -m scripts.lib.model.model_zoo"
     )
 
 
@@ -309,8 +309,20 @@ def _weights(entry: Mapping[str, Any]) -> Weights:
 
 
 def _closest(name: str, names: list[str], what: str) -> str:
-    close = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+    """Say which *names* begin most like *name*, by letters and digits; among equals those of ImageNet first."""
+    wanted = _letters(name)
+
+    def likeness(other: str) -> tuple[float, bool, float]:
+        letters = _letters(other)
+        start, whole = (difflib.SequenceMatcher(None, wanted, text) for text in (letters[: len(wanted)], letters))
+        return start.ratio(), other.endswith("_in1k"), whole.ratio()
+
+    close = [other for other in sorted(names, key=likeness, reverse=True)[:4] if likeness(other)[0] >= 0.6]
     return f"the closest {what}s are {', '.join(close)}" if close else f"no {what} is close to it"
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def folder_name(base_config: str) -> str:

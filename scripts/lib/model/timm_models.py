@@ -124,7 +124,7 @@ def hint(name: str) -> str:
         names = sorted({other.partition(".")[0] for other in models()})
         close = difflib.get_close_matches(architecture, names, n=4, cutoff=0.5)
     text = f"the closest are {', '.join(PREFIX + other for other in close)}" if close else "no name is close to it"
-    return f"{text}; all names: python -m scripts.lib.model.model_zoo {PREFIX}"
+    return f"{text}; all names: .venv/bin/python -m scripts.lib.model.model_zoo {PREFIX}"
 
 
 def pretrained_cfg(base_config: str) -> dict[str, Any]:

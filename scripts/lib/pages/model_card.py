@@ -217,7 +217,7 @@ def use_commands(folder: Path, provenance: Mapping[str, Any], export: Mapping[st
     return {
         "onnx_example": f"pip install {' '.join(PACKAGES)}\n{program}",
         "get_mimflow": f"git clone {shlex.quote(repository)} mimflow && cd mimflow{checkout} && make setup",
-        "predict": f"python -m scripts.predict --run {shlex.quote(one_line(folder))} --images PHOTO-OR-FOLDER",
+        "predict": f".venv/bin/python -m scripts.predict --run {shlex.quote(one_line(folder))} --images PHOTOS",
     }
 
 

@@ -236,7 +236,8 @@ def _problem(alternatives: list[Any], model: type[Section], values: Any) -> str:
         return f"it has names in lines below it, each with what belongs to it, not {_short(detail['input'])}"
     for alternative in alternatives:
         if alternative["type"] == "too_short":
-            alternative["msg"] = "should have at least one entry"
+            least = alternative["ctx"]["min_length"]
+            alternative["msg"] = f"should have at least {'one entry' if least == 1 else f'{least} entries'}"
         if alternative["type"] == "string_pattern_mismatch":  # a regular expression is no help
             alternative["msg"] = f"it {PATTERNS.get(alternative['ctx']['pattern'], 'has another form')}"
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]

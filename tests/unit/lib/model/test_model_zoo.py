@@ -57,6 +57,22 @@ def test_an_unknown_config_is_answered_with_the_closest_names() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "closest"),
+    [
+        ("resnet_18", "resnet18_8xb32_in1k"),
+        ("resnet-50", "resnet50_8xb32_in1k"),
+        ("MobileNetV2", "mobilenet-v2_8xb32_in1k"),
+        ("swin", "swin-base_16xb64_in1k"),
+        ("swin_tiny", "swin-tiny_16xb64_in1k"),
+        ("efficientnet_b0", "efficientnet-b0_8xb32_in1k"),
+    ],
+)
+def test_a_model_as_other_libraries_spell_it_is_answered_with_its_config_first(name: str, closest: str) -> None:
+    with pytest.raises(UserError, match=rf"closest names are {closest},"):
+        config_path(name)
+
+
+@pytest.mark.parametrize(
     ("name", "batch"),
     [
         ("resnet50_8xb32_in1k", 256),

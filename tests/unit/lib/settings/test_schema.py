@@ -139,6 +139,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("experiments.m.seeds", [1], ["unknown key, did you mean seeds at the left margin of the file?"]),
         ("experiments.m.random_state", 1, ["unknown key, did you mean seeds at the left margin of the file?"]),
         ("seeds", [], ["seeds: should have at least one entry"]),
+        ("dataset.classes", ["cat"], ["dataset.classes: should have at least 2 entries, not ['cat']"]),
         ("experiments.m.learning_rate", "0,1", ["not '0,1': write a decimal point: 0.1"]),
         ("experiments.m.learning_rate", "2001-01-01", ["should be a valid number or 'auto', not '2001-01-01'. `auto`"]),
         ("experiments.m.epochs", 10**20, ["should be less than or equal to 100000"]),
