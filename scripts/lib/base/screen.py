@@ -29,10 +29,11 @@ class Screen:
     Parameters
     ----------
     keep : whether a line is to be printed.
-    status : what the line at the bottom says, given what was last rewritten by a child; called twice a second.
+    status : what the line at the bottom says, given what was last rewritten by a child and how many columns there are;
+        called twice a second. Two spaces separate what a child says from what else it says.
     """
 
-    def __init__(self, keep: Callable[[str], bool], status: Callable[[str], str]) -> None:
+    def __init__(self, keep: Callable[[str], bool], status: Callable[[str, int], str]) -> None:
         self._keep, self._status = keep, status
         self._lock = threading.Lock()
         self._numbers = [2] + [1] * _same_file(1, 2)
@@ -96,10 +97,11 @@ class Screen:
                 self.say(text)
         if b"\r" in self._rest:
             self._rest = b"\r" + self._rest.rpartition(b"\r")[2]
-            self._rewritten = _plain(self._rest.decode("utf-8", "replace"))
+            self._rewritten = ESCAPES.sub("", self._rest.decode("utf-8", "replace")).strip()
 
     def _draw(self) -> None:
-        text = shorten(_plain(self._status(self._rewritten)), shutil.get_terminal_size().columns - 1)
+        columns = shutil.get_terminal_size().columns - 1
+        text = shorten(self._status(self._rewritten, columns), columns)
         with self._lock:
             if text != self._shown:
                 self._write(f"{CLEAR}{text}")
@@ -117,7 +119,3 @@ def _same_file(left: int, right: int) -> bool:
         first, second = os.fstat(left), os.fstat(right)
         return (first.st_dev, first.st_ino, first.st_rdev) == (second.st_dev, second.st_ino, second.st_rdev)
     return False
-
-
-def _plain(text: str) -> str:
-    return " ".join(ESCAPES.sub("", text).split())

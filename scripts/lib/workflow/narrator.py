@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.cells import cell_len
 from snakemake.logging import LogEvent
 
 from scripts.lib.base.console import one_line
@@ -19,6 +20,7 @@ from scripts.lib.base.environment import Variable
 from scripts.lib.base.outcome import Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.base.screen import Screen
+from scripts.lib.base.text import shorten
 from scripts.lib.base.units import duration_in_words, plural
 from scripts.lib.cluster import slurm
 from scripts.lib.workflow.job_table import label
@@ -36,6 +38,8 @@ NOISE = re.compile(
 )
 TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|(?<!Workflow)error:|Killed", re.IGNORECASE)
 NOTHING = "Nothing to be done"
+#: What a step does is not cut to less, in columns, while something else can be left out.
+SHORTEST = 20
 
 
 @dataclass
@@ -196,19 +200,18 @@ class Narrator(logging.Handler):
             self.withheld.append(line)  # the errors are the last lines of all
         return not line.startswith("error: ") and line.strip() != STOPPED
 
-    def _status(self, rewritten: str) -> str:
+    def _status(self, rewritten: str, columns: int) -> str:
         steps = list(self.steps.values())
-        now = time.monotonic()
-        parts = [f"{self._done} of {self._total}"] if self._total else []
-        if self._stage or not steps:
-            parts.append(self._stage or "waiting")
-        else:
+        count = f"{self._done} of {self._total}" if self._total else ""
+        what, details = self._stage or "waiting", []
+        if steps and not self._stage:
             last, more = steps[-1], f" (and {len(steps) - 1} more)" * (len(steps) > 1)
-            parts.append(f"{last.what}{more}: {rewritten or duration_in_words(now - last.began)}")
-        if self._jobs:
-            states = [text.split(" ")[0] for text in self._jobs.values()]
-            parts.append(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)) + " in Slurm")
-        return "  ".join([*parts, *filter(None, [self._left])])
+            # The time too: it goes on where a child says nothing new for long.
+            what, details = f"{one_line(last.what)}{more}", [duration_in_words(time.monotonic() - last.began)]
+            details += [" ".join(part.split()) for part in re.split(r" {2,}", rewritten) if part]
+        states = [text.split(" ")[0] for text in self._jobs.values()]
+        slurm_jobs = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        return fit(count, what, details, [f"{slurm_jobs} in Slurm" if states else "", self._left], columns)
 
     def _watch(self) -> None:
         """Name what is silent, and look now and then how far the runs and the Slurm jobs are."""
@@ -245,6 +248,28 @@ class Narrator(logging.Handler):
         self._jobs = jobs
 
 
+def fit(count: str, what: str, details: Sequence[str], ends: Sequence[str], columns: int) -> str:
+    """Return how things stand in a line of at most *columns*; what tells least is left out first, no number is cut.
+
+    Parameters
+    ----------
+    count : how many steps are done.
+    what : the step that runs.
+    details : how long it runs, and what it says, of which the first and the last tell most.
+    ends : of the whole run, such as the time left.
+    """
+    details = list(details)
+    while True:
+        says = [f": {'  '.join(details)}"] if details else []
+        rest = "".join([*says, *(f"  {end}" for end in ends if end)])
+        room = columns - cell_len(f"{count}  {rest}" if count else rest)
+        least = cell_len(what) if len(details) > 3 else min(cell_len(what), SHORTEST)
+        if room >= least or len(details) <= 1:
+            return "  ".join(filter(None, [count, shorten(what, max(room, least)) + rest]))
+        # What stands between how far it is and the time it still takes; then this time; then how long it runs.
+        details.pop(2 if len(details) > 3 else 0 if len(details) == 2 else -1)
+
+
 def time_left(runs: Sequence[RunProgress]) -> str:
     """Return about how long training takes still, all runs together; empty where none has told its rate yet.
 
@@ -256,4 +281,4 @@ def time_left(runs: Sequence[RunProgress]) -> str:
     left = [run.seconds_left or 0.0 for run in training]
     whole = max(seconds / max(1.0 - (run.fraction or 0.0), 0.01) for run, seconds in zip(training, left, strict=True))
     waiting = sum(run.fraction is None and run.state != State.FAILED for run in runs)
-    return f"about {duration_in_words(max(left) + waiting * whole / len(training))} of training left in all"
+    return f"about {duration_in_words(max(left) + waiting * whole / len(training))} of training left"

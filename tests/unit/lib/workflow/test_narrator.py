@@ -13,7 +13,7 @@ from dag import ROOT
 from terminal import Terminal
 
 from scripts.lib.base.outcome import Ending, Outcome
-from scripts.lib.workflow.narrator import time_left
+from scripts.lib.workflow.narrator import fit, time_left
 from scripts.lib.workflow.progress import RunProgress, State
 
 #: Feeds the narrator what Snakemake logs; a process of its own, since it takes standard output and error over.
@@ -187,7 +187,10 @@ time.sleep(0.5)
     command = [sys.executable, "-c", CHILD.replace("BODY", body)]
     terminal = Terminal(command, folder, {"PYTHONPATH": str(ROOT)})
     assert terminal.end(60) == 0
-    assert "6 of 36 training a, seed 0: epoch 1/8 loss 0.4" in terminal.output
+    assert re.search(r"6 of 36  training a, seed 0: \d s  epoch 1/8  loss 0.4", terminal.output)
+    assert "training a, seed 0: 1 s" in terminal.output and "training a, seed 0: 2 s" in terminal.output, (
+        "it stands still"
+    )
     assert {"a result", "epoch 8/8  loss 0.1"} <= set(terminal.lines())
     assert not any("6 of 36" in line for line in terminal.lines()) and terminal.silence < 10
 
@@ -196,5 +199,26 @@ def test_the_time_left_counts_the_runs_that_wait() -> None:
     waiting = RunProgress("d", "a", 0, State.WAITING)
     training = replace(waiting, seed=1, state=State.TRAINING, fraction=0.5, seconds_left=60.0)
     assert time_left([waiting]) == "" and time_left([training]) == ""
-    assert time_left([training, waiting]) == "about 3 min 00 s of training left in all"
-    assert time_left([training, training, waiting]) == "about 2 min 00 s of training left in all"
+    assert time_left([training, waiting]) == "about 3 min 00 s of training left"
+    assert time_left([training, training, waiting]) == "about 2 min 00 s of training left"
+
+
+STEP, LEFT = "training mobilenet-v2, seed 0", "about 1 h 06 min of training left"
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (150, f"11 of 40  {STEP}: 5 min 12 s  epoch 3/8  loss 0.412  val accuracy 92.0 %  20 images/s  {LEFT}"),
+        (120, f"11 of 40  {STEP}: 5 min 12 s  epoch 3/8  20 images/s  {LEFT}"),
+        (100, f"11 of 40  {STEP}: 5 min 12 s  epoch 3/8  {LEFT}"),
+        (80, f"11 of 40  training mobil…2, seed 0: epoch 3/8  {LEFT}"),
+    ],
+)
+def test_where_the_terminal_is_narrow_what_tells_least_is_left_out_and_no_number_is_cut(
+    columns: int, line: str
+) -> None:
+    details = ["5 min 12 s", "epoch 3/8", "loss 0.412", "val accuracy 92.0 %", "20 images/s"]
+    assert fit("11 of 40", STEP, details, ["", LEFT], columns) == line
+    assert len(line) <= columns
+    assert fit("", "waiting", [], ["2 pending in Slurm", ""], columns) == "waiting  2 pending in Slurm"
