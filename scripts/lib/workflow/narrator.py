@@ -94,10 +94,10 @@ class Narrator(logging.Handler):
         #: What each job does, by its number: of a group, Snakemake tells only the numbers.
         self.names: dict[int, str] = {}
         self._done, self._total, self._stage = 0, 0, "looking at what is to do"
-        self._left, self._looked = "", 0.0
+        self._left, self._training, self._looked = "", "", 0.0
         self._has_jobs = False
         self._jobs: dict[str, str] = {}
-        self._spoke = time.monotonic()
+        self._spoke = self._waits_since = time.monotonic()
         self.has_warned = self.has_nothing_to_do = self.has_broken = False
         self.screen = Screen(self._keep, self._status)
         if self.screen.is_live:
@@ -119,7 +119,7 @@ class Narrator(logging.Handler):
             self.screen.forget()
         elif event == LogEvent.PROGRESS:
             self._done, self._total = fields["done"], fields["total"]
-            self._stage = ""
+            self._stage, self._waits_since = "", time.monotonic()
         elif event == LogEvent.RUN_INFO and not fields["stats"]["total"]:
             self.say_nothing()
         elif event == LogEvent.RUN_INFO:
@@ -203,12 +203,13 @@ class Narrator(logging.Handler):
     def _status(self, rewritten: str, columns: int) -> str:
         steps = list(self.steps.values())
         count = f"{self._done} of {self._total}" if self._total else ""
-        what, details = self._stage or "waiting", []
+        what = self._stage or "waiting"
+        details = [duration_in_words(time.monotonic() - self._waits_since), *filter(None, [self._training])]
         if steps and not self._stage:
             last, more = steps[-1], f" (and {len(steps) - 1} more)" * (len(steps) > 1)
             # The time too: it goes on where a child says nothing new for long.
             what, details = f"{one_line(last.what)}{more}", [duration_in_words(time.monotonic() - last.began)]
-            details += [" ".join(part.split()) for part in re.split(r" {2,}", rewritten) if part]
+            details += [" ".join(words.split()) for words in re.split(r" {2,}", rewritten) if words]
         states = [text.split(" ")[0] for text in self._jobs.values()]
         slurm_jobs = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         return fit(count, what, details, [f"{slurm_jobs} in Slurm" if states else "", self._left], columns)
@@ -229,7 +230,8 @@ class Narrator(logging.Handler):
             with suppress(OSError, ValueError, UserError):
                 if self.screen.is_live and now - self._looked > LOOK_SECONDS:
                     self._looked = now
-                    self._left = time_left(watcher.look(self.dataset).runs)
+                    runs = watcher.look(self.dataset).runs
+                    self._left, self._training = time_left(runs), training_now(runs)
                 if self.is_slurm and now - asked > SLURM_SECONDS:
                     asked = now
                     self._ask_slurm()
@@ -268,6 +270,15 @@ def fit(count: str, what: str, details: Sequence[str], ends: Sequence[str], colu
             return "  ".join(filter(None, [count, shorten(what, max(room, least)) + rest]))
         # What stands between how far it is and the time it still takes; then this time; then how long it runs.
         details.pop(2 if len(details) > 3 else 0 if len(details) == 2 else -1)
+
+
+def training_now(runs: Sequence[RunProgress]) -> str:
+    """Return at which epoch training is, of the first run that trains; empty where none does."""
+    training = [run for run in runs if run.state == State.TRAINING and run.max_epochs]
+    if not training:
+        return ""
+    first, more = training[0], f" (and {len(training) - 1} more)" * (len(training) > 1)
+    return f"epoch {first.epochs_done}/{first.max_epochs} of {first.experiment}, seed {first.which}{more}"
 
 
 def time_left(runs: Sequence[RunProgress]) -> str:

@@ -13,7 +13,7 @@ from dag import ROOT
 from terminal import Terminal
 
 from scripts.lib.base.outcome import Ending, Outcome
-from scripts.lib.workflow.narrator import fit, time_left
+from scripts.lib.workflow.narrator import fit, time_left, training_now
 from scripts.lib.workflow.progress import RunProgress, State
 
 #: Feeds the narrator what Snakemake logs; a process of its own, since it takes standard output and error over.
@@ -222,3 +222,24 @@ def test_where_the_terminal_is_narrow_what_tells_least_is_left_out_and_no_number
     assert fit("11 of 40", STEP, details, ["", LEFT], columns) == line
     assert len(line) <= columns
     assert fit("", "waiting", [], ["2 pending in Slurm", ""], columns) == "waiting  2 pending in Slurm"
+
+
+@pytest.mark.long
+def test_where_all_waits_for_slurm_the_line_still_moves(folder: Path) -> None:
+    body = """
+narrator.is_slurm = True
+tell(LogEvent.RUN_INFO, stats={"total": 36})
+tell(LogEvent.PROGRESS, done=6, total=36)
+time.sleep(2.5)
+"""
+    terminal = Terminal([sys.executable, "-c", CHILD.replace("BODY", body)], folder, {"PYTHONPATH": str(ROOT)})
+    assert terminal.end(60) == 0
+    assert "6 of 36  waiting: 1 s" in terminal.output and "6 of 36  waiting: 2 s" in terminal.output
+
+
+def test_of_runs_that_train_elsewhere_the_epoch_is_told() -> None:
+    waiting = RunProgress("d", "a", 0, State.WAITING)
+    training = replace(waiting, seed=1, state=State.TRAINING, epochs_done=2, max_epochs=8)
+    assert training_now([waiting]) == ""
+    assert training_now([waiting, training]) == "epoch 2/8 of a, seed 1"
+    assert training_now([training, training]) == "epoch 2/8 of a, seed 1 (and 1 more)"
