@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import shutil
 import sys
 import threading
 import time
@@ -100,12 +99,17 @@ class Screen:
             self._rewritten = ESCAPES.sub("", self._rest.decode("utf-8", "replace")).strip()
 
     def _draw(self) -> None:
-        columns = shutil.get_terminal_size().columns - 1
+        columns = self._columns() - 1
         text = shorten(self._status(self._rewritten, columns), columns)
         with self._lock:
             if text != self._shown:
                 self._write(f"{CLEAR}{text}")
                 self._shown = text
+
+    def _columns(self) -> int:
+        with suppress(OSError):  # shutil asks standard output, which is a pipe by now
+            return os.get_terminal_size(self._real[2]).columns or 80
+        return 80
 
     def _write(self, text: str) -> None:
         data = text.encode("utf-8", "replace")

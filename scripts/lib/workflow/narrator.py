@@ -260,16 +260,19 @@ def fit(count: str, what: str, details: Sequence[str], ends: Sequence[str], colu
     details : how long it runs, and what it says, of which the first and the last tell most.
     ends : of the whole run, such as the time left.
     """
-    details = list(details)
+    details, ends = list(details), list(filter(None, ends))
     while True:
         says = [f": {'  '.join(details)}"] if details else []
-        rest = "".join([*says, *(f"  {end}" for end in ends if end)])
+        rest = "".join([*says, *(f"  {end}" for end in ends)])
         room = columns - cell_len(f"{count}  {rest}" if count else rest)
         least = cell_len(what) if len(details) > 3 else min(cell_len(what), SHORTEST)
-        if room >= least or len(details) <= 1:
+        if room >= least or not details:
             return "  ".join(filter(None, [count, shorten(what, max(room, least)) + rest]))
         # What stands between how far it is and the time it still takes; then this time; then how long it runs.
-        details.pop(2 if len(details) > 3 else 0 if len(details) == 2 else -1)
+        if len(details) == 1 and len(ends) > 1:
+            ends.pop(0)
+        else:
+            details.pop(2 if len(details) > 3 else 0 if len(details) == 2 else -1)
 
 
 def training_now(runs: Sequence[RunProgress]) -> str:

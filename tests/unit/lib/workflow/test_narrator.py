@@ -222,6 +222,9 @@ def test_where_the_terminal_is_narrow_what_tells_least_is_left_out_and_no_number
     assert fit("11 of 40", STEP, details, ["", LEFT], columns) == line
     assert len(line) <= columns
     assert fit("", "waiting", [], ["2 pending in Slurm", ""], columns) == "waiting  2 pending in Slurm"
+    at = ["3 s", "epoch 0/4 of a, seed 1 (and 1 more)"]
+    waiting = fit("0 of 29", "waiting", at, ["2 running in Slurm", LEFT], columns)
+    assert waiting.endswith(LEFT) and len(waiting) <= columns
 
 
 @pytest.mark.long
@@ -231,9 +234,13 @@ narrator.is_slurm = True
 tell(LogEvent.RUN_INFO, stats={"total": 36})
 tell(LogEvent.PROGRESS, done=6, total=36)
 time.sleep(2.5)
+begin(1, "a" * 100, "logs/a.log")
+time.sleep(1)
 """
-    terminal = Terminal([sys.executable, "-c", CHILD.replace("BODY", body)], folder, {"PYTHONPATH": str(ROOT)})
+    command = [sys.executable, "-c", CHILD.replace("BODY", body)]
+    terminal = Terminal(command, folder, {"PYTHONPATH": str(ROOT)}, columns=120)
     assert terminal.end(60) == 0
+    assert "a" * 100 in terminal.output, "as wide as the terminal"
     assert "6 of 36  waiting: 1 s" in terminal.output and "6 of 36  waiting: 2 s" in terminal.output
 
 
