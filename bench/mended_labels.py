@@ -21,10 +21,10 @@ import torch
 from bench.label_suspects import Judged, flips, prepare, read_features
 from bench.prepare import Bench
 from bench.rows import accuracy_of, start_fast, train_by_mimflow
-from bench.table import machine_line, markdown
+from bench.table import report
 from scripts.data.find_label_suspects import Labelled, sets_of
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.files import atomic_path, read_json, write_json, write_text
+from scripts.lib.base.files import atomic_path, read_json, write_json
 from scripts.lib.base.units import in_percent
 from scripts.lib.data.splits import Image, Split
 from scripts.lib.model.linear_probe import fit_probes
@@ -140,10 +140,8 @@ def rows_of(bench: Bench, seeds: list[int], train: bool) -> Iterator[list[str]]:
 def main(args: argparse.Namespace) -> None:
     """Print the table."""
     output = args.output.resolve()
-    rows = [row for name in args.data for row in rows_of(prepare(name, args.limit, output), args.seeds, args.train)]
-    text = "\n".join([machine_line(), "", *markdown(HEAD, rows)])
-    write_text(output / "mended_labels.md", text + "\n")
-    print(text)
+    rows = (row for name in args.data for row in rows_of(prepare(name, args.limit, output), args.seeds, args.train))
+    report(output / "mended_labels.md", HEAD, rows)
 
 
 if __name__ == "__main__":
