@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 from markupsafe import Markup
 from PIL import Image
 
@@ -48,8 +47,6 @@ ROOM = 3_000_000
 SIZES = ((96, 70), (80, 62), (64, 55), (48, 45), (32, 40))
 #: Pixels of the longer side of the picture by which the page checks itself.
 CHECKED = 331
-#: Since this version, Pillow begins with the rows of a picture that becomes much less high.
-TALL_FIRST = 13
 
 
 class Unsuited(UserError):
@@ -85,7 +82,6 @@ def render(run: RunFolder, images: Path, train: Path, language: str) -> str:
         "classes": model.classes,
         "shape": model.input_shape,
         "preprocessing": asdict(model.preprocessing),
-        "tallFirst": int(PIL.__version__.partition(".")[0]) >= TALL_FIRST,
         "certainty": model.certainty.as_json() if model.certainty else None,
         "reasons": {"not_confident": NOT_CONFIDENT, "far": FAR},
         "known": [{"file": file, "label": label, "picture": picture} for file, label, picture in known],

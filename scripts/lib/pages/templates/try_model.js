@@ -35,7 +35,7 @@ const model = (() => {
 
   // What the model sees of a file, and what it takes.
   async function prepare(file) {
-    const picture = pixels.prepare(await decoding.read(file, preprocessing), preprocessing.steps, report.data.tallFirst);
+    const picture = pixels.prepare(await decoding.read(file, preprocessing), preprocessing.steps);
     const values = pixels.tensor(picture, preprocessing);
     if (values.length !== shape.reduce((a, b) => a * b)) throw decoding.refusal("other_shape", { width: picture.width, height: picture.height });
     return { picture, values };

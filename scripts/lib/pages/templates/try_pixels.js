@@ -58,8 +58,8 @@ const pixels = (() => {
     }
   }
 
-  // tallFirst: since Pillow 13, what becomes much less high has its rows made fewer first. Each direction rounds.
-  function pillow(picture, width, height, name, tallFirst) {
+  // As Pillow 12: first the columns, then the rows (13 begins with the rows of tall pictures). Each direction rounds.
+  function pillow(picture, width, height, name) {
     if (width === picture.width && height === picture.height) return picture;
     const channels = picture.channels;
     if (name === "nearest") {
@@ -82,8 +82,7 @@ const pixels = (() => {
       pass(from.data, made.data, table, from.width, [line, channels], [line, channels], channels);
       return made;
     };
-    const shorter = picture.height - height;
-    return tallFirst && shorter > 0 && shorter > 2 * (picture.width - width) ? across(down(picture)) : down(across(picture));
+    return down(across(picture));
   }
 
   function picked(picture, columns, rows) {
@@ -221,11 +220,11 @@ const pixels = (() => {
   // -- the steps -------------------------------------------------------------------------------------------------------
 
   const STEPS = {
-    resize(picture, step, tallFirst) {
+    resize(picture, step) {
       const shorter = step.shorter_side, least = Math.min(picture.width, picture.height);
       const [width, height] = shorter ? [picture.width, picture.height].map(side => Math.floor(side * shorter / least))
         : [step.width, step.height];
-      return (step.library === "pillow" ? pillow : opencv)(picture, width, height, step.interpolation, tallFirst);
+      return (step.library === "pillow" ? pillow : opencv)(picture, width, height, step.interpolation);
     },
     crop(picture, step) {
       const square = step.share && step.share * Math.min(picture.width, picture.height);
@@ -234,10 +233,10 @@ const pixels = (() => {
       const range = (first, count, all) => Array.from({ length: Math.min(first + count, all) - first }, (_, k) => first + k);
       return picked(picture, range(left, Math.trunc(width), picture.width), range(top, Math.trunc(height), picture.height));
     },
-    pad(picture, step, tallFirst) {
+    pad(picture, step) {
       const { channels } = picture, longer = Math.max(picture.width, picture.height), side = step.pixels;
       const [width, height] = [picture.width, picture.height].map(length => Math.max(1, Math.floor(length * side / longer)));
-      const small = pillow(picture, width, height, step.interpolation, tallFirst), made = blank(side, side, channels);
+      const small = pillow(picture, width, height, step.interpolation), made = blank(side, side, channels);
       const colour = channels === 1 ? [brightness(step.background)] : step.background;
       for (let at = 0; at < made.data.length; at++) made.data[at] = colour[at % channels];
       const [left, top] = [Math.floor((side - width) / 2), Math.floor((side - height) / 2)];
@@ -248,7 +247,7 @@ const pixels = (() => {
   };
 
   // The picture after all steps, as bytes: what the model sees.
-  const prepare = (picture, steps, tallFirst) => steps.reduce((now, step) => STEPS[step.step](now, step, tallFirst), picture);
+  const prepare = (picture, steps) => steps.reduce((now, step) => STEPS[step.step](now, step), picture);
 
   // What the model takes: normalised numbers, channel after channel; or bytes, where it normalises itself.
   function tensor(picture, { mean, std, channel_order: order, normalisation }) {

@@ -17,6 +17,7 @@ import onnx
 import pytest
 from browser import Page, chromium
 from chinese import english_on
+from decoding_environments import LOCKS, ROOT
 from picture_formats import encode, lossless, others, transparent
 from PIL import Image
 from tiny_run import CLASSES, make_run
@@ -57,8 +58,7 @@ def opened(run: RunFolder) -> Iterator[Page]:
 def pixels_of(page: Page, content: bytes, grey: bool, steps: list[dict[str, Any]] | None = None) -> np.ndarray | str:
     """Return a file's pixels in the browser, red first, after *steps*; of a file that is not read, why."""
     reading = {"channel_order": "L" if grey else "RGB", "bit_depth": 16, "background": BACKGROUND}
-    tall = json.dumps(int(Image.__version__.split(".")[0]) >= try_page.TALL_FIRST)
-    prepared = f"pixels.prepare(await decoding.read(file, {json.dumps(reading)}), {json.dumps(steps or [])}, {tall})"
+    prepared = f"pixels.prepare(await decoding.read(file, {json.dumps(reading)}), {json.dumps(steps or [])})"
     result = in_page(page, content, f"(p => [p.height, p.width, packed(p.data)])({prepared})")
     if isinstance(result, str):
         return result
@@ -265,6 +265,12 @@ def test_the_copy_of_the_model_has_one_more_output(run: RunFolder, tmp_path: Pat
     copy.write_bytes(b"no model")
     with pytest.raises(UserError, match="not an ONNX model"):
         with_similarities(copy)
+
+
+def test_every_environment_has_a_pillow_that_resizes_as_the_page_does() -> None:
+    # Pillow 13 makes the rows of tall pictures fewer first, which rounds otherwise; pillow() in try_pixels.js does not.
+    pinned = [re.findall(r"^pillow==(\d+)\.", (ROOT / f"envs/{name}.lock").read_text(), re.M) for name in LOCKS]
+    assert pinned == [["12"]] * len(LOCKS) and Image.__version__.startswith("12.")
 
 
 def test_the_words_of_the_page_are_there_in_both_languages() -> None:
