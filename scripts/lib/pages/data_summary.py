@@ -71,7 +71,7 @@ def label_lines(judged: Mapping[str, Any] | None, page: str) -> list[str]:
     if unjudged := judged.get("classes_not_judged"):
         lines.append(tr(f"labels of classes with too few images to be judged: {', '.join(unjudged[:LISTED])}")
                      + tr(f" and {len(unjudged) - LISTED} more") * (len(unjudged) > LISTED))  # fmt: skip
-    if odd := judged["odd_ones_out"]:
+    if odd := judged.get("odd_ones_out"):
         lines.append(tr(f"images unlike all others, by their features: {len(odd):,}. Used."))
     return lines
 

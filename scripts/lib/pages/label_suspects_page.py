@@ -39,7 +39,7 @@ def render(
     Parameters
     ----------
     suspects : the most striking first; those that were decided before are left out.
-    summary : label_suspects.json.
+    summary : label_suspects.json; that of an older mimflow has fewer keys.
     classes : the names, in the order of their labels.
     images : the folder of the files.
     earlier : decisions that hold already: the file that is saved has them too.
@@ -47,7 +47,7 @@ def render(
     decided = {correction.sha256 for correction in earlier}
     open_suspects = [suspect for suspect in suspects if suspect.sha256 not in decided]
     entries = _entries(open_suspects, images, background)
-    odd = summary["odd_ones_out"]
+    odd, divided = summary.get("odd_ones_out", ()), summary.get("two_groups", ())
     data = {
         "columns": COLUMNS,
         "classes": list(classes),
@@ -63,15 +63,15 @@ def render(
         n_decided=len(suspects) - len(open_suspects),
         n_open=len(open_suspects),
         entries=entries,
-        divided=[_divided(entry, images, background) for entry in summary["two_groups"][:MOST_DIVIDED]],
-        n_divided=len(summary["two_groups"]),
+        divided=[_divided(entry, images, background) for entry in divided[:MOST_DIVIDED]],
+        n_divided=len(divided),
         n_odd=len(odd),
         odd=[(path, _picture(images / path, LARGE, background)) for path in odd[:MOST_ODD]],
         pairs=[
             (pair["first"], pair["second"], pair["there"], pair["back"], percent(pair["share"]))
             for pair in summary["pairs"][:MOST_PAIRS]
         ],
-        one=[(pair["first"], pair["second"]) for pair in summary["pairs"] if pair["are_one"]],
+        one=[(pair["first"], pair["second"]) for pair in summary["pairs"] if pair.get("are_one")],
         data=data,
     )
 

@@ -20,6 +20,7 @@ from scripts.lib.metrics.calibration import calibrate
 from scripts.lib.metrics.errors import most_confused
 from scripts.lib.model.fast_recipe import chosen_recipe
 from scripts.lib.pages import data_summary, markdown, templates
+from scripts.lib.pages.report_answer import classes_alike, classes_divided, listed
 from scripts.lib.runs.certainty import Certainty
 from scripts.lib.runs.few_steps import too_few_steps
 from scripts.lib.runs.onnx_example import PACKAGES, example
@@ -240,6 +241,8 @@ def _data(inputs: CardInputs) -> dict[str, Any]:
         "group_by": split.get("group_by"),
         "audit": None if inputs.audit is None else verdict(inputs.audit),
         "label_suspects": inputs.label_suspects,
+        "alike_classes": listed(classes_alike(inputs.label_suspects or {})),
+        "divided_classes": listed(classes_divided(inputs.label_suspects or {})),
         "audit_notes": [] if inputs.audit is None else data_summary.remarks(inputs.audit, inputs.predictions.classes),
     }
 

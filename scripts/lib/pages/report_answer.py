@@ -193,8 +193,7 @@ def feature_lines(summary: Mapping[str, Any]) -> list[DataLine]:
     lines = []
     suspects = 0 if summary.get("is_weak") else summary.get("suspects", 0)
     odd = len(summary.get("odd_ones_out", ()))
-    alike = [f"{pair['first']} / {pair['second']}" for pair in summary.get("pairs", ()) if pair["are_one"]]
-    divided = [entry["class"] for entry in summary.get("two_groups", ())]
+    alike, divided = classes_alike(summary), classes_divided(summary)
     used = tr("They are used as they are.")
     if suspects:
         advice = tr("Correct what is wrong in label_suspects.html, and run again with what it saves (corrections.csv).")
@@ -209,6 +208,16 @@ def feature_lines(summary: Mapping[str, Any]) -> list[DataLine]:
         advice = tr("See them in label_suspects.html, and remove what does not belong to this data set.")
         lines.append(DataLine(tr(f"images unlike all others: {plural(odd, 'image')}"), used, advice))
     return lines
+
+
+def classes_alike(summary: Mapping[str, Any]) -> list[str]:
+    """Return the pairs of classes that nothing tells apart, by label_suspects.json (an older one says nothing)."""
+    return [f"{pair['first']} / {pair['second']}" for pair in summary.get("pairs", ()) if pair.get("are_one")]
+
+
+def classes_divided(summary: Mapping[str, Any]) -> list[str]:
+    """Return the classes that look like two, by label_suspects.json (an older one says nothing)."""
+    return [entry["class"] for entry in summary.get("two_groups", ())]
 
 
 def class_lines(run: RunReport, classes: Sequence[str]) -> list[DataLine]:

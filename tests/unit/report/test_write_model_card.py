@@ -305,6 +305,17 @@ def test_the_data_section_says_what_the_audit_found(args: Namespace, run: CardIn
     (tmp_path / "audit.json").write_text(json.dumps(summary | {"findings": {}, "notes": told}))
     data = section(to_markdown(read(args, audit_summary=tmp_path / "audit.json")), "Training and evaluation data")
     assert all(f"- {note}".replace("_", r"\_") in data for note in told)
+    judged = {"reason": None, "suspects": 3, "images": 90, "odd_ones_out": [], "two_groups": [{"class": "a*c"}]}
+    judged["pairs"] = [{"first": "a*c", "second": "b", "are_one": True}, {"first": "b", "second": "d"}]
+    judged_run = replace(audited, label_suspects=judged)
+    for language, alike, divided in (
+        ("en", "classes that cannot be told apart: a*c / b.", "classes that look like two: a*c."),
+        ("zh", "无法区分的类别：a*c / b。", "看起来像两个类别的类别：a*c。"),
+    ):
+        with speaking(language):
+            assert alike in (text := text_of(to_markdown(judged_run))) and divided in text
+            nothing = text_of(to_markdown(replace(audited, label_suspects=judged | {"pairs": [], "two_groups": []})))
+        assert not any(re.split("[:：]", line)[0] in nothing for line in (alike, divided))
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(UserError, match=r"audit\.json: not the summary"):
         read(args, audit_summary=tmp_path / "audit.json")

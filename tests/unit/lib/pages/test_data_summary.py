@@ -144,6 +144,8 @@ def test_what_is_known_of_the_labels_is_among_the_last_lines(summary: tuple[Path
     ]
     assert [f"  {line}" for line in lines] == data_summary.terminal_lines(summary[1], ["a", "b"], "", lines)[-3:]
     assert data_summary.label_lines(None, "") == []
+    older = {name: value for name, value in judged.items() if name != "odd_ones_out"}
+    assert data_summary.label_lines(older, "x/label_suspects.html") == lines[:2]
     of_others = [{**judged, "is_weak": True}, {**judged, "reason": "no weights"}]
     assert "too few of them to say" in data_summary.label_lines(of_others[0], "")[0]
     assert data_summary.label_lines(of_others[1], "") == ["the labels were not judged: no weights"]

@@ -119,6 +119,12 @@ def test_a_class_that_looks_like_two_is_shown_by_both_groups(tmp_path: Path, lan
     assert told in page and told not in plain and "divided" not in plain
 
 
+def test_a_summary_of_an_older_mimflow_gives_the_page_without_what_it_did_not_know(tmp_path: Path) -> None:
+    pairs = [{name: value for name, value in SUMMARY["pairs"][0].items() if name != "are_one"}]
+    older = {name: value for name, value in SUMMARY.items() if name not in ("two_groups", "odd_ones_out")}
+    assert render([], older | {"pairs": pairs}, CLASSES, tmp_path) == render([], SUMMARY, CLASSES, tmp_path)
+
+
 def test_the_page_says_how_many_planted_wrong_labels_were_seen(tmp_path: Path) -> None:
     page = " ".join(render([], SUMMARY | {"check": {"planted": 20, "hits": 13.4}}, CLASSES, tmp_path).split())
     assert "20 labels were changed on purpose" in page

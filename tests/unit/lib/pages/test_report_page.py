@@ -371,4 +371,6 @@ def test_what_the_features_say_is_among_what_to_do(tmp_path: Path) -> None:
         assert line in page, line
     weak = report_answer.feature_lines(summary | {"is_weak": True})
     assert len(weak) == 3 and not any("wrong" in line.what for line in weak)
+    older = {"suspects": 3, "pairs": [{"first": "a", "second": "b"}]}  # of a version without are_one and two_groups
+    assert len(report_answer.feature_lines(older)) == 1
     assert report_answer.feature_lines({}) == [] == report_answer.feature_lines({"reason": "no weights", "suspects": 0})
