@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from scripts.lib.data.image_checks import GREY_EDGE
+from scripts.lib.data.spectra import Spectra
 
 #: Size of the thumbnails, and how often the map is improved there: coarsely, finely.
 STEPS = ((GREY_EDGE // 2, 8), (GREY_EDGE, 4))
@@ -61,6 +62,33 @@ def align(moved: np.ndarray, fixed: np.ndarray, maps: np.ndarray, finely: bool) 
     return rescaled(improved, size, GREY_EDGE)
 
 
+def approach(
+    first: np.ndarray, second: np.ndarray, maps: np.ndarray, spectra: Spectra, times: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far pictures are apart as *spectra* sees them, and the maps through which they are nearest.
+
+    As :func:`align`, but what is made smaller is the distance of the vectors: what all pictures have in common, such
+    as the frame of a solar cell, does not pull a map towards it.
+
+    Parameters
+    ----------
+    first, second : float32 (n, GREY_EDGE, GREY_EDGE).
+    maps : float32 (n, 2, 3), with which it starts.
+    times : how often the maps are improved.
+    """
+    wanted = spectra.vectors(spectra.transform(second))
+    solver = _solver(spectra.slopes(second, _steepest(second)))
+    distance, nearest = np.full(len(first), np.inf, np.float32), maps.copy()
+    for step in range(times + 1):
+        error = spectra.vectors(spectra.transform(look_up(first, maps))) - wanted
+        gap = (error * error).sum(1) / 2  # vectors of length 1: one less their cosine
+        better = gap < distance
+        distance[better], nearest[better] = gap[better], maps[better]
+        if step < times:
+            maps = _stepped(maps, (solver @ error[:, :, None]).reshape(-1, 2, 3), GREY_EDGE)
+    return distance, nearest
+
+
 def _shrunk(pictures: np.ndarray, size: int) -> np.ndarray:
     factor = pictures.shape[1] // size
     return pictures.astype(np.float32).reshape(-1, size, factor, size, factor).mean((2, 4))
@@ -86,22 +114,41 @@ def _standard(pictures: np.ndarray) -> np.ndarray:
 
 def _improve(moved: np.ndarray, fixed: np.ndarray, maps: np.ndarray, times: int) -> np.ndarray:
     """Return better maps after some steps of Gauss and Newton's method."""
-    count, size, _ = fixed.shape
-    centre = (size - 1) / 2
-    y, x = (np.indices((size, size), np.float32).reshape(2, -1) - np.float32(centre)) / np.float32(size)
+    size = fixed.shape[1]
     wanted = _standard(fixed)
-    down, across = (slope.reshape(count, -1) for slope in np.gradient(wanted.reshape(fixed.shape), axis=(1, 2)))
-    steepest = np.stack([across * x, across * y, across, down * x, down * y, down], 1)
-    weighted = steepest * np.clip((RIM[1] - np.hypot(x, y)) / (RIM[1] - RIM[0]), 0, 1)
-    normal = weighted @ steepest.swapaxes(1, 2)
-    normal += (DAMPING / 6 * np.trace(normal, axis1=1, axis2=2))[:, None, None] * np.eye(6, dtype=np.float32)
-    solver = np.linalg.inv(normal) @ weighted
+    steepest = _steepest(wanted.reshape(fixed.shape))
+    weights = np.clip((RIM[1] - np.hypot(*_grid(size))) / (RIM[1] - RIM[0]), 0, 1)
+    solver = _solver(steepest, weights)
     for _ in range(times):
         error = _standard(look_up(moved, maps)) - wanted
-        change = (solver @ error[:, :, None]).reshape(count, 2, 3)
-        linear = np.clip(change[:, :, :2] / size, -LARGEST_BEND, LARGEST_BEND)
-        shift = np.clip(change[:, :, 2], -LARGEST_SHIFT, LARGEST_SHIFT) - linear.sum(2) * np.float32(centre)
-        step = np.zeros((count, 3, 3), np.float32)
-        step[:, :2, :2], step[:, :2, 2], step[:, 2, 2] = linear + np.eye(2, dtype=np.float32), shift, 1
-        maps = maps @ np.linalg.inv(step)
+        maps = _stepped(maps, (solver @ error[:, :, None]).reshape(-1, 2, 3), size)
     return maps
+
+
+def _grid(size: int) -> np.ndarray:
+    """Return y and x of the pixels from the centre, in sizes of the picture, (2, size ** 2)."""
+    return (np.indices((size, size), np.float32).reshape(2, -1) - np.float32((size - 1) / 2)) / np.float32(size)
+
+
+def _steepest(pictures: np.ndarray) -> np.ndarray:
+    """Return how pictures change with each of the six numbers of a map, (n, 6, pixels)."""
+    y, x = _grid(pictures.shape[1])
+    down, across = (slope.reshape(len(pictures), -1) for slope in np.gradient(pictures, axis=(1, 2)))
+    return np.stack([across * x, across * y, across, down * x, down * y, down], 1)
+
+
+def _solver(slopes: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
+    """Return the matrices (n, 6, values) that make changes of maps of errors, by *slopes* of the same shape."""
+    weighted = slopes * weights
+    normal = weighted @ slopes.swapaxes(1, 2)
+    normal += (DAMPING / 6 * np.trace(normal, axis1=1, axis2=2))[:, None, None] * np.eye(6, dtype=np.float32)
+    return np.linalg.inv(normal) @ weighted
+
+
+def _stepped(maps: np.ndarray, change: np.ndarray, size: int) -> np.ndarray:
+    """Return the maps after a *change* (n, 2, 3) of them, none of which is too large."""
+    linear = np.clip(change[:, :, :2] / size, -LARGEST_BEND, LARGEST_BEND)
+    shift = np.clip(change[:, :, 2], -LARGEST_SHIFT, LARGEST_SHIFT) - linear.sum(2) * np.float32((size - 1) / 2)
+    step = np.zeros((len(maps), 3, 3), np.float32)
+    step[:, :2, :2], step[:, :2, 2], step[:, 2, 2] = linear + np.eye(2, dtype=np.float32), shift, 1
+    return (maps @ np.linalg.inv(step)).astype(np.float32)

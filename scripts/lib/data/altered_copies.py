@@ -8,13 +8,21 @@ each other once they are aligned (letters, icons), only those count that are pra
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.lib.data.alignment import align, look_up, rescaled
-from scripts.lib.data.copy_candidates import WINDOWS, Candidates, find_candidates
+from scripts.lib.data.alignment import align, approach, look_up, rescaled
+from scripts.lib.data.copy_candidates import (
+    FINE_WINDOWS,
+    MOST_FINE,
+    WINDOWS,
+    Candidates,
+    find_candidates,
+    find_crops,
+    misses_crops,
+)
 from scripts.lib.data.image_checks import COLOUR_EDGE, GREY_EDGE
 from scripts.lib.data.spectra import TURNS, WHOLE, Spectra, Window, chunks, draw, normalised, seeded
 
@@ -28,6 +36,8 @@ FARTHEST, CENTRE_SHARE = 0.04, 0.8
 #: So far is the nearest of REFERENCES pictures drawn at random from a picture, in the median, in collections of
 #: photographs; where it is nearer, FARTHEST shrinks by the STEEPNESS-th power of the ratio.
 USUAL_DISTANCE, REFERENCES, ASKED, STEEPNESS = 0.45, 64, 512, 3
+#: Crops among pictures that all look alike are looked for where the limit is at least this share of FARTHEST.
+USUAL_SHARE = 0.8
 #: Nor may two copies be farther apart than this share of the distance from either to the RANK-th nearest of CROWD
 #: pictures drawn at random (of a quarter of them, where there are few): a cell without defects is near many others.
 CROWDED, CROWD, RANK = 0.05, 512, 3
@@ -36,7 +46,11 @@ FEWEST = 24
 #: Pairs that are farther apart after a coarse alignment are not aligned finely.
 HOPEFUL = 0.3
 #: Of each window, the map with which the alignment starts.
-MATRICES = np.stack([window.matrix for window in WINDOWS])
+MATRICES, FINE_MATRICES = (np.stack([window.matrix for window in windows]) for windows in (WINDOWS, FINE_WINDOWS))
+#: How often the maps from fine windows are improved: of all pairs, and of the hopeful ones.
+APPROACHES = (2, 4)
+#: What shows more of the other's height and width than this is no part of it, and may not be crowded.
+LARGEST_CROP = 0.98
 #: Pairs that are aligned at a time.
 BATCH = 512
 #: A picture has no colours below the first of these deviations from grey (levels), and has some above the second.
@@ -52,11 +66,15 @@ CROPPED = 0.93
 
 @dataclass(frozen=True)
 class Link:
-    """Two pictures that are copies, and how the one became the other, in words."""
+    """Two pictures that are copies, and how the one became the other, in words.
+
+    ``is_nearest``: of all pictures, the first is nearest to the second.
+    """
 
     first: int
     second: int
     how: str
+    is_nearest: bool = False
 
 
 def find_links(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray, threads: int = 1) -> list[Link]:
@@ -74,14 +92,17 @@ def find_links(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray, thread
     farthest = farthest_copy(spectra, grey, indices)
     crowd = indices[draw("crowd", len(indices), min(CROWD, len(indices) // 4))]
     candidates = find_candidates(grey, indices, threads)
-    rows = [
-        (distance, int(first), int(second), describe(WINDOWS[window], linear, has_colours))
-        for at in chunks(np.arange(len(candidates.first)), BATCH)
-        for distance, first, second, window, linear, has_colours in _compare(
-            spectra, grey, colour, _take(candidates, at), farthest, crowd
-        )
-    ]
-    return [Link(first, second, how) for _, first, second, how in sorted(rows)]
+    aligned = [_aligned(spectra, grey, batch, farthest, crowd) for batch in _batches(candidates)]
+    # Where any two pictures are near once they are aligned, as flags are, a crop cannot be told from other pictures.
+    if farthest > USUAL_SHARE * FARTHEST and len(indices) <= MOST_FINE and misses_crops(grey, indices):
+        aligned.append(_cropped(spectra, grey, find_crops(grey, indices, threads), farthest, crowd))
+    rows = [row for pairs in aligned if len(pairs.distance) for row in _agreeing(grey, colour, pairs)]
+    return [Link(first, second, how, is_nearest) for _, first, second, how, is_nearest in sorted(rows)]
+
+
+def _batches(candidates: Candidates) -> Iterator[Candidates]:
+    for at in chunks(np.arange(len(candidates.first)), BATCH):
+        yield _take(candidates, at)
 
 
 def _take(candidates: Candidates, at: np.ndarray) -> Candidates:
@@ -107,15 +128,14 @@ def _square(thumbnails: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return thumbnails[indices].reshape(-1, GREY_EDGE, GREY_EDGE)
 
 
-def _distances(spectra: Spectra, grey: np.ndarray, pairs: Candidates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return how far pairs are apart, the maps between them, and the first ones seen through these."""
+def _distances(spectra: Spectra, grey: np.ndarray, pairs: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far pairs are apart, and the maps between them."""
     first, second = (_square(grey, indices).astype(np.float32) for indices in (pairs.first, pairs.second))
     corners = [np.ptp(pictures[:, :: GREY_EDGE - 1, :: GREY_EDGE - 1], axis=(1, 2)) for pictures in (first, second)]
     rotated = np.minimum(*corners) <= SAME_CORNERS
     wanted = [spectra.vectors(spectra.transform(second, window)) for window in (WHOLE, CENTRE)]
     distance = np.full(len(first), np.inf, np.float32)
     maps = MATRICES[pairs.window]
-    seen = first.copy()
 
     def judge(rows: np.ndarray, tried: np.ndarray) -> None:
         """Take the maps *tried* for the pairs *rows* where they are better."""
@@ -127,7 +147,7 @@ def _distances(spectra: Spectra, grey: np.ndarray, pairs: Candidates) -> tuple[n
         gap = np.where(rotated[rows], np.minimum(whole, centre / CENTRE_SHARE), whole)
         better = gap < distance[rows]
         at = rows[better]
-        distance[at], maps[at], seen[at] = gap[better], tried[better], moved[better]
+        distance[at], maps[at] = gap[better], tried[better]
 
     rows = np.arange(len(first))
     judge(rows, maps.copy())  # a flat picture can send the alignment anywhere
@@ -135,29 +155,70 @@ def _distances(spectra: Spectra, grey: np.ndarray, pairs: Candidates) -> tuple[n
         if len(rows):
             judge(rows, align(first[rows], second[rows], maps[rows], finely))
         rows = np.flatnonzero(distance <= HOPEFUL)
-    return distance, maps, seen
+    return distance, maps
 
 
-def _compare(
-    spectra: Spectra, grey: np.ndarray, colour: np.ndarray, pairs: Candidates, farthest: float, crowd: np.ndarray
-) -> Iterable[tuple[float, int, int, int, np.ndarray, bool]]:
-    """Yield of the pairs that are copies: distance, first, second, window, linear map, and whether colours agree."""
-    distance, maps, seen = _distances(spectra, grey, pairs)
+@dataclass(frozen=True)
+class Aligned:
+    """Pairs that look alike once the ``first`` are seen through ``maps``, how far apart, and how they are turned."""
+
+    first: np.ndarray
+    second: np.ndarray
+    turns: list[str]
+    maps: np.ndarray
+    distance: np.ndarray
+    are_nearest: bool = False
+
+
+def _aligned(spectra: Spectra, grey: np.ndarray, pairs: Candidates, farthest: float, crowd: np.ndarray) -> Aligned:
+    """Return those of *pairs*, a batch with WINDOWS, that are near enough."""
+    distance, maps = _distances(spectra, grey, pairs)
     chosen = np.flatnonzero(distance <= farthest)
     chosen = chosen[distance[chosen] <= CROWDED * _room(spectra, grey, _take(pairs, chosen), crowd)]
-    if not len(chosen):
-        return
-    pairs, maps, seen = _take(pairs, chosen), maps[chosen], seen[chosen]
+    turns = [WINDOWS[window].turn for window in pairs.window[chosen]]
+    return Aligned(pairs.first[chosen], pairs.second[chosen], turns, maps[chosen], distance[chosen])
+
+
+def _cropped(spectra: Spectra, grey: np.ndarray, pairs: Candidates, farthest: float, crowd: np.ndarray) -> Aligned:
+    """Return those of *pairs*, with FINE_WINDOWS, that are near enough: of each second picture only the nearest first.
+
+    Where all pictures look alike, some other is near a crop as well, but not as near as the picture that was cropped.
+    """
+    distance = np.full(len(pairs.first), np.inf, np.float32)
+    maps = FINE_MATRICES[pairs.window]
+    for times in APPROACHES:
+        rows = np.flatnonzero(distance <= (HOPEFUL if times != APPROACHES[0] else np.inf))
+        for at in chunks(rows, BATCH):
+            first, second = (_square(grey, indices[at]).astype(np.float32) for indices in (pairs.first, pairs.second))
+            distance[at], maps[at] = approach(first, second, maps[at], spectra, times)
+    order = np.lexsort((pairs.first, distance, pairs.second))
+    is_nearest = np.append(True, pairs.second[order][1:] != pairs.second[order][:-1])
+    chosen = np.sort(order[is_nearest & (distance[order] <= farthest)])
+    # What lies on plain ground can be laid on anything else that does.
+    chosen = chosen[np.maximum(*(_rim(_square(grey, of[chosen])) for of in (pairs.first, pairs.second))) > SAME_CORNERS]
+    crowded = distance[chosen] > CROWDED * _room(spectra, grey, _take(pairs, chosen), crowd)
+    is_part = np.abs(np.linalg.det(maps[chosen, :, :2])) <= LARGEST_CROP**2
+    chosen = chosen[is_part | ~crowded]
+    return Aligned(pairs.first[chosen], pairs.second[chosen], [""] * len(chosen), maps[chosen], distance[chosen], True)
+
+
+def _rim(pictures: np.ndarray) -> np.ndarray:
+    """Return by how many levels the edges of each picture vary."""
+    edges = (pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1])
+    return np.ptp(np.concatenate(edges, axis=1), axis=1)
+
+
+def _agreeing(grey: np.ndarray, colour: np.ndarray, pairs: Aligned) -> Iterator[tuple[float, int, int, str, bool]]:
+    """Yield of the pairs whose colours agree: distance, first, second, how in words, and whether they are nearest."""
+    seen = look_up(_square(grey, pairs.first).astype(np.float32), pairs.maps)
     second = _square(grey, pairs.second).astype(np.float32)
-    same, greyish = compare_colours(colour, pairs, maps)
+    same, greyish = compare_colours(colour, pairs.first, pairs.second, pairs.maps)
     contrasts = seen.std((1, 2)) / np.maximum(second.std((1, 2)), 1)
     as_bright = np.abs(seen.mean((1, 2)) - second.mean((1, 2))) <= SAME_BRIGHTNESS
     as_bright &= np.maximum(contrasts, 1 / np.maximum(contrasts, 1e-6)) <= SAME_CONTRAST
     for row in np.flatnonzero(same | (greyish & as_bright)):
-        yield (
-            float(distance[chosen[row]]), int(pairs.first[row]), int(pairs.second[row]), int(pairs.window[row]),
-            maps[row, :, :2], not greyish[row],
-        )  # fmt: skip
+        how = describe(pairs.turns[row], pairs.maps[row, :, :2], not greyish[row])
+        yield float(pairs.distance[row]), int(pairs.first[row]), int(pairs.second[row]), how, pairs.are_nearest
 
 
 def _room(spectra: Spectra, grey: np.ndarray, pairs: Candidates, crowd: np.ndarray) -> np.ndarray:
@@ -173,20 +234,22 @@ def _room(spectra: Spectra, grey: np.ndarray, pairs: Candidates, crowd: np.ndarr
     return np.minimum(*room)
 
 
-def compare_colours(colour: np.ndarray, pairs: Candidates, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def compare_colours(
+    colour: np.ndarray, first: np.ndarray, second: np.ndarray, maps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return which pairs have the same colours, and of which exactly one has none.
 
     Parameters
     ----------
     colour : uint8 (pictures, 2 * COLOUR_EDGE ** 2), two differences of colours around 128.
+    first, second : of each pair the index.
     maps : of :func:`align`, for the first ones.
     """
     first, second = (
-        colour[indices].astype(np.float32).reshape(-1, COLOUR_EDGE, COLOUR_EDGE)
-        for indices in (pairs.first, pairs.second)
+        colour[indices].astype(np.float32).reshape(-1, COLOUR_EDGE, COLOUR_EDGE) for indices in (first, second)
     )
     first = look_up(first, np.repeat(rescaled(maps, GREY_EDGE, COLOUR_EDGE), 2, axis=0))
-    first, second = (values.reshape(len(pairs.first), 2, -1) - 128 for values in (first, second))
+    first, second = (values.reshape(len(maps), 2, -1) - 128 for values in (first, second))
     strength = [np.sqrt((values**2).mean((1, 2))) for values in (first, second)]
     greyish = (np.minimum(*strength) <= GREYISH) & (np.maximum(*strength) >= COLOURFUL)
     return have_same_colours(first, second) & ~greyish, greyish
@@ -204,9 +267,9 @@ def have_same_colours(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (np.abs(shift).max(1) <= SHIFT) & alike
 
 
-def describe(window: Window, linear: np.ndarray, has_colours: bool) -> str:
+def describe(turn: str, linear: np.ndarray, has_colours: bool) -> str:
     """Return in words how a picture became its copy, "" where nothing of it can be named."""
-    words = [TURNS[window.turn]] if window.turn else []
+    words = [TURNS[turn]] if turn else []
     sizes = np.linalg.norm(linear, axis=0)
     if min(sizes) < CROPPED or max(sizes) > 1 / CROPPED:
         words.append("one shows a part of the other")
@@ -218,8 +281,9 @@ def describe(window: Window, linear: np.ndarray, has_colours: bool) -> str:
 def stars(links: Iterable[Link]) -> list[list[int]]:
     """Return groups in which each member is linked to the first: a chain of small changes does not join a class.
 
-    The pictures with most links come first.
+    The pictures with most links come first. One that is left over is in a group with one that is nearest.
     """
+    links = list(links)
     neighbours: dict[int, set[int]] = defaultdict(set)
     for link in links:
         neighbours[link.first].add(link.second)
@@ -233,4 +297,8 @@ def stars(links: Iterable[Link]) -> list[list[int]]:
         if members:
             free -= {centre, *members}
             groups.append([centre, *members])
+    for link in links:
+        if link.is_nearest and (left_over := free & {link.first, link.second}):
+            free -= left_over
+            groups.append([link.first, link.second])
     return groups

@@ -90,6 +90,13 @@ def normalised(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
+def _slope_of_normalised(vectors: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Return how *vectors* (n, size) change once they have the length 1; they change by *slopes* (n, m, size)."""
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-6)[:, None, None]
+    unit = (vectors / lengths[:, 0])[:, :, None]
+    return (slopes - (slopes @ unit) * unit.swapaxes(1, 2)) / lengths
+
+
 class Spectra:
     """The lowest frequencies of pictures as whitened vectors of length 1; their product says how alike pictures are.
 
@@ -134,6 +141,19 @@ class Spectra:
         transform = transform.swapaxes(1, 2) if "t" in turn else transform
         transform = transform * signs if "x" in turn else transform
         return transform * signs[:, None] if "y" in turn else transform
+
+    def slopes(self, pictures: np.ndarray, changes: np.ndarray) -> np.ndarray:
+        """Return how the vectors of pictures change where the pictures do: float32 (pictures, n, size).
+
+        Parameters
+        ----------
+        pictures : (pictures, GREY_EDGE, GREY_EDGE).
+        changes : float32 (pictures, n, GREY_EDGE ** 2).
+        """
+        value = self.transform(pictures)[:, self.kept]
+        slope = self.transform(changes)[:, self.kept].reshape(*changes.shape[:2], -1)
+        slope = _slope_of_normalised(value, slope)
+        return _slope_of_normalised((normalised(value) - self.mean) @ self.whitening, slope @ self.whitening)
 
     def vectors(self, transform: np.ndarray) -> np.ndarray:
         """Return float32 (pictures, size) for cosine transforms."""

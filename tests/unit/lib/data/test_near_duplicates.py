@@ -77,6 +77,32 @@ def test_a_copy_that_was_laid_out_anew_is_found_with_what_was_done_to_it(name: s
     assert copies.how == {(17, len(PICTURES)): words}
 
 
+def cells(count: int) -> list[Image.Image]:
+    """Return pictures that have the same frame and bars, like solar cells, under faint stains of their own."""
+    bars = np.zeros((150, 150))
+    bars[[8, 9, 50, 51, 98, 99, 140, 141]] = bars[:, [8, 9, 140, 141]] = 110
+    drawn = []
+    for seed in range(count):
+        coarse = np.random.default_rng(seed).normal(0, 6, (9, 9)).astype(np.float32)
+        stains = np.asarray(Image.fromarray(coarse).resize((150, 150), Image.Resampling.BICUBIC))
+        drawn.append(Image.fromarray(np.clip(110 + bars + stains, 0, 255).astype(np.uint8)).convert("RGB"))
+    return drawn
+
+
+@pytest.mark.long
+def test_crops_of_pictures_that_all_look_alike_are_found_and_no_strangers() -> None:
+    pictures = cells(300)
+    assert groups(pictures) == []
+    crops = []
+    for seed in range(20):
+        size, (left, top) = 135 - seed, np.random.default_rng(seed).integers(0, 16 + seed, 2).tolist()
+        crops.append(pictures[seed].crop((left, top, left + size, top + size)))
+    joined = [tuple(group) for group in groups([*pictures, *crops])]
+    right = set(joined) & {(index, 300 + index) for index in range(20)}
+    assert len(right) >= 11, "the coarse windows alone find 7"
+    assert len(joined) == len(right)
+
+
 def icons() -> list[Image.Image]:
     """Return a hundred signs in four colours on white: the same shape in another colour is another picture."""
     drawn = []
