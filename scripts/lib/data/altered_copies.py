@@ -37,7 +37,7 @@ FARTHEST, CENTRE_SHARE = 0.04, 0.8
 #: photographs; where it is nearer, FARTHEST shrinks by the STEEPNESS-th power of the ratio.
 USUAL_DISTANCE, REFERENCES, ASKED, STEEPNESS = 0.45, 64, 512, 3
 #: Crops among pictures that all look alike are looked for where the limit is at least this share of FARTHEST.
-USUAL_SHARE = 0.8
+USUAL_SHARE = 0.5
 #: Nor may two copies be farther apart than this share of the distance from either to the RANK-th nearest of CROWD
 #: pictures drawn at random (of a quarter of them, where there are few): a cell without defects is near many others.
 CROWDED, CROWD, RANK = 0.05, 512, 3
@@ -93,7 +93,7 @@ def find_links(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray, thread
     crowd = indices[draw("crowd", len(indices), min(CROWD, len(indices) // 4))]
     candidates = find_candidates(grey, indices, threads)
     aligned = [_aligned(spectra, grey, batch, farthest, crowd) for batch in _batches(candidates)]
-    # Where any two pictures are near once they are aligned, as flags are, a crop cannot be told from other pictures.
+    # Where any two pictures are near once they are aligned, as icons are, a crop cannot be told from other pictures.
     if farthest > USUAL_SHARE * FARTHEST and len(indices) <= MOST_FINE and misses_crops(grey, indices):
         aligned.append(_cropped(spectra, grey, find_crops(grey, indices, threads), farthest, crowd))
     rows = [row for pairs in aligned if len(pairs.distance) for row in _agreeing(grey, colour, pairs)]
