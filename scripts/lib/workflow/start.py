@@ -7,13 +7,18 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from itertools import pairwise
 from types import FrameType
 from typing import Any, NoReturn
 
 from scripts.lib.base import interrupts
+from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.workflow.module import is_module
+
+#: The profiles that come with mimflow, a folder each, and the options that name one.
+PROFILES = ROOT / "profiles"
+PROFILE_OPTIONS = ("--profile", "--workflow-profile")
 
 
 def stop(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -36,21 +41,33 @@ def catch_interrupts(workflow: Any = None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler if of_another else stop)
 
 
-def check_profiles(words: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Make sure that each profile of a command line is one.
+def with_profiles(words: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return a command line that names mimflow's own profiles by their folders, so that `local` works from any folder.
 
     Raises
     ------
-    UserError : it is none, here or in Snakemake's own folders.
+    UserError : a profile is none, here, in Snakemake's own folders or among mimflow's.
     """
     from snakemake.cli import get_profile_dir
 
     from scripts.lib.settings.site import profiles  # late: Ctrl-C is caught before it is loaded
 
-    for profile in profiles(words, environment):
+    def folder(profile: str) -> str:
+        is_own = get_profile_dir(profile) is None and (PROFILES / profile / "profile.yaml").is_file()
+        return str(PROFILES / profile) if is_own else profile
+
+    named = []
+    for before, word in pairwise(["", *words]):
+        option, is_set, value = word.partition("=")
+        if before in PROFILE_OPTIONS:
+            named.append(folder(word))
+        else:
+            named.append(f"{option}={folder(value)}" if is_set and option in PROFILE_OPTIONS else word)
+    for profile in profiles(named, environment):
         if get_profile_dir(profile) is None:
-            known = ", ".join(sorted(path.name for path in Path("profiles").glob("*") if path.is_dir()))
+            known = ", ".join(sorted(path.name for path in PROFILES.glob("*") if path.is_dir()))
             raise UserError(f"PROFILE: {profile} has no profile.yaml", f"choose one of {known}, or name its folder")
+    return named
 
 
 def refuse(_parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -66,7 +83,7 @@ if __name__ == "__main__":
     from snakemake.cli import main
 
     try:
-        check_profiles(sys.argv[1:], os.environ)
+        sys.argv[1:] = with_profiles(sys.argv[1:], os.environ)
     except UserError as error:
         sys.exit(f"error: {error}")
     argparse.ArgumentParser.error = refuse  # type: ignore[method-assign, assignment]

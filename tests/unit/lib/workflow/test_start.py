@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.problems import STOPPED
+from scripts.lib.base.problems import STOPPED, UserError
+from scripts.lib.workflow import start
 
 ROOT = Path(__file__).resolve().parents[4]
 PROGRAM = """
@@ -64,3 +65,14 @@ def test_words_that_snakemake_does_not_know_are_one_line(words: list[str], messa
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     errors = [line for line in result.stderr.splitlines() if not line.startswith("Using profile")]
     assert result.returncode == 1 and len(errors) == 1 and errors[0].startswith(message)
+
+
+def test_mimflow_s_profiles_are_known_by_name_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = start.with_profiles(["--profile", "local", "-n", "--workflow-profile=n30"], {})
+    assert words == ["--profile", f"{ROOT}/profiles/local", "-n", f"--workflow-profile={ROOT}/profiles/n30"]
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "profile.yaml").touch()
+    assert start.with_profiles(["--profile", "local"], {}) == ["--profile", "local"]
+    with pytest.raises(UserError, match="nonsense has no profile.yaml: choose one of local, n30, slurm"):
+        start.with_profiles(["-n"], {"SNAKEMAKE_PROFILE": "nonsense"})
