@@ -34,7 +34,8 @@ TRACKERS = {
 #: What to type afterwards.
 NEXT = {
     "tensorboard": "tensorboard --logdir {output}",
-    "mlflow": "mlflow ui --backend-store-uri file://{absolute}",
+    # From its release 3.7 on MLflow wants to hear that a store of files is meant, not a database.
+    "mlflow": "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri file://{absolute}",
     "wandb": "wandb sync {output}/wandb/offline-run-*    (with internet)",
 }
 
@@ -74,7 +75,7 @@ def require(tracker: str) -> None:
     if importlib.util.find_spec(module) is None:
         raise UserError(
             f"{tracker}: the package {package} is not installed, which mimflow does not bring along",
-            f"`.venv/bin/python -m pip install {package}`, then again",
+            f"`.venv/bin/python -m pip install {package}`, best as docs/trackers.md says it, then again",
         )
 
 
@@ -121,7 +122,6 @@ def to_tensorboard(run: TrackedRun, output: Path) -> None:
 
 def to_mlflow(run: TrackedRun, output: Path) -> None:
     """Write into a store of files: an experiment for each data set, a run for each run, its files as artifacts."""
-    # From its release 3.7 on MLflow wants to hear that a store of files is meant, not a database.
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.entities import Metric, Param

@@ -74,5 +74,5 @@ def test_mimflow_s_profiles_are_known_by_name_from_any_folder(tmp_path: Path, mo
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "profile.yaml").touch()
     assert start.with_profiles(["--profile", "local"], {}) == ["--profile", "local"]
-    with pytest.raises(UserError, match="nonsense has no profile.yaml: choose one of local, n30, slurm"):
+    with pytest.raises(UserError, match=r"nonsense has no profile\.yaml: choose one of local, n30, slurm"):
         start.with_profiles(["-n"], {"SNAKEMAKE_PROFILE": "nonsense"})
