@@ -26,8 +26,10 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 #: Tests that look at one finished run, which takes a minute or more to make.
 FINISHED = tuple(
     f"tests/workflow/test_{name}.py"
-    for name in ("dag", "damaged_results", "openmmlab", "report_pages", "serve", "track", "verify")
+    for name in ("dag", "damaged_results", "openmmlab", "report_pages", "serve", "verify")
 )
+#: Tests in a fresh clone, which is made once and has finished runs.
+CLONE = tuple(f"tests/workflow/test_{name}.py" for name in ("docs_site", "fresh_clone", "habits", "notebook", "track"))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -40,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return "finished" if file in FINISHED else file
+            return "finished" if file in FINISHED else "clone" if file in CLONE else file
 
     return Scheduling(config, log)
 
@@ -56,5 +58,5 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest, so that no process waits for the other at the end."""
     slow = tuple(f"tests/workflow/test_{name}.py" for name in ("base_configs", "fast", "folds"))
-    first = ("tests/faults/", "tests/grid/", FINISHED, slow, "tests/workflow/")
+    first = ("tests/faults/", "tests/grid/", FINISHED, CLONE, slow, "tests/workflow/")
     items.sort(key=lambda item: next((i for i, start in enumerate(first) if item.nodeid.startswith(start)), len(first)))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from browser import CHROMIUM, chromium
 from dag import ROOT
+from set_up import Clone
 
 PAGES = ["*.md", "config/README.md", "docs/*.md"]
 pytestmark = [
@@ -29,15 +30,16 @@ def build(source: Path, output: Path) -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-def test_every_page_is_in_the_menu_and_the_search_finds_english_and_chinese_without_network(tmp_path: Path) -> None:
-    assert build(ROOT, tmp_path / "site") == ""
-    text = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+def test_every_page_is_in_the_menu_and_the_search_finds_english_and_chinese_without_network(clone: Clone) -> None:
+    assert clone.typed("make docs-site") == "site/index.html\n"
+    site = clone.folder / "site"
+    text = (site / "index.html").read_text(encoding="utf-8")
     menu = set(re.findall(r'href="([\w./-]+)\.html"', text))
     pages = {str(path.relative_to(ROOT).with_suffix("")) for pattern in PAGES for path in ROOT.glob(pattern)}
     assert pages - {"README"} - menu == set()
     with chromium() as page:
         for words, name in (("leaderboard interval", "docs/results.html"), ("登录节点", "docs/n30.zh-CN.html")):
-            page.open(f"file://{tmp_path}/site/search.html?q={words}")
+            page.open(f"file://{site}/search.html?q={words}")
             page.wait_for(f"document.querySelector('#search-results a[href^=\"{name}\"]') !== null")
         assert page.requests_that_leave() == [] and page.complaints == []
 

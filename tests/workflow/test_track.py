@@ -1,26 +1,26 @@
-"""Runs written for trackers of experiments, read back by the trackers' own packages.
+"""Runs written for trackers of experiments, read back by the trackers' own packages, as docs/trackers.md says it.
 
-The packages are in none of mimflow's locks: the tests that need one install it, of the package index, into a folder of
-their own, as people install it into .venv.
+The packages are in none of mimflow's locks: they are added to the .venv of a fresh clone.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import shlex
+import socket
 import subprocess
-import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from dag import ROOT, Finished
+from set_up import Clone
 
 from scripts import track
 from scripts.lib.base.problems import UserError
 from scripts.lib.runs.tracked_run import find_runs, read_tracked_run
 
-#: Installed into a folder, without dependencies that .venv has already.
 #: W&B 0.31 reads its files by a program that is not Python's; 0.26.1 has a reader in Python.
 PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb==0.26.1"}
 #: Programs that read with the tracker's own reader and print what they find as JSON.
@@ -29,7 +29,7 @@ READERS = {
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 import glob
-(folder,) = {os.path.dirname(path) for path in glob.glob(sys.argv[1] + "/tensorboard/small/quick/seed0/*")}
+(folder,) = {os.path.dirname(path) for path in glob.glob(sys.argv[1] + "/tensorboard/mine/quick/seed0/*")}
 events = EventAccumulator(folder, size_guidance={"images": 0}).Reload()
 found = {name: [[event.step, event.value] for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
 parsed = [plugin_data_pb2.HParamsPluginData.FromString(metadata.plugin_data.content)
@@ -42,7 +42,8 @@ print(json.dumps([found, parameters, events.Tags()["images"]]))
 os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
 from mlflow.tracking import MlflowClient
 client = MlflowClient("file://" + os.path.abspath(sys.argv[1] + "/mlruns"))
-(run,) = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
+(run,) = [run for run in runs if run.info.run_name == "quick/seed0"]
 found = {name: [[metric.step, metric.value] for metric in client.get_metric_history(run.info.run_id, name)]
          for name in run.data.metrics}
 files = [file.path for file in client.list_artifacts(run.info.run_id)]
@@ -52,7 +53,7 @@ print(json.dumps([found, run.data.params, [path for path in files if path.endswi
 import glob
 from wandb.proto import wandb_internal_pb2
 from wandb.sdk.internal.datastore import DataStore
-(path,) = glob.glob(sys.argv[1] + "/wandb/offline-run-*/run-small-quick-seed0.wandb")
+(path,) = glob.glob(sys.argv[1] + "/wandb/offline-run-*/run-mine-quick-seed0.wandb")
 store = DataStore()
 store.open_for_scan(path)
 found, parameters = {}, {}
@@ -72,31 +73,20 @@ print(json.dumps([found, parameters, pictures]))
 }
 
 
-def program(code: str, packages: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{ROOT}", "HOME": str(folder)}
-    command = [sys.executable, *(["-c", "import json, os, sys\n" + code] if code else ["-m", "scripts.track"]), *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("tracker", list(PACKAGES))
-def test_the_tracker_s_own_reader_finds_curves_results_and_parameters(
-    finished: Finished, tmp_path: Path, tracker: str
-) -> None:
-    packages, results = tmp_path / "packages", finished[0] / "results" / "small"
-    install = [sys.executable, "-m", "pip", "install", "-q", "--target", str(packages), PACKAGES[tracker]]
-    subprocess.run(install, check=True, capture_output=True, timeout=600)
-    output = {"tensorboard": "t/tensorboard", "mlflow": "t/mlruns", "wandb": "t"}[tracker]
+def test_the_tracker_s_own_reader_finds_curves_results_and_parameters(clone: Clone, tracker: str) -> None:
+    before = clone.locked()
+    clone.install(PACKAGES[tracker])
+    assert clone.locked() == before, "what the lock pins is as it was"
     for _ in range(2):  # the second time replaces what the first one wrote
-        words = ["--run", str(results), "--to", tracker, "--output", output]
-        written = program("", packages, tmp_path, *words)
-        assert written.returncode == 0, written.stderr
-        assert written.stdout.startswith("look at it: ")
-    read = program(READERS[tracker], packages, tmp_path, "t")
-    assert read.returncode == 0, read.stderr
-    curves, parameters, pictures = json.loads(read.stdout.splitlines()[-1])
+        written = clone.typed(f"make track RUN=results/mine TO={tracker}")
+        assert "look at it: " in written
+    code = shlex.quote("import json, os, sys\n" + READERS[tracker])
+    read = clone.typed(f".venv/bin/python -c {code} tracking 2>&1")
+    curves, parameters, pictures = json.loads(read.splitlines()[-1])
 
-    run = results / "quick" / "seed0"
+    run = clone.folder / "results" / "mine" / "quick" / "seed0"
     log, metrics = pd.read_csv(run / "train_log.csv"), json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     for column, name in (("val_accuracy", "val/accuracy"), ("train_loss", "train/loss"),
                          ("learning_rate", "train/learning_rate"),
@@ -107,6 +97,29 @@ def test_the_tracker_s_own_reader_finds_curves_results_and_parameters(
     assert parameters["base_config"] == "mobilenet-v2_8xb32_in1k" and float(parameters["batch_size"]) == 8
     assert float(parameters["overrides.model.backbone.widen_factor"]) == 0.25
     assert len(pictures) == 1
+
+
+@pytest.mark.long
+def test_tensorboard_shows_what_was_written(clone: Clone) -> None:
+    clone.install("tensorboard")
+    clone.typed("make track RUN=results/mine TO=tensorboard")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    line = [".venv/bin/tensorboard", "--logdir", "tracking/tensorboard", "--port", str(port)]
+    with subprocess.Popen(line, cwd=clone.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            runs: list[str] = []
+            until = time.monotonic() + 120
+            while not runs and time.monotonic() < until:
+                time.sleep(0.5)
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=60) as answer:
+                        runs = json.load(answer)
+                except OSError:
+                    assert process.poll() is None
+        finally:
+            process.terminate()
+    assert sorted(runs) == ["mine/own/seed0", "mine/quick/seed0"]
 
 
 def test_a_missing_package_is_one_line_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,131 @@
+"""What people type who come from other tools, as docs/ says it, in a fresh clone with finished runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from set_up import Clone, run, shell_block, shell_of_a_user
+
+pytestmark = pytest.mark.long
+
+
+def another_environment(folder: Path, *packages: str) -> Path:
+    """Return the programs of an environment that is not mimflow's, with packages of the index."""
+    run([sys.executable, "-m", "venv", str(folder)], folder.parent, shell_of_a_user())
+    run([str(folder / "bin" / "pip"), "install", "-q", *packages], folder.parent, shell_of_a_user())
+    return folder / "bin"
+
+
+# --- OpenMMLab's ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", ["quick", "own"])
+def test_mim_test_as_the_page_types_it_prints_the_accuracy_of_metrics_json(clone: Clone, experiment: str) -> None:
+    lines = "\n".join(shell_block(clone.folder / "docs/openmmlab.md", "mim test"))
+    assert "mine/mobilenet-v2/" in lines
+    printed = clone.typed(lines.replace("mine/mobilenet-v2/", f"mine/{experiment}/"))
+    (accuracy,) = re.findall(r"^accuracy_top-1 : ([\d.]+)$", printed, re.MULTILINE)
+    assert float(accuracy) == pytest.approx(100 * clone.metrics(experiment)["accuracy_top1"], abs=0.005)
+
+
+def test_a_config_file_of_ones_own_is_trained_for_as_long_as_it_says(clone: Clone) -> None:
+    log = (clone.folder / "results/mine/own/seed0/train_log.csv").read_text(encoding="utf-8")
+    assert len(log.splitlines()) == 1 + 2  # its header, and an epoch each
+
+
+def test_the_commands_of_the_table_for_users_of_mmcls_work(clone: Clone) -> None:
+    page = (clone.folder / "docs/openmmlab.md").read_text(encoding="utf-8")
+    spans = re.findall(
+        r"`((?:make|\.venv/bin/python|snakemake) [^`]+)`", "\n".join(re.findall(r"^\|.*\|$", page, re.M))
+    )
+    for old, new in (("/NAME/", "/quick/"), ("=photos", "=results/mine/images"), ("=new.zip", "=photos.zip"),
+                     ("--profile slurm", "--profile slurm --dry-run")):  # fmt: skip
+        spans = [span.replace(old, new) for span in spans]
+    typed = {" ".join(span.split()[:2]): span for span in spans if len(span.split()) > 2}
+    assert {"make fetch", "make run", "make evaluate", "make predict", "snakemake --profile"} <= typed.keys()
+    assert "resnet18_8xb32_in1k" in clone.typed(next(span for span in spans if "model_zoo" in span))
+    assert "nothing to do" in clone.typed(typed["make run"])
+    clone.typed(typed["make fetch"])
+    assert "accuracy" in clone.typed(typed["make evaluate"])
+    assert "30 images" in clone.typed(typed["make predict"])
+    assert "Nothing to be done" in clone.typed(f".venv/bin/{typed['snakemake --profile']}")
+
+
+# --- Snakemake's ------------------------------------------------------------------------------------------------------
+
+
+def test_snakemake_is_typed_in_the_clone_and_in_another_folder(clone: Clone, tmp_path: Path) -> None:
+    lines = "\n".join(shell_block(clone.folder / "docs/snakemake.md", "--profile local"))
+    assert "nothing to do: " in clone.typed(lines)
+    program = f"{clone.folder}/.venv/bin/snakemake --snakefile {clone.folder}/Snakefile --profile local"
+    (tmp_path / "photos.zip").symlink_to(clone.folder / "photos.zip")
+    config = yaml.safe_load((clone.folder / "configs/mine.yaml").read_text(encoding="utf-8"))
+    del config["experiments"]["own"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert "split 30 images" not in (plan := clone.typed(f"{program} --configfile mine.yaml -n", tmp_path))
+    assert "train_model" in plan
+    clone.typed(f"{program} --configfile mine.yaml --until split_dataset", tmp_path)
+    assert (tmp_path / "results/mine/splits/test.txt").is_file()
+
+
+def test_it_is_a_module_of_another_workflow_as_the_page_writes_it_and_sdm_changes_nothing(
+    clone: Clone, tmp_path: Path
+) -> None:
+    page = (clone.folder / "docs/snakemake.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    rule = 'rule summary:\n    output: "summary.txt"\n    input: "results/mine/quick/seed0/metrics.json"\n'
+    rule += '    shell: "cp {input} {output}"\n'
+    (tmp_path / "Snakefile").write_text(block.replace("/path/to/mimflow", str(clone.folder)) + rule, encoding="utf-8")
+    config = yaml.safe_load((clone.folder / "configs/mine.yaml").read_text(encoding="utf-8"))
+    del config["experiments"]["own"]
+    config["dataset"]["source"]["path"] = str(clone.folder / "photos.zip")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    clone.typed(f"{clone.folder}/.venv/bin/snakemake summary.txt --cores 2 --sdm apptainer", tmp_path)
+    metrics = json.loads((tmp_path / "summary.txt").read_text(encoding="utf-8"))
+    assert metrics["accuracy_top1"] == clone.metrics("quick")["accuracy_top1"]
+
+
+# --- of hubs, citations and licenses ----------------------------------------------------------------------------------
+
+
+def test_the_hub_s_own_reader_understands_the_model_card(clone: Clone, tmp_path: Path) -> None:
+    programs = another_environment(tmp_path / "hub", "huggingface_hub")
+    code = (
+        "import sys, json, huggingface_hub; data = huggingface_hub.ModelCard.load(sys.argv[1]).data; "
+        "print(json.dumps([data.license, data.library_name, data.pipeline_tag, data.model_name, "
+        "{result.metric_name: result.metric_value for result in data.eval_results}]))"
+    )
+    page = clone.folder / "results/mine/quick/seed0/model_card.md"
+    read = json.loads(run([str(programs / "python"), "-c", code, str(page)], tmp_path, shell_of_a_user()))
+    metrics = clone.metrics("quick")
+    assert read[:4] == ["unknown", "mmcls", "image-classification", "quick-seed0"]
+    assert read[4]["accuracy_top1"] == metrics["accuracy_top1"] and read[4]["f1_macro"] == metrics["f1_macro"]
+
+
+def test_the_citation_is_valid_and_becomes_bibtex(clone: Clone, tmp_path: Path) -> None:
+    cffconvert = another_environment(tmp_path / "cff", "cffconvert") / "cffconvert"
+    assert "valid" in run([str(cffconvert), "--validate"], clone.folder, shell_of_a_user()).lower()
+    bibtex = run([str(cffconvert), "-f", "bibtex"], clone.folder, shell_of_a_user())
+    assert "The mimflow authors" in bibtex and "mimflow: from a folder of labelled images" in bibtex
+
+
+def test_the_licenses_of_the_alternatives_are_those_of_their_packages(clone: Clone, tmp_path: Path) -> None:
+    page = (clone.folder / "docs/alternatives.md").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"\(ultralytics [^)]*\)", page)
+    packages = [pair.lower().replace(" ", "==") for pair in listed.strip("()").split(", ")]
+    stated = {name.lower(): license for name, license in re.findall(r"^\| \[([\w-]+)\]\S+ \| ([\w.-]+)", page, re.M)}
+    assert {package.partition("==")[0] for package in packages} == stated.keys()
+    options = ["-q", "--dry-run", "--no-deps", "--ignore-installed", "--report", str(tmp_path / "report.json")]
+    pip = [sys.executable, "-m", "pip", "install"]
+    run([*pip, *options, *packages], tmp_path, shell_of_a_user())
+    for package in json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["install"]:
+        data = package["metadata"]
+        name = data["name"].lower().replace("_", "-")
+        words = " ".join([data.get("license", ""), data.get("license_expression", ""), *data.get("classifier", [])])
+        expected = {"AGPL-3.0": r"AGPL|Affero", "Apache-2.0": r"Apache"}[stated[name]]
+        assert re.search(expected, words), (name, words)
