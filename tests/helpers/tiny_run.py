@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,25 +58,28 @@ def photograph(seed: int, size: tuple[int, int] = (60, 48)) -> Image.Image:
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
 
 
-def make_run(root: Path, per_class: int = 3, model: dict[str, Any] = MODEL) -> TinyRun:
+def make_run(
+    root: Path, per_class: int = 3, model: dict[str, Any] = MODEL, classes: Sequence[str] = CLASSES
+) -> TinyRun:
     """Make a run with *per_class* images a class, two in three of them in the order of the classes."""
+    model = {**model, "head": {**model["head"], "num_classes": len(classes)}}
     run = TinyRun(
         root / "demo" / "tiny" / "seed0", root / "demo" / "images", root / "demo" / "test.txt", root / "classes"
     )
     run.folder.mkdir(parents=True)
     lines = []
-    for label, name in enumerate(CLASSES):
+    for label, name in enumerate(classes):
         (run.images / name).mkdir(parents=True)
         for number in range(per_class):
             photograph(100 * label + number).save(run.images / name / f"a {number}.png")
             lines.append(f"{name}/a {number}.png {label}")
     run.split.write_text("".join(f"{line}\n" for line in reversed(lines)), encoding="utf-8")
-    run.classes.write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
-    dataset = {"type": "CustomDataset", "data_prefix": "unused", "classes": CLASSES, "pipeline": PIPELINE}
+    run.classes.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+    dataset = {"type": "CustomDataset", "data_prefix": "unused", "classes": list(classes), "pipeline": PIPELINE}
     config = {"model": model, "data": {"test": dataset}, "runner": {"device": "cpu", "threads": 1}, "seed": 0}
     (run.folder / "config.py").write_text(render(config, "mim train mmcls x.py", "tiny"), encoding="utf-8")
     weights = random_weights(model)
-    torch.save({"meta": {"epoch": 1, "CLASSES": CLASSES}, "state_dict": weights}, run.folder / "best.pth")
+    torch.save({"meta": {"epoch": 1, "CLASSES": list(classes)}, "state_dict": weights}, run.folder / "best.pth")
     metrics = {"dataset": "demo", "experiment": "tiny", "seed": 0, "accuracy_top1": 0.5}
     (run.folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
     write_train_log(run.folder / "train_log.csv")

@@ -17,8 +17,10 @@ from PIL import Image
 from report_folder import write_results
 from simulated_predictions import simulate, write_csv
 from small_runs import make_run
+from tiny_run import make_run as make_tiny_run
 
 from scripts.lib.data.label_suspects import NEIGHBOURS, LabelSuspect, write_suspects
+from scripts.lib.runs.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CLASSES, TEST, VAL = 2000, 2000, 400
@@ -147,6 +149,33 @@ def test_the_pages_of_data_labels_and_results_of_2000_classes_take_little(tmp_pa
     )  # fmt: skip
     sizes = {path.name: path.stat().st_size for path in (*dataset.glob("*.html"), *run.glob("*.html"))}
     assert len(sizes) == 4 + (dataset / "leaderboard.html").exists() and max(sizes.values()) < 20e6, sizes
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.long
+def test_grad_cam_and_the_page_to_try_a_model_of_2000_classes_take_little(tmp_path: Path) -> None:
+    made = make_tiny_run(tmp_path, per_class=1, classes=[f"class {number}" for number in range(CLASSES)])
+    run, split = RunFolder(made.folder), made.split
+    model = ["--config", made.folder / "config.py", "--checkpoint", run.best, "--images", made.images]
+    of_training = ["--known", run.known, "--certainty", run.certainty]
+    split_options = ["--classes", made.classes, "--device", "cpu", "--split", split, split, "--train", split]
+    outputs = ["--output", run.predictions, run.val_predictions, "--features", run.features]
+    run_script("scripts.evaluate.predict_images", *model, *split_options, *outputs, *of_training)
+    run_script(
+        "scripts.evaluate.export_model", *model, "--split", split, "--classes", made.classes,
+        "--predictions", run.predictions, "--output", run.onnx, "--report", run.export, *of_training,
+    )  # fmt: skip
+    grad_cam, try_page = tmp_path / "gradcam.html", tmp_path / "try.html"
+    run_script(
+        "scripts.evaluate.explain_model", *model, "--predictions", run.predictions, "--features", run.features,
+        "--output", grad_cam,
+    )  # fmt: skip
+    assert "<img" in grad_cam.read_text(encoding="utf-8")
+    run_script(
+        "scripts.report.write_try_page", "--runs", run.path, "--train", split, "--images", made.images,
+        "--output", try_page,
+    )  # fmt: skip
+    assert grad_cam.stat().st_size < 2.5e6 and try_page.stat().st_size < 20e6
 
 
 @pytest.mark.timeout(1800)
