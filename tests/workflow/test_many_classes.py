@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from config_files import MINE, own_file
 from PIL import Image
 from report_folder import write_results
 from simulated_predictions import simulate, write_csv
@@ -20,6 +21,7 @@ from small_runs import make_run
 from tiny_run import make_run as make_tiny_run
 
 from scripts.lib.data.label_suspects import NEIGHBOURS, LabelSuspect, write_suspects
+from scripts.lib.model.label_probe import FOLDS
 from scripts.lib.runs.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -176,6 +178,30 @@ def test_grad_cam_and_the_page_to_try_a_model_of_2000_classes_take_little(tmp_pa
         "--output", try_page,
     )  # fmt: skip
     assert grad_cam.stat().st_size < 2.5e6 and try_page.stat().st_size < 20e6
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.long
+def test_wrong_labels_are_looked_for_among_2000_classes_in_little_memory_and_time(tmp_path: Path) -> None:
+    made = make_tiny_run(tmp_path, per_class=FOLDS, classes=[f"class {number}" for number in range(CLASSES)])
+    splits, audit, summary = tmp_path / "splits", tmp_path / "audit.csv", tmp_path / "label_suspects.json"
+    splits.mkdir()
+    lines = made.split.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, split in enumerate(("train", "val", "test")):
+        (splits / f"{split}.txt").write_text("".join(lines[number::3]), encoding="utf-8")
+    audit.write_text("file,finding,action,group,detail\n")
+    experiment = {
+        "base_config": own_file(tmp_path / "base", MINE.replace("0.25", "0.1")),
+        "checkpoint": "none",
+        "recipe": "tutorial",
+    }
+    run_script(
+        "scripts.data.find_label_suspects", "--experiment", json.dumps(experiment), "--name", "x",
+        "--checkpoint", made.folder / "best.pth", "--images", made.images, "--splits", splits,
+        "--classes", made.classes, "--audit", audit, "--output", tmp_path / "suspects.csv", "--summary", summary,
+    )  # fmt: skip
+    judged = json.loads(summary.read_text())
+    assert judged["reason"] is None and judged["images"] > 0.9 * FOLDS * CLASSES
 
 
 @pytest.mark.timeout(1800)
