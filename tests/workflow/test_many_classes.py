@@ -37,15 +37,15 @@ sys.exit(status)
 """
 
 
-def run_script(module: str, *options: str | Path, folder: Path = ROOT) -> None:
-    """Run a script in *folder* as its rule does, within MEMORY and SECONDS."""
+def run_script(module: str, *options: str | Path, folder: Path = ROOT, most_seconds: float = SECONDS) -> None:
+    """Run a script in *folder* as its rule does, within MEMORY and *most_seconds* of the processor."""
     # By a process of little memory: a child counts what its parent had when it was started.
     command = [sys.executable, "-c", MEASURE, sys.executable, "-m", module, *map(str, options)]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     memory, seconds = map(float, result.stdout.splitlines()[-1].split())
     print(f"{module}: {memory / 1e9:.2f} GB, {seconds:.0f} s")
-    assert memory < MEMORY and seconds < SECONDS, module
+    assert memory < MEMORY and seconds < most_seconds, module
 
 
 @pytest.mark.timeout(1800)
@@ -194,11 +194,13 @@ def test_wrong_labels_are_looked_for_among_2000_classes_in_little_memory_and_tim
         "base_config": own_file(tmp_path / "base", MINE.replace("0.25", "0.1")),
         "checkpoint": "none",
         "recipe": "tutorial",
+        "image_size": 32,
     }
     run_script(
         "scripts.data.find_label_suspects", "--experiment", json.dumps(experiment), "--name", "x",
         "--checkpoint", made.folder / "best.pth", "--images", made.images, "--splits", splits,
         "--classes", made.classes, "--audit", audit, "--output", tmp_path / "suspects.csv", "--summary", summary,
+        most_seconds=2 * SECONDS,
     )  # fmt: skip
     judged = json.loads(summary.read_text())
     assert judged["reason"] is None and judged["images"] > 0.9 * FOLDS * CLASSES

@@ -19,7 +19,7 @@ from scripts.mmcls_plugins.hooks import forward_hooks
 
 logger = logging.getLogger(__name__)
 #: Numbers that a block of logits holds; those of all images, of 2,000 classes, would take more than the features do.
-BLOCK_NUMBERS = 8_000_000
+BLOCK_NUMBERS = 2_000_000
 #: By how much products of eigenvectors, computed in float32, may differ from 0, and from 1 of one with itself.
 ORTHOGONAL = 1e-3
 
