@@ -54,12 +54,17 @@ def write_results(
                 names = [file for file, is_tested in zip(files, chosen, strict=True) if is_tested]
                 write_run(run, names, labels[chosen], classes, strength, (number, seed, fold), bool(folds))
                 runs.append(run)
+    (dataset / "figures").mkdir()
+    compare(dataset, runs)
+    return runs
+
+
+def compare(dataset: Path, runs: Sequence[Path]) -> None:
+    """Write the tables of results/<dataset> that compare runs."""
     board = ["--leaderboard", "leaderboard.csv", "--figure", "figures/leaderboard.svg", "--costs", "costs.csv"]
     board += ["--comparisons", "comparisons.csv", "--audit", "audit.csv"]
     options = [word if word.startswith("--") else str(dataset / word) for word in board]
-    (dataset / "figures").mkdir()
     compare_runs.main(compare_runs.build_parser().parse_args(["--runs", *map(str, runs), *options]))
-    return runs
 
 
 def write_images(folder: Path, files: Sequence[str], labels: np.ndarray, size: int) -> None:

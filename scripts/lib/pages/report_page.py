@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from scripts.lib.base.language import LANGUAGES, speaking, tr
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.findings import verdict
 from scripts.lib.data.reading import WHITE
-from scripts.lib.metrics import cost, leaderboard, paired
+from scripts.lib.metrics import cost, leaderboard, likeness, paired
 from scripts.lib.pages import data_summary, report_answer, report_maps, report_pictures, templates
 from scripts.lib.pages.model_card import use_commands
 from scripts.lib.pages.report_run import Images, RunReport, describe_run
@@ -70,6 +70,9 @@ def read_sources(dataset: Path, folders: Sequence[Path], settings: str) -> Sourc
     ranks = {name: rank for rank, name in enumerate(board["experiment"])}
     images = Images()
     runs = [describe_run(folder, dataset, images) for folder in folders]
+    made = pd.DataFrame({"experiment": [run.experiment for run in runs], "folder": list(folders)})
+    names, _ = likeness.set_apart(made)  # as in the leaderboard
+    runs = [replace(run, experiment=name) for run, name in zip(runs, names["experiment"], strict=True)]
     runs.sort(key=lambda run: (ranks.get(run.experiment, len(ranks)), run.experiment, run.seed, run.fold or 0))
     classes = read_lines(dataset / "classes.txt")
     tested = len(images.files)

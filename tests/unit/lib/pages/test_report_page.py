@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from chinese import english_on
 from PIL import Image
-from report_folder import write_page, write_results
+from report_folder import compare, write_page, write_results
 
 from scripts import serve
 from scripts.lib.base.language import speaking
@@ -288,6 +288,20 @@ def test_errors_beyond_those_that_are_listed_are_still_known_as_errors(
     cut = describe_run(runs[0], tmp_path, images)
     assert whole.unlisted == [] and len(cut.errors) == 2 and cut.n_errors == whole.n_errors > 2
     assert [*(error[0] for error in cut.errors), *cut.unlisted] == [error[0] for error in whole.errors]
+
+
+def test_runs_of_other_code_have_the_name_that_the_leaderboard_gives_them(tmp_path: Path) -> None:
+    """Else the row of the leaderboard answers no click, and what is confused most is another run's than the best's."""
+    runs = write_results(tmp_path, ["a", "b"], {"x": 0.2, "y": 3.0}, seeds=3)
+    provenance = json.loads((runs[0] / "provenance.json").read_text())
+    provenance["inputs"]["code"]["sha256"] = "other"
+    (runs[0] / "provenance.json").write_text(json.dumps(provenance))
+    compare(tmp_path, runs)
+    sources = report_page.read_sources(tmp_path, runs, "")
+    named = {run.folder: run.experiment for run in sources.runs}
+    assert named.pop("x/seed0") == "x (other code)" and set(named.values()) == {"x", "y"}
+    assert {run.experiment for run in sources.runs} == set(sources.board["experiment"])
+    assert [run.experiment for run in sources.runs][:3] == ["y"] * 3, "the best first"
 
 
 def test_the_map_and_grad_cam_of_a_run_come_from_its_own_pages(tmp_path: Path) -> None:
