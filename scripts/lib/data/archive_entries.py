@@ -168,12 +168,12 @@ def damage(archive: Path) -> Iterator[None]:
                 f"{archive}: refused: unpacking it takes more than {megabytes(WINDOW)} of memory:"
                 " repack it with a smaller window (xz -9, zstd without --long); nothing was written"
             ) from error
-        raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
+        raise Damaged(f"{archive}: damaged or truncated ({error}): its source must have a whole file") from error
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):
             raise
         # bz2 says so of bad data, and the system of a place that no file can have
-        raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
+        raise Damaged(f"{archive}: damaged or truncated ({error}): its source must have a whole file") from error
 
 
 def check_size(archive: Path, unpacked: int, compressed: int, limits: Limits) -> None:

@@ -163,7 +163,10 @@ def choose_classes(images: Sequence[Image], wanted: Sequence[str] | None) -> lis
             classes.append(match)
     if len(classes) < 2:
         only = f"only {classes[0]!r}" if classes else "none"
-        raise UserError(f"one class is not enough: at least 2 are needed, {only} was found (one folder a class)")
+        raise UserError(
+            f"one class is not enough: at least 2 are needed, {only} was found",
+            "a class is a folder, or a label of the table",
+        )
     return classes
 
 

@@ -142,7 +142,7 @@ def open_tar(archive: Path, kind: str, limits: Limits) -> Iterator[tarfile.TarFi
                 f"{archive}: refused: sparse files (with holes): repack it without --sparse; nothing was written"
             ) from error
         except _BadHeader as error:
-            raise Damaged(f"{archive}: damaged or truncated ({error}): fetch it again") from error
+            raise Damaged(f"{archive}: damaged or truncated ({error}): its source must have a whole file") from error
 
 
 @contextmanager
