@@ -132,7 +132,7 @@ report.plots = (() => {
       .flatMap(([bins, kind]) => bins.bins.map(([n, confidence, right, low, high]) => ({ kind, n, confidence, right, low, high })));
     const side = Math.min(560, width(box)), colours = ["#0072b2", ORANGE];
     return withLegend(plot(box, word("alt_calibration"), {
-      width: side, height: side * 0.85, marginLeft: 56, marginBottom: 44,
+      width: side, height: side * 0.85, marginLeft: 56, marginBottom: 44, marginRight: 28, marginTop: 32,
       color: { domain: [word("as_is"), word("scaled")], range: colours },
       x: { label: `${word("confidence")}, %`, percent: true, domain: [0, 100], grid: true },
       y: { label: `${word("bin_accuracy")}, %`, percent: true, domain: [0, 100], grid: true },

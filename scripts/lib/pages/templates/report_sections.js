@@ -131,6 +131,8 @@ report.sections = (() => {
   }
 
   function curves() {
+    for (const option of find("[data-choice=curve]").options)
+      option.hidden = !data.runs.some(one => one.curve[option.value].some(value => value !== null));
     put("curves", box => plots.curves(box, choice("curve")));
   }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browser import CHROMIUM, Page, chromium
 from report_folder import write_maps, write_page, write_results
@@ -89,3 +90,14 @@ def test_pictures_that_belong_together_stand_side_by_side_on_a_phone(browser: Pa
 def test_nothing_is_to_be_chosen_where_all_is_shown(browser: Page, report: str) -> None:
     show(browser, report)
     assert browser.evaluate(f"{VIEW}.querySelector('[data-choice=many]').offsetParent") is None
+
+
+def test_a_curve_that_no_run_has_is_not_offered(browser: Page, tmp_path: Path) -> None:
+    runs = write_results(tmp_path, ["a", "b"], {"x": 1.0})
+    shown = f"[...{VIEW}.querySelectorAll('[data-choice=curve] option')].map(option => !option.hidden)"
+    log = pd.read_csv(runs[0] / "train_log.csv")
+    for loss in (0.5, None):
+        log.assign(val_loss=loss).to_csv(runs[0] / "train_log.csv", index=False)
+        write_page(tmp_path, runs)
+        show(browser, (tmp_path / "report.html").as_uri())
+        assert browser.evaluate(shown) == [True, True, loss is not None]
