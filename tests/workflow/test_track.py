@@ -6,6 +6,7 @@ The packages are in none of mimflow's locks: they are added to the .venv of a fr
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from set_up import Clone
+from wandb_server import WandbServer
 
 from scripts import track
 from scripts.lib.base.problems import UserError
@@ -120,6 +122,24 @@ def test_tensorboard_shows_what_was_written(clone: Clone) -> None:
         finally:
             process.terminate()
     assert sorted(runs) == ["mine/own/seed0", "mine/quick/seed0"]
+
+
+@pytest.mark.long
+def test_offline_runs_are_synchronised_with_a_server_of_wandb_as_the_page_types_it(clone: Clone) -> None:
+    (line,) = re.findall(r"`(wandb sync [^`]+)`", (clone.folder / "docs/trackers.md").read_text(encoding="utf-8"))
+    clone.install(PACKAGES["wandb"])
+    clone.typed("make track RUN=results/mine TO=wandb")
+    with WandbServer() as server:
+        key = f"PATH=$PWD/.venv/bin:$PATH WANDB_BASE_URL={server.url} WANDB_API_KEY={40 * '0'}"
+        assert "done" in clone.typed(f"env {key} {line} 2>&1")
+    assert sorted(server.lines) == ["mine-own-seed0", "mine-quick-seed0"]
+    for experiment in ("quick", "own"):
+        sent = server.lines[f"mine-{experiment}-seed0"]
+        log = pd.read_csv(clone.folder / f"results/mine/{experiment}/seed0/train_log.csv")
+        accuracies = {row["epoch"]: row["val/accuracy"] for row in sent["wandb-history.jsonl"] if "val/accuracy" in row}
+        assert accuracies == pytest.approx(dict(zip(log["epoch"], log["val_accuracy"], strict=True)))
+        (summary, *_) = sent["wandb-summary.json"][::-1]
+        assert summary["test/accuracy_top1"] == pytest.approx(clone.metrics(experiment)["accuracy_top1"])
 
 
 def test_a_missing_package_is_one_line_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
