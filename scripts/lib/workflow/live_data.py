@@ -96,7 +96,14 @@ class LiveData:
                 for run in self._look(dataset).runs
             ]
         return [
-            {"experiment": run.experiment, "seed": run.seed, "fold": run.fold, "kept": curve["kept"], "curve": curve}
+            {
+                "experiment": run.experiment,
+                "seed": run.seed,
+                "fold": run.fold,
+                "is_training": run.state == State.TRAINING,
+                "kept": curve["kept"],
+                "curve": curve,
+            }
             for run, curve in read
             if curve is not None
         ]

@@ -129,8 +129,8 @@
   function drawCurves() {
     const select = find("[data-choice=run]");
     // The run that somebody chose, else the one that trains, or the last of them.
-    const index = data.runs.findIndex(run => title(run) === chosen);
-    state.run = index < 0 ? data.runs.length - 1 : index;
+    const wanted = data.runs.findIndex(run => title(run) === chosen), training = data.runs.findLastIndex(run => run.is_training);
+    state.run = wanted >= 0 ? wanted : training >= 0 ? training : data.runs.length - 1;
     select.replaceChildren(...data.runs.map((run, i) => element("option", { value: i }, title(run))));
     select.value = state.run;
     select.parentNode.hidden = data.runs.length < 2;

@@ -70,6 +70,13 @@ def test_a_curve_grows_and_only_then_has_another_version(tmp_path: Path) -> None
     assert data.now("demo")["curves"] == after["curves"]
 
 
+def test_curves_tell_which_run_trains(tmp_path: Path) -> None:
+    data = LiveData(tmp_path / "results")
+    train(tmp_path / "results/demo/a/seed0", 2)
+    finish(tmp_path / "results/demo/b/seed0", 0.9, age=100)
+    assert {run["experiment"]: run["is_training"] for run in data.curves("demo")} == {"a": True, "b": False}
+
+
 def test_a_run_that_is_trained_anew_does_not_show_the_curve_of_before(tmp_path: Path) -> None:
     run, data = tmp_path / "results/demo/a/seed0", LiveData(tmp_path / "results")
     finish(run, 0.9, age=100)
