@@ -78,7 +78,7 @@ def test_a_disk_that_fills_is_one_line_and_costs_nothing(
         assert sha256_of(folder / RUN / "best.pth") == weights
 
 
-@pytest.mark.parametrize("leave", [0, 3, 40])
+@pytest.mark.parametrize("leave", [0, 1, 2, 3, 4, 40])
 def test_a_disk_that_takes_no_more_files_is_one_line_and_costs_nothing(
     finished: Finished, tmp_path: Path, leave: int
 ) -> None:

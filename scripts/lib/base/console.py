@@ -140,6 +140,12 @@ def configure_logging(log: Path | None) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def describe_write_error(error: OSError, folder: Path) -> str:
+    """Return what is to be said of an error of writing in *folder*: whose disk was full, though it need not be now."""
+    full = describe_full_disk([folder], certain=True) if error.errno == errno.ENOSPC else None
+    return str(full or describe_os_error(error))
+
+
 def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
     """Return what is to be said where an error comes of a full disk: one that it names, or one that is written to."""
     if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, None):

@@ -27,9 +27,8 @@ from snakemake.persistence.file import FilePersistence
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import products
-from scripts.lib.base.console import describe_os_error
+from scripts.lib.base.console import describe_write_error
 from scripts.lib.base.contents import content_of
-from scripts.lib.base.disks import describe_full_disk
 from scripts.lib.base.products import Change
 from scripts.lib.base.source_code import code_sha256
 from scripts.lib.runs.machine import lock_sha256
@@ -148,7 +147,7 @@ class Records(FilePersistence):
         try:
             super()._write_locks(lock_type, keys)
         except OSError as error:
-            sys.exit(f"error: {describe_full_disk([Path.cwd()]) or describe_os_error(error)}")
+            sys.exit(f"error: {describe_write_error(error, Path.cwd())}")
 
     def _read_record(self, key: str) -> MetadataRecord | None:
         if not is_product(key):

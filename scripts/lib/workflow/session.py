@@ -22,7 +22,7 @@ from snakemake.utils import update_config
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import interrupts, strict_yaml
-from scripts.lib.base.console import EXIT_INTERRUPTED
+from scripts.lib.base.console import EXIT_INTERRUPTED, describe_write_error
 from scripts.lib.base.disks import check_folders, share_with_group
 from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.language import speaking, tr
@@ -288,6 +288,8 @@ class Session:
             controller.take(slurm=workflow.non_local_exec)
         except UserError as error:
             self._exit(str(error))
+        except OSError as error:
+            self._exit(describe_write_error(error, Path.cwd()))
         if not workflow.non_local_exec:
             self._start_forks(job.rule.name for job in jobs)
             self.prefix_shell()
