@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 
@@ -71,7 +72,31 @@ class Request:
     authorization: str | None = None
 
 
-class HttpServer:
+class Loopback:
+    """Answers by a handler on a free port of 127.0.0.1, inside its ``with`` block."""
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    @property
+    def port(self) -> int:
+        return self._server.server_address[1]
+
+
+class HttpServer(Loopback):
     """``with HttpServer() as server: server.serve("a.zip", data)`` serves ``server.url("a.zip")``.
 
     ``server.requests`` lists what was asked, in order. Anything that is not served answers 404.
@@ -86,24 +111,7 @@ class HttpServer:
         class Handler(_Handler):
             owner = outer
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def __enter__(self) -> HttpServer:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
-
-    @property
-    def port(self) -> int:
-        return self._server.server_address[1]
+        super().__init__(Handler)
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/{name}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from http_server import Loopback
 
 #: As much of an answer as `wandb sync` needs, to whatever it asks.
 ANSWER = {
@@ -24,7 +24,7 @@ ANSWER = {
 }  # fmt: skip
 
 
-class WandbServer:
+class WandbServer(Loopback):
     """Serves on a free port of 127.0.0.1 inside its ``with`` block.
 
     Attributes
@@ -56,15 +56,5 @@ class WandbServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> WandbServer:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
+        self.url = f"http://127.0.0.1:{self.port}"
