@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -111,3 +112,49 @@ def test_the_copy_of_a_killed_process_is_removed_by_the_next(data: tuple[Path, P
         for process in (first, second):
             process.kill()
             process.communicate()
+
+
+def test_a_folder_that_another_process_sweeps_before_it_is_locked_is_made_anew(
+    data: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, split, node = data
+    flock, swept = fcntl.flock, []
+
+    def late(lock: int, how: int) -> None:
+        if not swept:
+            swept.extend(node.iterdir())
+            scratch._sweep(node)
+            assert not any(folder.exists() for folder in swept)
+        flock(lock, how)
+
+    monkeypatch.setattr(scratch.fcntl, "flock", late)
+    with staged(images, [split], [str(node)]) as folder:
+        assert swept and folder not in swept
+        assert (folder / scratch.LOCK_NAME).is_file()
+        scratch._sweep(node)
+        assert (folder / "a b/1.jpg").is_file()
+    assert not list(node.iterdir())
+
+
+def test_a_sweep_that_is_killed_is_finished_by_the_next(
+    data: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, node = data
+    folder = node / f"{scratch.PREFIX}left"
+    for name in ("a/1.jpg", "b/2.jpg", "z/3.jpg", scratch.LOCK_NAME):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    rmtree, removed = scratch.shutil.rmtree, []
+
+    def killed(path: str, ignore_errors: bool = False) -> None:
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        rmtree(path)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(scratch.shutil, "rmtree", killed)
+        scratch._sweep(node)
+    assert folder.is_dir()
+    scratch._sweep(node)
+    assert not folder.exists()
