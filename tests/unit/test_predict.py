@@ -138,6 +138,8 @@ def test_every_file_is_predicted_skipped_or_ignored_and_counted(
         "i.dng": b"II*\0aaaa",
         "j.txt": b"text",
         "k.csv": b"a,b",
+        "Thumbs.db": b"\xd0\xcf\x11\xe0",
+        "._a.jfif": b"\0\x05\x16\x07",
     }.items():
         (folder / name).write_bytes(content)
     os.mkfifo(folder / "l.jpg")
@@ -151,7 +153,7 @@ def test_every_file_is_predicted_skipped_or_ignored_and_counted(
         with caplog.at_level("INFO"):
             rows = run_predict(run, tmp_path / "out", "--images", str(folder), "--workers", "0", "--no-draw")
     assert [Path(row["file"]).name for row in rows] == list(kinds)
-    assert "6 images predicted, 7 skipped" in caplog.text and "2 other files ignored" in caplog.text
+    assert "6 images predicted, 7 skipped" in caplog.text and "4 other files ignored" in caplog.text
     links = {"m.jpg": "a link to nothing", "n.jpg": "a link to nothing"}
     special = {"l.jpg": "a pipe, not a file", "p.jpg": "a socket, not a file"} | links
     for name, why in ({"g.heic": "HEIC", "h.jpg": "HEIC", "i.dng": "camera raw"} | special).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,8 @@ from scripts.lib.base.console import one_line
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import CHUNK, DECODER_ERRORS, Entries, Limits, damage
-from scripts.lib.data.file_kinds import UNPACK, kind_of
+from scripts.lib.data.file_kinds import JSON, UNPACK, is_text, kind_of
+from scripts.lib.data.image_formats import describe_unread, is_read, sniff
 from scripts.lib.data.tar_archives import Metered, decompressed, list_tar, open_tar, tar_members
 from scripts.lib.data.zip_archives import list_zip, open_zip, open_zip_entry
 
@@ -54,6 +56,8 @@ def sniff_format(path: Path) -> str:
             raise NoArchive(path, *rest)
         if kind in ("zip", "tar"):
             return kind
+        if not kind and not kind_of(head) and zipfile._EndRecData(file):  # type: ignore[attr-defined]
+            return "zip"  # behind something else, or the last part of one that was split
         if not kind:
             raise NoArchive(path, *_describe(head))
         file.seek(0)
@@ -62,7 +66,7 @@ def sniff_format(path: Path) -> str:
                 inner, head = _sniff(stream)
         except (*DECODER_ERRORS, OSError):
             return kind  # its damage is said when it is read
-    if not inner and head:
+    if not inner and (head or kind != "zst"):  # of zst, what ends too early looks empty as well
         what, remedy = _describe(head)
         raise NoArchive(path, f"compressed by {kind}, and inside it {what}", remedy)
     return kind if inner in ("tar", "") else f"{TWICE}{kind}"
@@ -95,10 +99,13 @@ def _describe(head: bytes) -> tuple[str, str]:
     what, remedy = kind_of(head) or ("", "")
     if not what and not head:
         what, remedy = "an empty file", "bring it here again: it was not fetched, or not copied"
-    if not what and head.lstrip()[:1] in (b"{", b"["):
+    if not what and (picture := sniff(head)):
+        what, remedy = picture, "give the folder that it lies in" if is_read(picture) else describe_unread(picture)
+    if not what and JSON.match(head):
         what = "a JSON text"
-    if not what and head[:60].isascii() and b"\0" not in head:
-        what = f"a text ({one_line(head[:60].decode())!r})"
+    if not what and is_text(head):
+        wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
+        what = f"a text ({one_line(head[:60].decode('utf-16' if wide else 'utf-8', 'replace'))!r})"
     what = f"{what or 'no archive that mimflow knows'}, not a zip or tar (.gz, .bz2, .xz, .zst)"
     return what, remedy or "repack it, or give the unpacked folder"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from shlex import quote
 
 UNPACK = "unpack it and give the folder"
 #: How files begin, what they are, and what to do where an archive is wanted.
@@ -21,6 +22,10 @@ KINDS: dict[bytes, tuple[str, str]] = {
     b"070701": ("a cpio archive", UNPACK),
     b"xar!": ("a xar archive", UNPACK),
     b"SIT!": ("a StuffIt archive", UNPACK),
+    b"ALZ\x01": ("an ALZ archive", UNPACK),
+    b"EGGA": ("an EGG archive", UNPACK),
+    b"MSWIM\0": ("a WIM image of Windows", UNPACK),
+    b"\x5d\0\0": ("a file of lzma", "repack it as .tar.xz, or give the unpacked folder"),
     b"MZ": ("a program for Windows, perhaps an archive that unpacks itself", UNPACK),
     b"\x7fELF": ("a program", "give an archive of the images"),
     b"%PDF": ("a PDF", "give an archive of the images"),
@@ -40,9 +45,11 @@ KINDS: dict[bytes, tuple[str, str]] = {
     b"<html": ("a web page, not the file it leads to", "give the address of the file itself; it may need a log-in"),
     b"<": ("an XML file, as servers may answer in place of a file", "give the address of the file itself"),
 }  # fmt: skip
-#: Names of pieces of an archive.
+#: Names of pieces of an archive: of packers, and of `split`, which counts aa, ab, ... or 00, 01, ...
 IS_PIECE = re.compile(
-    r"\.(zip|7z|rar|tar|tgz|tar\.\w+)\.0[0-9]{1,3}$|\.z[0-9]{2}$|\.part[0-9]+\.rar$|\.r[0-9]{2}$", re.I
+    r"\.(zip|7z|rar|tgz|tar(?:\.\w+)?)(?:\.0[0-9]{1,3}|[._-]?a[a-z]|[._-]?part[._-]?(?:[0-9]{1,3}|a[a-z]))$"
+    r"|\.z[0-9]{2}$|\.part[0-9]+\.rar$|\.r[0-9]{2}$",
+    re.I,
 )
 #: Suffixes of archives and of their pieces.
 ARCHIVES = (
@@ -50,6 +57,8 @@ ARCHIVES = (
 )  # fmt: skip
 #: What tells a web page from other XML, in its first bytes.
 HTML = re.compile(rb"<(!doctype\s+html|html|head|title|body|script|meta)\b", re.I)
+#: What tells JSON from other texts in brackets.
+JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*(?:[\[{"\]]|-?\d))')
 PICKLE = re.compile(rb"\x80[\x02-\x05][\x8a\x95}\](c]")
 
 
@@ -71,6 +80,16 @@ def kind_of(content: bytes) -> tuple[str, str] | None:
     return None
 
 
+def is_text(begin: bytes) -> bool:
+    """Tell whether a file is a text by how it begins: without the control characters that pictures and archives have.
+
+    >>> is_text("拒绝访问".encode()), is_text("no".encode("utf-16")), is_text(b"GIF89a\\x01"), is_text(b"")
+    (True, True, False, False)
+    """
+    is_wide = begin.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return is_wide or (bool(begin) and not re.search(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]", begin))
+
+
 def names_archive(name: str) -> bool:
     """Tell whether a file is called as an archive is, or a piece of one."""
     return name.lower().endswith(ARCHIVES) or bool(IS_PIECE.search(name))
@@ -89,5 +108,8 @@ def piece_of(name: str) -> str:
     if name.lower().endswith(("rar", *(f".r{number:02d}" for number in range(100)))) or match[1] in ("7z", "rar"):
         return "put all pieces in one folder, unpack the first (7z x), and give the folder"
     if match[1]:
-        return f"join the pieces: cat {stem}.{match[1]}.0* > {stem}.{match[1]}"
+        whole, counted = f"{stem}.{match[1]}", re.search(r"(0?)[0-9]+$|(a)[a-z]$", name, re.I)
+        assert counted  # each piece is counted
+        first = f"{quote(name[: counted.start()])}{counted[1] or counted[2] or ''}"
+        return f"join the pieces: cat {first}* > {quote(whole)}"
     return f"join the pieces: zip -s 0 {stem}.zip --out whole.zip"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import posixpath
 import re
 
+from scripts.lib.data.file_kinds import JSON, is_text, kind_of
+
 #: The formats that are read, by Pillow's names for them, and their suffixes. MPO is a JPEG with pictures behind it.
 SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif"), "MPO": (".jpg", ".jpeg", ".jpe", ".mpo"),
@@ -71,8 +73,9 @@ _OTHER = {
     rb"version https://git-lfs": "a Git LFS pointer in place of the picture: get it with `git lfs pull`",
     rb"/annex/objects|\.git/annex/": "a git-annex pointer in place of the picture: get it with `git annex get`",
     rb"\s*(?:<!doctype html|<html|<head)": "a web page, as servers send it in place of a file: fetch the picture again",
-    rb"\s*<\?xml": "an XML text, not a picture", rb"\s*[{\[]": "a JSON text, not a picture",
-    rb"PK\x03\x04": "a zip archive, not a picture: unpack it", rb"\x1f\x8b": "gzip data, not a picture: unpack it",
+    rb"\s*<\?xml": "an XML text, not a picture", JSON.pattern: "a JSON text, not a picture",
+    rb"PK\x03\x04": "a zip archive, not a picture: unpack it",
+    rb"\x1f\x8b|BZh\d|\xfd7zXZ\0|\x28\xb5\x2f\xfd": "compressed data, not a picture: unpack it",
     rb"Rar!|7z\xbc\xaf": "an archive, not a picture: unpack it",
     rb"data:image/|/9j/[\w+/]{9}|iVBORw0KGgo": "a picture written as text: decode it (base64 -d)",
     rb"[^\0-\x1f]+\.(?:jpe?g|png|webp|tiff?|bmp|gif)\s*$":
@@ -144,5 +147,6 @@ def describe_foreign(content: bytes, name: str = "") -> str:
     for signature, what in _OTHER.items():
         if re.match(signature, head.removeprefix(b"\xef\xbb\xbf"), flags=re.IGNORECASE):
             return what
-    text = head.decode("utf-8", "ignore")
-    return "a text, not a picture" if head.isascii() and text.replace("\n", "").replace("\r", "").isprintable() else ""
+    if kind := kind_of(head):
+        return f"{kind[0]}, not a picture"
+    return "a text, not a picture" if is_text(head) else ""

@@ -135,8 +135,10 @@ def _check_overlap(archive: Path, zipped: zipfile.ZipFile) -> None:
     """
     infos = sorted(zipped.infolist(), key=lambda info: info.header_offset)
     starts = [info.header_offset for info in infos] + [zipped.start_dir]
+    if starts[0] < 0:
+        raise zipfile.BadZipFile("its begin is missing, as of the last of several parts, or its directory is wrong")
     for info, start, following in zip(infos, starts, starts[1:], strict=False):
-        if start < 0 or start + 30 + info.compress_size > following:
+        if start + 30 + info.compress_size > following:
             raise UserError(
                 f"{archive}: refused: its entry {info.filename!r} overlaps another one, as in a decompression bomb"
                 " or a damaged archive; nothing was written"

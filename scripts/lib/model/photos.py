@@ -155,7 +155,9 @@ def _walk(folder: Path, skip: Path, others: Others) -> Iterator[Path]:
             and os.path.realpath(os.path.join(parent, name)) != skipped
         )
         for name in sorted(files):
-            if not is_junk([name]) and others.sift(Path(parent, name)):
+            if is_junk([name]):
+                others.ignored += 1
+            elif others.sift(Path(parent, name)):
                 yield Path(parent, name)
     yield from (folder / name for name in ranges.names_below(folder))
 

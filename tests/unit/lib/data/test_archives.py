@@ -18,6 +18,7 @@ import pytest
 from scripts.data.fetch_archive import check_whole
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
+from scripts.lib.data.file_kinds import piece_of
 from scripts.lib.data.unpacking import Origin, unpack_all
 
 FILES = {"cat/1.jpg": b"one", "cat/2.jpg": b"two", "dog/1.jpg": b"three"}
@@ -132,6 +133,17 @@ KINDS = {
     "inside it a web page": gzip.compress(b"<html></html>"),
     "the first part of a split zip": b"PK\x07\x08PK\x03\x04",
     "no archive that mimflow knows": b"\x01\x02\x03\xff" * 300,
+    "video, not a zip": b"\0\0\0\x20ftypisom" + bytes(99),
+    "DICOM, not a zip": bytes(128) + b"DICM" + b"\2" * 99,
+    "GIF, not a zip or tar (.gz, .bz2, .xz, .zst): give the folder": b"GIF89a\1\0\1\0",
+    "HEIC, not a zip": b"\0\0\0\x18ftypheic" + bytes(99),
+    "a text ('提取码错误')": "提取码错误".encode(),
+    "a text ('log in')": "log in".encode("utf-16"),
+    "a text ('[InternetShortcut] URL=http://x')": b"[InternetShortcut]\r\nURL=http://x",
+    "a file of lzma": lzma.compress(b"x" * 999, lzma.FORMAT_ALONE),
+    "an ALZ archive": b"ALZ\x01" + bytes(99),
+    "inside it an empty file": gzip.compress(b""),
+    "inside it NIfTI": gzip.compress(bytes(344) + b"n+1\0" + bytes(99)),
 }
 
 
@@ -146,22 +158,43 @@ def test_the_last_part_of_a_split_zip_is_said(tmp_path: Path) -> None:
     content = bytearray(zipped())
     end = content.rindex(b"PK\x05\x06")
     content[end + 4 : end + 6] = b"\x02\x00"  # the number of this disk
-    message = refused(tmp_path, bytes(content))
-    assert "only the last part of a zip that was split into 3: join them" in message and "zip -s 0" in message
+    for last in (bytes(content), bytes(content[40:])):  # as zip -s makes it, it begins within an entry
+        message = refused(tmp_path, last)
+        assert "only the last part of a zip that was split into 3: join them" in message and "zip -s 0" in message
     assert "first part of a split zip" in refused(tmp_path, zipped()[:-40])
+    assert "its begin is missing" in refused(tmp_path, zipped()[40:])
+
+
+def test_a_zip_behind_something_else_is_read(tmp_path: Path) -> None:
+    assert unpacked(tmp_path, b"HTTP/1.1 200 OK\r\n\r\n" + zipped()).items() >= FILES.items()
 
 
 @pytest.mark.parametrize(
-    "name", ["a.zip.001", "a.7z.002", "a.z01", "a.part2.rar", "a.r00", "a.tar.gz.003", "A.ZIP.001"]
-)
+    "name",
+    [
+        "a.zip.001", "a.7z.002", "a.z01", "a.part2.rar", "a.r00", "a.tar.gz.003", "A.ZIP.001", "a.tar.gz.aa",
+        "a.tar.gz.partab", "a.zip.part-ac", "a.tgz-part-01", "a.tar.part1", "a.tgzaa", "a.tar.gz_part_02", "a.zip_aa",
+    ],
+)  # fmt: skip
 def test_a_piece_of_an_archive_is_known_by_its_name(name: str) -> None:
     with pytest.raises(UserError, match=r"is one of the pieces of an archive: .*piece"):
         check_whole(name)
 
 
-@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "photos.tar.2024", "a.rar", "zip", "archive.0"])
+@pytest.mark.parametrize(
+    "name", ["a.zip", "a.tar.gz", "photos.tar.2024", "a.rar", "zip", "archive.0", "a.tar.xz", "a.zip.part"]
+)
 def test_a_whole_archive_is_no_piece(name: str) -> None:
     check_whole(name)
+
+
+def test_the_command_that_joins_pieces_names_all_of_them() -> None:
+    joins = {
+        "a b.zip.001": "cat 'a b.zip.'0* > 'a b.zip'", "a.tar.gz.ab": "cat a.tar.gz.a* > a.tar.gz",
+        "a.tgz-part-03": "cat a.tgz-part-0* > a.tgz", "a.tar.part2": "cat a.tar.part* > a.tar",
+        "a.zip.PartAB": "cat a.zip.PartA* > a.zip",
+    }  # fmt: skip
+    assert {name: piece_of(name).removeprefix("join the pieces: ") for name in joins} == joins
 
 
 MORE = {"bird/1.jpg": b"four", "fish/1.jpg": b"five"}
