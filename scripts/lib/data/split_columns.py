@@ -12,8 +12,13 @@ NAMES = (
     "split", "part", "subset", "set", "partition", "usage", "phase", "mode", "dataset", "data_set", "data_split",
     "split_name", "fold", "folds", "kfold", "划分", "数据集", "用途", "阶段",
 )  # fmt: skip
-#: What else such a column may be called: fold_id, cv_fold, split 1.
-LIKE_NAMES = re.compile(r"(?:.*_)?(?:[a-z]{0,2}fold|split|subset|partition|cv)s?_?(?:no|nr|id|idx|index|number|\d+)?")
+#: What else such a column may be called: fold_id, cv_fold, split 1, set_type, 数据集划分.
+LIKE_NAMES = re.compile(
+    r"(?:.*_)?(?:[a-z]{0,2}fold|split|subset|partition|cv)s?_?(?:no|nr|id|idx|index|number|type|\d+)?"
+    r"|(?:.*_)?(?:set_?type|cross_?val\w*)|.*(?:划分|劃分|数据集|拆分|交叉验证|折数).*"
+)
+#: Words beside that of the split in the name of a column of yes and no: is_train, use_for_training, test_flag.
+SAYS_YES = frozenset(("is", "in", "use", "used", "flag"))
 TRUE = frozenset(("1", "1.0", "true", "t", "yes", "y", "是"))
 FALSE = frozenset(("0", "0.0", "false", "f", "no", "n", "否"))
 #: A column of more different values than these holds no splits.
@@ -88,7 +93,7 @@ class SplitColumns:
         flags: dict[int, str] = {}
         for index in self.cells:
             name = _flag(self.heading[index])
-            if name and name.word not in ALSO_CLASSES and set(name.rest) <= {"is", "in"}:
+            if name and name.word not in ALSO_CLASSES and SAYS_YES.issuperset(name.rest):
                 cells = {plain(cell) for cell in self.values[index]}
                 if cells <= TRUE | FALSE and cells & TRUE and cells & FALSE and name.split not in flags.values():
                     flags[index] = name.split
@@ -108,14 +113,17 @@ class SplitColumns:
 
     def _may_be_split(self, index: int) -> bool:
         name = _flag(self.heading[index])
-        says_several = len({SPLIT_OF[word] for word in self.plain[index].split("_") if word in SPLIT_OF}) > 1
-        called = self.plain[index] in NAMES or bool(LIKE_NAMES.fullmatch(self.plain[index]))
-        return called or says_several or bool(name and set(name.rest) <= {"is", "in"})
+        words = re.split(r"[\W_]+", self.plain[index])
+        says_several = len({SPLIT_OF[word] for word in words if word in SPLIT_OF}) > 1
+        called = self.plain[index] in NAMES or bool(LIKE_NAMES.fullmatch("_".join(words)))
+        read = {_split(cell) for cell in self.values[index]} - {None}  # train and test beside others: `unassigned`
+        is_flag = bool(name and SAYS_YES.issuperset(name.rest))
+        return any(self.values[index]) and (called or says_several or is_flag or len(read) > 1)
 
 
 def _flag(heading: str) -> SplitName | None:
-    """Return the split that a column of yes and no is called by: ``is_train``, ``isTrain``, ``istrain``."""
-    return read_split_name(heading) or read_split_name(heading.lower().removeprefix("is"))
+    """Return the split that a column of yes and no is called by: ``is_train``, ``isTrain``, ``istrain``, 是否训练."""
+    return read_split_name(heading) or read_split_name(heading.lower().removeprefix("is").removeprefix("是否"))
 
 
 def _split(cell: str) -> str | None:

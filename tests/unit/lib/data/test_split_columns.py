@@ -36,6 +36,11 @@ def read(heading: str, *values: str) -> tuple[list[str], list[str]]:
         ("in_train,in_val,in_test", "1,0,0 0,1,0 0,0,1", "train val test"),
         ("is_val,is_test", "0,0 1,0 0,1", "train val test"),
         ("is_train,is_test", "1,0 0,1 0,0", "train test "),
+        ("use_for_training", "1 0 1", "train test train"),
+        ("train_flag", "Y N Y", "train test train"),
+        ("是否训练", "是 否 是", "train test train"),
+        ("是否测试集", "1 0 0", "test train train"),
+        ("分割", "训练 测试 验证", "train test val"),
     ],
 )
 def test_a_column_that_is_certainly_a_split_is_read_and_told(heading: str, values: str, splits: str) -> None:
@@ -66,6 +71,14 @@ def test_a_column_that_is_certainly_a_split_is_read_and_told(heading: str, value
         ("train_test_split", "1 0 1"),
         ("is_train", "1 2 3"),
         ("is_train", "1 1 1"),
+        ("train/test", "1 0 1"),
+        ("ML_USE", "TRAIN TEST UNASSIGNED"),
+        ("group", "train val control"),
+        ("set_type", "1 2 1"),
+        ("cross-val", "1 2 3"),
+        ("cross_validation", "1 2 3"),
+        ("数据集类型", "1 2 3"),
+        ("交叉验证折", "0 1 2"),
     ],
 )
 def test_a_column_that_may_be_a_split_is_named_and_ignored(heading: str, values: str) -> None:
@@ -76,7 +89,8 @@ def test_a_column_that_may_be_a_split_is_named_and_ignored(heading: str, values:
 
 
 def test_ordinary_columns_are_not_mentioned() -> None:
-    assert read("width,weather", "3,train", "4,sun", "5,test")[1] == []
+    assert read("width,weather", "3,train", "4,sun", "5,rain")[1] == []
+    assert read("split", "", "")[1] == []
     for heading in ("scaffold", "test_result", "training_load", "manifold_id", "island"):
         assert read(heading, "1", "0", "2")[1] == []
     assert read("note", *[f"train {number}" for number in range(100)])[1] == []
