@@ -184,17 +184,19 @@ class _Document:
         return self.sizes[id(node)]
 
     def _check_keys(self, node: yaml.MappingNode, path: str) -> None:
-        seen: dict[Any, yaml.Node] = {}
-        for key, value in node.value:
+        seen: dict[Any, tuple[int, int, str]] = {}
+        for index, (key, value) in enumerate(node.value):
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"line {_line(key)}: a key that is a list or section", "put text there, in quotes")
             if key.tag == MERGE:
                 self._check_merged(value)
             for same in {(True, key.value), _as_read_elsewhere(key)}:
-                if (first := seen.setdefault(same, key)) is not key:
-                    both = _line(first) == _line(key)
-                    lines = f"line {_line(key)}" if both else f"lines {_line(first)} and {_line(key)}"
-                    spelt = "" if first.value == key.value else f" (as {_short(first.value)} and {_short(key.value)})"
+                # A key that is an alias (*name) is the very node that it stands for: its value says where it stands.
+                line = max(_line(key), min(_line(value), node.end_mark.line + 1))
+                first, first_line, spelling = seen.setdefault(same, (index, line, key.value))
+                if first != index:
+                    lines = f"line {line}" if first_line == line else f"lines {first_line} and {line}"
+                    spelt = "" if spelling == key.value else f" (as {_short(spelling)} and {_short(key.value)})"
                     name = _short(f"{path}.{key.value}".lstrip("."))
                     remedy = "merge several by one `<<: [*a, *b]`" if key.tag == MERGE else "keep one of them"
                     raise UserError(f"{lines}: the key {name} stands twice{spelt}", remedy)
@@ -267,11 +269,11 @@ def _as_read_elsewhere(key: yaml.ScalarNode) -> tuple[bool, Any]:
     if key.style:
         return True, key.value
     try:
-        value = yaml.safe_load(key.value) if len(key.value) < 40 else key.value
+        value = _scalar(key) if key.tag in PLAIN else yaml.safe_load(key.value) if len(key.value) < 40 else key.value
     except (yaml.YAMLError, ValueError):
         return True, key.value
-    is_text = isinstance(value, str) or not isinstance(value, int | float)
-    return (True, key.value) if is_text else (False, str(value) if isinstance(value, bool) else value)
+    is_text = not isinstance(value, int | float | None)
+    return (True, key.value) if is_text else (False, str(value) if isinstance(value, bool | None) else value)
 
 
 def _is_ambiguous(node: yaml.ScalarNode) -> bool:

@@ -80,9 +80,9 @@ def _table_of_json(name: str, text: str, columns: Collection[str]) -> str:
     """
     try:
         try:
-            value = json.loads(text, object_pairs_hook=_once)
+            value = json.loads(text, object_pairs_hook=once)
         except json.JSONDecodeError:
-            value = [json.loads(line, object_pairs_hook=_once) for line in text.split("\n") if line.strip()]
+            value = [json.loads(line, object_pairs_hook=once) for line in text.split("\n") if line.strip()]
     except json.JSONDecodeError as error:
         if name.lower().endswith((".json", ".jsonl", ".ndjson")):
             raise UserError(f"{KEY}: {name} is no valid JSON ({error})", "correct it, or save it as CSV") from None
@@ -98,7 +98,7 @@ def _table_of_json(name: str, text: str, columns: Collection[str]) -> str:
     return table.getvalue()
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of JSON, in which json.loads would silently take the last of two equal keys."""
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -25,6 +25,7 @@ from scripts.lib.data.file_kinds import names_archive
 from scripts.lib.data.folders import check_unchanged, open_listed, read_manifest
 from scripts.lib.data.image_paths import Components
 from scripts.lib.data.label_files import KEY, LABEL_COLUMNS, LISTED, class_folder
+from scripts.lib.data.label_text import once
 from scripts.lib.data.origins import NOT_AN_IMAGE, Contents, LeftOut, Origin
 
 #: What may say the class, by the suffix; the first that the images have.
@@ -221,7 +222,7 @@ class _Reader:
         try:
             text = raw.decode("utf-8-sig").strip()
             if self.suffix == "json":
-                text = self._of_object(json.loads(text), where)
+                text = self._of_object(json.loads(text, object_pairs_hook=once), where)
         except ValueError as error:
             raise UserError(f"{where}: neither UTF-8 nor a class ({one_line(error)})", TABLE) from error
         if not text or "\n" in text or len(text) > LONGEST_NAME:

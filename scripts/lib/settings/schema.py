@@ -32,6 +32,7 @@ from scripts.lib.settings.sections import (
     ModuleName,
     Name,
     Number,
+    Overrides,
     PositiveInt,
     Section,
     Seed,
@@ -256,10 +257,9 @@ class Experiment(Section):
         "can be learnt from them; those in test stay true. If such a run reaches more on test than always answering "
         "the most frequent class, test images are contaminated. With few classes use several seeds.",
     )
-    overrides: dict[str, Any] = Field(
+    overrides: Overrides = Field(
         {},
-        description="Any keys of the mmcls config, with dots, e.g. `optimizer.weight_decay: 1e-4`; applied last. They "
-        "can import code (SECURITY.md).",
+        description="Any keys of the mmcls config, as `optimizer.lr: 1e-4`; applied last. Can import code: SECURITY.md.",
     )
 
     @field_validator("device", mode="before")

@@ -113,6 +113,20 @@ PATTERNS = {
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 PositiveInt = Annotated[StrictInt, Field(ge=1)]
+
+
+def _each_value_once(overrides: dict[str, Any]) -> dict[str, Any]:
+    for key in overrides:
+        for parent, value in overrides.items():
+            names = key.removeprefix(f"{parent}.").split(".")
+            while key.startswith(f"{parent}.") and isinstance(value, dict) and names[0] in value:
+                value = value[names.pop(0)]
+                if not names:
+                    raise ValueError(f"{key} stands twice, also within {parent}: keep one of them")
+    return overrides
+
+
+Overrides = Annotated[dict[str, Any], AfterValidator(_each_value_once)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
 Auto = Literal["auto"]
 
@@ -129,6 +143,7 @@ class Section(BaseModel):
     def _rename_old_keys(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {
-            cls.OLD_KEYS.get(key, key) if cls.OLD_KEYS.get(key) not in values else key: values[key] for key in values
-        }
+        for old, new in cls.OLD_KEYS.items():
+            if old in values and new in values:
+                raise ValueError(f"{new} stands twice: {old} is its earlier name: keep one of them")
+        return {cls.OLD_KEYS.get(key, key): values[key] for key in values}

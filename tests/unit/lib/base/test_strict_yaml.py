@@ -37,6 +37,12 @@ def refusal_of(text: str) -> str:
         ("true: a\nTrue: b\n", "lines 1 and 2", "(as true and True)"),
         ("a: &a {x: 1}\nb: &b {x: 2}\nc:\n  <<: *a\n  <<: *b\n", "lines 4 and 5", "<<: [*a, *b]"),
         ("a: &a {x: 1, x: 2}\nb: {<<: *a}\n", "line 1:", "a.x "),
+        ("&k a: 1\nb: 2\n*k : 3\n", "lines 1 and 3", "the key a "),
+        ("{&k a: 1, *k : 3}\n", "line 1:", "the key a "),
+        ("~: a\nnull: b\n", "lines 1 and 2", "(as ~ and null)"),
+        ("1e1: a\n10: b\n", "lines 1 and 2", "(as 1e1 and 10)"),
+        ("a: {<<: [{x: 1}, {y: 1,\n y: 2}]}\n", "lines 1 and 2", "a.<<.1.y "),
+        ("- &k x\n- {*k : 1,\n   x: 2}\n", "lines 2 and 3", "1.x "),
     ],
 )  # fmt: skip
 def test_a_key_that_stands_twice_is_refused_with_both_lines(text: str, lines: str, key: str) -> None:

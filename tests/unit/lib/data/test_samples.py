@@ -150,6 +150,7 @@ def test_an_image_without_its_class_is_left_out_and_one_name_twice_is_two(tmp_pa
         ("cls", b"\xff\xfe\x00", "000000.cls: neither UTF-8 nor a class"),
         ("cls", "0" * 1_100_000, "000000.cls is larger than 1.0 MB, and says no class"),
         ("json", "{", "000000.json: neither UTF-8 nor a class"),
+        ("json", '{"label": 1, "label": 2}', "000000.json: neither UTF-8 nor a class .'label' stands there twice"),
         ("json", "[1]", r"000000.json: no class in it \(its keys: none\)"),
         ("json", '{"caption": "x"}', r"no class in it \(its keys: 'caption'\): call one `label`, or name"),
         ("json", '{"label": true}', "no class in it"),

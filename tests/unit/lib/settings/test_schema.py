@@ -57,7 +57,8 @@ def test_the_license_has_its_former_key_as_an_alias() -> None:
         dataset = load_settings(config).dataset
         assert dataset.license == "CC0" and dataset.model_dump(exclude_none=True)["license"] == "CC0"
     config["dataset"]["license"] = "MIT"
-    assert "dataset.licence: unknown key, did you mean license?" in error_of(config)  # not both, though an alias
+    twice = "dataset: license stands twice: licence is its earlier name: keep one of them"  # an alias
+    assert twice in error_of(config)
 
 
 @pytest.mark.parametrize(
@@ -190,9 +191,26 @@ def test_keys_that_were_renamed_are_still_understood() -> None:
     old = {"name": "d", "source": source, "licence": "MIT"}  # alias of license
     dataset = Settings.model_validate({**LEAST, "dataset": old}).dataset
     assert (dataset.license, dataset.sources()[0].split) == ("MIT", "train")
-    alias_beside_key = r"dataset\.licence: unknown key, did you mean license"
-    with pytest.raises(UserError, match=alias_beside_key):
+    with pytest.raises(UserError, match="dataset: license stands twice: licence is its earlier name"):  # an alias
         load_settings({**LEAST, "dataset": {**old, "source": LEAST["dataset"]["source"], "license": "CC0"}})
+    for sources in ({**source, "split": "test"}, [{**source, "split": "test"}]):
+        with pytest.raises(UserError, match="split stands twice: part is its earlier name: keep one of them"):
+            load_settings({**LEAST, "dataset": {"name": "d", "source": sources}})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"optimizer": {"lr": 1}, "optimizer.lr": 2}, "optimizer.lr stands twice, also within optimizer"),
+        ({"optimizer.lr": 2, "optimizer": {"lr": 1}}, "optimizer.lr stands twice, also within optimizer"),
+        ({"a.b.c.d": 0, "a.b": {"c": {"d": None}}}, "a.b.c.d stands twice, also within a.b: keep one of them"),
+        ({"model.head": {"loss": 1}, "model": {"head": {"x": 1}}}, "model.head stands twice, also within model"),
+        ({"optimizer": {"type": "Adam"}, "optimizer.lr": 2, "optim.lr": 1}, ""),
+    ],
+)
+def test_a_value_that_overrides_set_twice_is_refused(overrides: dict[str, Any], words: str) -> None:
+    config = with_value("experiments.m.overrides", overrides)
+    assert words in error_of(config) if words else load_settings(config)
 
 
 def test_a_missing_key_is_named() -> None:
