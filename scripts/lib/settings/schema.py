@@ -259,7 +259,7 @@ class Experiment(Section):
     )
     overrides: Overrides = Field(
         {},
-        description="Any keys of the mmcls config, as `optimizer.lr: 1e-4`; applied last. Can import code: SECURITY.md.",
+        description="Keys of the mmcls config, as `optimizer.lr: 1e-4`; applied last. Can import code: SECURITY.md.",
     )
 
     @field_validator("device", mode="before")
