@@ -239,7 +239,8 @@ def main(args: argparse.Namespace) -> None:
     """Describe one data set's results."""
     for run in map(RunFolder, args.runs):  # not by --reads: hundreds of runs are too long for a shell line
         check_made(run.path, [*products.recorded(run.path), *products.recorded(run.figures)])
-    products.check(path for path in products.recorded(args.folder) if path.is_file())
+    # Not all in the folder: report.html of an earlier run may be made again meanwhile.
+    products.check(path for path in map(args.folder.joinpath, DATASET_FILES) if path.is_file())
     provenances = [read_provenance(RunFolder(run).provenance) for run in args.runs]
     runs = [run.relative_to(args.folder).as_posix() for run in args.runs]
     crate = describe_crate(args.folder, runs, provenances, args.license)

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from scripts.lib.base import products
 from scripts.lib.base.problems import UserError
 from scripts.lib.runs.provenance import FORMAT
 from scripts.report import describe_crate
@@ -141,3 +142,14 @@ def test_a_provenance_that_is_missing_or_another_version_s_is_one_line(tmp_path:
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match=r"provenance\.json: "):
         describe(tmp_path, ["net/seed0"])
+
+
+def test_what_the_crate_describes_must_be_as_made_and_the_report_may_be_another(tmp_path: Path) -> None:
+    folder = make_results(tmp_path, ["net/seed0"])
+    (folder / "report.html").write_text("of an earlier run")
+    products.record("jobs", [folder / "report.html", folder / "leaderboard.csv"])
+    (folder / "report.html").write_text("in another language")
+    describe(folder, ["net/seed0"])
+    (folder / "leaderboard.csv").write_text("edited")
+    with pytest.raises(UserError, match=r"leaderboard\.csv is not what was made"):
+        describe(folder, ["net/seed0"])
