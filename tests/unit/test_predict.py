@@ -306,6 +306,11 @@ def test_images_in_tar_shards_are_predicted_as_files_are(onnx: Path, tmp_path: P
         row["drawing"] = row["drawing"].rpartition("/")[2]
     assert sorted(map(str, rows[0])) == sorted(map(str, rows[1])) and len(rows[0]) == 2
     assert drawn(tmp_path / "of files") == drawn(tmp_path / "of shards")
+    for name in ("梨", "梨/a.png"):  # a folder in the shards, and an image of it
+        (row,) = run_predict(onnx, tmp_path / "of a part", "--images", str(tmp_path / "shards" / name))
+        assert row["file"] == str(tmp_path / "shards/梨/a.png")
+    with pytest.raises(UserError, match=r"shards/b: no such file or folder"):
+        run_predict(onnx, tmp_path / "of nothing", "--images", str(tmp_path / "shards" / "b"))
 
 
 def test_the_onnx_file_needs_neither_torch_nor_mmcls(run: TinyRun, onnx: Path, tmp_path: Path) -> None:

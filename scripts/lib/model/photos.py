@@ -123,9 +123,10 @@ def find_images(sources: Iterable[str], skip: Path, others: Others | None = None
     named_files: list[tuple[Path, Path]] = []
     for source in sources:
         path = Path(source)
-        if path.is_dir():
+        in_shards = not path.exists() and any(True for _ in ranges.names_below(path))  # of a data set read in place
+        if path.is_dir() or in_shards:
             named_files += [(file, file.relative_to(path)) for file in _walk(path, skip, others)]
-        elif path.exists():
+        elif path.exists() or ranges.find(path):
             named_files.append((path, Path(path.name)))
         elif glob.has_magic(source):
             base = Path(*_fixed_parts(path))
