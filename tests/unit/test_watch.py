@@ -256,8 +256,10 @@ OUTPUTS = ("config.py", "init.pth", "best.pth", "last.pth", "train_log.csv", "pr
         (1, ["patch_config"], State.WAITING),
         (1, ["patch_config", "fit_head"], State.FITTING_HEAD),
         (2, ["fit_head", "train_model"], State.STARTING),
+        (5, ["train_model"], State.TRAINED),
         (5, ["train_model", "predict_images"], State.PREDICTING),
         (6, ["predict_images", "plot_curves", "evaluate_model"], State.EVALUATING),
+        (7, ["evaluate_model"], State.EVALUATED),
         (7, ["evaluate_model", "plot_curves"], State.REPORTING),
         (8, ["plot_curves", "record_provenance"], State.REPORTING),
         (9, ["plot_curves", "record_provenance"], State.DONE),
@@ -809,7 +811,7 @@ def test_a_real_training_is_watched_from_its_start_over_a_stop_to_its_end(projec
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     order = [run.state for index, run in enumerate(seen) if index == 0 or run.state != seen[index - 1].state]
-    order = [state for state in order if state != State.WAITING]
+    order = [state for state in order if state not in (State.WAITING, State.TRAINED)]
     assert order[:3] == [State.STARTING, State.TRAINING, State.STOPPED] and order[-1] == State.TRAINING
     fractions = [run.fraction for run in seen if run.fraction is not None]
     assert fractions == sorted(fractions) and 0 < fractions[0] < 1 and fractions[-1] > fractions[0]
@@ -817,7 +819,7 @@ def test_a_real_training_is_watched_from_its_start_over_a_stop_to_its_end(projec
     run = project.run()
     rows = (folder / "train_log.csv").read_text().splitlines()
     last, accuracies = rows[-1].split(","), [float(row.split(",")[4]) for row in rows[1:]]
-    assert run.state == State.WAITING and (run.epochs_done, run.max_epochs, run.fraction) == (6, 6, 1)
+    assert run.state == State.TRAINED and (run.epochs_done, run.max_epochs, run.fraction) == (6, 6, 1)
     assert run.best_val_accuracy == max(accuracies) and run.loss == pytest.approx(float(last[3]))
     assert run.images_per_second == pytest.approx(float(last[6])) and run.elapsed_seconds is not None
     (folder / "metrics.json").write_text("{}")

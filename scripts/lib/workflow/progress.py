@@ -35,8 +35,10 @@ class State(StrEnum):
     STARTING = "starting"
     FITTING_HEAD = "fitting the head"
     TRAINING = "training"
+    TRAINED = "to be evaluated"
     PREDICTING = "predicting"
     EVALUATING = "evaluating"
+    EVALUATED = "to be reported"
     REPORTING = "reporting"
     STALE = "stale"
     STOPPED = "stopped"
@@ -46,10 +48,11 @@ class State(StrEnum):
 
 #: States in which a run needs somebody's attention.
 TROUBLED = frozenset({State.FAILED, State.STOPPED, State.STALE})
-#: States of a run of which nothing has begun; its data set may be on its way.
+#: States of a run of which no step is at work just now; its data set may be on its way.
 WAITING = frozenset(
-    {State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING, State.SEARCHING}
-)
+    {State.WAITING, State.FETCHING, State.UNPACKING, State.AUDITING, State.SPLITTING, State.PACKING, State.SEARCHING,
+     State.TRAINED, State.EVALUATED}
+)  # fmt: skip
 #: What a run is after one of its commands, or an attempt to train, did not finish.
 STATE_AFTER = {
     Ending.FAILED: State.FAILED,
@@ -387,7 +390,13 @@ class _Evidence:
         begun = self._begun()
         if steps := [rule for rule in begun if rule in STEPS]:
             return STEPS[steps[-1]][1], ""
-        return (State.REPORTING if begun and self._has(RunFolder.metrics.name) else State.WAITING), ""
+        return (State.REPORTING if begun and self._has(RunFolder.metrics.name) else self._idle()), ""
+
+    def _idle(self) -> State:
+        """Return what a run waits for of which nothing is at work."""
+        if not self._has(RunFolder.last.name):
+            return State.WAITING
+        return State.EVALUATED if self._has(RunFolder.metrics.name) else State.TRAINED
 
     def _left_alone(self) -> tuple[State, str]:
         evaluated = self.files[RunFolder.metrics.name].st_mtime if RunFolder.metrics.name in self.files else 0.0
@@ -400,7 +409,7 @@ class _Evidence:
             return State.DONE, ""
         steps = [rule for rule in self._begun() if rule in STEPS]
         if not steps:
-            return State.WAITING, ""
+            return self._idle(), ""
         if self.silence(f"{steps[-1]}.log") <= EXPIRY_SECONDS:
             return STEPS[steps[-1]][1], ""
         return State.STALE, f"{steps[-1]} began and left nothing; no snakemake runs here: start it again"
