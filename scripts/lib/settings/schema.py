@@ -284,7 +284,7 @@ class Experiment(Section):
         if wanted and importlib.util.find_spec("tensorboard") is None:
             raise ValueError(
                 "TensorboardLoggerHook needs the package tensorboard, which mimflow does not bring along: "
-                "`.venv/bin/python -m pip install tensorboard`, or leave the hook out"
+                "install it as docs/trackers.md says, or leave the hook out"
             )
         return overrides
 

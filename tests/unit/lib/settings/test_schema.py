@@ -367,7 +367,7 @@ def test_a_logger_whose_package_is_missing_is_one_line_before_anything_runs(monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = error_of(config)
     assert message.startswith("configs/mine.yaml: experiments.m.overrides: TensorboardLoggerHook needs")
-    assert "pip install tensorboard" in message and "\n" not in message
+    assert "docs/trackers.md" in message and "\n" not in message
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert load_settings(config).experiments["m"].overrides == hooks
 
