@@ -174,22 +174,39 @@ report.plots = (() => {
     shown.some(point => point.kept) && ["dot", ofChosen, word("kept_epoch"), "currentColor"]);
   }
 
+  // Names at these places of a map, moved where they would leave its frame or lie on one another.
+  function placed(names, x, y) {
+    const LINE = 16, HALF_COLUMN = 4.2, moved = [];
+    for (const one of d3.sort(names, one => y(one.y))) {
+      const half = HALF_COLUMN * columns(one.text), [left, right] = x.range();
+      const at = { half, x: Math.max(left + half, Math.min(right - half, x(one.x))), y: y(one.y) };
+      // Those above have their places.
+      for (const other of moved)
+        if (Math.abs(at.x - other.x) < half + other.half && Math.abs(at.y - other.y) < LINE) at.y = other.y + LINE;
+      moved.push(at);
+      [one.x, one.y] = [x.invert(at.x), y.invert(at.y)];
+    }
+    return names;
+  }
+
   // Of many classes some share a colour, as on the run's own page; so many have their name among their images.
   const NAMED = 16;
   function map(box, all, shown, tell) {
     const [xs, ys] = [1, 2].map(axis => d3.extent(all, point => point[axis]));
     const size = Math.min(720, width(box)), fill = point => COLOURS[point.label % COLOURS.length];
-    const labels = data.classes.length > NAMED ? [] : d3.groups(shown, point => point.label)
-      .map(([label, points]) => ({ label, x: d3.median(points, point => point.x), y: d3.median(points, point => point.y) }));
+    const height = size * 0.75, [margin, inset] = [12, 8], edge = margin + inset;
+    const labels = data.classes.length > NAMED ? [] : placed(d3.groups(shown, point => point.label).map(([label, points]) =>
+      ({ text: short(name(label)), x: d3.median(points, point => point.x), y: d3.median(points, point => point.y) })),
+    d3.scaleLinear(xs, [edge, size - edge]), d3.scaleLinear(ys, [edge, height - edge]));
     const [right, wrong] = [shown.filter(point => !point.isWrong), shown.filter(point => point.isWrong)];
     const drawn = plot(box, word("alt_map"), {
-      width: size, height: size * 0.75, margin: 12, inset: 8,
+      width: size, height, margin, inset,
       x: { domain: xs, axis: null }, y: { domain: ys, axis: null, reverse: true },
       marks: [
         Plot.frame({ stroke: GREY }),
         Plot.dot(right, { x: "x", y: "y", fill, r: shown.length > 600 ? 3 : 4 }),
         Plot.dot(wrong, { x: "x", y: "y", fill, symbol: "diamond", stroke: "currentColor", strokeWidth: 1.5, r: 6 }),
-        Plot.text(labels, { x: "x", y: "y", text: point => short(name(point.label)), fill: "currentColor", stroke: "var(--back)",
+        Plot.text(labels, { x: "x", y: "y", text: "text", fill: "currentColor", stroke: "var(--back)",
           strokeWidth: 5, fontWeight: 600, fontSize: 13, pointerEvents: "none" }),
       ],
     });

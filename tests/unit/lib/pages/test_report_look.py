@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -85,6 +86,24 @@ def test_pictures_that_belong_together_stand_side_by_side_on_a_phone(browser: Pa
         show(browser, report)
         tops = f"[...{VIEW}.querySelectorAll('.group')].map(e => new Set([...e.children].map(c => c.offsetTop)).size)"
         assert set(browser.evaluate(tops)) == {1}
+
+
+def test_long_names_stay_within_the_map_and_off_one_another_on_a_phone(browser: Page, tmp_path: Path) -> None:
+    dataset = tmp_path / "results" / "simulated"
+    dataset.mkdir(parents=True)
+    classes = [f"{name} of the southern hills" for name in "abcdefghijkl"]
+    runs = write_results(dataset, classes, {"one": 2.0}, seeds=1, per_class=6)
+    write_maps(dataset, runs[0])
+    write_page(dataset, runs)
+    with browser.sized(390):
+        show(browser, (dataset / "report.html").as_uri())
+        boxes = f"""[...{VIEW}.querySelectorAll('[data-plot=map] svg > rect, [data-plot=map] [data-mark=text] text')]
+            .map(e => e.getBoundingClientRect()).map(box => [box.left, box.top, box.right, box.bottom])"""
+        frame, *names = browser.evaluate(boxes)
+    assert len(names) == len(classes)
+    assert all(frame[0] <= left and right <= frame[2] for left, _, right, _ in names)
+    apart = [a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] + 2 or b[3] <= a[1] + 2 for a, b in combinations(names, 2)]
+    assert all(apart), names
 
 
 def test_nothing_is_to_be_chosen_where_all_is_shown(browser: Page, report: str) -> None:
