@@ -31,7 +31,7 @@ runner = dict(max_epochs=2)
 
 
 def own_file(folder: Path, text: str = MINE, name: str = "mine.py") -> str:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     (folder / "runtime.py").write_text("log_level = 'WARNING'\n", encoding="utf-8")
     return str(folder / name)

@@ -98,6 +98,14 @@ def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
     return result.stdout
 
 
+def another_environment(folder: Path, *packages: str) -> Path:
+    """Return the programs of an environment that is not mimflow's, with packages of the index."""
+    run([sys.executable, "-m", "venv", str(folder)], folder.parent, shell_of_a_user())
+    if packages:
+        run([str(folder / "bin" / "pip"), "install", "-q", *packages], folder.parent, shell_of_a_user())
+    return folder / "bin"
+
+
 def commit_working_tree(repository: Path, environment: dict[str, str]) -> None:
     """Make a repository of the files of the working tree, with the tag v0.1.0."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

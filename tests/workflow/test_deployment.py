@@ -1,20 +1,21 @@
-"""mimflow deployed by snakedeploy from a repository into another folder, and run there as a module.
+"""mimflow deployed by snakedeploy into another folder, and run there by the snakemake of a fresh clone.
 
-The repository is this working tree; git takes it for the one at the address that is typed, so that snakedeploy and
-Snakemake fetch it as they would from there.
+The lines are those of docs/snakemake.md. The repository is this working tree; git takes it for the one at the address
+that is typed, so that snakedeploy and Snakemake fetch it as they would from there.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from dag import ROOT, archive_bytes, jobs_run, settings
-from set_up import commit_working_tree, run, shell_of_a_user
+from set_up import Clone, another_environment, commit_working_tree, run, shell_block, shell_of_a_user
 
 #: Of one who has rules beside mimflow's: several commands in a shell line, and a product below results/.
 RULE_OF_THE_USER = """
@@ -26,22 +27,28 @@ rule summary:
 
 
 @pytest.mark.long
-def test_snakedeploy_puts_it_into_another_folder_where_it_runs_beside_rules_of_the_user(tmp_path: Path) -> None:
+def test_snakedeploy_puts_it_into_another_folder_where_it_runs_beside_rules_of_the_user(
+    clone: Clone, tmp_path: Path
+) -> None:
     host = "https://github.com/"
     (tmp_path / "gitconfig").write_text(
         f'[url "file://{tmp_path}/hosted/"]\n insteadOf = {host}\n[user]\n name = a\n email = a@b\n', encoding="utf-8"
     )
-    environment = shell_of_a_user()
-    environment |= {"GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"), "XDG_CACHE_HOME": str(tmp_path / "caches")}
+    environment = shell_of_a_user() | {"HOME": str(clone.home), "GIT_CONFIG_GLOBAL": str(tmp_path / "gitconfig"),
+                                       "XDG_CACHE_HOME": str(tmp_path / "caches")}  # fmt: skip
     commit_working_tree(tmp_path / "hosted/somebody/mimflow", environment)
-    run([sys.executable, "-m", "venv", str(tmp_path / "venv")], tmp_path, environment)
-    programs, folder = tmp_path / "venv" / "bin", tmp_path / "a project"
-    run([str(programs / "pip"), "install", "-q", "snakedeploy"], tmp_path, environment)
-    folder.mkdir()
-    run([str(programs / "snakedeploy"), "deploy-workflow", f"{host}somebody/mimflow", ".", "--tag", "v0.1.0"],
-        folder, environment)  # fmt: skip
+    of_snakedeploy = {"PATH": f"{another_environment(tmp_path / 'venv')}:{os.environ['PATH']}"}
+    lines = "\n".join(shell_block(clone.folder / "docs/snakemake.md", "snakedeploy"))
+    for old, new in (("<owner>", "somebody"), ("/path/to/mimflow", str(clone.folder)), (" project", " 'a project'")):
+        assert old in lines
+        lines = lines.replace(old, new)
+    in_clone, deploys, start = re.split(r"\n(?=pip |/)", lines)
+    run(["bash", "-euc", in_clone], clone.folder, environment)
+    run(["bash", "-euc", deploys], tmp_path, environment | of_snakedeploy)
 
-    snakemake = [str(Path(sys.executable).with_name("snakemake")), *flags_of_the_catalogue()]
+    folder = tmp_path / "a project"
+    assert start.endswith(f" {flags_of_the_catalogue()}")
+    snakemake = start.split()
     dry = run([*snakemake, "--dry-run"], folder, environment)  # as deployed: the demo
     assert "describing the images of results/demo" in dry and "writing results/demo/report.html" in dry
 
@@ -68,7 +75,8 @@ def test_snakedeploy_puts_it_into_another_folder_where_it_runs_beside_rules_of_t
         run([*snakemake, "--dry-run"], folder, environment)
 
 
-def flags_of_the_catalogue() -> list[str]:
+def flags_of_the_catalogue() -> str:
     """Return the options with which the catalogue of workflows says to run it."""
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
-    return usage["mandatory-flags"]["flags"].split()
+    flags: str = usage["mandatory-flags"]["flags"]
+    return flags

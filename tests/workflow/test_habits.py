@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from set_up import Clone, run, shell_block, shell_of_a_user
+from config_files import own_file
+from dag import QUICK
+from mmcv import Config
+from set_up import Clone, another_environment, run, shell_block, shell_of_a_user
 
 pytestmark = pytest.mark.long
-
-
-def another_environment(folder: Path, *packages: str) -> Path:
-    """Return the programs of an environment that is not mimflow's, with packages of the index."""
-    run([sys.executable, "-m", "venv", str(folder)], folder.parent, shell_of_a_user())
-    run([str(folder / "bin" / "pip"), "install", "-q", *packages], folder.parent, shell_of_a_user())
-    return folder / "bin"
 
 
 # --- OpenMMLab's ------------------------------------------------------------------------------------------------------
@@ -54,6 +53,51 @@ def test_the_commands_of_the_table_for_users_of_mmcls_work(clone: Clone) -> None
     assert "accuracy" in clone.typed(typed["make evaluate"])
     assert "30 images" in clone.typed(typed["make predict"])
     assert "Nothing to be done" in clone.typed(f".venv/bin/{typed['snakemake --profile']}")
+
+
+def test_the_yaml_of_the_table_for_users_of_mmcls_is_what_config_py_then_says(clone: Clone, tmp_path: Path) -> None:
+    page = (clone.folder / "docs/openmmlab.md").read_text(encoding="utf-8")
+    right = "\n".join(re.findall(r"^\|.*\|([^|]*)\|$", page, re.MULTILINE))
+    cells = [content for span in re.findall(r"`([^`]+)`", right) if isinstance(content := yaml.safe_load(span), dict)]
+    names = ["source", "zoo", "file", "overrides", "checkpoint", "gpus", "seeds", "deterministic", "auto", "folds"]
+    cell = dict(zip(names, cells, strict=True))
+    dataset = cell["source"]["dataset"]
+    (tmp_path / dataset["source"]["path"]).symlink_to(clone.folder / "photos.zip")
+    own_file((tmp_path / cell["file"]["base_config"]).parent, name="config.py")
+    weights = cell["checkpoint"]["checkpoint"]["path"]
+    (tmp_path / weights).symlink_to(clone.folder / "results/mine/quick/seed0/best.pth")
+
+    def configs(seeds: dict[str, Any] | None = None, data: dict[str, Any] | None = None,
+                **experiments: dict[str, Any]) -> list[Config]:  # fmt: skip
+        """Return config.py of each run of these experiments, in their order."""
+        config = {"dataset": dataset | (data or {}), "experiments": experiments, **(seeds or {})}
+        (tmp_path / "table.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        clone.typed(f"{program} --until patch_config", tmp_path)
+        return [Config.fromfile(str(file)) for name in experiments
+                for file in sorted((tmp_path / "results" / dataset["name"] / name).rglob("config.py"))]  # fmt: skip
+
+    program = f"{clone.folder}/.venv/bin/snakemake --snakefile {clone.folder}/Snakefile --profile local"
+    program += " --configfile table.yaml"
+    scratch, narrow = {"checkpoint": "none", "device": "cpu", "batch_size": 8}, QUICK | {"batch_size": 4}
+    plain, changed, by_file, continued, parallel = configs(
+        plain=cell["zoo"] | scratch, changed=cell["zoo"] | scratch | cell["overrides"], by_file=cell["file"] | scratch,
+        continued=narrow | cell["checkpoint"], parallel=narrow | cell["gpus"],
+    )  # fmt: skip
+    assert (plain.model.backbone.depth, plain.model.head.num_classes) == (18, 3)
+    for key, value in cell["overrides"]["overrides"].items():
+        assert reduce(getitem, key.split("."), changed) == value
+    assert by_file.optimizer.lr == 0.0005, "as the file says"
+    assert continued.load_from and plain.load_from is None
+    assert len(list((tmp_path / "results/checkpoints").glob(f"{Path(weights).stem}-*.pth"))) == 1
+    assert parallel.runner.gpus == cell["gpus"]["gpus"] and plain.runner.get("gpus", 1) == 1
+    repeated = configs(seeds=cell["seeds"], repeated=QUICK | cell["deterministic"])
+    assert [config.seed for config in repeated] == cell["seeds"]["seeds"]
+    assert all(config.runner.deterministic for config in repeated)
+    assert len(configs(folded=QUICK, data=cell["folds"]["dataset"])) == 5
+
+    searched = {"dataset": dataset, "experiments": {"net": cell["auto"]}}
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(searched), encoding="utf-8")
+    assert re.search(r"^choose_model +1 ", clone.typed(f"{program} -n", tmp_path), re.MULTILINE)
 
 
 # --- Snakemake's ------------------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ Jupyter is in none of mimflow's locks: the test adds it to .venv, as docs/python
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from set_up import ROOT, Clone
+from served import answer_of, free_port
+from set_up import ROOT, Clone, shell_of_a_user
 
 NOTEBOOK = ROOT / "docs" / "mimflow.ipynb"
 
@@ -37,3 +39,13 @@ def test_the_notebook_shows_what_is_in_the_files_of_the_run(clone: Clone) -> Non
     assert repr(accuracies) in shown
     assert "accuracy_top1" in shown[0] and any("confidence" in text for text in shown)
     assert str(clone.folder / "results" / "demo" / "report.html") in shown[-1]
+
+
+@pytest.mark.long
+def test_jupyter_opens_the_notebook_as_the_page_types_it(clone: Clone) -> None:
+    clone.install("jupyterlab")
+    (line,) = re.findall(r"`(\S+/jupyter lab [^`]+)`", (clone.folder / "docs/python.md").read_text(encoding="utf-8"))
+    port, environment = free_port(), shell_of_a_user() | {"HOME": str(clone.home), "JUPYTER_TOKEN": "secret"}
+    address = f"http://127.0.0.1:{port}/api/contents/mimflow.ipynb?token=secret"
+    answer = answer_of(f"{line} --no-browser --allow-root --port {port}", clone.folder, environment, address)
+    assert answer["type"] == "notebook" and answer["content"]["cells"]

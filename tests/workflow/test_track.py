@@ -6,17 +6,15 @@ The packages are in none of mimflow's locks: they are added to the .venv of a fr
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
-import socket
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from set_up import Clone
+from served import answer_of, free_port
+from set_up import Clone, another_environment, shell_of_a_user
 from wandb_server import WandbServer
 
 from scripts import track
@@ -75,6 +73,10 @@ print(json.dumps([found, parameters, pictures]))
 }
 
 
+def page(clone: Clone) -> str:
+    return (clone.folder / "docs/trackers.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("tracker", list(PACKAGES))
 def test_the_tracker_s_own_reader_finds_curves_results_and_parameters(clone: Clone, tracker: str) -> None:
@@ -105,28 +107,29 @@ def test_the_tracker_s_own_reader_finds_curves_results_and_parameters(clone: Clo
 def test_tensorboard_shows_what_was_written(clone: Clone) -> None:
     clone.install("tensorboard")
     clone.typed("make track RUN=results/mine TO=tensorboard")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    line = [".venv/bin/tensorboard", "--logdir", "tracking/tensorboard", "--port", str(port)]
-    with subprocess.Popen(line, cwd=clone.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            runs: list[str] = []
-            until = time.monotonic() + 120
-            while not runs and time.monotonic() < until:
-                time.sleep(0.5)
-                try:
-                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=60) as answer:
-                        runs = json.load(answer)
-                except OSError:
-                    assert process.poll() is None
-        finally:
-            process.terminate()
+    (line,) = re.findall(r"^\.venv/bin/tensorboard .*$", page(clone), re.MULTILINE)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/data/runs"
+    runs = answer_of(f"{line} --port {port}", clone.folder, shell_of_a_user(), address)
     assert sorted(runs) == ["mine/own/seed0", "mine/quick/seed0"]
 
 
 @pytest.mark.long
+def test_mlflow_s_own_page_shows_what_was_written(clone: Clone, tmp_path: Path) -> None:
+    programs = another_environment(tmp_path / "mlflow", "mlflow")
+    clone.install(PACKAGES["mlflow"])
+    clone.typed("make track RUN=results/mine TO=mlflow")
+    (line,) = re.findall(r"`(\S+=true mlflow ui [^`]+)`", page(clone))
+    port = free_port()
+    environment = shell_of_a_user() | {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(clone.home)}
+    address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
+    answer = answer_of(f"{line} --port {port}", clone.folder, environment, address, {"max_results": 100})
+    assert "mine" in {experiment["name"] for experiment in answer["experiments"]}
+
+
+@pytest.mark.long
 def test_offline_runs_are_synchronised_with_a_server_of_wandb_as_the_page_types_it(clone: Clone) -> None:
-    (line,) = re.findall(r"`(wandb sync [^`]+)`", (clone.folder / "docs/trackers.md").read_text(encoding="utf-8"))
+    (line,) = re.findall(r"`(wandb sync [^`]+)`", page(clone))
     clone.install(PACKAGES["wandb"])
     clone.typed("make track RUN=results/mine TO=wandb")
     with WandbServer() as server:
