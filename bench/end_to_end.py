@@ -49,7 +49,9 @@ OF_A_RUN = frozenset(
     }
 )
 #: What logs say of a pass over images.
-PASS = re.compile(r"^(?P<time>\S+ \S+) INFO \S+: (?:features of )?[0-9,]+ images? in (?P<seconds>[0-9.]+) s")
+PASS = re.compile(
+    r"^(?P<time>\S+ \S+) INFO \S+: (?:(?:features of )?[0-9,]+ images? in |.*: features in )(?P<seconds>[0-9.]+) s"
+)
 #: A line of mmcls's log with its time; what it logs after the first batches begins with one of the words.
 LOGGED = re.compile(r"^(?P<time>\S+ \S+) - mmcls - INFO - (?P<message>.*)")
 LATER = ("Epoch", "Validation")
@@ -86,7 +88,8 @@ class Measured:
     ----------
     seconds, processor : of all, from the command to its end.
     peak : MiB of all its processes together (proportional set size).
-    computing : seconds of training, validation, and of the passes of fit_head and predict_images, of all runs.
+    computing : seconds of training, validation, and of the passes over images of fit_head and predict_images, of all
+        runs, and of find_label_suspects, of the data set.
     first_image : seconds from the command to the first batch of a training.
     """
 
@@ -175,11 +178,9 @@ def run_workflow(checkout: Checkout, config: str) -> Measured:
     runs = sorted(path.parent for path in (checkout.folder / "results").glob("*/*/seed*/train_log.csv"))
     names = [run.relative_to(checkout.folder / "results") for run in runs]
     training = sum(read_train_log(run / "train_log.csv")[["train_seconds", "val_seconds"]].sum().sum() for run in runs)
-    computing = training + sum(
-        passes(checkout.folder / "logs" / name / f"{rule}.log")
-        for name in names
-        for rule in ("fit_head", "predict_images")
-    )
+    logs = {Path(name.parts[0], "find_label_suspects.log") for name in names}
+    logs |= {name / f"{rule}.log" for name in names for rule in ("fit_head", "predict_images")}
+    computing = training + sum(passes(checkout.folder / "logs" / log) for log in logs)
     first = min((moment for run in runs for moment in first_batches(run / "work")), default=float("nan"))
     processor = sum(getattr(after, kind) - getattr(before, kind) for kind in ("children_user", "children_system"))
     return Measured(

@@ -153,7 +153,7 @@ def prepared(preprocessing: Preprocessing, paths: Sequence[Path]) -> np.ndarray:
 
 
 #: Of a measurement: seconds, if the model is that fast; turns of a few calls, engines taking turns; calls that suffice.
-SECONDS, CALLS_A_TURN, ENOUGH_SINGLE, ENOUGH_BATCHES = 2.0, 5, 40, 6
+SECONDS, CALLS_A_TURN, ENOUGH_SINGLE, ENOUGH_BATCHES = 1.0, 5, 40, 6
 #: Seconds that a batch may take; a slower model is timed with single images only.
 LONGEST_BATCH = 8.0
 

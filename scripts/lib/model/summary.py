@@ -107,6 +107,10 @@ def trace(model: nn.Module, image: Tensor) -> Trace:
     inside = [""]
 
     class Counter(TorchDispatchMode):
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False  # else torch loads its compiler only to keep it away from this mode: 2 s
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
             count = multiply_adds(func._schema.name, args, result)

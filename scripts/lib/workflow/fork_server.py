@@ -39,7 +39,7 @@ from scripts.lib.workflow import fork_client
 #: What the steps load beside mimflow itself. Nothing of mimflow: a step runs the code that is there when it starts.
 LIBRARIES = (
     *("torch", "mmcls.models", "mmcls.datasets", "matplotlib.pyplot", "pandas", "scipy.optimize", "scipy.stats"),
-    *("sklearn.metrics", "sklearn.manifold", "captum.attr", "onnx", "jinja2", "markdown_it"),
+    *("sklearn.metrics", "sklearn.manifold", "captum.attr", "onnx", "fontTools.subset", "jinja2", "markdown_it"),
 )
 #: The steps that are forked, as patterns of the shell and as the rules whose steps they are.
 MODULES = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,19 @@ def test_page_and_numbers_of_a_run_agree_and_are_the_same_again(run: TinyRun, tm
     assert content.count["details"] == len(summary["stages"]) and "script" not in content.count
     assert f"{summary['parameters']:,}" in content.cells and human(summary["flops"]) in content.cells
     assert make_page(run, tmp_path) == (page, summary)
+
+
+@pytest.mark.long
+def test_the_description_leaves_the_compiler_out(run: TinyRun, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from scripts.evaluate import describe_model;"
+        "describe_model.main(describe_model.build_parser().parse_args(sys.argv[1:]));"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    options = ["--config", run.folder / "config.py", "--checkpoint", run.folder / "best.pth"]
+    command = [sys.executable, "-c", code, *options, "--output", tmp_path / "model.html"]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "model.html").is_file()
 
 
 def test_frozen_stages_are_not_trainable(run: TinyRun) -> None:
