@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.lib.base.proxies import mask_credentials
 from scripts.lib.workflow.machine_check import (
     Gpu,
     Quota,
@@ -20,7 +21,6 @@ from scripts.lib.workflow.machine_check import (
     environment_problem,
     gpu_problems,
     inodes_problem,
-    mask_credentials,
     parse_nvidia_smi,
     parse_quota,
     python_problem,
@@ -234,6 +234,27 @@ def test_variables_that_lead_downloads_astray_are_noted():
 
     assert [problem.fatal for problem in problems] == [False]
     assert variable_problems({"http_proxy": "a", "HTTPS_PROXY": "b"}) == []
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"http_proxy": "not an address", "https_proxy": "a:1"}, "name no address: 'not an address'"),
+        ({"HTTP_PROXY": "http://me:secret@h:x", "https_proxy": "a:1"}, "name no address: 'http://***@h:x'"),
+        ({"all_proxy": "ftp://h:1"}, "a proxy by ftp, not by http"),
+        ({"REQUESTS_CA_BUNDLE": "/nonexistent"}, "REQUESTS_CA_BUNDLE (/nonexistent) has no certificates"),
+        ({"CURL_CA_BUNDLE": "/etc/passwd"}, "CURL_CA_BUNDLE (/etc/passwd) has no certificates"),
+    ],
+)
+def test_a_way_into_the_internet_that_is_none_makes_a_run_fail(variables, words):
+    [problem] = variable_problems(variables)
+
+    assert words in problem.what
+    assert problem.fatal
+
+
+def test_a_proxy_that_no_download_takes_is_not_judged():
+    assert variable_problems({"http_proxy": "h:1", "https_proxy": "https://h", "ALL_PROXY": "socks9://h:1"}) == []
 
 
 def test_an_environment_that_is_not_what_its_lock_says_is_named_with_the_command_that_mends_it():

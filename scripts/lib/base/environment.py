@@ -76,13 +76,19 @@ STOPPED = (
     "OPENBLAS_*", "GOTO_*", "BLIS_*", "VECLIB_*", "NUMEXPR_*", "NUMBA_*", "NPY_*", "TORCH*", "PYTORCH_*", "ATEN_*",
     "DNNL_*", "ONEDNN_*", "CUBLAS*", "CUDNN_*", "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "OPENCV_*", "MALLOC_*",
     "MMCV_*", "MMCLS_*", "LD_PRELOAD", "LD_AUDIT", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "CDPATH", "GLOBIGNORE",
+    "NUMPY_*", "SCIPY_*", "SKLEARN_*", "PANDAS_*", "NETWORKX_*", "JOBLIB_*", "LOKY_*", "PYDANTIC_*", "TIMM_*", "ONNX_*",
+    "ORT_*", "PILLOW_*", "TQDM_*", "JUPYTER_*", "TRITON_INTERPRET", "MKLDNN_*", "GLIBC_TUNABLES", "SOURCE_DATE_EPOCH",
+    "UNICODE_VERSION", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT",
+    "SSLKEYLOGFILE", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY",
+    "BASH_FUNC_*", "POSIXLY_CORRECT",
 )  # fmt: skip
 #: ... but for these, which change speed, output or the place of files. Variables of other programs pass (proxies,
-#: SLURM_*, CUDA_VISIBLE_DEVICES, NCCL_*, LD_LIBRARY_PATH, in which a module's Python may have its libraries).
+#: SLURM_*, CUDA_VISIBLE_DEVICES, NCCL_*, LD_LIBRARY_PATH, in which a module's Python may have its libraries), and so do
+#: the functions of the shell by which a site loads modules.
 PASSED = (
     *ROUNDING, "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "MPLCONFIGDIR",
     "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "TORCH_HOME", "TORCH_NCCL_*", "TORCH_DISTRIBUTED_DEBUG",
-    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF", "BASH_FUNC_*module*", "BASH_FUNC_ml*",
 )  # fmt: skip
 #: What a job has instead. C: its bytes are taken as they are, and every system has it; Python then reads UTF-8.
 FIXED = {
@@ -94,8 +100,9 @@ FIXED = {
     "MPLBACKEND": "Agg",
     "MATPLOTLIBRC": os.path.join(sysconfig.get_path("purelib"), "matplotlib", "mpl-data"),
 }
-#: Where caches lie if home takes none.
+#: Where caches lie if home takes none, and the variables by which a user puts one elsewhere.
 CACHES = ROOT / ".snakemake" / "caches"
+CACHE_VARIABLES = ("MPLCONFIGDIR", "TORCH_HOME", "PIP_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
 
 
 def is_stopped(name: str) -> bool:
@@ -108,14 +115,16 @@ def is_stopped(name: str) -> bool:
 def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a job, whatever a notebook, a module or a login script has put into *environment*."""
     known = {name: value for name, value in environment.items() if not is_stopped(name)} | FIXED
+    for name in CACHE_VARIABLES:
+        if name in known and writing_problem(Path(known[name])):
+            del known[name]
     home = home_of(known)
     has_home = os.path.isdir(home)
     cache = known.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if has_home else "")
     if not os.path.isabs(cache) or writing_problem(Path(cache)):
         known["XDG_CACHE_HOME"] = str(CACHES)
-        for name in ("MPLCONFIGDIR", "TORCH_HOME", "PIP_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH"):
-            if name not in known or writing_problem(Path(known[name])):
-                known[name] = str(CACHES / name.lower())
+        for name in CACHE_VARIABLES:
+            known.setdefault(name, str(CACHES / name.lower()))
     if not has_home:
         CACHES.mkdir(parents=True, exist_ok=True)
         known["HOME"] = str(CACHES)

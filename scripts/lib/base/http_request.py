@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import http.client
+import os
 import re
 import signal
 import ssl
@@ -11,11 +13,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
+from urllib.parse import urljoin
 
 import requests
 import urllib3
 
 from scripts.lib.base.console import one_line
+from scripts.lib.base.proxies import certificates_problem, proxy_problem
 from scripts.lib.base.text import shorten
 from scripts.lib.base.units import megabytes
 
@@ -95,6 +99,7 @@ class Session(requests.Session):
         target = super().get_redirect_target(resp)
         if target is not None:
             resp.close()
+            check_way(urljoin(resp.url, target))
         return target
 
 
@@ -128,6 +133,7 @@ def request(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
     An Authorization among *headers* goes no further than the host of *url*: requests takes it off where a redirect
     leads to another one.
     """
+    check_way(url)
     try:
         try:
             response = session.get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT))
@@ -152,11 +158,29 @@ def request(session: requests.Session, url: str, headers: dict[str, str]) -> Ite
     except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError) as error:
         raise AttemptFailed("the server did not answer in time") from error
     except requests.exceptions.RequestException as error:
-        raise AttemptFailed(f"no connection: {_reason(error)}") from error
+        inner = _innermost(error)
+        is_foreign = isinstance(inner, http.client.HTTPException) and not isinstance(inner, ConnectionError)
+        what = "it does not answer by http" if is_foreign else "no connection"
+        raise AttemptFailed(f"{what}: {_reason(error)}") from error
     except urllib3.exceptions.HTTPError as error:  # while the body is read, below requests
         raise AttemptFailed("the connection broke") from error
     except ValueError as error:  # so are the lengths of its pieces, of which urllib3 takes any number
         raise SourceFailed(f"its answer contradicts itself: {_reason(error)}") from error
+
+
+def check_way(url: str) -> None:
+    """Make sure that what the environment says of the way to *url* can be followed.
+
+    Raises
+    ------
+    SourceFailed : its proxy is none, or there are no certificates where they should be.
+    """
+    proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url))
+    problem = proxy_problem(proxy) if proxy else None
+    if problem is None and url.startswith("https:"):
+        problem = certificates_problem(os.environ)
+    if problem:
+        raise SourceFailed(problem.what, problem.remedy)
 
 
 def _innermost(error: BaseException) -> BaseException:

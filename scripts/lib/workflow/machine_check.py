@@ -22,6 +22,7 @@ from typing import Any
 
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem
+from scripts.lib.base.proxies import certificates_problem, mask_credentials, proxy_problem
 from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.workflow.surroundings_check import surroundings_problems, variables_of_shell
@@ -117,11 +118,6 @@ def device_of(path: Path, mounts: str) -> str:
         if path.is_relative_to(point) and len(point) >= len(best):
             best, device = point, source
     return device
-
-
-def mask_credentials(url: str) -> str:
-    """Hide the user name and password of a URL: what doctor prints is sent to others."""
-    return re.sub(r"//[^/]*@|^[^/@]+:[^/@]*@", lambda match: ("//" if match[0].startswith("//") else "") + "***@", url)
 
 
 def output_of(*command: str, timeout: float = 20) -> str | None:
@@ -403,8 +399,11 @@ def encoding_problem(encoding: str) -> Problem | None:
 
 def variable_problems(variables: Mapping[str, str]) -> list[Problem]:
     """Judge environment variables by which downloads go wrong."""
-    problems = []
     lower = {name.lower(): value for name, value in variables.items() if value}
+    proxies = dict.fromkeys(lower.get(f"{scheme}_proxy") or lower.get("all_proxy", "") for scheme in ("http", "https"))
+    problems = [problem for problem in map(proxy_problem, filter(None, proxies)) if problem]
+    if no_certificates := certificates_problem(variables):
+        problems.append(no_certificates)
     if lower.get("http_proxy") and not lower.get("https_proxy"):
         remedy = "export https_proxy=$http_proxy if https must go the same way"
         problems.append(Problem("http_proxy is set and https_proxy is not", remedy, fatal=False))

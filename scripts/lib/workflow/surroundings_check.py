@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.lib.base.environment import CACHES, ROOT, Variable, home_of, is_stopped, writing_problem
+from scripts.lib.base.environment import CACHE_VARIABLES, CACHES, ROOT, Variable, home_of, is_stopped, writing_problem
 from scripts.lib.base.problems import Problem
 
 #: Variables of the shell that every machine sets: no finding where they mean UTF-8, or no language.
@@ -70,9 +70,10 @@ def folder_problems(shell: Mapping[str, str], root: Path) -> list[Problem]:
             what = f"the folder {folder} cannot be written to ({reason})"
             problems.append(Problem(what, "check who owns it and what is free, or copy the project to another disk"))
             break
-    home, caches = home_of(shell), shell.get("XDG_CACHE_HOME")
+    home = home_of(shell)
     reasons = {f"home ({home or 'HOME is not set'})": writing_problem(Path(home)) if os.path.isdir(home) else ABSENT}
-    reasons |= {f"XDG_CACHE_HOME ({caches})": writing_problem(Path(caches))} if caches else {}
+    of_caches = {name: shell[name] for name in ("XDG_CACHE_HOME", *CACHE_VARIABLES) if shell.get(name)}
+    reasons |= {f"{name} ({folder})": writing_problem(Path(folder)) for name, folder in of_caches.items()}
     for folder_name, reason in reasons.items():
         if reason:
             remedy = (
@@ -107,8 +108,9 @@ def is_usual(locale: str) -> bool:
 
 def shell_problem(shell: Mapping[str, str]) -> Problem | None:
     """Say which variables of the shell would change Python or its numbers, and do not reach mimflow."""
-    locale = [name for name in shell if name.startswith("LC_") or name in ("LANG", "LANGUAGE")]
-    names = sorted(name for name in shell if is_stopped(name) and name not in locale)
+    # What many systems set for everybody: the locale, and functions of the shell (`which` of RHEL).
+    usual = [name for name in shell if name.startswith(("LC_", "BASH_FUNC_")) or name in ("LANG", "LANGUAGE")]
+    names = sorted(name for name in shell if is_stopped(name) and name not in usual)
     if not names:
         return None
     what = "variables of this shell that do not reach mimflow: " + ", ".join(f"{name}={shell[name]}" for name in names)

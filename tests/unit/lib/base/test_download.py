@@ -326,8 +326,11 @@ FAULTS = {
     "location that is itself": (answer("Location: /bad.zip", status="302 Found"), "too many redirects"),
     "escape codes in the status": (answer(status="404 \x1b[31m\x9b2J\x07red"), "404 ?[31m?2J?red"),
     "endless status": (answer(status="404 " + "x" * 9000), "404 xxx"),
-    "no http": (b"\x1b[31mSSH-2.0-OpenSSH_9.2\r\n\r\n", "no connection"),
-    "http 0.9": (b"<html>hello</html>", "no connection"),
+    "no http": (b"\x1b[31mSSH-2.0-OpenSSH_9.2\r\n\r\n", "does not answer by http: ?[31mSSH-2.0"),
+    "http 0.9": (b"<html>hello</html>", "does not answer by http"),
+    "a status in words": (answer(status="OK"), "does not answer by http: HTTP/1.1 OK"),
+    "http 2": (b"HTTP/2 200 OK\r\n\r\n", "does not answer by http"),
+    "a header of 70 kB": (answer("X: " + "a" * 70_000), "does not answer by http"),
     "nothing": (b"", "no connection"),
     "range without being asked": (answer("Content-Range: bytes 0-4/5", status="206 Partial"), "does not fit"),
     "chunks that break off": (answer("Transfer-Encoding: chunked", body=b"5\r\nabcde\r\n"), "the connection broke"),
@@ -342,7 +345,11 @@ FAULTS = {
     ),
     "an empty body": (answer(body=b""), "the server sent nothing"),
     "packed": (answer("Content-Encoding: gzip", body=b"\x1f\x8bxxx"), "though it was asked not to"),
-    "too many headers": (answer(*[f"X-{i}: 1" for i in range(200)]), "no connection"),
+    "too many headers": (answer(*[f"X-{i}: 1" for i in range(200)]), "does not answer by http"),
+    "location in a script": (answer("Location: javascript:alert(1)", status="302 Found"), "not an address"),
+    "location with a null": (answer("Location: http://127.0.0.1:1/\x00", status="302 Found"), "Connection refused"),
+    "continue without end": (b"HTTP/1.1 100 Continue\r\n\r\n" * 3000, "no connection"),
+    "not modified": (answer(status="304 Not Modified"), "304 Not Modified"),
     "a page": (answer(body=b"<html>\x1b[31m</html>"), "wrong sha256"),
 }
 
@@ -472,6 +479,37 @@ def test_a_server_that_does_not_speak_tls_is_not_called_a_wrong_certificate(serv
     with pytest.raises(UserError, match="no encrypted connection") as caught:
         download(urls[:1], tmp_path / "b.zip")
     assert "certificate" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"http_proxy": "not an address"}, r"no address: 'not an address': write it into http_proxy"),
+        ({"http_proxy": "http://h:99999"}, "the proxy variables name no address"),
+        ({"http_proxy": "http://me:secret@[::1"}, r"no address: 'http://\*\*\*@\[::1'"),
+        ({"http_proxy": "ftp://h:1"}, "a proxy by ftp, not by http"),
+        ({"all_proxy": "socks5://h:1"}, "a proxy by socks5, not by http"),
+        ({"http_proxy": "\x1b[2J"}, "the proxy variables name no address"),
+        ({"REQUESTS_CA_BUNDLE": "/nonexistent"}, r"\(/nonexistent\) has no certificates: No such file"),
+        ({"CURL_CA_BUNDLE": "/etc/passwd"}, r"\(/etc/passwd\) has no certificates"),
+    ],
+)
+def test_a_way_into_the_internet_that_is_none_is_told_from_a_wrong_address(
+    server: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], words: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    scheme = "https" if "CA_BUNDLE" in str(variables) else "http"
+    with pytest.raises(module.NotFetched, match=words) as caught:
+        download([f"{scheme}://archive.invalid/a.zip"], tmp_path / "a.zip")
+    assert str(caught.value).isprintable() and "secret" not in str(caught.value)
+    server.serve("a.zip", b"", redirect=f"{scheme}://archive.invalid/a.zip")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(module.NotFetched, match=words):
+        download([server.url("a.zip")], tmp_path / "a.zip")
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h:99999/a", "http://h:x/a", "https://"])

@@ -48,7 +48,22 @@ HOSTILE = {
     "OPENCV_IO_MAX_IMAGE_PIXELS": "1",
     "BASH_ENV": "/opt/old/bashrc",
     "MALLOC_ARENA_MAX": "1",
+    "SOURCE_DATE_EPOCH": "abc",
+    "SKLEARN_WORKING_MEMORY": "abc",
+    "JOBLIB_START_METHOD": "abc",
+    "TQDM_MININTERVAL": "abc",
+    "PILLOW_BLOCK_SIZE": "abc",
+    "SCIPY_ARRAY_API": "1",
+    "TIMM_FUSED_ATTN": "abc",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2",
+    "LOCAL_RANK": "abc",
+    "UNICODE_VERSION": "abc",
+    "GIT_DIR": "/opt/old/.git",
+    "SSLKEYLOGFILE": "/nonexistent/keys",
 }
+#: Functions of a user's bash that have the name of a program, or do what a site's modules are loaded by.
+FUNCTIONS = {"BASH_FUNC_python%%": "() {  exit 3\n}", "BASH_FUNC_set%%": "() {  exit 3\n}"}
+MODULES = {"BASH_FUNC_module%%": "() {  true\n}", "BASH_FUNC__module_raw%%": "() {  true\n}"}
 PASSING = {
     "https_proxy": "http://proxy.example:1",
     "CUDA_VISIBLE_DEVICES": "1",
@@ -72,6 +87,23 @@ def test_what_changes_python_or_the_numbers_does_not_reach_a_job(name: str) -> N
 @pytest.mark.parametrize("name", PASSING)
 def test_what_belongs_to_other_programs_reaches_a_job(name: str) -> None:
     assert job_environment(PASSING)[name] == PASSING[name]
+
+
+def test_functions_of_the_shell_reach_a_job_only_if_they_load_modules() -> None:
+    assert {name for name in job_environment(FUNCTIONS | MODULES) if name.startswith("BASH_FUNC_")} == set(MODULES)
+
+
+#: Each module reads variables of its own while it is loaded, by the names above.
+LOADED = "tqdm, joblib, sklearn.metrics, scipy.cluster.hierarchy, PIL.Image, numpy.f2py, rich.cells, matplotlib.pyplot"
+
+
+@pytest.mark.long
+def test_the_libraries_are_loaded_in_the_environment_of_a_job_without_a_word() -> None:
+    shell = os.environ | {name: value for name, value in HOSTILE.items() if value == "abc"}
+    command = [sys.executable, "-c", f"import {LOADED}"]
+    assert subprocess.run(command, env=shell, capture_output=True).returncode != 0
+    result = subprocess.run(command, env=job_environment(shell), text=True, capture_output=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_the_environment_of_a_job_is_that_of_its_jobs() -> None:
@@ -128,6 +160,12 @@ def test_mim_gets_a_home_that_it_can_write(tmp_path: Path, full: Path) -> None:
     environment = os.environ | {"HOME": writable_home({"HOME": str(full)})}
     result = subprocess.run([sys.executable, "-c", "import mim"], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", ["MPLCONFIGDIR", "TORCH_HOME", "CUDA_CACHE_PATH"])
+def test_a_folder_for_one_cache_that_takes_nothing_is_not_used(tmp_path: Path, full: Path, name: str) -> None:
+    assert name not in job_environment({"HOME": str(tmp_path), name: str(full)})
+    assert job_environment({"HOME": str(tmp_path), name: str(tmp_path)})[name] == str(tmp_path)
 
 
 def test_a_home_that_can_be_written_is_left_alone(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_line_ends_of_windows_are_named(clone: Path) -> None:
         ({"HOME": "/proc/self/fd"}, "home (/proc/self/fd) cannot be written to"),
         ({"HOME": "/nonexistent"}, "home (/nonexistent) cannot be written to (there is no such folder)"),
         ({"XDG_CACHE_HOME": "/proc/self/fd"}, "XDG_CACHE_HOME (/proc/self/fd) cannot be written to"),
+        ({"MPLCONFIGDIR": "/proc/self/fd"}, "MPLCONFIGDIR (/proc/self/fd) cannot be written to"),
         ({"TMPDIR": "/proc/self/fd"}, "the folder for temporary files, /proc/self/fd, cannot be written to"),
         ({"TMPDIR": "/nonexistent"}, "the folder for temporary files, /nonexistent, cannot be written to"),
     ],
@@ -107,6 +108,9 @@ def test_a_folder_of_the_project_that_takes_nothing_is_named(tmp_path: Path, nam
         ("PYTHONWARNINGS", "error"),
         ("LD_PRELOAD", "/opt/x.so"),
         ("OMP_NUM_THREADS", "1"),
+        ("SOURCE_DATE_EPOCH", "abc"),
+        ("GIT_DIR", "/opt/old/.git"),
+        ("LOCAL_RANK", "1"),
     ],
 )
 def test_a_variable_that_does_not_reach_mimflow_is_named(tmp_path: Path, name: str, value: str) -> None:
