@@ -130,8 +130,13 @@ def check_writable(folder: Path, what: str) -> None:
 
     Raises
     ------
-    UserError : the disk is full or read-only, the folder is somebody else's, or there is a file in its way.
+    UserError : the disk is full or read-only, the folder is somebody else's, there is a file in its way, or a link to
+        what is not there.
     """
+    for link in (folder, *folder.parents):
+        if link.is_symlink() and not os.path.exists(link):
+            where = f"{what}: {link} is a link to {os.readlink(link)}, which is not there"
+            raise UserError(where, "mount that disk or make that folder, or remove the link")
     here = existing(folder)
     if not here.is_dir():
         raise UserError(f"{what}: {here} is a file, no folder", "move it away")

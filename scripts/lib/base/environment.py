@@ -159,6 +159,8 @@ def writing_problem(folder: Path, size: int = 1 << 16) -> str | None:
             file.write(b"\0" * size)
             file.flush()
             os.fsync(file.fileno())
+    except FileExistsError:
+        return "it is a file, or a link to what is not there"
     except OSError as error:
         return error.strerror or str(error)
     return None

@@ -38,7 +38,9 @@ def proxy_problem(proxy: str) -> Problem | None:
         return Problem(f"the proxy variables name no address: {mask_credentials(proxy)!r}", remedy)
     if parts.scheme in ("http", "https") or (parts.scheme in SOCKS and importlib.util.find_spec("socks")):
         return None
-    return Problem(f"the proxy variables name a proxy by {parts.scheme}, not by http: {mask_credentials(proxy)}", remedy)
+    return Problem(
+        f"the proxy variables name a proxy by {parts.scheme}, not by http: {mask_credentials(proxy)}", remedy
+    )
 
 
 def certificates_problem(variables: Mapping[str, str]) -> Problem | None:

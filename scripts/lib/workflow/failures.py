@@ -1,11 +1,13 @@
-"""Why jobs failed that could not say it themselves: killed for want of memory, or stopped by a full disk."""
+"""Why jobs failed that could not say it themselves: no memory, a full disk, or files that Snakemake cannot replace."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.disks import describe_full_disk, usual_folders
 
 #: What Snakemake and its plugin for Slurm write of a job that was killed by SIGKILL, which is what the kernel does when
@@ -13,6 +15,8 @@ from scripts.lib.base.disks import describe_full_disk, usual_folders
 KILLED = re.compile(
     r"died with <Signals\.SIGKILL: 9>|returned non-zero exit status 137\b|SLURM status is: '?OUT_OF_ME", re.IGNORECASE
 )
+#: How a traceback ends where the operating system refused something.
+REFUSED = re.compile(r"\[Errno (\d+)\] .*?: '(.*?)'")
 RULE = re.compile(r"^Error in (?:rule|group) ([\w-]+)", re.MULTILINE)
 #: What takes the memory of a job, by its rule.
 REMEDIES = {"train_model": ["lower batch_size or workers of the experiment"]}
@@ -41,3 +45,21 @@ def causes(logs: Sequence[str]) -> list[str]:
     ]
     full = describe_full_disk(usual_folders())
     return [*lines, *([str(full)] if full else [])]
+
+
+def own_error(text: str, kind: str) -> str:
+    """Return what is to be said of an error of Snakemake itself, whose words may be a traceback.
+
+    Parameters
+    ----------
+    kind : the name of the exception.
+    """
+    if kind == "ProtectedOutputException" and (first := re.search(r"^output: ([^,\n]+)", text, re.MULTILINE)):
+        return f"{first[1]} is to be made again and is write-protected: check the mode and the disk of its folder"
+    if "Traceback (most recent call last)" in text:
+        last = text.splitlines()[-1]
+        if refused := REFUSED.search(last):
+            return describe_os_error(OSError(int(refused[1]), os.strerror(int(refused[1])), refused[2]))
+        return f"Snakemake failed unexpectedly: {last}: the traceback is in .snakemake/log"
+    # The brackets speak of functions of the rules, which are ours.
+    return re.sub(r" \(if you use input functions .*", "", text.removeprefix(f"{kind}:"))

@@ -23,6 +23,7 @@ from scripts.lib.base.screen import Screen
 from scripts.lib.base.text import shorten
 from scripts.lib.base.units import duration_in_words, plural
 from scripts.lib.cluster import slurm
+from scripts.lib.workflow.failures import own_error
 from scripts.lib.workflow.job_table import label
 from scripts.lib.workflow.progress import RunProgress, State, Watcher
 
@@ -158,9 +159,7 @@ class Narrator(logging.Handler):
         """Keep for the end what Snakemake itself cannot do, such as to make a file that no rule makes."""
         if not NOISE.search(text):
             self.has_broken = True
-            # The brackets speak of functions of the rules, which are ours.
-            text = re.sub(r" \(if you use input functions .*", "", text.removeprefix(f"{kind}:"))
-            self.withheld.append(f"error: {one_line(text)}")
+            self.withheld.append(f"error: {one_line(own_error(text, kind))}")
 
     def say_nothing(self) -> None:
         """Say that there is nothing to do."""

@@ -66,7 +66,7 @@ def folder_problems(shell: Mapping[str, str], root: Path) -> list[Problem]:
     problems = []
     for name in ("", "results", "logs", ".snakemake"):
         folder = root / name
-        if (not name or folder.is_dir()) and (reason := writing_problem(folder)):
+        if (not name or os.path.lexists(folder)) and (reason := writing_problem(folder)):
             what = f"the folder {folder} cannot be written to ({reason})"
             problems.append(Problem(what, "check who owns it and what is free, or copy the project to another disk"))
             break

@@ -35,6 +35,18 @@ def test_a_full_disk_a_read_only_one_and_a_file_in_the_way_are_named(tmp_path: P
         check_writable(tmp_path / "file" / "d", "results")
 
 
+@pytest.mark.parametrize("target", ["/nonexistent/disk", "results", "file/x"])
+def test_a_link_to_what_is_not_there_is_named(tmp_path: Path, target: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "results").symlink_to(target)
+    for folder in (tmp_path / "results", tmp_path / "results" / "set"):
+        with pytest.raises(UserError, match=rf"results: .*/results is a link to {target}, which is not there: mount"):
+            check_writable(folder, "results")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "logs").symlink_to("disk")
+    check_writable(tmp_path / "logs" / "set", "logs")
+
+
 @pytest.mark.parametrize("fault", ["full", "ro", "missing", "file"])
 def test_a_bad_folder_for_temporary_files_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     monkeypatch.chdir(tmp_path)

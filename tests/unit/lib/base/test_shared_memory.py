@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from scripts.lib.base.shared_memory import FULL, fitting_workers, free_shared_memory
+from scripts.lib.base.shared_memory import FULL, LONGEST_FOLDER, fitting_workers, free_shared_memory
 
 BATCH = 32 * 3 * 224 * 224 * 4
 
@@ -24,6 +28,25 @@ def test_workers_fit_shared_memory(free: float, loaders: int, workers: int, capl
 def test_no_workers_need_no_shared_memory() -> None:
     assert fitting_workers(0, BATCH, 2, free=0) == 0
     assert free_shared_memory() > 0
+
+
+@pytest.mark.parametrize(("length", "workers"), [(75, 2), (76, 0), (150, 0)])
+def test_a_folder_for_temporary_files_whose_name_leaves_no_room_for_sockets_has_no_workers(
+    length: int, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/" + "x" * (length - 1))
+    assert fitting_workers(2, BATCH, free=1e9) == workers
+    assert ("set TMPDIR to one of 75 bytes" in caplog.text) == (workers == 0)
+
+
+@pytest.mark.parametrize(("length", "status"), [(LONGEST_FOLDER, 0), (LONGEST_FOLDER + 1, 1)])
+def test_the_longest_folder_is_the_one_in_which_a_worker_has_a_socket(length: int, status: int) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as parent:
+        folder = Path(parent, "x" * (length - len(parent) - 1))
+        folder.mkdir()
+        code = "from multiprocessing.connection import Listener; Listener(family='AF_UNIX')"
+        result = subprocess.run([sys.executable, "-c", code], env={"TMPDIR": str(folder)}, capture_output=True)
+    assert result.returncode == status, result.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.workflow.failures import causes, killed_rules
+from scripts.lib.workflow.failures import causes, killed_rules, own_error
 
 SLURM = """Error in rule train_model:
     message: SLURM-job '17' failed, SLURM status is: 'OUT_OF_MEMORY'. For further error details see the log
@@ -39,6 +39,46 @@ OTHER = BASH.replace("137", "1").replace("plot_predictions", "evaluate_model")
 )
 def test_the_rules_that_were_killed_are_named(log: str, rules: list[str]) -> None:
     assert killed_rules(log) == rules
+
+
+TRACEBACK = """Traceback (most recent call last):
+
+  File "snakemake/jobs.py", line 812, in remove_existing_output
+    await f.remove(remove_non_empty_dir=False)
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "line"),
+    [
+        (
+            f"{TRACEBACK}OSError: [Errno 30] Read-only file system: 'logs/a/train_model.log'",
+            "",
+            "read-only file system (logs/a/train_model.log): choose another folder",
+        ),
+        (
+            f"{TRACEBACK}PermissionError: [Errno 13] Permission denied: 'logs/a b.log'",
+            "",
+            "permission denied (logs/a b.log): check",
+        ),
+        (
+            f"{TRACEBACK}OSError: [Errno 28] No space left on device",
+            "",
+            "Snakemake failed unexpectedly: OSError: [Errno 28] No space left on device: the traceback is in",
+        ),
+        (
+            'ProtectedOutputException in rule a in file "b.smk", line 6:\nWrite-protected output files for rule a:\n'
+            "output: results/x/a.svg, results/x/b.svg\n",
+            "ProtectedOutputException",
+            "results/x/a.svg is to be made again and is write-protected: check the mode",
+        ),
+        ("MissingRuleException:\nNo rule to produce x (if you use input functions make)", "MissingRuleException",
+         "\nNo rule to produce x"),
+    ],
+)  # fmt: skip
+def test_an_error_of_snakemake_itself_is_no_traceback(text: str, kind: str, line: str) -> None:
+    assert own_error(text, kind).startswith(line)
 
 
 @pytest.mark.long

@@ -91,8 +91,9 @@ def test_a_folder_that_takes_nothing_is_named(tmp_path: Path, variables: dict[st
 
 
 @pytest.mark.parametrize("name", ["results", "logs", ".snakemake"])
-def test_a_folder_of_the_project_that_takes_nothing_is_named(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).symlink_to("/proc/self/fd")
+@pytest.mark.parametrize("target", ["/proc/self/fd", "/nonexistent/disk", "/etc/passwd"])
+def test_a_folder_of_the_project_that_takes_nothing_is_named(tmp_path: Path, name: str, target: str) -> None:
+    (tmp_path / name).symlink_to(target)
     problem = the_one(problems_of(tmp_path))
     assert f"{tmp_path / name} cannot be written to" in problem.what and problem.fatal
 
