@@ -54,7 +54,8 @@ def test_logs_tell_of_passes_and_of_the_first_batch(tmp_path: Path) -> None:
     log.write_text(
         "2026-11-30 10:00:00,000 INFO __main__: features of 1,800 images in 1.9 s (431 images/s), fit in 0.5 s: ...\n"
         "2026-11-30 10:00:01,000 INFO __main__: 200 images in 2.5 s, 80.0 images/s: predictions.csv\n"
-        "2026-11-30 10:00:01,500 INFO __main__: 14 labels of 1,000 images may be wrong: features in 3.0 s, the rest in 9.0 s\n"
+        "2026-11-30 10:00:01,500 INFO __main__: 14 labels of 1,000 images may be wrong: features in 3.0 s,"
+        " the rest in 9.0 s\n"
         "2026-11-30 10:00:02,000 INFO __main__: predicting 200 images of test.txt on cpu\n"
     )
     assert passes(log) == pytest.approx(7.4)
