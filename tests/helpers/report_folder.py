@@ -62,7 +62,7 @@ def write_results(
 def compare(dataset: Path, runs: Sequence[Path]) -> None:
     """Write the tables of results/<dataset> that compare runs."""
     board = ["--leaderboard", "leaderboard.csv", "--figure", "figures/leaderboard.svg", "--costs", "costs.csv"]
-    board += ["--comparisons", "comparisons.csv", "--audit", "audit.csv"]
+    board += ["--comparisons", "comparisons.csv", "--audit", "audit.csv", "--html", "leaderboard.html"]
     options = [word if word.startswith("--") else str(dataset / word) for word in board]
     compare_runs.main(compare_runs.build_parser().parse_args(["--runs", *map(str, runs), *options]))
 

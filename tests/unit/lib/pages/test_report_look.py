@@ -81,6 +81,15 @@ def test_the_leaderboard_needs_no_scrolling_on_a_laptop(browser: Page, report: s
         assert browser.evaluate(f"{tables}.map(table => table.scrollWidth - table.clientWidth)") == [0, 0]
 
 
+def test_on_a_phone_a_table_is_moved_sideways_and_not_the_page(browser: Page, report: str) -> None:
+    with browser.sized(390):
+        browser.open(report.replace("report.html", "leaderboard.html"))
+        assert browser.evaluate("document.documentElement.scrollWidth") == 390
+        tables = "[...document.querySelectorAll('.scroll')]"
+        assert browser.evaluate(f"{tables}.some(box => box.scrollWidth > box.clientWidth && box.tabIndex === 0)")
+        assert browser.evaluate("[...document.querySelectorAll('caption')].every(e => e.clientWidth <= 390)")
+
+
 def test_pictures_that_belong_together_stand_side_by_side_on_a_phone(browser: Page, report: str) -> None:
     with browser.sized(390):
         show(browser, report)
