@@ -11,6 +11,8 @@ report.plots = (() => {
 
   // Columns that a name takes on an axis, in pixels; Chinese characters are twice as wide.
   const columns = text => [...text].reduce((sum, char) => sum + (char > "\u2e80" ? 2 : 1), 0);
+  const middle = (text, most, half = most >> 1) => [...text].length > most
+    ? `${[...text].slice(0, half).join("")}\u2026${[...text].slice(1 + half - most).join("")}` : text;
   const margin = names => 24 + 7 * Math.max(...names.map(columns), 4);
 
   function plot(box, label, options) {
@@ -43,22 +45,22 @@ report.plots = (() => {
     const rows = data.board;
     const points = data.runs.map(one => ({ experiment: one.experiment, value: one.metrics.accuracy_top1[0], run: one }))
       .filter(point => rows.some(row => row.experiment === point.experiment));
-    const names = rows.map(row => short(row.experiment, 34));
-    const label = experiment => names[rows.findIndex(row => row.experiment === experiment)];
+    // On a phone the intervals need the room: what tells long names apart is often at their end.
+    const most = Math.max(14, Math.min(34, Math.floor(width(box) / 22))), label = text => middle(text, most);
     const text = row => `${row.experiment}\n${percent(row.mean)}\n${word("interval")}: ${percent(row.low)} \u2013 ${percent(row.high)}`;
     const low = Math.min(...rows.map(row => row.low), ...points.map(point => point.value)), least = Math.max(0, 100 * low - 3);
     const floor = data.floor !== null && 100 * data.floor >= least;
     return withLegend(plot(box, word("alt_leaderboard"), {
-      height: 70 + 34 * rows.length, marginLeft: margin(names), marginRight: 24, marginBottom: 40,
+      height: 70 + 34 * rows.length, marginLeft: margin(rows.map(row => label(row.experiment))), marginRight: 24, marginBottom: 40,
       x: { label: `${word("accuracy")}, %`, percent: true, grid: true, nice: true, domain: [least, 100] },
-      y: { label: null, domain: names },
+      y: { label: null, domain: rows.map(row => row.experiment), tickFormat: label },
       marks: [
         floor ? Plot.ruleX([data.floor], { stroke: GREY, strokeDasharray: "4 3" }) : null,
-        Plot.ruleY(rows, { y: row => label(row.experiment), x1: "low", x2: "high", stroke: BLUE, strokeWidth: 3 }),
-        Plot.dot(points, { y: point => label(point.experiment), x: "value", r: 3.5, stroke: "currentColor",
+        Plot.ruleY(rows, { y: "experiment", x1: "low", x2: "high", stroke: BLUE, strokeWidth: 3 }),
+        Plot.dot(points, { y: "experiment", x: "value", r: 3.5, stroke: "currentColor",
           title: point => `${title(point.run)}: ${percent(point.value)}` }),
-        Plot.dot(rows, { y: row => label(row.experiment), x: "mean", r: 6, fill: BLUE, symbol: "diamond" }),
-        Plot.tip(rows, Plot.pointerY({ y: row => label(row.experiment), x: "mean", title: text, fill: "var(--panel)", ariaLabel: null })),
+        Plot.dot(rows, { y: "experiment", x: "mean", r: 6, fill: BLUE, symbol: "diamond" }),
+        Plot.tip(rows, Plot.pointerY({ y: "experiment", x: "mean", title: text, fill: "var(--panel)", ariaLabel: null })),
       ],
     }), ["diamond", BLUE, word("mean_of_runs")], ["line", BLUE, word("interval")], ["dot", "none", word("one_run"), "currentColor"],
     floor && ["dash", GREY, word("floor")]);
@@ -83,7 +85,9 @@ report.plots = (() => {
     const cells = run().matrix.filter(([label, predicted]) => kept.has(label) && kept.has(predicted))
       .map(([label, predicted, n]) => ({ label, predicted, n, share: n / totals[label] }));
     const names = new Map(drawn.map(label => [label, short(name(label), 16)]));
-    const room = margin([...names.values()]) + 20, size = Math.min(width(box), Math.max(SIZES.least, room + 62 * drawn.length));
+    const room = margin([...names.values()]) + 20, wanted = Math.max(SIZES.least, room + 62 * drawn.length);
+    // Where names would be too small to read, as on a phone, the plot is moved sideways.
+    const size = Math.max(Math.min(width(box), wanted), room + 11 * drawn.length), isWide = size > width(box);
     const cell = (size - room - 10) / drawn.length;
     const svg = plot(box, word("alt_matrix"), {
       width: size, height: size - 10, marginLeft: room, marginBottom: room, marginTop: 10, marginRight: 10, padding: 0.04,
@@ -92,7 +96,7 @@ report.plots = (() => {
       y: { domain: drawn, tickFormat: label => names.get(label), label: word("true_class"), labelAnchor: "center",
         labelArrow: "none" },
       color: { type: "sqrt", domain: [0, 1], scheme: "blues" },
-      style: { fontSize: `${Math.max(7, Math.min(13, cell * 0.8))}px` },
+      style: { fontSize: `${Math.max(7, Math.min(13, cell * 0.8))}px`, maxWidth: isWide ? "none" : "100%" },
       marks: [
         Plot.frame({ stroke: GREY }),
         Plot.cell(cells, { x: "predicted", y: "label", fill: "share", className: "hit",
@@ -103,6 +107,7 @@ report.plots = (() => {
     });
     d3.select(svg).selectAll("rect").filter(function () { return this.parentNode.dataset.mark === "cell"; })
       .classed("hit", true).on("click", (_, index) => choose(cells[index].label, cells[index].predicted));
+    box.parentNode.tabIndex = isWide ? 0 : -1;
     return svg;
   }
 

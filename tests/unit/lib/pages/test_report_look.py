@@ -97,6 +97,26 @@ def test_pictures_that_belong_together_stand_side_by_side_on_a_phone(browser: Pa
         assert set(browser.evaluate(tops)) == {1}
 
 
+def test_a_phone_shows_the_intervals_of_long_names_and_a_matrix_that_can_be_read(browser: Page, tmp_path: Path) -> None:
+    dataset = tmp_path / "results" / "simulated"
+    dataset.mkdir(parents=True)
+    names = {f"timm-tf_efficientnet_with_noisy_students-{kind}": 2.0 for kind in ("lite0", "lite1")}
+    runs = write_results(dataset, [f"class {number}" for number in range(30)], names, seeds=1, per_class=4)
+    write_page(dataset, runs)
+    with browser.sized(390):
+        show(browser, (dataset / "report.html").as_uri())
+        board = f"{VIEW}.querySelector('[data-plot=leaderboard] svg')"
+        ticks = browser.evaluate(f"[...{board}.querySelectorAll('text')].map(e => e.textContent)")
+        assert len([text for text in ticks if text.startswith("timm-") and text.endswith(("lite0", "lite1"))]) == 2
+        interval = f"{board}.querySelector('[data-mark=rule] line').getBoundingClientRect().width"
+        assert browser.evaluate(interval) > 25
+        figure = f"{VIEW}.querySelector('[data-plot=matrix]').parentNode"
+        assert browser.evaluate(f"{figure}.scrollWidth > {figure}.clientWidth && {figure}.tabIndex === 0")
+        height = browser.evaluate(f"{figure}.querySelector('svg text').getBoundingClientRect().width")
+        assert height >= 8, "the names are turned: their height"
+        assert browser.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_long_names_stay_within_the_map_and_off_one_another_on_a_phone(browser: Page, tmp_path: Path) -> None:
     dataset = tmp_path / "results" / "simulated"
     dataset.mkdir(parents=True)
