@@ -100,6 +100,41 @@ def test_the_yaml_of_the_table_for_users_of_mmcls_is_what_config_py_then_says(cl
     assert re.search(r"^choose_model +1 ", clone.typed(f"{program} -n", tmp_path), re.MULTILINE)
 
 
+# --- every day's ------------------------------------------------------------------------------------------------------
+
+
+def test_preview_time_limit_gpu_and_clean_are_typed_as_the_page_says(clone: Clone) -> None:
+    page = clone.folder / "docs/tasks.md"
+
+    def typed(word: str, *renamed: tuple[str, str]) -> str:
+        lines = "\n".join(shell_block(page, word))
+        for old, new in (("mobilenet-v2", "quick"), *renamed):
+            lines = lines.replace(old, new)
+        return clone.typed(lines)
+
+    assert "preview.png" in typed("make preview")
+    assert (clone.folder / "results/mine/quick/seed0/preview.png").is_file()
+    assert "nothing to do" in typed("timeout ")
+    assert typed("CUDA_VISIBLE_DEVICES").count("nothing to do") == 2
+    clone.typed("cp -a results/mine results/other")
+    typed("make clean", ("/mine", "/other"), ("seed0", "seed0 ARGS=--yes"), ("other\n", "other ARGS=--yes\n"))
+    assert not (clone.folder / "results/other").exists() and (clone.folder / "results/mine/quick/seed0").is_dir()
+
+
+def test_training_goes_on_from_finished_weights_as_the_page_writes_it(clone: Clone) -> None:
+    page = (clone.folder / "docs/tasks.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(longer: .*?)^```", page, re.MULTILINE | re.DOTALL)
+    experiment = yaml.safe_load(block.replace("mobilenet-v2/", "quick/"))["longer"]
+    config = yaml.safe_load((clone.folder / "configs/mine.yaml").read_text(encoding="utf-8"))
+    config["dataset"]["name"] = "tasks"
+    config["experiments"] = {"longer": QUICK | experiment | {"epochs": 2}}
+    (clone.folder / "configs/tasks.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    clone.typed("make run CONFIG=configs/tasks.yaml ARGS='--until train_model'")
+    log = (clone.folder / "results/tasks/longer/seed0/train_log.csv").read_text(encoding="utf-8").splitlines()
+    assert log[-1].startswith("2,") and list((clone.folder / "results/checkpoints").glob("mine-quick-seed0-*.pth"))
+    assert "load_from = None" not in (clone.folder / "results/tasks/longer/seed0/config.py").read_text(encoding="utf-8")
+
+
 # --- Snakemake's ------------------------------------------------------------------------------------------------------
 
 
