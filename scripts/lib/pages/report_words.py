@@ -90,11 +90,11 @@ def _of_reasons() -> dict[str, str]:
         "pair_none": tr("This run confuses no two classes: every test image is classified correctly."),
         "why_rank": tr("Of {pairs} pairs of classes, these two are number {rank} by how alike they look to the network"
                        " (distance of their mean features; 1 is most alike)."),
-        "why_close": tr("For {n} of {all} of these errors the right class was the second choice: the model was torn"
+        "why_close": tr("For {n} of these {all} errors the right class was the second choice: the model was torn"
                         " between the two."),
         "why_confident": tr("For {n} of {all} the model was confident (80 % or more): it did not waver, so look whether"
                             " the label is right."),
-        "why_suspects": tr("{n} of {all} are among the labels to check."),
+        "why_suspects": tr("Among the labels to check: {n} of the {all}."),
         "why_trained": tr("Training images: {n_first} of {first}, {n_second} of {second}."),
         "todo_labels": tr("What to do: check the labels of the pictures below first. Where they are right, the model"
                           " cannot tell the two apart: more training images that show the difference help."),
