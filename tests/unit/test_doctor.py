@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,8 @@ def test_the_shared_memory_of_a_docker_container_is_too_small_for_data_loader_wo
     assert problem is not None
     assert "--shm-size" in problem.remedy
     assert shm_problem(8 * GB) is None
-    assert shm_problem(None) is None
+    assert shm_problem(math.inf) is None
+    assert shm_problem(0) is not None
 
 
 @pytest.mark.parametrize(

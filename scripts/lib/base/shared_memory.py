@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,8 +26,10 @@ AHEAD, UNDERWAY = 2, 2
 
 
 def free_shared_memory(folder: Path = SHARED_MEMORY) -> float:
-    """Return the free bytes of shared memory; infinity where the system keeps it elsewhere."""
-    return shutil.disk_usage(folder).free if folder.is_dir() else float("inf")
+    """Return the free bytes of shared memory: none where it cannot be written, infinity where it is kept elsewhere."""
+    if not folder.is_dir():
+        return 0 if sys.platform == "linux" else float("inf")
+    return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
 
 
 def fitting_workers(workers: int, batch_bytes: int, loaders: int = 1, free: float | None = None) -> int:

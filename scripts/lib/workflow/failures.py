@@ -54,7 +54,7 @@ def own_error(text: str, kind: str) -> str:
     ----------
     kind : the name of the exception.
     """
-    if kind == "ProtectedOutputException" and (first := re.search(r"^output: ([^,\n]+)", text, re.MULTILINE)):
+    if kind == "ProtectedOutputException" and (first := re.search(r"^\s*output: ([^,\n]+)", text, re.MULTILINE)):
         return f"{first[1]} is to be made again and is write-protected: check the mode and the disk of its folder"
     if "Traceback (most recent call last)" in text:
         last = text.splitlines()[-1]

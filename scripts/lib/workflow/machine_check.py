@@ -23,6 +23,7 @@ from typing import Any
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem
 from scripts.lib.base.proxies import certificates_problem, mask_credentials, proxy_problem
+from scripts.lib.base.shared_memory import free_shared_memory
 from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.workflow.surroundings_check import surroundings_problems, variables_of_shell
@@ -367,9 +368,9 @@ def inodes_problem(folder: str, free: int, total: int) -> Problem | None:
     return Problem(f"only {free:,} more files fit where {folder} lies", remedy, fatal=free < 5_000)
 
 
-def shm_problem(size: float | None) -> Problem | None:
-    """Judge /dev/shm (bytes; None: there is none), through which data-loader workers hand over their batches."""
-    if size is None or size >= SHM_LEAST:
+def shm_problem(size: float) -> Problem | None:
+    """Judge /dev/shm (free bytes; 0: none, or read-only), through which data-loader workers hand over their batches."""
+    if size >= SHM_LEAST:
         return None
     what = f"shared memory (/dev/shm) has {size / 1e6:.0f} MB free, too little for several data-loader workers"
     remedy = "fewer of them load images, which is slower; start the container with --shm-size=1g, or free what fills it"
@@ -443,7 +444,7 @@ def judge(
         disk_problem(f"the project ({ROOT})", shutil.disk_usage(ROOT).free),
         inodes_problem("the project", room.f_favail, room.f_files),
         *quota_problems(quotas, in_home),
-        shm_problem(shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None),
+        shm_problem(free_shared_memory()),
         encoding_problem(sys.getfilesystemencoding()),
         *variable_problems(os.environ),
         *slurm_problems(None if with_profile else look_at_sacct()),

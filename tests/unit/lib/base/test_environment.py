@@ -53,6 +53,7 @@ HOSTILE = {
     "JOBLIB_START_METHOD": "abc",
     "TQDM_MININTERVAL": "abc",
     "PILLOW_BLOCK_SIZE": "abc",
+    "JPEGMEM": "1",
     "SCIPY_ARRAY_API": "1",
     "TIMM_FUSED_ATTN": "abc",
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2",

@@ -30,6 +30,11 @@ def test_no_workers_need_no_shared_memory() -> None:
     assert free_shared_memory() > 0
 
 
+@pytest.mark.parametrize("folder", ["/nonexistent", "/proc/self/fd", "/sys"])
+def test_shared_memory_that_is_not_there_or_takes_nothing_has_no_workers(folder: str) -> None:
+    assert free_shared_memory(Path(folder)) == 0
+
+
 @pytest.mark.parametrize(("length", "workers"), [(75, 2), (76, 0), (150, 0)])
 def test_a_folder_for_temporary_files_whose_name_leaves_no_room_for_sockets_has_no_workers(
     length: int, workers: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

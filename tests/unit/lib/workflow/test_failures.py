@@ -69,7 +69,7 @@ TRACEBACK = """Traceback (most recent call last):
         ),
         (
             'ProtectedOutputException in rule a in file "b.smk", line 6:\nWrite-protected output files for rule a:\n'
-            "output: results/x/a.svg, results/x/b.svg\n",
+            "    output: results/x/a.svg, results/x/b.svg\n",
             "ProtectedOutputException",
             "results/x/a.svg is to be made again and is write-protected: check the mode",
         ),
