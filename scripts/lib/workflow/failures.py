@@ -15,8 +15,8 @@ from scripts.lib.base.disks import describe_full_disk, usual_folders
 KILLED = re.compile(
     r"died with <Signals\.SIGKILL: 9>|returned non-zero exit status 137\b|SLURM status is: '?OUT_OF_ME", re.IGNORECASE
 )
-#: How a traceback ends where the operating system refused something.
-REFUSED = re.compile(r"\[Errno (\d+)\] .*?: '(.*?)'")
+#: What a traceback holds where the operating system refused something.
+REFUSED = re.compile(r"\[Errno (\d+)\] [^:]*: b?'(.*?)'")
 RULE = re.compile(r"^Error in (?:rule|group) ([\w-]+)", re.MULTILINE)
 #: What takes the memory of a job, by its rule.
 REMEDIES = {"train_model": ["lower batch_size or workers of the experiment"]}
@@ -56,10 +56,9 @@ def own_error(text: str, kind: str) -> str:
     """
     if kind == "ProtectedOutputException" and (first := re.search(r"^\s*output: ([^,\n]+)", text, re.MULTILINE)):
         return f"{first[1]} is to be made again and is write-protected: check the mode and the disk of its folder"
+    if "Traceback" in text and (refused := REFUSED.search(text)):
+        return describe_os_error(OSError(int(refused[1]), os.strerror(int(refused[1])), refused[2]))
     if "Traceback (most recent call last)" in text:
-        last = text.splitlines()[-1]
-        if refused := REFUSED.search(last):
-            return describe_os_error(OSError(int(refused[1]), os.strerror(int(refused[1])), refused[2]))
-        return f"Snakemake failed unexpectedly: {last}: the traceback is in .snakemake/log"
+        return f"Snakemake failed unexpectedly: {text.splitlines()[-1]}: the traceback is in .snakemake/log"
     # The brackets speak of functions of the rules, which are ours.
     return re.sub(r" \(if you use input functions .*", "", text.removeprefix(f"{kind}:"))

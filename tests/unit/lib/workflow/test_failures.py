@@ -68,6 +68,12 @@ TRACEBACK = """Traceback (most recent call last):
             "Snakemake failed unexpectedly: OSError: [Errno 28] No space left on device: the traceback is in",
         ),
         (
+            "InputFunctionException in file \"Snakefile\", line 70:\nError:\n  PermissionError: [Errno 13] Permission"
+            " denied: b'/data/other'\nWildcards:\n\nTraceback:\n  File \"resources.py\", line 168, in folder_state\n",
+            "InputFunctionException",
+            "permission denied (/data/other): check",
+        ),
+        (
             'ProtectedOutputException in rule a in file "b.smk", line 6:\nWrite-protected output files for rule a:\n'
             "    output: results/x/a.svg, results/x/b.svg\n",
             "ProtectedOutputException",
