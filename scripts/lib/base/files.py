@@ -152,9 +152,18 @@ def sum_of(path: Path) -> Path:
 
 
 def sha256_of(path: Path | str) -> str:
-    """Return the sha256 of a file as 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of a file as 64 hex digits.
+
+    Raises
+    ------
+    OSError : it cannot be read; of an error while it is read, too, the file is named.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
 
 
 def read_lines(path: Path | str) -> list[str]:

@@ -11,7 +11,9 @@ import pytest
 from simulated_predictions import simulate, write_csv
 from small_disk import fill, small_disk
 
+from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.disks import check_folders, check_writable, full_disks
+from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -33,6 +35,13 @@ def test_a_full_disk_a_read_only_one_and_a_file_in_the_way_are_named(tmp_path: P
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file, no folder"):
         check_writable(tmp_path / "file" / "d", "results")
+
+
+@pytest.mark.parametrize("path", ["/proc/self/mem", "/", "/nonexistent"])  # the first is opened, and not read
+def test_a_file_that_cannot_be_read_is_named(path: str) -> None:
+    with pytest.raises(OSError) as caught:
+        sha256_of(path)
+    assert f"({path})" in describe_os_error(caught.value)
 
 
 @pytest.mark.parametrize("target", ["/nonexistent/disk", "results", "file/x"])
