@@ -43,6 +43,24 @@ rule unpack_archive:
         " --makes {output.record:q} --log {log:q}"
 
 
+# After this, Snakemake plans the jobs of the shards.
+if layout.settings.data_shards == "auto":
+
+    checkpoint count_images:
+        message:
+            "counting the images of {input.images}"
+        input:
+            images=rules.unpack_archive.output.images,
+        output:
+            layout.shards,
+        log:
+            f"{layout.logs}/count_images.log",
+        localrule: True
+        shell:
+            "python -m scripts.data.count_images --images {input.images:q} --output {output:q}"
+            " --makes {output:q} --log {log:q}"
+
+
 # With data_shards: N, N jobs of their own, whose products are removed once they are put together.
 rule check_images:
     message:
@@ -72,7 +90,7 @@ rule audit_images:
     input:
         images=rules.unpack_archive.output.images,
         record=rules.unpack_archive.output.record,
-        shards=layout.in_shards(layout.checks),
+        shards=layout.in_shards(layout.checks, checkpoints),
         corrections=layout.corrections,
     output:
         csv=f"{layout.dataset}/audit.csv",
@@ -186,7 +204,7 @@ rule pack_images:
     input:
         images=rules.unpack_archive.output.images,
         splits=[rules.split_dataset.output.train, rules.split_dataset.output.val],  # of all folds
-        shards=layout.in_shards(layout.decoded),
+        shards=layout.in_shards(layout.decoded, checkpoints),
     output:
         directory(layout.pixel_cache),
     params:

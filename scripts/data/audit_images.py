@@ -31,7 +31,7 @@ from scripts.lib.data.corrections import (
 from scripts.lib.data.findings import write_findings
 from scripts.lib.data.image_checks import Status
 from scripts.lib.data.image_paths import group_pattern
-from scripts.lib.data.shards import WORTHWHILE
+from scripts.lib.data.shards import worthwhile
 from scripts.lib.data.splits import VAL_IS_TEST, Image, find_images, settle_given_splits
 
 logger = logging.getLogger(__name__)
@@ -137,10 +137,10 @@ def main(args: argparse.Namespace) -> None:
         f"checked in {len(args.shards)} shards" if args.shards else known,
         summary["set_aside"], summary["left_out"], counts,
     )  # fmt: skip
-    if not args.shards and len(images) >= 2 * WORTHWHILE:
+    if not args.shards and worthwhile(len(images)) > 1:
         logger.info(
-            "on a cluster, data_shards: %d divides the audit and the pixel cache of so many images among jobs"
-            " (docs/data-audit.md)", len(images) // WORTHWHILE,
+            "on a cluster, data_shards: auto divides the audit and the pixel cache of so many images among %d jobs"
+            " (docs/data-audit.md)", worthwhile(len(images)),
         )  # fmt: skip
 
 

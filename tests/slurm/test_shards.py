@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -59,7 +60,8 @@ def test_a_shard_whose_job_is_killed_is_done_again_alone(cluster: Cluster, tmp_p
     assert status == 0, output
     for script in ("check_images", "decode_images"):
         checkout.edit(f"scripts/data/{script}.py", ("    began = time.monotonic()\n", WAITING))
-    config = checkout.write_settings("small.yaml", {**small, "data_shards": 3})
+    checkout.edit("scripts/lib/data/shards.py", ("WORTHWHILE = 250_000", "WORTHWHILE = 10"))  # three for 30 images
+    config = checkout.write_settings("small.yaml", {**small, "data_shards": "auto"})
     controller = checkout.start(*command(config, "slurm", "small"))
     killed = {}
     try:
@@ -70,7 +72,9 @@ def test_a_shard_whose_job_is_killed_is_done_again_alone(cluster: Cluster, tmp_p
     finally:
         status, output = finish(controller, 600 if len(killed) == 2 else 1)
     assert status == 0, output
-    assert results_of(checkout.folder / "results/small") == results_of(checkout.folder / "results/whole")
+    results = results_of(checkout.folder / "results/small")
+    assert json.loads(results.pop("shards.json")) == {"images": 30, "shards": 3}
+    assert results == results_of(checkout.folder / "results/whole")
 
     jobs = [row for row in cluster.jobs() if row["WorkDir"] == str(checkout.folder)]
     assert {row["JobIDRaw"] for row in jobs if row["State"] != "COMPLETED"} == set(killed.values())

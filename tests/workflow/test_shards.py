@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import Checkout
 from dag import archive_bytes, jobs_run, settings, snakemake
 
 from scripts.lib.workflow import quick
@@ -27,7 +30,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def results_of(folder: Path) -> dict[str, bytes]:
     """Return the files of the data stage; what is kept for later audits, and records with times, are of no result."""
     files = (path for path in (folder / "results/small").rglob("*") if path.is_file() and ".made" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if path.suffix != ".cache"}
+    return {
+        path.relative_to(folder / "results/small").as_posix(): path.read_bytes()
+        for path in files
+        if path.suffix != ".cache"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +75,22 @@ def test_a_shard_that_failed_is_done_again_alone(
     result = snakemake(tmp_path, divided, *TARGETS)
     assert result.returncode == 0 and jobs_run(result.stdout).count("check_images") == 1, result.stdout
     assert results_of(tmp_path) == whole
+
+
+def test_auto_divides_by_the_number_of_images(config: dict[str, Any], whole: dict[str, bytes], tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path / "mimflow")
+    divided = checkout.write_settings("small.yaml", {**config, "data_shards": "auto"})
+    command = ["snakemake", "--profile=profiles/local", f"--configfile={divided}", "--printshellcmds", *TARGETS]
+    for before, least, shards in (("250_000", "17", 1), ("17", "8", 2)):
+        checkout.edit("scripts/lib/data/shards.py", (f"WORTHWHILE = {before}", f"WORTHWHILE = {least}"))
+        shutil.rmtree(checkout.folder / "results", ignore_errors=True)
+        status, output = checkout.run(*command)
+        assert status == 0, output
+        jobs = ["check_images", "decode_images"] * shards if shards > 1 else []
+        assert jobs_run(output) == sorted([*RULES, "count_images", *jobs])
+        results = results_of(checkout.folder)
+        assert json.loads(results.pop("shards.json")) == {"images": 16, "shards": shards}
+        assert results == whole
+        status, output = checkout.run(*command)
+        assert status == 0 and jobs_run(output) == [] and "Nothing to be done" in output, output
+        quick.verify(checkout.folder / "results")

@@ -14,6 +14,8 @@ import numpy as np
 PRODUCT = re.compile(r"audit_\d+of\d+\.bin|\d+_\d+of\d+")
 #: Images for which one shard more is worth the start of a job: minutes of a node with few cores.
 WORTHWHILE = 250_000
+#: Shards of one data set.
+MOST = 1000
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Shard:
         """Return those of *paths* that are in this shard, in their order."""
         mine = shards_of(paths, self.count) == self.number
         return [path for path, is_mine in zip(paths, mine.tolist(), strict=True) if is_mine]
+
+
+def worthwhile(images: int) -> int:
+    """Return among how many jobs it is worth while to divide so many images, 1 to MOST."""
+    return min(max(1, images // WORTHWHILE), MOST)
 
 
 def shards_of(paths: Sequence[str], count: int) -> np.ndarray:

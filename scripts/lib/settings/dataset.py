@@ -11,6 +11,7 @@ from scripts.lib.data.image_paths import group_pattern
 from scripts.lib.data.reading import colour
 from scripts.lib.data.splits import FEWEST_FOLDS, MOST_FOLDS
 from scripts.lib.settings.sections import (
+    Auto,
     Encoding,
     FileName,
     Fraction,
@@ -198,12 +199,10 @@ class Splitting(Section):
 
 
 DataShards = Annotated[
-    StrictInt,
+    Annotated[StrictInt, Field(ge=1, le=1000)] | Auto,
     Field(
-        ge=1,
-        le=1000,
         description="Jobs among which the audit and the pixel cache are divided, for hundreds of thousands of images "
-        "on a cluster (docs/data-audit.md). The results do not depend on it.",
+        "on a cluster; `auto`: by the number of images (docs/data-audit.md). The results do not depend on it."
     ),
 ]
 

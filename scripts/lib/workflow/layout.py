@@ -11,6 +11,7 @@ from typing import Any
 
 from snakemake.io import WILDCARD_REGEX
 
+from scripts.lib.base.files import read_json
 from scripts.lib.data.archives import record_path
 from scripts.lib.data.label_files import SUFFIXES
 from scripts.lib.data.shards import Shard
@@ -74,6 +75,7 @@ class Layout:
         self.pixel_cache = f"{self.dataset}/packed/{{short_side}}"
         #: Of one shard: what is known of each image, and its pixel cache.
         self.checks, self.decoded = f"{self.dataset}/audit_{{shard}}.bin", f"{self.pixel_cache}_{{shard}}"
+        self.shards = f"{self.dataset}/shards.json"
         self.checks_cache = f"{self.dataset}/audit_{{shard}}.cache"
         self.checkpoint = "results/checkpoints/{checkpoint}.pth"
         self.logs = f"logs/{name}"
@@ -93,11 +95,22 @@ class Layout:
         self.search_page = f"{self.search}/search.html"
         self.finalist = RunFolder(Path(f"{self.search}/round{{round}}/{{slot}}"))
 
-    def in_shards(self, pattern: str) -> list[str]:
-        """Return *pattern* for each shard of the data stage; nothing where it is not divided."""
-        count = self.settings.data_shards
-        shards = [Shard(number, count) for number in range(1, count + 1)] if count > 1 else []
-        return [pattern.replace("{shard}", str(shard)) for shard in shards]
+    def in_shards(self, pattern: str, checkpoints: Any) -> Callable[[Any], list[str]]:
+        """Return an input function with *pattern* for each shard of the data stage; nothing where it is not divided.
+
+        Parameters
+        ----------
+        checkpoints : Snakemake's: with `data_shards: auto`, count_images decides.
+        """
+
+        def shards(wildcards: Any) -> list[str]:
+            count = self.settings.data_shards
+            if count == "auto":
+                count = read_json(Path(str(checkpoints.count_images.get().output)))["shards"]
+            numbers = range(1, count + 1) if count > 1 else ()
+            return [pattern.format(shard=Shard(number, count), **dict(wildcards.items())) for number in numbers]
+
+        return shards
 
     # -- all runs and all folds ---------------------------------------------------------------------------------------
 

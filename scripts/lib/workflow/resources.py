@@ -61,7 +61,7 @@ class Resources:
         # One cluster job for the data and one for each run. Snakemake merges groups that touch, so that a group's name
         # must carry what keeps it apart.
         self.data_group = self.unpack_group = self.pack_group = f"data_{name}"
-        if settings.data_shards > 1:  # the jobs of the shards, which are in no group, come before and after the others
+        if settings.data_shards != 1:  # the jobs of the shards, which are in no group, come before and after the others
             self.unpack_group, self.pack_group = f"unpack_{name}", f"pack_{name}_{{short_side}}"
         self.run_group = f"run_{name}_{{experiment}}_{{seed}}" + ("_fold{fold}" if layout.folds else "")
 

@@ -176,7 +176,7 @@ def test_every_shipped_configuration_is_valid(file: Path) -> None:
         ("seeds", ["x"], ["seeds.0", "integer"]),
         ("data_shards", 0, ["data_shards", "greater than or equal to 1"]),
         ("data_shards", 1001, ["data_shards", "less than or equal to 1000"]),
-        ("data_shards", "auto", ["data_shards", "integer"]),
+        ("data_shards", "all", ["data_shards", "integer"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_what_is_allowed(key: str, value: Any, words: list[str]) -> None:

@@ -19,7 +19,7 @@ from scripts.lib.workflow.resources import Resources, check_devices, idle_gpus, 
 RUN = SimpleNamespace(experiment="a", seed="0")
 
 
-def resources(site: Site, data_shards: int = 1, **experiment: Any) -> Resources:
+def resources(site: Site, data_shards: int | str = 1, **experiment: Any) -> Resources:
     experiments = {"a": {"base_config": "mobilenet-v2_8xb32_in1k", **experiment}}
     settings = load_settings(
         {"dataset": {"name": "d", "source": {"sample": {}}}, "experiments": experiments, "data_shards": data_shards}
@@ -93,12 +93,14 @@ def test_the_data_are_one_job_but_where_shards_come_between_its_steps() -> None:
     assert {whole.unpack_group, whole.data_group, whole.pack_group} == {"data_d"}
     assert (divided.unpack_group, divided.data_group) == ("unpack_d", "data_d")
     assert divided.pack_group == "pack_d_{short_side}"
+    of_data, of_pixels = {}, {"short_side": "40"}  # what Snakemake hands over has .items() too
     layouts = whole.layout, divided.layout
-    assert [layout.in_shards(layout.checks) for layout in layouts] == [
+    assert [layout.in_shards(layout.checks, None)(of_data) for layout in layouts] == [
         [],
         ["results/d/audit_1of2.bin", "results/d/audit_2of2.bin"],
     ]
-    assert divided.layout.in_shards(divided.layout.decoded)[1] == "results/d/packed/{short_side}_2of2"
+    assert divided.layout.in_shards(divided.layout.decoded, None)(of_pixels)[1] == "results/d/packed/40_2of2"
+    assert resources(Site(), data_shards="auto").unpack_group == "unpack_d"
 
 
 def test_threads_are_the_experiments_own_and_decoding_takes_the_cores_that_are_given() -> None:
