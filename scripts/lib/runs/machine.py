@@ -75,12 +75,15 @@ def describe_code(root: Path = ROOT) -> dict[str, Any]:
     sha256 = {"sha256": digest.hexdigest(), "computes_sha256": code_sha256(COMPUTES, root)}
     commit = _git(root, "rev-parse", "HEAD") if is_own_repository(root) else None
     changes = _git(root, "status", "--porcelain", "--untracked-files=no") if commit else None
-    known = (_git(root, "ls-tree", "-r", "-z", "--name-only", "HEAD") or "").split("\0") if commit else []
-    if changes is None or (names and not set(names) & set(known)):
+    tree = (_git(root, "ls-tree", "-r", "-z", "HEAD") or "").split("\0") if commit else []
+    known = {name: line.split()[2] for line, _, name in (entry.partition("\t") for entry in tree) if name}
+    if changes is None or (names and not known.keys() & set(names)):
         return {"commit": None, "dirty": None, **sha256}  # without git, or a commit of something else
     # Where results/ is a link to a larger disk, the page that git keeps there is missing: that is no other code.
     changed = any(not line.endswith(" results/README.md") for line in changes.splitlines())
-    return {"commit": commit, "dirty": changed or not set(names) <= set(known), **sha256}
+    # Hashed, since git says nothing of files that it was told to take as unchanged.
+    hashes = (_git(root, "hash-object", "--", *names) or "").split() if names else []
+    return {"commit": commit, "dirty": changed or hashes != [known.get(name) for name in names], **sha256}
 
 
 def is_own_repository(root: Path) -> bool:

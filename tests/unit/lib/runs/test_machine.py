@@ -112,6 +112,31 @@ def test_code_that_is_not_in_the_commit_is_dirty(code: Path) -> None:
     assert recorded(code)[1] is True
 
 
+@pytest.mark.parametrize(
+    "hide",
+    [
+        ["update-index", "--assume-unchanged", "scripts/a.py"],
+        ["update-index", "--skip-worktree", "scripts/a.py"],
+        ["config", "status.showUntrackedFiles", "no"],
+    ],
+)
+def test_changed_code_is_dirty_whatever_git_was_told_to_hide(code: Path, hide: list[str]) -> None:
+    commit_all(code)
+    git(code, *hide)
+    assert recorded(code)[1] is False
+    (code / "scripts" / "a.py").write_text("a = 2\n")
+    assert recorded(code)[1] is True
+
+
+def test_code_with_other_line_ends_of_a_clone_on_windows_is_not_dirty(code: Path) -> None:
+    git(code, "init", "-q")
+    git(code, "config", "core.autocrlf", "true")
+    commit_all(code)
+    (code / "scripts" / "a.py").unlink()
+    git(code, "checkout", "-q", "--", ".")
+    assert b"\r\n" in (code / "scripts" / "a.py").read_bytes() and recorded(code)[1] is False
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_clone_of_another_user_is_named(code: Path) -> None:
     commit_all(code)
