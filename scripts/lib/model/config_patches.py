@@ -327,7 +327,16 @@ def apply_override(config: Config, key: str, value: Any, accepts: Callable[[Conf
 
 
 def fill_in(config: Config, num_classes: int) -> None:
-    """Add, in place, what mmcls's own defaults have wrong for what overrides replaced."""
+    """Add, in place, what mmcls's own defaults have wrong for what overrides replaced.
+
+    Raises
+    ------
+    UserError : they set another number of classes than the data have.
+    """
+    for node in nodes(config["model"]):
+        if (number := node.get("num_classes", num_classes)) != num_classes:
+            what = f"overrides: num_classes is {number} within model, but the data have {num_classes} classes"
+            raise UserError(what, f"leave it out, or set {num_classes}")
     if config["data"].get("workers_per_gpu") == 0:
         config["data"].setdefault("persistent_workers", False)  # mmcls asks for them, and torch has none to keep then
     if isinstance(evaluation := config.get("evaluation"), dict):

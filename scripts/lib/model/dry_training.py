@@ -202,6 +202,8 @@ def _use_data(config: Config, split: str, folder: Path, files: list[Path], made:
     shapes = {" x ".join(map(str, sample["img"].shape)): sample["img"] for sample in samples}
     if len(shapes) > 1:
         raise _Refused(f"its pipeline gives images of different sizes: {' and '.join(sorted(shapes))}")
+    if not all(sample["img"].isfinite().all() for sample in samples):
+        raise _Refused("its pipeline gives pixels that are no finite numbers: see std of its Normalize")
     # mim's own test.py reads the test split, without our runner.
     comes_as_bytes = split != "test" and bool(config["runner"].get("normalize"))
     if samples[0]["img"].is_floating_point() == comes_as_bytes:

@@ -60,6 +60,8 @@ def inputs_of(overrides: dict[str, Any], base: str = RESNET, **values: Any) -> I
             {"data.train.pipeline": [{"type": "LoadImage"}, {"type": "Resize", "size": 32}, IMAGE, LABEL, COLLECT]},
             r"data.train.pipeline: .*normalised once",
         ),
+        ({"data.train.pipeline.3.std": [0, 1, 1]}, r"data.train.pipeline.3.std: .*no finite numbers"),
+        ({"data.val.pipeline.3.std": [1, 0, 1]}, r"data.val.*: .*no finite numbers"),
         ({"data.samples_per_gpu": "16"}, r"data.samples_per_gpu: .*: write 16 without quotes$"),
         ({"data.train_dataloader": {"foo": 1}}, r"data.train_dataloader: .*'foo'"),
         ({"sampler": {"type": "DistributedSampler"}}, r"sampler: .*EpochSampler"),
@@ -88,6 +90,21 @@ def test_an_override_that_training_would_stop_at_is_one_line_with_its_key(
     assert re.match(rf"overrides\.{message}", str(caught.value)), caught.value
     assert "\n" not in str(caught.value) and "frozen_stages" not in str(caught.value)
     assert not (tmp_path / "config.py").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"model.head.num_classes": 5},
+        {"model.head": {"type": "LinearClsHead", "num_classes": 1000, "in_channels": 512}},
+        {"model.train_cfg": {"augments": [{"type": "BatchMixup", "alpha": 0.2, "num_classes": 10, "prob": 1.0}]}},
+    ],
+)
+def test_another_number_of_classes_than_the_data_have_is_refused(tmp_path: Path, overrides: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=r"^overrides: num_classes is \d+ .*, but the data have 2 classes: leave it out"
+    ):
+        write(tmp_path / "config.py", inputs_of(overrides))
 
 
 @pytest.mark.parametrize(
