@@ -34,6 +34,10 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+#: Characters of a file's name that a message has.
+LONGEST_SHOWN = 500
+
+
 def without_steering(text: str) -> str:
     """Return *text* with a ? for each character that would steer the terminal."""
     return STEERING.sub("?", text)
@@ -46,8 +50,9 @@ def one_line(message: object) -> str:
 
 def describe_os_error(error: OSError) -> str:
     """Say in one line what the operating system refused, and what to do about it."""
-    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else f"{error.filename or ''}"
-    where = f" ({name.encode('utf-8', 'backslashreplace').decode()})" if name else ""
+    name = _path(error.filename)
+    names = [_shown(name) for name in (error.filename, error.filename2) if name is not None and _shown(name)]
+    where = f" ({' and '.join(names)})" if names else ""
     remedies = {
         errno.ENOSPC: f"no space left on the device{where}: free some and run the same command again",
         errno.EDQUOT: f"your quota of bytes or of files is used up{where}: free some (`quota -s`) and run it again",
@@ -61,13 +66,26 @@ def describe_os_error(error: OSError) -> str:
         errno.EMFILE: f"too many open files{where}: `ulimit -n 4096`, then the same command again",
         errno.ENOMEM: f"no memory left{where}: end other programs, or use fewer jobs at a time (ARGS='--cores 1')",
     }
-    return remedies.get(error.errno or 0, f"{error.strerror or error}{where}")
+    words = error.strerror or (str(error) if error.args and error.errno is None and error.args[0] is not None else "")
+    return remedies.get(error.errno or 0, one_line(words or type(error).__name__) + where)
 
 
-def _owner(name: str) -> str:
+def _path(name: object) -> Path | None:
+    """Return the path that an error names; None where it names none, or the number of an open file."""
+    return Path(os.fsdecode(name)) if name and isinstance(name, str | bytes | os.PathLike) else None
+
+
+def _shown(name: object) -> str:
+    """Return the name that an error has of a file, as one line; of one that is too long, its end."""
+    text = f"open file {name}" if isinstance(name, int) else str(_path(name) or name or "")
+    text = one_line(text.encode("utf-8", "backslashreplace").decode())
+    return text if len(text) <= LONGEST_SHOWN else f"...{text[-LONGEST_SHOWN:]}"
+
+
+def _owner(path: Path | None) -> str:
     """Say who can give a permission: who owns a file, or the folder in which it was to be made."""
     try:
-        owner = existing(Path(name)).stat().st_uid if name else None
+        owner = existing(path).stat().st_uid if path else None
     except OSError:
         owner = None
     if owner is None:
@@ -150,9 +168,9 @@ def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
     """Return what is to be said where an error comes of a full disk: one that it names, or one that is written to."""
     if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, None):
         return None
-    named = getattr(error, "filename", None)
+    named = _path(getattr(error, "filename", None))
     paths = [path for value in vars(args).values() for path in (value if isinstance(value, list) else [value])]
-    folders = [path for path in [*paths, Path(os.fsdecode(named)) if named else None] if isinstance(path, Path)]
+    folders = [path for path in [*paths, named] if isinstance(path, Path)]
     certain = isinstance(error, OSError) and error.errno == errno.ENOSPC
     full = describe_full_disk([*folders, *usual_folders()], certain)
     other = "" if isinstance(error, OSError) else f" ({type(error).__name__}: {one_line(error)[:200]})"
