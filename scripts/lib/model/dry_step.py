@@ -79,14 +79,18 @@ def check(config: Config, smallest: int, rebuild: Callable[..., Config], overrid
     if smallest < ENOUGH and not failure_of(config, ENOUGH):
         fits = next(images for images in range(smallest + 1, ENOUGH + 1) if not failure_of(config, images))
         raise UserError(f"batch_size: a batch of {smallest} cannot be trained on {because}", f"set {fits} or more")
-    size = patches.input_size(config["data"]["test"]["pipeline"])
-    is_size = not failure_of(rebuild(image_size="auto"), max(smallest, ENOUGH))
-    if is_size and (fitting := sizes_that_fit(size, smallest, rebuild)):
-        remedy = f"set {' or '.join(map(str, fitting))}"
-        raise UserError(f"image_size: this network cannot compute images of {size} pixels {because}", remedy)
+    if not failure_of(rebuild(image_size="auto"), max(smallest, ENOUGH)):
+        raise size_error(config, smallest, rebuild, because)
     if guilty := guilty_of(overrides, rebuild, lambda other: not failure_of(other, max(smallest, ENOUGH))):
         raise UserError(f"{guilty}: the network cannot be computed {because}", "correct it")
     raise UserError(f"base_config: it cannot be trained {because}", "choose another")
+
+
+def size_error(config: Config, batch: int, rebuild: Callable[..., Config], because: str) -> UserError:
+    """Return what is to be said where a network can be computed with images of its usual size, and not with these."""
+    size = patches.input_size(config["data"]["test"]["pipeline"])
+    remedy = f"set {' or '.join(map(str, sizes_that_fit(size, batch, rebuild))) or 'auto'}"
+    return UserError(f"image_size: this network cannot compute images of {size} pixels {because}", remedy)
 
 
 def guilty_of(overrides: Mapping[str, Any], rebuild: Callable[..., Config], works: Callable[[Config], bool]) -> str:

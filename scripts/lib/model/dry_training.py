@@ -36,7 +36,7 @@ from torch import nn
 from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.problems import UserError
-from scripts.lib.model.dry_step import FAILURES, WORDS, OnMeta, guilty_of
+from scripts.lib.model.dry_step import ENOUGH, FAILURES, WORDS, OnMeta, guilty_of, size_error
 from scripts.lib.runs.config_file import Config, nodes
 from scripts.mmcls_plugins.dataset import EpochSampler
 from scripts.mmcls_plugins.runner import ReproducibleRunner
@@ -85,6 +85,8 @@ def check(config: Config, steps: int, rebuild: Callable[..., Config], overrides:
     reason = f"({failure.reason[:WORDS]})"
     keys = guilty_of(overrides, rebuild, lambda other: failure_of(other, steps) is None)
     if not keys:
+        if failure_of(rebuild(image_size="auto"), steps) is None:
+            raise size_error(config, ENOUGH, rebuild, reason)
         raise UserError(f"base_config: its {failure.section} cannot be used {reason}", "choose another")
     values = [value for key, value in overrides.items() if f"overrides.{key}" in keys.split(" and ")]
     numbers = [text for text in _texts(values) if NUMBER.fullmatch(text)]

@@ -14,8 +14,8 @@ from scripts.lib.base.console import describe_os_error, one_line, run_cli
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("/data/a b", "(/data/a b)"), (b"/data/a", "(/data/a)"), (Path("/data/草莓"), "(/data/草莓)"), (7, "(open file 7)"),
-     (b"/data/\xff", "(/data/\\udcff)"), (None, ""), (0, "(open file 0)"), (b"", ""),
+    [("/data/a b", "(/data/a b)"), (b"/data/a", "(/data/a)"), (Path("/data/草莓"), "(/data/草莓)"),
+     (7, "(open file 7)"), (b"/data/\xff", "(/data/\\udcff)"), (None, ""), (0, "(open file 0)"), (b"", ""),
      ("", ""), ("a\nb", "(a b)"), ("a\x1b[31mb", "(a?[31mb)"), ("\ud800", "(\\ud800)"),
      ("/x" * 2000, f"(...{'/x' * 250})")],
 )  # fmt: skip

@@ -71,6 +71,13 @@ def test_what_cannot_be_computed_is_one_line_with_what_fits(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(("base", "size"), [("timm/gcvit_base.in1k", 16), ("timm/halo2botnet50ts_256.a1h_in1k", 17)])
+def test_a_size_for_which_a_network_cannot_even_be_made_is_named(tmp_path: Path, base: str, size: int) -> None:
+    with pytest.raises(UserError, match=rf"image_size: .* {size} pixels .*: set \d+"):
+        write_config(tmp_path, base, image_size=size)
+
+
+@pytest.mark.long
 def test_an_odd_size_of_a_network_of_several_resolutions_names_its_neighbours(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"image_size: .* 33 pixels .*: set 32 or 64"):
         write_config(tmp_path, "hrnet-w18_4xb32_in1k", image_size=33)
