@@ -17,6 +17,8 @@ from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.tensor_file import LEGACY_MAGIC
 from scripts.lib.base.units import plural
+from scripts.lib.data.file_kinds import kind_of
+from scripts.lib.data.image_formats import describe_foreign, sniff
 
 logger = logging.getLogger(__name__)
 #: Where training codes keep the weights in a checkpoint, in the order tried; else the checkpoint is the weights itself.
@@ -28,6 +30,7 @@ OTHERS = {
     b"\x1f\x8b": ("compressed by gzip", "unpack it with gunzip"),
     b"Rar!": ("a RAR archive", "unpack it and give the .pth that is in it"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it and give the .pth that is in it"),
+    b"GGUF": ("a GGUF file of a language model", "give the .pth or .safetensors of an image model"),
     b"\x93NUMPY": ("an array of NumPy's, no checkpoint", "give the .pth of the model"),
     b"{": ("a JSON text, perhaps the index of weights in several files", "give the weights themselves, as one file"),
     b"\x80": ("a pickle that torch.save did not write", "load it in Python, and torch.save its dictionary of tensors"),
@@ -118,7 +121,8 @@ def check_values(weights: Mapping[str, torch.Tensor], name: str) -> None:
 
     Raises
     ------
-    UserError : a tensor holds numbers that are not finite, or complex ones.
+    UserError : a tensor holds numbers that are not finite, or complex ones, or those of a quantised network; or all of
+        them are 0.
     """
     for key, value in weights.items():
         if value.is_complex():
@@ -128,6 +132,12 @@ def check_values(weights: Mapping[str, torch.Tensor], name: str) -> None:
                 f"{name}: {printable(key)} holds numbers that are not finite",
                 "the training that wrote it had failed: give an earlier checkpoint",
             )
+        if value.dim() > 1 and value.dtype in (torch.int8, torch.uint8):
+            what = f"{name}: {printable(key)} is of whole numbers, as of a quantised network"
+            raise UserError(what, "give the weights from which it was made, of floating-point numbers")
+    matrices = [value for value in weights.values() if value.dim() > 1 and value.is_floating_point()]
+    if matrices and not any(bool(value.any()) for value in matrices):
+        raise UserError(f"{name} holds nothing but zeros", "its download or export had failed: give another file")
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -166,7 +176,7 @@ def _check_format(path: Path, name: str) -> None:
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
-        raise UserError(f"{name} is empty")
+        raise UserError(f"{name} is empty", "fetch it again")
     if head.startswith(b"PK"):
         if not zipfile.is_zipfile(path):
             raise UserError(f"{name} is truncated: its end is missing; fetch it again")
@@ -186,7 +196,8 @@ def _check_format(path: Path, name: str) -> None:
         raise UserError(f"{name} is a tar archive, no checkpoint", "unpack it and give the .pth that is in it")
     if LEGACY_MAGIC not in head[:64]:
         what, remedy = next((told for begin, told in OTHERS.items() if head.startswith(begin)), ("", ""))
-        what = what or f"no PyTorch checkpoint (.pth): it begins with {head[:8]!r}"
+        kind = (kind_of(head) or ("",))[0] or sniff(head) or describe_foreign(head).partition(",")[0]
+        what = what or f"{kind}, no PyTorch checkpoint (.pth)".removeprefix(", ")
         raise UserError(f"{name} is {what}", remedy or "give a .pth, .safetensors or Keras .h5 file")
 
 

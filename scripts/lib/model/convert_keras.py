@@ -104,7 +104,7 @@ def convert(path: Path, name: str) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises on damaged files
         if isinstance(error, OSError) and error.errno:
             raise
-        raise UserError(f"{name} is a damaged or truncated HDF5 file: {printable(error)}") from error
+        raise UserError(f"{name} is a damaged or truncated HDF5 file ({printable(error)})", "fetch it again") from error
 
 
 def convert_arrays(arrays: Mapping[str, np.ndarray], epsilon: float = KERAS_EPSILON) -> dict[str, torch.Tensor]:

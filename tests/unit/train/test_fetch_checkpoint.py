@@ -483,6 +483,8 @@ def whole_weights() -> dict[str, torch.Tensor]:
     [
         (lambda key, value: value * float("nan"), r"conv1.weight holds numbers that are not finite: the training that"),
         (lambda key, value: value / 0 if key == "bn1.bias" else value, "bn1.bias holds numbers that are not finite"),
+        (lambda key, value: value.to(torch.int8), "conv1.weight is of whole numbers, as of a quantised network: give"),
+        (lambda key, value: value * 0, "holds nothing but zeros: its download or export had failed"),
         (lambda key, value: value.to(torch.complex64), "of complex numbers: give weights of real numbers"),
         (
             lambda key, value: None if "running" in key else value,

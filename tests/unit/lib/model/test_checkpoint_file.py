@@ -138,7 +138,7 @@ def test_flipped_bytes_give_weights_or_one_line(tmp_path: Path, position: int) -
     [
         (b"", "is empty"),
         (b"<!DOCTYPE html><html>404</html>", "is a web page"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no PyTorch checkpoint"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is a PNG image, no PyTorch checkpoint"),
         (b"PK\x03\x04 and nothing more", "is truncated"),
     ],
 )
@@ -195,7 +195,15 @@ def test_what_is_written_is_plain_tensors_in_mmcvs_form(tmp_path: Path) -> None:
         (b"<html>log in</html>", "web page", "check the address"),
         (b'{"metadata": {}, "weight_map": {}}', "index of weights in several files", "as one file"),
         (b"a.pth" + bytes(252) + b"ustar" + bytes(250), "a tar archive", "the .pth that is in it"),
-        (b"anything else" * 10, "no PyTorch checkpoint", "safetensors"),
+        (b"anything else" * 10, "is a text, no PyTorch checkpoint", "safetensors"),
+        ("下载失败".encode(), "is a text, no PyTorch checkpoint", "safetensors"),
+        (b"\0\0\0\x20ftypisom" + bytes(80), "is video, no PyTorch checkpoint", "safetensors"),
+        (bytes(128) + b"DICM" + bytes(80), "is DICOM, no PyTorch checkpoint", "safetensors"),
+        (b"\xff\xd8\xff\xe0" + bytes(80), "JPEG image, no PyTorch checkpoint", "safetensors"),
+        (b"%PDF-1.7" + bytes(80), "PDF, no PyTorch checkpoint", "safetensors"),
+        (b"\xfd7zXZ\0" + bytes(80), "is compressed data, no PyTorch checkpoint", "safetensors"),
+        (b"GGUF\3\0\0\0" + bytes(80), "GGUF", "image model"),
+        (b"", "empty", "fetch it again"),
     ],
 )
 def test_a_file_of_another_kind_has_a_way_out(tmp_path: Path, content: bytes, message: str, remedy: str) -> None:
