@@ -36,7 +36,7 @@ def end(log: Path, error: BaseException | None) -> int:
             (Ending.FAILED, "no such file or folder (苹果): check the path; ", ""),
         ),
         (OSError(errno.ETXTBSY, "No", b"a\xff"), 1, (Ending.FAILED, "No (a\\udcff); ", "")),
-        (OSError(errno.EACCES, "", 7), 1, (Ending.FAILED, "permission denied (7): check its mode (`ls -ld`); ", "")),
+        (OSError(errno.EACCES, "", 7), 1, (Ending.FAILED, "permission denied (open file 7): check who owns it; ", "")),
         (ValueError("1: 2"), 1, (Ending.FAILED, "unexpected ValueError: 1: 2; ", "")),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, (Ending.INTERRUPTED, "interrupted", "")),
     ],
