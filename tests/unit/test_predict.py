@@ -363,9 +363,17 @@ def test_files_that_are_no_model_of_ours_are_one_line(run: TinyRun, onnx: Path, 
     images = ["--images", str(run.images)]
     with pytest.raises(UserError, match="no such file"):
         run_predict(tmp_path / "none.onnx", tmp_path / "out", *images)
-    (tmp_path / "text.onnx").write_text("no model")
-    with pytest.raises(UserError, match="onnxruntime cannot open it"):
-        run_predict(tmp_path / "text.onnx", tmp_path / "out", *images)
+
+    for content, what in {
+        b"no model": "it is a text",
+        b"version https://git-lfs.github.com/spec/v1\n": "it is a Git LFS pointer, not the file itself",
+        b"\x89HDF\r\n\x1a\n": "it is an HDF5 file",
+        onnx.read_bytes()[:5000]: r"\[ONNXRuntimeError\]",
+    }.items():
+        (tmp_path / "text.onnx").write_bytes(content)
+        message = f"text.onnx: onnxruntime cannot open it: {what}.*: give the model.onnx of a finished run, whole"
+        with pytest.raises(UserError, match=message):
+            run_predict(tmp_path / "text.onnx", tmp_path / "out", *images)
     with pytest.raises(UserError, match="--device cuda"):
         run_predict(onnx, tmp_path / "out", *images, "--device", "cuda")
     foreign = tmp_path / "foreign.onnx"

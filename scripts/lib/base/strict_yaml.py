@@ -79,7 +79,7 @@ def read(path: Path) -> Any:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:2].count(0) == 1:
         raise UserError(f"{path}: it is UTF-16, not UTF-8", "save it as UTF-8")
     if b"\0" in data:
-        raise UserError(f"{path}: it is no text file (it begins with {data[:8]!r})", "name a YAML file")
+        raise UserError(f"{path}: it is no text file", "name a YAML file")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -128,6 +128,16 @@ def has_image_suffix(name: str | bytes) -> bool:
     return posixpath.splitext(text)[1].lower() in IMAGE_SUFFIXES
 
 
+def in_words(content: bytes) -> str:
+    """Return what a file is that lies where a table, weights or a program should be; "" where nobody knows it.
+
+    >>> in_words(b"GIF89a"), in_words(b"version https://git-lfs.github.com"), in_words(b"a,b"), in_words(bytes([1, 2]))
+    ('GIF', 'a Git LFS pointer, not the file itself', 'a text', '')
+    """
+    head = content[:HEAD]
+    return (kind_of(head) or ("",))[0] or sniff(head) or describe_foreign(content).partition(",")[0]
+
+
 def describe_unread(format_name: str) -> str:
     """Return what pictures of a format are that nobody reads, and the way out."""
     return f"{format_name}, which mimflow does not read: {_REMEDIES.get(format_name, _CONVERT)}"

@@ -13,7 +13,8 @@ from scripts.lib.base.problems import UserError
 from scripts.lib.data import encodings
 from scripts.lib.data.archives import MAGIC
 from scripts.lib.data.encodings import decodes, find_encoding
-from scripts.lib.data.file_kinds import kind_of
+from scripts.lib.data.file_kinds import is_text, kind_of
+from scripts.lib.data.image_formats import HEAD, sniff
 from scripts.lib.data.image_paths import is_image
 
 #: The setting, as messages name it.
@@ -40,8 +41,11 @@ def read_text(
     UserError : it is no text, or JSON that is no table.
     """
     archive = next((f"a {kind} archive" for magic, kind in MAGIC.items() if content.startswith(magic)), None)
-    if what := (kind_of(content) or (archive,))[0]:
-        raise UserError(f"{KEY}: {name} is {what}", "save it as CSV in UTF-8, with a heading: file,label")
+    what, remedy = kind_of(content) or (archive or ("" if is_text(content[:HEAD]) else sniff(content[:HEAD])), "")
+    if what:
+        stands_for_another = any(word in what for word in ("pointer", "web page", "XML"))
+        remedy = remedy if stands_for_another else "save it as CSV in UTF-8, with a heading: file,label"
+        raise UserError(f"{KEY}: {name} is {what}", remedy)
     text = _decode(name, content, encoding, tell)
     if text.lstrip()[:1] not in ("{", "["):
         return text

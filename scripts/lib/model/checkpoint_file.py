@@ -17,8 +17,7 @@ from scripts.lib.base.files import atomic_path
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.tensor_file import LEGACY_MAGIC
 from scripts.lib.base.units import plural
-from scripts.lib.data.file_kinds import kind_of
-from scripts.lib.data.image_formats import describe_foreign, sniff
+from scripts.lib.data.image_formats import in_words
 
 logger = logging.getLogger(__name__)
 #: Where training codes keep the weights in a checkpoint, in the order tried; else the checkpoint is the weights itself.
@@ -196,8 +195,7 @@ def _check_format(path: Path, name: str) -> None:
         raise UserError(f"{name} is a tar archive, no checkpoint", "unpack it and give the .pth that is in it")
     if LEGACY_MAGIC not in head[:64]:
         what, remedy = next((told for begin, told in OTHERS.items() if head.startswith(begin)), ("", ""))
-        kind = (kind_of(head) or ("",))[0] or sniff(head) or describe_foreign(head).partition(",")[0]
-        what = what or f"{kind}, no PyTorch checkpoint (.pth)".removeprefix(", ")
+        what = what or f"{in_words(head)}, no PyTorch checkpoint (.pth)".removeprefix(", ")
         raise UserError(f"{name} is {what}", remedy or "give a .pth, .safetensors or Keras .h5 file")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.image_formats import in_words
 
 Config = dict[str, Any]
 #: Of which mmcls's own configs begin in MMEngine's notation, ``mmcls::resnet/resnet18_8xb32_in1k.py``.
@@ -186,7 +187,10 @@ def _parse(path: Path) -> ast.Module:
     try:
         if path.stat().st_size > LARGEST:
             raise UserError(f"{path}: larger than {LARGEST // 1000} kB, which no config file is: check the path")
-        return ast.parse(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        if (what := in_words(content)) and what != "a text" and what != "the file is empty":
+            raise UserError(f"{path}: {what}, no config file", "name a .py of mmcls")
+        return ast.parse(content.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such config file: check the path") from None
     except SyntaxError as error:

@@ -19,6 +19,7 @@ from scripts.lib.base import ranges
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.decoding import Undecodable, decode_image
+from scripts.lib.data.image_formats import HEAD, in_words
 from scripts.lib.data.reading import FULL_DEPTH, WHITE, Reading
 from scripts.lib.data.squares import make_square
 from scripts.lib.runs.certainty import Certainty
@@ -256,7 +257,10 @@ def open_session(path: Path, threads: int = 0) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no base class of their own
-        raise UserError(f"{path}: onnxruntime cannot open it: {one_line(error)[:300]}") from error
+        what = in_words(path.read_bytes()[:HEAD]) if path.is_file() else ""
+        reason = f"it is {what}" if what else one_line(error).replace(f" from {path}", "")[:300]
+        remedy = "give the model.onnx of a finished run, whole"
+        raise UserError(f"{path}: onnxruntime cannot open it: {reason}", remedy) from error
 
 
 def predict_files(

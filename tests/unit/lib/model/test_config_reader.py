@@ -83,6 +83,24 @@ def test_more_than_plain_values_is_refused_with_its_line(tmp_path: Path, line: s
     assert not Path("pwned").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file, no config file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not the file itself, no config file"),
+        (b"<!DOCTYPE html>\n<html>", "a web page"),
+        (b"\0\0\0\x20ftypisom" + bytes(99), "video, no config file"),
+        (b"\xff\xd8\xff\xe0" + bytes(99), "a JPEG image, no config file"),
+        (b"PK\x03\x04" + bytes(99), "a zip archive, no config file"),
+    ],
+)
+def test_a_file_of_another_kind_is_said(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "x.py").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        config_reader.read(tmp_path / "x.py")
+    assert told in str(caught.value) and "line None" not in str(caught.value)
+
+
 def test_what_a_base_needs_is_named(tmp_path: Path) -> None:
     for text, told in (
         ("model = dict()", "it has no model.backbone.type (the network)"),
