@@ -12,7 +12,8 @@ report.sections = (() => {
   }
   const say = (key, ...texts) => {
     const box = find(`[data-text=${key}]`);
-    box.replaceChildren(...texts.map(text => box.tagName === "P" ? `${text} ` : element("li", {}, text)));
+    const space = report.state.language === "zh" ? "" : " ";
+    box.replaceChildren(...texts.map(text => box.tagName === "P" ? text + space : element("li", {}, text)));
   };
 
   function leaderboard() {
@@ -100,7 +101,7 @@ report.sections = (() => {
 
   function errors() {
     const { errors: listed, n_errors: wrong, tested: n } = run();
-    say("error_count", wrong ? `${word("errors_of", { wrong, n })} ${word("confident_first")}` : word("no_errors", { n }),
+    say("error_count", ...(wrong ? [word("errors_of", { wrong, n }), word("confident_first")] : [word("no_errors", { n })]),
       listed.length < wrong ? word("listed_errors", { n: listed.length }) : "");
     fill(find("[data-gallery=errors]"), listed.map(error => () => errorFigure(error)));
   }

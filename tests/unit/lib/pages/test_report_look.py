@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -65,6 +66,12 @@ def test_the_matrix_says_which_axis_is_which(browser: Page, report: str, languag
     show(browser, report, language)
     texts = f"[...{VIEW}.querySelectorAll('[data-plot=matrix] svg text')].map(text => text.textContent)"
     assert set(axes) <= set(browser.evaluate(texts))
+
+
+def test_chinese_sentences_follow_one_another_without_a_space(browser: Page, report: str) -> None:
+    show(browser, report, "zh")
+    text = browser.evaluate(f"{VIEW}.innerText")
+    assert "。" in text and re.findall("[。，；：] [\u4e00-\u9fff]..", text) == []
 
 
 def test_curves_of_different_experiments_have_different_colours(browser: Page, report: str) -> None:
