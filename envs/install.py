@@ -87,7 +87,7 @@ LOOKING = {
     *("--print-compilation", "--version"),
 }
 #: On a terminal, no step is silent for longer; and elsewhere.
-SILENCE_SECONDS, PIPE_SILENCE_SECONDS = 10, 30
+SILENCE_SECONDS, PIPE_SILENCE_SECONDS = 8, 30
 
 #: One forward pass of a small mmcls model: it fails here rather than in a later step.
 SELF_TEST = """
@@ -663,7 +663,18 @@ def site_packages(venv: Path) -> Path:
 
 def pip(arguments: list[str], doing: str, python_: str) -> None:
     """Run pip, which shows errors only: a lock is hundreds of lines of it (PIP_LOG=FILE writes them to a file)."""
-    run([python_, "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", *arguments], doing)
+    command = [python_, "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", *arguments]
+    output = run(command, doing, capture=True, fails=judge_pip)
+    if output.strip():
+        say(output.strip())
+
+
+def judge_pip(output: str) -> SetupError | None:
+    """Return what a failure of pip means where its last line does not: an index out of its reach is empty to it."""
+    if problem := uv_settings.pip_problem(output):
+        return SetupError(f"{problem[0]}: {problem[1]}, and run the same command again")
+    say(output.strip())
+    return None
 
 
 def child_environment() -> dict[str, str]:
@@ -689,11 +700,11 @@ def run(
     doing: str,
     capture: bool = False,
     environment: dict[str, str] | None = None,
-    fails: Callable[[str], Exception] | None = None,
+    fails: Callable[[str], Exception | None] | None = None,
 ) -> str:
     """Run *command*; return what it printed if *capture*.
 
-    Raises SetupError naming the step when it fails, or what *fails* makes of all that it printed.
+    Raises SetupError naming the step when it fails, or what *fails* makes of all that it printed, if anything.
     """
     say(f"setup: {doing}")
     began = time.monotonic()
@@ -714,8 +725,8 @@ def run(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         raise
-    if child.returncode and fails:
-        raise fails(output)
+    if child.returncode and fails and (error := fails(output)):
+        raise error
     if child.returncode:
         raise SetupError(
             f"{doing} failed (see above); mend it and run the same command again (no internet here: `make wheelhouse` "

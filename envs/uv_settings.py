@@ -187,6 +187,16 @@ def certain_problem(output: str) -> tuple[str, str] | None:
     return None
 
 
+def pip_problem(output: str) -> tuple[str, str] | None:
+    """Return what is wrong and what to do, where pip could not reach the index and then says that it has no package."""
+    reasons = re.findall(r"after connection broken by '(.*)': /", output)
+    if not reasons:
+        return None
+    _, what, remedy = CERTAIN[-1]
+    # 'NewConnectionError('<pip._vendor...>: Failed to establish a new connection: [Errno 111] Connection refused')'
+    return f"{what} ({reasons[-1].rpartition(': ')[2].strip(chr(39) + chr(34) + ')')})", remedy
+
+
 def reason_in(output: str) -> str:
     """Return the first and the last line that tell why uv failed, in one, without passwords."""
     lines = [re.sub(r"^(error|Caused by|×|├─▶|╰─▶)[:\s]*", "", line.strip()) for line in output.splitlines()]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from http_server import refused_url
 from set_up import ENVS, load
 
 uv_settings = load(ENVS / "install.py").uv_settings
@@ -106,6 +107,19 @@ def test_a_failure_of_uv_that_pip_would_share_ends_the_set_up_in_one_line(output
     problem = uv_settings.certain_problem(output)
     assert certain in problem[0] if certain else problem is None
     assert "\n" not in uv_settings.reason_in(output) and "secret" not in uv_settings.reason_in(output)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_index_that_pip_cannot_reach_is_not_one_without_the_package(monkeypatch, project, scheme, capfd):
+    url = scheme + refused_url("simple").removeprefix("http")
+    for name, value in {"PIP_INDEX_URL": url, "PIP_RETRIES": "1", "PIP_CONFIG_FILE": os.devnull}.items():
+        monkeypatch.setenv(name, value)
+    install = load(project / "envs" / "install.py")
+    lock = project / "package.lock"
+    lock.write_text("six==1.17.0 --hash=sha256:" + "0" * 64)
+    with pytest.raises(install.SetupError, match="no connection to the package index") as error:
+        install.pip(["download", "--no-cache-dir", "--no-deps", "-r", str(lock)], "installing", sys.executable)
+    assert "PIP_INDEX_URL" in str(error.value) and "No matching" not in str(error.value) + capfd.readouterr().err
 
 
 # --- the real uv ------------------------------------------------------------------------------------------------------
