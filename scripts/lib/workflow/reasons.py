@@ -60,7 +60,7 @@ def why(workflow: Any) -> list[str]:
             lines |= dict.fromkeys(line for line in workflow.persistence.difference(job).files if line not in told)
         for file in sorted(set(reason.updated_input) - set(reason.updated_input_run)):
             lines |= {f"{file} is newer than what was made of it": None}
-        if reason.incomplete_output:
+        if reason.incomplete_output or workflow.persistence.difference(job).is_interrupted:
             lines |= {f"{job.message or job.rule.name}: it was interrupted": None}
     more = [f"of {plural(len(lines) - MOST, 'more reason')}"] if len(lines) > MOST else []
     return [*list(lines)[:MOST], *more]

@@ -106,15 +106,16 @@ def is_as_recorded(path: Path) -> bool:
 
 @dataclass
 class Difference:
-    """How a job differs from the one that made its files: in settings, in files, in mimflow's code."""
+    """How a job differs from the one that made its files: in settings, files, mimflow's code; or it did not end."""
 
     params: ParamsChange = field(default_factory=lambda: NO_PARAMS_CHANGE)
     files: list[str] = field(default_factory=list)
     is_unknown: bool = False
     code: bool = False
+    is_interrupted: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.params or self.files or self.is_unknown or self.code)
+        return bool(self.params or self.files or self.is_unknown or self.code or self.is_interrupted)
 
 
 class Records(FilePersistence):
@@ -281,6 +282,9 @@ class Records(FilePersistence):
         if made is None or set(made["outputs"]) != set(names):
             return Difference(files=[f"nothing says what made {there[0]}"] if there else [], is_unknown=True)
         difference = Difference(params=params_change(map(str, made["params"]), self._settings(job)))
+        if len(there) < len(names) and self._filter_incomplete_keys(map(self._get_key, job.output)):
+            # Snakemake has removed them when it began: nobody did, and what the job is given changed before that.
+            return Difference(params=difference.params, is_interrupted=True)
         inputs = self._product_inputs(job, self._look) | self._foreign_inputs(job, made["inputs"])
         difference.files = [*changed_inputs(made["inputs"], inputs), *self._changed(names)]
         others = made.get("code") != self._code_of(job.rule) or made.get("lock") != self._lock
