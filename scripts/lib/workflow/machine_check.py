@@ -215,7 +215,7 @@ def describe(
     for index, gpu in enumerate(gpus):
         capability = f", sm_{gpu.capability[0]}{gpu.capability[1]}" if gpu.capability else ""
         facts.append((f"gpu {index}", f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GiB{capability}"))
-    facts.append(("given GPUs", Gpus.of(os.environ).variable or "no variable says so"))
+    facts.append(("chosen gpus", Gpus.of(os.environ).variable or "no variable chooses: all of them"))
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts.append(("cpu", f"{plural(os.cpu_count() or 1, 'core')}, {usable} of them for this process"))
     folders = {"project": ROOT, "home": home}
