@@ -20,6 +20,9 @@ sys.path.insert(0, str(ROOT))  # python -I leaves out the current folder
 from scripts.lib.base import interrupts  # noqa: E402
 from scripts.lib.base.environment import Variable, job_environment  # noqa: E402
 
+#: Commands that take seconds to load, and then tell how it goes.
+SLOW = ("scripts.check_settings", "scripts.lib.workflow.start")
+
 
 def command_line(words: Sequence[str], arguments: str) -> list[str]:
     """Return *words* and, after them, the words of *arguments*, which only quotes and backslashes hold together.
@@ -64,6 +67,8 @@ def main(args: argparse.Namespace) -> None:
         if Path("scripts/__init__.py").exists() and Path.cwd() != ROOT:
             sys.exit("error: scripts/ of this folder is a Python package and hides mimflow's: remove its __init__.py")
         interrupts.hold()  # until the command can end in one line
+        if words[2] in SLOW and sys.stderr.isatty():
+            print("mimflow ...", end="\r", file=sys.stderr, flush=True)  # the command's first line takes its place
     try:
         os.execvpe(words[0], words, environment_of(shell, programs))
     except OSError as error:

@@ -137,7 +137,7 @@ def predict(args: argparse.Namespace, images: Path, sample: Sequence[Path]) -> N
         dataset = test_dataset(config, images, split, classes)
         count = plural(len(dataset), "image")
         what = split if output else f"{args.train}, for their features,"
-        logger.info("predicting %s of %s on %s", count, what, device)
+        logger.debug("predicting %s of %s on %s", count, what, device)
         start = time.perf_counter()
         batches = iterate(model, dataset, args.batch_size, args.workers, device)
         predicted = rows(batches, dataset, len(classes), args.images, args.checkpoint, (args.config, args.classes))

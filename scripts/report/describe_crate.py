@@ -245,7 +245,7 @@ def main(args: argparse.Namespace) -> None:
     runs = [run.relative_to(args.folder).as_posix() for run in args.runs]
     crate = describe_crate(args.folder, runs, provenances, args.license)
     write_json(args.output, crate)
-    logger.info("%s: %d entities", args.output, len(crate["@graph"]))
+    logger.debug("%s: %d entities", args.output, len(crate["@graph"]))
 
 
 if __name__ == "__main__":

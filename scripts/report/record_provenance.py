@@ -270,7 +270,7 @@ def main(args: argparse.Namespace) -> None:
     if args.html:
         write_text(args.html, provenance_page(provenance, args.config.read_text(encoding="utf-8")))
     write_json(args.output, provenance)
-    logger.info("%s: %s hashed", args.output, plural(len(files) + len(archives) + len(provenance["outputs"]), "file"))
+    logger.debug("%s: %s hashed", args.output, plural(len(files) + len(archives) + len(provenance["outputs"]), "file"))
 
 
 if __name__ == "__main__":
