@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from scripts.lib.base import language
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.disks import check_folders
 from scripts.lib.settings.load import load_settings, read_file
@@ -26,10 +27,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Check each file, and that its results can be written; say nothing when all is well but notes."""
     for path in args.files:
-        settings = load_settings(read_file(path), [path])
+        content = read_file(path)
+        language.speak(language.language_of(content) or "en")
+        settings = load_settings(content, [path])
         check_folders(Path("results") / settings.dataset.name)
         for note in weights_notes(settings):
-            print(note)
+            print(language.tr_line(note))
 
 
 if __name__ == "__main__":

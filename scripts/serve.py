@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scripts.lib.base import strict_yaml
 from scripts.lib.base.console import run_cli
-from scripts.lib.base.language import LANGUAGES
+from scripts.lib.base.language import LANGUAGES, language_of
 from scripts.lib.base.private_server import ADDRESS, Answer, PrivateServer, open_server
 from scripts.lib.base.problems import UserError
 from scripts.lib.pages import live_page, templates
@@ -52,12 +52,11 @@ def read_config(path: Path) -> tuple[str, str | None]:
     UserError : it names no data set.
     """
     content = strict_yaml.read(path)
-    dataset, report = (content.get(key) if isinstance(content, dict) else None for key in ("dataset", "report"))
+    dataset = content.get("dataset") if isinstance(content, dict) else None
     name = dataset.get("name") if isinstance(dataset, dict) else None
     if not isinstance(name, str):
         raise UserError(f"{path}: dataset.name is missing", "give the file that the runs were started with")
-    language = report.get("language") if isinstance(report, dict) else None
-    return name, language if language in LANGUAGES else None
+    return name, language_of(content)
 
 
 class Pages:

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from chinese import english_in
 from dag import QUICK, ROOT, archive_bytes, photograph, settings
 from http_server import refused_url
 from set_up import copy_project
@@ -182,6 +183,52 @@ def test_a_second_start_says_why_steps_run_again_and_a_third_that_there_is_nothi
     assert "because quick: epochs 1 -> 3" in again.lines()
     nothing = run(tmp_path, settings(source, quick={**QUICK, "epochs": 3}), "--until", "patch_config")
     assert nothing.end(300) == 0 and nothing.lines()[-1].startswith("nothing to do")
+
+
+@pytest.mark.long
+def test_a_run_in_chinese_speaks_chinese_to_its_last_line(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["猫", "b"], 10))
+    config = settings({"path": "data.zip"}, quick={**QUICK, "epochs": 40}) | {"report": {"language": "zh"}}
+    terminal = run(tmp_path, config)
+    terminal.wait_for("训练 quick，随机种子 0", 300)
+    terminal.wait_for("轮", 300)
+    terminal.press(CTRL_C)
+    assert terminal.end(300) == 130 and terminal.lines()[-1] == "已停止；再运行同一命令即可继续"
+    config["experiments"]["quick"]["epochs"] = 1
+    again = run(tmp_path, config)
+    assert again.end(300) == 0, again.output
+    lines = [*terminal.lines()[1:], *again.lines()[1:]]  # the first of each is Snakemake's
+    assert any(line.startswith("重做的原因：quick：epochs 40 -> 1") for line in lines), lines
+    assert not [line for line in lines if english_in(line)]
+    for broken in ({"source": {"path": "nowhere.zip"}}, {"on_bad_image": "yes"}, {"classes": ["x", "y"]}):
+        refused = run(tmp_path, config | {"dataset": config["dataset"] | broken})
+        assert refused.end(300) == 1 and refused.lines()[-1].startswith("错误："), refused.output
+        assert not english_in(refused.lines()[-1]), refused.lines()[-1]
+
+
+@pytest.mark.long
+def test_after_a_changed_key_and_ctrl_c_nobody_reads_that_weights_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(archive_bytes(["a", "b"], 10))
+    until = ("--until", "train_model")
+    assert run(tmp_path, settings({"path": "data.zip"}), *until).end(300) == 0
+    longer = settings({"path": "data.zip"}, quick={**QUICK, "epochs": 3})
+    terminal = run(tmp_path, longer, *until)
+    terminal.wait_for("epochs 1 -> 3", 300)
+    terminal.wait_for("training quick, seed 0:", 300)
+    terminal.press(CTRL_C)
+    ends_calmly(terminal, tmp_path)
+    again = run(tmp_path, longer, *until)
+    assert again.end(300) == 0 and is_calm(again), again.output
+    assert "because training quick, seed 0: it was interrupted" in again.lines()
+    assert " is gone" not in again.output and "another one than before" not in again.output
+    by_hand = tmp_path / "results/small/quick/seed0/best.pth"
+    by_hand.unlink()  # by somebody: that is said
+    assert f"{by_hand.relative_to(tmp_path)} is gone: it is made again" in _shown(run(tmp_path, longer, *until))
+
+
+def _shown(terminal: Terminal) -> list[str]:
+    assert terminal.end(300) == 0
+    return terminal.lines()
 
 
 def test_ctrl_c_during_the_set_up_ends_in_one_calm_line(tmp_path: Path) -> None:

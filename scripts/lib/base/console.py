@@ -21,6 +21,7 @@ from typing import NoReturn
 from scripts.lib.base import interrupts, products, usage
 from scripts.lib.base.disks import describe_full_disk, existing, user_name, usual_folders
 from scripts.lib.base.environment import Variable
+from scripts.lib.base.language import tr_line
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
 from scripts.lib.base.problems import STOPPED, Stopped, UserError
 
@@ -189,6 +190,20 @@ def _nobody_reads() -> bool:
     return any(events & select.POLLERR for _file, events in poll.poll(0))
 
 
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the arguments of a command, with the options of all commands; in one line, what is wrong with them."""
+
+    def refuse(message: str) -> NoReturn:
+        parser.exit(2, f"error: {one_line(message)}: `{parser.prog} --help` lists what it understands\n")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
+    paths = partial(parser.add_argument, type=Path, nargs="*", default=[], metavar="PATH")
+    paths("--reads", help="products of other rules: refused where they are not what their records say")
+    paths("--makes", help="products of this rule, which are recorded with their hashes")
+    return parser.parse_args(argv)
+
+
 def run_cli(
     build_parser: Callable[[], argparse.ArgumentParser],
     main: Callable[[argparse.Namespace], None],
@@ -205,11 +220,7 @@ def run_cli(
     argv : the arguments, ``sys.argv[1:]`` when None.
     """
     parser = build_parser()
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
-    paths = partial(parser.add_argument, type=Path, nargs="*", default=[], metavar="PATH")
-    paths("--reads", help="products of other rules: refused where they are not what their records say")
-    paths("--makes", help="products of this rule, which are recorded with their hashes")
-    args = parser.parse_args(argv)
+    args = _parse(parser, argv)
     hint = f"; details: {args.log}" if args.log else ""
     step = args.log.stem if args.log else Path(parser.prog).stem
     try:
@@ -244,7 +255,7 @@ def run_cli(
         usage.note(step, args.log)
         sys.exit(0)
     interrupted = outcome.ending == Ending.INTERRUPTED
-    logger.error("%s", STOPPED if interrupted else f"error: {outcome}")
+    logger.error("%s", tr_line(STOPPED if interrupted else f"error: {outcome}"))
     if args.log:
         outcome.write(outcome_path(args.log))
     atexit.register(logging.disable)  # that line is the last one: libraries log their statistics at the end of Python

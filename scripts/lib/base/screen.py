@@ -27,13 +27,13 @@ class Screen:
 
     Parameters
     ----------
-    keep : whether a line is to be printed.
+    shown : returns what is printed of a line; None: nothing.
     status : what the line at the bottom says, given what was last rewritten by a child and how many columns there are;
         called twice a second. Two spaces separate what a child says from what else it says.
     """
 
-    def __init__(self, keep: Callable[[str], bool], status: Callable[[str, int], str]) -> None:
-        self._keep, self._status = keep, status
+    def __init__(self, shown: Callable[[str], str | None], status: Callable[[str, int], str]) -> None:
+        self._of_line, self._status = shown, status
         self._lock = threading.Lock()
         self._numbers = [2] + [1] * _same_file(1, 2)
         self._real = {number: os.dup(number) for number in self._numbers}
@@ -92,8 +92,8 @@ class Screen:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             text = line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2].replace("\x1b[2K", "")
-            if self._keep(text):
-                self.say(text)
+            if (line_shown := self._of_line(text)) is not None:
+                self.say(line_shown)
         if b"\r" in self._rest:
             self._rest = b"\r" + self._rest.rpartition(b"\r")[2]
             self._rewritten = ESCAPES.sub("", self._rest.decode("utf-8", "replace")).strip()

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from scripts.lib.base import long_values, strict_yaml
 from scripts.lib.base.console import one_line
+from scripts.lib.base.language import language
 from scripts.lib.base.problems import UserError
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.settings.sections import PATTERNS, Section
@@ -243,7 +244,7 @@ def _problem(alternatives: list[Any], model: type[Section], values: Any) -> str:
     demands = [alternative["msg"].removeprefix("Input ").removeprefix("should be ") for alternative in alternatives]
     demands[0] = demands[0] if "should " in demands[0] or demands[0].startswith("it ") else f"should be {demands[0]}"
     descriptions = [text for _, text, _ in _walk(location, model) if text]
-    meaning = f". {descriptions[-1]}" if descriptions else ""
+    meaning = f". {descriptions[-1]}" if descriptions and language() == "en" else ""  # they are English
     as_written = _as_written(alternatives, [step for step, _, _ in _walk(location, model)], values)
     return f"{' or '.join(demands)}, not {_short(detail['input'])}{as_written}{meaning}"
 

@@ -10,7 +10,7 @@ from typing import Any
 from snakemake.logging import LogEvent
 from snakemake.settings.enums import Quietness
 
-from scripts.lib.base.language import speaking, tr
+from scripts.lib.base.language import speaking, tr_line
 from scripts.lib.base.units import plural
 from scripts.lib.workflow.reasons import why
 
@@ -35,7 +35,7 @@ def summarize(workflow: Any, handler: logging.Handler, language: str) -> None:
             for job in workflow.dag.needrun_jobs():
                 steps[str(job)][job.wildcards_dict.get("experiment", "")] += 1
             with speaking(language):
-                reasons = [tr(f"because {line}") for line in why(workflow)]
+                reasons = [tr_line(f"because {line}") for line in why(workflow)]
             in_order = {name: steps[name] for name in record.__dict__["stats"] if name in steps}
             record.msg = "\n".join([*table(in_order), *reasons, DETAILS])
         return True

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from scripts.lib.base.language import LANGUAGES, speaking, tr
+from scripts.lib.base.language import LANGUAGES, speaking, tr_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State, Watcher, check_unedited
 from scripts.lib.workflow.run_reader import stat_of
@@ -167,7 +167,7 @@ def in_languages(line: str) -> dict[str, str]:
     lines = {}
     for name in LANGUAGES:
         with speaking(name):
-            lines[name] = tr(line)
+            lines[name] = tr_line(line)
     return lines
 
 

@@ -17,6 +17,7 @@ from snakemake.logging import LogEvent
 
 from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import Variable
+from scripts.lib.base.language import speaking, tr_line
 from scripts.lib.base.outcome import Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.base.screen import Screen
@@ -82,11 +83,12 @@ class Narrator(logging.Handler):
     ----------
     results : the folder with the data sets.
     dataset : the name of this one.
+    language : of what is said.
     """
 
-    def __init__(self, results: Path, dataset: str) -> None:
+    def __init__(self, results: Path, dataset: str, language: str = "en") -> None:
         super().__init__(logging.INFO)
-        self.results, self.dataset = results, dataset
+        self.results, self.dataset, self.language = results, dataset, language
         self.steps: dict[int, Step] = {}
         self.failures: list[Failure] = []
         self.withheld: list[str] = []
@@ -100,7 +102,7 @@ class Narrator(logging.Handler):
         self._jobs: dict[str, str] = {}
         self._spoke = self._waits_since = time.monotonic()
         self.has_warned = self.has_nothing_to_do = self.has_broken = False
-        self.screen = Screen(self._keep, self._status)
+        self.screen = Screen(self._to_print, self._status)
         if self.screen.is_live:
             os.environ[Variable.LIVE] = "1"
         self._ended = threading.Event()
@@ -176,7 +178,12 @@ class Narrator(logging.Handler):
     def say(self, line: str) -> None:
         """Print a line."""
         self._spoke = time.monotonic()
-        self.screen.say(line)
+        self.screen.say(self.translated(line))
+
+    def translated(self, line: str) -> str:
+        """Return a line in the language that is spoken: each thread has its own."""
+        with speaking(self.language):
+            return tr_line(line)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -193,25 +200,30 @@ class Narrator(logging.Handler):
 
     # -- what the steps say, and how things stand ------------------------------------------------------------------
 
-    def _keep(self, line: str) -> bool:
+    def _to_print(self, line: str) -> str | None:
         self._spoke = time.monotonic()
         if line.startswith("error: "):
             self.withheld.append(line)  # the errors are the last lines of all
-        return not line.startswith("error: ") and line.strip() != STOPPED
+        return None if line.startswith("error: ") or line.strip() == STOPPED else self.translated(line)
 
     def _status(self, rewritten: str, columns: int) -> str:
         steps = list(self.steps.values())
-        count = f"{self._done} of {self._total}" if self._total else ""
-        what = self._stage or "waiting"
+        say = self.translated
+        count = f"{self._done} {say('of')} {self._total}" if self._total else ""
+        what, left = self._stage or "waiting", self._left
         details = [duration_in_words(time.monotonic() - self._waits_since), *filter(None, [self._training])]
+        more = ""
         if steps and not self._stage:
             last, more = steps[-1], f" (and {len(steps) - 1} more)" * (len(steps) > 1)
             # The time too: it goes on where a child says nothing new for long.
-            what, details = f"{one_line(last.what)}{more}", [duration_in_words(time.monotonic() - last.began)]
+            what, details = one_line(last.what), [duration_in_words(time.monotonic() - last.began)]
             details += [" ".join(words.split()) for words in re.split(r" {2,}", rewritten) if words]
+            if not left and details[-1].endswith(" left"):  # of the only run: of the whole, too
+                left = details.pop()
         states = [text.split(" ")[0] for text in self._jobs.values()]
         slurm_jobs = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        return fit(count, what, details, [f"{slurm_jobs} in Slurm" if states else "", self._left], columns)
+        ends = [f"{slurm_jobs} in Slurm" if states else "", left]
+        return fit(count, say(what) + say(more), [*map(say, details)], [*map(say, ends)], columns)
 
     def _watch(self) -> None:
         """Name what is silent, and look now and then how far the runs and the Slurm jobs are."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scripts.lib.base import products
+from scripts.lib.base.language import tr_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.products import GONE, Change
 from scripts.lib.data import shards
@@ -91,14 +92,14 @@ class Told:
         """Tell of one."""
         if is_edited(change, self.images):
             if not self.is_real:  # else the run ends with it
-                print(in_red(edited_images(self.images)), file=sys.stderr, flush=True)
+                tell_in_red(edited_images(self.images))
             return
         kept = self._keep(change)
         again = "it is" if change.path == change.product else f"{change.product} is"
         if self.number < MOST:
-            print(in_red(f"{change}: {again} made again{kept}"), file=sys.stderr, flush=True)
+            tell_in_red(f"{change}: {again} made again{kept}")
         elif self.number == MOST:
-            print(in_red("and more files that are gone or changed: they are made again"), file=sys.stderr, flush=True)
+            tell_in_red("and more files that are gone or changed: they are made again")
         self.number += 1
 
     def _keep(self, change: Change) -> str:
@@ -123,6 +124,7 @@ def edited_images(images: Path) -> str:
     )
 
 
-def in_red(line: str) -> str:
-    """Return a line for stderr: red where that is a terminal."""
-    return f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line
+def tell_in_red(line: str) -> None:
+    """Print a line on stderr, in red where that is a terminal."""
+    line = tr_line(line)
+    print(f"\033[31m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)

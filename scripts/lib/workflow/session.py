@@ -21,11 +21,11 @@ from snakemake.shell import shell
 from snakemake.utils import update_config
 from snakemake_interface_executor_plugins.settings import ExecMode
 
-from scripts.lib.base import interrupts, strict_yaml
+from scripts.lib.base import interrupts, language, strict_yaml
 from scripts.lib.base.console import EXIT_INTERRUPTED, describe_write_error
 from scripts.lib.base.disks import check_folders, share_with_group
 from scripts.lib.base.environment import ROOT, Variable, job_environment
-from scripts.lib.base.language import speaking, tr
+from scripts.lib.base.language import tr_line
 from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import nodes, slurm
@@ -88,6 +88,7 @@ class Session:
             check_profiles(sys.argv[1:], os.environ)
             arguments = workflow.config_settings.config_args or ()
             self.config = config if self.is_module else read_configuration(files, arguments)
+            language.speak(language.language_of(self.config) or "en")
             settings = load_settings(self.config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
@@ -129,7 +130,7 @@ class Session:
         workflow.logger_manager.logger.removeHandler(default)
         # Snakemake's own slip while it works out the resources of jobs whose input is not there yet.
         warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
-        self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name)
+        self.narrator = Narrator(Path("results"), self.layout.settings.dataset.name, language.language())
         workflow.logger_manager.logger.addHandler(self.narrator)
 
     def _prepare_job(self) -> None:
@@ -159,10 +160,10 @@ class Session:
             self.narrator.close()
         note = self.note or records.kept_line(getattr(self.workflow.persistence, "others", {}))
         if note:
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            say(f"note: {note}")
         lines = [*lines, *self.causes, *[STOPPED] * (self.interrupts > 0)]
         for line in lines:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         if self.interrupts:
             sys.stdout.flush()
             os._exit(EXIT_INTERRUPTED)  # Snakemake's own status is that of a failure
@@ -180,7 +181,7 @@ class Session:
         # Not an exception: Snakemake would show it with the Snakefile's line, where the user has no mistake.
         if self.narrator is not None:
             self.narrator.close()
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        say(f"error: {message}")
         sys.exit(1)
 
     def prefix_shell(self) -> None:
@@ -210,7 +211,7 @@ class Session:
         controller = Controller()
         if workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun):
             for problem in checkout_problems(ROOT):
-                print(problem, file=sys.stderr)
+                say(str(problem))
             try:
                 submits = executor_of(sys.argv[1:], os.environ) == "slurm"
                 if submits:
@@ -235,8 +236,7 @@ class Session:
         """Ask again for the weights of candidates that could not be had before; not in a dry run."""
         is_real = workflow.is_main_process and will_run(sys.argv[1:], workflow.output_settings.dryrun)
         if is_real and missing_weights.is_to_ask(sys.argv[1:], os.environ):
-            say = self.narrator.say if self.narrator else partial(print, file=sys.stderr, flush=True)
-            missing_weights.ask_again(self.layout, self.options, say)
+            missing_weights.ask_again(self.layout, self.options, self.narrator.say if self.narrator else say)
 
     def end_if_unchanged(self, workflow: Any) -> None:
         """End here where the last plan of this command found nothing to do, and nothing has changed since."""
@@ -273,17 +273,16 @@ class Session:
             self._exit(f"{problem.what}: {problem.remedy}")
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
-            with speaking(self.layout.settings.report.language):
-                for line in why(workflow):
-                    self.narrator.say(tr(f"because {line}"))
+            for line in why(workflow):
+                self.narrator.say(f"because {line}")
         may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
         if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
-            print(f"note: {note}", file=sys.stderr, flush=True)
+            say(f"note: {note}")
         at_once = workflow.global_resources.get("gpu")
         if not workflow.non_local_exec and at_once is not None and torch and torch.cuda:
             runs = sum(devices[name] != "cpu" for name in trained)
             if note := idle_gpus(len(Gpus.of(os.environ).names), int(at_once.value), runs):
-                print(f"note: {note}", file=sys.stderr, flush=True)
+                say(f"note: {note}")
         try:
             controller.take(slurm=workflow.non_local_exec)
         except UserError as error:
@@ -328,6 +327,11 @@ class Session:
         calm = {Ending.INTERRUPTED, *([Ending.STOPPED] if self.interrupts else [])}
         told = [f"error: {outcome}" for outcome in outcomes if outcome.ending not in calm]
         self.errors = list(dict.fromkeys(told))
+
+
+def say(line: str) -> None:
+    """Print a line of the whole workflow, in its language."""
+    print(tr_line(line), file=sys.stderr, flush=True)
 
 
 def spare_attempts(scheduler: Any, since: float) -> None:

@@ -12,6 +12,23 @@ import pytest
 from scripts.lib.base.console import describe_os_error, one_line, run_cli
 
 
+@pytest.mark.parametrize("words", [["--nonsense"], ["--number", "x"], ["--number"], ["a\x1b[31mb"]])
+def test_a_command_line_that_is_not_understood_is_refused_in_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build_parser() -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(prog="python -m scripts.x")
+        parser.add_argument("--number", type=int)
+        return parser
+
+    with pytest.raises(SystemExit) as end:
+        run_cli(build_parser, print, words)
+    printed = capsys.readouterr()
+    assert end.value.code == 2 and printed.out == "" and printed.err.count("\n") == 1 and "\x1b" not in printed.err
+    assert printed.err.startswith("error: ") and words[-1].partition("\x1b")[0] in printed.err
+    assert "`python -m scripts.x --help`" in printed.err
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [("/data/a b", "(/data/a b)"), (b"/data/a", "(/data/a)"), (Path("/data/草莓"), "(/data/草莓)"),

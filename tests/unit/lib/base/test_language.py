@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from chinese import english_in
 
 from scripts.lib.base import strict_yaml
-from scripts.lib.base.language import language, speaking, tr
+from scripts.lib.base.language import language, language_of, speaking, tr, tr_line
 
 SCRIPTS = Path(__file__).resolve().parents[4] / "scripts"
 TABLE: dict[str, str] = strict_yaml.read(SCRIPTS / "lib" / "base" / "chinese.yaml")
+LINES: dict[str, str] = strict_yaml.read(SCRIPTS / "lib" / "base" / "chinese_messages.yaml")
+#: Lines of pydantic and of the operating system, and lines that are put together of several texts.
+OF_OTHERS = frozenset({
+    "Connection refused", "Name or service not known", "a valid integer", "a valid number", "a valid string",
+    "a valid boolean", "a valid list", "a finite number", "greater than {}", "greater than or equal to {}",
+    "less than {}", "less than or equal to {}", "1 process", "1 test image", "{} pending, {} running in Slurm",
+    *(line for line in LINES if line.startswith("unknown key")),
+})  # fmt: skip
+#: What stops a run, by module, is Chinese; these are of commands for people who look closer, and still English.
+STILL_ENGLISH = (
+    *("bundle", "document_settings", "doctor", "evaluate_run", "predict", "snakemake_report", "track"),
+    *("lib/metrics/leaderboard", "lib/metrics/paired", "lib/model/config_reader", "lib/model/convert_keras"),
+    *("lib/model/onnx_export", "lib/model/onnx_parity", "lib/model/onnx_similarities", "lib/model/photos"),
+    *("lib/pages/figures/reliability", "lib/pages/photo_predictions", "lib/pages/report_size", "lib/pages/try_page"),
+    *("lib/runs/onnx_model", "lib/runs/provenance", "lib/runs/tracked_run", "lib/data/sample/render"),
+    *("lib/workflow/bundles", "lib/workflow/foreign_runs", "lib/workflow/module", "lib/workflow/profile_check"),
+    *("lib/data/encodings", "lib/workflow/repetition", "lib/workflow/surroundings_check", "lib/workflow/weights_check"),
+)
 
 
 def test_english_is_spoken_unless_another_language_is_chosen() -> None:
@@ -32,7 +53,6 @@ def test_english_is_spoken_unless_another_language_is_chosen() -> None:
         ("a, b is better", "a, b 更好"),
         ("not comparable: no seed in common", "不可比较：没有共同的随机种子"),
         ("left out 3: an archive inside the archive, such as 'a.zip'", "略去 3 个：压缩包中的压缩包，例如 'a.zip'"),
-        ("because quick: epochs 2 -> 3", "重做的原因：quick: epochs 2 -> 3"),
         (
             "the labels were not judged: fewer than two classes have images for 5 folds",
             "没有检查标签：有图像可分成 5 折的类别少于两个",
@@ -41,8 +61,6 @@ def test_english_is_spoken_unless_another_language_is_chosen() -> None:
             "a/model.onnx: 300 MB are more than a page can hold (200 MB): use onnx_example.py",
             "a/model.onnx：300 MB 超过页面所能容纳的 200 MB：请使用 onnx_example.py",
         ),
-        ("because quick: other settings", "重做的原因：quick：其他设置有变化"),
-        ("because mimflow itself has changed", "重做的原因：mimflow 本身有变化"),
         ("目录 {x} and more", "目录 {x} and more"),
         ("", ""),
     ],
@@ -58,18 +76,82 @@ def test_a_name_in_a_text_is_no_placeholder(name: str) -> None:
         assert tr(f"exact copy of {name}") == f"与 {name} 完全相同"
 
 
-def test_each_translation_has_the_variables_of_its_text_and_is_chinese() -> None:
-    for english, chinese in TABLE.items():
+@pytest.mark.parametrize(
+    ("english", "chinese"),
+    [
+        ("because quick: epochs 2 -> 3", "重做的原因：quick：epochs 2 -> 3"),
+        ("because training a, seed 0: it was interrupted", "重做的原因：训练 a，随机种子 0：上次被中断"),
+        ("because mimflow itself has changed", "重做的原因：mimflow 本身有变化"),
+        ("because a/b.csv is newer than what was made of it", "重做的原因：a/b.csv 比由它生成的文件新"),
+        ("a/best.pth is gone: it is made again", "a/best.pth 不见了：将重新生成"),
+        (
+            "error: mine.yaml: experiments.quick.epochs: should be a valid integer, not 'many'",
+            "错误：mine.yaml：experiments.quick.epochs：应为整数，而不是 'many'",
+        ),
+        ("x.zip: refused: more than 9 entries (--max-images); nothing was written",
+         "x.zip：已拒绝：超过 9 个条目（--max-images）；没有写入任何内容"),
+        # What is no text of ours stays whole, or as much of it as is none.
+        ("3 trains of thought: to be or not to be", "3 trains of thought: to be or not to be"),
+        ("training was odd: it is said", "training was odd: it is said"),
+        ("error: {x} of {tr}; %s $HOME", "错误：{x} of {tr}; %s $HOME"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_a_line_is_translated_clause_by_clause_and_names_stay(english: str, chinese: str) -> None:
+    assert tr_line(english) == english
+    with speaking("zh"):
+        assert tr_line(english) == chinese
+
+
+def test_a_long_line_of_somebody_else_takes_no_time() -> None:
+    with speaking("zh"):
+        for line in ("a: " * 600, "of to is ; " * 180, "x" * 10**6):
+            assert tr_line(line) == line
+
+
+@pytest.mark.parametrize("config", [None, {}, [], {"report": None}, {"report": {"language": ["zh"]}}, {"report": "zh"}])
+def test_settings_that_name_no_language_name_none(config: object) -> None:
+    assert language_of(config) is None and language_of({"report": {"language": "zh"}, "dataset": 7}) == "zh"
+
+
+def errors_of(path: Path) -> Iterator[str]:
+    """Yield what is wrong and what to do, of each error in a file whose text stands there; names are x1."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("UserError", "PassingError", "Stopped"):
+            for text in node.args:
+                if isinstance(text, ast.JoinedStr):
+                    yield "".join(
+                        str(value.value) if isinstance(value, ast.Constant) else "x1" for value in text.values
+                    )
+                elif isinstance(text, ast.Constant):
+                    yield str(text.value)
+
+
+def test_what_stops_a_run_is_said_in_chinese() -> None:
+    english = {}
+    for path in sorted(SCRIPTS.rglob("*.py")):
+        module = str(path.relative_to(SCRIPTS).with_suffix(""))
+        for text in errors_of(path) if module not in STILL_ENGLISH else ():
+            with speaking("zh"):
+                if not text.startswith("--") and english_in(tr_line(text)):  # --option: of who calls a script by hand
+                    english[f"{module}: {text}"] = tr_line(text)
+    assert not english
+
+
+@pytest.mark.parametrize("table", [TABLE, LINES], ids=["texts", "lines"])
+def test_each_translation_has_the_variables_of_its_text_and_is_chinese(table: dict[str, str]) -> None:
+    for english, chinese in table.items():
         variables = len(re.findall(r"\{(?:tr)?\}", english))
         assert {int(number) for number in re.findall(r"\{(\d+)\}", chinese)} == set(range(variables)), english
-        assert re.search("[\u4e00-\u9fff，。：]", chinese) or english == chinese, english
+        assert re.search("[\u4e00-\u9fff，。：/]", chinese) or english == chinese, english
 
 
 def test_each_text_of_the_table_is_one_of_the_code() -> None:
     """Whoever changes a text sees that its Chinese is now of another one; some are put together of two strings."""
-    code = " ".join(path.read_text(encoding="utf-8") for path in sorted(SCRIPTS.rglob("*.py")))
+    files = [*sorted(SCRIPTS.rglob("*.py")), *sorted(SCRIPTS.parent.glob("rules/*.smk"))]
+    code = " ".join(path.read_text(encoding="utf-8") for path in files)
     code = " ".join(re.sub(r'"\s*f?"', "", code.replace("\\n", " ")).split())
-    for english in TABLE:
+    for english in [*TABLE, *(line for line in LINES if line not in OF_OTHERS)]:
         pieces = [piece.split() for piece in re.split(r"\{(?:tr)?\}|\(s\)", english)]
         triples = [" ".join(piece[i : i + 3]).strip(" :;,.") for piece in pieces for i in range(max(1, len(piece) - 2))]
         assert 2 * sum(triple in code for triple in triples) >= len(triples), english

@@ -228,6 +228,21 @@ def test_where_the_terminal_is_narrow_what_tells_least_is_left_out_and_no_number
 
 
 @pytest.mark.long
+def test_of_a_single_run_the_time_left_stays_on_a_narrow_terminal(folder: Path) -> None:
+    body = """
+tell(LogEvent.RUN_INFO, stats={"total": 22})
+tell(LogEvent.PROGRESS, done=8, total=22)
+begin(1, "training mobilenet-v2, seed 0", "logs/train.log")
+step("\\r\\x1b[2Kepoch 3/8  loss 0.412  val accuracy 92.0 %  20 images/s  at most 1 min 20 s left")
+time.sleep(1.5)
+"""
+    command = [sys.executable, "-c", CHILD.replace("BODY", body)]
+    terminal = Terminal(command, folder, {"PYTHONPATH": str(ROOT)}, columns=80)
+    assert terminal.end(60) == 0
+    assert re.search(r"8 of 22  training mobi\S+ seed 0: .*epoch 3/8.*  at most 1 min 20 s left", terminal.output)
+
+
+@pytest.mark.long
 def test_where_all_waits_for_slurm_the_line_still_moves(folder: Path) -> None:
     body = """
 narrator.is_slurm = True
