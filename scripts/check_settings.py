@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
         settings = load_settings(content, [path])
         check_folders(Path("results") / settings.dataset.name)
         for note in weights_notes(settings):
-            print(language.tr_line(note))
+            print(language.tr_line(str(note)))
 
 
 if __name__ == "__main__":
