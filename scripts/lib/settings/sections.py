@@ -126,7 +126,20 @@ def _each_value_once(overrides: dict[str, Any]) -> dict[str, Any]:
     return overrides
 
 
-Overrides = Annotated[dict[str, Any], AfterValidator(_each_value_once)]
+def _no_constant_as_text(overrides: dict[str, Any]) -> dict[str, Any]:
+    waiting = list(overrides.items())
+    while waiting:
+        path, value = waiting.pop()
+        if constant := AS_TEXT.get(str(value).lower() if isinstance(value, str) and value != "none" else ""):
+            raise ValueError(f"{path}: {value!r} is a text, which counts as true: write {constant} without quotes")
+        below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        waiting += [(f"{path}.{name}", item) for name, item in below]
+    return overrides
+
+
+#: Texts that people mean as something else, by what they mean; a loss has the option `none` as a text.
+AS_TEXT = {"true": "true", "false": "false", "none": "null"}
+Overrides = Annotated[dict[str, Any], AfterValidator(_each_value_once), AfterValidator(_no_constant_as_text)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**31)]
 Auto = Literal["auto"]
 

@@ -213,6 +213,21 @@ def test_a_value_that_overrides_set_twice_is_refused(overrides: dict[str, Any], 
     assert words in error_of(config) if words else load_settings(config)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"optimizer.nesterov": "false"}, "optimizer.nesterov: 'false' is a text, which counts as true: write false"),
+        ({"lr_config": {"by_epoch": "False"}}, "lr_config.by_epoch: 'False' is a text"),
+        ({"custom_hooks": [{"a": 1}, {"b": ["True"]}]}, "custom_hooks.1.b.0: 'True' is a text"),
+        ({"optimizer_config.grad_clip": "None"}, "'None' is a text, which counts as true: write null without quotes"),
+        ({"model.head.loss": {"reduction": "none", "a": None, "b": False, "c": "falsetto"}}, ""),
+    ],
+)
+def test_a_text_in_overrides_that_means_a_constant_is_refused(overrides: dict[str, Any], words: str) -> None:
+    config = with_value("experiments.m.overrides", overrides)
+    assert words in error_of(config) if words else load_settings(config)
+
+
 def test_a_missing_key_is_named() -> None:
     config = copy.deepcopy(LEAST)
     del config["dataset"]["name"]
