@@ -288,22 +288,22 @@ def judge_depth(checks: Sequence[Checked], bit_depth: int | None) -> list[str]:
 
     Raises
     ------
-    UserError : nobody said anything, and the images would be nearly black.
+    UserError : nobody said anything, and most of the images would be nearly black; a single bright one, or one broken
+        pixel, does not hide that.
     """
     peaks = [checked.peak for checked in checks if checked.status is Status.READABLE and checked.peak]
     if not peaks:
         return []
-    highest = max(peaks)
-    used = max(9, highest.bit_length())
+    highest, dark = max(peaks), [peak for peak in peaks if peak.bit_length() <= DARK_DEPTH]
     of_these = f"{plural(len(peaks), 'image')} of 16 bits a channel: the largest value is {highest:,}"
-    if bit_depth is None and used <= DARK_DEPTH:
-        raise UserError(
-            f"{of_these}, so that they would be nearly black",
-            f"set dataset.bit_depth: {used} (or 16, to train on them as they are)",
-        )
+    if bit_depth is None and 2 * len(dark) > len(peaks):
+        most = "" if len(dark) == len(peaks) else f", but {max(dark):,} in {len(dark)} of them"
+        remedy = f"set dataset.bit_depth: {max(9, max(dark).bit_length())} (or 16, to train on them as they are)"
+        raise UserError(f"{of_these}{most}, so that they would be nearly black", remedy)
     white = sum(peak >> (bit_depth or FULL_DEPTH) > 0 for peak in peaks)
     clipped = f"; in {plural(white, 'image')} some are larger than that, and become white" if white else ""
-    return [f"{of_these}; they are scaled as {bit_depth or FULL_DEPTH} bits (dataset.bit_depth){clipped}"]
+    black = f"; {len(dark)} of them have no value above {max(dark):,}: nearly black" if dark and not bit_depth else ""
+    return [f"{of_these}; they are scaled as {bit_depth or FULL_DEPTH} bits (dataset.bit_depth){clipped}{black}"]
 
 
 def _spread(values: Sequence[int]) -> dict[str, int]:

@@ -232,7 +232,7 @@ class Dataset(Section):
     bit_depth: Annotated[StrictInt, Field(ge=9, le=16)] | None = Field(
         None,
         description="Bits that images of 16 bits a channel use: 12 for those of many microscopes and cameras. Larger"
-        " values become white. Default: 16; where all values fit in 14 bits, so that the images would be nearly black,"
+        " values become white. Default: 16; where those of most images fit in 14 bits, so that these would be black,"
         " mimflow stops and names the number to write here.",
     )
     background: str = Field(

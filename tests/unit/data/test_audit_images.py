@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,9 +20,11 @@ from PIL import Image
 from planted_images import encoded, many_pixels, photograph, turned
 
 from scripts.data.audit_images import build_parser, main
+from scripts.lib.base.language import speaking, tr
 from scripts.lib.base.problems import UserError
-from scripts.lib.data.audit_findings import notes_on_classes
+from scripts.lib.data.audit_findings import judge_depth, notes_on_classes
 from scripts.lib.data.findings import CONTAMINATED, TRAIN_COPY
+from scripts.lib.data.image_checks import Status
 from scripts.lib.data.sample.render import encode_jpeg, render_image
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -339,6 +342,30 @@ def test_images_of_16_bits_are_never_silently_black(peaks: dict[str, int], bits:
     assert audit(images, "--bit-depth", str(bits))
     (note,) = json.loads((tmp_path / "audit.json").read_text())["notes"]
     assert f"they are scaled as {bits} bits (dataset.bit_depth)" in note and "white" not in note
+
+
+@pytest.mark.parametrize(
+    ("peaks", "words"),
+    [
+        ([4095] * 9 + [65535], "65,535, but 4,095 in 9 of them, so that they would be nearly black: set.* 12 "),
+        ([900, 1023, 40_000], "40,000, but 1,023 in 2 of them, so that they would be nearly black: set.* 10 "),
+        ([255] * 20 + [65535] * 19, "255 in 20 of them, .* 9 "),
+        ([16_383] * 3, "the largest value is 16,383, so that they would be nearly black: set.* 14 "),
+    ],
+)
+def test_a_few_bright_images_do_not_hide_that_most_would_be_black(peaks: list[int], words: str) -> None:
+    checks = [SimpleNamespace(status=Status.READABLE, peak=peak) for peak in peaks]
+    with pytest.raises(UserError, match=words):
+        judge_depth(checks, None)
+    assert "nearly black" not in judge_depth(checks, 16)[0]
+
+
+def test_dark_images_among_bright_ones_are_named() -> None:
+    checks = [SimpleNamespace(status=Status.READABLE, peak=peak) for peak in [60_000] * 3 + [4095] * 2]
+    (note,) = judge_depth(checks, None)
+    assert note.endswith("scaled as 16 bits (dataset.bit_depth); 2 of them have no value above 4,095: nearly black")
+    with speaking("zh"):
+        assert tr(note).endswith("其中 2 张没有大于 4,095 的值，几乎全黑")
 
 
 @pytest.mark.long
