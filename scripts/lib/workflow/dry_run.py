@@ -34,10 +34,10 @@ def summarize(workflow: Any, handler: logging.Handler, language: str) -> None:
             steps = defaultdict[str, Counter[str]](Counter)
             for job in workflow.dag.needrun_jobs():
                 steps[str(job)][job.wildcards_dict.get("experiment", "")] += 1
-            with speaking(language):
-                reasons = [tr_line(f"because {line}") for line in why(workflow)]
+            reasons = [f"because {line}" for line in why(workflow)]
             in_order = {name: steps[name] for name in record.__dict__["stats"] if name in steps}
-            record.msg = "\n".join([*table(in_order), *reasons, DETAILS])
+            with speaking(language):
+                record.msg = "\n".join(map(tr_line, [*table(in_order), *reasons, DETAILS]))
         return True
 
     handler.addFilter(replace)
