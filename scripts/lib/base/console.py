@@ -49,8 +49,10 @@ def one_line(message: object) -> str:
     return without_steering(" ".join(str(message).split()))
 
 
-def describe_os_error(error: OSError) -> str:
+def describe_os_error(error: OSError | MemoryError) -> str:
     """Say in one line what the operating system refused, and what to do about it."""
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, str(error))
     name = _path(error.filename)
     names = [_shown(name) for name in (error.filename, error.filename2) if name is not None and _shown(name)]
     where = f" ({' and '.join(names)})" if names else ""
@@ -178,8 +180,8 @@ def _full_disk(error: Exception, args: argparse.Namespace) -> Outcome | None:
     return Outcome(Ending.FAILED, one_line(full.what) + other, full.remedy) if full else None
 
 
-def _may_pass(error: OSError) -> bool:
-    return error.errno not in (errno.EACCES, errno.EDQUOT)
+def _may_pass(error: OSError | MemoryError) -> bool:
+    return getattr(error, "errno", errno.ENOMEM) not in (errno.EACCES, errno.EDQUOT)
 
 
 def _nobody_reads() -> bool:
@@ -235,7 +237,7 @@ def run_cli(
         logger.debug("stopped by a mistake of the user's", exc_info=True)
         ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
         outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():  # who did has seen enough, as `head` has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)

@@ -44,6 +44,17 @@ def test_a_file_that_cannot_be_read_is_named(path: str) -> None:
     assert f"({path})" in describe_os_error(caught.value)
 
 
+@pytest.mark.parametrize("statement", ["raise MemoryError", "bytes(1 << 60)", "import numpy; numpy.zeros(1 << 59)"])
+def test_memory_that_is_not_to_be_had_is_one_line(tmp_path: Path, statement: str) -> None:
+    code = (
+        "import argparse; from scripts.lib.base.console import run_cli\n"
+        f"def main(args):\n    {statement}\n"
+        f"run_cli(argparse.ArgumentParser, main, ['--log', {str(tmp_path / 'log')!r}])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr.startswith("error: no memory left: end other programs, or use fewer jobs"), result.stderr
+
+
 @pytest.mark.parametrize("target", ["/nonexistent/disk", "results", "file/x"])
 def test_a_link_to_what_is_not_there_is_named(tmp_path: Path, target: str) -> None:
     (tmp_path / "file").touch()
