@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.lib.base.environment import ROOT
 from scripts.lib.base.proxies import mask_credentials
 from scripts.lib.workflow.machine_check import (
     Gpu,
@@ -71,6 +74,17 @@ def test_a_gpu_without_kernels_is_named_with_what_torch_was_built_for(capability
     assert problem is not None
     assert f"sm_{capability[0]}{capability[1]}" in problem
     assert all(arch in problem for arch in arch_list)
+
+
+def test_doctor_needs_no_package(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    start = [tmp_path / "bare" / "bin" / "python", "-I", "-X", "utf8", ROOT / "scripts" / "start.py"]
+    command = [*start, "python", "-m", "scripts.doctor"]
+
+    result = subprocess.run(command, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+
+    assert "problem: torch cannot be imported" in result.stdout or "problem: there is no .venv" in result.stdout
+    assert result.stderr == ""
 
 
 def test_an_rtx_3090_with_a_torch_that_lacks_its_kernels_makes_a_run_fail():

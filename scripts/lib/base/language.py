@@ -18,8 +18,6 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.lib.base import strict_yaml
-
 LANGUAGES = ("en", "zh")
 _language: ContextVar[str] = ContextVar("language", default="en")
 #: In an English text of chinese.yaml: {} is any text, {tr} one that is translated too, (s) an s that may be missing.
@@ -158,6 +156,8 @@ _Table = tuple[dict[str, str], list[_Pattern]]
 
 @cache
 def _chinese(name: str) -> _Table:
+    from scripts.lib.base import strict_yaml  # only here: `make doctor` works without a .venv, and so without PyYAML
+
     table: dict[str, str] = strict_yaml.read(Path(__file__).with_name(name))
     patterns = []
     for text, chinese in table.items():

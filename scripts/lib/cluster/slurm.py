@@ -27,6 +27,8 @@ ALLOCATION_NAME = "mimflow-allocation"
 #: Seconds for one question: a controller under load may take half a minute.
 TIMEOUT = 60.0
 TRY_AGAIN = "try again in a few minutes; if it lasts, ask the cluster's support"
+#: Exit statuses of a shell and of the loader: a program, or a library of it, is not there or cannot be run.
+CANNOT_START = (126, 127)
 #: ASCII's unit separator: no name, comment or path holds it.
 SEPARATOR = "\x1f"
 #: Fields of squeue --Format and their widths in bytes: longer values are cut, shorter ones filled.
@@ -61,7 +63,7 @@ STUCK = (
 
 
 class SlurmAbsent(UserError):
-    """This machine has no Slurm."""
+    """This machine has no Slurm, or none that it can ask."""
 
 
 class SlurmSilent(PassingError):
@@ -427,12 +429,20 @@ def _absent(program: str) -> SlurmAbsent:
     return SlurmAbsent(f"{program}: there is no Slurm on this machine", remedy)
 
 
+def cannot_start(program: str, reason: str) -> SlurmAbsent:
+    """Return the error of a program that is there and does not start: of another machine, not executable, damaged."""
+    files = (Path(folder, program) for folder in os.get_exec_path())
+    where = next((file for file in files if file.exists()), program)
+    remedy = "mend it, take its folder out of PATH, or use a login node of the cluster"
+    return SlurmAbsent(f"{where}: it cannot be started on this machine ({reason})", remedy)
+
+
 def ask(program: str, *options: str) -> str:
     """Return what a program of Slurm's prints.
 
     Raises
     ------
-    UserError : it is not there, does not answer in time, or says no.
+    UserError : it is not there, cannot be started, does not answer in time, or says no.
     """
     # A user's own formats and filters would change what comes out.
     environment = {
@@ -451,6 +461,8 @@ def ask(program: str, *options: str) -> str:
         )
     except FileNotFoundError:
         raise _absent(program) from None
+    except OSError as error:
+        raise cannot_start(program, error.strerror or type(error).__name__) from error
     except subprocess.TimeoutExpired:
         raise SlurmSilent(f"{program}: Slurm did not answer within {TIMEOUT:.0f} s", TRY_AGAIN) from None
     if result.returncode == 0:
@@ -461,5 +473,7 @@ def ask(program: str, *options: str) -> str:
     if re.search(r"configuration source|configuration file|s_p_parse_file", reason):
         conf = os.environ.get("SLURM_CONF")
         remedy = f"unset SLURM_CONF, which names {conf}" if conf else "start this where Slurm is set up: its login node"
-        raise UserError(f"{program}: Slurm has no settings here ({reason.rpartition('fatal: ')[2]})", remedy)
+        raise SlurmAbsent(f"{program}: Slurm has no settings here ({reason.rpartition('fatal: ')[2]})", remedy)
+    if result.returncode in CANNOT_START:
+        raise cannot_start(program, reason)
     raise UserError(f"{program}: {reason}")

@@ -195,8 +195,11 @@ def unlock(controller: Controller | None = None) -> None:
 
 
 def unlock_command() -> str:
-    """Return the command line that unlocks this folder, with the configuration of this one."""
-    return f"snakemake --unlock {_configuration(sys.argv[1:])}".strip()
+    """Return the command line that unlocks this folder, by make if that started this one, with its configuration."""
+    file = _configuration(sys.argv[1:])
+    if Path(sys.argv[0]).name == "start.py":
+        return f"make run CONFIG={file} ARGS=--unlock" if file else "make demo ARGS=--unlock"
+    return f"snakemake --unlock --configfile {file}" if file else "snakemake --unlock"
 
 
 def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
@@ -234,10 +237,10 @@ def settle_orphans(environment: Mapping[str, str], holder: Holder) -> None:
 
 
 def _configuration(arguments: Sequence[str]) -> str:
-    """Return the --configfile part of a command line, without which `--unlock` would read another configuration."""
+    """Return the configuration that a command line names, quoted; without it `--unlock` would read another one."""
     words = itertools.pairwise(word for argument in arguments for word in argument.split("=", 1))
     files = (file for name, file in words if name in ("--configfile", "--configfiles"))
-    return next((f"--configfile {shlex.quote(file)}" for file in files), "")
+    return next(map(shlex.quote, files), "")
 
 
 def _say(message: str) -> None:

@@ -25,6 +25,7 @@ from scripts.lib.settings.load import load_settings, load_site, read_file
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.settings.site import module_prefix
 from scripts.lib.workflow.rehearse import SUSPECTS, Submission, gpu_kind, rehearse
+from scripts.lib.workflow.start import load_snakemake
 
 #: Words in a node's state with which it takes no job.
 OUT_OF_SERVICE = re.compile(r"DOWN|DRAIN|FAIL|NOT_RESPONDING|MAINT|POWERED_DOWN|UNKNOWN|\*")
@@ -126,10 +127,13 @@ def check_profile(folder: Path, config: Path, home_is_small: bool) -> Findings:
 
 @functools.cache
 def snakemake_options() -> frozenset[str]:
-    """Return every option that a profile may hold, those of the plugins too."""
-    from snakemake.cli import get_argument_parser
+    """Return every option that a profile may hold, those of the plugins too.
 
-    options = (option for action in get_argument_parser()._actions for option in action.option_strings)
+    Raises
+    ------
+    UserError : Snakemake cannot be loaded here.
+    """
+    options = (option for action in load_snakemake().get_argument_parser()._actions for option in action.option_strings)
     return frozenset(option.removeprefix("--") for option in options if option.startswith("--"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,32 @@ def with_profiles(words: Sequence[str], environment: Mapping[str, str]) -> list[
     return named
 
 
+def load_snakemake() -> Any:
+    """Return Snakemake's module of its command line.
+
+    Raises
+    ------
+    UserError : its Slurm plugin, which is loaded too, calls programs, and one of them cannot be started.
+    """
+    from snakemake_interface_common.exceptions import WorkflowError
+
+    try:
+        import snakemake.cli
+    except WorkflowError as error:  # the one of the plugin: no program tells how jobs end
+        what = f"{shutil.which('sinfo')} is in PATH, squeue and sacct are not"
+        raise UserError(what, "complete Slurm on this machine, or take that folder out of PATH") from error
+    except OSError as error:
+        from scripts.lib.cluster.slurm import cannot_start
+
+        if error.filename == "which":
+            remedy = "install it (the package `which`, of Debian `debianutils`)"
+            raise UserError("Snakemake needs the program `which`, and it is not in PATH", remedy) from error
+        if error.filename != "scontrol":
+            raise
+        raise cannot_start("scontrol", str(error.strerror)) from error
+    return snakemake.cli
+
+
 def refuse(_parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """Say in one line what Snakemake does not understand, in the place of a page of all its options."""
     remedy = "correct ARGS or the profile; `.venv/bin/snakemake --help` lists the options"
@@ -80,9 +107,8 @@ if __name__ == "__main__":
     catch_interrupts()
     interrupts.take()
 
-    from snakemake.cli import main
-
     try:
+        main = load_snakemake().main
         sys.argv[1:] = with_profiles(sys.argv[1:], os.environ)
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from scripts.lib.base.environment import CACHE_VARIABLES, CACHES, ROOT, Variable, home_of, is_stopped, writing_problem
-from scripts.lib.base.problems import Problem
+from scripts.lib.base.problems import Problem, UserError
+from scripts.lib.cluster import slurm
 
 #: Variables of the shell that every machine sets: no finding where they mean UTF-8, or no language.
 LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
@@ -130,10 +130,11 @@ def slurm_problems(shell: Mapping[str, str], root: Path) -> list[Problem]:
         problems.append(Problem(what, "start it on the login node, or use run.sbatch of the profile", fatal=False))
     record = root / ".snakemake" / "mimflow-controller.json"
     try:
-        killed = bool(json.loads(record.read_text(encoding="utf-8"))["slurm"]) and shutil.which("squeue") is None
+        if json.loads(record.read_text(encoding="utf-8"))["slurm"]:
+            slurm.my_jobs(root)
     except (OSError, ValueError, TypeError, KeyError):
-        killed = False
-    if killed:
-        what = "Slurm jobs were submitted from this folder, and this machine has no Slurm to ask whether they still run"
-        problems.append(Problem(what, "if none does: make run CONFIG=... ARGS=--unlock"))
+        pass  # no record, or one that was cut short
+    except UserError as error:
+        what = f"Slurm jobs were submitted from this folder, and may still run ({error.what})"
+        problems.append(Problem(what, f"{error.remedy}; if none does: make run CONFIG=... ARGS=--unlock"))
     return problems

@@ -124,6 +124,33 @@ def test_where_there_is_no_slurm_it_is_one_line(program: Program, tmp_path: Path
     assert slurm.job_end_time("1") is None
 
 
+@pytest.mark.parametrize(
+    ("content", "mode", "reason"),
+    [
+        (b"#!/bin/sh\n", 0o644, "Permission denied"),
+        (b"\x7fELF\x02\x01\x01" + bytes(100), 0o755, "Exec format error"),
+        (b"no program\n", 0o755, "Exec format error"),
+        (b"#!/bin/sh\necho 'squeue: libslurm.so: not there' >&2; exit 127\n", 0o755, "squeue: libslurm.so: not there"),
+    ],
+)
+def test_a_program_that_cannot_be_started_is_one_line_that_names_it(
+    program: Program, tmp_path: Path, content: bytes, mode: int, reason: str
+) -> None:
+    file = program("squeue", "")
+    file.write_bytes(content)
+    file.chmod(mode)
+    with pytest.raises(slurm.SlurmAbsent) as caught:
+        slurm.my_jobs(tmp_path)
+    assert str(caught.value).startswith(f"{file}: it cannot be started on this machine ({reason}): mend it")
+
+
+@pytest.mark.parametrize("target", ["/nonexistent/squeue", "squeue"])
+def test_a_link_that_leads_nowhere_is_no_slurm(program: Program, tmp_path: Path, target: str) -> None:
+    (program("sbatch", "").parent / "squeue").symlink_to(target)
+    with pytest.raises(slurm.SlurmAbsent):
+        slurm.my_jobs(tmp_path)
+
+
 def test_a_controller_that_is_down_is_one_line(program: Program, tmp_path: Path) -> None:
     message = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
     program("squeue", f"echo '{message}' >&2; exit 1")
@@ -149,7 +176,7 @@ def test_a_slurm_without_settings_is_one_line_with_what_to_do(
 ) -> None:
     monkeypatch.setenv("SLURM_CONF", conf)
     program("squeue", f"echo 'squeue: error: x' >&2; echo 'squeue: {message}' >&2; exit 1")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(slurm.SlurmAbsent) as caught:
         slurm.my_jobs(tmp_path)
     words = message.removeprefix("fatal: ")
     assert str(caught.value) == f"squeue: Slurm has no settings here ({words}): {remedy}"

@@ -143,6 +143,28 @@ def test_jobs_that_slurm_cannot_be_asked_about_stop_a_start_until_the_user_unloc
     monkeypatch.setattr(slurm, "my_jobs", no_answer)
     with pytest.raises(UserError, match=r"may still run .*`snakemake --unlock --configfile 'configs/my own.yaml'`"):
         clear_the_way({})
+    monkeypatch.setattr(sys, "argv", ["scripts/lib/workflow/start.py", "--configfile=configs/my own.yaml"])
+    with pytest.raises(UserError, match=r"`make run CONFIG='configs/my own.yaml' ARGS=--unlock`"):
+        clear_the_way({})
+    module.unlock()
+    clear_the_way({})
+    assert not RECORD.exists()
+
+
+@pytest.mark.parametrize(("words", "mode"), [("exit 0", 0o644), ("no interpreter", 0o755), ("exit 127", 0o755)])
+def test_a_squeue_that_cannot_be_started_does_not_keep_the_folder_locked_for_ever(
+    other: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, words: str, mode: int
+) -> None:
+    RECORD.write_text(json.dumps(json.loads(RECORD.read_text()) | {"slurm": True}))
+    other.kill()
+    other.wait()
+    squeue = Path("bin/squeue")
+    squeue.parent.mkdir()
+    squeue.write_text(words if "interpreter" in words else f"#!/bin/sh\n{words}\n")
+    squeue.chmod(mode)
+    monkeypatch.setenv("PATH", str(squeue.parent.absolute()))
+    with pytest.raises(UserError, match=r"may still run \(.*squeue: it cannot be started .*--unlock`"):
+        clear_the_way({})
     module.unlock()
     clear_the_way({})
     assert not RECORD.exists()

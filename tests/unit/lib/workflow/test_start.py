@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,31 @@ def test_words_that_snakemake_does_not_know_are_one_line(words: list[str], messa
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     errors = [line for line in result.stderr.splitlines() if not line.startswith("Using profile")]
     assert result.returncode == 1 and len(errors) == 1 and errors[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (
+            ["sinfo", "squeue", "sacct", "scontrol"],
+            "{}/scontrol: it cannot be started on this machine (Exec format error): mend it",
+        ),
+        (["sinfo"], "{}/sinfo is in PATH, squeue and sacct are not: "),
+        ([], "Snakemake needs the program `which`, and it is not in PATH: install it"),
+    ],
+)
+def test_a_program_that_snakemake_needs_and_cannot_start_is_one_line(
+    tmp_path: Path, broken: list[str], message: str
+) -> None:
+    for name in broken:
+        (tmp_path / name).write_bytes(b"\x7fELF\x02\x01\x01" + bytes(100))  # of another machine
+        (tmp_path / name).chmod(0o755)
+    if broken:
+        (tmp_path / "which").symlink_to(str(shutil.which("which")))
+    command = [sys.executable, "-m", "scripts.lib.workflow.start", "--version"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PATH": str(tmp_path)})
+    assert result.returncode == 1 and f"error: {message.format(tmp_path)}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_mimflow_s_profiles_are_known_by_name_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

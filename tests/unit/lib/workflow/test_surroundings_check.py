@@ -151,5 +151,9 @@ def test_jobs_of_a_dead_controller_are_named_where_there_is_no_slurm(
     record.write_text(json.dumps({"holder": {}, "slurm": True}))
     monkeypatch.setenv("PATH", "/nonexistent")
     assert "--unlock" in the_one(problems_of(tmp_path)).remedy
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho 'Could not establish a configuration source' >&2; exit 1\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "Slurm has no settings here" in the_one(problems_of(tmp_path)).what
     record.write_text(json.dumps({"holder": {}, "slurm": False}))
     assert problems_of(tmp_path) == []
