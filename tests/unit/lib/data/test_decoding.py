@@ -164,6 +164,40 @@ def test_a_png_is_read_whatever_its_unimportant_chunks_hold(added: bytes, tmp_pa
     np.testing.assert_array_equal(decode(content, picture_formats.HEIGHT), decode_image(PNG))
 
 
+def encoded(name: str) -> bytes:
+    return picture_formats.encode(Image.fromarray(picture_formats.picture()), name)
+
+
+def with_segment(number: int, data: bytes, length: int | None = None) -> bytes:
+    """Return a JPEG with a segment APPn after its start; *length* is what the segment says of itself."""
+    jpeg = encoded("JPEG")
+    size = len(data) + 2 if length is None else length
+    return jpeg[:2] + bytes([0xFF, 0xE0 + number]) + size.to_bytes(2, "big") + data + jpeg[2:]
+
+
+ODD = {
+    "jpeg: a segment of length 0": ("JPEG", with_segment(2, b"", 0)),
+    "jpeg: a part of a profile": ("JPEG", with_segment(2, b"ICC_PROFILE\0\x01\x03" + bytes(100))),
+    "jpeg: large exif": ("JPEG", with_segment(1, b"Exif\0\0II*\0\x08\0\0\0" + bytes(60_000))),
+    "jpeg: exif cut short": ("JPEG", with_segment(1, b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12")),
+    "jpeg: a list of pictures cut short": ("JPEG", with_segment(2, b"MPF\0II*\0\x08\0\0\0\xff\xff")),
+    "jpeg: another behind it": ("JPEG", encoded("JPEG") * 2),
+    "png: a wrong check sum of the end": ("PNG", encoded("PNG")[:-4] + bytes(4)),
+    "png: bytes behind it": ("PNG", encoded("PNG") + b"x" * 999),
+    "webp: bytes behind it": ("WEBP", encoded("WEBP") + b"junk"),
+    "gif: no trailer": ("GIF", encoded("GIF")[:-1]),
+    "gif: a comment cut short": ("GIF", encoded("GIF")[:-1] + b"\x21\xfe\xff"),
+    "tiff: bytes behind it": ("TIFF", encoded("TIFF") + b"junk"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_odd_around_the_pixels_changes_none(odd: str) -> None:
+    name, content = ODD[odd]
+    assert (check_image(content).status, check_image(content).detail) == (Status.READABLE, "")
+    np.testing.assert_array_equal(decode_image(content), decode_image(encoded(name)))
+
+
 # --- files that are no such pictures ----------------------------------------------------------------------------------
 
 STRANGE = {
