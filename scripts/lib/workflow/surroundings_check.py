@@ -19,6 +19,11 @@ from scripts.lib.cluster import slurm
 #: Variables of the shell that every machine sets: no finding where they mean UTF-8, or no language.
 LOCALE = ("LC_ALL", "LC_CTYPE", "LANG")
 ABSENT = "there is no such folder"
+#: The links of the repository: where each leads, and what does without it.
+LINKS = {
+    "slurm": ("profiles/slurm", "PROFILE=profiles/slurm"),
+    "config/config.yaml": ("../configs/demo.yaml", "CONFIG=configs/demo.yaml"),
+}
 #: What make and sh read; with carriage returns in it, none of it runs.
 SHELL_FILES = ("Makefile", "envs/setup.sh", "envs/find_python.sh")
 
@@ -46,11 +51,11 @@ def surroundings_problems(environment: Mapping[str, str], root: Path = ROOT) -> 
 def checkout_problems(root: Path) -> list[Problem]:
     """Judge whether git wrote the files as they are: links as links, line ends as line ends."""
     problems = []
-    link = root / "slurm"
-    if link.is_file():
-        what = "`slurm` is a text file, not a link to profiles/slurm (git's core.symlinks is false, or a zip lost it)"
-        remedy = "ln -sfn profiles/slurm slurm; or use PROFILE=profiles/slurm"
-        problems.append(Problem(what, remedy, fatal=False))
+    for name, (target, otherwise) in LINKS.items():
+        link = root / name
+        if link.is_file() and not link.is_symlink() and link.read_bytes()[:99].strip() == target.encode():
+            what = f"`{name}` is a text file, not a link to {target} (git's core.symlinks is false, or a zip lost it)"
+            problems.append(Problem(what, f"ln -sfn {target} {name}; or use {otherwise}", fatal=False))
     for file in (root / name for name in SHELL_FILES):
         if file.is_file() and b"\r\n" in file.read_bytes():
             what = f"{file.relative_to(root)} has the line ends of Windows (git's core.autocrlf), which sh cannot read"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem
-from scripts.lib.workflow.surroundings_check import surroundings_problems
+from scripts.lib.workflow.surroundings_check import LINKS, surroundings_problems
 
 #: A shell in which nothing is wrong.
 SHELL = {"HOME": os.path.expanduser("~"), "LANG": "C.UTF-8", "PATH": os.environ["PATH"]}
@@ -44,7 +45,9 @@ def clone(tmp_path: Path) -> Path:
     (origin / "envs").mkdir(parents=True)
     for name in ("Makefile", "envs/setup.sh", "envs/find_python.sh", "envs/cpu.lock", ".gitattributes"):
         shutil.copy(ROOT / name, origin / name)
-    (origin / "slurm").symlink_to("profiles/slurm")
+    (origin / "config").mkdir()
+    for link, (target, _) in LINKS.items():
+        (origin / link).symlink_to(target)
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], cwd=origin, check=True)
@@ -61,8 +64,35 @@ def test_a_clone_has_the_same_bytes_whatever_git_is_set_to(clone: Path, tmp_path
 
 def test_a_link_that_git_wrote_as_a_file_is_named(clone: Path, tmp_path: Path) -> None:
     subprocess.run(["git", "clone", "-q", "-c", "core.symlinks=false", clone, tmp_path / "clone"], check=True)
-    problem = the_one(problems_of(tmp_path / "clone"))
-    assert "`slurm` is a text file" in problem.what and not problem.fatal
+    problems = problems_of(tmp_path / "clone")
+    assert [problem.what.split(" (")[0] for problem in problems] == [
+        "`slurm` is a text file, not a link to profiles/slurm",
+        "`config/config.yaml` is a text file, not a link to ../configs/demo.yaml",
+    ]
+    for problem in problems:
+        assert not problem.fatal
+        subprocess.run(["sh", "-c", problem.remedy.split(";")[0]], cwd=tmp_path / "clone", check=True)
+    assert problems_of(tmp_path / "clone") == []
+
+
+def test_the_links_of_the_repository_are_all_known() -> None:
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    links = {line.split("\t")[1] for line in listed.splitlines() if line.startswith("120000")}
+    assert links == set(LINKS)
+
+
+def test_names_of_the_repository_suit_every_file_system() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    names = listed.strip("\0").split("\0")
+    assert len({name.casefold() for name in names}) == len(names), "two differ in case only"
+    forbidden = re.compile(r'[<>:"\\|?*\x00-\x1f]|[ .](/|$)|(^|/)(con|prn|aux|nul|com\d|lpt\d)(\.|/|$)', re.IGNORECASE)
+    assert [name for name in names if forbidden.search(name) or len(name) > 120] == []
+
+
+def test_a_config_of_the_user_s_in_place_of_a_link_is_no_finding(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "config.yaml").write_text("dataset: {name: mine}\n")
+    assert problems_of(tmp_path) == []
 
 
 def test_line_ends_of_windows_are_named(clone: Path) -> None:
