@@ -12,6 +12,7 @@ from pathlib import Path
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem, UserError
+from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.workflow import machine_check
 
 
@@ -52,7 +53,10 @@ def look_at_devices(profile: str, config: str) -> Problem | None:
     if folder is not None and (folder / "site.yaml").is_file():
         settings = with_device_of(load_site(folder), settings)
     devices = {name: experiment.device for name, experiment in settings.experiments.items()}
-    return machine_check.device_problem(devices, machine_check.built_torch())
+    here = Path(folder or ".", "profile.yaml")
+    runs_here = not here.is_file() or read_file(here, empty={}).get("executor", "local") == "local"
+    has_gpu = runs_here and bool(Gpus.of(os.environ))
+    return machine_check.device_problem(devices, machine_check.built_torch(), has_gpu)
 
 
 def look_at_weights(config: str) -> list[Problem]:
@@ -86,14 +90,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Print the facts, then the problems; exit with 1 if one of them would make a run fail."""
     status = json.loads(machine_check.output_of(sys.executable, str(ROOT / "envs" / "install.py"), "--status") or "{}")
-    torch, gpus = machine_check.look_at_torch(), machine_check.look_at_gpus()
+    torch, (gpus, silence) = machine_check.look_at_torch(), machine_check.ask_nvidia_smi()
     # A user without a home folder (a container's odd uid) is no reason to fail.
     homes = [folder.resolve() for folder in [Path(os.path.expanduser("~"))] if folder.is_dir()]
     home = next(iter(homes), None)
     quotas = machine_check.look_at_quotas([ROOT, *homes])
-    problems = machine_check.judge(status, torch, gpus, quotas, home, args.profile is not None)
+    problems = machine_check.judge(status, torch, gpus, quotas, home, args.profile is not None, silence)
     line = "{:<14} {}".format
-    for fact in machine_check.describe(status, torch, gpus, quotas, home):
+    for fact in machine_check.describe(status, torch, gpus, quotas, home, silence):
         print(line(*fact))
     try:
         if unfit := look_at_devices(args.profile or "profiles/local", args.config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from scripts.lib.workflow.machine_check import (
     Quota,
     TorchBuild,
     arch_problem,
+    ask_nvidia_smi,
     built_torch,
     device_of,
     device_problem,
@@ -30,6 +32,7 @@ from scripts.lib.workflow.machine_check import (
     python_problem,
     quota_problems,
     shm_problem,
+    silent_gpu_problem,
     slurm_problems,
     variable_problems,
 )
@@ -328,6 +331,57 @@ def test_experiments_that_want_a_gpu_need_a_torch_that_can_use_one(
         if problem_of_devices
         else not problem
     )
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "devices", "words"),
+    [
+        (True, {"a": "auto"}, "device: auto where there is a GPU, and torch"),
+        (True, {"a": "auto", "b": "cuda"}, "2 experiments are to train with device: cuda"),
+        (True, {"a": "cpu"}, ""),
+        (False, {"a": "auto"}, ""),
+    ],
+)
+def test_what_is_given_a_gpu_is_not_to_find_out_later_that_torch_cannot_use_it(has_gpu, devices, words):
+    problem = device_problem(devices, TorchBuild("2.13.0+cpu"), has_gpu)
+
+    assert words in problem.what if problem else not words
+    assert device_problem(devices, TORCH_CU117, has_gpu) is None
+
+
+@pytest.mark.parametrize(
+    ("script", "silence"),
+    [
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "Failed to initialize NVML"),
+        ("exit 9", "exit status 9"),
+        ("exec sleep 60", "no answer within 1 s"),
+        ("exit 0", "it says nothing"),
+        ("echo 'No devices were found'", "it says nothing"),
+        (None, "it says nothing"),
+    ],
+)
+def test_a_gpu_that_nvidia_smi_does_not_list_is_named_with_its_words(script, silence, tmp_path, monkeypatch):
+    if script is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.defpath}")
+
+    gpus, words = ask_nvidia_smi(timeout=1)
+    problem = silent_gpu_problem(("0",), words)
+
+    assert gpus == []
+    assert "/dev/nvidia0" in problem.what and silence in problem.what and problem.remedy
+    assert silent_gpu_problem((), words) is None
+
+
+@pytest.mark.parametrize(
+    ("driver", "remedy"),
+    [("580.95.05", "make setup ENV=cuda13"), ("535.183.01", "make setup ENV=cuda11"), ("390.46", "a newer driver")],
+)
+def test_the_remedy_of_a_cpu_build_is_what_fits_the_driver(driver, remedy):
+    (problem,) = gpu_problems(TorchBuild("2.13.0+cpu"), [Gpu("RTX", 24576, driver, (8, 6))], variable="")
+
+    assert remedy in problem.remedy
 
 
 @pytest.mark.parametrize("text", [None, "", "__version__ = 1"])

@@ -20,12 +20,13 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem
 from scripts.lib.base.proxies import certificates_problem, mask_credentials, proxy_problem
 from scripts.lib.base.shared_memory import free_shared_memory
 from scripts.lib.base.units import plural
-from scripts.lib.cluster.gpus import Gpus
+from scripts.lib.cluster.gpus import Gpus, gpus_of_machine
 from scripts.lib.workflow.surroundings_check import surroundings_problems, variables_of_shell
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ OLDEST_DRIVER = {11: (450, 80, 2), 12: (525, 60, 13), 13: (580, 65, 6)}
 #: The environments with CUDA, the newest first: their CUDA, and the oldest and newest GPU that their torch has kernels
 #: for (torch 2.0.1: sm_37 to sm_86, which Ada runs too; the CUDA 13 builds start at sm_75).
 ENVIRONMENTS = (("cuda13", "13.0", ((7, 5), (99, 0))), ("cuda11", "11.7", ((3, 7), (8, 9))))
+NEWER_DRIVER = "install a newer driver (450.80 or later for ENV=cuda11, 580 or later for ENV=cuda13)"
 #: A run stops below the first figure; below the second it may. Results of fruit30 with three seeds take about 1 GB.
 DISK_LEAST, DISK_COMFORTABLE = 1 * GB, 5 * GB
 #: Two data-loader workers hold about 80 MB of batches (32 images of 224 px, prefetch 2) here; Docker gives 64 MB.
@@ -133,12 +135,28 @@ def output_of(*command: str, timeout: float = 20) -> str | None:
 
 
 def look_at_gpus() -> list[Gpu]:
-    """Return the GPUs that nvidia-smi lists; drivers before 510 do not know compute_cap."""
+    """Return the GPUs that nvidia-smi lists."""
+    return ask_nvidia_smi()[0]
+
+
+def ask_nvidia_smi(timeout: float = 20) -> tuple[list[Gpu], str]:
+    """Return the GPUs that nvidia-smi lists, and why it lists none; "": it is not there, or there are none."""
+    words = ""
+    # Drivers before 510 do not know compute_cap.
     for fields in ("name,memory.total,driver_version,compute_cap", "name,memory.total,driver_version"):
-        text = output_of("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
-        if text is not None:
-            return parse_nvidia_smi(text)
-    return []
+        command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, errors="replace")
+        except FileNotFoundError:
+            return [], ""
+        except subprocess.TimeoutExpired:
+            return [], f"no answer within {timeout:.0f} s"
+        except OSError as error:
+            return [], str(error.strerror)
+        if result.returncode == 0:
+            return parse_nvidia_smi(result.stdout), ""
+        words = one_line(result.stdout + result.stderr) or f"exit status {result.returncode}"
+    return [], words
 
 
 def built_torch(folders: Sequence[str] | None = None) -> TorchBuild | None:
@@ -197,7 +215,12 @@ def free_space(path: Path) -> str:
 
 
 def describe(
-    status: Mapping[str, Any], torch: TorchBuild, gpus: Sequence[Gpu], quotas: Sequence[Quota], home: Path | None
+    status: Mapping[str, Any],
+    torch: TorchBuild,
+    gpus: Sequence[Gpu],
+    quotas: Sequence[Quota],
+    home: Path | None,
+    silence: str = "",
 ) -> list[tuple[str, str]]:
     """Return the facts as (name, value) pairs, in the order in which a helper would ask."""
     built = f"CUDA {torch.cuda}, for {' '.join(torch.arch_list)}" if torch.cuda else "CPU build"
@@ -211,7 +234,8 @@ def describe(
         smi = re.search(r"CUDA Version:\s*([\d.]+)", output_of("nvidia-smi") or "")
         facts.append(("driver", gpus[0].driver + (f", CUDA up to {smi[1]}" if smi else "")))
     else:
-        facts.append(("gpu", "none" if shutil.which("nvidia-smi") is None else "nvidia-smi lists none"))
+        lists_none = f"nvidia-smi lists none ({silence or 'it says nothing'})"
+        facts.append(("gpu", "none" if shutil.which("nvidia-smi") is None else lists_none))
     for index, gpu in enumerate(gpus):
         capability = f", sm_{gpu.capability[0]}{gpu.capability[1]}" if gpu.capability else ""
         facts.append((f"gpu {index}", f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GiB{capability}"))
@@ -278,10 +302,8 @@ def unused_gpu(torch: TorchBuild | None, gpus: Sequence[Gpu]) -> str:
         return ""
     why = driver_problem(gpus[0].driver, torch.cuda) if torch.cuda else f"torch {torch.version} is a CPU build"
     fitting = environment_for(gpus[0])
-    remedy = f"make setup ENV={fitting}" if fitting else "a newer driver"
-    return (
-        f"this machine has a GPU ({gpus[0].name}), and training runs on the CPU, since {why}: {remedy}" if why else ""
-    )
+    remedy = f"make setup ENV={fitting}" if fitting else NEWER_DRIVER
+    return f"this machine has a GPU ({gpus[0].name}), and torch cannot use it, since {why}: {remedy}" if why else ""
 
 
 def driver_problem(driver: str, cuda: str | None) -> str | None:
@@ -309,8 +331,9 @@ def gpu_problems(torch: TorchBuild, gpus: Sequence[Gpu], variable: str) -> list[
         return [Problem(what, "ask for a GPU (sbatch --gpus=1), or unset the variable")] if variable else []
     if torch.cuda is None:
         what = f"there is a GPU ({gpus[0].name}) but torch {torch.version} is a CPU build"
-        remedy = "make setup ENV=cuda13 (driver >= 580) or ENV=cuda11 (driver >= 450.80); on the CPU it is slow"
-        # Without being given the GPU, a run goes to the CPU and works.
+        fitting = environment_for(gpus[0])
+        remedy = f"make setup ENV={fitting}" if fitting else NEWER_DRIVER
+        # Where no experiment may use it, a run works. `device_problem` knows them.
         return [Problem(what, remedy, fatal=bool(variable))]
     outdated = filter(None, (driver_problem(driver, torch.cuda) for driver in sorted({gpu.driver for gpu in gpus})))
     problems = [Problem(what, "make setup ENV=cuda11 (driver >= 450.80), or a newer driver") for what in outdated]
@@ -326,20 +349,31 @@ def gpu_problems(torch: TorchBuild, gpus: Sequence[Gpu], variable: str) -> list[
     return problems
 
 
-def device_problem(devices: Mapping[str, str], torch: TorchBuild | None) -> Problem | None:
+def device_problem(devices: Mapping[str, str], torch: TorchBuild | None, has_gpu: bool = False) -> Problem | None:
     """Judge whether the experiments that want a GPU would find a torch that can use one.
 
     Parameters
     ----------
     devices : ``auto``, ``cpu`` or ``cuda`` of each experiment, as the site has it.
+    has_gpu : whether they run on this machine, and it gives them a GPU: ``auto`` then means it, and no run takes the
+        CPU in its place (``patch_config.resolve_device``).
     """
-    wanting = [name for name, device in devices.items() if device == "cuda"]
+    wanting = [name for name, device in devices.items() if device == "cuda" or (device == "auto" and has_gpu)]
     if torch is None or torch.cuda is not None or not wanting:
         return None
     who = f"the experiment {wanting[0]} is" if len(wanting) == 1 else f"{len(wanting)} experiments are"
-    what = f"{who} to train with device: cuda, and torch {torch.version} of this .venv is a CPU build"
+    device = "cuda" if "cuda" in (devices[name] for name in wanting) else "auto where there is a GPU"
+    what = f"{who} to train with device: {device}, and torch {torch.version} of this .venv is a CPU build"
     remedy = "make setup ENV=cuda13 (driver >= 580 where the GPUs are) or ENV=cuda11 (driver >= 450.80); or device: cpu"
     return Problem(what, remedy)
+
+
+def silent_gpu_problem(devices: Sequence[str], silence: str) -> Problem | None:
+    """Judge GPUs whose device files (their numbers) are there, and that neither nvidia-smi nor torch sees."""
+    if not devices:
+        return None
+    what = f"there is a GPU (/dev/nvidia{devices[0]}), and nvidia-smi does not list it ({silence or 'it says nothing'})"
+    return Problem(what, "restart after an update of the driver; else install it again", fatal=False)
 
 
 def environment_problem(status: Mapping[str, Any]) -> Problem | None:
@@ -425,11 +459,13 @@ def judge(
     quotas: Sequence[Quota],
     home: Path | None,
     with_profile: bool = False,
+    silence: str = "",
 ) -> list[Problem]:
     """Return what is wrong with this machine, what stops a run first.
 
     Parameters
     ----------
+    silence : why nvidia-smi lists no GPU.
     with_profile : a profile is checked as well, which knows how it asks Slurm.
     """
     # A folder below home may be a file system of its own (~/run), with a quota of its own.
@@ -441,6 +477,7 @@ def judge(
         environment_problem(status),
         # An environment that is not there says it all.
         *([] if torch.error and status.get("problem") else gpu_problems(torch, gpus, Gpus.of(os.environ).variable)),
+        None if gpus or torch.available else silent_gpu_problem(gpus_of_machine(), silence),
         disk_problem(f"the project ({ROOT})", shutil.disk_usage(ROOT).free),
         inodes_problem("the project", room.f_favail, room.f_files),
         *quota_problems(quotas, in_home),

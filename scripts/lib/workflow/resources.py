@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from scripts.lib.base.problems import UserError
+from scripts.lib.cluster.gpus import Gpus, gpus_of_machine
 from scripts.lib.data.folders import walk_files
 from scripts.lib.settings.schema import Experiment, Settings, Site
 from scripts.lib.workflow.layout import Layout
@@ -25,7 +26,7 @@ def with_device_of(site: Site, settings: Settings) -> Settings:
     return settings if site.device == "auto" else settings.model_copy(update={"experiments": experiments})
 
 
-def check_devices(settings: Settings, has_gpu: bool) -> None:
+def check_devices(settings: Settings, missing: str) -> None:
     """Make sure that the experiments can have the device that they want, where jobs run on this machine.
 
     Nothing is imported for it: that torch cannot use a GPU that is there, for its driver say, patch_config finds.
@@ -33,15 +34,15 @@ def check_devices(settings: Settings, has_gpu: bool) -> None:
     Parameters
     ----------
     settings : with the site's device, by ``with_device_of``.
-    has_gpu : whether this machine has an NVIDIA GPU.
+    missing : why no run gets a GPU here, by ``missing_gpu``.
 
     Raises
     ------
     UserError : one wants a GPU that is not there.
     """
     wanting = [name for name, experiment in settings.experiments.items() if experiment.device == "cuda"]
-    if wanting and not has_gpu:
-        what = f"experiments.{wanting[0]}.device: cuda (in the settings, or site.yaml): this machine has no NVIDIA GPU"
+    if wanting and missing:
+        what = f"experiments.{wanting[0]}.device: cuda (in the settings, or site.yaml): {missing}"
         raise UserError(what, "set device: auto or cpu, or run it where there is one")
 
 
@@ -180,6 +181,19 @@ def is_on_cpu(experiment: Experiment) -> bool:
 def has_gpu() -> bool:
     """Tell whether this machine has an NVIDIA GPU (``dxg`` in WSL)."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()
+
+
+def missing_gpu(environment: Mapping[str, str]) -> str:
+    """Say why a run gets no GPU on this machine; empty where it gets one."""
+    gpus, count = Gpus.of(environment), len(gpus_of_machine())
+    if not has_gpu():
+        return "this machine has no NVIDIA GPU"
+    if gpus.hidden:
+        return "CUDA_VISIBLE_DEVICES hides the GPUs of this machine"
+    first = next(iter(gpus.names), "")
+    if "CUDA_VISIBLE_DEVICES" in environment and first.isdecimal() and 0 < count <= int(first):
+        return f"CUDA_VISIBLE_DEVICES={environment['CUDA_VISIBLE_DEVICES']}, and this machine has only {count}, from 0"
+    return ""
 
 
 def idle_gpus(gpus: int, at_once: int, runs: int) -> str:

@@ -44,7 +44,7 @@ from scripts.lib.workflow.profile_check import check_path
 from scripts.lib.workflow.reasons import why
 from scripts.lib.workflow.renewal import Told, edited_images, is_edited, matters
 from scripts.lib.workflow.report_menu import ReportMenu
-from scripts.lib.workflow.resources import Resources, check_devices, has_gpu, idle_gpus, with_device_of
+from scripts.lib.workflow.resources import Resources, check_devices, idle_gpus, missing_gpu, with_device_of
 from scripts.lib.workflow.surroundings_check import checkout_problems
 
 #: The rules that compute on the device of the experiment, and fail where torch cannot use it.
@@ -218,7 +218,7 @@ class Session:
                     check_path(sys.executable)
                     slurm.check_answers()
                 elif not PARTIAL.intersection(word.split("=")[0] for word in sys.argv):
-                    check_devices(self.layout.settings, has_gpu())
+                    check_devices(self.layout.settings, missing_gpu(os.environ))
                 check_folders(Path(self.layout.dataset))
                 clear_the_way(os.environ, controller)
                 if submits:
@@ -269,15 +269,18 @@ class Session:
         if not workflow.non_local_exec:
             self._check_nodes({*trained})
         torch = built_torch()
-        if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch):
+        has_gpu = not workflow.non_local_exec and bool(Gpus.of(os.environ))
+        if problem := device_problem({name: devices[name] for name in devices if name in planned}, torch, has_gpu):
             self._exit(f"{problem.what}: {problem.remedy}")
         if self.narrator is not None:
             self.narrator.is_slurm = workflow.non_local_exec
             for line in why(workflow):
                 self.narrator.say(f"because {line}")
-        may_use_gpu = not workflow.non_local_exec and any(devices.get(name) == "auto" for name in planned)
-        if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu else "":
-            say(f"note: {note}")
+        may_use_gpu = not workflow.non_local_exec and any(devices.get(name) in ("auto", "cuda") for name in planned)
+        if note := unused_gpu(torch, look_at_gpus()) if may_use_gpu and not Gpus.of(os.environ).hidden else "":
+            if has_gpu:
+                self._exit(f"{note}; or device: cpu")
+            say(f"note: {note}; training runs on the CPU")
         at_once = workflow.global_resources.get("gpu")
         if not workflow.non_local_exec and at_once is not None and torch and torch.cuda:
             runs = sum(devices[name] != "cpu" for name in trained)

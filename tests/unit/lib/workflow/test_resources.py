@@ -129,11 +129,33 @@ def test_a_device_that_is_not_there_is_said_before_anything_runs(
 ) -> None:
     settings = resources(site, device=device).settings
     if not is_missing:
-        check_devices(settings, has_gpu)
+        check_devices(settings, "" if has_gpu else "no GPU")
         return
-    with pytest.raises(UserError, match=r"^experiments\.a\.device: cuda .*no NVIDIA GPU") as caught:
-        check_devices(settings, has_gpu)
+    with pytest.raises(UserError, match=r"^experiments\.a\.device: cuda .*no GPU") as caught:
+        check_devices(settings, "no GPU")
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("environment", "there", "words"),
+    [
+        ({}, (), "no NVIDIA GPU"),
+        ({}, ("0",), ""),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ("0",), "CUDA_VISIBLE_DEVICES hides the GPUs"),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, ("0",), "CUDA_VISIBLE_DEVICES hides the GPUs"),
+        ({"CUDA_VISIBLE_DEVICES": "7"}, ("0", "1"), "CUDA_VISIBLE_DEVICES=7, and this machine has only 2, from 0"),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, ("3",), ""),  # a container with one GPU of several
+        ({"CUDA_VISIBLE_DEVICES": "MIG-1a,GPU-2b"}, ("0",), ""),
+        ({"SLURM_JOB_GPUS": "7"}, ("0",), ""),  # as the node numbers them
+    ],
+)
+def test_why_a_run_gets_no_gpu_is_said(
+    environment: dict[str, str], there: tuple[str, ...], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_gpu", lambda: bool(there))
+    monkeypatch.setattr(module, "gpus_of_machine", lambda: there)
+    missing = module.missing_gpu(environment)
+    assert words in missing and bool(missing) == bool(words)
 
 
 def test_the_groups_of_a_search_have_the_wildcards_of_their_jobs_and_no_other() -> None:
