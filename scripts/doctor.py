@@ -37,7 +37,7 @@ def look_at_profile(profile: str, config: str, home: Path | None) -> tuple[list[
 
 
 def look_at_devices(profile: str, config: str) -> Problem | None:
-    """Judge whether the experiments of a configuration find the torch that the site, or they, want.
+    """Judge whether the experiments of a configuration find the torch, and here the GPU, that the site, or they, want.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def look_at_devices(profile: str, config: str) -> Problem | None:
     """
     try:
         from scripts.lib.settings.load import load_settings, load_site, read_file
-        from scripts.lib.workflow.resources import with_device_of
+        from scripts.lib.workflow.resources import check_devices, missing_gpu, with_device_of
     except ImportError:
         return None  # without .venv, which is a problem of its own
     folder = next((path for path in (Path(profile), Path("profiles") / profile) if path.is_dir()), None)
@@ -56,7 +56,13 @@ def look_at_devices(profile: str, config: str) -> Problem | None:
     here = Path(folder or ".", "profile.yaml")
     runs_here = not here.is_file() or read_file(here, empty={}).get("executor", "local") == "local"
     has_gpu = runs_here and bool(Gpus.of(os.environ))
-    return machine_check.device_problem(devices, machine_check.built_torch(), has_gpu)
+    if unfit := machine_check.device_problem(devices, machine_check.built_torch(), has_gpu):
+        return unfit
+    try:
+        check_devices(settings, missing_gpu(os.environ) if runs_here else "")
+    except UserError as error:
+        return Problem(error.what, error.remedy)
+    return None
 
 
 def look_at_weights(config: str) -> list[Problem]:

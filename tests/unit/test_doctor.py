@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.doctor import look_at_devices
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.proxies import mask_credentials
+from scripts.lib.workflow import machine_check, resources
 from scripts.lib.workflow.machine_check import (
     Gpu,
     Quota,
@@ -382,6 +384,28 @@ def test_the_remedy_of_a_cpu_build_is_what_fits_the_driver(driver, remedy):
     (problem,) = gpu_problems(TorchBuild("2.13.0+cpu"), [Gpu("RTX", 24576, driver, (8, 6))], variable="")
 
     assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("executor", "site", "torch", "words"),
+    [
+        ("local", "cuda", TORCH_CU117, "CUDA_VISIBLE_DEVICES hides the GPUs"),
+        ("local", "auto", TORCH_CU117, ""),
+        ("slurm", "cuda", TORCH_CU117, ""),  # its GPUs are elsewhere
+        ("local", "cuda", TorchBuild("2.13.0+cpu"), "is a CPU build"),
+        ("slurm", "cuda", TorchBuild("2.13.0+cpu"), "is a CPU build"),
+    ],
+)
+def test_doctor_judges_the_device_of_a_profile_as_a_run_does(executor, site, torch, words, tmp_path, monkeypatch):
+    (tmp_path / "profile.yaml").write_text(f"executor: {executor}\n")
+    (tmp_path / "site.yaml").write_text(f"device: {site}\n")
+    monkeypatch.setattr(machine_check, "built_torch", lambda: torch)
+    monkeypatch.setattr(resources, "has_gpu", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    problem = look_at_devices(str(tmp_path), str(ROOT / "configs" / "demo.yaml"))
+
+    assert words in problem.what and problem.remedy if problem else not words
 
 
 @pytest.mark.parametrize("text", [None, "", "__version__ = 1"])
