@@ -50,6 +50,7 @@ def filled_when(log: Path, disk: Path, fill: Callable[[Path, int], None] = fill,
     ("rule", "gone"),
     [
         ("audit_images", ["../../audit.csv"]),
+        ("split_dataset", ["../../splits"]),
         ("write_try_page", ["../../try.html"]),
         ("quick/seed0/plot_training_curves", ["figures/training_curves.svg"]),
         ("describe_data", ["../../audit.html"]),

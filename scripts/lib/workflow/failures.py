@@ -61,4 +61,5 @@ def own_error(text: str, kind: str) -> str:
     if "Traceback (most recent call last)" in text:
         return f"Snakemake failed unexpectedly: {text.splitlines()[-1]}: the traceback is in .snakemake/log"
     # The brackets speak of functions of the rules, which are ours.
-    return re.sub(r" \(if you use input functions .*", "", text.removeprefix(f"{kind}:"))
+    words = re.sub(r" \(if you use input functions .*", "", text.removeprefix(f"{kind}:"))
+    return words.removeprefix("\nerror: ")  # of ours

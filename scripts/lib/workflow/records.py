@@ -24,6 +24,7 @@ from snakemake.io import IOCache, Mtime, is_flagged
 from snakemake.jobs import Job
 from snakemake.persistence import NO_PARAMS_CHANGE, RECORD_FORMAT_VERSION, MetadataRecord, ParamsChange
 from snakemake.persistence.file import FilePersistence
+from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import products
@@ -180,7 +181,10 @@ class Records(FilePersistence):
             return
         outputs = [str(file) for file in job.output]
         if job not in self.failed and all(map(os.path.lexists, outputs)):
-            self._record(job, outputs)
+            try:
+                self._record(job, outputs)
+            except OSError as error:  # Snakemake would say that permissions are wrong
+                raise WorkflowError(f"error: {describe_write_error(error, Path(outputs[0]).parent)}") from error
         self.failed.discard(job)  # it may be tried again
         self._began.pop(job, None)
         for file in job.output:

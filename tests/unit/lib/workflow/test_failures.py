@@ -97,3 +97,7 @@ def test_a_killed_job_is_said_in_one_line(tmp_path: Path) -> None:
     lines = causes(logs)
     assert re.match("train_model was killed, most likely because memory ran out: lower batch_size", lines[0])
     assert "mem_mb" in lines[0]
+
+
+def test_an_error_of_ours_that_snakemake_passes_on_is_said_once() -> None:
+    assert own_error("WorkflowError:\nerror: no space left on the disk of x", "WorkflowError").startswith("no space")
