@@ -244,7 +244,8 @@ def cells(comparisons: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     def points(value: float) -> str:
         return f"{round(100 * value, 1) + 0.0:+.1f}"  # never -0.0
 
-    header = ["A", "B", "seeds", "images", "A - B, points", "95 % interval", "only A, only B right", "p", "verdict"]
+    right = "only A, only B right, of all seeds"
+    header = ["A", "B", "seeds", "images", "A - B, points", "95 % interval", right, "p", "verdict"]
     rows = []
     for _, row in comparisons.iterrows():
         numbers = ["-"] * 6

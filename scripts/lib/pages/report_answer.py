@@ -21,8 +21,6 @@ from scripts.lib.pages.report_run import Images, RunReport
 
 #: A class with fewer test images has an interval of 20 points or more, unless (nearly) all are right.
 FEW_TEST_IMAGES = 30
-#: Classes named in a line; of more the number is said.
-NAMED = 6
 #: A class is weak where its recall is so far below the mean of all.
 WEAK = 0.1
 #: Classes with so many times the training images of the smallest are called imbalanced.
@@ -256,11 +254,11 @@ def class_lines(run: RunReport, classes: Sequence[str]) -> list[DataLine]:
     return lines
 
 
-def weak_classes(run: RunReport, most: int = NAMED) -> list[int]:
+def weak_classes(run: RunReport) -> list[int]:
     """Return the classes whose recall is far below the mean of all, the lowest first."""
     known = [(row[3], label) for label, row in enumerate(run.classes) if row[0] > 0]
     mean = sum(recall for recall, _ in known) / len(known)
-    return [label for recall, label in sorted(known) if recall < mean - WEAK][:most]
+    return [label for recall, label in sorted(known) if recall < mean - WEAK]
 
 
 def suspect_rows(suspects: Sequence[Suspect], images: Images, classes: Sequence[str]) -> list[tuple[str, ...]]:

@@ -102,7 +102,7 @@ def _of_reasons() -> dict[str, str]:
                           " them (colour, shape, surroundings) misleads the model. More training images that differ in"
                           " just that help."),
         "calibration": tr("This model says {confidence} on average and is right in {accuracy}: its expected calibration"
-                          " error is {ece}."),
+                          " error (ECE) is {ece}."),
         "over": tr("It claims too much."),
         "under": tr("It claims too little: its answers are better than it says."),
         "fair": tr("Its probabilities can be taken at their word."),
