@@ -254,6 +254,13 @@ def test_weak_and_small_classes_are_named_with_what_to_do() -> None:
     assert all(line.advice for line in lines)
 
 
+def test_of_many_weak_classes_it_is_said_how_many_more_there_are() -> None:
+    rows = [[40, 90, 0.9, recall, 0.8, 1.0, 0.9] for recall in [1.0] * 10 + [0.5] * 8]
+    titles = [line.what for line in report_answer.class_lines(run_with([], classes=rows), list("abcdefghijklmnopqr"))]
+    named = ", ".join(f"{name} (50 %)" for name in "klmno")
+    assert f"classes that are recognised least: {named} and 3 more" in titles
+
+
 def test_a_finding_that_needs_nothing_advises_nothing() -> None:
     summary = {"findings": {"palette": 1, "duplicate": 2}}
     for language in ("en", "zh"):
