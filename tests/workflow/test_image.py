@@ -49,8 +49,8 @@ class Container:
             shutil.copy(file, root / file[1:])
         # Wheels that the machine has anyway: PyPI's torch is of several GB.
         if os.path.isdir(wheels := os.environ.get("PIP_FIND_LINKS", "")):
-            self.variables["PIP_FIND_LINKS"] = "/opt/wheels"
-            shutil.copytree(wheels, root / "opt" / "wheels")
+            self.variables["PIP_FIND_LINKS"] = "/opt/PIP_FIND_LINKS"
+            shutil.copytree(wheels, root / "opt" / "PIP_FIND_LINKS")
 
     def run(self, lines: str) -> str:
         """Return what the lines of a section print."""
