@@ -157,6 +157,6 @@ def describe_foreign(content: bytes, name: str = "") -> str:
     for signature, what in _OTHER.items():
         if re.match(signature, head.removeprefix(b"\xef\xbb\xbf"), flags=re.IGNORECASE):
             return what
-    if kind := kind_of(head):
+    if not format_name and (kind := kind_of(head)):  # it knows JPEG and PNG too, which are no archives
         return f"{kind[0]}, not a picture"
-    return "a text, not a picture" if is_text(head) else ""
+    return "a text, not a picture" if is_text(head) and format_name != "PPM" else ""  # whose header is a text

@@ -13,7 +13,7 @@ import pytest
 from decoding_environments import LOCKS, hashes_by, python_of
 from PIL import Image, ImageOps
 
-from scripts.lib.data.decoding import Undecodable, decode_image
+from scripts.lib.data.decoding import Undecodable, decode_image, describe_unidentified
 from scripts.lib.data.image_checks import Oddity, Status, check_image
 from scripts.lib.data.pixel_cache_writer import decode
 from scripts.lib.data.reading import Reading, colour
@@ -256,6 +256,17 @@ def test_what_lies_in_place_of_a_picture_is_said(content: bytes, reason: str) ->
     assert checked.status in (Status.UNREADABLE, Status.TRUNCATED) and reason in checked.detail
     with pytest.raises(Undecodable):
         decode_image(content)
+
+
+@pytest.mark.parametrize("name", LOSSLESS | OTHERS)
+def test_a_picture_of_damaged_header_is_a_damaged_picture_and_nothing_else(name: str) -> None:
+    whole = (LOSSLESS | OTHERS)[name]
+    for content in (whole[:12], whole[:40], whole[:12] + b"\xa5" * 50 + whole[62:]):
+        assert "not a picture" not in describe_unidentified(content)
+        try:
+            decode_image(content)
+        except Undecodable as error:
+            assert str(error) and "not a picture" not in str(error)
 
 
 # --- bits that are used -----------------------------------------------------------------------------------------------
