@@ -24,7 +24,13 @@ from scripts.lib.base.environment import Variable, writable_home
 from scripts.lib.base.files import atomic_path, copy_file, is_whole, sha256_of, write_json
 from scripts.lib.base.outcome import Ending, Outcome, may_pass
 from scripts.lib.base.problems import PassingError, Stopped, UserError
-from scripts.lib.base.subprocesses import signal_group, signals_forwarded
+from scripts.lib.base.subprocesses import (
+    KILLED_WORKER,
+    memory_ran_out,
+    signal_group,
+    signals_forwarded,
+    was_killed,
+)
 from scripts.lib.cluster import nodes, slurm
 from scripts.lib.cluster.gpus import Gpus, claimed_gpus, cores_of_this_job
 from scripts.lib.data.scratch import staged, staged_pixel_cache
@@ -41,6 +47,8 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 60.0
 #: With less than this free, a trainer that ended without a word ended for want of space.
 FULL_DISK_BYTES = 1 << 20
+#: What mim says of its child that was killed.
+KILLED = "died with <Signals.SIGKILL"
 
 
 def mim_command(config_file: Path, config: Mapping[str, Any], work_dir: Path, seed: int, workers: int) -> list[str]:
@@ -162,7 +170,7 @@ def train(
     if received:
         raise stopped(f"by {signal.Signals(received[0]).name}", work_dir)
     if trainer.returncode != 0:
-        raise explain_failure(work_dir, output)
+        raise explain_failure(work_dir, output, trainer.returncode)
 
 
 def stopped(how: str, work_dir: Path) -> Stopped:
@@ -170,8 +178,8 @@ def stopped(how: str, work_dir: Path) -> Stopped:
     return Stopped(f"training was stopped {how}; its state is in {work_dir}", "the same command goes on from it")
 
 
-def explain_failure(work_dir: Path, output: Path) -> UserError:
-    """Return why the trainer ended: what it left on record, else the last exception in its output."""
+def explain_failure(work_dir: Path, output: Path, status: int = 1) -> UserError:
+    """Return why the trainer ended: what it left on record, else the last exception in its output, else its status."""
     outcome = Outcome.read(WorkFolder(work_dir).outcome)
     text = output.read_text(encoding="utf-8", errors="replace").rsplit("\n$ ", 1)[-1]
     if shared_memory.FULL.search(f"{text}\n{outcome or ''}"):
@@ -192,9 +200,19 @@ def explain_failure(work_dir: Path, output: Path) -> UserError:
     errors = [line for line in text.splitlines() if re.match(r"[A-Za-z_.]+(Error|Exception|Interrupt)\b", line)]
     # mim ends with its own CalledProcessError, which says nothing.
     telling = [line for line in errors if "CalledProcessError" not in line]
-    reason = telling[-1] if telling else "the trainer was killed, or died without a word"
+    if not telling and (status == -signal.SIGKILL or KILLED in text):
+        return killed("the trainer", output)
+    reason = telling[-1] if telling else "the trainer ended without a word"
+    if KILLED_WORKER.search(reason):
+        return killed("a worker that loads images", output)
     kind = PassingError if not telling or may_pass(reason) else UserError
     return kind(f"training failed: {reason} (details: {output})")
+
+
+def killed(what: str, output: Path) -> PassingError:
+    """Return the error of a training of which a process was killed."""
+    how, remedy = was_killed(what, memory_ran_out(), ["lower batch_size or workers of the experiment"])
+    return PassingError(f"training failed: {how} (details: {output})", remedy)
 
 
 def publish(targets: Mapping[Path, Path]) -> None:

@@ -24,6 +24,7 @@ from scripts.lib.base.environment import Variable
 from scripts.lib.base.language import tr_line
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
 from scripts.lib.base.problems import STOPPED, Stopped, UserError
+from scripts.lib.base.subprocesses import KILLED_WORKER, memory_ran_out, was_killed
 
 logger = logging.getLogger(__name__)
 #: Exit status of a run that its user interrupted with Ctrl-C, as shells report it (128 + SIGINT).
@@ -35,6 +36,11 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+#: How the outcome of an error begins that nobody foresaw.
+UNEXPECTED = "unexpected "
+#: What to do where a module cannot be loaded: one of a package, one of mimflow.
+OF_PACKAGES = "remove .venv, then `make setup` builds it anew"
+OF_CHECKOUT = "`git status` shows what is missing or changed in this folder"
 #: Characters of a file's name that a message has.
 LONGEST_SHOWN = 500
 
@@ -221,9 +227,9 @@ def run_cli(
     main : does the work; raises :class:`UserError` for what the user can mend.
     argv : the arguments, ``sys.argv[1:]`` when None.
     """
+    sys.excepthook = sys.__excepthook__  # what is wrong from here on is told below
     parser = build_parser()
     args = _parse(parser, argv)
-    hint = f"; details: {args.log}" if args.log else ""
     step = args.log.stem if args.log else Path(parser.prog).stem
     try:
         interrupts.take()
@@ -233,32 +239,56 @@ def run_cli(
         sys.stdout.flush()  # here, not at the end of Python, where an error would be no line of ours
         if args.makes:
             products.record(step, args.makes)
-    except UserError as error:
-        logger.debug("stopped by a mistake of the user's", exc_info=True)
-        ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
-        outcome = Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
-    except (OSError, MemoryError) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():  # who did has seen enough, as `head` has
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
-        logger.debug("stopped by the operating system", exc_info=True)
-        full = _full_disk(error, args)
-        outcome = full or Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=_may_pass(error))
-    except KeyboardInterrupt:
-        outcome = Outcome(Ending.INTERRUPTED, "interrupted")
-    except Exception as error:  # the outermost frame: a traceback goes to the log
-        full = _full_disk(error, args)  # torch, sqlite and others have errors of their own for it
-        if not (full or args.log):
+        outcome = _outcome_of(error, args)
+        if outcome.what.startswith(UNEXPECTED) and not args.log:
             raise
-        logger.debug("unexpected error", exc_info=True)
-        what = f"{type(error).__name__}: {one_line(error)}"
-        outcome = full or Outcome(Ending.FAILED, f"unexpected {what}{hint}", again=may_pass(what))
-    else:
-        usage.note(step, args.log)
-        sys.exit(0)
-    interrupted = outcome.ending == Ending.INTERRUPTED
-    logger.error("%s", tr_line(STOPPED if interrupted else f"error: {outcome}"))
-    if args.log:
-        outcome.write(outcome_path(args.log))
+        logger.debug("stopped by this", exc_info=True)
+        _tell(outcome, args.log)
+        sys.exit(EXIT_INTERRUPTED if outcome.ending == Ending.INTERRUPTED else 1)
+    usage.note(step, args.log)
+    sys.exit(0)
+
+
+def tell_early_error(log: Path | None, error: Exception) -> bool:
+    """Do for an error that comes before :func:`run_cli` what that does; False where its traceback is to be shown."""
+    outcome = _outcome_of(error, argparse.Namespace(log=log))
+    if is_shown := bool(log) or not outcome.what.startswith(UNEXPECTED):
+        configure_logging(log)
+        logger.debug("stopped before it began", exc_info=error)
+        _tell(outcome, log)
+    return is_shown
+
+
+def _outcome_of(error: BaseException, args: argparse.Namespace) -> Outcome:
+    """Return how *error* ends a command."""
+    hint = f"; details: {args.log}" if args.log else ""
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome(Ending.INTERRUPTED, "interrupted")
+    if isinstance(error, UserError):
+        ending = Ending.STOPPED if isinstance(error, Stopped) else Ending.FAILED
+        return Outcome(ending, one_line(error.what), one_line(error.remedy), error.again)
+    if isinstance(error, Exception) and (full := _full_disk(error, args)):
+        return full  # torch, sqlite and others have errors of their own for it
+    if isinstance(error, OSError | MemoryError):
+        return Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=_may_pass(error))
+    what = f"{type(error).__name__}: {one_line(error)}"
+    if isinstance(error, ImportError):
+        details = f" (details: {args.log})" if args.log else ""
+        is_own = (error.name or "").partition(".")[0] == "scripts"
+        remedy = OF_CHECKOUT if is_own else OF_PACKAGES
+        return Outcome(Ending.FAILED, f"a module does not load: {what}{details}", remedy)
+    if KILLED_WORKER.search(what):
+        return Outcome(Ending.FAILED, *was_killed("a worker process", memory_ran_out()), again=True)
+    return Outcome(Ending.FAILED, f"{UNEXPECTED}{what}{hint}", again=may_pass(what))
+
+
+def _tell(outcome: Outcome, log: Path | None) -> None:
+    """Say how a command ended, as its last line, and write it beside its log."""
+    logger.error("%s", tr_line(STOPPED if outcome.ending == Ending.INTERRUPTED else f"error: {outcome}"))
+    if log:
+        outcome.write(outcome_path(log))
     atexit.register(logging.disable)  # that line is the last one: libraries log their statistics at the end of Python
-    sys.exit(EXIT_INTERRUPTED if interrupted else 1)

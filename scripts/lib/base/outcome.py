@@ -71,6 +71,11 @@ def may_pass(error: str) -> bool:
     return PASSING.search(error) is not None
 
 
+def is_recent(path: Path, since: float) -> bool:
+    """Tell whether a file is there that was written after *since*."""
+    return path.is_file() and path.stat().st_mtime >= since
+
+
 def outcome_path(log: Path) -> Path:
     """Return where a command leaves its outcome, if it does not finish: beside its log."""
     return log.with_suffix(SUFFIX)

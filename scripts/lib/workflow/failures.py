@@ -1,14 +1,16 @@
-"""Why jobs failed that could not say it themselves: no memory, a full disk, or files that Snakemake cannot replace."""
+"""Why jobs failed that could not say it themselves: killed, no memory, a full disk, files that cannot be replaced."""
 
 from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lib.base.console import describe_os_error
 from scripts.lib.base.disks import describe_full_disk, usual_folders
+from scripts.lib.base.subprocesses import memory_ran_out, was_killed
 
 #: What Snakemake and its plugin for Slurm write of a job that was killed by SIGKILL, which is what the kernel does when
 #: memory has run out.
@@ -20,7 +22,13 @@ REFUSED = re.compile(r"\[Errno (\d+)\] [^:]*: b?'(.*?)'")
 RULE = re.compile(r"^Error in (?:rule|group) ([\w-]+)", re.MULTILINE)
 #: What takes the memory of a job, by its rule.
 REMEDIES = {"train_model": ["lower batch_size or workers of the experiment"]}
-OF_ALL = "run fewer jobs at once (ARGS='--cores 1'), or with Slurm ask for more memory (mem_mb in the profile)"
+#: How Snakemake tells the end of a command: its log, and its signal or exit status.
+ENDED = re.compile(r"--log (\S+)[^\n]*' (?:died with <Signals\.(SIG\w+)|returned non-zero exit status (\d+))")
+#: What shells exit with where the program of a command is missing, and where a signal ended it (more by its number).
+NO_PROGRAM, BY_SIGNAL = 127, 128
+SIGNALS = frozenset(map(int, signal.Signals))
+#: What the log of a cluster's job says where its memory was too small.
+OUT_OF_MEMORY = re.compile(r"oom.kill|OUT_OF_ME", re.IGNORECASE)
 
 
 def killed_rules(log: str) -> list[str]:
@@ -35,14 +43,48 @@ def killed_rules(log: str) -> list[str]:
     return list(rules)
 
 
-def causes(logs: Sequence[str]) -> list[str]:
-    """Return a line for each cause of a failure that Snakemake's *logs* and the disks tell."""
+def endings(text: str) -> dict[str, str]:
+    """Return how commands ended, by their logs: ``SIGKILL``, or the exit status; of a text of Snakemake's."""
+    ends = {}
+    for log, name, status in ENDED.findall(text):
+        number = int(status or 0) - BY_SIGNAL
+        ends[log] = name or (signal.Signals(number).name if number in SIGNALS else status)
+    return ends
+
+
+def describe_end(what: str, log: str, end: str, cluster_log: str | None = None) -> str:
+    """Return why a step failed that left no outcome.
+
+    Parameters
+    ----------
+    what : the step.
+    log : of its command.
+    end : how that ended, of :func:`endings`; empty: not known.
+    cluster_log : the text of the log of its job, where it ran on another machine.
+    """
+    if cluster_log and OUT_OF_MEMORY.search(cluster_log):
+        return ": ".join(was_killed(what, True, REMEDIES.get(Path(log).stem, ())))
+    if end == signal.SIGKILL.name:
+        ran_out = memory_ran_out() if cluster_log is None else None
+        return ": ".join(was_killed(what, ran_out, REMEDIES.get(Path(log).stem, ())))
+    if end == str(NO_PROGRAM):
+        return f"{what} could not begin, since a program of it is missing: `make doctor` tells what is wrong"
+    if end.startswith("SIG"):
+        return f"{what} was ended by {end}: run the same command again; if it comes again, report it with its log"
+    how = f" (exit status {end})" if end else ""
+    return f"{what} ended without a word{how}: the lines above may tell why; run the same command again"
+
+
+def causes(logs: Sequence[str], is_killed_told: bool = False) -> list[str]:
+    """Return a line for each cause of a failure that Snakemake's *logs* and the disks tell.
+
+    Parameters
+    ----------
+    is_killed_told : that jobs were killed is told elsewhere.
+    """
     texts = [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs if Path(log).is_file()]
-    killed = dict.fromkeys(rule for text in texts for rule in killed_rules(text))
-    lines = [
-        f"{rule} was killed, most likely because memory ran out: " + "; ".join([*REMEDIES.get(rule, ()), OF_ALL])
-        for rule in killed
-    ]
+    killed = [] if is_killed_told else dict.fromkeys(rule for text in texts for rule in killed_rules(text))
+    lines = [": ".join(was_killed(rule, None, REMEDIES.get(rule, ()))) for rule in killed]
     full = describe_full_disk(usual_folders())
     return [*lines, *([str(full)] if full else [])]
 

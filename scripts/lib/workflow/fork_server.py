@@ -32,7 +32,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.base import interrupts, usage
+from scripts.lib.base import early_errors, interrupts, usage
 from scripts.lib.base.environment import Variable
 from scripts.lib.workflow import fork_client
 
@@ -282,6 +282,7 @@ def run(request: Mapping[str, Any]) -> None:
         sys.stdout.reconfigure(line_buffering=os.isatty(1))
     _option, module, *words = request["arguments"]
     sys.argv = [module, *words]
+    early_errors.watch(words)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,13 @@ from snakemake.logging import LogEvent
 from scripts.lib.base.console import one_line
 from scripts.lib.base.environment import Variable
 from scripts.lib.base.language import speaking, tr_line
-from scripts.lib.base.outcome import Ending, Outcome, outcome_path
+from scripts.lib.base.outcome import Ending, Outcome, is_recent, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.base.screen import Screen
 from scripts.lib.base.text import shorten
 from scripts.lib.base.units import duration_in_words, plural
 from scripts.lib.cluster import slurm
-from scripts.lib.workflow.failures import own_error
+from scripts.lib.workflow.failures import OUT_OF_MEMORY, describe_end, endings, own_error
 from scripts.lib.workflow.job_table import label
 from scripts.lib.workflow.progress import RunProgress, State, Watcher
 
@@ -62,18 +62,29 @@ class Failure:
     logs: Sequence[str]
     others: Sequence[str] = ()
 
-    def reason(self) -> str:
-        """Return why, in one line, by what a command left, else by the cluster's own log."""
-        for outcome in map(Outcome.read, map(outcome_path, map(Path, self.logs))):
+    def reason(self, since: float, ends: Mapping[str, str]) -> str:
+        """Return why, in one line, by what a command left, else by how it ended or by the cluster's own log.
+
+        Parameters
+        ----------
+        since : when this run began; what earlier ones left counts for nothing.
+        ends : how commands ended, by their logs.
+        """
+        for path in map(outcome_path, map(Path, self.logs)):
+            outcome = Outcome.read(path) if is_recent(path, since) else None
             if outcome and outcome.ending != Ending.INTERRUPTED:
                 return str(outcome)
-        lines: list[str] = []
+        text = ""
         for log in self.others:
             with suppress(OSError):
-                lines += Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-        words = next((f" ({line.strip()})" for line in reversed(lines) if TELLING.search(line)), "")
-        where = next(iter([*self.others, *self.logs]), "logs/")
-        return f"{self.what} ended without a word{words}: killed, or out of memory? See {where} and run it again"
+                text += Path(log).read_text(encoding="utf-8", errors="replace")
+        ends = {**ends, **endings(text)}
+        ended = next((log for log in self.logs if log in ends), "")
+        log = ended or next(iter(self.logs), "")
+        words = next((line.strip() for line in reversed(text.splitlines()) if TELLING.search(line)), "")
+        if words and not ended and not OUT_OF_MEMORY.search(text):
+            return f"{self.what} ended without a word ({words}): see {self.others[0]} and run it again"
+        return describe_end(self.what, log, ends.get(ended, ""), text if self.others else None)
 
 
 class Narrator(logging.Handler):
@@ -91,6 +102,7 @@ class Narrator(logging.Handler):
         self.results, self.dataset, self.language = results, dataset, language
         self.steps: dict[int, Step] = {}
         self.failures: list[Failure] = []
+        self._began, self._ends = time.time(), dict[str, str]()
         self.withheld: list[str] = []
         self.is_slurm = False
         self.is_stopping = False
@@ -150,7 +162,7 @@ class Narrator(logging.Handler):
             self.say_nothing()
         elif text.startswith("Trying to restart job") and self.failures:
             failure = self.failures.pop()
-            reason = failure.reason()
+            reason = failure.reason(self._began, self._ends)
             self.withheld = [line for line in self.withheld if reason not in line]
             self.say(f"{failure.what} is tried again: {reason}")
         elif record.levelno >= logging.WARNING and text and not NOISE.search(text):
@@ -159,6 +171,7 @@ class Narrator(logging.Handler):
 
     def _hear_error(self, text: str, kind: str) -> None:
         """Keep for the end what Snakemake itself cannot do, such as to make a file that no rule makes."""
+        self._ends.update(endings(text))
         if not NOISE.search(text):
             self.has_broken = True
             self.withheld.append(f"error: {one_line(own_error(text, kind))}")
@@ -193,7 +206,7 @@ class Narrator(logging.Handler):
 
     def errors(self) -> list[str]:
         """Return a line for each thing that went wrong, without those that a later attempt mended."""
-        reasons = [failure.reason() for failure in self.failures]
+        reasons = [failure.reason(self._began, self._ends) for failure in self.failures]
         if not reasons and not self.is_stopping:
             return list(dict.fromkeys(self.withheld))
         return list(dict.fromkeys(f"error: {reason}" for reason in reasons))

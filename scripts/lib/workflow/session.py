@@ -26,7 +26,7 @@ from scripts.lib.base.console import EXIT_INTERRUPTED, describe_write_error
 from scripts.lib.base.disks import check_folders, share_with_group
 from scripts.lib.base.environment import ROOT, Variable, job_environment
 from scripts.lib.base.language import tr_line
-from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, outcome_path
+from scripts.lib.base.outcome import SUFFIX, Ending, Outcome, is_recent, outcome_path
 from scripts.lib.base.problems import STOPPED, UserError
 from scripts.lib.cluster import nodes, slurm
 from scripts.lib.cluster.gpus import Gpus
@@ -324,7 +324,7 @@ class Session:
     def note_errors(self, logs: Sequence[str]) -> None:
         """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""
         self.has_failed = True
-        self.causes = [f"error: {cause}" for cause in causes(logs)]
+        self.causes = [f"error: {cause}" for cause in causes(logs, is_killed_told=self.narrator is not None)]
         files = [path for path in Path("logs").rglob(f"*{SUFFIX}") if is_recent(path, self.started)]
         outcomes = [outcome for outcome in map(Outcome.read, sorted(files)) if outcome]
         calm = {Ending.INTERRUPTED, *([Ending.STOPPED] if self.interrupts else [])}
@@ -375,11 +375,6 @@ def rules_of_cluster_job(arguments: Sequence[str], environment: Mapping[str, str
     parser.add_argument("--target-jobs", nargs="+", default=[])
     known, _ = parser.parse_known_args(arguments)
     return [target.split(":")[0] for target in known.target_jobs]
-
-
-def is_recent(path: Path, since: float) -> bool:
-    """Tell whether a file is there that was written after *since*."""
-    return path.is_file() and path.stat().st_mtime >= since
 
 
 def _without_interrupts(show: Callable[..., Any]) -> Callable[..., Any]:

@@ -73,9 +73,11 @@ def test_another_config_gets_a_work_dir_of_its_own_and_says_what_changed(
         ("", Outcome(Ending.FAILED, "the loss became nan in epoch 1"), ["the loss became nan"]),
         ("x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", None, ["out of memory", "batch_size"]),
         ("Traceback\nValueError: bad shape\nsubprocess.CalledProcessError: 1\n", None, ["ValueError: bad shape"]),
-        ("", None, ["died without a word"]),
+        ("", None, ["the trainer ended without a word"]),
+        ("CalledProcessError: died with <Signals.SIGKILL: 9>.", None, ["the trainer was killed"]),
+        ("RuntimeError: DataLoader worker (pid 7) is killed by signal: Killed.", None, ["a worker that loads"]),
         ("\n$ old\nValueError: old\n\n$ new\nstopped\n", Outcome(Ending.STOPPED), ["goes on from it"]),
-        ("\n$ old\nValueError: old\n\n$ new\nthe end\n", None, ["died without a word"]),
+        ("\n$ old\nValueError: old\n\n$ new\nthe end\n", None, ["ended without a word"]),
     ],
 )
 def test_a_failure_is_one_line_with_the_reason(

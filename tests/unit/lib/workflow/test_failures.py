@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.workflow.failures import causes, killed_rules, own_error
+from scripts.lib.workflow.failures import causes, describe_end, endings, killed_rules, own_error
 
 SLURM = """Error in rule train_model:
     message: SLURM-job '17' failed, SLURM status is: 'OUT_OF_MEMORY'. For further error details see the log
@@ -101,3 +101,24 @@ def test_a_killed_job_is_said_in_one_line(tmp_path: Path) -> None:
 
 def test_an_error_of_ours_that_snakemake_passes_on_is_said_once() -> None:
     assert own_error("WorkflowError:\nerror: no space left on the disk of x", "WorkflowError").startswith("no space")
+
+
+@pytest.mark.parametrize(
+    ("end", "log", "cluster_log", "line"),
+    [
+        ("SIGKILL", "logs/train_model.log", "", "x was killed, most likely because memory ran out: lower batch_size"),
+        ("", "a.log", "SLURM status is: 'OUT_OF_MEMORY'", "x was killed, because memory ran out: run fewer jobs"),
+        ("SIGBUS", "a.log", "", "x was ended by SIGBUS: "),
+        ("1", "a.log", None, "x ended without a word (exit status 1): "),
+    ],
+)
+def test_the_end_of_a_step_is_told_as_far_as_it_is_known(
+    end: str, log: str, cluster_log: str | None, line: str
+) -> None:
+    assert describe_end("x", log, end, cluster_log).startswith(line)
+
+
+def test_each_command_has_its_end() -> None:
+    text = "Command 'a --log l/a.log' died with <Signals.SIGKILL: 9>.\nx\n"
+    text += "Command 'b --log l/b.log' returned non-zero exit status 139.\nCommand 'c' died with <Signals.SIGABRT: 6>."
+    assert endings(text) == {"l/a.log": "SIGKILL", "l/b.log": "SIGSEGV"}

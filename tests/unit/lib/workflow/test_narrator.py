@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +67,13 @@ def narrated(folder: Path, body: str) -> list[str]:
     return result.stderr.splitlines()
 
 
+def leave(outcome: Outcome, path: Path, at: float | None = None) -> None:
+    """Write an outcome as of a time; by default as of a step of the run that is told afterwards."""
+    outcome.write(path)
+    at = time.time() + 1000 if at is None else at
+    os.utime(path, (at, at))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "logs").mkdir()
@@ -72,9 +81,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_of_a_group_that_failed_only_the_reason_is_shown(folder: Path) -> None:
-    Outcome(Ending.FAILED, "training stopped: the loss became nan", "lower the rate").write(
-        folder / "logs/train.outcome.json"
-    )
+    nan = Outcome(Ending.FAILED, "training stopped: the loss became nan", "lower the rate")
+    leave(nan, folder / "logs/train.outcome.json")
     first, failed, error = narrated(folder, GROUP)
     assert first.startswith("9 steps to do") and failed.startswith("failed: training a, seed 0;")
     assert error == "error: training stopped: the loss became nan: lower the rate"
@@ -83,12 +91,46 @@ def test_of_a_group_that_failed_only_the_reason_is_shown(folder: Path) -> None:
 def test_a_job_that_was_killed_is_explained_by_the_clusters_log(folder: Path) -> None:
     line = "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch"
     (folder / "7.log").write_text(f"Building DAG of jobs...\n{line}\nx\n")
-    assert line in (last := narrated(folder, GROUP)[-1]) and "training a, seed 0" in last and "7.log" in last
+    assert narrated(folder, GROUP)[-1].startswith("error: training a, seed 0 was killed, because memory ran out: ")
+
+
+COMMAND = "Command 'exec python -m scripts.x --log logs/a.log' "
+ENDED = "evaluating a ended without a word"
+
+
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [
+        ("died with <Signals.SIGKILL: 9>.", "evaluating a was killed by a person or a program (Linux counts no kill"),
+        ("returned non-zero exit status 137.", "evaluating a was killed by a person or a program (Linux counts no"),
+        ("died with <Signals.SIGSEGV: 11>.", "evaluating a was ended by SIGSEGV: "),
+        ("returned non-zero exit status 127.", "evaluating a could not begin, since a program of it is missing: "),
+        ("returned non-zero exit status 3.", f"{ENDED} (exit status 3): the lines above may tell why; "),
+        ("", f"{ENDED}: the lines above may tell why; "),
+    ],
+)
+def test_of_a_job_that_left_nothing_its_end_is_told_and_not_that_of_an_earlier_run(
+    end: str, line: str, folder: Path
+) -> None:
+    leave(Outcome(Ending.FAILED, "no space left on the disk"), folder / "logs/a.outcome.json", at=1)
+    body = "import scripts.lib.base.subprocesses as module\nmodule.KILLS_AT_START = module.kills_for_memory()\n"
+    body += f"""
+begin(1, "evaluating a", "logs/a.log")
+logger.error({COMMAND + end!r}, extra={{"event": LogEvent.ERROR, "exception": "CalledProcessError"}})
+logger.error("x", extra={{"event": LogEvent.JOB_ERROR, "jobid": 1, "rule_name": "r", "log": ["logs/a.log"]}})
+"""
+    assert narrated(folder, body)[-1].startswith(f"error: {line}")
+
+
+def test_a_job_whose_log_on_the_cluster_ends_with_a_traceback_was_not_killed(folder: Path) -> None:
+    (folder / "7.log").write_text("Traceback (most recent call last):\nImportError: libGL.so.1: cannot open\n")
+    last = narrated(folder, GROUP)[-1]
+    assert "ImportError: libGL.so.1" in last and "7.log" in last and "killed" not in last and "memory" not in last
 
 
 @pytest.mark.long
 def test_what_a_later_attempt_mended_is_no_error(folder: Path) -> None:
-    Outcome(Ending.FAILED, "the server does not answer", again=True).write(folder / "logs/fetch.outcome.json")
+    leave(Outcome(Ending.FAILED, "the server does not answer", again=True), folder / "logs/fetch.outcome.json")
     body = """
 begin(1, "fetching", "logs/fetch.log")
 step("error: the server does not answer\\n")
