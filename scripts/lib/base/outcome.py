@@ -62,8 +62,9 @@ class Outcome:
     def write(self, path: Path) -> None:
         """Write it to a file; on a full disk there is none."""
         with suppress(OSError):
-            content = {"outcome": self.ending, "what": self.what, "remedy": self.remedy, "again": self.again}
-            write_json(path, content)
+            # A name of a file need not be UTF-8.
+            what, remedy = (text.encode("utf-8", "backslashreplace").decode() for text in (self.what, self.remedy))
+            write_json(path, {"outcome": self.ending, "what": what, "remedy": remedy, "again": self.again})
 
 
 def may_pass(error: str) -> bool:
