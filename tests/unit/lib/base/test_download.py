@@ -528,7 +528,7 @@ def test_no_text_of_others_steers_the_terminal(tmp_path: Path) -> None:
         f"run_cli(argparse.ArgumentParser, main, ['--log', {str(tmp_path / 'log')!r}])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.stderr and (tmp_path / "log.outcome.json").exists()
     for text in (result.stderr, (tmp_path / "log").read_text()):
         assert "a?[2Jb??c" in text and "?]0;title" in text
         assert text.replace("\n", "").isprintable()

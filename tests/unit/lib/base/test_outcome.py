@@ -37,7 +37,6 @@ def end(log: Path, error: BaseException | None) -> int:
         ),
         (OSError(errno.ETXTBSY, "No", b"a\xff"), 1, (Ending.FAILED, "No (a\\udcff); ", "")),
         (OSError(errno.EACCES, "", 7), 1, (Ending.FAILED, "permission denied (open file 7): check who owns it; ", "")),
-        (ValueError("\udcff"), 1, (Ending.FAILED, "unexpected ValueError: \\udcff; ", "")),
         (ValueError("1: 2"), 1, (Ending.FAILED, "unexpected ValueError: 1: 2; ", "")),
         (KeyboardInterrupt(), EXIT_INTERRUPTED, (Ending.INTERRUPTED, "interrupted", "")),
     ],
