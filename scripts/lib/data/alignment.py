@@ -1,4 +1,4 @@
-"""Lay thumbnails on each other: find the affine map by which one becomes most like another.
+"""Lay thumbnails on each other: find the map, affine or with perspective, by which one becomes most like another.
 
 Lucas and Kanade's method in its inverse compositional form (Baker and Matthews 2004,
 doi:10.1023/B:VISI.0000011205.11775.fd), for many pairs at a time.
@@ -24,18 +24,20 @@ RIM = (0.4, 0.6)
 KERNEL = np.array([1, 4, 6, 4, 1], np.float32) / 16
 
 
-def look_up(pictures: np.ndarray, maps: np.ndarray) -> np.ndarray:
+def look_up(pictures: np.ndarray, maps: np.ndarray, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
     """Return what pictures look like through maps, interpolated; what lies outside is like the edge.
 
     Parameters
     ----------
     pictures : float32 (n, size, size).
-    maps : float32 (n, 2, 3), from the pixels (x, y, 1) of the result to pixels (x, y) of the pictures.
+    maps : float32 (n, 2, 3), from the pixels (x, y, 1) of the result to pixels (x, y) of the pictures; (n, 3, 3) with
+        perspective.
     """
     seen = np.empty_like(pictures)
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warp = cv2.warpAffine if maps.shape[1] == 2 else cv2.warpPerspective
+    how = interpolation | cv2.WARP_INVERSE_MAP
     for index, (picture, values) in enumerate(zip(pictures, maps, strict=True)):
-        cv2.warpAffine(picture, values, picture.shape, seen[index], how, cv2.BORDER_REPLICATE)
+        warp(picture, values, picture.shape, seen[index], how, cv2.BORDER_REPLICATE)
     return seen
 
 
@@ -63,7 +65,7 @@ def align(moved: np.ndarray, fixed: np.ndarray, maps: np.ndarray, finely: bool) 
 
 
 def approach(
-    first: np.ndarray, second: np.ndarray, maps: np.ndarray, spectra: Spectra, times: int
+    first: np.ndarray, second: np.ndarray, maps: np.ndarray, spectra: Spectra, times: int, finely: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return how far pictures are apart as *spectra* sees them, and the maps through which they are nearest.
 
@@ -75,18 +77,40 @@ def approach(
     first, second : float32 (n, GREY_EDGE, GREY_EDGE).
     maps : float32 (n, 2, 3), with which it starts.
     times : how often the maps are improved.
+    finely : with perspective, and interpolated such that fine detail is not lost. The affine maps nearest to these,
+        at the centre, are returned.
     """
     wanted = spectra.vectors(spectra.transform(second))
-    solver = _solver(spectra.slopes(second, _steepest(second)))
+    steepest = _steepest(second)
+    if finely:  # x' = x / (1 + g x + h y) is x - g x ** 2 - h x y for small g and h
+        y, x = _grid(GREY_EDGE)
+        outwards = steepest[:, 0] + steepest[:, 4]
+        steepest = np.concatenate([steepest, np.stack([-x * outwards, -y * outwards], 1)], 1)
+    solver = _solver(spectra.slopes(second, steepest))
+    maps = _with_last_row(maps)
     distance, nearest = np.full(len(first), np.inf, np.float32), maps.copy()
     for step in range(times + 1):
-        error = spectra.vectors(spectra.transform(look_up(first, maps))) - wanted
+        seen = look_up(first, maps, cv2.INTER_LANCZOS4) if finely else look_up(first, maps[:, :2])
+        error = spectra.vectors(spectra.transform(seen)) - wanted
         gap = (error * error).sum(1) / 2  # vectors of length 1: one less their cosine
         better = gap < distance
         distance[better], nearest[better] = gap[better], maps[better]
         if step < times:
-            maps = _stepped(maps, (solver @ error[:, :, None]).reshape(-1, 2, 3), GREY_EDGE)
-    return distance, nearest
+            maps = _stepped(maps, (solver @ error[:, :, None])[:, :, 0], GREY_EDGE)
+    return distance, _affine(nearest)
+
+
+def largest_difference(first: np.ndarray, second: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Return the largest local difference of pictures that lie on each other, in standard deviations of either.
+
+    Parameters
+    ----------
+    first, second, maps : see :func:`look_up`; *second* is what *first* looks like through *maps*. Both are blurred
+        first; the rim does not count.
+    """
+    gap = np.abs(_blurred((_standard(look_up(first, maps)) - _standard(second)).reshape(second.shape)))
+    reach = len(KERNEL) // 2
+    return gap[:, reach:-reach, reach:-reach].max((1, 2), initial=0)
 
 
 def _shrunk(pictures: np.ndarray, size: int) -> np.ndarray:
@@ -119,10 +143,25 @@ def _improve(moved: np.ndarray, fixed: np.ndarray, maps: np.ndarray, times: int)
     steepest = _steepest(wanted.reshape(fixed.shape))
     weights = np.clip((RIM[1] - np.hypot(*_grid(size))) / (RIM[1] - RIM[0]), 0, 1)
     solver = _solver(steepest, weights)
+    maps = _with_last_row(maps)
     for _ in range(times):
-        error = _standard(look_up(moved, maps)) - wanted
-        maps = _stepped(maps, (solver @ error[:, :, None]).reshape(-1, 2, 3), size)
-    return maps
+        error = _standard(look_up(moved, maps[:, :2])) - wanted
+        maps = _stepped(maps, (solver @ error[:, :, None])[:, :, 0], size)
+    return maps[:, :2]
+
+
+def _with_last_row(maps: np.ndarray) -> np.ndarray:
+    """Return affine maps (n, 2, 3) as maps (n, 3, 3)."""
+    return np.concatenate([maps, np.broadcast_to(np.array([0, 0, 1], np.float32), (len(maps), 1, 3))], axis=1)
+
+
+def _affine(maps: np.ndarray) -> np.ndarray:
+    """Return the affine maps (n, 2, 3) that are nearest to maps (n, 3, 3) at the centre of thumbnails."""
+    centre = np.full(2, (GREY_EDGE - 1) / 2, np.float32)
+    middle = maps @ np.append(centre, np.float32(1))
+    maps, middle = maps / middle[:, 2:, None], middle / middle[:, 2:]
+    linear = maps[:, :2, :2] - middle[:, :2, None] * maps[:, 2:, :2]
+    return np.concatenate([linear, middle[:, :2, None] - linear @ centre[:, None]], axis=2)
 
 
 def _grid(size: int) -> np.ndarray:
@@ -138,17 +177,25 @@ def _steepest(pictures: np.ndarray) -> np.ndarray:
 
 
 def _solver(slopes: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
-    """Return the matrices (n, 6, values) that make changes of maps of errors, by *slopes* of the same shape."""
+    """Return the matrices (n, numbers, values) that make changes of maps of errors, by *slopes* of the same shape."""
     weighted = slopes * weights
     normal = weighted @ slopes.swapaxes(1, 2)
-    normal += (DAMPING / 6 * np.trace(normal, axis1=1, axis2=2))[:, None, None] * np.eye(6, dtype=np.float32)
+    count = slopes.shape[1]
+    normal += (DAMPING / count * np.trace(normal, axis1=1, axis2=2))[:, None, None] * np.eye(count, dtype=np.float32)
     return np.linalg.inv(normal) @ weighted
 
 
 def _stepped(maps: np.ndarray, change: np.ndarray, size: int) -> np.ndarray:
-    """Return the maps after a *change* (n, 2, 3) of them, none of which is too large."""
-    linear = np.clip(change[:, :, :2] / size, -LARGEST_BEND, LARGEST_BEND)
-    shift = np.clip(change[:, :, 2], -LARGEST_SHIFT, LARGEST_SHIFT) - linear.sum(2) * np.float32((size - 1) / 2)
-    step = np.zeros((len(maps), 3, 3), np.float32)
-    step[:, :2, :2], step[:, :2, 2], step[:, 2, 2] = linear + np.eye(2, dtype=np.float32), shift, 1
-    return (maps @ np.linalg.inv(step)).astype(np.float32)
+    """Return the maps (n, 3, 3) after a *change* of them, (n, 6) or with perspective (n, 8), that is not too large."""
+    affine = change[:, :6].reshape(-1, 2, 3)
+    linear = np.clip(affine[:, :, :2] / size, -LARGEST_BEND, LARGEST_BEND)
+    shift = np.clip(affine[:, :, 2], -LARGEST_SHIFT, LARGEST_SHIFT)
+    tilt = np.clip(change[:, 6:] / size, -LARGEST_BEND, LARGEST_BEND)
+    step = np.tile(np.eye(3, dtype=np.float32), (len(maps), 1, 1))  # in sizes of the picture, from its centre
+    step[:, :2, :2] += linear
+    step[:, :2, 2] = shift / size
+    step[:, 2, : tilt.shape[1]] = tilt
+    middle = (size - 1) / 2
+    to_pixels = np.array([[size, 0, middle], [0, size, middle], [0, 0, 1]])
+    maps = maps @ to_pixels @ np.linalg.inv(step) @ np.linalg.inv(to_pixels)
+    return (maps / maps[:, 2:, 2:]).astype(np.float32)

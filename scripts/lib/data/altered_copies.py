@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.lib.data.alignment import align, approach, look_up, rescaled
+from scripts.lib.data.alignment import align, approach, largest_difference, look_up, rescaled
 from scripts.lib.data.copy_candidates import (
     FINE_WINDOWS,
     MOST_FINE,
@@ -48,9 +48,11 @@ HOPEFUL = 0.3
 #: Of each window, the map with which the alignment starts.
 MATRICES, FINE_MATRICES = (np.stack([window.matrix for window in windows]) for windows in (WINDOWS, FINE_WINDOWS))
 #: How often the maps from fine windows are improved: of all pairs, and of the hopeful ones.
-APPROACHES = (2, 4)
+APPROACHES = (2, 8)
 #: What shows more of the other's height and width than this is no part of it, and may not be crowded.
 LARGEST_CROP = 0.98
+#: Nor may they differ by more than this anywhere inside, in standard deviations: drawings of one outline do.
+LARGEST_DIFFERENCE = 0.9
 #: Pairs that are aligned at a time.
 BATCH = 512
 #: A picture has no colours below the first of these deviations from grey (levels), and has some above the second.
@@ -190,7 +192,7 @@ def _cropped(spectra: Spectra, grey: np.ndarray, pairs: Candidates, farthest: fl
         rows = np.flatnonzero(distance <= (HOPEFUL if times != APPROACHES[0] else np.inf))
         for at in chunks(rows, BATCH):
             first, second = (_square(grey, indices[at]).astype(np.float32) for indices in (pairs.first, pairs.second))
-            distance[at], maps[at] = approach(first, second, maps[at], spectra, times)
+            distance[at], maps[at] = approach(first, second, maps[at], spectra, times, finely=times == APPROACHES[1])
     order = np.lexsort((pairs.first, distance, pairs.second))
     is_nearest = np.append(True, pairs.second[order][1:] != pairs.second[order][:-1])
     chosen = np.sort(order[is_nearest & (distance[order] <= farthest)])
@@ -199,6 +201,8 @@ def _cropped(spectra: Spectra, grey: np.ndarray, pairs: Candidates, farthest: fl
     crowded = distance[chosen] > CROWDED * _room(spectra, grey, _take(pairs, chosen), crowd)
     is_part = np.abs(np.linalg.det(maps[chosen, :, :2])) <= LARGEST_CROP**2
     chosen = chosen[is_part | ~crowded]
+    first, second = (_square(grey, indices[chosen]).astype(np.float32) for indices in (pairs.first, pairs.second))
+    chosen = chosen[largest_difference(first, second, maps[chosen]) <= LARGEST_DIFFERENCE]
     return Aligned(pairs.first[chosen], pairs.second[chosen], [""] * len(chosen), maps[chosen], distance[chosen], True)
 
 

@@ -25,6 +25,9 @@ SCALE = 127
 CROPS = ((0.84, 3), (0.7, 3))
 #: The same for pictures that all look alike: there others come before the right one unless a window lies close to it.
 FINE_CROPS = ((0.95, 2), (0.9, 3), (0.85, 4), (0.8, 5), (0.75, 6), (0.7, 7))
+#: Degrees, to either side, by which pictures that look alike may be rotated; of a rotated one the largest square
+#: without corners is looked at.
+ROTATIONS = (3, 6, 10)
 #: Pictures that are compared with each by the fine windows, and the largest collection that they search.
 PARTNERS, MOST_FINE = 8, 20_000
 #: How alike they are at least.
@@ -45,9 +48,16 @@ def _crops(sizes: Sequence[tuple[float, int]]) -> Iterator[Window]:
         yield from (Window(top, top + size, left, left + size) for top in starts for left in starts)
 
 
+def _rotations() -> Iterator[Window]:
+    for degrees in ROTATIONS:
+        border = 0.5 - 0.5 / (np.cos(np.deg2rad(degrees)) + np.sin(np.deg2rad(degrees)))
+        square = (border, 1 - border, border, 1 - border)
+        yield from (Window(*square, degrees=degrees), Window(*square, degrees=-degrees))
+
+
 #: The whole, the turns and the crops. A quarter to the left is not needed: the other picture has it.
 WINDOWS = (WHOLE, *(Window(turn=turn) for turn in TURNS if turn != "ty"), *_crops(CROPS))
-FINE_WINDOWS = (WHOLE, *_crops(FINE_CROPS))
+FINE_WINDOWS = (WHOLE, *_crops(FINE_CROPS), *_rotations())
 
 
 @dataclass(frozen=True)
@@ -232,8 +242,13 @@ def find_crops(grey: np.ndarray, indices: np.ndarray, threads: int) -> Candidate
 
 
 def _queries(spectra: Spectra, grey: np.ndarray, indices: np.ndarray, window: Window) -> np.ndarray:
-    vectors = [
-        whole_vectors(spectra.vectors(spectra.transform(grey[rows].reshape(-1, GREY_EDGE, GREY_EDGE), window)))
-        for rows in chunks(indices, CHUNK)
-    ]
+    vectors = []
+    for rows in chunks(indices, CHUNK):
+        pictures = grey[rows].reshape(-1, GREY_EDGE, GREY_EDGE)
+        if window.degrees:
+            seen = look_up(pictures.astype(np.float32), np.broadcast_to(window.matrix, (len(rows), 2, 3)))
+            transform = spectra.transform(seen)
+        else:
+            transform = spectra.transform(pictures, window)
+        vectors.append(whole_vectors(spectra.vectors(transform)))
     return np.concatenate(vectors)

@@ -25,13 +25,17 @@ CHUNK = 1 << 11
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a picture, as shares of its height and width, and how it is turned (see :data:`TURNS`)."""
+    """A part of a picture, as shares of its height and width, and how it is turned (see :data:`TURNS`).
+
+    ``degrees``: by which the part is rotated about its centre.
+    """
 
     top: float = 0.0
     bottom: float = 1.0
     left: float = 0.0
     right: float = 1.0
     turn: str = ""
+    degrees: float = 0.0
 
     @property
     def matrix(self) -> np.ndarray:
@@ -41,7 +45,8 @@ class Window:
         turn = np.array([[0.0, 1.0], [1.0, 0.0]]) @ turn if "t" in self.turn else turn
         size = np.array([self.right - self.left, self.bottom - self.top])
         middle = np.array([self.left + self.right, self.top + self.bottom]) / 2 * GREY_EDGE - 0.5
-        linear = size[:, None] * turn
+        cosine, sine = np.cos(np.deg2rad(self.degrees)), np.sin(np.deg2rad(self.degrees))
+        linear = size[:, None] * (np.array([[cosine, -sine], [sine, cosine]]) @ turn)
         return np.column_stack([linear, middle - linear @ [centre, centre]]).astype(np.float32)
 
 
@@ -127,7 +132,10 @@ class Spectra:
         self.whitening = (axes[:, ::-1][:, :size] * scale).astype(np.float32)
 
     def transform(self, thumbnails: np.ndarray, window: Window = WHOLE) -> np.ndarray:
-        """Return the cosine transform (pictures, frequencies, frequencies) of a window of thumbnails."""
+        """Return the cosine transform (pictures, frequencies, frequencies) of a window of thumbnails.
+
+        A window must not be rotated by degrees: see the pictures through its matrix instead.
+        """
         vertical = _waves(window.top, window.bottom, self.frequencies)
         horizontal = _waves(window.left, window.right, self.frequencies)
         values = (thumbnails.astype(np.float32).reshape(-1, GREY_EDGE) @ horizontal.T).reshape(

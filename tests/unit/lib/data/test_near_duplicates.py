@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from planted_images import encoded, photograph
 
-from scripts.lib.data import near_duplicates
+from scripts.lib.data import altered_copies, near_duplicates
 from scripts.lib.data.image_checks import check_image
 from scripts.lib.data.near_duplicates import find_near_duplicates
 
@@ -100,6 +100,33 @@ def test_crops_of_pictures_that_all_look_alike_are_found_and_no_strangers() -> N
     joined = [tuple(group) for group in groups([*pictures, *crops])]
     right = set(joined) & {(index, 300 + index) for index in range(20)}
     assert len(right) >= 11, "the coarse windows alone find 7"
+    assert len(joined) == len(right)
+
+
+def rotated(image: Image.Image, index: int) -> Image.Image:
+    degrees = (4, 9)[index % 2]
+    border = round(75 - 75 / (np.cos(np.deg2rad(degrees)) + np.sin(np.deg2rad(degrees)))) + 1
+    image = image.rotate(degrees * (-1) ** (index // 2), Image.Resampling.BICUBIC)
+    return image.crop((border, border, 150 - border, 150 - border))
+
+
+def from_aside(image: Image.Image, index: int) -> Image.Image:
+    left, top, right, bottom = np.random.default_rng(index).uniform(2, 9, 4).tolist()
+    corners = (left, 0, 0, 150 - top, 150 - right, 150, 150, bottom)
+    return image.transform(image.size, Image.Transform.QUAD, corners, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("change", "least"), [(rotated, 9), (from_aside, 9)])
+def test_pictures_that_all_look_alike_are_found_rotated_and_from_aside_and_no_strangers(
+    change: Callable[[Image.Image, int], Image.Image], least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whether the search is needed is judged by planted crops, which these pictures do not miss.
+    monkeypatch.setattr(altered_copies, "misses_crops", lambda *_: True)
+    pictures = cells(300)
+    joined = [tuple(group) for group in groups([*pictures, *(change(pictures[seed], seed) for seed in range(20))])]
+    right = set(joined) & {(index, 300 + index) for index in range(20)}
+    assert len(right) >= least
     assert len(joined) == len(right)
 
 
