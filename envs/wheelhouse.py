@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ WHEEL_TAGS = {
 
 def main() -> None:
     """Fill the wheelhouse of the environment that is asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = install.Parser(description=__doc__)
     parser.add_argument("--env", choices=sorted(install.GLIBC), help="which environment (default: that of .venv)")
     env = parser.parse_args().env or install.installed_env() or install.DEFAULT_ENV
     with install.one_at_a_time():

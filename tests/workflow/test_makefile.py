@@ -198,6 +198,15 @@ def test_make_alone_lists_the_commands():
         assert f"make {target} " in result.stdout
 
 
+@pytest.mark.parametrize("target", ["wheelhouse", "setup"])
+def test_an_environment_that_does_not_exist_is_one_line(target):
+    result = make(ROOT, target, "ENV=nope")
+
+    assert result.returncode != 0
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("make")]
+    assert len(errors) == 1 and errors[0].startswith("error: ") and "nope" in errors[0] and "cuda11" in errors[0]
+
+
 @pytest.mark.parametrize(
     ("command", "missing"),
     [

@@ -55,6 +55,20 @@ def test_a_long_list_of_classes_reaches_its_job(tmp_path: Path) -> None:
     assert lines and max(map(len, lines)) < 1000
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["seeds=[1]", "seeds=[2]"], "--config: seeds stands there twice: leave one of them"),
+        (["seeds=[1]", "--config", "seeds=[2]"], "--config stands there twice: write all KEY=VALUE after one: "),
+        (["seeds=[1]", "-C", "site=1"], "--config stands there twice: write all KEY=VALUE after one: "),
+    ],
+)
+def test_of_two_settings_of_a_command_line_none_is_lost(words: list[str], line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(archive_bytes(["a", "b"]))
+    result = snakemake(tmp_path, settings({"path": "a.zip"}), "-n", "--config", *words)
+    assert result.returncode == 1 and f"error: {line}" in result.stdout and "Traceback" not in result.stdout
+
+
 @pytest.mark.parametrize("way", ["one file", "two files", "as JSON", "profile"])
 def test_a_key_that_stands_twice_stops_snakemake_itself(tmp_path: Path, way: str) -> None:
     good = tmp_path / "good.yaml"

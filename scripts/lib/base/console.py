@@ -277,10 +277,10 @@ def _outcome_of(error: BaseException, args: argparse.Namespace) -> Outcome:
         return Outcome(Ending.FAILED, one_line(describe_os_error(error)) + hint, again=_may_pass(error))
     what = f"{type(error).__name__}: {one_line(error)}"
     if isinstance(error, ImportError):
-        details = f" (details: {args.log})" if args.log else ""
+        see = f" (see {args.log})" if args.log else ""
         is_own = (error.name or "").partition(".")[0] == "scripts"
         remedy = OF_CHECKOUT if is_own else OF_PACKAGES
-        return Outcome(Ending.FAILED, f"a module does not load: {what}{details}", remedy)
+        return Outcome(Ending.FAILED, f"a module does not load{see}: {what}", remedy)
     if KILLED_WORKER.search(what):
         return Outcome(Ending.FAILED, *was_killed("a worker process", memory_ran_out()), again=True)
     return Outcome(Ending.FAILED, f"{UNEXPECTED}{what}{hint}", again=may_pass(what))

@@ -28,7 +28,7 @@ from scripts.lib.data.alike_names import describe_alike
 from scripts.lib.data.archive_entries import CHUNK, Damaged, Entries, Entry, Limits, check_link, check_name, damage
 from scripts.lib.data.archives import open_contents, read_entries, sniff_format, unwrapped
 from scripts.lib.data.encodings import find_encoding
-from scripts.lib.data.file_kinds import names_archive
+from scripts.lib.data.file_kinds import names_archive, piece_of
 from scripts.lib.data.folders import MANIFEST, left_out_beside, link_files, manifest_entries, read_listed
 from scripts.lib.data.image_formats import describe_unread, is_read
 from scripts.lib.data.image_paths import Components, is_image, is_junk, safe_component
@@ -43,10 +43,12 @@ logger = logging.getLogger(__name__)
 IS_JUNK = "junk (hidden files, __MACOSX, Thumbs.db and the like)"
 IS_LINK = "a link"
 IS_ARCHIVE = "an archive inside the archive"
+IS_PIECE = "a piece of an archive inside the archive"
 #: Why nothing remains, to what to do.
 REMEDIES = {
     IS_ARCHIVE: "unpack it once and give the folder, or list the archives in it as dataset.source, with label or split;"
     " where they are shards whose images have a .cls, .json or .txt beside them: in_place: true",
+    IS_PIECE: "unpack it once, join the pieces (`cat NAME.zip.* > NAME.zip`, as their names count them), and give that",
     IS_LINK: "pack the files that the links lead to (tar --dereference), or give the folder",
 }
 
@@ -87,7 +89,8 @@ def sift(origin: Origin, kind: str, entries: Sequence[Entry], limits: Limits, le
             left_out.add(name, IS_LINK)
         elif not is_image(components[-1]) and not is_read(entry.format):
             what = describe_unread(entry.format) if entry.format else NOT_AN_IMAGE
-            left_out.add(name, IS_ARCHIVE if names_archive(components[-1]) else what)
+            inner = IS_PIECE if piece_of(components[-1]) else IS_ARCHIVE if names_archive(components[-1]) else what
+            left_out.add(name, inner)
         else:
             images.append(index)
             paths.append((*(folders.setdefault(name, name) for name in components[:-1]), components[-1]))

@@ -18,6 +18,7 @@ from scripts.lib.base import long_values, strict_yaml
 from scripts.lib.base.console import one_line
 from scripts.lib.base.language import language
 from scripts.lib.base.problems import UserError
+from scripts.lib.data.file_kinds import kind_of
 from scripts.lib.settings.schema import Settings, Site
 from scripts.lib.settings.sections import PATTERNS, Section
 
@@ -89,14 +90,28 @@ def read_file(path: Path, empty: dict[str, Any] | None = None) -> dict[str, Any]
     ------
     UserError : no such file, no YAML or not clear (:mod:`scripts.lib.base.strict_yaml`), or no keys in it.
     """
-    content = strict_yaml.read(path)
+    try:
+        content = strict_yaml.read(path)
+    except UserError as error:
+        raise _other_file(path) or error from error
     if content is None and empty is not None:
         return empty
     if not isinstance(content, dict):
         kinds = {type(None): "it is empty", list: "it is a list and has no keys"}
         remedy = "it needs at least dataset and experiments (see configs/demo.yaml)" if empty is None else ""
-        raise UserError(f"{path}: {kinds.get(type(content), 'it is a text and has no keys')}", remedy)
+        plain = UserError(f"{path}: {kinds.get(type(content), 'it is a text and has no keys')}", remedy)
+        raise _other_file(path) or plain
     return content
+
+
+def _other_file(path: Path) -> UserError | None:
+    """Return what is to be said of a file that lies in the place of settings; None where its kind is not known."""
+    kind = None
+    with suppress(OSError):  # it has been told
+        if path.is_file():
+            with open(path, "rb") as file:
+                kind = kind_of(file.read(4096))
+    return kind and UserError(f"{path}: it is {kind[0]}", kind[1] if "pointer" in kind[0] else "give a YAML file")
 
 
 #: How many wrong keys a message names beside the one that it explains.

@@ -123,6 +123,10 @@ def device_of(path: Path, mounts: str) -> str:
     return device
 
 
+#: So long nvidia-smi may take; where a GPU or its driver hangs, it never ends.
+SMI_SECONDS = 5.0
+
+
 def output_of(*command: str, timeout: float = 20) -> str | None:
     """Return what a program printed, or None when it is not there, fails or hangs."""
     try:
@@ -139,7 +143,7 @@ def look_at_gpus() -> list[Gpu]:
     return ask_nvidia_smi()[0]
 
 
-def ask_nvidia_smi(timeout: float = 20) -> tuple[list[Gpu], str]:
+def ask_nvidia_smi(timeout: float = SMI_SECONDS) -> tuple[list[Gpu], str]:
     """Return the GPUs that nvidia-smi lists, and why it lists none; "": it is not there, or there are none."""
     words = ""
     # Drivers before 510 do not know compute_cap.
@@ -231,7 +235,7 @@ def describe(
         ("torch", torch.error or f"{torch.version}, {built}, can use {len(torch.capabilities)} GPU(s)"),
     ]
     if gpus:
-        smi = re.search(r"CUDA Version:\s*([\d.]+)", output_of("nvidia-smi") or "")
+        smi = re.search(r"CUDA Version:\s*([\d.]+)", output_of("nvidia-smi", timeout=SMI_SECONDS) or "")
         facts.append(("driver", gpus[0].driver + (f", CUDA up to {smi[1]}" if smi else "")))
     else:
         lists_none = f"nvidia-smi lists none ({silence or 'it says nothing'})"

@@ -85,6 +85,8 @@ class Session:
         try:
             module.check(workflow)
             check_encoding(sys.getfilesystemencoding())
+            if workflow.is_main_process:
+                check_options(sys.argv[1:])
             check_profiles(sys.argv[1:], os.environ)
             arguments = workflow.config_settings.config_args or ()
             self.config = config if self.is_module else read_configuration(files, arguments)
@@ -387,6 +389,17 @@ def _without_interrupts(show: Callable[..., Any]) -> Callable[..., Any]:
     return hook
 
 
+def check_options(words: Sequence[str]) -> None:
+    """Refuse ``--config`` that stands twice: Snakemake takes the last one, and says nothing.
+
+    Raises
+    ------
+    UserError : it does.
+    """
+    if sum(word.partition("=")[0] in ("--config", "-C") for word in words) > 1:
+        raise UserError("--config stands there twice", "write all KEY=VALUE after one: --config a=1 b=2")
+
+
 def read_configuration(files: Sequence[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
     """Return what the files and --config say together, as Snakemake merges it but read strictly.
 
@@ -394,9 +407,12 @@ def read_configuration(files: Sequence[str | Path], arguments: Sequence[str]) ->
 
     Raises
     ------
-    UserError : a file, or an argument, that is no clear YAML.
+    UserError : a file, or an argument, that is no clear YAML; a key that two arguments set.
     """
     config: dict[str, Any] = {}
+    keys = [argument.partition("=")[0] for argument in arguments]
+    if twice := next((key for key in keys if keys.count(key) > 1), ""):
+        raise UserError(f"--config: {twice} stands there twice", "leave one of them")
     for file in files:
         update_config(config, read_file(Path(os.path.relpath(file))))
     for argument in arguments:

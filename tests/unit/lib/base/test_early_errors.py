@@ -11,7 +11,8 @@ from dag import ROOT
 
 from scripts.lib.base.outcome import Ending, Outcome
 
-LOAD = "a module does not load: ModuleNotFoundError: No module named "
+LOAD = "a module does not load{}: ModuleNotFoundError: No module named "
+SEEN = LOAD.format(" (see logs/a.log)")
 
 
 def run(folder: Path, line: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -33,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ("import nothing_of_this_name", f"{LOAD}'nothing_of_this_name' (details: logs/a.log): remove .venv, then"),
-        ("import scripts.nothing", f"{LOAD}'scripts.nothing' (details: logs/a.log): `git status` shows"),
+        ("import nothing_of_this_name", f"{SEEN}'nothing_of_this_name': remove .venv, then"),
+        ("import scripts.nothing", f"{SEEN}'scripts.nothing': `git status` shows"),
         ("def (", "unexpected SyntaxError: invalid syntax (broken.py, line 1); details: logs/a.log"),
         ("raise MemoryError", "no memory left: end other programs"),
         ("open('gone.csv')", "no such file or folder (gone.csv): check the path; details: logs/a.log"),
@@ -50,5 +51,7 @@ def test_the_step_of_a_rule_that_cannot_be_loaded_tells_why(line: str, error: st
 
 def test_a_command_of_a_person_has_one_line_for_a_missing_package_and_the_traceback_of_a_slip(folder: Path) -> None:
     missing = run(folder, "import nothing_of_this_name").stderr
-    assert missing == f"error: {LOAD}'nothing_of_this_name': remove .venv, then `make setup` builds it anew\n"
+    assert (
+        missing == f"error: {LOAD.format('')}'nothing_of_this_name': remove .venv, then `make setup` builds it anew\n"
+    )
     assert run(folder, "1 / 0").stderr.startswith("Traceback (most recent call last)")

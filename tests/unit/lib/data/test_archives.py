@@ -105,7 +105,6 @@ def test_hard_links_count_as_what_they_unpack_to(tmp_path: Path) -> None:
 INNER = {
     "a zip in a zip": zipped({"data/photos.zip": zipped()}),
     "a tar of tars": tarred({"n01440764.tar": tarred(), "n01443537.tar": tarred()}),
-    "a zip of pieces": zipped({"a.zip.001": b"x", "a.z02": b"x", "a.part1.rar": b"x"}),
     "a tar of 7z": tarred({"train.7z": b"x", "test.7z": b"x"}),
 }
 
@@ -114,6 +113,12 @@ INNER = {
 def test_archives_inside_an_archive_are_said(tmp_path: Path, case: str) -> None:
     message = refused(tmp_path, INNER[case])
     assert "an archive inside the archive" in message and "unpack it once and give the folder" in message
+
+
+@pytest.mark.parametrize("names", [["a.zip.001", "a.zip.002"], ["b/photos.tar.gz.aa"], ["a.z01"], ["a.part1.rar"]])
+def test_pieces_of_an_archive_inside_an_archive_are_to_be_joined(tmp_path: Path, names: list[str]) -> None:
+    message = refused(tmp_path, zipped(dict.fromkeys(names, b"x")))
+    assert "a piece of an archive inside the archive" in message and "join the pieces" in message
 
 
 KINDS = {

@@ -258,6 +258,10 @@ def test_wrong_keys_are_named_with_the_first_one_as_far_as_a_line_goes() -> None
         ("- a\n", ["no keys"]),
         ("", ["empty"]),
         ("text", ["a text"]),
+        (f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 123\n", ["LFS", "git lfs pull"]),
+        ("/annex/objects/MD5E-s1\n", ["git-annex pointer", "git annex get"]),
+        ("<!DOCTYPE html>\n<html>", ["a web page", "give a YAML file"]),
+        (b"PAR1\0\0", ["a Parquet table", "give a YAML file"]),
         (b"\xff\xfe", ["UTF-8"]),
     ],
 )
