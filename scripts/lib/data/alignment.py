@@ -108,6 +108,8 @@ def largest_difference(first: np.ndarray, second: np.ndarray, maps: np.ndarray) 
     first, second, maps : see :func:`look_up`; *second* is what *first* looks like through *maps*. Both are blurred
         first; the rim does not count.
     """
+    if not len(first):
+        return np.zeros(0, np.float32)
     gap = np.abs(_blurred((_standard(look_up(first, maps)) - _standard(second)).reshape(second.shape)))
     reach = len(KERNEL) // 2
     return gap[:, reach:-reach, reach:-reach].max((1, 2), initial=0)
