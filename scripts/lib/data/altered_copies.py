@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,9 @@ FREQUENCIES, SIZE, FLOOR = 12, 64, 0.003
 #: Where the four corners of a picture are as bright, to so many levels, it may have been rotated a little, and only the
 #: centre of it has to agree.
 SAME_CORNERS, CENTRE = 8, Window(0.1, 0.9, 0.1, 0.9)
+#: Among pictures that look alike, one with four corners no brighter than this was rotated, and is looked for by what is
+#: inside of them.
+BLACK, INSIDE = 12, Window(0.05, 0.95, 0.05, 0.95)
 #: Copies are no farther apart (1 - cosine) than this, and where only the centre agrees, than CENTRE_SHARE of it.
 FARTHEST, CENTRE_SHARE = 0.04, 0.8
 #: So far is the nearest of REFERENCES pictures drawn at random from a picture, in the median, in collections of
@@ -97,7 +100,9 @@ def find_links(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray, thread
     aligned = [_aligned(spectra, grey, batch, farthest, crowd) for batch in _batches(candidates)]
     # Where any two pictures are near once they are aligned, as icons are, a crop cannot be told from other pictures.
     if farthest > USUAL_SHARE * FARTHEST and len(indices) <= MOST_FINE and misses_crops(grey, indices):
-        aligned.append(_cropped(spectra, grey, find_crops(grey, indices, threads), farthest, crowd))
+        inside, is_cut = _without_black_corners(grey, indices)
+        pairs = _cropped(spectra, inside, find_crops(inside, indices, threads), farthest, crowd)
+        aligned.append(replace(pairs, maps=_of_whole(pairs, is_cut)))
     rows = [row for pairs in aligned if len(pairs.distance) for row in _agreeing(grey, colour, pairs)]
     return [Link(first, second, how, is_nearest) for _, first, second, how, is_nearest in sorted(rows)]
 
@@ -204,6 +209,26 @@ def _cropped(spectra: Spectra, grey: np.ndarray, pairs: Candidates, farthest: fl
     first, second = (_square(grey, indices[chosen]).astype(np.float32) for indices in (pairs.first, pairs.second))
     chosen = chosen[largest_difference(first, second, maps[chosen]) <= LARGEST_DIFFERENCE]
     return Aligned(pairs.first[chosen], pairs.second[chosen], [""] * len(chosen), maps[chosen], distance[chosen], True)
+
+
+def _without_black_corners(grey: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the thumbnails *grey*, of those with four black corners only what is INSIDE; and which these are."""
+    inside, is_cut = grey.copy(), np.zeros(len(grey), bool)
+    for rows in chunks(indices):
+        corners = _square(grey, rows)[:, :: GREY_EDGE - 1, :: GREY_EDGE - 1]
+        cut = rows[corners.max((1, 2)) <= BLACK]
+        seen = look_up(_square(grey, cut).astype(np.float32), np.broadcast_to(INSIDE.matrix, (len(cut), 2, 3)))
+        inside[cut], is_cut[cut] = np.rint(seen).reshape(len(cut), GREY_EDGE**2), True
+    return inside, is_cut
+
+
+def _of_whole(pairs: Aligned, is_cut: np.ndarray) -> np.ndarray:
+    """Return the maps of *pairs* as maps between the whole pictures, where they are between what is INSIDE."""
+    last = np.array([[0, 0, 1]], np.float32)
+    inside = np.concatenate([INSIDE.matrix, last])
+    first, second = (np.where(is_cut[of][:, None, None], inside, np.eye(3)) for of in (pairs.first, pairs.second))
+    maps = np.concatenate([pairs.maps, np.broadcast_to(last, (len(pairs.maps), 1, 3))], axis=1)
+    return (first @ maps @ np.linalg.inv(second))[:, :2].astype(np.float32)
 
 
 def _rim(pictures: np.ndarray) -> np.ndarray:

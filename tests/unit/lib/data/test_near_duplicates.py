@@ -130,6 +130,14 @@ def test_pictures_that_all_look_alike_are_found_rotated_and_from_aside_and_no_st
     assert len(joined) == len(right)
 
 
+def test_one_of_pictures_that_all_look_alike_is_found_rotated_with_black_corners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(altered_copies, "misses_crops", lambda *_: True)
+    pictures = cells(100)
+    assert groups([*pictures, pictures[3].rotate(5, Image.Resampling.BICUBIC)]) == [[3, 100]]
+
+
 def icons() -> list[Image.Image]:
     """Return a hundred signs in four colours on white: the same shape in another colour is another picture."""
     drawn = []
