@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from scripts.lib.base import ranges
 from scripts.lib.base.files import read_json, sync_file, write_json
@@ -27,10 +27,6 @@ from scripts.lib.data.pixel_cache import COLUMNS, INDEX, METADATA, PIXELS
 from scripts.lib.data.reading import USUAL, Reading
 from scripts.lib.data.reading import add_options as add_reading
 from scripts.lib.data.shards import Shard, shards_of
-
-with warnings.catch_warnings():  # mmcv 1 announces on every import that mmcv 2 exists
-    warnings.simplefilter("ignore")
-    import mmcv
 
 #: Up to this many bytes, pixels stay as they are; more would not stay in the memory of a common machine. A constant,
 #: not what this machine has: the format determines the result.
@@ -89,9 +85,9 @@ def decode(content: bytes, short_side: int, reading: Reading = USUAL) -> np.ndar
     image = decode_image(content, grey, factor, reading)
     height, width = image.shape[:2]
     if min(height, width) != short_side:
-        image = mmcv.imresize(
-            image, size_in_cache(width, height, short_side), interpolation="bilinear", backend="pillow"
-        )
+        # As mmcv's imresize does it with Pillow; mmcv loads torch, which takes longer than to decode a small data set.
+        shrunk = Image.fromarray(image).resize(size_in_cache(width, height, short_side), Image.Resampling.BILINEAR)
+        image = np.array(shrunk)
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if grey else image
 
 
