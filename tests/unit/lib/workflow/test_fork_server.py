@@ -43,6 +43,11 @@ def main():
         print([name for name in ("mmcls.models", "timm.models") if name in sys.modules])
     elif words[0] == "exit":
         sys.exit(int(words[1]))
+    elif words[0] == "last":  # what Python still does at its end
+        import atexit, threading
+        atexit.register(print, "at the end")
+        threading.Thread(target=lambda: (time.sleep(0.3), print("of a thread"))).start()
+        sys.exit("why")
     elif words[0] == "raise":
         raise ValueError("wrong")
     elif words[0] == "abort":
@@ -152,10 +157,10 @@ def test_a_step_is_told_what_an_ordinary_process_is(forks: Forks) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("words", [("exit", "0"), ("exit", "3"), ("raise",), ("abort",)])
+@pytest.mark.parametrize("words", [("exit", "0"), ("exit", "3"), ("last",), ("raise",), ("abort",)])
 def test_a_step_ends_as_an_ordinary_process_does(forks: Forks, words: tuple[str, ...]) -> None:
     forked, ordinary = run(forks.folder, *words), run(NOWHERE, *words)
-    assert forked.returncode == ordinary.returncode
+    assert forked.returncode == ordinary.returncode and forked.stdout == ordinary.stdout
     assert forked.stderr.splitlines()[-1:] == ordinary.stderr.splitlines()[-1:]
 
 
