@@ -34,7 +34,8 @@ from scripts.lib.base import ranges
 from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.files import atomic_path
 from scripts.lib.base.interrupts import held
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.base.subprocesses import memory_ran_out, was_killed
 from scripts.lib.data import image_checks
 from scripts.lib.data.image_checks import COLOUR_EDGE, DETAIL_BYTES, GREY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.reading import USUAL, Reading
@@ -243,6 +244,8 @@ class _Worker:
             self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
+            if self.process.exitcode == -signal.SIGKILL:
+                raise PassingError(*was_killed("a process that checks images", memory_ran_out())) from None
             raise UserError(
                 f"a process that checks images could not start (exit status {self.process.exitcode}):"
                 " see the lines above, and try `make doctor`"

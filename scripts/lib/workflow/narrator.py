@@ -62,6 +62,10 @@ class Failure:
     logs: Sequence[str]
     others: Sequence[str] = ()
 
+    def outcomes(self, since: float) -> list[Path]:
+        """Return the files in which its commands told their ends since a time."""
+        return [path for path in map(outcome_path, map(Path, self.logs)) if is_recent(path, since)]
+
     def reason(self, since: float, ends: Mapping[str, str]) -> str:
         """Return why, in one line, by what a command left, else by how it ended or by the cluster's own log.
 
@@ -70,8 +74,7 @@ class Failure:
         since : when this run began; what earlier ones left counts for nothing.
         ends : how commands ended, by their logs.
         """
-        for path in map(outcome_path, map(Path, self.logs)):
-            outcome = Outcome.read(path) if is_recent(path, since) else None
+        for outcome in map(Outcome.read, self.outcomes(since)):
             if outcome and outcome.ending != Ending.INTERRUPTED:
                 return str(outcome)
         text = ""
@@ -185,6 +188,9 @@ class Narrator(logging.Handler):
 
     def _fail(self, failure: Failure) -> None:
         self.failures.append(failure)
+        if failure.logs and not (failure.others or failure.outcomes(self._began)):  # `make watch` shows it
+            reason = failure.reason(self._began, self._ends)
+            Outcome(Ending.FAILED, reason, again=True).write(outcome_path(Path(failure.logs[0])))
         if self._done < self._total:
             self.say(f"failed: {failure.what}; what does not need it goes on")
 

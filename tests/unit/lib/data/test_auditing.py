@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from planted_images import encoded, photograph
 
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.data import auditing
 from scripts.lib.data.auditing import HEADER_BYTES, RECORD, AuditCache, Outcome, check_files, decode, encode
 from scripts.lib.data.image_checks import Checked, Oddity, Status
@@ -96,6 +97,21 @@ def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -
     with pytest.raises(UserError, match="a process that checks images could not start"):
         outcomes(tmp_path, ["a.jpg"], unusable, 2)
     assert not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_as_it_starts_is_told_as_killed(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded(photograph(1, (40, 40))))
+
+    def kill_first() -> None:
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.001)
+        os.kill(children[0].pid or 0, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_first)
+    killer.start()
+    with pytest.raises(PassingError, match="a process that checks images was killed"):
+        outcomes(tmp_path, ["a.jpg"], NONE_KNOWN, 1)
+    killer.join()
 
 
 def test_a_process_that_computes_for_too_long_is_ended() -> None:

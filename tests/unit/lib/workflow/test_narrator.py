@@ -119,7 +119,9 @@ begin(1, "evaluating a", "logs/a.log")
 logger.error({COMMAND + end!r}, extra={{"event": LogEvent.ERROR, "exception": "CalledProcessError"}})
 logger.error("x", extra={{"event": LogEvent.JOB_ERROR, "jobid": 1, "rule_name": "r", "log": ["logs/a.log"]}})
 """
-    assert narrated(folder, body)[-1].startswith(f"error: {line}")
+    error = narrated(folder, body)[-1]
+    assert error.startswith(f"error: {line}")
+    assert f"error: {Outcome.read(folder / 'logs/a.outcome.json')}" == error, "it is what `make watch` shows"
 
 
 def test_a_job_whose_log_on_the_cluster_ends_with_a_traceback_was_not_killed(folder: Path) -> None:
