@@ -25,6 +25,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from bench import footprint, stand_in
 from bench.stand_in import Beat
 from bench.table import machine_line, markdown
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 WORDS = ("snakemake", "--profile", "slurm", "--configfile", "configs/many.yaml", "--until", "train_model")
 #: Starts of the workflow, each after one that ended with failed runs, until none is left to do.
 MOST_STARTS = 4
+#: MiB that the processes of a job take: Snakemake, srun and Slurm's own.
+JOB_MIB = 160
 #: Seconds for which a node that failed is away, and for which the disk is full.
 AWAY_SECONDS, FULL_SECONDS = 30.0, 60.0
 #: In the place of a program: it fails one time in twenty, and is slow as often.
@@ -181,7 +185,8 @@ def run(checkout: Checkout, cluster: Cluster, args: argparse.Namespace, faults: 
             peak, cpu = max(peak, usage.ru_maxrss / 1024), cpu + usage.ru_utime + usage.ru_stime
             if process.returncode == 0:
                 break
-            logger.warning("start %d ended with status %d: %s", starts, process.returncode, log)
+            last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+            logger.warning("start %d ended with status %d: %s", starts, process.returncode, last)
     finally:
         if faults and thread:
             faults.stopping.set()
@@ -318,6 +323,9 @@ def main(args: argparse.Namespace) -> None:
     """Measure, print the table, and fail where a run was lost or trained twice at once."""
     if other := running_folder():
         raise UserError(f"a test cluster is up in {other}", "take it down first: tests/slurm/cluster.py down")
+    jobs = min(args.runs, args.jobs or VIRTUAL_GPUS * args.nodes)
+    if jobs > (fit := int(psutil.virtual_memory().available / 2**20 / JOB_MIB)):
+        raise UserError(f"{jobs} jobs at a time do not fit into this machine's memory", f"give --jobs {fit} or fewer")
     home = Path(tempfile.mkdtemp(prefix="mimflow-slurm-"))
     with small_file_system(1024) as folder, Cluster(home, virtual=args.nodes) as cluster:
         result, verdict, faults = measure(folder, cluster, args)

@@ -6,6 +6,7 @@ are the real ones. A training goes on where the last attempt was, as a real one 
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import math
@@ -88,16 +89,17 @@ def _train(run: str) -> None:
 
 
 def _write(run: str, attempt: str, word: str) -> None:
-    line = json.dumps(Beat(run, attempt, os.environ.get("SLURM_JOB_ID", ""), time.time(), word)) + "\n"
+    line = "\n" + json.dumps(Beat(run, attempt, os.environ.get("SLURM_JOB_ID", ""), time.time(), word))
     file = os.open(BEATS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(file, line.encode())  # one call: lines of several processes do not mix
+        if os.write(file, line.encode()) < len(line):  # one call: lines of several processes do not mix
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(BEATS))
     finally:
         os.close(file)
 
 
 def read_beats(folder: Path) -> list[Beat]:
-    """Return what the trainings in *folder* have written, in the order of time."""
+    """Return what the trainings in *folder* have written, in the order of time, without what a full disk cut off."""
     file = folder / BEATS
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return sorted((Beat(*json.loads(line)) for line in lines), key=lambda beat: beat.when)
+    return sorted((Beat(*json.loads(line)) for line in lines if line.endswith("]")), key=lambda beat: beat.when)
