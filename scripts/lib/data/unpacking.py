@@ -457,15 +457,14 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
     for note in left_out.remarks:
         logger.warning("%s", note)
     classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
-    if not classes:
+    remedy = next((remedy for reason, remedy in REMEDIES.items() if reason in left_out.counts), "")
+    if not classes or (len(classes) == 1 and remedy):  # one is refused by split_dataset, which does not know why
         why = "; ".join(f"{plural(count, 'file')}: {reason}" for reason, count in sorted(left_out.counts.items()))
+        what = "images in one class folder only" if classes else "no image in a class folder"
         raise UserError(
-            f"{', '.join(str(origin.archive) for origin in origins)}: no image in a class folder"
+            f"{', '.join(str(origin.archive) for origin in origins)}: {what}"
             f" (left out: {why or 'nothing, it is empty'})",
-            next(
-                (remedy for reason, remedy in REMEDIES.items() if reason in left_out.counts),
-                "an archive must hold one folder a class with its images in it",
-            ),
+            remedy or "an archive must hold one folder a class with its images in it",
         )
     if warning := describe_alike(sorted(classes)):
         logger.warning("%s", warning)
