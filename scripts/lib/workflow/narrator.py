@@ -39,6 +39,8 @@ NOISE = re.compile(
     r"Exiting because a job execution failed|WorkflowError:\s+At least one job did not|Logfile |Remaining jobs"
 )
 TELLING = re.compile(r"slurmstepd: error|oom.kill|DUE TO|(?<!Workflow)error:|Killed", re.IGNORECASE)
+#: What stands before Slurm's words where a full disk cut off the end of a line.
+BEFORE_SLURM = re.compile(r"^.*(?=(?:srun|slurmstepd): error)")
 NOTHING = "Nothing to be done"
 #: What a step does is not cut to less, in columns, while something else can be left out.
 SHORTEST = 20
@@ -84,7 +86,8 @@ class Failure:
         ends = {**ends, **endings(text)}
         ended = next((log for log in self.logs if log in ends), "")
         log = ended or next(iter(self.logs), "")
-        words = next((line.strip() for line in reversed(text.splitlines()) if TELLING.search(line)), "")
+        line = next((line.strip() for line in reversed(text.splitlines()) if TELLING.search(line)), "")
+        words = BEFORE_SLURM.sub("", line)
         if words and not ended and not OUT_OF_MEMORY.search(text):
             return f"{self.what} ended without a word ({words}): see {self.others[0]} and run it again"
         return describe_end(self.what, log, ends.get(ended, ""), text if self.others else None)

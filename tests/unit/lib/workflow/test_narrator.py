@@ -130,6 +130,11 @@ def test_a_job_whose_log_on_the_cluster_ends_with_a_traceback_was_not_killed(fol
     assert "ImportError: libGL.so.1" in last and "7.log" in last and "killed" not in last and "memory" not in last
 
 
+def test_of_lines_that_a_full_disk_ran_together_the_clusters_words_remain(folder: Path) -> None:
+    (folder / "7.log").write_text("Command: python -m snakemake --target-jobs a --lsrun: error: v2: task 0: Exited\n")
+    assert "ended without a word (srun: error: v2: task 0: Exited): see " in narrated(folder, GROUP)[-1]
+
+
 @pytest.mark.long
 def test_what_a_later_attempt_mended_is_no_error(folder: Path) -> None:
     leave(Outcome(Ending.FAILED, "the server does not answer", again=True), folder / "logs/fetch.outcome.json")
