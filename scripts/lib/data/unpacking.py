@@ -48,7 +48,6 @@ IS_PIECE = "a piece of an archive inside the archive"
 REMEDIES = {
     IS_ARCHIVE: "unpack it once and give the folder, or list the archives in it as dataset.source, with label or split;"
     " where they are shards whose images have a .cls, .json or .txt beside them: in_place: true",
-    IS_PIECE: "unpack it once, join the pieces (`cat NAME.zip.* > NAME.zip`, as their names count them), and give that",
     IS_LINK: "pack the files that the links lead to (tar --dereference), or give the folder",
 }
 
@@ -458,6 +457,9 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
         logger.warning("%s", note)
     classes = {name for _, name in map(split_target, filter(None, chain.from_iterable(planned)))}
     remedy = next((remedy for reason, remedy in REMEDIES.items() if reason in left_out.counts), "")
+    if IS_PIECE in left_out.counts:
+        before = "" if all(origin.folder for origin in origins) else "unpack it once, then "
+        remedy = before + piece_of(left_out.examples[IS_PIECE].rpartition("/")[2])
     if not classes or (len(classes) == 1 and remedy):  # one is refused by split_dataset, which does not know why
         why = "; ".join(f"{plural(count, 'file')}: {reason}" for reason, count in sorted(left_out.counts.items()))
         what = "images in one class folder only" if classes else "no image in a class folder"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from scripts.data.fetch_archive import check_whole
+from scripts.lib.base.language import speaking, tr_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.data.archive_entries import Limits
 from scripts.lib.data.file_kinds import piece_of
@@ -115,10 +116,21 @@ def test_archives_inside_an_archive_are_said(tmp_path: Path, case: str) -> None:
     assert "an archive inside the archive" in message and "unpack it once and give the folder" in message
 
 
-@pytest.mark.parametrize("names", [["a.zip.001", "a.zip.002"], ["b/photos.tar.gz.aa"], ["a.z01"], ["a.part1.rar"]])
-def test_pieces_of_an_archive_inside_an_archive_are_to_be_joined(tmp_path: Path, names: list[str]) -> None:
-    message = refused(tmp_path, zipped(dict.fromkeys(names, b"x")))
-    assert "a piece of an archive inside the archive" in message and "join the pieces" in message
+PIECES = {
+    "b/a.zip.001": "unpack it once, then join the pieces: cat a.zip.0* > a.zip",
+    "photos.tar.gz.aa": "unpack it once, then join the pieces: cat photos.tar.gz.a* > photos.tar.gz",
+    "a.z01": "unpack it once, then join the pieces: zip -s 0 a.zip --out whole.zip",
+    "a.part1.rar": "unpack it once, then put all pieces in one folder, unpack the first (7z x), and give the folder",
+    "c/a.7z.001": "unpack it once, then put all pieces in one folder, unpack the first (7z x), and give the folder",
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_pieces_of_an_archive_inside_an_archive_are_to_be_joined(tmp_path: Path, name: str) -> None:
+    message = refused(tmp_path, zipped({name: b"x"}))
+    assert "a piece of an archive inside the archive" in message and message.endswith(PIECES[name])
+    with speaking("zh"):
+        assert tr_line(PIECES[name]).startswith("请先解压一层，再")
 
 
 KINDS = {
