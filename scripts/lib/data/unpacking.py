@@ -460,14 +460,15 @@ def report(planned: Sequence[Targets], left_out: LeftOut, origins: Sequence[Orig
     if IS_PIECE in left_out.counts:
         before = "" if all(origin.folder for origin in origins) else "unpack it once, then "
         remedy = before + piece_of(left_out.examples[IS_PIECE].rpartition("/")[2])
-    if not classes or (len(classes) == 1 and remedy):  # one is refused by split_dataset, which does not know why
-        why = "; ".join(f"{plural(count, 'file')}: {reason}" for reason, count in sorted(left_out.counts.items()))
-        what = "images in one class folder only" if classes else "no image in a class folder"
+    why = "; ".join(f"{plural(count, 'file')}: {reason}" for reason, count in sorted(left_out.counts.items()))
+    if not classes:
         raise UserError(
-            f"{', '.join(str(origin.archive) for origin in origins)}: {what}"
+            f"{', '.join(str(origin.archive) for origin in origins)}: no image in a class folder"
             f" (left out: {why or 'nothing, it is empty'})",
             remedy or "an archive must hold one folder a class with its images in it",
         )
+    if len(classes) == 1 and remedy:  # split_dataset refuses it, and does not know what was left out
+        logger.warning("images in one class folder only (left out: %s): %s", why, remedy)
     if warning := describe_alike(sorted(classes)):
         logger.warning("%s", warning)
 
