@@ -148,7 +148,8 @@ def test_a_job_that_is_killed_is_named_in_the_last_line(tmp_path: Path) -> None:
         os.kill(job, signal.SIGKILL)
     assert terminal.end(300) == 1 and is_calm(terminal), terminal.output
     last = terminal.lines()[-1]
-    assert last.startswith("error: fetch_archive was killed") and terminal.output.count(last) == 1, terminal.output
+    told = "error: fetching results/small/archive.zip was killed by a person or a program"
+    assert last.startswith(told) and terminal.output.count(last) == 1, terminal.output
 
 
 def is_job(process: Path, folder: Path) -> bool:
