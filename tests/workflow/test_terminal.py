@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -143,9 +142,14 @@ def test_a_job_that_is_killed_is_named_in_the_last_line(tmp_path: Path) -> None:
     jobs: list[int] = []
     while not jobs:
         jobs = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if is_job(entry, tmp_path)]
-    # The job itself before its workers: it would report a worker that died. Its number need not be the smallest.
-    for job in sorted(jobs, key=lambda job: psutil.Process(job).ppid() in jobs):
-        os.kill(job, signal.SIGKILL)
+    # With its workers and at once, as when a container's memory is full: of two that live on, one tells of the other.
+    parents = [psutil.Process(job) for job in jobs]
+    for parent in parents:
+        parent.suspend()  # it starts no more
+    workers = {worker for parent in parents for worker in parent.children(True)}
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for process in workers.union(parents):
+            act(process)
     assert terminal.end(300) == 1 and is_calm(terminal), terminal.output
     last = terminal.lines()[-1]
     told = "error: fetching results/small/archive.zip was killed by a person or a program"
