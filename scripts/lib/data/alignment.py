@@ -87,7 +87,7 @@ def approach(
         outwards = steepest[:, 0] + steepest[:, 4]
         steepest = np.concatenate([steepest, np.stack([-x * outwards, -y * outwards], 1)], 1)
     solver = _solver(spectra.slopes(second, steepest))
-    maps = _with_last_row(maps)
+    maps = with_last_row(maps)
     distance, nearest = np.full(len(first), np.inf, np.float32), maps.copy()
     for step in range(times + 1):
         seen = look_up(first, maps, cv2.INTER_LANCZOS4) if finely else look_up(first, maps[:, :2])
@@ -145,14 +145,14 @@ def _improve(moved: np.ndarray, fixed: np.ndarray, maps: np.ndarray, times: int)
     steepest = _steepest(wanted.reshape(fixed.shape))
     weights = np.clip((RIM[1] - np.hypot(*_grid(size))) / (RIM[1] - RIM[0]), 0, 1)
     solver = _solver(steepest, weights)
-    maps = _with_last_row(maps)
+    maps = with_last_row(maps)
     for _ in range(times):
         error = _standard(look_up(moved, maps[:, :2])) - wanted
         maps = _stepped(maps, (solver @ error[:, :, None])[:, :, 0], size)
     return maps[:, :2]
 
 
-def _with_last_row(maps: np.ndarray) -> np.ndarray:
+def with_last_row(maps: np.ndarray) -> np.ndarray:
     """Return affine maps (n, 2, 3) as maps (n, 3, 3)."""
     return np.concatenate([maps, np.broadcast_to(np.array([0, 0, 1], np.float32), (len(maps), 1, 3))], axis=1)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scripts.lib.data.alignment import align, approach, largest_difference, look_up, rescaled
+from scripts.lib.data.alignment import align, approach, largest_difference, look_up, rescaled, with_last_row
 from scripts.lib.data.copy_candidates import (
     FINE_WINDOWS,
     MOST_FINE,
@@ -224,11 +224,9 @@ def _without_black_corners(grey: np.ndarray, indices: np.ndarray) -> tuple[np.nd
 
 def _of_whole(pairs: Aligned, is_cut: np.ndarray) -> np.ndarray:
     """Return the maps of *pairs* as maps between the whole pictures, where they are between what is INSIDE."""
-    last = np.array([[0, 0, 1]], np.float32)
-    inside = np.concatenate([INSIDE.matrix, last])
+    inside = with_last_row(INSIDE.matrix[None])[0]
     first, second = (np.where(is_cut[of][:, None, None], inside, np.eye(3)) for of in (pairs.first, pairs.second))
-    maps = np.concatenate([pairs.maps, np.broadcast_to(last, (len(pairs.maps), 1, 3))], axis=1)
-    return (first @ maps @ np.linalg.inv(second))[:, :2].astype(np.float32)
+    return (first @ with_last_row(pairs.maps) @ np.linalg.inv(second))[:, :2].astype(np.float32)
 
 
 def _rim(pictures: np.ndarray) -> np.ndarray:
