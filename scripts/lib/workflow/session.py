@@ -364,9 +364,6 @@ def spare_attempts(scheduler: Any, since: float) -> None:
 def rules_of_cluster_job(arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """Return the rules whose steps this Snakemake runs itself, on the node of one cluster job.
 
-    The plugin starts two Snakemakes there: the outer one, whose executor is ``slurm-jobstep``, runs nothing but the
-    inner one, and gets an empty list.
-
     Parameters
     ----------
     arguments : Snakemake's, after the program's name: it has read them itself, but not told its workflow yet.

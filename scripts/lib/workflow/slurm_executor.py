@@ -6,6 +6,7 @@ What is said of the plugin here is true of version 2.6.0, which the locks pin.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import snakemake_executor_plugin_slurm as plugin
+import snakemake_executor_plugin_slurm_jobstep as jobstep
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
@@ -22,7 +24,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 from scripts.lib.base import products
 from scripts.lib.base.console import one_line
 from scripts.lib.base.problems import UserError
-from scripts.lib.cluster import slurm
+from scripts.lib.cluster import job_step, slurm
 
 #: Seconds between two questions for the states of all jobs: a tenth of the time since a job came or ended, but from the
 #: first to the second number. So the end of a short job is seen soon, and Slurm is asked twelve times a minute at most.
@@ -77,6 +79,8 @@ class PatientExecutor(plugin.Executor):
     - A job that Slurm has forgotten, as it does some minutes after the end (MinJobAge), or that has ended in a way that
       the plugin does not know, is ended here: by what it has made. The plugin waits for ever.
     - The end of a job is seen within `CHECK_SECONDS`. The plugin waits longer after each check, up to three minutes.
+    - A job starts one Snakemake, which `job_step` makes its step. The plugin starts two, the first only to start the
+      second: two seconds of the processor, and more where Python is read over a network.
     - After Ctrl-C nothing is submitted any more. The plugin cancels its jobs, and then submits those that waited.
     """
 
@@ -100,6 +104,19 @@ class PatientExecutor(plugin.Executor):
     @next_seconds_between_status_checks.setter
     def next_seconds_between_status_checks(self, wanted: float | None) -> None:
         pass  # what the plugin would wait
+
+    def additional_general_args(self) -> list[str]:
+        """Return no options: the Snakemake of a job is the one that runs its steps."""
+        return []
+
+    def format_job_exec(self, job: Any) -> str:
+        """Return the line of shell that a job is: its Snakemake, as a step with the job's cores and GPUs."""
+        options = ["", ""]
+        if "mpi" not in job.resources.keys():  # noqa: SIM118 - Snakemake's resources are no mapping
+            rest = f"{jobstep.get_gpu_setting(job)} {jobstep.get_node_setting(job)}"
+            options = [f"-n1 --cpu-bind=q {jobstep.get_cpu_setting(job, gpu)} {rest}" for gpu in (False, True)]
+        words = [self.get_python_executable(), "-I", "-S", job_step.__file__, *options]
+        return f"{shlex.join(words)} {super().format_job_exec(job)}"
 
     def run_job(self, job: Any) -> None:
         """Submit a job; try again while Slurm refuses it for what passes."""

@@ -74,7 +74,7 @@ ON_A_NODE = [
     ("arguments", "rules"),
     [
         (ON_A_NODE, ["predict_images", "train_model"]),
-        ([*ON_A_NODE, "--executor", "slurm-jobstep"], []),  # it only starts the one above
+        ([*ON_A_NODE, "--executor", "slurm"], []),
         (["--cores", "2"], []),
     ],
 )
