@@ -14,6 +14,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -180,7 +181,12 @@ def run(checkout: Checkout, cluster: Cluster, args: argparse.Namespace, faults: 
             with log.open("wb") as stream:
                 process = subprocess.Popen(WORDS, cwd=checkout.folder, env=environment, stdin=subprocess.DEVNULL,
                                            stdout=stream, stderr=subprocess.STDOUT)  # fmt: skip
-                _, status, usage = os.wait4(process.pid, 0)
+                try:
+                    _, status, usage = os.wait4(process.pid, 0)
+                except BaseException:  # it would go on alone, and its jobs, too
+                    process.send_signal(signal.SIGINT)
+                    process.wait()
+                    raise
                 process.returncode = os.waitstatus_to_exitcode(status)
             peak, cpu = max(peak, usage.ru_maxrss / 1024), cpu + usage.ru_utime + usage.ru_stime
             if process.returncode == 0:
