@@ -8,32 +8,18 @@ sees that it is not, does the rest. The same code with NCCL on GPUs and with glo
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import runpy
-import signal
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from scripts.lib.base.subprocesses import die_with_parent
 from scripts.lib.runs.config_file import read_config
 
 #: Longest wait in a collective operation, e.g. for the slowest start.
 PATIENCE = timedelta(minutes=30)
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when torch.distributed.run's dies.
-
-    Newer torch puts each process into a session of its own, where a SIGKILL to train_model's group does not reach it:
-    it would go on writing beside the next attempt.
-    """
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the request
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -97,5 +83,7 @@ def main(args: argparse.Namespace) -> None:
 if __name__ == "__main__":
     # Not run_cli: mmcv has a log of its own, and of several processes only the first one speaks.
     arguments = build_parser().parse_args()
-    die_with_parent()
+    # Newer torch puts each process into a session of its own, where a SIGKILL to train_model's group does not reach
+    # it: it would go on writing beside the next attempt.
+    die_with_parent(os.getppid())
     main(arguments)

@@ -39,9 +39,6 @@ def held() -> Iterator[None]:
     ------
     KeyboardInterrupt : at the end, if it came in between.
     """
-    from multiprocessing import resource_tracker  # late: every command loads this module, few start helpers
-
-    resource_tracker.ensure_running()  # its start would end with Ctrl-C unblocked
     came: list[int] = []
     # Both: a library's thread would take the signal that this one blocks, and helpers inherit what is blocked.
     handler = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -12,6 +13,19 @@ from types import FrameType
 
 #: Exit status of a trainer that was asked to stop, saved its state and can go on (EX_TEMPFAIL of sysexits.h).
 EXIT_STOPPED = 75
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when the thread that started it ends, also if its process is killed.
+
+    Parameters
+    ----------
+    parent : id of the process that started this one; where it has ended already, this one ends at once.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kills_for_memory() -> int | None:

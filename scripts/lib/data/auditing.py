@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import logging
-import multiprocessing
 import os
 import resource
 import signal
@@ -33,9 +32,9 @@ from tqdm import tqdm
 from scripts.lib.base import ranges
 from scripts.lib.base.console import can_rewrite
 from scripts.lib.base.files import atomic_path
-from scripts.lib.base.interrupts import held
 from scripts.lib.base.problems import PassingError, UserError
 from scripts.lib.base.subprocesses import memory_ran_out, was_killed
+from scripts.lib.base.workers import Worker
 from scripts.lib.data import image_checks
 from scripts.lib.data.image_checks import COLOUR_EDGE, DETAIL_BYTES, GREY_EDGE, Checked, Oddity, Status
 from scripts.lib.data.reading import USUAL, Reading
@@ -202,7 +201,7 @@ def check_files(
                 if len(batch) > 1:
                     waiting += [[index] for index in reversed(batch)]
                     continue
-                if worker.process.exitcode == -signal.SIGKILL:  # which no decoder sends
+                if worker.exit_status() == -signal.SIGKILL:  # which no decoder sends
                     raise UserError(
                         f"{folder / names[batch[0]]}: the process that decoded it was killed (SIGKILL), most likely for"
                         " want of memory: give it more, or take the file away; the same command goes on from here"
@@ -213,20 +212,14 @@ def check_files(
             worker.stop()
 
 
-class _Worker:
+class _Worker(Worker):
     """A process that checks files, and the batches that it has before it, the first one first."""
 
     def __init__(self, folder: Path, known: np.ndarray, patience: int, reading: Reading) -> None:
-        # spawn: a forked copy of a process whose libraries run threads may hang.
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        super().__init__(_work, folder, known, patience, reading)
         self.batches: list[list[int]] = []
         self.started = False
         self.patience = patience
-        self.process = context.Process(target=_work, args=(theirs, folder, known, patience, reading), daemon=True)
-        with held():
-            self.process.start()
-        theirs.close()
 
     def give(self, batch: list[int], names: Sequence[str]) -> None:
         self.batches.append(batch)
@@ -243,11 +236,10 @@ class _Worker:
         try:
             self.connection.recv()
         except (EOFError, OSError):
-            self.process.join()
-            if self.process.exitcode == -signal.SIGKILL:
+            if self.exit_status() == -signal.SIGKILL:
                 raise PassingError(*was_killed("a process that checks images", memory_ran_out())) from None
             raise UserError(
-                f"a process that checks images could not start (exit status {self.process.exitcode}):"
+                f"a process that checks images could not start (exit status {self.exit_status()}):"
                 " see the lines above, and try `make doctor`"
             ) from None
         self.started = True
@@ -262,19 +254,13 @@ class _Worker:
         return batch, [Outcome(index, *result) for index, result in zip(batch, results, strict=True)]
 
     def describe_end(self) -> str:
-        self.process.join()
         self.connection.close()
-        code = self.process.exitcode or 0
+        code = self.exit_status()
         if code == -signal.SIGXCPU:
             return f"it takes more than {self.patience} s of a processor to decode"
         with contextlib.suppress(ValueError):
             return f"its decoder crashed ({signal.Signals(-code).name})"
         return f"its decoder crashed (exit status {code})"
-
-    def stop(self) -> None:
-        self.connection.close()
-        self.process.terminate()
-        self.process.join()
 
 
 def _work(connection: Connection[Any, Any], folder: Path, known: np.ndarray, patience: int, reading: Reading) -> None:

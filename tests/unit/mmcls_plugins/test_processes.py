@@ -201,8 +201,8 @@ def test_processes_have_stopped_when_one_said_so_and_none_failed(statuses: list[
 
 @pytest.mark.long
 def test_a_process_dies_with_its_parent_in_whatever_session(tmp_path: Path) -> None:
-    child = "from scripts.mmcls_plugins.distributed_process import die_with_parent; die_with_parent(); "
-    child += f"import pathlib, time; pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(60)"
+    child = "import os, pathlib, time; from scripts.lib.base.subprocesses import die_with_parent; "
+    child += f"die_with_parent(os.getppid()); pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(60)"
     parent = "import subprocess, sys; "
     parent += f"p = subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True); "
     parent += "print(p.pid, flush=True); p.wait()"

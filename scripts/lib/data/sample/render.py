@@ -8,13 +8,14 @@ import hashlib
 import io
 import json
 import logging
-import multiprocessing
 import os
+import signal
 import zipfile
-from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,9 +23,10 @@ from PIL import Image
 
 from scripts.lib.base.console import run_cli
 from scripts.lib.base.files import atomic_path
-from scripts.lib.base.interrupts import held
-from scripts.lib.base.problems import UserError
+from scripts.lib.base.problems import PassingError, UserError
+from scripts.lib.base.subprocesses import memory_ran_out, was_killed
 from scripts.lib.base.units import plural
+from scripts.lib.base.workers import Worker
 from scripts.lib.data.sample.looks import CLASSES
 from scripts.lib.data.sample.scenes import photograph
 
@@ -126,17 +128,40 @@ def _render_all(tasks: list[Task], processes: int) -> Iterator[bytes]:
         for chunk in chunks:
             yield from _render_chunk(chunk)
         return
-    # spawn: a forked copy of a process whose libraries run threads may hang.
     with ExitStack() as ended:
-        with held():
-            pool = ended.enter_context(multiprocessing.get_context("spawn").Pool(processes, _start_worker))
-        waiting: deque = deque()
-        for chunk in chunks:
-            waiting.append(pool.apply_async(_render_chunk, (chunk,)))
-            if len(waiting) >= AHEAD * processes:
-                yield from waiting.popleft().get()
-        while waiting:
-            yield from waiting.popleft().get()
+        workers: list[Worker] = []
+        for _ in range(processes):
+            workers.append(Worker(_work))
+            ended.callback(workers[-1].stop)
+        for number in range(len(chunks) + AHEAD * processes):
+            if number < len(chunks):
+                with suppress(OSError):  # it has ended: _take will tell
+                    workers[number % processes].connection.send(chunks[number])
+            if number >= AHEAD * processes:
+                yield from _take(workers[number % processes])
+
+
+def _take(worker: Worker) -> list[bytes]:
+    """Return the pictures of a worker's next chunk.
+
+    Raises
+    ------
+    UserError : the worker has ended.
+    """
+    try:
+        return list(worker.connection.recv())
+    except (EOFError, OSError):
+        status = worker.exit_status()
+    if status == -signal.SIGKILL:
+        raise PassingError(*was_killed("a process that renders images", memory_ran_out()))
+    raise UserError(f"a process that renders images ended (exit status {status})", "see the lines above")
+
+
+def _work(connection: Connection[Any, Any]) -> None:
+    _start_worker()
+    with suppress(EOFError, OSError):  # the parent has ended
+        while True:
+            connection.send(_render_chunk(connection.recv()))
 
 
 def _start_worker() -> None:

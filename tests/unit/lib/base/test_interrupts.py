@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -52,15 +51,12 @@ def test_ctrl_c_while_a_command_loads_ends_it_in_one_line(shown: str, tmp_path: 
 
 def test_helpers_that_are_started_meanwhile_never_see_it() -> None:
     with interrupts.held():
-        helper = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(30,), daemon=True)
-        helper.start()
-    assert helper.pid
-    os.kill(helper.pid, signal.SIGINT)  # while it loads its modules
-    helper.join(1)
-    assert helper.is_alive()
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)"])
+    helper.send_signal(signal.SIGINT)  # while it loads its modules
+    with pytest.raises(subprocess.TimeoutExpired):
+        helper.wait(1)
     helper.terminate()
-    helper.join(10)
-    assert helper.exitcode == -signal.SIGTERM
+    assert helper.wait(10) == -signal.SIGTERM
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from planted_images import encoded, photograph
 
@@ -52,8 +52,7 @@ def plant_deadly_file(path: Path, how: signal.Signals) -> threading.Thread:
     def kill_readers() -> None:
         for _ in range(2):
             with open(path, "wb"):  # waits for a reader
-                for process in multiprocessing.active_children():
-                    assert process.pid
+                for process in psutil.Process().children():
                     os.kill(process.pid, how)
                     # Not join(), which would take the exit status away from the one who checks the files.
                     with contextlib.suppress(ChildProcessError):  # it has been taken already
@@ -88,7 +87,7 @@ def test_a_process_killed_from_outside_is_no_fault_of_its_file(tmp_path: Path) -
     plant_deadly_file(tmp_path / "deadly.jpg", signal.SIGKILL)
     with pytest.raises(UserError, match=r"deadly\.jpg: .* killed \(SIGKILL\), most likely for want of memory"):
         outcomes(tmp_path, ["a.jpg", "deadly.jpg"], NONE_KNOWN, 1)
-    assert not multiprocessing.active_children()
+    assert not psutil.Process().children()
 
 
 def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -> None:
@@ -96,16 +95,16 @@ def test_processes_that_cannot_start_are_no_fault_of_the_files(tmp_path: Path) -
     unusable = np.zeros((1, 32), object)  # no array of bytes: a process ends as it looks at it
     with pytest.raises(UserError, match="a process that checks images could not start"):
         outcomes(tmp_path, ["a.jpg"], unusable, 2)
-    assert not multiprocessing.active_children()
+    assert not psutil.Process().children()
 
 
 def test_a_process_that_is_killed_as_it_starts_is_told_as_killed(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(photograph(1, (40, 40))))
 
     def kill_first() -> None:
-        while not (children := multiprocessing.active_children()):
+        while not (children := psutil.Process().children()):
             time.sleep(0.001)
-        os.kill(children[0].pid or 0, signal.SIGKILL)
+        os.kill(children[0].pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_first)
     killer.start()
@@ -128,9 +127,9 @@ def test_what_lies_before_a_killed_process_is_checked_by_the_next(tmp_path: Path
     for number, batch in enumerate(check_files(tmp_path, names, NONE_KNOWN, 1)):
         seen += [outcome.index for outcome in batch if outcome.record]
         if not number:
-            for process in multiprocessing.active_children():
+            for process in psutil.Process().children():
                 process.kill()
-                process.join()
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert sorted(seen) == list(range(100))
 
 
