@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.lib.base.console import confirmed, run_cli
+from scripts.lib.base.console import confirmed, run_cli, say
 from scripts.lib.base.problems import UserError
+from scripts.lib.base.units import plural
 from scripts.lib.cluster import slurm
 from scripts.lib.cluster.slurm import Job
 from scripts.lib.workflow.controller import CANCEL_PATIENCE_SECONDS, RECORD, Controller
@@ -41,24 +42,24 @@ def main(args: argparse.Namespace) -> None:
     """List the jobs, cancel them and wait for their end."""
     jobs = choose(slurm.my_jobs(args.folder), args.jobs)
     if not jobs:
-        print(f"no Slurm job of {args.folder.resolve()} is queued or running: nothing to cancel")
+        say(f"no Slurm job of {args.folder.resolve()} is queued or running: nothing to cancel")
         return
     print(render(jobs, args.folder))
     ids = [job.id for job in jobs]
     controller = Controller(args.folder / RECORD)
     record = controller.record()
     if record is not None and controller.is_alive() and record.holder.job not in ids:
-        print(f"snakemake still runs here ({record.holder}) and may submit them again: stop it first with Ctrl-C")
-    what = f"{len(ids)} job{'s' * (len(ids) > 1)}"
-    if not args.yes and not confirmed(f"cancel {'this' if len(ids) == 1 else 'these'} {what}? [y/N] "):
-        print("nothing was cancelled")
+        say(f"snakemake still runs here ({record.holder}) and may submit them again: stop it first with Ctrl-C")
+    what = plural(len(ids), "job")
+    if not args.yes and not confirmed(f"cancel {'this' if len(ids) == 1 else 'these'} {what}?"):
+        say("nothing was cancelled")
         return
-    print(f"cancelling {what}: {', '.join(ids)}", flush=True)
+    say(f"cancelling {what}: {', '.join(ids)}")
     slurm.cancel(ids)
     if left := sorted(slurm.wait_gone(ids, CANCEL_PATIENCE_SECONDS)):
         remedy = f"look at `squeue -j {','.join(left)}`; if it lasts, ask the cluster's support"
         raise UserError(f"Slurm jobs {', '.join(left)} do not end", remedy)
-    print("they are gone; their last saved states are kept: the command that started them goes on from there")
+    say("they are gone; their last saved states are kept: the command that started them goes on from there")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
     """Check each file, and that its results can be written; say nothing when all is well but notes."""
     for path in args.files:
         content = read_file(path)
-        language.speak(language.language_of(content) or "en")
+        language.speak(language.language_of(content) or language.language())
         settings = load_settings(content, [path])
         check_folders(Path("results") / settings.dataset.name)
         for note in weights_notes(settings):

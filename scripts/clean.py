@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from scripts.lib.base.console import confirmed, run_cli
+from scripts.lib.base.console import confirmed, run_cli, say
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import megabytes
 from scripts.lib.runs.run_folder import FIELDS, FOLD, RESERVED_NAMES
@@ -76,15 +76,15 @@ def main(args: argparse.Namespace) -> None:
     names = names_of(args.run, args.results)
     check_unused(names, args.results)
     count, size = size_of(args.run)
-    print(f"{args.run}: {count} files, {megabytes(size)}" + (", its images among them" if len(names) == 1 else ""))
-    if not args.yes and not confirmed("remove it? [y/N] "):
-        print("nothing was removed")
+    say(f"{args.run}: {count} files, {megabytes(size)}" + (", its images among them" if len(names) == 1 else ""))
+    if not args.yes and not confirmed("remove it?"):
+        say("nothing was removed")
         return
     remove(args.run)
     if (logs := Path(os.path.abspath(args.results)).parent.joinpath("logs", *names)).is_dir():
         remove(logs)
     again = "" if len(names) == 1 else "; the next `make run` makes it again, or leaderboard and report without it"
-    print(f"removed{again}")
+    say(f"removed{again}")
 
 
 if __name__ == "__main__":

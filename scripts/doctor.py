@@ -9,11 +9,14 @@ import os
 import sys
 from pathlib import Path
 
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import described, one_line, run_cli, say
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.problems import Problem, UserError
 from scripts.lib.cluster.gpus import Gpus
 from scripts.lib.workflow import machine_check
+
+#: Columns of the names of facts.
+NAME_WIDTH = 14
 
 
 def look_at_profile(profile: str, config: str, home: Path | None) -> tuple[list[tuple[str, str]], list[Problem]]:
@@ -102,9 +105,8 @@ def main(args: argparse.Namespace) -> None:
     home = next(iter(homes), None)
     quotas = machine_check.look_at_quotas([ROOT, *homes])
     problems = machine_check.judge(status, torch, gpus, quotas, home, args.profile is not None, silence)
-    line = "{:<14} {}".format
     for fact in machine_check.describe(status, torch, gpus, quotas, home, silence):
-        print(line(*fact))
+        print(described(*fact, NAME_WIDTH))
     try:
         if unfit := look_at_devices(args.profile or "profiles/local", args.config):
             problems.append(unfit)
@@ -113,15 +115,15 @@ def main(args: argparse.Namespace) -> None:
             print(flush=True)
             facts, of_profile = look_at_profile(args.profile, args.config, home)
             for fact in facts:
-                print(line(*fact))
+                print(described(*fact, NAME_WIDTH))
             problems += of_profile
     except UserError as error:  # beside it, what is wrong with the machine is told all the same
         problems.append(Problem(error.what, error.remedy))
     print()
     for problem in sorted(problems, key=lambda problem: not problem.fatal):
-        print(" ".join(str(problem).split()))
+        say(one_line(problem))
     if not problems:
-        print("nothing is wrong here")
+        say("nothing is wrong here")
     if any(problem.fatal for problem in problems):
         sys.exit(1)
 

@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (evaluations/<run>/<data>)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the run runs (auto)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of the model (2)")
-    language.add_option(parser)
+    language.add_option(parser, None)
     return parser
 
 
@@ -248,7 +248,7 @@ def write_results(args: argparse.Namespace, run: RunFolder, labelled: Labelled, 
         "unread": labelled.unread, "copies_of_training_images": labelled.copies,
     }  # fmt: skip
     write_json(output / "evaluation.json", result)
-    draw(run, labelled.folder, output, title, seed, ["--language", args.language, *reading.background_option()])
+    draw(run, labelled.folder, output, title, seed, ["--language", language.language(), *reading.background_option()])
     write_text(output / "evaluation.html", evaluation_page(result, read_json(output / "metrics.json"), title))
     for line in remarks(result):
         logger.warning("%s", line)

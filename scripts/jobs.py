@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from scripts.lib.base.console import run_cli
+from scripts.lib.base.language import tr_line
 from scripts.lib.cluster import slurm
 from scripts.lib.workflow.job_table import describe_controller, render
 
@@ -21,9 +22,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Print the table."""
     jobs = slurm.my_jobs(args.folder)
-    lines = [render(jobs, args.folder)] if jobs else [f"no Slurm job of {args.folder.resolve()} is queued or running"]
+    none = f"no Slurm job of {args.folder.resolve()} is queued or running"
+    lines = [render(jobs, args.folder) if jobs else tr_line(none)]
     if text := describe_controller(args.folder, jobs):
-        lines.append(text)
+        lines.append(tr_line(text))
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from scripts.lib.base import language
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import run_cli, say
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.model.photos import Others, check_run, find_images, open_onnx, open_run, printable
@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes, or threads, that read images (2)"
     )
-    language.add_option(parser)
+    language.add_option(parser, None)
     return parser
 
 
@@ -108,9 +108,9 @@ def show(table: Path, images: int) -> None:
         for row in islice(csv.DictReader(file), SHOWN):
             unsure = f", unsure: {row['reason']}" if row["reason"] else ""
             answer = f"{printable(row['prediction'])} ({100 * float(row['confidence']):.1f} %)"
-            print(f"{printable(row['file'])}: {answer}{unsure}")
+            say(f"{printable(row['file'])}: {answer}{unsure}")
     if images > SHOWN:
-        print(f"and {images - SHOWN} more")
+        say(f"and {images - SHOWN} more")
 
 
 def say_how_sure(certainty: Certainty | None, counts: Counts, accuracy: float) -> None:

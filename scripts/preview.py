@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.preview", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a run with a config.py, .../seed0")
     parser.add_argument("--output", type=Path, metavar="FILE", help="the picture (preview.png in the run's folder)")
-    language.add_option(parser)
+    language.add_option(parser, None)
     return parser
 
 

@@ -14,7 +14,7 @@ import socket
 from pathlib import Path
 
 from scripts.lib.base import strict_yaml
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import run_cli, say
 from scripts.lib.base.language import LANGUAGES, language_of
 from scripts.lib.base.private_server import ADDRESS, Answer, PrivateServer, open_server
 from scripts.lib.base.problems import UserError
@@ -114,13 +114,13 @@ def main(args: argparse.Namespace) -> None:
     dataset, language = read_config(args.config) if args.config else (None, None)
     server = open_server(args.port, Pages(LiveData(args.results, dataset), args.language or language).answer)
     with server:
-        print(f"the page of the runs, until Ctrl-C: {server.url}", flush=True)
+        say(f"the page of the runs, until Ctrl-C: {server.url}")
         if "SSH_CONNECTION" in os.environ:
-            print(f"from your own computer, first: {tunnel(server)}", flush=True)
+            say(f"from your own computer, first: {tunnel(server)}")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("the page is closed; the runs go on", flush=True)
+            say("the page is closed; the runs go on")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import run_cli, say
 from scripts.lib.base.disks import describe_full_disk, usual_folders
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import write_text
@@ -99,7 +99,7 @@ def main(args: argparse.Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     make_report(ROOT / "Snakefile", args.config, report, output)
     mend_page(report, settings.report.language)
-    print(f"{report} (open it in a browser; it needs no network)")
+    say(f"{report} (open it in a browser; it needs no network)")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from scripts.lib.base.console import run_cli
+from scripts.lib.base.console import run_cli, say
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.units import plural
 from scripts.lib.runs.tracked_run import TrackedRun, find_runs, read_tracked_run
@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
     for run in runs:
         write(run, output)
     logger.info("%s written to %s", plural(len(runs), "run"), output)
-    print(f"look at it: {NEXT[args.to].format(output=output, absolute=output.resolve())}")
+    say(f"look at it: {NEXT[args.to].format(output=output, absolute=output.resolve())}")
 
 
 def require(tracker: str) -> None:

@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from scripts.lib.base.console import run_cli, terminal_width
+from scripts.lib.base.language import tr_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.workflow.progress import Overview, Watcher, check_unedited
 from scripts.lib.workflow.run_table import as_json, render
@@ -69,14 +70,14 @@ def conclude(overview: Overview, results: Path) -> str:
     from scripts.lib.metrics.leaderboard import read_leaderboard, render_text  # late: pandas takes a second
 
     number = len(overview.runs)
-    parts = [f"all {number} runs are done" if number > 1 else "the run is done"]
+    parts = [tr_line(f"all {number} runs are done" if number > 1 else "the run is done")]
     for dataset in dict.fromkeys(run.dataset for run in overview.runs):
         path = results / dataset / "leaderboard.csv"
         try:
             if path.is_file():
                 parts.append(f"\n{path}\n{render_text(read_leaderboard(path), width=terminal_width()).rstrip()}")
         except UserError as error:
-            parts.append(str(error))
+            parts.append(tr_line(str(error)))
     return "\n".join(filter(None, parts))
 
 
@@ -115,7 +116,7 @@ def follow(overview: Overview, look: Callable[[], Overview], interval: float) ->
     with suppress(KeyboardInterrupt), _ended_by_signals(), live:
         while not overview.complete:
             width, height = console.size
-            lines = [*render(overview, width, height - 1), Text(FOOTER, "dim")]
+            lines = [*render(overview, width, height - 1), Text(tr_line(FOOTER), "dim")]
             live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(lines), refresh=True)
             time.sleep(interval)
             overview = look()

@@ -18,6 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 # Images of machines set it; each of the hundreds of processes that tests start would compile mimflow anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Lines of commands are in the language of the shell's locale; what `make` kept of another one would come before it.
+os.environ["LC_ALL"] = "C.UTF-8"
+os.environ.pop("MIMFLOW_SHELL", None)
 # Of the make that runs the tests: those that tests start would say more than they do when people start them.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
@@ -26,7 +29,7 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 #: Tests that look at one finished run, which takes a minute or more to make.
 FINISHED = tuple(
     f"tests/workflow/test_{name}.py"
-    for name in ("dag", "damaged_results", "openmmlab", "report_pages", "serve", "verify")
+    for name in ("chinese_commands", "dag", "damaged_results", "openmmlab", "report_pages", "serve", "verify")
 )
 #: Tests in a fresh clone, which is made once and has finished runs.
 CLONE = tuple(f"tests/workflow/test_{name}.py" for name in ("docs_site", "fresh_clone", "habits", "notebook", "track"))

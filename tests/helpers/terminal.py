@@ -29,8 +29,14 @@ class Terminal:
     """
 
     def __init__(
-        self, command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None, columns: int = 160
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+        columns: int = 160,
+        encoding: str = "utf-8",
     ) -> None:
+        self.encoding = encoding
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
         variables = {**os.environ, "TERM": "xterm", **(environment or {})}
@@ -53,7 +59,7 @@ class Terminal:
             while chunk := os.read(self.master, 1 << 16):
                 now = time.monotonic()
                 self.silence, self._last = max(self.silence, now - self._last), now
-                self.output += chunk.decode("utf-8", "replace")
+                self.output += chunk.decode(self.encoding, "replace")
 
     def wait_for(self, words: str, seconds: float) -> None:
         """Wait until *words* were shown."""

@@ -12,6 +12,7 @@ import select
 import signal
 import stat
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from scripts.lib.base import interrupts, products, usage
+from scripts.lib.base.command_language import encoding_of_shell, language_of_command, language_of_words
 from scripts.lib.base.disks import describe_full_disk, existing, user_name, usual_folders
 from scripts.lib.base.environment import Variable
-from scripts.lib.base.language import tr_line
+from scripts.lib.base.language import add_option, heading, language, speak, speaking, tr_line
 from scripts.lib.base.outcome import Ending, Outcome, may_pass, outcome_path
 from scripts.lib.base.problems import STOPPED, Stopped, UserError
 from scripts.lib.base.subprocesses import KILLED_WORKER, memory_ran_out, was_killed
@@ -110,6 +112,19 @@ class ReadableFormatter(logging.Formatter):
         return without_steering(super().format(record))
 
 
+class ShownFormatter(ReadableFormatter):
+    """Writes lines for a person, in the language of the command; the log of the same lines stays English."""
+
+    def __init__(self) -> None:
+        super().__init__("%(message)s")
+        self.language = language()  # threads speak their own
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, or lines, of *record*."""
+        with speaking(self.language):
+            return "\n".join(map(tr_line, super().format(record).split("\n")))
+
+
 class Terminal(logging.StreamHandler):
     """A handler of its own type: mmcv silences every plain StreamHandler of the root logger when it is imported."""
 
@@ -126,11 +141,26 @@ def terminal_width() -> int | None:
         return None
 
 
+def described(name: str, value: str, width: int) -> str:
+    """Return a fact as a line in the language of the command: its name in *width* columns, and what it is.
+
+    Standard library only, as of `make doctor`; ``scripts.lib.base.text`` has tables.
+    """
+    name, shown = heading(name), heading(value) if value == "none" else tr_line(value)
+    columns = sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in name)
+    return f"{name}{' ' * max(0, width - columns)} {shown}"
+
+
+def say(line: str) -> None:
+    """Print a line, or lines, of a command in its language."""
+    print("\n".join(map(tr_line, line.split("\n"))), flush=True)
+
+
 def confirmed(question: str) -> bool:
     """Ask a person at a terminal; where nobody sits there, the command itself was the answer."""
     if not sys.stdin.isatty():
         return True
-    sys.stdout.write(question)
+    sys.stdout.write(f"{tr_line(question)} [y/N] ")
     sys.stdout.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -150,7 +180,7 @@ def configure_logging(log: Path | None) -> None:
     logging.raiseExceptions = False  # a log on a full disk must not hide the line that says so
     terminal = Terminal(sys.stderr)
     terminal.setLevel(logging.INFO)
-    terminal.setFormatter(ReadableFormatter("%(message)s"))
+    terminal.setFormatter(ShownFormatter())
     # Warnings of libraries are for the log: no user can act on mmcv's notice of its own next version.
     logging.captureWarnings(True)
     terminal.addFilter(lambda record: record.name != "py.warnings")
@@ -201,15 +231,32 @@ def _nobody_reads() -> bool:
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the arguments of a command, with the options of all commands; in one line, what is wrong with them."""
 
+    words = sys.argv[1:] if argv is None else list(argv)
+
     def refuse(message: str) -> NoReturn:
-        parser.exit(2, f"error: {one_line(message)}: `{parser.prog} --help` lists what it understands\n")
+        speak(language_of_words(words, os.environ))
+        help_ = f"`{parser.prog} --help` lists what it understands"
+        parser.exit(2, f"{tr_line(f'error: {one_line(message)}: {help_}')}\n")
 
     parser.error = refuse  # type: ignore[method-assign]
     parser.add_argument("--log", type=Path, metavar="FILE", help="write details and tracebacks to FILE")
     paths = partial(parser.add_argument, type=Path, nargs="*", default=[], metavar="PATH")
     paths("--reads", help="products of other rules: refused where they are not what their records say")
     paths("--makes", help="products of this rule, which are recorded with their hashes")
-    return parser.parse_args(argv)
+    with suppress(argparse.ArgumentError):  # the command has it already
+        add_option(parser, None)
+    return parser.parse_args(words)
+
+
+def _speak_language(args: argparse.Namespace) -> None:
+    """Speak the language of a command from now on, and write it as the terminal reads it."""
+    speak(language_of_command(vars(args), os.environ))
+    if language() == "en":
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(LookupError, AttributeError, OSError):  # an encoding that nobody knows; no file of the system
+            if stream.isatty() and (encoding := encoding_of_shell(os.environ)):
+                stream.reconfigure(encoding=encoding, errors="replace")  # type: ignore[union-attr]
 
 
 def run_cli(
@@ -230,6 +277,7 @@ def run_cli(
     sys.excepthook = sys.__excepthook__  # what is wrong from here on is told below
     parser = build_parser()
     args = _parse(parser, argv)
+    _speak_language(args)
     step = args.log.stem if args.log else Path(parser.prog).stem
     try:
         interrupts.take()
@@ -257,6 +305,7 @@ def tell_early_error(log: Path | None, error: Exception) -> bool:
     """Do for an error that comes before :func:`run_cli` what that does; False where its traceback is to be shown."""
     outcome = _outcome_of(error, argparse.Namespace(log=log))
     if is_shown := bool(log) or not outcome.what.startswith(UNEXPECTED):
+        speak("en" if log else language_of_words(sys.argv[1:], os.environ))
         configure_logging(log)
         logger.debug("stopped before it began", exc_info=error)
         _tell(outcome, log)
@@ -288,7 +337,7 @@ def _outcome_of(error: BaseException, args: argparse.Namespace) -> Outcome:
 
 def _tell(outcome: Outcome, log: Path | None) -> None:
     """Say how a command ended, as its last line, and write it beside its log."""
-    logger.error("%s", tr_line(STOPPED if outcome.ending == Ending.INTERRUPTED else f"error: {outcome}"))
+    logger.error("%s", STOPPED if outcome.ending == Ending.INTERRUPTED else f"error: {outcome}")
     if log:
         outcome.write(outcome_path(log))
     atexit.register(logging.disable)  # that line is the last one: libraries log their statistics at the end of Python

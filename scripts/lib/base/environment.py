@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sysconfig
@@ -104,6 +105,12 @@ FIXED = {
 #: Where caches lie if home takes none, and the variables by which a user puts one elsewhere.
 CACHES = ROOT / ".snakemake" / "caches"
 CACHE_VARIABLES = ("MPLCONFIGDIR", "TORCH_HOME", "PIP_CACHE_DIR", "TRITON_CACHE_DIR", "CUDA_CACHE_PATH")
+
+
+def variables_of_shell(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the user's shell, as they were before scripts/start.py replaced some."""
+    replaced: dict[str, str | None] = json.loads(environment.get(Variable.SHELL, "{}"))
+    return {name: value for name, value in {**environment, **replaced}.items() if value is not None}
 
 
 def is_stopped(name: str) -> bool:

@@ -59,17 +59,22 @@ def language_of(config: Any) -> str | None:
     return name if name in LANGUAGES else None
 
 
-def add_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--language`` to the command of a script, for the main function of :func:`in_its_language`."""
-    parser.add_argument("--language", choices=LANGUAGES, default="en", help="of what is read: English (en) or Chinese")
+def add_option(parser: argparse.ArgumentParser, default: str | None = "en") -> None:
+    """Add ``--language`` to the command of a script, for the main function of :func:`in_its_language`.
+
+    Parameters
+    ----------
+    default : None for the commands that people type, whose language command_language.py determines.
+    """
+    parser.add_argument("--language", choices=LANGUAGES, default=default, help="of what is read: English or Chinese")
 
 
 def in_its_language(main: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """Return *main* as it runs in the language of its option ``--language``."""
+    """Return *main* as it runs in the language of its option ``--language``; without one, in that of the command."""
 
     @wraps(main)
     def speak(args: argparse.Namespace) -> None:
-        with speaking(args.language):
+        with speaking(args.language or language()):
             main(args)
 
     return speak
@@ -109,6 +114,19 @@ def tr_line(line: str) -> str:
         if chinese or others != rest:
             return f"{chinese or first}{_BETWEEN[between[0]]}{others}"
     return line
+
+
+def heading(name: str) -> str:
+    """Return the heading of a column, or of a line, of a command in the language that is spoken.
+
+    Not by :func:`tr`, whose texts are all that is called so: ``left`` may be a class.
+    """
+    return tr_line(f"column {name}").removeprefix("column ")
+
+
+def titled(name: str, text: str) -> str:
+    """Return a text behind what it is of, both of them in the language that is spoken already."""
+    return f"{name}：{text}" if language() == "zh" else f"{name}: {text}"
 
 
 def _clause(text: str) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.lib.base.files import find_json
+from scripts.lib.base.language import heading, titled, tr_line
 from scripts.lib.base.text import columns
 from scripts.lib.base.units import duration
 from scripts.lib.cluster.slurm import Job
@@ -61,7 +62,7 @@ def label(job: Job, root: Path) -> str:
     if run := run_of(job.comment, root):
         return str(run)
     data = re.match(r"rule_data_(.+?)(?:_(?:split|unpack|audit|pack)_.*)?$", job.comment)
-    return f"data: {data[1]}" if data else job.comment.removeprefix("rule_") or job.name
+    return titled(heading("data"), data[1]) if data else job.comment.removeprefix("rule_") or job.name
 
 
 def progress(job: Job, root: Path) -> list[str]:
@@ -74,11 +75,11 @@ def progress(job: Job, root: Path) -> list[str]:
     by_lease = [file.parent for file in leases if find_json(file).get("job") == job.id]
     if job.is_allocation:
         names = {folder: ", ".join([*run_name(folder.parents[1]).values()][1:]) for folder in by_lease}
-        return [f"{name}: {line}" for folder, name in names.items() if (line := _line(folder))]
+        return [titled(name, line) for folder, name in names.items() if (line := _line(folder))]
     run = run_of(job.comment, root)
     folders = by_lease or (_newest(run.folder(root)) if run else [])
     lines = [line for line in map(_line, folders) if line]
-    return [f"so far: {line}" for line in lines] if lines and job.state == "PENDING" else lines
+    return [titled(heading("so far"), line) for line in lines] if lines and job.state == "PENDING" else lines
 
 
 def _newest(run: Path) -> list[Path]:
@@ -89,7 +90,8 @@ def _newest(run: Path) -> list[Path]:
 
 def _line(work_dir: Path) -> str:
     with suppress(KeyError, TypeError, ValueError):
-        return progress_line(find_json(WorkFolder(work_dir).progress))
+        parts = progress_line(find_json(WorkFolder(work_dir).progress)).split("  ")
+        return "  ".join(map(tr_line, parts))
     return ""
 
 
@@ -98,12 +100,15 @@ def render(jobs: Sequence[Job], root: Path) -> str:
     rows = []
     for job in jobs:
         lines = progress(job, root) or [""]
-        state = f"{job.state.lower()} ({job.reason})" if job.state == "PENDING" and job.reason else job.state.lower()
-        cells = [job.id, state, label(job, root), job.nodes or "-", duration(job.used), duration(job.limit)]
+        state = heading(job.state.lower())
+        state += f" ({job.reason})" if job.state == "PENDING" and job.reason else ""
+        cells = [job.id, state, tr_line(label(job, root)), job.nodes or "-", duration(job.used), duration(job.limit)]
         rows.append([*cells, str(job.gpus), lines[0]])
         rows += [[""] * (len(HEADER) - 1) + [line] for line in lines[1:]]
-    table = columns([HEADER, *rows], right={HEADER.index(name) for name in ("time", "limit", "GPUs")})
-    return "\n".join([*table, *(f"{job.id} will not start by itself: {job.remedy}" for job in jobs if job.remedy)])
+    right = {HEADER.index(name) for name in ("time", "limit", "GPUs")}
+    table = columns([list(map(heading, HEADER)), *rows], right)
+    waiting = [tr_line(f"{job.id} will not start by itself: {job.remedy}") for job in jobs if job.remedy]
+    return "\n".join([*table, *waiting])
 
 
 def describe_controller(root: Path, jobs: Sequence[Job]) -> str:

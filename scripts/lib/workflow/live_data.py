@@ -22,7 +22,7 @@ from scripts.lib.base.language import LANGUAGES, speaking, tr_line
 from scripts.lib.base.problems import UserError
 from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State, Watcher, check_unedited
 from scripts.lib.workflow.run_reader import stat_of
-from scripts.lib.workflow.run_table import cells, explain
+from scripts.lib.workflow.run_table import cells, reasons_of
 
 #: Seconds for which a look at the runs counts, however many pages ask.
 FRESH_SECONDS = 1.0
@@ -82,7 +82,7 @@ class LiveData:
                 "final": self.final_report(dataset) is not None,
                 "report": self.page(dataset) is not None,
                 "counts": Counter(str(run.state) for run in overview.runs),
-                "problems": list(map(in_languages, [*explain(overview, None), *self._edited(overview)])),
+                "problems": list(map(in_languages, [*reasons_of(overview), *self._edited(overview)])),
                 "runs": runs,
                 "board": rank(runs),
                 "curves": f"{zlib.crc32(repr(self.curves(dataset)).encode()):08x}",  # changes with them

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base.console import one_line
-from scripts.lib.base.environment import ROOT
+from scripts.lib.base.environment import ROOT, variables_of_shell
 from scripts.lib.base.problems import Problem
 from scripts.lib.base.proxies import certificates_problem, mask_credentials, proxy_problem
 from scripts.lib.base.shared_memory import free_shared_memory
 from scripts.lib.base.units import plural
 from scripts.lib.cluster.gpus import Gpus, gpus_of_machine
-from scripts.lib.workflow.surroundings_check import surroundings_problems, variables_of_shell
+from scripts.lib.workflow.surroundings_check import surroundings_problems
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def describe(
         ("system", f"{platform.platform()}, {' '.join(platform.libc_ver())}".rstrip(", ")),
         ("python", f"{platform.python_version()}  {sys.executable}"),
         ("environment", f"{status.get('env') or 'none'}, {status.get('problem') or 'as its lock says'}"),
-        ("torch", torch.error or f"{torch.version}, {built}, can use {len(torch.capabilities)} GPU(s)"),
+        ("torch", torch.error or f"{torch.version}, {built}, can use {plural(len(torch.capabilities), 'GPU')}"),
     ]
     if gpus:
         smi = re.search(r"CUDA Version:\s*([\d.]+)", output_of("nvidia-smi", timeout=SMI_SECONDS) or "")

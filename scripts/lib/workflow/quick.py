@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from scripts.lib.base import products
-from scripts.lib.base.console import one_line
+from scripts.lib.base.console import one_line, say
 from scripts.lib.base.files import sha256_of
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.products import CHANGED, GONE
@@ -60,10 +60,10 @@ def verify(folder: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
         lines += filter(None, pool.map(Expected.difference, expected))
     if lines := list(dict.fromkeys(lines)):
-        print("\n".join(map(one_line, lines)), flush=True)
+        say("\n".join(map(one_line, lines)))
         sys.exit(1)
     size = sum(entry.path.stat().st_size for entry in {entry.path: entry for entry in expected}.values())
-    print(f"{len({entry.path for entry in expected})} files, {megabytes(size)}: all as recorded", flush=True)
+    say(f"{len({entry.path for entry in expected})} files, {megabytes(size)}: all as recorded")
 
 
 def _records(folder: Path) -> tuple[list[Expected], list[str]]:

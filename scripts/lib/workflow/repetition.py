@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.base import strict_yaml
+from scripts.lib.base.console import say
 from scripts.lib.base.environment import ROOT
 from scripts.lib.base.files import hash_weights, sha256_of, write_text
 from scripts.lib.base.problems import UserError
@@ -467,9 +468,9 @@ def conclude(run: FinishedRun, difference: Difference | None, scratch: Path | No
     """Print the outcome, and where the repeated run is kept; end the process with status 1 when something differs."""
     if difference is None:
         logger.info("%s: everything from the splits to the metrics came out the same", run.name)
-        print("identical", flush=True)
+        say("identical")
         return
-    print(difference, flush=True)
+    say(str(difference))
     if scratch is not None:
-        print(f"the repeated run is kept: {scratch}", flush=True)
+        say(f"the repeated run is kept: {scratch}")
     sys.exit(1)

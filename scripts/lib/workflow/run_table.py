@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from scripts.lib.base.language import heading, titled, tr, tr_line
 from scripts.lib.base.text import columns, shorten_all
 from scripts.lib.base.units import duration, plural
 from scripts.lib.workflow.progress import TROUBLED, WAITING, Overview, RunProgress, State
@@ -44,7 +45,8 @@ def choose(runs: Sequence[RunProgress], lines: int | None) -> list[RunProgress]:
 def count(runs: Sequence[RunProgress]) -> str:
     """Return e.g. ``5 runs: 2 training, 3 done``, the most interesting states first."""
     states = Counter(run.state for run in sorted(runs, key=interest))
-    return f"{plural(len(runs), 'run')}: " + ", ".join(f"{number} {state}" for state, number in states.items())
+    listed = tr(", ").join(f"{number} {tr(str(state))}" for state, number in states.items())
+    return titled(tr_line(plural(len(runs), "run")), listed)
 
 
 def bar(fraction: float | None, width: int) -> str:
@@ -67,7 +69,7 @@ def cells(run: RunProgress, bar_width: int) -> list[str]:
     def number(value: float | None, text: str, factor: float = 1) -> str:
         return "-" if value is None else text.format(factor * value)
 
-    state = str(run.state)
+    state = tr(str(run.state))
     if run.state == State.TRAINING and run.max_epochs:
         state += f" {run.epochs_done or 0}/{run.max_epochs}"
     return [
@@ -96,10 +98,10 @@ def style(run: RunProgress) -> str:
 def table(runs: Sequence[RunProgress], width: int | None) -> tuple[str, list[str]]:
     """Return a header and a line for each run, in columns that fit into *width*; None: as wide as they are."""
     names = list(dict.fromkeys(run.experiment for run in runs))
-    name_width = max(map(cell_len, ["run", *names]))
+    name_width = max(map(cell_len, [heading("run"), *names]))
     bar_width, gap, left_out = LONG_BAR, 2, 0
     while True:
-        rows = [HEADER, *(cells(run, bar_width) for run in runs)]
+        rows = [list(map(heading, HEADER)), *(cells(run, bar_width) for run in runs)]
         kept = [index for index, name in enumerate(HEADER) if name not in SPARED[:left_out]]
         widths = [name_width, *(max(cell_len(row[index]) for row in rows) for index in kept[1:])]
         excess = sum(widths) + gap * (len(kept) - 1) - (width or math.inf)
@@ -122,8 +124,8 @@ def table(runs: Sequence[RunProgress], width: int | None) -> tuple[str, list[str
     return header, lines
 
 
-def explain(overview: Overview, width: int | None) -> list[str]:
-    """Return what went wrong, what needs attention first; lines of at most *width* letters; None: a line each."""
+def reasons_of(overview: Overview) -> list[str]:
+    """Return what went wrong, a line each in English, what needs attention first."""
     seeds: dict[tuple[str, str, State, str], list[str]] = {}
     for run in overview.runs:
         if run.reason:
@@ -133,6 +135,12 @@ def explain(overview: Overview, width: int | None) -> list[str]:
     for (dataset, experiment, state, reason), runs in failed_first:
         which = (", " if any(" " in name for name in runs) else " ").join(runs)  # 0 1 2, or 0 fold 0, 0 fold 1
         paragraphs.append(f"{dataset}, {experiment}, seed {which} {state}: {reason}")
+    return paragraphs
+
+
+def explain(overview: Overview, width: int | None) -> list[str]:
+    """Return the same in the language that is spoken, in lines of at most *width* letters; None: a line each."""
+    paragraphs = list(map(tr_line, reasons_of(overview)))
     if width is None:
         return paragraphs
     console, indent = Console(color_system=None), "  "
@@ -149,14 +157,14 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
     reasons = explain(overview, width)
     now = datetime.fromtimestamp(overview.time).strftime("%H:%M:%S")
     control = f"snakemake is {overview.controller}" if overview.controller else "no snakemake runs here"
-    head = [Text(f"{now}  {control}", "dim")]
+    head = [Text(f"{now}  {tr_line(control)}", "dim")]
     room = None
     if height is not None:
         shown = min(len(reasons), max(1, int(height * MOST_REASONS)))
         if shown < len(reasons):
             reasons = [
                 *reasons[: shown - 1],
-                f"and {plural(len(reasons) - shown + 1, 'more line')}: --once shows them all",
+                tr_line(f"and {plural(len(reasons) - shown + 1, 'more line')}: --once shows them all"),
             ]
         room = height - len(head) - 1 - len(names) - len(reasons) - 1  # 1 the header, 1 what is hidden
     chosen = choose(overview.runs, room)
@@ -165,10 +173,10 @@ def render(overview: Overview, width: int | None = None, height: int | None = No
     body = [Text(header, "bold")] if chosen else []
     for name in names:
         runs = [run for run in overview.runs if run.dataset == name]
-        body.append(Text(f"{name}: {count(runs)}", "bold"))
+        body.append(Text(titled(name, count(runs)), "bold"))
         body += [Text(line_of[run.key], style(run)) for run in runs if run.key in line_of]
     if hidden := [run for run in overview.runs if run.key not in line_of]:
-        body.append(Text(f"not shown: {count(hidden)}", "dim"))
+        body.append(Text(titled(tr_line("not shown"), count(hidden)), "dim"))
     body += [Text(reason, "red") for reason in reasons]
     texts = [*head, *body][:height]
     if width is not None:

@@ -22,6 +22,7 @@ from snakemake.utils import update_config
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from scripts.lib.base import interrupts, language, strict_yaml
+from scripts.lib.base.command_language import language_of_shell
 from scripts.lib.base.console import EXIT_INTERRUPTED, describe_write_error
 from scripts.lib.base.disks import check_folders, share_with_group
 from scripts.lib.base.environment import ROOT, Variable, job_environment
@@ -74,6 +75,7 @@ class Session:
         self.workflow = workflow
         self.last_plan: LastPlan | None = None
         self.note = ""  # of a plan that need not be made again
+        shell_variables = dict(os.environ)
         use_this_python()
         share_with_group(Path.cwd())
         # Also where Snakemake was started by hand, or by Slurm on a node: its jobs inherit this.
@@ -90,7 +92,9 @@ class Session:
             check_profiles(sys.argv[1:], os.environ)
             arguments = workflow.config_settings.config_args or ()
             self.config = config if self.is_module else read_configuration(files, arguments)
-            language.speak(language.language_of(self.config) or "en")
+            # Whoever started it reads the lines of the main process; those of its jobs are logs.
+            of_shell = language_of_shell(shell_variables) if workflow.is_main_process else "en"
+            language.speak(language.language_of(self.config) or of_shell)
             settings = load_settings(self.config, files)
             self.site = enter_site(sys.argv[1:], os.environ)
         except UserError as error:
@@ -119,7 +123,7 @@ class Session:
         if output.printshellcmds or output.verbose or output.debug_dag or quiet.intersection(output.quiet or ()):
             default = None
         if output.dryrun and default:
-            dry_run.summarize(workflow, default, self.layout.settings.report.language)
+            dry_run.summarize(workflow, default, language.language())
         if not will_run(sys.argv[1:], output.dryrun):
             return
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as of a job in the background
@@ -319,9 +323,8 @@ class Session:
         asked = workflow.dag_settings
         if asked.until or asked.omit_from or set(asked.targets) - {"all"}:
             return "true"
-        language = self.layout.settings.report.language
         words = ["python", "-m", "scripts.report.write_report", "--dataset", self.layout.dataset]
-        return shlex.join([*words, "--show", "--language", language])
+        return shlex.join([*words, "--show", "--language", language.language()])
 
     def note_errors(self, logs: Sequence[str]) -> None:
         """Keep what the failed jobs said for the end: Snakemake prints a page about each, and the reason is lost."""

@@ -12,7 +12,16 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.lib.base.environment import CACHE_VARIABLES, CACHES, ROOT, Variable, home_of, is_stopped, writing_problem
+from scripts.lib.base.environment import (
+    CACHE_VARIABLES,
+    CACHES,
+    ROOT,
+    Variable,
+    home_of,
+    is_stopped,
+    variables_of_shell,
+    writing_problem,
+)
 from scripts.lib.base.problems import Problem, UserError
 from scripts.lib.cluster import slurm
 
@@ -26,12 +35,6 @@ LINKS = {
 }
 #: What make and sh read; with carriage returns in it, none of it runs.
 SHELL_FILES = ("Makefile", "envs/setup.sh", "envs/find_python.sh")
-
-
-def variables_of_shell(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the user's shell, as they were before scripts/start.py replaced some."""
-    replaced: dict[str, str | None] = json.loads(environment.get(Variable.SHELL, "{}"))
-    return {name: value for name, value in {**environment, **replaced}.items() if value is not None}
 
 
 def surroundings_problems(environment: Mapping[str, str], root: Path = ROOT) -> list[Problem]:
