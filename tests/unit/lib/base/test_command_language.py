@@ -83,13 +83,13 @@ def test_the_results_that_a_command_is_about_tell_the_language_of_their_settings
         "dataset": [{"results": results, "dataset": "fruit"}],
         "folder": [{"folder": tmp_path}],
     }[option]
-    for given in options:
-        assert language_of_command(given, ENGLISH) == "zh", given
+    for words in options:
+        assert language_of_command(words, ENGLISH) == "zh", words
     settings(results / "other/settings.yaml", "en", "other")
-    of_all = [given for given in options if results in given.values() or tmp_path in given.values()]
-    for given in options:
-        several = given in of_all and "dataset" not in given
-        assert language_of_command(given, ENGLISH) == ("en" if several else "zh"), given
+    of_all = [words for words in options if results in words.values() or tmp_path in words.values()]
+    for words in options:
+        several = words in of_all and "dataset" not in words
+        assert language_of_command(words, ENGLISH) == ("en" if several else "zh"), words
 
 
 def test_settings_that_lie_elsewhere_decide_nothing(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_settings_that_lie_elsewhere_decide_nothing(tmp_path: Path) -> None:
     cases = [{"run": of_another / "small/seed0"}, {"run": of_another}, {"onnx": model}, {"onnx": tmp_path / "m.onnx"}]
     cases += [{"run": model.parent}, {"run": tmp_path / "a/b/seed0"}, {"results": tmp_path / "results"}]
     cases += [{"run": Path("/seed0")}, {"run": Path("/")}]
-    for given in cases:
-        assert language_of_command(given, ENGLISH) == "en", given
+    for words in cases:
+        assert language_of_command(words, ENGLISH) == "en", words
 
 
 def typed(*words: str | Path) -> subprocess.CompletedProcess[str]:
