@@ -22,6 +22,7 @@ from scripts.lib.data.copy_candidates import (
     find_candidates,
     find_crops,
     misses_crops,
+    seen,
 )
 from scripts.lib.data.image_checks import COLOUR_EDGE, GREY_EDGE
 from scripts.lib.data.spectra import TURNS, WHOLE, Spectra, Window, chunks, draw, normalised, seeded
@@ -31,8 +32,7 @@ FREQUENCIES, SIZE, FLOOR = 12, 64, 0.003
 #: Where the four corners of a picture are as bright, to so many levels, it may have been rotated a little, and only the
 #: centre of it has to agree.
 SAME_CORNERS, CENTRE = 8, Window(0.1, 0.9, 0.1, 0.9)
-#: Among pictures that look alike, one with four corners no brighter than this was rotated, and is looked for by what is
-#: inside of them.
+#: One with four corners no brighter than this was probably rotated, and is looked for by what is inside of them.
 BLACK, INSIDE = 12, Window(0.05, 0.95, 0.05, 0.95)
 #: Copies are no farther apart (1 - cosine) than this, and where only the centre agrees, than CENTRE_SHARE of it.
 FARTHEST, CENTRE_SHARE = 0.04, 0.8
@@ -62,6 +62,8 @@ BATCH = 512
 GREYISH, COLOURFUL = 3.0, 6.0
 #: One without colours is a copy if its brightness agrees: difference of the means, and ratio of the contrasts.
 SAME_BRIGHTNESS, SAME_CONTRAST = 20.0, 1.3
+#: The mean of red, green and blue is the brightness and these shares of the two differences of colours.
+OF_MEAN = (0.230, 0.476)
 #: Colours may be shifted all over by so many levels. Besides, they may differ by FAINT levels or this share of their
 #: deviation, or by NOISE levels if their patterns agree (cosine).
 SHIFT, FAINT, TINT, NOISE, AGREE = 16.0, 3.0, 0.6, 7.0, 0.5
@@ -96,14 +98,14 @@ def find_links(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray, thread
     spectra = Spectra(grey, indices, FREQUENCIES, SIZE, FLOOR)
     farthest = farthest_copy(spectra, grey, indices)
     crowd = indices[draw("crowd", len(indices), min(CROWD, len(indices) // 4))]
-    candidates = find_candidates(grey, indices, threads)
-    aligned = [_aligned(spectra, grey, batch, farthest, crowd) for batch in _batches(candidates)]
+    inside, is_cut = _without_black_corners(grey, indices)
+    candidates = find_candidates(inside, indices, threads)
+    aligned = [_aligned(spectra, inside, batch, farthest, crowd) for batch in _batches(candidates)]
     # Where any two pictures are near once they are aligned, as icons are, a crop cannot be told from other pictures.
     if farthest > USUAL_SHARE * FARTHEST and len(indices) <= MOST_FINE and misses_crops(grey, indices):
-        inside, is_cut = _without_black_corners(grey, indices)
-        pairs = _cropped(spectra, inside, find_crops(inside, indices, threads), farthest, crowd)
-        aligned.append(replace(pairs, maps=_of_whole(pairs, is_cut)))
-    rows = [row for pairs in aligned if len(pairs.distance) for row in _agreeing(grey, colour, pairs)]
+        aligned.append(_cropped(spectra, inside, find_crops(inside, indices, threads), farthest, crowd))
+    wholes = [replace(pairs, maps=_of_whole(pairs, is_cut)) for pairs in aligned if len(pairs.distance)]
+    rows = [row for pairs in wholes for row in _agreeing(grey, colour, pairs)]
     return [Link(first, second, how, is_nearest) for _, first, second, how, is_nearest in sorted(rows)]
 
 
@@ -123,7 +125,7 @@ def farthest_copy(spectra: Spectra, grey: np.ndarray, indices: np.ndarray) -> fl
     drawn = indices[seeded("references", len(indices)).permutation(len(indices))]
     references, asked = np.split(drawn[: REFERENCES + ASKED], [min(REFERENCES, len(drawn) // 2)])
     known = spectra.vectors(spectra.transform(_square(grey, references)))
-    views = np.stack([spectra.vectors(spectra.transform(_square(grey, asked), window)) @ known.T for window in WINDOWS])
+    views = np.stack([seen(spectra, _square(grey, asked), window) @ known.T for window in WINDOWS])
     window, nearest = np.divmod(views.transpose(1, 0, 2).reshape(len(asked), -1).argmax(1), len(references))
     pairs = Candidates(asked, references[nearest], window)
     distances = [_distances(spectra, grey, _take(pairs, at))[0] for at in chunks(np.arange(len(asked)), BATCH)]
@@ -213,12 +215,16 @@ def _cropped(spectra: Spectra, grey: np.ndarray, pairs: Candidates, farthest: fl
 
 def _without_black_corners(grey: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the thumbnails *grey*, of those with four black corners only what is INSIDE; and which these are."""
-    inside, is_cut = grey.copy(), np.zeros(len(grey), bool)
+    is_cut = np.zeros(len(grey), bool)
     for rows in chunks(indices):
-        corners = _square(grey, rows)[:, :: GREY_EDGE - 1, :: GREY_EDGE - 1]
-        cut = rows[corners.max((1, 2)) <= BLACK]
-        seen = look_up(_square(grey, cut).astype(np.float32), np.broadcast_to(INSIDE.matrix, (len(cut), 2, 3)))
-        inside[cut], is_cut[cut] = np.rint(seen).reshape(len(cut), GREY_EDGE**2), True
+        corners = grey[rows].reshape(-1, GREY_EDGE, GREY_EDGE)[:, :: GREY_EDGE - 1, :: GREY_EDGE - 1]
+        is_cut[rows] = corners.max((1, 2)) <= BLACK
+    if not is_cut.any():
+        return grey, is_cut  # a copy is a kilobyte for each picture
+    inside = grey.copy()
+    for cut in chunks(np.flatnonzero(is_cut)):
+        moved = look_up(_square(grey, cut).astype(np.float32), np.broadcast_to(INSIDE.matrix, (len(cut), 2, 3)))
+        inside[cut] = np.rint(moved).reshape(len(cut), GREY_EDGE**2)
     return inside, is_cut
 
 
@@ -237,15 +243,32 @@ def _rim(pictures: np.ndarray) -> np.ndarray:
 
 def _agreeing(grey: np.ndarray, colour: np.ndarray, pairs: Aligned) -> Iterator[tuple[float, int, int, str, bool]]:
     """Yield of the pairs whose colours agree: distance, first, second, how in words, and whether they are nearest."""
-    seen = look_up(_square(grey, pairs.first).astype(np.float32), pairs.maps)
-    second = _square(grey, pairs.second).astype(np.float32)
     same, greyish = compare_colours(colour, pairs.first, pairs.second, pairs.maps)
-    contrasts = seen.std((1, 2)) / np.maximum(second.std((1, 2)), 1)
-    as_bright = np.abs(seen.mean((1, 2)) - second.mean((1, 2))) <= SAME_BRIGHTNESS
-    as_bright &= np.maximum(contrasts, 1 / np.maximum(contrasts, 1e-6)) <= SAME_CONTRAST
+    as_bright = np.zeros(len(same), bool)
+    for of_mean in (False, True):  # programs make pictures grey by either
+        first, second = (_greys(grey, colour, of, of_mean) for of in (pairs.first, pairs.second))
+        as_bright |= _as_bright(look_up(first, pairs.maps), second)
     for row in np.flatnonzero(same | (greyish & as_bright)):
-        how = describe(pairs.turns[row], pairs.maps[row, :, :2], not greyish[row])
+        how = describe(pairs.turns[row], pairs.maps[row, :, :2], bool(same[row]))
         yield float(pairs.distance[row]), int(pairs.first[row]), int(pairs.second[row]), how, pairs.are_nearest
+
+
+def _greys(grey: np.ndarray, colour: np.ndarray, indices: np.ndarray, of_mean: bool) -> np.ndarray:
+    """Return the brightness of pictures, or *of_mean* the mean of their red, green and blue, float32 thumbnails."""
+    pictures = _square(grey, indices).astype(np.float32)
+    if not of_mean:
+        return pictures
+    differences = colour[indices].reshape(-1, 2, COLOUR_EDGE, COLOUR_EDGE).astype(np.float32) - 128
+    shares = np.array(OF_MEAN, np.float32)
+    times = GREY_EDGE // COLOUR_EDGE
+    return pictures + np.einsum("npyx,p->nyx", differences, shares).repeat(times, 1).repeat(times, 2)
+
+
+def _as_bright(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Tell which pairs of thumbnails have the same brightness and contrast, nearly."""
+    contrasts = first.std((1, 2)) / np.maximum(second.std((1, 2)), 1)
+    same = np.abs(first.mean((1, 2)) - second.mean((1, 2))) <= SAME_BRIGHTNESS
+    return same & (np.maximum(contrasts, 1 / np.maximum(contrasts, 1e-6)) <= SAME_CONTRAST)
 
 
 def _room(spectra: Spectra, grey: np.ndarray, pairs: Candidates, crowd: np.ndarray) -> np.ndarray:
@@ -264,7 +287,7 @@ def _room(spectra: Spectra, grey: np.ndarray, pairs: Candidates, crowd: np.ndarr
 def compare_colours(
     colour: np.ndarray, first: np.ndarray, second: np.ndarray, maps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pairs have the same colours, and of which exactly one has none.
+    """Return which pairs have the same colours, and of which one has none.
 
     Parameters
     ----------
@@ -278,8 +301,8 @@ def compare_colours(
     first = look_up(first, np.repeat(rescaled(maps, GREY_EDGE, COLOUR_EDGE), 2, axis=0))
     first, second = (values.reshape(len(maps), 2, -1) - 128 for values in (first, second))
     strength = [np.sqrt((values**2).mean((1, 2))) for values in (first, second)]
-    greyish = (np.minimum(*strength) <= GREYISH) & (np.maximum(*strength) >= COLOURFUL)
-    return have_same_colours(first, second) & ~greyish, greyish
+    greyish = np.minimum(*strength) <= GREYISH
+    return have_same_colours(first, second) & ~(greyish & (np.maximum(*strength) >= COLOURFUL)), greyish
 
 
 def have_same_colours(first: np.ndarray, second: np.ndarray) -> np.ndarray:

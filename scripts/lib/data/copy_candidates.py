@@ -22,12 +22,12 @@ FREQUENCIES, SIZE, FLOOR = 8, 32, 0.01
 #: Largest whole number in a vector: 32 products of two are below 2 ** 24, up to which float32 counts.
 SCALE = 127
 #: Shares of a picture's height and width that crops keep, and how many windows of each lie beside each other.
-CROPS = ((0.84, 3), (0.7, 3))
+CROPS = ((0.84, 3), (0.7, 4))
 #: The same for pictures that all look alike: there others come before the right one unless a window lies close to it.
 FINE_CROPS = ((0.95, 2), (0.9, 3), (0.85, 4), (0.8, 5), (0.75, 6), (0.7, 7))
-#: Degrees, to either side, by which pictures that look alike may be rotated; of a rotated one the largest square
-#: without corners is looked at.
-ROTATIONS = (3, 6, 10)
+#: Degrees, to either side, by which pictures may be rotated, and those that look alike; of a rotated one the largest
+#: square without corners is looked at.
+ROTATIONS, FINE_ROTATIONS = (8,), (3, 6, 10)
 #: Pictures that are compared with each by the fine windows, and the largest collection that they search.
 PARTNERS, MOST_FINE = 8, 20_000
 #: How alike they are at least.
@@ -48,16 +48,16 @@ def _crops(sizes: Sequence[tuple[float, int]]) -> Iterator[Window]:
         yield from (Window(top, top + size, left, left + size) for top in starts for left in starts)
 
 
-def _rotations() -> Iterator[Window]:
-    for degrees in ROTATIONS:
+def _rotations(angles: Sequence[float]) -> Iterator[Window]:
+    for degrees in angles:
         border = 0.5 - 0.5 / (np.cos(np.deg2rad(degrees)) + np.sin(np.deg2rad(degrees)))
         square = (border, 1 - border, border, 1 - border)
         yield from (Window(*square, degrees=degrees), Window(*square, degrees=-degrees))
 
 
-#: The whole, the turns and the crops. A quarter to the left is not needed: the other picture has it.
-WINDOWS = (WHOLE, *(Window(turn=turn) for turn in TURNS if turn != "ty"), *_crops(CROPS))
-FINE_WINDOWS = (WHOLE, *_crops(FINE_CROPS), *_rotations())
+#: The whole, the turns, the crops and the rotations. A quarter to the left is not needed: the other picture has it.
+WINDOWS = (WHOLE, *(Window(turn=turn) for turn in TURNS if turn != "ty"), *_crops(CROPS), *_rotations(ROTATIONS))
+FINE_WINDOWS = (WHOLE, *_crops(FINE_CROPS), *_rotations(FINE_ROTATIONS))
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def misses_crops(grey: np.ndarray, indices: np.ndarray) -> bool:
     vectors, wanted = (spectra.vectors(spectra.transform(pictures)) for pictures in (thumbnails, planted))
     of_crop, of_others = (np.full(len(at), -np.inf) for _ in range(2))
     for window in WINDOWS:
-        views = spectra.vectors(spectra.transform(thumbnails[at], window))
+        views = seen(spectra, thumbnails[at], window)
         products = views @ vectors.T
         products[np.arange(len(at)), at] = -np.inf
         of_crop = np.maximum(of_crop, (views * wanted).sum(1))
@@ -241,14 +241,14 @@ def find_crops(grey: np.ndarray, indices: np.ndarray, threads: int) -> Candidate
     return Candidates(indices[first[order]], indices[second[order]], window[order])
 
 
+def seen(spectra: Spectra, pictures: np.ndarray, window: Window) -> np.ndarray:
+    """Return the vectors of a window of thumbnails (pictures, GREY_EDGE, GREY_EDGE), whether it is rotated or not."""
+    if window.degrees:
+        maps = np.broadcast_to(window.matrix, (len(pictures), 2, 3))
+        return spectra.vectors(spectra.transform(look_up(pictures.astype(np.float32), maps)))
+    return spectra.vectors(spectra.transform(pictures, window))
+
+
 def _queries(spectra: Spectra, grey: np.ndarray, indices: np.ndarray, window: Window) -> np.ndarray:
-    vectors = []
-    for rows in chunks(indices, CHUNK):
-        pictures = grey[rows].reshape(-1, GREY_EDGE, GREY_EDGE)
-        if window.degrees:
-            seen = look_up(pictures.astype(np.float32), np.broadcast_to(window.matrix, (len(rows), 2, 3)))
-            transform = spectra.transform(seen)
-        else:
-            transform = spectra.transform(pictures, window)
-        vectors.append(whole_vectors(spectra.vectors(transform)))
-    return np.concatenate(vectors)
+    pictures = (grey[rows].reshape(-1, GREY_EDGE, GREY_EDGE) for rows in chunks(indices, CHUNK))
+    return np.concatenate([whole_vectors(seen(spectra, of, window)) for of in pictures])

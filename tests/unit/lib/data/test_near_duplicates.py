@@ -77,6 +77,33 @@ def test_a_copy_that_was_laid_out_anew_is_found_with_what_was_done_to_it(name: s
     assert copies.how == {(17, len(PICTURES)): words}
 
 
+def tinted(image: Image.Image, strength: float) -> Image.Image:
+    """Return a picture in shades of one colour, from orange to blue, as far from grey as *strength*."""
+    tint = np.linspace(-1, 1, image.width)[None, :, None] * strength * np.array([1.0, 0.0, -1.0])
+    return Image.fromarray(np.clip(np.asarray(image.convert("L").convert("RGB")) + tint, 0, 255).astype(np.uint8))
+
+
+def mean_of_channels(image: Image.Image) -> Image.Image:
+    return Image.fromarray(np.asarray(image).mean(2).astype(np.uint8)).convert("RGB")
+
+
+SMALL = [photograph(seed, detail=(16, 16)).resize((32, 32), Image.Resampling.BOX) for seed in range(400, 480)]
+HARDER: dict[str, tuple[Image.Image, Callable[[Image.Image], Image.Image]]] = {
+    "faint colours, made grey": (tinted(SMALL[3], 12), lambda image: image.convert("L").convert("RGB")),
+    "all blue, made grey by the mean": (
+        ImageOps.colorize(SMALL[3].convert("L"), (0, 0, 40), (60, 90, 255)), mean_of_channels,
+    ),
+    "rotated by 5 degrees, black corners": (SMALL[3], lambda image: image.rotate(5, Image.Resampling.BICUBIC)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARDER)
+def test_a_copy_of_a_small_picture_is_found(name: str) -> None:
+    picture, change = HARDER[name]
+    pictures = [encoded(image, "PNG") for image in (*SMALL[:3], picture, *SMALL[4:], change(picture))]
+    assert groups(pictures) == [[3, len(SMALL)]]
+
+
 def cells(count: int) -> list[Image.Image]:
     """Return pictures that have the same frame and bars, like solar cells, under faint stains of their own."""
     bars = np.zeros((150, 150))
