@@ -41,7 +41,9 @@ from cluster import VIRTUAL_GPUS, Cluster, ClusterError, running_folder  # noqa:
 from dag import QUICK, archive_bytes, settings  # noqa: E402
 
 logger = logging.getLogger(__name__)
-WORDS = ("snakemake", "--profile", "slurm", "--configfile", "configs/many.yaml", "--until", "train_model")
+WORDS = ("snakemake", "--configfile", "configs/many.yaml", "--until", "train_model")
+#: By profile: its partition among the virtual nodes. That of n30 refuses jobs that ask for cores, memory or no GPU.
+PARTITIONS = {"slurm": "virtual", "n30": "n30_virtual"}
 #: Starts of the workflow, each after one that ended with failed runs, until none is left to do.
 MOST_STARTS = 4
 #: MiB that the processes of a job take: Snakemake, srun and Slurm's own.
@@ -90,7 +92,8 @@ class Faults:
                 self.done[name] += 1
 
     def _running(self, draw: random.Random) -> str | None:
-        jobs = self.cluster.command("squeue", "-h", "-t", "R", "-p", "virtual", "-o", "%i").split()
+        partitions = ",".join(PARTITIONS.values())
+        jobs = self.cluster.command("squeue", "-h", "-t", "R", "-p", partitions, "-o", "%i").split()
         return draw.choice(sorted(jobs)) if jobs else None
 
     def _kill_node(self, draw: random.Random) -> None:
@@ -144,13 +147,14 @@ def prepare(folder: Path, args: argparse.Namespace) -> Checkout:
     """Return a copy of the repository whose scripts are stand-ins, set up for the virtual nodes."""
     checkout = Checkout(folder / "mimflow")
     (folder / "data.zip").write_bytes(archive_bytes(["apple", "pear", "plum"], per_class=10))
-    checkout.edit(
-        "profiles/slurm/profile.yaml",
-        ("# slurm_partition: gpu", "slurm_partition: virtual"),
-        ("# slurm_account: my_lab", "slurm_account: lab"),
-        ("jobs: 8", f"jobs: {args.jobs or VIRTUAL_GPUS * args.nodes}"),
-    )
-    checkout.edit("profiles/slurm/site.yaml", ("device: cuda", "device: cuda\ncpu_jobs: false"))
+    jobs = ("jobs: 8", f"jobs: {args.jobs or VIRTUAL_GPUS * args.nodes}")
+    partition = f"slurm_partition: {PARTITIONS[args.profile]}"
+    if args.profile == "n30":
+        checkout.edit("profiles/n30/profile.yaml", ("slurm_partition: gpu", partition), jobs)
+    else:
+        account = ("# slurm_account: my_lab", "slurm_account: lab")
+        checkout.edit("profiles/slurm/profile.yaml", ("# slurm_partition: gpu", partition), account, jobs)
+        checkout.edit("profiles/slurm/site.yaml", ("device: cuda", "device: cuda\ncpu_jobs: false"))
     snakefile = checkout.folder / "Snakefile"
     text = snakefile.read_text(encoding="utf-8")
     snakefile.write_text(stand_in.HEAD + text + stand_in.TAIL, encoding="utf-8")
@@ -179,7 +183,8 @@ def run(checkout: Checkout, cluster: Cluster, args: argparse.Namespace, faults: 
         for starts in range(1, MOST_STARTS + 1):
             log = checkout.folder.parent / f"start{starts}.txt"
             with log.open("wb") as stream:
-                process = subprocess.Popen(WORDS, cwd=checkout.folder, env=environment, stdin=subprocess.DEVNULL,
+                words = [*WORDS, "--profile", f"profiles/{args.profile}"]
+                process = subprocess.Popen(words, cwd=checkout.folder, env=environment, stdin=subprocess.DEVNULL,
                                            stdout=stream, stderr=subprocess.STDOUT)  # fmt: skip
                 try:
                     _, status, usage = os.wait4(process.pid, 0)
@@ -321,6 +326,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=500.0, help="median of a training (%(default)s)")
     parser.add_argument("--spread", type=float, default=0.5, help="standard deviation of its logarithm (%(default)s)")
     parser.add_argument("--fault-seconds", type=float, default=30.0, help="between two faults; 0: none (%(default)s)")
+    parser.add_argument("--profile", choices=PARTITIONS, default="slurm", help="folder of profiles/ (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     return parser
 

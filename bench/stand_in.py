@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scripts.lib.base import products
+from scripts.lib.runs.lease import Lease
 
 #: Before the rest of the Snakefile: no process that loads torch; after it: what `shell` does.
 HEAD = "from scripts.lib.workflow import fork_server\n\nfork_server.are_wanted = lambda rules, modules: False\n"
@@ -72,6 +73,8 @@ def act(*_words: Any, **_options: Any) -> None:
 def _train(run: str) -> None:
     plan = json.loads(PLAN.read_text(encoding="utf-8"))
     needed = seconds_of(run, plan["median"], plan["spread"], plan["seed"])
+    lease = Lease(Path("states", run))  # as train_model has it: what it lets through is what the count tells
+    lease.acquire()
     state = Path("states", f"{run}.txt")
     done = float(state.read_text()) if state.exists() else 0.0
     attempt = uuid.uuid4().hex
@@ -80,12 +83,13 @@ def _train(run: str) -> None:
         step = min(BEAT_SECONDS, needed - done)
         time.sleep(step)
         done += step
+        lease.heartbeat()
         _write(run, attempt, "beat")
-        state.parent.mkdir(exist_ok=True)
         temporary = state.with_suffix(f".{attempt}")
         temporary.write_text(str(done))
         temporary.replace(state)
     _write(run, attempt, "end")
+    lease.release()
 
 
 def _write(run: str, attempt: str, word: str) -> None:

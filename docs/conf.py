@@ -29,7 +29,8 @@ suppress_warnings = ["misc.highlighting_failure"]
 MENU = {
     "Use": ["docs/tasks", "docs/your-data", "docs/settings", "config/README", "docs/results", "docs/data-audit",
             "docs/models", "docs/weights", "docs/fast", "docs/reproducibility"],
-    "Where it runs": ["docs/environments", "docs/slurm", "docs/n30", "docs/multi-gpu", "docs/administrators"],
+    "Where it runs": ["docs/environments", "docs/slurm", "docs/n30", "docs/multi-gpu", "docs/large-clusters",
+                       "docs/administrators"],
     "With other tools": ["docs/python", "docs/openmmlab", "docs/snakemake", "docs/trackers", "docs/alternatives"],
     "The project": ["CHANGELOG", "CONTRIBUTING", "SECURITY"],
     "中文": ["README.zh-CN", "docs/n30.zh-CN"],

@@ -52,6 +52,8 @@ VIRTUAL_NODES = """NodeName=v[001-@LAST@] NodeHostname=@HOST@ NodeAddr=127.0.0.1
 SocketsPerBoard=1 CoresPerSocket=16 ThreadsPerCore=1 RealMemory=64000 Gres=gpu:rtx3090:2 State=UNKNOWN
 PartitionName=virtual Nodes=v[001-@LAST@] MaxTime=1440 DefaultTime=30 PriorityTier=5 PreemptMode=REQUEUE \
 DefMemPerCPU=500 State=UP
+PartitionName=n30_virtual Nodes=v[001-@LAST@] MaxTime=1440 DefaultTime=30 PriorityTier=5 PreemptMode=REQUEUE \
+DefCpuPerGPU=6 DefMemPerGPU=30000 State=UP
 PartitionName=urgent Nodes=v[001-@LAST@] MaxTime=60 DefaultTime=1 PriorityTier=20 PreemptMode=OFF \
 DefMemPerCPU=500 State=UP
 """
@@ -176,7 +178,8 @@ class Cluster:
         if self.daemons.alive("slurmctld"):
             self.command("scancel", "--user=root", check=False)
             wait_until(lambda: not self.queue(), 15, every=0.5)
-        for node in self.nodes:
+        started = (name.removeprefix("slurmd-") for name in self.daemons.names() if name.startswith("slurmd-"))
+        for node in dict.fromkeys((*self.nodes, *started)):  # also those of a test that was killed
             self.kill_node(node)
         for name in ("slurmctld", "slurmdbd", "mysqld", "munged"):
             self.daemons.stop(name)

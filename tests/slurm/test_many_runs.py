@@ -10,13 +10,14 @@ from bench.stand_in import Beat
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.on_demand
-def test_nothing_is_lost_where_all_fails_at_times(cluster: Cluster) -> None:
-    words = ["--nodes", str(len(cluster.virtual)), "--runs", "12", "--seconds", "20", "--fault-seconds", "10"]
+@pytest.mark.parametrize(("profile", "runs"), [("slurm", 12), pytest.param("n30", 40, marks=pytest.mark.on_demand)])
+def test_nothing_is_lost_where_all_fails_at_times(cluster: Cluster, profile: str, runs: int) -> None:
+    words = ["--nodes", str(len(cluster.virtual)), "--runs", str(runs), "--seconds", "20", "--fault-seconds", "10"]
+    words += ["--profile", profile]
     with many.small_file_system(512) as folder:
         result, verdict, faults = many.measure(folder, cluster, many.build_parser().parse_args(words))
     assert faults and sum(faults.done.values()) > 3, faults
-    assert (verdict.ended, verdict.lost, verdict.together) == (12, [], []), many.tables(result, verdict, faults)
+    assert (verdict.ended, verdict.lost, verdict.together) == (runs, [], []), many.tables(result, verdict, faults)
     assert result.left == 0
 
 
