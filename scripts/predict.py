@@ -6,6 +6,7 @@ import argparse
 import csv
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -106,11 +107,20 @@ def show(table: Path, images: int) -> None:
     """Print the first predictions of a table of so many images, a line each."""
     with open(table, encoding="utf-8", newline="") as file:
         for row in islice(csv.DictReader(file), SHOWN):
-            unsure = f", unsure: {row['reason']}" if row["reason"] else ""
-            answer = f"{printable(row['prediction'])} ({100 * float(row['confidence']):.1f} %)"
-            say(f"{printable(row['file'])}: {answer}{unsure}")
+            print(shown(row), flush=True)
     if images > SHOWN:
         say(f"and {images - SHOWN} more")
+
+
+def shown(row: Mapping[str, str]) -> str:
+    """Return the line of a prediction in the language that is spoken; names stay as they are, whatever they hold."""
+    name, confidence = printable(row["prediction"]), f"{100 * float(row['confidence']):.1f} %"
+    if language.language() == "zh":
+        answer = f"{name}（{confidence}）"
+        reason = f"，{language.tr('unsure:')}{language.tr_line(row['reason'])}"
+    else:
+        answer, reason = f"{name} ({confidence})", f", unsure: {row['reason']}"
+    return language.titled(printable(row["file"]), answer + (reason if row["reason"] else ""))
 
 
 def say_how_sure(certainty: Certainty | None, counts: Counts, accuracy: float) -> None:

@@ -20,6 +20,7 @@ from tiny_run import CLASSES, TinyRun, make_run, photograph
 
 from scripts import predict
 from scripts.evaluate import export_model, predict_images
+from scripts.lib.base.language import speaking
 from scripts.lib.base.problems import UserError
 from scripts.lib.base.ranges import Range, write_index
 from scripts.lib.model import photos
@@ -525,3 +526,16 @@ def test_drawings_are_upright() -> None:
     image = Image.new("RGB", (600, 400), "white")
     image.getexif()[0x0112] = 6  # turned a quarter
     assert annotate(image, ["a"], [1.0]).size == (400, 600)
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("en", "a; b/x: 1.jpg: `x`; &, (9 %) (21.0 %), unsure: low confidence"),
+        ("zh", "a; b/x: 1.jpg：`x`; &, (9 %)（21.0 %），没有把握：置信度低"),
+    ],
+)
+def test_names_stay_as_they_are_in_each_language(language: str, line: str) -> None:
+    row = {"file": "a; b/x: 1.jpg", "prediction": "`x`; &, (9 %)", "confidence": "0.21", "reason": "low confidence"}
+    with speaking(language):
+        assert predict.shown(row) == line

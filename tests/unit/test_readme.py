@@ -58,7 +58,7 @@ def scripts() -> list[str]:
 
     `start` and `mim` have the options of other programs; the workflow starts its forks by itself.
     """
-    others = {"start.py", "mim.py", "fork_client.py", "fork_server.py"}
+    others = {"start.py", "mim.py", "fork_client.py", "fork_server.py", "job_step.py"}
     paths = sorted(path for path in (ROOT / "scripts").rglob("*.py") if path.name not in others)
     return [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)

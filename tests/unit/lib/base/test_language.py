@@ -83,6 +83,12 @@ def test_a_name_in_a_text_is_no_placeholder(name: str) -> None:
         ),
         ("x.zip: refused: more than 9 entries (--max-images); nothing was written",
          "x.zip：已拒绝：超过 9 个条目（--max-images）；没有写入任何内容"),
+        ("error: a.tar: no image in a class folder (left out: 1 file: outside any class folder): nothing was written",
+         "错误：a.tar：类别文件夹中没有图像（略去：1 个文件：不在任何类别文件夹中）：没有写入任何内容"),
+        ("left out 3 of photos: links to nothing", "略去 photos 中的 3 个：指向不存在的文件的链接"),
+        ("left out 2: no .cls beside it, such as 'a'", "略去 2 个：旁边没有 .cls 文件，例如 'a'"),
+        ("13 images predicted, 1 skipped; 1 that cannot be decoded; 0 other files ignored: a.csv",
+         "预测了 13 张图像，跳过 1 个；1 个无法解码；忽略 0 个其他文件：a.csv"),
         # What is no text of ours stays whole, or as much of it as is none.
         ("3 trains of thought: to be or not to be", "3 trains of thought: to be or not to be"),
         ("training was odd: it is said", "training was odd: it is said"),
