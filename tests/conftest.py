@@ -29,7 +29,7 @@ for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
 #: Tests that look at one finished run, which takes a minute or more to make.
 FINISHED = tuple(
     f"tests/workflow/test_{name}.py"
-    for name in ("dag", "damaged_results", "openmmlab", "report_pages", "serve", "verify")
+    for name in ("chinese_commands", "dag", "damaged_results", "openmmlab", "report_pages", "serve", "verify")
 )
 #: Tests in a fresh clone, which is made once and has finished runs.
 CLONE = tuple(f"tests/workflow/test_{name}.py" for name in ("docs_site", "fresh_clone", "habits", "notebook", "track"))

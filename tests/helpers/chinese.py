@@ -40,3 +40,14 @@ def english_in(text: str) -> list[str]:
 def english_on(page: str) -> list[str]:
     """Return the English phrases of a page."""
     return [phrase for text in Visible(page).texts for phrase in english_in(text)]
+
+
+#: What lines of commands have besides sentences: code, names in quotes, paths, addresses, options, keys with a value.
+CODE = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"|\S*[/=_@\\]\S*|--?[a-z]\S*|\S+\.[a-z]\w*")
+#: Two words of small letters one after the other.
+WORDS = re.compile(r"(?<![\w.-])[a-z]{2,}[ ,;]+[a-z]{2,}(?![\w.-])")
+
+
+def english_of_line(line: str) -> list[str]:
+    """Return the English phrases, of two words and more, of a line that a command printed."""
+    return WORDS.findall(CODE.sub("0", NAMES.sub("", line)))

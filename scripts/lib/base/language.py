@@ -103,16 +103,29 @@ def tr_line(line: str) -> str:
     """
     if language() == "en" or len(line) > _LONGEST or sum(map(line.count, _BETWEEN)) > _MOST:
         return line
+    shown = _by_clauses(line)
+    for first, between, rest in reversed(_splits(shown)):  # after a text of somebody else's, what is to be done
+        if chinese := _clause(rest, least=_CERTAIN):
+            return f"{first}{_BETWEEN[between]}{chinese}"
+    return shown
+
+
+def _splits(line: str) -> list[tuple[str, str, str]]:
+    """Return what stands before, in and after each place at which a clause of a line may end."""
+    return [(line[: at.start()], at[0], line[at.end() :]) for at in re.finditer("|".join(_BETWEEN), line)]
+
+
+def _by_clauses(line: str) -> str:
+    """Return a line with its clauses translated, up to the first that has no translation and is no name."""
     if whole := _clause(line):
         return whole
-    for between in re.finditer("|".join(_BETWEEN), line):
-        first, rest = line[: between.start()], line[between.end() :]
+    for first, between, rest in _splits(line):
         chinese = _clause(first)
         if not chinese and " " in first:
             continue
-        others = tr_line(rest)
+        others = _by_clauses(rest)
         if chinese or others != rest:
-            return f"{chinese or first}{_BETWEEN[between[0]]}{others}"
+            return f"{chinese or first}{_BETWEEN[between]}{others}"
     return line
 
 
@@ -129,13 +142,20 @@ def titled(name: str, text: str) -> str:
     return f"{name}：{text}" if language() == "zh" else f"{name}: {text}"
 
 
-def _clause(text: str) -> str | None:
-    """Return the Chinese of one clause, or of a whole line; None: it has none."""
+def _clause(text: str, least: int = 0) -> str | None:
+    """Return the Chinese of one clause, or of a whole line; None: it has none.
+
+    Parameters
+    ----------
+    least : fixed letters that a text with variables has to have.
+    """
     tables = map(_chinese, (_LINES, _TEXTS))
-    return next(filter(None, (_looked_up(text, table, tr_line, _CERTAIN) for table in tables)), None)
+    return next(filter(None, (_looked_up(text, table, _by_clauses, _CERTAIN, least) for table in tables)), None)
 
 
-def _looked_up(text: str, table: _Table, translate: Callable[[str], str], certain: int = 0) -> str | None:
+def _looked_up(
+    text: str, table: _Table, translate: Callable[[str], str], certain: int = 0, least: int = 0
+) -> str | None:
     """Return the Chinese of a text in a table; None: it has none there.
 
     Parameters
@@ -143,11 +163,14 @@ def _looked_up(text: str, table: _Table, translate: Callable[[str], str], certai
     translate : what is done with those of its variables that are texts.
     certain : other than 0, of lines: with fewer letters of fixed text, one is only meant where its variables are single
         words or have a translation; with more, where they hold no two clauses.
+    least : letters of fixed text that a text with variables has to have.
     """
     exact, patterns = table
     if text in exact:
         return exact[text]
     for pattern in patterns:
+        if len("".join(pattern.pieces)) < least:
+            break  # those with the most come first
         if all(piece in text for piece in pattern.pieces) and (match := pattern.english.fullmatch(text)):
             values = match.groups()
             both = zip(values, pattern.translated, strict=True)

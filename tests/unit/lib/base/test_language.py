@@ -89,6 +89,8 @@ def test_a_name_in_a_text_is_no_placeholder(name: str) -> None:
         ("left out 2: no .cls beside it, such as 'a'", "略去 2 个：旁边没有 .cls 文件，例如 'a'"),
         ("13 images predicted, 1 skipped; 1 that cannot be decoded; 0 other files ignored: a.csv",
          "预测了 13 张图像，跳过 1 个；1 个无法解码；忽略 0 个其他文件：a.csv"),
+        ("http://a/b.zip: HTTPConnection(host='a', port=1): no route: to it; trying again in 1 s",
+         "http://a/b.zip: HTTPConnection(host='a', port=1): no route: to it；1 秒后再试"),
         # What is no text of ours stays whole, or as much of it as is none.
         ("3 trains of thought: to be or not to be", "3 trains of thought: to be or not to be"),
         ("training was odd: it is said", "training was odd: it is said"),
