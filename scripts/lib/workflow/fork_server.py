@@ -32,7 +32,7 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from scripts.lib.base import early_errors, interrupts, usage
 from scripts.lib.base.environment import Variable
@@ -67,6 +67,8 @@ OF_A_JOB = (
 )
 #: The socket in the server's folder.
 SOCKET = "fork"
+#: What the last server that started here says: of loading, which steps it refused and why, its end.
+LOG = Path(".snakemake/mimflow-forks.log")
 #: So long a client may take to say what it asks for.
 SECONDS = 5
 _PR_SET_PDEATHSIG = 1
@@ -121,16 +123,27 @@ def start(of_timm: bool = False) -> Forks | None:
             folder.rmdir()
             return None
         listener.listen(256)
-        server = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(folder), str(listener.fileno()), *(["timm.models"] * of_timm)],
-            env={**os.environ},  # as the jobs have it: a C library may have set more
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[listener.fileno()],
-            process_group=0,  # Ctrl-C reaches a step through its client, once
-        )
+        with open_log() as log:
+            server = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(folder), str(listener.fileno()), *(["timm.models"] * of_timm)],
+                env={**os.environ},  # as the jobs have it: a C library may have set more
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=[listener.fileno()],
+                process_group=0,  # Ctrl-C reaches a step through its client, once
+            )
     return Forks(server, folder)
+
+
+def open_log() -> BinaryIO:
+    """Return `LOG`, empty; where it cannot be written, a file that keeps nothing."""
+    try:
+        LOG.parent.mkdir(exist_ok=True)
+        LOG.write_bytes(b"")
+        return LOG.open("ab")
+    except OSError:
+        return open(os.devnull, "ab")
 
 
 class Step(BaseException):
@@ -190,8 +203,9 @@ class Server:
                 head, files, _flags, _address = socket.recv_fds(connection, fork_client.HEAD.size, 3)
                 with connection.makefile("rb") as stream:
                     request = marshal.loads(stream.read(*fork_client.HEAD.unpack(head)))
-                here = (self.environment, os.getcwd())
-                if (comparable(request["environment"]), request["folder"]) == here:
+                if other := self.differing(request):
+                    print(f"refused {request['arguments'][1:2]}: other {', '.join(other)}", file=sys.stderr, flush=True)
+                else:
                     process = self.fork(request, files, connection)
                 connection.sendall(fork_client.ANSWER.pack(process))
             finally:
@@ -202,6 +216,13 @@ class Server:
             self.selector.register(connection, selectors.EVENT_READ)  # also where it is gone by now
         else:
             connection.close()
+
+    def differing(self, request: Mapping[str, Any]) -> list[str]:
+        """Return the names of what a step has otherwise than this server: variables, and the folder."""
+        there = comparable(request["environment"])
+        names = there.keys() | self.environment.keys()
+        other = [f"variable {name}" for name in sorted(names) if there.get(name) != self.environment.get(name)]
+        return other + ["folder"] * (request["folder"] != os.getcwd())
 
     def fork(self, request: Mapping[str, Any], files: list[int], connection: socket.socket) -> int:
         """Return the process of a step; in that process, raise it."""
@@ -264,7 +285,7 @@ def load(*more: str) -> None:
         with suppress(ImportError):  # the step that needs it says so
             import_module(name)
     if "/libcuda.so" in Path("/proc/self/maps").read_text():
-        sys.exit(1)
+        sys.exit("a library has started the GPU while it was loaded: nothing is forked")
     gc.collect()
     gc.freeze()  # the pages of what was loaded stay shared
 

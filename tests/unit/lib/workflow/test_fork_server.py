@@ -215,6 +215,7 @@ def test_another_environment_gets_a_process_of_its_own(forks: Forks, change: str
     assert step == client.pid
     client.kill()
     client.communicate()
+    assert fork_server.LOG.read_text().splitlines()[-1] == f"refused ['probe']: other variable {change}"
 
 
 @pytest.mark.long
