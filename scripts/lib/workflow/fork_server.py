@@ -60,6 +60,8 @@ RULES = frozenset(
 )
 #: So many of them must be planned: fewer, as those after a change of the report, load less than the server does.
 ENOUGH = 5
+#: As the steps are started: bash takes variables out (PS1, which activate exports), and a step has them no more.
+BY_THE_SHELL = ("bash", "-c", 'exec "$@"', "bash")
 #: What may differ between a step and the server: what each shell sets, and what Snakemake sets for each job.
 OF_A_JOB = (
     *("_", "SHLVL", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMPDIR", "TEMP"),
@@ -123,9 +125,10 @@ def start(of_timm: bool = False) -> Forks | None:
             folder.rmdir()
             return None
         listener.listen(256)
+        words = [sys.executable, "-m", __name__, str(folder), str(listener.fileno()), *(["timm.models"] * of_timm)]
         with open_log() as log:
             server = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(folder), str(listener.fileno()), *(["timm.models"] * of_timm)],
+                [*BY_THE_SHELL, *words],
                 env={**os.environ},  # as the jobs have it: a C library may have set more
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,

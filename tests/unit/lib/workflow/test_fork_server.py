@@ -219,6 +219,27 @@ def test_another_environment_gets_a_process_of_its_own(forks: Forks, change: str
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "variables",
+    [{"PS1": "(.venv) $ "}, {"PS2": "> ", "OLDPWD": "/nowhere"}, {"IFS": ":", "_": "/usr/bin/env", "SHLVL": "3"}],
+)
+def test_what_the_shell_changes_is_no_other_environment(
+    variables: dict[str, str], forks: Forks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(CHANGING, raising=False)
+    server = fork_server.start()
+    assert server and server.process.stdin
+    line = f"{server.shell_prefix()}python -m scripts.report.write_model_card --help"
+    done = subprocess.run(["bash", "-c", line], env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "refused" not in fork_server.LOG.read_text()
+    server.process.stdin.close()
+    assert server.process.wait(120) == 0
+
+
+@pytest.mark.long
 def test_a_client_that_says_nothing_stops_no_other(forks: Forks, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as torn:
         silent.connect(str(forks.folder / fork_server.SOCKET))
