@@ -340,13 +340,13 @@ class ReproducibleRunner(ResumableRunner):
         Not mmcls's single_gpu_test: it draws a carriage-return bar into the log.
         """
         started = time.monotonic()
+        with signals_held_back():  # before the processes exchange anything: a fork of CPython 3.11 hangs now and then
+            batches = iter(cast(DataLoader, self.val_loader))  # while a thread of gloo lets go of what was sent
         if self.processes.count > 1:
             processes.copy_normalisation(self.model)
         self.model.eval()
         share: list[list[np.ndarray]] = []
         with torch.no_grad():
-            with signals_held_back():
-                batches = iter(cast(DataLoader, self.val_loader))
             for _ in range(-(-len(hook.dataloader) // self.processes.count)):
                 batch = next(batches, None)  # the last round may have none for the last processes
                 if batch is not None:

@@ -210,11 +210,16 @@ def _index(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
 def _read_records(folder: Path) -> dict[str, tuple[Path, dict[str, Any]]]:
     # The newest last: of a product that two rules made in the course of time, the last one counts.
     records: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for file in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
+    for file in sorted(records_in(folder), key=lambda path: path.stat().st_mtime_ns):
         content = find_json(file)
         content[FILES] = {name: entry for name, entry in _entries(content).items() if _is_entry(entry)}
         records |= dict.fromkeys(content[FILES], (file, content))
     return records
+
+
+def records_in(folder: Path) -> list[Path]:
+    """Return the records in a folder; a hidden file is one that is being written, and gone a moment later."""
+    return [path for path in folder.glob("*.json") if not path.name.startswith(".")]
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

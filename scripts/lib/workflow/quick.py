@@ -123,6 +123,6 @@ def _of_folder(folder: Path) -> Iterator[Expected]:
 
 
 def _damaged_records(folder: Path) -> Iterator[str]:
-    for file in (folder / products.RECORDS).glob("*.json"):
+    for file in products.records_in(folder / products.RECORDS):
         if not products.is_record(file):
             yield f"{file} is damaged: nobody knows any more what its files were: {products.AGAIN}"

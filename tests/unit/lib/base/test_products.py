@@ -88,6 +88,23 @@ def test_other_times_or_another_place_are_no_change_and_hashed_once(
     assert names(copy, thorough=False) == []
 
 
+def test_a_record_that_another_process_is_writing_is_none(made: Path) -> None:
+    """Else the next one is written to its name, and stays beside the true one for ever; or nothing is on record."""
+    records = made / products.RECORDS
+    written = records / ".job.12345.tmp.json"
+    written.write_bytes((records / "job.json").read_bytes())
+    vanished = records / ".job.67890.tmp.json"
+    vanished.symlink_to("nothing")  # as one that is renamed between the list and the look at it
+    assert names(made) == []
+    assert {record.name for _, _, record in products.recorded_hashes(made / "best.pth")} == {products.RECORDS}
+    os.utime(made / "best.pth")
+    assert names(made, thorough=True) == []  # hashed once, and written down
+    assert sorted(path.name for path in records.iterdir()) == sorted(
+        [written.name, vanished.name, "job.json", *(path.name for path in records.glob("images*"))]
+    )
+    assert products.recorded(made)
+
+
 def test_who_only_looks_writes_nothing(made: Path) -> None:
     os.utime(made / "best.pth")
     os.utime(made / "images" / "类" / "1.jpg")
