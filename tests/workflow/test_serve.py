@@ -22,7 +22,7 @@ from training import EXPERIMENT, Training
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
-CLOSED = "the page is closed; the runs go on"
+CLOSED = {"en": "the page is closed; the runs go on", "zh": "页面已关闭；运行不受影响"}
 TEXT = "document.body.innerText"
 POINTS = "document.querySelectorAll('.view:not([hidden]) [data-plot=curves] [data-mark=dot] circle').length"
 
@@ -42,7 +42,7 @@ def page(browser: Page) -> Page:
 
 
 @contextmanager
-def serving(results: Path, *variables: str, **environment: str) -> Iterator[tuple[Terminal, str]]:
+def serving(results: Path, *variables: str, language: str = "en", **environment: str) -> Iterator[tuple[Terminal, str]]:
     """Type `make serve`; yield its terminal and the address that it printed. Ctrl-C ends it in one line."""
     command = ["make", "--no-print-directory", "serve", f"ARGS=--results '{results}'", *variables]
     terminal = Terminal(command, ROOT, {"MAKEFLAGS": "", "MAKELEVEL": "", **environment})
@@ -57,7 +57,7 @@ def serving(results: Path, *variables: str, **environment: str) -> Iterator[tupl
             terminal.press(CTRL_C)
         status = terminal.end(60)
     assert status == -signal.SIGINT  # make itself; its command ended with 0
-    assert terminal.lines()[-1] == CLOSED and "Traceback" not in terminal.output, terminal.output
+    assert terminal.lines()[-1] == CLOSED[language] and "Traceback" not in terminal.output, terminal.output
 
 
 def text_has(page: Page, words: str, seconds: float = 120) -> None:
@@ -165,7 +165,7 @@ def test_a_second_tab_and_a_second_browser_follow_too(page: Page, finished: Fini
 def test_when_all_runs_are_done_the_page_becomes_the_report(page: Page, finished: Finished, tmp_path: Path) -> None:
     dataset = copy_run(finished, tmp_path / "results")
     (tmp_path / "settings.yaml").write_text("dataset: {name: small}\nreport: {language: zh}\n")
-    with serving(tmp_path / "results", f"CONFIG={tmp_path / 'settings.yaml'}") as (_terminal, address):
+    with serving(tmp_path / "results", f"CONFIG={tmp_path / 'settings.yaml'}", language="zh") as (_, address):
         page.open(address)
         text_has(page, "所有运行都已完成，但没有它们的有效报告")
         shutil.copy(finished[0] / "results/small/report.html", dataset / "report.html")  # with the time of now
