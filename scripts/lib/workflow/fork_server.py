@@ -10,7 +10,6 @@ runs the steps of a job on its node has a server of its own.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import marshal
 import os
@@ -36,6 +35,7 @@ from typing import Any, BinaryIO, NoReturn
 
 from scripts.lib.base import early_errors, interrupts, usage
 from scripts.lib.base.environment import Variable
+from scripts.lib.base.subprocesses import die_with_parent
 from scripts.lib.workflow import fork_client
 
 #: What the steps load beside mimflow itself. Nothing of mimflow: a step runs the code that is there when it starts.
@@ -73,7 +73,6 @@ SOCKET = "fork"
 LOG = Path(".snakemake/mimflow-forks.log")
 #: So long a client may take to say what it asks for.
 SECONDS = 5
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -233,9 +232,7 @@ class Server:
         process = os.fork()
         if process:
             return process
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != server:  # it ended in between
-            os._exit(1)
+        die_with_parent(server)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in fork_client.FORWARDED:
